@@ -1,0 +1,1 @@
+"""Laconic: trained models, smaller and faster, with the evidence."""

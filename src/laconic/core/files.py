@@ -1,0 +1,95 @@
+"""Files appear whole or not at all: written aside, synced, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from laconic.core.errors import CorruptFile, LaconicError
+from laconic.core.records import to_json
+
+
+def write_whole(path: Path, write: bytes | str | Callable[[Path], object]) -> Path:
+    """Write a file so that a reader sees the old one or the whole new one, also after a kill or a power cut.
+
+    Args:
+        path: where the file is to appear; missing folders are made.
+        write: the content, or a function that writes it to the path it is given (same folder, same suffix).
+
+    Raises:
+        LaconicError: the disk is full, the folder read-only, …; names the file. What was there before stays.
+    """
+    path = Path(path)
+    aside: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".writing-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        aside = Path(name)
+        if callable(write):
+            write(aside)
+        else:
+            aside.write_bytes(write.encode() if isinstance(write, str) else write)
+        sync(aside)
+        aside.chmod(0o644)
+        aside.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        raise LaconicError(
+            f"cannot write {path}: {error.strerror or error}. Free space or choose another folder; nothing was changed."
+        ) from error
+    finally:
+        if aside is not None:
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
+    return path
+
+
+def sync(path: Path) -> None:
+    """Ask the system to put a file or folder on disk; where folders cannot be synced, nothing happens."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if path.is_dir():
+            return
+        raise
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write records as indented JSON, whole."""
+    return write_whole(path, json.dumps(to_json(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        CorruptFile: it is not whole JSON; names the file and the place.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CorruptFile(f"{path} is not whole JSON ({error}). Delete it to have it made again.") from error
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal."""
+    with Path(path).open("rb") as handle:
+        return _digest(handle)
+
+
+def _digest(handle: Any) -> str:
+    digest = hashlib.sha256()
+    while block := handle.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

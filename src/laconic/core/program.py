@@ -1,0 +1,364 @@
+"""The captured model: one graph of ATen operators that trains, saves, loads and exports.
+
+`capture` runs `torch.export` once, in eval mode, on flat tensors (see `structure`), and keeps the result as a plain `fx.GraphModule`. Batch-norm, dropout and
+recurrent nodes carry their mode as an argument; `Program.train()` and `Program.eval()` set it, which PyTorch's own exported module refuses.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+
+from laconic.core import structure
+from laconic.core.errors import BadInput
+
+aten = torch.ops.aten
+
+# Where each operator keeps its train/eval argument (the position in its ATen schema).
+MODE_ARGUMENT: dict[Any, int] = {
+    aten.batch_norm.default: 5,
+    aten.instance_norm.default: 5,
+    aten.dropout.default: 2,
+    aten.dropout_.default: 2,
+    aten.feature_dropout.default: 2,
+    aten.alpha_dropout.default: 2,
+    aten.feature_alpha_dropout.default: 2,
+    aten.lstm.input: 6,
+    aten.gru.input: 6,
+    aten.rnn_tanh.input: 6,
+    aten.rnn_relu.input: 6,
+}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output: its name, its shape (a string is a dynamic dimension) and its dtype, e.g. ``float32``."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+
+    def concrete(self, **sizes: int) -> tuple[int, ...]:
+        """The shape with numbers for the named dimensions.
+
+        >>> TensorSpec("x", ("batch", 3), "float32").concrete(batch=8)
+        (8, 3)
+        """
+        missing = [dim for dim in self.shape if isinstance(dim, str) and dim not in sizes]
+        if missing:
+            raise BadInput(f"input '{self.name}' has the dynamic dimension '{missing[0]}': say how long it is to be, e.g. {missing[0]}=64")
+        return tuple(sizes[dim] if isinstance(dim, str) else dim for dim in self.shape)
+
+
+@dataclass(frozen=True)
+class Interface:
+    """How a program is called: tensors, their nesting, and how many parameters were positional at capture."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    input_structure: structure.Spec  # kind "dict": parameter name -> nesting
+    output_structure: structure.Spec
+    notes: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the extra file inside a `.pt2`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Interface:
+        """Read back what `to_json` wrote."""
+
+        def specs(items: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+            return tuple(TensorSpec(item["name"], tuple(item["shape"]), item["dtype"]) for item in items)
+
+        return cls(specs(data["inputs"]), specs(data["outputs"]), data["input_structure"], data["output_structure"], tuple(data["notes"]))
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+        """Flat tensors from a call's arguments; positional and keyword arguments are interchangeable.
+
+        Raises:
+            BadInput: an argument is missing, unknown, or nested otherwise than at capture.
+        """
+        names: list[str] = self.input_structure["keys"]
+        if (
+            len(args) == 1
+            and not kwargs
+            and len(names) == 1
+            and isinstance(args[0], Tensor)
+            and self.input_structure["items"][0]["kind"] == "tensor"
+        ):
+            return [args[0]]
+        if len(args) > len(names):
+            raise BadInput(f"the model takes {len(names)} inputs ({', '.join(names)}); {len(args)} were given")
+        given = dict(zip(names, args, strict=False)) | dict(kwargs)
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise BadInput(f"the model has no input '{unknown[0]}'; it was captured with {', '.join(names)}")
+        leaves: list[Tensor] = []
+        for name, spec in zip(names, self.input_structure["items"], strict=True):
+            if name not in given and spec["kind"] == "const":
+                continue
+            if name not in given:
+                raise BadInput(f"input '{name}' is missing; the model was captured with {', '.join(names)}")
+            leaves.extend(structure.flatten(spec, given[name], name))
+        return leaves
+
+
+def as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments from the form in which inputs are written everywhere in Laconic.
+
+    A mapping holds keyword arguments, a tuple or list positional ones; anything else is the one positional argument. A model whose
+    forward takes a mapping is given it in a tuple: `({"pixels": x},)`.
+    """
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    if isinstance(inputs, (tuple, list)):
+        return tuple(inputs), {}
+    return (inputs,), {}
+
+
+class Program(nn.Module):
+    """A captured model: an `nn.Module` whose forward is a graph of ATen operators.
+
+    Parameters and buffers keep the names that they had in the module. It is made by `capture` or `Program.load`.
+
+    Attributes:
+        graph_module: flat tensors in, a flat tuple of tensors out. Passes edit it and then call `recompile`.
+        interface: names, shapes and nesting of inputs and outputs.
+    """
+
+    graph_module: fx.GraphModule
+
+    def __init__(
+        self, graph_module: fx.GraphModule, interface: Interface, example: Sequence[Tensor], exported: ExportedProgram | None = None
+    ) -> None:
+        super().__init__()
+        self.interface = interface
+        self._example = tuple(t.detach() for t in example)
+        self._exported = exported
+        self._exported_code = ""
+        # Kept out of the registry of submodules, and sharing its registries, so that names carry no prefix.
+        self.__dict__["graph_module"] = graph_module
+        for registry in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+            self.__dict__[registry] = graph_module.__dict__[registry]
+        self.recompile()
+        self.training = False
+        if exported is not None:
+            self._exported_code = self._shape_code()
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The flat inputs, in order."""
+        return self.interface.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The flat outputs, in order."""
+        return self.interface.outputs
+
+    @property
+    def graph(self) -> fx.Graph:
+        """The graph of ATen operators."""
+        return self.graph_module.graph
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model as it was called at capture."""
+        if self.training:
+            for counter in self._counters:
+                counter.add_(1)
+        leaves = self.graph_module.forward(*self.interface.bind(args, kwargs))
+        return self.unflatten_outputs(leaves)
+
+    def call(self, inputs: Any) -> Any:
+        """Run on inputs written as a tensor, a tuple (positional) or a mapping (keywords); see `as_call`."""
+        args, kwargs = as_call(inputs)
+        return self(*args, **kwargs)
+
+    def flatten_inputs(self, inputs: Any) -> tuple[Tensor, ...]:
+        """The flat tensors of `inputs` (written as for `call`; numpy arrays are taken too), in the order of `self.inputs`."""
+        args, kwargs = as_call(inputs)
+        return tuple(self.interface.bind(args, kwargs))
+
+    def unflatten_outputs(self, leaves: Sequence[Any]) -> Any:
+        """Nest flat outputs (tensors or arrays, in the order of `self.outputs`) as the model returns them."""
+        spec = self.interface.output_structure
+        return leaves[0] if spec["kind"] == "tensor" else structure.build(spec, iter(leaves))
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """The flat inputs that the model was captured with, batch 2 or more."""
+        return self._example
+
+    def train(self, mode: bool = True) -> Program:
+        """Set training or evaluation mode: the mode arguments of batch-norm, dropout and recurrent nodes follow."""
+        if mode != self.training:
+            for node, index in self._mode_nodes:
+                set_argument(node, index, mode)
+            self.graph_module.recompile()
+        super().train(mode)
+        return self
+
+    def recompile(self) -> None:
+        """Make edits of the graph take effect. The graph must be in eval mode, as every pass finds it."""
+        self._mode_nodes = [(n, i) for n in self.graph.nodes if (i := MODE_ARGUMENT.get(n.target)) is not None and argument(n, i) is False]
+        self._counters = list(self._batch_counters())
+        self.graph_module.graph.lint()
+        self.graph_module.recompile()
+
+    def _batch_counters(self) -> Iterator[Tensor]:
+        buffers = dict(self.graph_module.named_buffers())
+        for node, _ in self._mode_nodes:
+            if node.target is aten.batch_norm.default and isinstance(node.args[3], fx.Node):
+                name = str(node.args[3].target).removesuffix("running_mean") + "num_batches_tracked"
+                if name in buffers:
+                    yield buffers[name]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Program:
+        super()._apply(fn, recurse)
+        device = next((t.device for t in [*self.parameters(), *self.buffers()]), None)
+        self._counters = list(self._batch_counters())
+        if device is not None and self._example and device != self._example[0].device:
+            self._example = tuple(t.to(device) for t in self._example)
+            self._exported = None
+            for node in self.graph.nodes:
+                if node.kwargs.get("device") is not None:
+                    node.update_kwarg("device", device)
+            self.graph_module.recompile()
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+        was_training = self.training
+        self.eval()
+        try:
+            twin = Program(assemble(copy.deepcopy(self.graph), tensors_of(self.graph_module), memo), self.interface, self._example)
+        finally:
+            self.train(was_training)
+        return twin.train(was_training)
+
+    def exported(self) -> ExportedProgram:
+        """The eval graph as a `torch.export.ExportedProgram` with flat inputs and outputs, parameters shared with this program."""
+        if self.training:
+            return copy.deepcopy(self).eval().exported()
+        tensors = dict(tensors_of(self.graph_module))
+        if self._exported is None or self._exported_code != self._shape_code():
+            shapes = tuple(dynamic_shape(spec) for spec in self.inputs)
+            self._exported = torch.export.export(self.graph_module, self._example, dynamic_shapes=shapes, strict=False)
+            self._exported_code = self._shape_code()
+        for name in self._exported.state_dict:
+            self._exported.state_dict[name] = tensors[name][0]
+        for name in self._exported.constants:
+            if name in tensors:
+                self._exported.constants[name] = tensors[name][0]
+        return self._exported
+
+    def _shape_code(self) -> str:
+        shapes = [f"{name}{tuple(value.shape)}" for name, (value, *_) in tensors_of(self.graph_module)]
+        return self.graph_module.code + ",".join(shapes)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the eval graph and all tensors: equal programs have equal fingerprints, whatever their nodes are called."""
+        was_training = self.training
+        self.eval()
+        digest = hashlib.sha256("\n".join(canonical(self.graph)).encode())
+        self.train(was_training)
+        for name, (value, *_) in sorted(tensors_of(self.graph_module), key=lambda item: item[0]):
+            digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | Path) -> Path:
+        """Write a `.pt2` that `Program.load` and `torch.export.load` read. The file appears whole."""
+        from laconic.core.pt2 import save
+
+        return save(self, Path(path))
+
+    @staticmethod
+    def load(path: str | Path) -> Program:
+        """Read a `.pt2` written by `save`. Nothing is unpickled.
+
+        Raises:
+            CorruptFile: truncated, altered, another kind of file, or one that would have to be unpickled or evaluated.
+        """
+        from laconic.core.pt2 import load
+
+        return load(Path(path))
+
+
+def argument(node: fx.Node, index: int) -> Any:
+    """The argument at a schema position, whether it was passed by position, by name or left at its default."""
+    if index < len(node.args):
+        return node.args[index]
+    spec = node.target._schema.arguments[index]  # type: ignore[union-attr]
+    return node.kwargs.get(spec.name, spec.default_value)
+
+
+def set_argument(node: fx.Node, index: int, value: Any) -> None:
+    """Set the argument at a schema position, however it was passed."""
+    if index < len(node.args):
+        node.update_arg(index, value)
+    else:
+        node.update_kwarg(node.target._schema.arguments[index].name, value)  # type: ignore[union-attr]
+
+
+def dynamic_shape(spec: TensorSpec) -> dict[int, Any]:
+    """The dynamic dimensions of an input, as `torch.export` takes them."""
+    return {index: torch.export.Dim.DYNAMIC for index, dim in enumerate(spec.shape) if isinstance(dim, str)}
+
+
+Tensors = list[tuple[str, tuple[Tensor, bool, bool]]]  # name, (value, is a parameter, is in the state dict)
+
+
+def tensors_of(module: nn.Module) -> Tensors:
+    """Every parameter and buffer under every name that it has (tied ones more than once)."""
+    found: Tensors = [(name, (value, True, True)) for name, value in module.named_parameters(remove_duplicate=False)]
+    for prefix, owner in module.named_modules(remove_duplicate=False):
+        for name, value in owner.named_buffers(recurse=False, remove_duplicate=False):
+            found.append((f"{prefix}.{name}".lstrip("."), (value, False, name not in owner._non_persistent_buffers_set)))
+    return found
+
+
+def assemble(graph: fx.Graph, tensors: Tensors, memo: dict[int, Any] | None = None) -> fx.GraphModule:
+    """A graph module with its own copies of `tensors`; what was tied stays tied."""
+    memo = {} if memo is None else memo
+    root = nn.Module()
+    for name, (value, is_parameter, persistent) in tensors:
+        twin: Any = memo.get(id(value))
+        if twin is None:
+            twin = value.detach().clone(memory_format=torch.preserve_format)
+            twin = nn.Parameter(twin, requires_grad=value.requires_grad) if is_parameter else twin
+            memo[id(value)] = twin
+        *path, leaf = name.split(".")
+        owner = root
+        for part in path:
+            if part not in owner._modules:
+                owner.add_module(part, nn.Module())
+            owner = owner.get_submodule(part)
+        if is_parameter:
+            owner.register_parameter(leaf, twin)
+        else:
+            owner.register_buffer(leaf, twin, persistent=persistent)
+    module = fx.GraphModule(root, graph, class_name="Program")
+    # GraphModule keeps only what the graph mentions; unused tensors belong to the state dict all the same.
+    for registry in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+        module.__dict__[registry] = root.__dict__[registry]
+    module.eval()
+    return module
+
+
+def canonical(graph: fx.Graph) -> Iterator[str]:
+    """One line per operator, with inputs and results numbered in order and parameters by name."""
+    names: dict[fx.Node, str] = {}
+    counter = itertools.count()
+    for node in graph.nodes:
+        names[node] = f"<{node.target}>" if node.op == "get_attr" else f"%{next(counter)}"
+        if node.op != "get_attr":
+            arguments = fx.node.map_arg((node.args, node.kwargs), lambda n: names[n])
+            yield f"{names[node]} = {node.op} {node.target if node.op == 'call_function' else ''} {arguments}"

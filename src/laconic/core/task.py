@@ -1,0 +1,170 @@
+"""A task: the model, its data, its loss and the number that may not be lost. And what a step may use of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from laconic.core.errors import BadInput
+
+Direction = Literal["max", "min"]
+_TARGET_KEYS = ("labels", "label", "target", "targets")
+
+
+def split_batch(batch: Any) -> tuple[Any, Any]:
+    """Split a batch into the model's inputs and the target.
+
+    A pair is `(inputs, target)`; of a mapping, the entry named labels, label, target or targets is the target and the rest the inputs.
+    """
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    if isinstance(batch, Mapping):
+        for key in _TARGET_KEYS:
+            if key in batch:
+                return {name: value for name, value in batch.items() if name != key}, batch[key]
+    raise BadInput(
+        f"a batch must be (inputs, target) or a mapping with one of {', '.join(_TARGET_KEYS)}; this one is {_shape_of(batch)}. "
+        "Give the task its own rule: Task(split=lambda batch: (inputs, target))."
+    )
+
+
+def default_logits(outputs: Any) -> Tensor:
+    """The tensor that the metric looks at: the output itself, its `logits`, or the first of several."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    if isinstance(outputs, Mapping) and outputs:
+        return default_logits(outputs["logits"] if "logits" in outputs else next(iter(outputs.values())))
+    if isinstance(outputs, (tuple, list)) and outputs:
+        return default_logits(outputs[0])
+    raise BadInput(f"cannot tell which part of the model's output the metric is for: {_shape_of(outputs)}. Give Task(logits=…).")
+
+
+def _shape_of(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{type(value).__name__} with keys {sorted(map(str, value))}"
+    if isinstance(value, (tuple, list)):
+        return f"{type(value).__name__} of {len(value)}"
+    return type(value).__name__
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """How a model is trained. `lr` is the peak learning rate, `warmup` a fraction of all steps, `grad_clip` a global norm."""
+
+    epochs: int = 1
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    batch_size: int = 64
+    label_smoothing: float = 0.0
+    grad_clip: float | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    warmup: float = 0.0
+    seed: int = 0
+
+
+@dataclass
+class Task:
+    """A trained model, its data and the metric that may not drop.
+
+    Args:
+        model: the module, or a function that makes it.
+        train: examples for fitting and calibration; may be None.
+        valid: examples that select between candidates.
+        test: examples touched once, for the final table; may be None.
+        loss: `(outputs, target) -> scalar tensor`; needed only to train.
+        metric: a name (`laconic.tasks.metrics.METRICS`) or a function `(logits, target) -> float`.
+        direction: whether more is better; known for named metrics.
+        split: `batch -> (inputs, target)`; inputs as a tensor, a tuple (positional) or a mapping (keywords).
+        logits: `outputs -> tensor` that the metric looks at.
+        fit: how to train a model that is still untrained; None means that it is trained.
+        dynamic: further dynamic dimensions, `{input name: {dimension: name}}`.
+        ref: name or `module:attribute` by which another process can load the same task.
+    """
+
+    model: nn.Module | Callable[[], nn.Module]
+    train: Dataset[Any] | None
+    valid: Dataset[Any]
+    test: Dataset[Any] | None = None
+    loss: Callable[[Any, Any], Tensor] | None = None
+    metric: str | Callable[[Any, Any], float] = "accuracy"
+    direction: Direction | None = None
+    name: str = "task"
+    split: Callable[[Any], tuple[Any, Any]] = split_batch
+    logits: Callable[[Any], Tensor] = default_logits
+    collate: Callable[[list[Any]], Any] | None = None
+    batch_size: int = 64
+    fit: FitPlan | None = None
+    dynamic: dict[str, dict[int, str]] | None = None
+    classes: int | None = None
+    description: str = ""
+    dataset_note: str = ""
+    ref: str | None = None
+
+    def build(self) -> nn.Module:
+        """The module itself; a factory is called once and its result kept."""
+        if not isinstance(self.model, nn.Module):
+            self.model = self.model()
+        return self.model
+
+
+class Progress(Protocol):
+    """How long work reports itself. The command line shows it live; a library call may stay silent."""
+
+    def start(self, name: str, total: int) -> None:
+        """A piece of work of `total` units begins."""
+
+    def advance(self, n: int = 1, **facts: Any) -> None:
+        """`n` units are done; `facts` are figures worth showing (loss, metric)."""
+
+    def finish(self, **facts: Any) -> None:
+        """The piece of work that began last is over."""
+
+    def log(self, text: str) -> None:
+        """One line for the reader."""
+
+
+class _Silent:
+    def start(self, name: str, total: int) -> None:
+        pass
+
+    def advance(self, n: int = 1, **facts: Any) -> None:
+        pass
+
+    def finish(self, **facts: Any) -> None:
+        pass
+
+    def log(self, text: str) -> None:
+        pass
+
+
+silent: Progress = _Silent()
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the artifact will run. `threads` None means all cores that the process may use."""
+
+    runtime: str = "onnxruntime"
+    precision: str = "fp32"
+    threads: int | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step may use: it is given `fit` and never imports a training loop, a runtime or a clock."""
+
+    task: Task | None = None
+    fit: Callable[..., Any] | None = None
+    target: Target = field(default_factory=Target)
+    seed: int = 0
+    progress: Progress = silent
+    scratch: Path | None = None
