@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
 import itertools
 import logging
 import re
@@ -163,7 +164,7 @@ def quiet_export() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -206,7 +207,9 @@ def _operator(error: BaseException) -> str:
         if isinstance(value, torch._ops.OpOverload)
     ]
     named = re.search(r"aten[.:]+[a-zA-Z_]\w*(?:\.\w+)?", str(error))
-    return str(held[-1]) if held else (named[0] if named else "")
+    if held or named:
+        return str(held[-1]) if held else named[0] if named else ""
+    return "aten.item (Python reads the value of a tensor)" if "data-dependent" in str(error) else ""
 
 
 def _user_line(error: BaseException) -> str:

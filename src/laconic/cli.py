@@ -1,0 +1,389 @@
+"""The command line: parsing and printing only. A command is one call."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from laconic.core.errors import LaconicError
+
+if TYPE_CHECKING:
+    from laconic.search.optimize import Result
+
+EXIT_BAD_INPUT, EXIT_NOT_MET, EXIT_FAILED, EXIT_INTERRUPTED = 2, 3, 1, 130
+
+app = typer.Typer(
+    name="laconic",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Make a trained PyTorch model small and fast without losing what it knows, and show the evidence. "
+    "Exit codes: 0 done and budget met, 2 bad input, 3 budget not met, 1 another failure, 130 interrupted.",
+)
+
+TaskArgument = Annotated[
+    str, typer.Argument(metavar="TASK", help="A built-in task (`laconic tasks`), NAME@MODEL, or your own as module:attribute.")
+]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="Folder with the data of built-in tasks. Default: $LACONIC_DATA.", envvar="LACONIC_DATA")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="The run's folder. An unfinished run in it is continued. [default: laconic-runs/TASK-TIME]")
+]
+DropOption = Annotated[float | None, typer.Option("--max-drop", help="Points of the metric that may be lost.  [default: 0.5]")]
+SpeedOption = Annotated[float | None, typer.Option("--min-speedup", help="Times faster than PyTorch eager, at the least.")]
+LatencyOption = Annotated[float | None, typer.Option("--max-latency", help="Median latency in ms, at the most.")]
+SizeOption = Annotated[float | None, typer.Option("--max-size", help="Size of the file in MB (10^6 bytes), at the most.")]
+ObjectiveOption = Annotated[
+    str | None, typer.Option("--objective", help="What is to be best: latency, size or memory.  [default: latency]")
+]
+LimitOption = Annotated[str | None, typer.Option("--time-limit", help="Start no further candidate after this long, e.g. 90s, 5m, 2h.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of every runtime. [default: all cores]")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
+BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Examples per call when latency is measured.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
+
+
+@app.command()
+def optimize(
+    task: TaskArgument,
+    max_drop: DropOption = None,
+    min_speedup: SpeedOption = None,
+    max_latency: LatencyOption = None,
+    max_size: SizeOption = None,
+    objective: ObjectiveOption = None,
+    time_limit: LimitOption = None,
+    runtimes: Annotated[str | None, typer.Option("--runtimes", help="Try only these, separated by commas.")] = None,
+    precisions: Annotated[str | None, typer.Option("--precisions", help="Try only these, separated by commas: fp32, bf16.")] = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
+    batch: BatchOption = 1,
+    data: DataOption = None,
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    candidate_timeout: Annotated[float, typer.Option("--candidate-timeout", help="Seconds after which a candidate has failed.")] = 900.0,
+    memory_limit: Annotated[
+        float | None, typer.Option("--memory-limit", help="GB (10^9 bytes) that a candidate's process may use.")
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Turns that each contender has when latency is measured.")] = 15,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Find the fastest (or smallest) artifact that keeps the promise, with a report.
+
+    Example: laconic optimize digits --max-drop 0.5 --time-limit 5m
+    """
+
+    def work() -> Result:
+        import laconic as lc
+
+        limits = _limits(max_drop, min_speedup, max_latency, max_size, objective)
+        options = lc.Options(
+            batch=batch, rounds=rounds, candidate_timeout_s=candidate_timeout, memory_limit_bytes=_giga(memory_limit), seed=seed
+        )
+        sweep = lc.Sweep(_names(runtimes), _names(precisions), threads, device)
+        with _display(quiet or as_json) as progress:
+            return lc.optimize(
+                lc.load_task(task, data=data, seed=seed),
+                lc.Budget(**limits),
+                out=out,
+                time_limit=time_limit,
+                sweep=sweep,
+                options=options,
+                progress=progress,
+                command=_command(),
+            )
+
+    _finish(_guarded(work), as_json)
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe file; it may name the task and the budget.")],
+    task: Annotated[str | None, typer.Option("--task", help="The task, where the file names none or another is wanted.")] = None,
+    max_drop: DropOption = None,
+    min_speedup: SpeedOption = None,
+    max_latency: LatencyOption = None,
+    max_size: SizeOption = None,
+    objective: ObjectiveOption = None,
+    batch: BatchOption = 1,
+    data: DataOption = None,
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Carry out one recipe: the same steps every time, measured and gated like any candidate."""
+
+    def work() -> Result:
+        import laconic as lc
+
+        found = lc.read_recipe(recipe)
+        name = task or found.task
+        if name is None:
+            raise lc.BadInput(f"{recipe} names no task; add `task: NAME` to it or give --task NAME")
+        limits = {**(found.budget or {}), **_limits(max_drop, min_speedup, max_latency, max_size, objective)}
+        with _display(quiet or as_json) as progress:
+            return lc.optimize(
+                lc.load_task(name, data=data, seed=seed),
+                lc.Budget.from_plain(limits),
+                out=out,
+                recipes=[found.recipe],
+                sweep=lc.Sweep(threads=found.recipe.deploy.threads, device=found.recipe.deploy.device),
+                options=lc.Options(batch=batch, seed=seed),
+                progress=progress,
+                command=_command(),
+            )
+
+    _finish(_guarded(work), as_json)
+
+
+@app.command()
+def bench(
+    artifact: Annotated[Path, typer.Argument(metavar="MODEL", help="An artifact's folder, or a model file (.onnx, .pt2, .ts).")],
+    versus: Annotated[Path | None, typer.Option("--vs", help="What it is compared with.")] = None,
+    runtime: Annotated[str | None, typer.Option("--runtime", help="Run MODEL in this runtime instead of its own.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="Run MODEL in this precision instead of its own.")] = None,
+    batch: Annotated[str, typer.Option("--batch", help="Batch sizes, separated by commas.")] = "1",
+    length: Annotated[list[str] | None, typer.Option("--length", help="Size of another dynamic dimension, NAME=SIZE.")] = None,
+    threads: ThreadsOption = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Turns that each contender has.")] = 15,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Is it really faster? Latency side by side, interleaved, each in its own process, with a confidence interval."""
+
+    def work() -> Any:
+        import laconic as lc
+
+        with _display(quiet or as_json) as progress:
+            return lc.bench(
+                artifact,
+                versus,
+                runtime=runtime,
+                precision=precision,
+                threads=threads,
+                batch=[_number("--batch", size) for size in batch.split(",")],
+                rounds=rounds,
+                lengths=dict(_pair(item) for item in length or []),
+                progress=progress,
+            )
+
+    found = _guarded(work)
+    _print(found, as_json, lambda: found)
+
+
+@app.command()
+def inspect(task: TaskArgument, data: DataOption = None, as_json: JsonOption = False) -> None:
+    """Show a task's model as it is captured: inputs, layers, parameters, multiply-adds, and what is not known of it."""
+
+    def work() -> dict[str, Any]:
+        import laconic as lc
+        from laconic.run.inspect import inspect
+
+        return inspect(lc.load_task(task, data=data))
+
+    found = _guarded(work)
+
+    def table() -> Any:
+        from laconic.report.text import layers
+
+        return layers(found)
+
+    _print(found, as_json, table)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.")],
+    to: Annotated[Path | None, typer.Option("--to", help="Where to write the page. [default: RUN/report.html]")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a finished run's report again and print its summary."""
+
+    def work() -> dict[str, Any]:
+        from laconic.report.page import write_page
+        from laconic.run.store import read_result
+
+        result = read_result(folder)
+        return {"report": str(write_page(result, to or folder / "report.html")), "result": result}
+
+    found = _guarded(work)
+    _print(found, as_json, lambda: _summary(found["result"]))
+    _say(f"Report: {found['report']}", as_json)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what this machine can run, and why it cannot run the rest."""
+
+    def work() -> dict[str, Any]:
+        from laconic.deploy.runtime import matrix
+        from laconic.measure.environment import environment
+
+        return {"environment": environment(None), "runtimes": matrix()}
+
+    found = _guarded(work)
+
+    def table() -> Any:
+        from laconic.report.text import health
+
+        return health(found)
+
+    _print(found, as_json, table)
+
+
+@app.command()
+def tasks(data: DataOption = None, as_json: JsonOption = False) -> None:
+    """List the built-in tasks and whether their data is at hand."""
+
+    def work() -> list[dict[str, Any]]:
+        from laconic.tasks.catalog import describe
+
+        return describe(data=data)
+
+    found = _guarded(work)
+
+    def table() -> Any:
+        from laconic.report.text import catalog
+
+        return catalog(found)
+
+    _print(found, as_json, table)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        import laconic as lc
+
+        typer.echo(f"laconic {lc.__version__}")
+        raise typer.Exit
+
+
+# Helpers ----------------------------------------------------------------------------------------------------------------------------
+
+
+def _limits(
+    max_drop: float | None, min_speedup: float | None, max_latency: float | None, max_size: float | None, objective: str | None
+) -> dict[str, Any]:
+    given = {
+        "max_drop": max_drop,
+        "min_speedup": min_speedup,
+        "max_latency_ms": max_latency,
+        "max_size_mb": max_size,
+        "objective": objective,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _giga(value: float | None) -> int | None:
+    return None if value is None else int(value * 1e9)
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _number(option: str, text: str) -> int:
+    if not text.strip().isdigit() or int(text) < 1:
+        raise _bad(f"{option}: {text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def _pair(text: str) -> tuple[str, int]:
+    name, equals, size = text.partition("=")
+    if not equals:
+        raise _bad(f"--length: {text!r}; write NAME=SIZE, e.g. length=64")
+    return name, _number("--length", size)
+
+
+def _bad(text: str) -> LaconicError:
+    from laconic.core.errors import BadInput
+
+    return BadInput(text)
+
+
+def _command() -> str:
+    return shlex.join(["laconic", *sys.argv[1:]])
+
+
+def _display(quiet: bool) -> Any:
+    from laconic.display import Display
+
+    return Display(quiet)
+
+
+def _guarded(work: Callable[[], Any]) -> Any:
+    """Do the command's work; turn what goes wrong into a message and an exit code."""
+    from laconic.core.errors import BadInput, MissingExtra
+
+    try:
+        return work()
+    except (BadInput, MissingExtra) as error:
+        _fail(error, EXIT_BAD_INPUT)
+    except LaconicError as error:
+        _fail(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        typer.echo(f"\nInterrupted. What was finished is kept; to go on: {_resume_command()}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _resume_command() -> str:
+    folder = os.environ.get("LACONIC_RUN_FOLDER")
+    return _command() if folder is None or "--out" in sys.argv else f"{_command()} --out {shlex.quote(folder)}"
+
+
+def _fail(error: Exception, code: int) -> NoReturn:
+    typer.echo(f"laconic: {error}", err=True)
+    raise typer.Exit(code) from None
+
+
+def _print(found: Any, as_json: bool, pretty: Callable[[], Any]) -> None:
+    if as_json:
+        from laconic.core.records import to_json
+
+        typer.echo(json.dumps(to_json(found), ensure_ascii=False))
+    else:
+        from rich.console import Console
+
+        Console().print(pretty())
+
+
+def _summary(result: dict[str, Any]) -> Any:
+    from laconic.report.facts import facts
+    from laconic.report.text import summary
+
+    return summary(facts(result))
+
+
+def _say(text: str, as_json: bool) -> None:
+    typer.echo(text, err=as_json)
+
+
+def _finish(result: Result, as_json: bool) -> None:
+    _print(dict(result.data), as_json, lambda: _summary(dict(result.data)))
+    _say(f"Run:    {result.folder}\nReport: {result.folder / 'report.html'}", as_json)
+    if result.best is not None:
+        _say(f"Ships:  {result.best.folder}", as_json)
+    raise typer.Exit(0 if result.met else EXIT_NOT_MET)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Facts as Plotly figures: plain dicts of data and layout, so that plotly's Python half is needed only for its script.
+
+Colours are written `var(--name)`: page.js puts in the page's own value, and again whenever the colour scheme changes.
+Whatever a user named is escaped, because Plotly reads markup in texts.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from math import ceil, floor, log10
+from typing import Any
+
+from laconic.report.facts import Facts
+from laconic.report.frontier import Axis, Frontier, Limit, Point
+from laconic.report.sections import Layer, Layers, Training
+from laconic.report.units import joined, number
+
+Json = dict[str, Any]
+
+# role: (legend, colour, symbol, size). Shape and filling differ too, so that nothing hangs on colour alone.
+ROLES: dict[str, tuple[str, str, str, int]] = {
+    "chosen": ("", "var(--accent)", "circle", 15),
+    "frontier": ("On the frontier", "var(--accent)", "circle", 9),
+    "passed": ("Passed", "var(--accent)", "circle-open", 10),
+    "baseline": ("Baseline", "var(--ink)", "diamond", 12),
+    "rejected": ("Rejected", "var(--muted)", "x-thin-open", 9),
+}
+_PLAIN_AXIS: Json = {
+    "showgrid": True, "gridcolor": "var(--line)", "gridwidth": 1, "zeroline": False, "linecolor": "var(--line)", "tickcolor": "var(--line)",
+    "tickfont": {"color": "var(--muted)", "size": 12}, "automargin": True, "fixedrange": True, "exponentformat": "SI",
+}  # fmt: skip
+_LEGEND: Json = {
+    "orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom", "traceorder": "reversed",
+    "font": {"color": "var(--muted)", "size": 12},
+}  # fmt: skip
+_MANY = 14  # layers: from here on they are not named on the axis
+_CROWD = 24  # points: from here on only those on the frontier have error bars, and labels are short
+
+
+def charts(facts: Facts) -> dict[str, Json]:
+    """The figures of a report by the id of their place in the page; a figure with nothing to compare is left out."""
+    made: dict[str, Json] = {}
+    if len(facts.frontier.points) > 1:
+        made["frontier"] = frontier_chart(facts.frontier, facts.label)
+    if any(row.macs or row.params for row in facts.layers.rows):
+        made["layers"] = layers_chart(facts.layers)
+    if facts.training is not None:
+        made["loss"] = loss_chart(facts.training)
+        if facts.training.scored:
+            made["score"] = score_chart(facts.training)
+    return made
+
+
+def frontier_chart(data: Frontier, chosen: str) -> Json:
+    """Cost against metric: one trace for each role, the frontier as steps, the budget as lines."""
+    on = sorted((p for p in data.points if p.frontier and not p.off), key=lambda p: p.x)
+    line: Json = {
+        "type": "scatter", "mode": "lines", "name": "Frontier", "hoverinfo": "skip", "x": [p.x for p in on], "y": [p.shown for p in on],
+        "line": {"shape": "hv", "color": "var(--accent)", "width": 1.5, "dash": "dot"}, "showlegend": False,
+    }  # fmt: skip
+    crowd = len(data.points) > _CROWD
+    groups: dict[str, list[Point]] = {role: [] for role in reversed(ROLES)}
+    for point in data.points:
+        groups[_role(point)].append(point)
+    traces = [
+        _points(points, role, chosen, bars=not crowd or role not in ("passed", "rejected")) for role, points in groups.items() if points
+    ]
+    middle = (data.x.low * data.x.high) ** 0.5 if data.x.log else (data.x.low + data.x.high) / 2
+    named = [
+        _label(p, data.x.log, p.x > middle, {"chosen": chosen, "baseline": "Baseline"}[p.role] if crowd else p.title)
+        for p in data.points
+        if p.role in ("chosen", "baseline")
+    ]
+    layout = _layout(_title_axis(data.x), _title_axis(data.y))
+    layout.update(
+        shapes=[_limit_line(limit) for limit in data.limits],
+        annotations=[_limit_text(limit, data) for limit in data.limits] + named,
+        legend=_LEGEND,
+    )
+    return {"data": [line, *traces], "layout": layout}
+
+
+def layers_chart(data: Layers) -> Json:
+    """Two rows of bars over the layers in the order of the network: multiply-adds above, parameters below."""
+    names = [escape(row.path) for row in data.rows]
+    bars = [
+        _bars(data.rows, names, [row.macs for row in data.rows], "Multiply-adds", "y", "var(--accent)"),
+        _bars(data.rows, names, [row.params for row in data.rows], "Parameters", "y2", "var(--second)"),
+    ]
+    x = {**_PLAIN_AXIS, "showgrid": False, "anchor": "y2", "tickvals": list(range(len(names))), "ticktext": names, "tickangle": -40}
+    if len(names) > _MANY:
+        x.update(showticklabels=False, ticks="", title=_title(f"{len(names)} layers, from input to output"))
+    layout = _layout(x, {**_PLAIN_AXIS, "domain": [0.56, 1], "title": _title("Multiply-adds"), "rangemode": "tozero", "nticks": 4})
+    layout["yaxis2"] = {**_PLAIN_AXIS, "domain": [0, 0.44], "title": _title("Parameters"), "rangemode": "tozero", "nticks": 4}
+    layout.update(bargap=0.25, showlegend=False)
+    return {"data": bars, "layout": layout}
+
+
+def loss_chart(data: Training) -> Json:
+    """Training loss by epoch."""
+    return _curve(data, [e.loss for e in data.epochs], "Loss", "", "var(--second)")
+
+
+def score_chart(data: Training) -> Json:
+    """The metric by epoch, where it was scored."""
+    return _curve(data, [e.metric for e in data.epochs], escape(data.metric), escape(data.unit), "var(--accent)")
+
+
+def _curve(data: Training, values: list[float | None], name: str, unit: str, color: str) -> Json:
+    epochs = [e.epoch for e in data.epochs]
+    texts = ["" if v is None else f"{name} {joined(number(v, 4), unit)}<br>epoch {e}" for e, v in zip(epochs, values, strict=True)]
+    trace: Json = {
+        "type": "scatter", "mode": "lines+markers", "name": name, "x": epochs, "y": values, "line": {"color": color, "width": 2},
+        "marker": {"color": color, "size": 6}, "customdata": texts, "hovertemplate": "%{customdata}<extra></extra>",
+    }  # fmt: skip
+    x = {**_PLAIN_AXIS, "title": _title("Epoch"), "showgrid": False, "tickformat": "d", "nticks": min(9, len(epochs) + 1)}
+    layout = _layout(x, {**_PLAIN_AXIS, "title": _title(f"{name}, {unit}" if unit else name), "nticks": 6})
+    layout["showlegend"] = False
+    return {"data": [trace], "layout": layout}
+
+
+def _layout(x: Json, y: Json) -> Json:
+    return {
+        "xaxis": x, "yaxis": y, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "dragmode": False, "hovermode": "closest",
+        "font": {"color": "var(--ink)", "size": 13}, "margin": {"l": 8, "r": 12, "t": 8, "b": 8}, "autosize": True,
+        "hoverlabel": {"align": "left", "bgcolor": "var(--card)", "bordercolor": "var(--line)", "font": {"color": "var(--ink)", "size": 13}},
+    }  # fmt: skip
+
+
+def _title(text: str) -> Json:
+    return {"text": text, "font": {"color": "var(--muted)", "size": 12.5}, "standoff": 8}
+
+
+def _title_axis(axis: Axis) -> Json:
+    unit = f", {escape(axis.unit)}" if axis.unit else ""
+    made = {**_PLAIN_AXIS, "title": _title(f"{escape(axis.label)}{unit} ({axis.better} is better)")}
+    if axis.log:
+        ticks = _ticks(axis.low, axis.high)
+        made.update(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+    made["range"] = [_place(axis.low, axis.log), _place(axis.high, axis.log)]
+    return made
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """The numbers 1, 2 and 5 times a power of ten within the range; only powers where that would be more than nine."""
+    exponents = range(floor(log10(low)), ceil(log10(high)) + 1)
+    ticks = [step * 10.0**exponent for exponent in exponents for step in (1, 2, 5)]
+    within = [tick for tick in ticks if low <= tick <= high]
+    return within if len(within) <= 9 else [tick for tick in within if log10(tick).is_integer()]
+
+
+def _role(point: Point) -> str:
+    if point.role == "passed" and point.frontier:
+        return "frontier"
+    return point.role if point.role in ROLES else "rejected"
+
+
+def _points(points: list[Point], role: str, chosen: str, bars: bool) -> Json:
+    legend, color, symbol, size = ROLES[role]
+    made: Json = {
+        "type": "scatter", "mode": "markers", "name": legend or chosen, "x": [p.x for p in points], "y": [p.shown for p in points],
+        "marker": {
+            "color": color, "size": [11 if p.off else size for p in points], "opacity": 1, "line": {"width": 2, "color": color},
+            "symbol": ["triangle-down-open" if p.off else symbol for p in points],
+        },
+        "customdata": [_hover(p) for p in points], "hovertemplate": "%{customdata}<extra></extra>",
+    }  # fmt: skip
+    if bars:
+        style: Json = {"type": "data", "symmetric": False, "color": color, "thickness": 1.25, "width": 4}
+        made["error_x"] = {**style, "array": [p.x_high - p.x for p in points], "arrayminus": [p.x - p.x_low for p in points]}
+        made["error_y"] = {**style, "array": [p.y_high - p.shown for p in points], "arrayminus": [p.shown - p.y_low for p in points]}
+    return made
+
+
+def _hover(point: Point) -> str:
+    rows = [f"<b>{escape(point.title)}</b>", *(f"{label}: {escape(_cut(text))}" for label, text in point.facts)]
+    return "<br>".join(rows + ["far outside the plot: drawn at its edge"] * point.off)
+
+
+def _cut(text: str, most: int = 72) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _label(point: Point, log: bool, right: bool, text: str) -> Json:
+    """A name beside the two points that matter: clear of their error bars, the best above and the baseline below."""
+    best = point.role == "chosen"
+    return {
+        "x": _place(point.x, log), "y": point.shown, "text": escape(_cut(text, 32)), "showarrow": False, "yshift": 14 if best else -15,
+        "xshift": -9 if right else 9, "xanchor": "right" if right else "left",
+        "font": {"color": "var(--accent)" if best else "var(--ink)", "size": 12.5},
+    }  # fmt: skip
+
+
+def _limit_line(limit: Limit) -> Json:
+    along: Json = {"x0": 0, "x1": 1, "xref": "paper", "y0": limit.value, "y1": limit.value, "yref": "y"}
+    up: Json = {"y0": 0, "y1": 1, "yref": "paper", "x0": limit.value, "x1": limit.value, "xref": "x"}
+    return {
+        "type": "line",
+        "layer": "below",
+        "line": {"color": "var(--warn)", "width": 1.25, "dash": "dash"},
+        **(along if limit.axis == "y" else up),
+    }
+
+
+def _limit_text(limit: Limit, data: Frontier) -> Json:
+    """A word on the line: along it for the metric; upright for the cost, left of the leftmost of two so that they never meet."""
+    text = {"text": limit.text, "showarrow": False, "font": {"color": "var(--warn)", "size": 12}}
+    if limit.axis == "y":
+        return {**text, "x": 1, "xref": "paper", "xanchor": "right", "y": limit.value, "yanchor": "bottom"}
+    others = [other.value for other in data.limits if other.axis == "x" and other is not limit]
+    side = "right" if any(limit.value < value for value in others) else "left"
+    return {**text, "x": _place(limit.value, data.x.log), "xanchor": side, "y": 0, "yref": "paper", "yanchor": "bottom", "textangle": -90}
+
+
+def _place(value: float, log: bool) -> float:
+    """Plotly gives ranges and annotations of a log axis by the exponent."""
+    return log10(value) if log else value
+
+
+def _bars(rows: tuple[Layer, ...], names: list[str], values: list[float | None], what: str, axis: str, color: str) -> Json:
+    texts = [
+        f"<b>{name}</b><br>{escape(row.type)}<br>{row.macs_text} multiply-adds<br>{row.params_text} parameters"
+        for name, row in zip(names, rows, strict=True)
+    ]
+    return {
+        "type": "bar", "name": what, "x": list(range(len(names))), "y": values, "yaxis": axis, "marker": {"color": color}, "customdata": texts,
+        "hovertemplate": "%{customdata}<extra></extra>",
+    }  # fmt: skip

@@ -1,0 +1,242 @@
+"""One contender: what a record of result.json says about the baseline or a candidate, as quantities and words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from laconic.report.units import BYTES, TIME, Quantity, finite, given, missing, number, scaled, with_interval
+
+RUNTIMES = {
+    "torch": "PyTorch",
+    "torch.compile": "torch.compile",
+    "torchscript": "TorchScript",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "xla": "XLA",
+}
+RULES = {
+    "parity": "outputs differ",
+    "process": "did not run",
+    "metric": "metric",
+    "better": "not better",
+    "available": "not available",
+    "unavailable": "not available",
+    "crash": "crashed",
+    "timeout": "timed out",
+    "memory": "out of memory",
+    "nan": "not a number",
+    "error": "failed",
+    "budget": "budget",
+}
+_UNRUN = {"unavailable": "not available on this machine", "failed": "the candidate failed"}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a candidate was not taken: the rule of the gate (`budget:max_latency_ms`), its words, and what was found."""
+
+    rule: str
+    label: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step did: pairs of what changed, of what was skipped with its reason, and notes."""
+
+    step: str
+    changed: tuple[tuple[str, str], ...]
+    skipped: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """The baseline or a candidate. Times are in seconds, sizes in bytes, metric and drop as the record has them."""
+
+    key: str
+    title: str
+    status: str
+    recipe: str
+    reasons: tuple[Reason, ...]
+    p50: Quantity
+    p95: Quantity
+    p99: Quantity
+    runs: str
+    speedup: Quantity
+    throughput: Quantity
+    cold_start: Quantity
+    memory: Quantity
+    size: Quantity
+    metric: Quantity
+    drop: Quantity
+    test_metric: Quantity
+    test_drop: Quantity
+    parity: str
+    frontier: bool
+    artifact: str
+    outcomes: tuple[Outcome, ...]
+    notes: tuple[str, ...]
+    seconds: Quantity
+
+    @property
+    def why(self) -> str:
+        """All reasons in one line; empty where there is none."""
+        return "; ".join(reason.text for reason in self.reasons)
+
+    @property
+    def measured(self) -> bool:
+        """Whether anything at all was measured of it."""
+        return any(q.raw is not None for q in (self.p50, self.speedup, self.metric, self.size, self.memory, self.cold_start))
+
+    def broke(self, rule: str) -> bool:
+        """Whether the gate named this rule, as itself or as `budget:` of it."""
+        return any(reason.rule in (rule, f"budget:{rule}") for reason in self.reasons)
+
+
+def contender(record: Mapping[str, Any]) -> Contender:
+    """Read one record; what it lacks is a quantity that says so."""
+    status = str(record.get("status") or "unknown")
+    reasons = tuple(_reason(item) for item in record.get("reasons") or ())
+    why = "; ".join(r.text for r in reasons) if status in _UNRUN else ""
+    why = why or _UNRUN.get(status, "")
+    latency = record.get("latency") or {}
+    places = 2 if _unit(record.get("metric")) == "%" else None
+
+    def seconds(value: object, per: float = 1e-3) -> Quantity:
+        found = finite(value)
+        return scaled(None if found is None else found * per, TIME, why)
+
+    def measured(name: str, unit: str = "", places: int | None = None) -> Quantity:
+        return measurement(record.get(name), unit, why, places)
+
+    return Contender(
+        key=str(record.get("key") or ""),
+        title=str(record.get("title") or record.get("key") or "untitled"),
+        status=status,
+        recipe=recipe_text(record.get("recipe") or {}),
+        reasons=reasons,
+        p50=seconds(latency.get("p50_ms")),
+        p95=seconds(latency.get("p95_ms")),
+        p99=seconds(latency.get("p99_ms")),
+        runs=_runs(latency),
+        speedup=measured("speedup", "×", 2),
+        throughput=measured("throughput_per_s", "per s"),
+        cold_start=seconds(record.get("cold_start_ms")),
+        memory=scaled(finite(record.get("peak_memory_bytes")), BYTES, why),
+        size=scaled(finite(record.get("size_bytes")), BYTES, why),
+        metric=measured("metric", places=places),
+        drop=measured("drop", "points", places),
+        test_metric=_test(record, "test_metric", "", places),
+        test_drop=_test(record, "test_drop", "points", places),
+        parity=_parity(record.get("parity")),
+        frontier=bool(record.get("frontier")),
+        artifact=str(record.get("artifact") or ""),
+        outcomes=tuple(_outcome(item) for item in record.get("outcomes") or ()),
+        notes=tuple(str(note) for note in record.get("notes") or ()),
+        seconds=seconds(record.get("seconds"), per=1.0),
+    )
+
+
+def measurement(data: Mapping[str, Any] | None, unit: str = "", why: str = "", places: int | None = None) -> Quantity:
+    """A quantity from the JSON of a `core.records.Measurement`; `unit` replaces the record's own, `why` stands in for a missing note."""
+    data = data or {}
+    value = finite(data.get("value"))
+    if value is None:
+        return missing(str(data.get("note") or why))
+    low, high = finite(data.get("low")), finite(data.get("high"))
+    n = int(finite(data.get("n")) or 0)
+    return with_interval(value, low, high, unit or str(data.get("unit") or ""), places=places, n=n, note=str(data.get("note") or ""))
+
+
+def recipe_text(recipe: Mapping[str, Any]) -> str:
+    """A recipe in one line: its steps, then how it is deployed.
+
+    >>> recipe_text({"steps": [{"step": "prune", "macs": 0.5}], "deploy": {"runtime": "openvino", "precision": "bf16", "threads": 2}})
+    'prune (macs 0.5) → OpenVINO bf16, 2 threads'
+    """
+    deploy = recipe.get("deploy") or {}
+    runtime = str(deploy.get("runtime") or "")
+    where = " ".join(part for part in (RUNTIMES.get(runtime, runtime), str(deploy.get("precision") or "")) if part)
+    threads = finite(deploy.get("threads"))
+    device = str(deploy.get("device") or "cpu")
+    extras = [f"{threads:.0f} thread{'s' if threads != 1 else ''}"] if threads is not None else []
+    extras += [device] if device != "cpu" else []
+    last = ", ".join([part for part in (where, *extras) if part])
+    return " → ".join([*(_step(step) for step in recipe.get("steps") or ()), *([last] if last else [])])
+
+
+def _step(step: Any) -> str:
+    if not isinstance(step, Mapping):
+        return str(step)
+    name = next((str(step[key]) for key in ("step", "name", "type") if key in step), "")
+    options = {key: value for key, value in step.items() if key not in ("step", "name", "type")}
+    if not name and len(options) == 1:
+        name, inner = next(iter(options.items()))
+        options = dict(inner) if isinstance(inner, Mapping) else {}
+    settings = ", ".join(f"{key} {plain(value)}" for key, value in options.items())
+    return f"{name} ({settings})" if settings else name
+
+
+def plain(value: Any) -> str:
+    """Any JSON value in words.
+
+    >>> plain({"avx2": True, "gpu": None}), plain([1, 2])
+    ('avx2 yes, gpu none', '1, 2')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(item) for item in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _reason(item: Any) -> Reason:
+    data = item if isinstance(item, Mapping) else {"text": item}
+    rule = str(data.get("rule") or "")
+    return Reason(rule, RULES.get(rule.partition(":")[0], rule), str(data.get("text") or "no reason was recorded"))
+
+
+def _outcome(data: Mapping[str, Any]) -> Outcome:
+    return Outcome(
+        step=str(data.get("step") or "step"),
+        changed=tuple((str(key), plain(value)) for key, value in (data.get("changed") or {}).items()),
+        skipped=tuple((str(s.get("name", "")), str(s.get("reason", ""))) for s in data.get("skipped") or ()),
+        notes=tuple(str(note) for note in data.get("notes") or ()),
+    )
+
+
+def _test(record: Mapping[str, Any], name: str, unit: str, places: int | None) -> Quantity:
+    return measurement(record.get(name), unit, "test data is kept for the baseline and the artifact that is handed over", places)
+
+
+def _runs(latency: Mapping[str, Any]) -> str:
+    n, rounds = finite(latency.get("n")), latency.get("rounds")
+    rounds = len(rounds) if isinstance(rounds, list) else finite(rounds)
+    if n is None:
+        return ""
+    return f"{n:.0f} runs in {rounds:.0f} rounds" if rounds is not None else f"{n:.0f} runs"
+
+
+def _parity(data: Mapping[str, Any] | None) -> str:
+    if not data:
+        return ""
+    absolute, relative, tolerance = (finite(data.get(name)) for name in ("max_abs", "max_rel", "tolerance"))
+    found = [f"{number(value, 2)} {name}" for value, name in ((absolute, "absolute"), (relative, "relative")) if value is not None]
+    allowed = f", tolerance {given(tolerance)}" if tolerance is not None else ""
+    n = finite(data.get("n"))
+    return (
+        f"largest difference to the program {' and '.join(found) or 'unknown'}"
+        + (f" over {n:.0f} outputs" if n is not None else "")
+        + allowed
+    )
+
+
+def _unit(data: Mapping[str, Any] | None) -> str:
+    return str((data or {}).get("unit") or "")

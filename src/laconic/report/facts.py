@@ -1,0 +1,359 @@
+"""A run's result as facts: every number, unit and sentence of the report, before anything is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from laconic.core.errors import BadInput
+from laconic.report import sections
+from laconic.report.contenders import Contender, contender
+from laconic.report.frontier import Frontier, frontier
+from laconic.report.tables import Table, candidates_table, final_table
+from laconic.report.units import BYTES, TIME, Quantity, Scale, finite, fixed, given, joined, number, scaled, shared
+
+FORMAT = 1
+BADGES = {
+    "met": "Budget met",
+    "improved": "Improved",
+    "kept": "Baseline kept",
+    "missed": "Budget not met",
+    "nothing": "Nothing to hand over",
+}
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The first lines. `kind` is a key of BADGES; `lines` are label and text of what the run was about."""
+
+    kind: str
+    badge: str
+    task: str
+    verdict: str
+    reason: str
+    notice: str
+    lines: tuple[tuple[str, str], ...]
+    finished: str
+    laconic: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One big figure: what it is, the quantity, what it was before, and a short remark on the change where there is no interval."""
+
+    key: str
+    label: str
+    quantity: Quantity
+    before: str
+    remark: str
+    tone: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of the budget: what was asked, what was reached, and whether the gate let it pass (None: nothing was measured)."""
+
+    name: str
+    asked: str
+    reached: str
+    held: bool | None
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """The command and the recipe that do it again."""
+
+    command: str
+    recipe_yaml: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that the report says. `chosen` is the best, or the nearest miss, or None; `label` says which. `batch`: examples in a timed call, in words."""
+
+    heading: Heading
+    batch: str
+    figures: tuple[Figure, ...]
+    budget: tuple[Rule, ...]
+    baseline: Contender
+    chosen: Contender | None
+    label: str
+    contenders: tuple[Contender, ...]
+    frontier: Frontier
+    candidates: Table
+    unavailable: tuple[tuple[str, str], ...]
+    final: Table
+    final_note: str
+    layers: sections.Layers
+    training: sections.Training | None
+    ledger: sections.Ledger | None
+    environment: tuple[sections.Feature, ...]
+    reproduce: Reproduce
+
+
+def facts(result: Mapping[str, Any]) -> Facts:
+    """Read the content of a run's result.json.
+
+    Fields that an older or unfinished run lacks are shown as not recorded.
+
+    Raises:
+        BadInput: not a result of Laconic, one of a newer format, or one whose best candidate is missing.
+    """
+    notice = _check(result)
+    task, budget = result.get("task") or {}, result.get("budget") or {}
+    spec = task.get("metric") or {}
+    metric = _capital(str(spec.get("name") or "metric"))
+    baseline = contender({**(result.get("baseline") or {}), "status": "baseline"})
+    contenders = (baseline, *(contender(record) for record in result.get("candidates") or ()))
+    chosen = _chosen(result, contenders)
+    label = "Best" if result.get("best") else "Nearest miss"
+    key = chosen.key if chosen else ""
+    return Facts(
+        heading=_heading(result, chosen, notice),
+        batch=_batch(result),
+        figures=_figures(baseline, chosen, metric, str(budget.get("objective") or "")),
+        budget=_budget(budget, chosen, metric, bool(result.get("met"))),
+        baseline=baseline,
+        chosen=chosen,
+        label=label,
+        contenders=contenders,
+        frontier=frontier(contenders, spec, metric, budget, key),
+        candidates=candidates_table(contenders, metric, key, label),
+        unavailable=tuple((c.title, c.why or "no reason was recorded") for c in contenders if c.status == "unavailable"),
+        final=final_table(contenders, metric, key, label),
+        final_note=_final_note(task, baseline),
+        layers=sections.layers(result),
+        training=sections.training(result, metric, str(spec.get("unit") or "")),
+        ledger=sections.ledger(result),
+        environment=sections.environment(result),
+        reproduce=Reproduce(*(str((result.get("reproduce") or {}).get(name) or "") for name in ("command", "recipe_yaml"))),
+    )
+
+
+def _check(result: Any) -> str:
+    """A notice on an older format, or nothing; refuses what this version cannot read."""
+    if not isinstance(result, Mapping) or isinstance(result.get("format"), bool) or not isinstance(result.get("format"), int):
+        raise BadInput(
+            "a report is made from a run's result.json, whose 'format' is a whole number; this has none. Give the folder of a finished run."
+        )
+    version = result["format"]
+    if version > FORMAT:
+        raise BadInput(
+            f"this result has format {version} (written by Laconic {result.get('laconic') or 'unknown'}), and this Laconic reads formats up to {FORMAT}. "
+            "Upgrade: pip install --upgrade laconic"
+        )
+    kinds = {"task": Mapping, "budget": Mapping, "baseline": Mapping, "candidates": list, "layers": list}
+    wrong = [name for name, kind in kinds.items() if result.get(name) is not None and not isinstance(result[name], kind)]
+    if wrong:
+        raise BadInput(
+            f"this result.json is not one that Laconic wrote: {', '.join(wrong)} should hold tables. Run the optimization again."
+        )
+    if version < FORMAT:
+        return f"Written in format {version}, older than {FORMAT}: what that format lacks is shown as not recorded."
+    return ""
+
+
+def _chosen(result: Mapping[str, Any], contenders: Sequence[Contender]) -> Contender | None:
+    key = result.get("best") or result.get("nearest")
+    if not key:
+        return None
+    found = next((c for c in contenders if c.key == key), None)
+    if found is None:
+        names = ", ".join(c.key for c in contenders)
+        raise BadInput(
+            f"the result names '{key}' as its best or nearest, which is not among its candidates ({names}). Run the optimization again."
+        )
+    return found if found.status != "baseline" else None
+
+
+def _heading(result: Mapping[str, Any], chosen: Contender | None, notice: str) -> Heading:
+    task, budget = result.get("task") or {}, result.get("budget") or {}
+    limited = any(budget.get(name) is not None for name in ("max_drop", "min_speedup", "max_latency_ms", "max_size_mb"))
+    if chosen is None:
+        kind = "kept" if result.get("met") else "nothing"
+    else:
+        kind = ("met" if limited else "improved") if result.get("met") else "missed"
+    verdict = str(
+        result.get("verdict")
+        or (f"{chosen.title} is what this run found." if chosen else "This run found nothing better than the baseline.")
+    )
+    lines = [
+        ("Task", str(task.get("description") or "")),
+        ("Data", str(task.get("dataset_note") or "")),
+        ("Examples", _examples(task)),
+        ("Inputs", "; ".join(_input(i) for i in task.get("inputs") or ())),
+        *(("Note", str(note)) for note in result.get("notes") or ()),
+    ]
+    reason = str(result.get("reason") or "")
+    return Heading(
+        kind=kind,
+        badge=BADGES[kind],
+        task=str(task.get("name") or "task"),
+        verdict=verdict,
+        reason="" if reason in verdict else reason[:1].upper() + reason[1:],
+        notice=notice,
+        lines=tuple((label, text) for label, text in lines if text),
+        finished=_date(result.get("finished")) or "not finished",
+        laconic=str(result.get("laconic") or "of unknown version"),
+    )
+
+
+def _figures(baseline: Contender, chosen: Contender | None, metric: str, objective: str) -> tuple[Figure, ...]:
+    """The big figures, the objective's first; of the baseline alone where there is nothing to compare it with."""
+    if chosen is None:
+        shown = (
+            ("p50", "Median latency"),
+            ("metric", metric),
+            ("size", "File size"),
+            ("memory", "Peak memory"),
+            ("cold_start", "Cold start"),
+        )
+        return tuple(Figure(name, label, getattr(baseline, name), "", "", "plain") for name, label in shown)
+    figures = (
+        Figure(
+            "speedup",
+            "Speed-up",
+            chosen.speedup,
+            _labelled("median", _arrow(baseline.p50, chosen.p50, TIME)),
+            "",
+            _speed_tone(chosen.speedup),
+        ),
+        _drop(baseline, chosen, metric),
+        _smaller("size", "File size", baseline.size, chosen.size, BYTES, ("smaller", "larger")),
+        _smaller("memory", "Peak memory", baseline.memory, chosen.memory, BYTES, ("less", "more")),
+        _smaller("cold_start", "Cold start", baseline.cold_start, chosen.cold_start, TIME, ("faster", "slower")),
+    )
+    return tuple(sorted(figures, key=lambda figure: figure.key != objective))
+
+
+def _drop(baseline: Contender, chosen: Contender, metric: str) -> Figure:
+    """The drop on test data where it was measured there (nothing was selected on it), else on validation data."""
+    tested = chosen.test_drop.raw is not None
+    drop = chosen.test_drop if tested else chosen.drop
+    before, after = (baseline.test_metric, chosen.test_metric) if tested else (baseline.metric, chosen.metric)
+    where = _labelled("test data" if tested else "validation", _arrow(before, after))
+    return Figure("drop", f"{metric} drop", drop, where, "", _drop_tone(chosen, drop))
+
+
+def _smaller(key: str, label: str, before: Quantity, after: Quantity, scale: Scale, words: tuple[str, str]) -> Figure:
+    """A figure that is better when smaller: `3.9× smaller`, `1.2× larger` or `the same`."""
+    if not before.raw or not after.raw:
+        return Figure(key, label, after, before.text if before.raw else "", "", "plain")
+    ratio = before.raw / after.raw
+    times = ratio if ratio >= 1 else 1 / ratio
+    if times < 1.005:
+        return Figure(key, label, after, _arrow(before, after, scale), "the same", "plain")
+    remark = f"{joined(number(times), '×')} {words[0] if ratio > 1 else words[1]}"
+    return Figure(key, label, after, _arrow(before, after, scale), remark, "good" if ratio > 1 else "bad")
+
+
+def _arrow(before: Quantity, after: Quantity, scale: Scale | None = None) -> str:
+    """`2.44 → 0.351 ms`: both in one unit."""
+    if before.raw is None or after.raw is None:
+        return ""
+    if scale is not None:
+        unit = shared(scale, (before.raw, after.raw))
+        before, after = scaled(before.raw, scale, unit=unit), scaled(after.raw, scale, unit=unit)
+    return f"{before.number} → {after.text}"
+
+
+def _labelled(label: str, text: str) -> str:
+    return f"{label} {text}" if text else ""
+
+
+def _speed_tone(speedup: Quantity) -> str:
+    """Good or bad only where the whole interval says so."""
+    if speedup.raw is None:
+        return "plain"
+    low = speedup.raw if speedup.low is None else speedup.low
+    high = speedup.raw if speedup.high is None else speedup.high
+    return "good" if low > 1 else "bad" if high < 1 else "plain"
+
+
+def _drop_tone(chosen: Contender, drop: Quantity) -> str:
+    """Bad where the gate says so (a drop within the budget is what was bargained for); good where it is surely a gain."""
+    if _broke(chosen, "max_drop"):
+        return "bad"
+    return "good" if drop.high is not None and drop.high < 0 else "plain"
+
+
+def _budget(budget: Mapping[str, Any], chosen: Contender | None, metric: str, met: bool) -> tuple[Rule, ...]:
+    """What was asked, in the words of the command line, and what was reached."""
+    drop, speed, latency, size = (finite(budget.get(name)) for name in ("max_drop", "min_speedup", "max_latency_ms", "max_size_mb"))
+    rows: list[Rule] = []
+    if drop is not None:
+        rows.append(_drop_rule(drop, chosen, metric, met))
+    if speed is not None:
+        asked = f"Speed-up at least {given(speed)}×, also by the lower end of its interval"
+        rows.append(_rule("min_speedup", asked, chosen, chosen.speedup.full if chosen and chosen.speedup.raw else ""))
+    if latency is not None:
+        reached = f"{number(chosen.p50.raw * 1e3)} ms" if chosen and chosen.p50.raw else ""
+        rows.append(_rule("max_latency_ms", f"Median latency at most {given(latency)} ms", chosen, reached))
+    if size is not None:
+        reached = f"{number(chosen.size.raw / 1e6)} MB" if chosen and chosen.size.raw else ""
+        rows.append(_rule("max_size_mb", f"File at most {given(size)} MB", chosen, reached))
+    return tuple(rows)
+
+
+def _drop_rule(limit: float, chosen: Contender | None, metric: str, met: bool) -> Rule:
+    """The drop decides twice: on validation data, and once more on test data before anything is handed over."""
+    found = [] if chosen is None else [(chosen.drop, "validation"), (chosen.test_drop, "test")]
+    reached = ", ".join(f"{drop.full} on {data} data" for drop, data in found if drop.raw is not None)
+    rule = _rule("max_drop", f"{metric} drop at most {given(limit)} points", chosen, reached)
+    late = chosen is not None and not met and chosen.test_drop.raw is not None and chosen.test_drop.raw > limit + 1e-9
+    return replace(rule, held=False) if late else rule
+
+
+def _rule(name: str, asked: str, chosen: Contender | None, reached: str) -> Rule:
+    """Whether a line held is the gate's word, never judged again here."""
+    broken = chosen is not None and _broke(chosen, name)
+    held = None if not reached and not broken else not broken
+    return Rule(name, asked, f"reached {reached}" if reached else "nothing was measured", held)
+
+
+def _broke(chosen: Contender, name: str) -> bool:
+    """Whether the gate named this line of the budget; it calls the drop `metric` too."""
+    return chosen.broke(name) or (name == "max_drop" and chosen.broke("metric"))
+
+
+def _final_note(task: Mapping[str, Any], baseline: Contender) -> str:
+    n = finite(task.get("n_test"))
+    if baseline.test_metric.raw is None:
+        return "The test data was not used in this run."
+    return f"{fixed(n, 0) if n else 'The'} test examples, used once, after everything had been chosen on validation data. Timings are those of the run."
+
+
+def _examples(task: Mapping[str, Any]) -> str:
+    parts = [(finite(task.get("n_valid")), "validation"), (finite(task.get("n_test")), "test")]
+    return ", ".join(f"{fixed(n, 0)} {name}" for n, name in parts if n is not None)
+
+
+def _input(spec: Mapping[str, Any]) -> str:
+    shape = " × ".join(str(size) for size in spec.get("shape") or ())
+    return f"{spec.get('name', 'input')}: {shape} {spec.get('dtype', '')}".strip()
+
+
+def _batch(result: Mapping[str, Any]) -> str:
+    """What one timed call holds.
+
+    >>> _batch({"batch": 1}), _batch({"batch": 8}), _batch({})
+    ('one example', '8 examples', 'one batch')
+    """
+    size = finite(result.get("batch"))
+    return "one batch" if size is None else "one example" if size == 1 else f"{fixed(size, 0)} examples"
+
+
+def _date(text: object) -> str:
+    try:
+        moment = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+    except ValueError:
+        return str(text or "")
+    zone = " UTC" if moment.utcoffset() is not None and not moment.utcoffset() else moment.strftime(" %z").rstrip()
+    return f"{moment.day} {moment:%b %Y, %H:%M}{zone}"
+
+
+def _capital(text: str) -> str:
+    """A metric's name as a heading: `Accuracy`, `MSE`, `F1`."""
+    return text.upper() if len(text) <= 4 else text[:1].upper() + text[1:]

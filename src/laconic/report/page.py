@@ -1,0 +1,82 @@
+"""Facts as one self-contained HTML file: styles, scripts and data inside, nothing fetched.
+
+plotly.js travels inside the file whole (4.8 MB; the Python package ships no smaller bundle). A content policy written into the page names the
+hash of each script that belongs to it: no other script runs, and no address is ever asked, whatever a task or a recipe may be called.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from laconic.core.errors import need
+from laconic.core.files import write_whole
+from laconic.report.charts import charts
+from laconic.report.facts import Facts, facts
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """The report of a run as HTML.
+
+    Args:
+        result: the content of the run's result.json.
+
+    Raises:
+        BadInput: see `facts`.
+        MissingExtra: jinja2 or plotly is not installed.
+    """
+    return draw(facts(result))
+
+
+def draw(found: Facts) -> str:
+    """The page of these facts; the same facts always give the same bytes."""
+    scripts = [_plotly(), (_TEMPLATES / "page.js").read_text(encoding="utf-8")]
+    environment = need("jinja2").Environment(
+        loader=need("jinja2").FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=need("jinja2").StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    figures = charts(found)
+    return environment.get_template("page.html").render(
+        facts=found,
+        style=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        scripts=scripts,
+        policy=_policy(scripts),
+        drawn=set(figures),
+        data=_data(figures),
+        megabytes=f"{sum(len(script) for script in scripts) / 1e6:.1f}",
+    )
+
+
+def write_page(result: Mapping[str, Any], path: Path) -> Path:
+    """Write the page whole (aside, synced, renamed); returns its path.
+
+    Raises:
+        BadInput: see `facts`.
+        LaconicError: the file cannot be written; what was there before stays.
+    """
+    return write_whole(Path(path), page(result))
+
+
+def _plotly() -> str:
+    script: str = need("plotly.offline").get_plotlyjs()
+    return script.replace("\r\n", "\n").replace("\r", "\n")  # as a browser reads it: the hash is over these bytes
+
+
+def _policy(scripts: list[str]) -> str:
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
+    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+
+
+def _data(figures: dict[str, Any]) -> str:
+    """JSON that no markup can leave: `<`, `>` and `&` are written as escapes."""
+    text = json.dumps(figures, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

@@ -1,0 +1,109 @@
+"""The same facts for a terminal: the verdict, the best against the baseline, and every candidate with its reason."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from laconic.report.facts import Facts, Figure, Rule
+from laconic.report.tables import Column, Row
+
+_ROWS = 24  # longer tables are cut: the page has them all
+_COLUMNS = ("speedup", "p50", "metric", "drop", "size")
+_STYLES = {"passed": "green", "baseline": "bold", "rejected": "yellow", "failed": "red", "unavailable": "dim"}
+_BADGES = {"met": "bold green", "improved": "bold green", "kept": "bold", "missed": "bold red", "nothing": "bold red"}
+_TONES = {"good": "green", "bad": "red"}
+
+
+def summary(facts: Facts) -> RenderableType:
+    """What a run found, for `rich.console.Console.print`; whatever a user named is shown as written, never read as markup."""
+    heading = facts.heading
+    said = heading.verdict.startswith(heading.badge)
+    verdict = (
+        Text(heading.verdict, _BADGES[heading.kind])
+        if said
+        else Text.assemble((heading.badge, _BADGES[heading.kind]), "  ", heading.verdict)
+    )
+    parts: list[RenderableType] = [verdict]
+    if heading.reason:
+        parts.append(Text(heading.reason))
+    parts += [Padding(_figures(facts), (1, 0, 0, 0))]
+    if facts.budget:
+        parts.append(Padding(Group(*(_rule(rule) for rule in facts.budget)), (1, 0, 0, 0)))
+    parts.append(Padding(_candidates(facts), (1, 0, 0, 0)))
+    left = len(facts.candidates.rows) - len(_shown(facts))
+    if left:
+        parts.append(Text(f"{left} more are in the report.", "dim"))
+    reasons = [_reason(row, facts) for row in _shown(facts)]
+    if any(reasons):
+        parts.append(Padding(Group(*(reason for reason in reasons if reason)), (1, 0, 0, 0)))
+    return Group(*parts)
+
+
+def _figures(facts: Facts) -> Table:
+    title = (
+        f"{facts.label}: {facts.chosen.title} against {facts.baseline.title}" if facts.chosen else f"The baseline: {facts.baseline.title}"
+    )
+    table = Table(title=Text(title, "bold"), title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
+    for figure in facts.figures:
+        table.add_row(
+            Text(figure.label), _figure(figure), Text(figure.quantity.interval and f"95 %: {figure.quantity.interval}"), _change(figure)
+        )
+    return table
+
+
+def _figure(figure: Figure) -> Text:
+    measured = figure.quantity.raw is not None
+    return Text(figure.quantity.text, "bold " + _TONES.get(figure.tone, "") if measured else "italic")
+
+
+def _change(figure: Figure) -> Text:
+    return Text("; ".join(part for part in (figure.before, figure.remark) if part), "dim")
+
+
+def _rule(rule: Rule) -> Text:
+    word, style = ("unknown", "dim") if rule.held is None else ("held", "green") if rule.held else ("missed", "red")
+    return Text.assemble((f"{word:<8}", style), rule.asked, (f"  {rule.reached}", "dim"))
+
+
+def _candidates(facts: Facts) -> Table:
+    shown = [column for column in facts.candidates.columns if column.key in _COLUMNS]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("Candidate")
+    table.add_column("Status")
+    for column in shown:
+        table.add_column(Text(f"{column.title}\n{column.unit}"), justify="right", no_wrap=True)
+    for row in _shown(facts):
+        title = Text.assemble(row.title, (f" ({row.marked.lower()})", "bold") if row.marked else "")
+        table.add_row(title, Text(row.status, _STYLES.get(row.status, "")), *_cells(row, shown))
+    return table
+
+
+def _shown(facts: Facts) -> list[Row]:
+    """All rows, or the first that passed where there are too many; the baseline and the best always, in the order of the run."""
+    rows = facts.candidates.rows
+    if len(rows) <= _ROWS:
+        return list(rows)
+    rank = {"baseline": 0, "passed": 1, "rejected": 2}
+    kept = {row.key for row in sorted(rows, key=lambda row: (not row.marked, rank.get(row.status, 3)))[:_ROWS]}
+    return [row for row in rows if row.key in kept]
+
+
+def _cells(row: Row, shown: list[Column]) -> list[Text]:
+    """One text for each column; what was not measured is a dash, and its reason stands below the table."""
+    cells = {cell.key: cell for cell in row.cells}
+    return [Text(cells[c.key].text) if c.key in cells and not cells[c.key].reason else Text("–", "dim") for c in shown]
+
+
+def _missing(row: Row, shown: list[Column]) -> str:
+    """The reasons for the dashes of a row."""
+    titles = {column.key: column.title.lower() for column in shown}
+    return "; ".join(f"{titles[cell.key]} not measured: {cell.reason}" for cell in row.cells if cell.reason and cell.key in titles)
+
+
+def _reason(row: Row, facts: Facts) -> Text | None:
+    words = [row.note, row.gap, _missing(row, [column for column in facts.candidates.columns if column.key in _COLUMNS])]
+    text = "; ".join(word for word in words if word)
+    return Text.assemble((row.title, "bold"), ": ", text) if text else None

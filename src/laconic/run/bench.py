@@ -1,0 +1,190 @@
+"""Is one artifact really faster than another? Interleaved, in processes of their own, on the same inputs, with an interval."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from laconic.core.capture import capture
+from laconic.core.errors import BadInput, WorkerFailed
+from laconic.core.program import Program, TensorSpec
+from laconic.core.records import Measurement
+from laconic.core.task import Progress, silent
+from laconic.deploy import runtime as runtimes
+from laconic.deploy.artifact import Artifact, save_artifact
+from laconic.deploy.process import WorkerProcess
+from laconic.deploy.runtime import Settings
+from laconic.measure import latency
+from laconic.run.examples import write_arrays
+from laconic.run.session import Contender
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one contender took at one batch size."""
+
+    name: str
+    batch: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    n: int
+    throughput_per_s: Measurement
+    speedup: Measurement | None
+    cold_start_ms: float
+    peak_memory_bytes: int | None
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Timings of all contenders at all batch sizes; the first contender is what the others are compared with."""
+
+    timings: tuple[Timing, ...]
+
+    def __str__(self) -> str:
+        rows = [
+            f"{t.name}, batch {t.batch}: {t.p50_ms:.3g} ms (p95 {t.p95_ms:.3g}, p99 {t.p99_ms:.3g}, n {t.n}), {t.throughput_per_s}"
+            + (f", {t.speedup.value:.2f}× as fast [{t.speedup.low:.2f}, {t.speedup.high:.2f}]" if t.speedup and t.speedup.value else "")
+            for t in self.timings
+        ]
+        return "\n".join(rows)
+
+
+def bench(
+    artifact: Artifact | str | Path,
+    baseline: Artifact | Program | nn.Module | str | Path | None = None,
+    *,
+    runtime: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    batch: int | Sequence[int] = 1,
+    rounds: int = 15,
+    turn_seconds: float = 0.2,
+    lengths: dict[str, int] | None = None,
+    seed: int = 0,
+    timeout_s: float = 900.0,
+    progress: Progress = silent,
+) -> Comparison:
+    """Compare latency, throughput, cold start and memory.
+
+    Args:
+        artifact: an artifact, its folder or its model file.
+        baseline: what it is compared with: another artifact, or a program or module, which is run in PyTorch eager.
+        runtime: run the artifact in this runtime instead of its own; the baseline keeps its own.
+        precision: likewise.
+        threads: for both; None means all cores.
+        batch: one batch size or several.
+        rounds: turns per contender and batch size.
+        turn_seconds: length of a turn.
+        lengths: sizes of further dynamic dimensions, e.g. `{"length": 64}`.
+        seed: of the random inputs.
+        timeout_s: for loading, and for each turn.
+        progress: told of every round.
+
+    Raises:
+        BadInput: the two take different inputs, or a runtime cannot run here.
+        WorkerFailed: one of them crashed, hung or was not loaded.
+    """
+    new = Artifact.open(Path(artifact)) if isinstance(artifact, (str, Path)) else artifact
+    new = new.with_settings(runtime=runtime, precision=precision, threads=threads)
+    with tempfile.TemporaryDirectory(prefix="laconic-bench-") as scratch, contextlib.ExitStack() as stack:
+        old = _baseline(baseline, new, Path(scratch), threads)
+        contenders = [(name, item) for name, item in (("baseline", old), ("artifact", new)) if item is not None]
+        workers = []
+        for name, item in contenders:
+            _check_available(item)
+            worker = WorkerProcess(item.folder, item.settings, timeout_s=timeout_s)
+            stack.callback(worker.close)
+            facts = worker.start()
+            workers.append((Contender(name, worker), item, facts))
+        timings = []
+        for size in [batch] if isinstance(batch, int) else batch:
+            inputs = write_arrays(Path(scratch) / f"{size}.npz", random_inputs(new.inputs, size, lengths or {}, seed))
+            timings += _timed(workers, inputs, size, rounds, turn_seconds, progress)
+    return Comparison(tuple(timings))
+
+
+def _timed(
+    workers: list[tuple[Any, Artifact, Any]], inputs: Path, size: int, rounds: int, seconds: float, progress: Progress
+) -> list[Timing]:
+    for contender, _, _ in workers:
+        contender.worker.use_inputs(inputs)
+    run = latency.interleave([contender for contender, _, _ in workers], rounds, seconds, progress=progress)
+    if run.dropped:
+        name, text = next(iter(run.dropped.items()))
+        raise WorkerFailed(f"{name} could not be timed: {text}")
+    first = run.rounds[workers[0][0].name]
+    timings = []
+    for contender, item, facts in workers:
+        times = run.rounds[contender.name]
+        found = latency.summarize(times)
+        title = f"{contender.name} ({item.settings.runtime}, {item.settings.precision})"
+        ratio = None if times is first else latency.ratio(first, times)
+        per_second = latency.throughput(times, size)
+        memory = contender.worker.memory()["peak_bytes"]
+        timings.append(
+            Timing(
+                title,
+                size,
+                found.p50_ms,
+                found.p95_ms,
+                found.p99_ms,
+                found.n,
+                per_second,
+                ratio,
+                facts["cold_start_ms"],
+                memory,
+                item.size_bytes,
+            )
+        )
+    return timings
+
+
+def _check_available(artifact: Artifact) -> None:
+    settings = artifact.settings
+    why = runtimes.runtime(settings.runtime).available(settings.precision, settings.device)
+    if why is not None:
+        raise BadInput(f"{artifact.file} cannot run in {settings.runtime} with {settings.precision} on {settings.device}: {why}")
+
+
+def _baseline(baseline: Any, new: Artifact, scratch: Path, threads: int | None) -> Artifact | None:
+    if baseline is None:
+        return None
+    if isinstance(baseline, (str, Path)):
+        baseline = Artifact.open(Path(baseline))
+    if isinstance(baseline, nn.Module):
+        example = tuple(torch.from_numpy(array) for array in random_inputs(new.inputs, 2, {}, 0))
+        baseline = save_artifact(capture(baseline, example), scratch / "baseline", Settings("torch", "fp32", threads), {})
+    elif threads is not None:
+        baseline = baseline.with_settings(threads=threads)
+    mine, theirs = ([spec.shape for spec in item.inputs] for item in (new, baseline))
+    if [len(shape) for shape in mine] != [len(shape) for shape in theirs]:
+        raise BadInput(f"the two take different inputs: {new.file} takes {mine}, the baseline {theirs}")
+    return baseline
+
+
+def random_inputs(specs: Sequence[TensorSpec], batch: int, lengths: dict[str, int], seed: int) -> list[np.ndarray]:
+    """Inputs of the right shapes: normal floats; ones for integers and booleans, since any embedding has an entry 1.
+
+    Args:
+        specs: of the inputs.
+        batch: size of the dimension ``batch``.
+        lengths: sizes of other dynamic dimensions.
+        seed: of the floats.
+    """
+    rng = np.random.default_rng(seed)
+    arrays = []
+    for spec in specs:
+        shape = spec.concrete(batch=batch, **lengths)
+        kind = np.dtype(spec.dtype)
+        arrays.append(rng.standard_normal(shape).astype(kind) if kind.kind == "f" else np.ones(shape, kind))
+    return arrays

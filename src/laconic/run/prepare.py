@@ -1,0 +1,82 @@
+"""Before anything is searched: the task is checked, its model trained if it is not yet, and captured."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from laconic.core.capture import capture
+from laconic.core.errors import BadInput
+from laconic.core.program import Program
+from laconic.core.records import to_json
+from laconic.core.task import Progress, Task
+from laconic.run.examples import batches
+from laconic.run.ledger import Ledger
+from laconic.run.store import RunStore
+from laconic.tasks import metrics
+from laconic.tasks.check import check_task
+from laconic.train.engine import fit
+
+
+def check(task: Task) -> None:
+    """Try the task on one batch.
+
+    Raises:
+        BadInput: everything that is wrong with it, at once.
+    """
+    check_task(task)
+
+
+def length(data: Dataset[Any]) -> int:
+    """The number of examples."""
+    if not isinstance(data, Sized):
+        raise BadInput(f"the dataset {type(data).__name__} has no length; give a map-style dataset")
+    return len(data)
+
+
+def fingerprint(task: Task) -> str:
+    """A digest of a trained module's parameters: another model is another run."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, value in sorted(task.build().state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def program(task: Task, store: RunStore, ledger: Ledger, progress: Progress) -> tuple[Program, list[dict[str, Any]]]:
+    """The captured model, from the run's folder if it is there, and the record of its training (empty if it came trained)."""
+    if not store.has("program.pt2"):
+        if task.fit is not None:
+            with ledger.part("train"):
+                train(task, store, progress)
+        inputs, _ = next(batches(task, task.valid))
+        with ledger.part("capture"):
+            progress.log("capturing the model")
+            capture(task.build(), inputs, dynamic=task.dynamic).save(store.path("program.pt2"))
+    training = store.read("training.json") if store.has("training.json") else []
+    with ledger.part("capture"):
+        return Program.load(store.path("program.pt2")), training
+
+
+def train(task: Task, store: RunStore, progress: Progress) -> None:
+    """Train an untrained model by the task's plan; an interrupted training goes on from its last checkpoint."""
+    if task.train is None or task.loss is None or task.fit is None:
+        raise BadInput(f"the model of task '{task.name}' is untrained (fit is set), and to train it the task needs train data and a loss")
+    metric = metrics.resolve(task.metric, task.direction)
+    record = fit(
+        task.build(),
+        task.fit,
+        train=task.train,
+        loss=task.loss,
+        split=task.split,
+        valid=task.valid,
+        score=lambda outputs, target: metric.score(task.logits(outputs), target),
+        collate=task.collate,
+        progress=progress,
+        checkpoint=store.path("training"),
+    )
+    store.write("training.json", to_json(record.epochs))

@@ -1,0 +1,155 @@
+"""A recipe: an ordered tuple of frozen step configs and where the result will run. Reads and writes YAML; all mistakes are told at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from laconic.core.errors import BadInput, nearest, need
+from laconic.core.records import to_json
+from laconic.core.task import Target
+from laconic.run.runner import STEPS
+
+VERSION = 1
+PRECISIONS = ("fp32", "bf16")
+_NAMES = {
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "torch": "PyTorch eager",
+    "torch.compile": "torch.compile",
+    "torchscript": "TorchScript",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to the model, in order, and where it will run."""
+
+    steps: tuple[Any, ...] = ()
+    deploy: Target = field(default_factory=Target)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain values, as they stand in YAML."""
+        steps: list[Any] = []
+        for config in self.steps:
+            options = {f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config) if getattr(config, f.name) != f.default}
+            name = STEPS.name_of(config)
+            steps.append({name: options} if options else name)
+        return {"steps": steps, "deploy": to_json(self.deploy)}
+
+    def to_yaml(self, **more: Any) -> str:
+        """A recipe file; `more` are its further entries (task, budget)."""
+        return str(need("yaml").safe_dump({"version": VERSION, **to_json(more), **self.to_plain()}, sort_keys=False, allow_unicode=True))
+
+    @property
+    def steps_key(self) -> str:
+        """Eight hexadecimal digits that tell lists of steps apart; empty where there is no step."""
+        return hashlib.sha256(json.dumps(self.to_plain()["steps"]).encode()).hexdigest()[:8] if self.steps else ""
+
+    @property
+    def key(self) -> str:
+        """A name for files and tables, e.g. ``openvino-bf16``."""
+        parts = [self.deploy.runtime, self.deploy.precision, self.steps_key, "" if self.deploy.device == "cpu" else self.deploy.device]
+        threads = f"{self.deploy.threads}t" if self.deploy.threads else ""
+        return "-".join(part.replace(".", "-") for part in [*parts, threads] if part)
+
+    @property
+    def title(self) -> str:
+        """The recipe in a few words."""
+        steps = [STEPS.name_of(config).replace("_", " ") for config in self.steps]
+        device = [] if self.deploy.device == "cpu" else [self.deploy.device]
+        return " · ".join([*steps, _NAMES.get(self.deploy.runtime, self.deploy.runtime), self.deploy.precision, *device])
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """What a recipe file holds: the recipe and, if it says so, the task and the budget."""
+
+    recipe: Recipe
+    task: str | None = None
+    budget: Mapping[str, Any] | None = None
+
+
+def read_recipe(path: Path) -> RecipeFile:
+    """Read a recipe file.
+
+    Raises:
+        BadInput: every mistake in it, each with its place, value, rule and the nearest valid name.
+    """
+    yaml = need("yaml")
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(f"there is no recipe file {path}")
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not YAML: {error}") from error
+    return parse(data, str(path))
+
+
+def parse(data: Any, place: str = "recipe") -> RecipeFile:
+    """Check plain values and turn them into a recipe; see `read_recipe`."""
+    if not isinstance(data, dict):
+        raise BadInput(f"{place}: a recipe is a mapping with the entries steps and deploy; this is {type(data).__name__}")
+    mistakes: list[str] = []
+    for key in data:
+        if key not in ("version", "task", "steps", "deploy", "budget"):
+            mistakes.append(f"{key}: unknown entry." + nearest(str(key), ("version", "task", "steps", "deploy", "budget")))
+    if data.get("version", VERSION) != VERSION:
+        mistakes.append(f"version: {data['version']!r}; this Laconic reads version {VERSION}")
+    steps = tuple(_steps(data.get("steps") or [], mistakes))
+    deploy = _config(Target, data.get("deploy") or {}, "deploy", mistakes)
+    if isinstance(deploy, Target):
+        mistakes += list(_deploy_mistakes(deploy))
+    if not isinstance(data.get("task"), (str, type(None))):
+        mistakes.append(f"task: {data['task']!r} is not a name or module:attribute")
+    if mistakes:
+        raise BadInput("\n".join([f"{place} has {len(mistakes)} mistake{'s' * (len(mistakes) > 1)}:", *(f"  {m}" for m in mistakes)]))
+    return RecipeFile(Recipe(steps, deploy), data.get("task"), data.get("budget"))
+
+
+def _steps(items: Any, mistakes: list[str]) -> Iterator[Any]:
+    if not isinstance(items, list):
+        mistakes.append(f"steps: must be a list; it is {type(items).__name__}")
+        return
+    for index, item in enumerate(items):
+        name, options = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else (item, {})
+        if not isinstance(name, str) or name not in STEPS.names():
+            mistakes.append(f"steps[{index}]: {name!r} is not a step." + nearest(str(name), STEPS.names()))
+            continue
+        config = _config(STEPS.config(name), options or {}, f"steps[{index}].{name}", mistakes)
+        if config is not None:
+            yield config
+
+
+def _config(kind: type[Any], options: Any, place: str, mistakes: list[str]) -> Any:
+    """Build a frozen config from plain values with its field types checked."""
+    if not isinstance(options, dict):
+        mistakes.append(f"{place}: must be a mapping of options; it is {options!r}")
+        return None
+    fields = [f.name for f in dataclasses.fields(kind)]
+    unknown = [key for key in options if key not in fields]
+    mistakes += [f"{place}.{key}: unknown option." + (nearest(str(key), fields) if fields else " The step has none.") for key in unknown]
+    pydantic = need("pydantic")
+    try:
+        return pydantic.TypeAdapter(kind).validate_python({k: v for k, v in options.items() if k in fields})
+    except pydantic.ValidationError as error:
+        for item in error.errors():
+            mistakes.append(f"{place}.{'.'.join(map(str, item['loc']))}: {item['input']!r}: {item['msg']}")
+        return None
+
+
+def _deploy_mistakes(deploy: Target) -> Iterator[str]:
+    from laconic.deploy import runtime
+
+    if deploy.runtime not in runtime.names():
+        yield f"deploy.runtime: {deploy.runtime!r} is not a runtime." + nearest(deploy.runtime, runtime.names())
+    if deploy.precision not in PRECISIONS:
+        yield f"deploy.precision: {deploy.precision!r} is not a precision." + nearest(deploy.precision, PRECISIONS)
+    if deploy.threads is not None and deploy.threads < 1:
+        yield f"deploy.threads: {deploy.threads} must be 1 or more, or left out for all cores"

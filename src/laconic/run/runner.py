@@ -1,0 +1,85 @@
+"""The one registry of steps, and the loop that applies them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from laconic.core.errors import BadInput
+from laconic.core.program import Program
+from laconic.core.records import Outcome
+from laconic.core.task import Context
+
+StepFunction = Callable[[Program, Any, Context], tuple[Program, Outcome]]
+
+# name in recipes -> module, config type, function. A new step is one line here, or an entry point of the group `laconic.steps` in another package.
+TABLE: dict[str, tuple[str, str, str]] = {
+    "fold_batch_norm": ("laconic.core.graph", "FoldBatchNorm", "fold_batch_norm"),
+    "fit": ("laconic.train.step", "Fit", "fit_step"),
+}
+
+
+class Registry:
+    """Steps by name, found late: a step's module is imported when the step is first used."""
+
+    def names(self) -> list[str]:
+        """All step names, those of other packages included."""
+        return sorted(_table())
+
+    def config(self, name: str) -> type[Any]:
+        """The frozen dataclass of a step's options."""
+        module, config, _ = _table()[name]
+        return _attribute(module, config)
+
+    def function(self, name: str) -> StepFunction:
+        """The function `(program, config, context) -> (program, outcome)`."""
+        module, _, function = _table()[name]
+        return _attribute(module, function)  # type: ignore[no-any-return]
+
+    def name_of(self, config: Any) -> str:
+        """The name under which a config's type is registered.
+
+        Raises:
+            BadInput: its type is no step.
+        """
+        for name, (module, kind, _) in _table().items():
+            if type(config).__name__ == kind and type(config) is _attribute(module, kind):
+                return name
+        raise BadInput(f"{type(config).__name__} is not the config of a step; steps are {', '.join(self.names())}")
+
+
+STEPS = Registry()
+
+
+@cache
+def _table() -> dict[str, tuple[str, str, str]]:
+    """The table above and the entry points `name = module:Config,function`; a name given twice is refused."""
+    table = dict(TABLE)
+    for entry in entry_points(group="laconic.steps"):
+        module, _, names = entry.value.partition(":")
+        config, _, function = names.partition(",")
+        if entry.name in table:
+            raise BadInput(f"the step '{entry.name}' of {entry.dist} has the name of another step")
+        table[entry.name] = (module, config.strip(), function.strip())
+    return table
+
+
+def _attribute(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
+
+
+def apply(program: Program, steps: Sequence[Any], context: Context) -> tuple[Program, tuple[Outcome, ...]]:
+    """Apply steps in order. Each gets a program in eval mode and returns a new one; the one given is not changed.
+
+    Returns:
+        The last program, and what each step did.
+    """
+    outcomes = []
+    for config in steps:
+        name = STEPS.name_of(config)
+        program, outcome = STEPS.function(name)(program, config, context)
+        outcomes.append(outcome)
+    return program.eval(), tuple(outcomes)

@@ -1,0 +1,275 @@
+"""The evidence of candidates: built, checked, timed and tested in processes of their own, each stage written down as soon as it is known."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from laconic.core.errors import LaconicError, WorkerFailed
+from laconic.core.program import Program
+from laconic.core.records import Measurement
+from laconic.core.task import Progress, Task, silent
+from laconic.deploy import runtime
+from laconic.deploy.artifact import Artifact
+from laconic.deploy.export import parity as compare_outputs
+from laconic.deploy.process import WorkerProcess
+from laconic.measure import latency
+from laconic.run import gate
+from laconic.run.build import Builder
+from laconic.run.examples import Examples, read_arrays, read_logits, write_arrays, write_examples
+from laconic.run.ledger import Ledger
+from laconic.run.recipe import Recipe
+from laconic.run.record import Reason, Record
+from laconic.run.score import compare, measure
+from laconic.run.store import RunStore
+from laconic.tasks.metrics import MetricSpec
+
+EXPECTED = "expected.npz"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How evidence is gathered.
+
+    Args:
+        batch: examples per call when latency is measured.
+        rounds: turns that each contender has; each yields one median, and the interval comes from these.
+        turn_seconds: how long a turn is, at the least.
+        candidate_timeout_s: a candidate that needs longer to build, or to load and answer the valid data, has failed.
+        memory_limit_bytes: a process that uses more is ended; None sets no limit.
+        seed: of every random choice.
+    """
+
+    batch: int = 1
+    rounds: int = 15
+    turn_seconds: float = 0.15
+    candidate_timeout_s: float = 900.0
+    memory_limit_bytes: int | None = None
+    seed: int = 0
+
+
+class Session:
+    """Gathers the evidence of recipes for one task, in one run's folder. What is there already is not computed again.
+
+    Args:
+        store: the run's folder, open.
+        task: with its data.
+        metric: how outputs are scored.
+        program: the captured model that every recipe starts from.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        task: Task,
+        metric: MetricSpec,
+        program: Program,
+        options: Options,
+        ledger: Ledger,
+        progress: Progress = silent,
+    ) -> None:
+        self.store, self.task, self.metric, self.program = store, task, metric, program
+        self.options, self.ledger, self.progress = options, ledger, progress
+        self.valid = write_examples(task, task.valid, program, store.path("examples", "valid"))
+        self.builder = Builder(store.path("program.pt2"), store.path("models"), self.valid.first, task, options, progress)
+        self.deadline: float | None = None
+
+    # Stage 1: build and check -----------------------------------------------------------------------------------------------------
+
+    def check(self, recipes: Sequence[Recipe], baseline: Recipe) -> list[Record]:
+        """Build each recipe's artifact; load it in a fresh process; compare its outputs and score it on the valid data. The baseline comes first."""
+        self.progress.start("checking candidates", len(recipes) + 1)
+        records = [self._checked(baseline, None)]
+        if records[0].status != "passed":
+            raise LaconicError(f"the baseline itself cannot be measured: {records[0].reasons[-1].text}")
+        self.progress.advance(candidate=baseline.title)
+        for recipe in recipes:
+            records.append(self._checked(recipe, records[0]))
+            self.progress.advance(candidate=recipe.title)
+        self.progress.finish()
+        return [records[0].but(status="baseline"), *records[1:]]
+
+    def _checked(self, recipe: Recipe, baseline: Record | None) -> Record:
+        name = f"candidates/{recipe.key}/check.json"
+        if self.store.has(name):
+            record = Record.from_json(self.store.read(name))
+            if record.status not in ("failed", "unavailable"):
+                return record
+        record = Record.of(recipe)
+        why = runtime.runtime(recipe.deploy.runtime).available(recipe.deploy.precision, recipe.deploy.device)
+        if why is not None:
+            return record.but(status="unavailable", reasons=(Reason("available", why),))
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            return record.failed("time_limit", "the time limit was reached before its turn")
+        start = time.perf_counter()
+        record = self._attempt(record, lambda: self._build_and_answer(recipe, record))
+        if record.status == "passed":
+            record = self._scored(record, baseline)
+        record = record.but(seconds=time.perf_counter() - start)
+        self.store.write(name, record)
+        return record
+
+    def _attempt(self, record: Record, work: Callable[[], Record]) -> Record:
+        """Let a candidate fail alone: whatever it raises becomes its reason."""
+        try:
+            return work()
+        except WorkerFailed as error:
+            return record.failed(error.kind, str(error))
+        except (
+            LaconicError,
+            ArithmeticError,
+            RuntimeError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            LookupError,
+            OSError,
+            MemoryError,
+        ) as error:
+            return record.failed("error", f"{type(error).__name__}: {error}")
+
+    def _build_and_answer(self, recipe: Recipe, record: Record) -> Record:
+        folder = self.store.path("candidates", recipe.key)
+        with self.ledger.part("export"):
+            artifact, outcomes, expected = self.builder.build(recipe, folder / "artifact")
+        record = record.but(size_bytes=artifact.size_bytes, artifact=f"candidates/{recipe.key}/artifact", outcomes=outcomes)
+        with self.ledger.part("check"), self._worker(artifact) as worker:
+            facts = worker.start()
+            worker.predict(self.valid.folder, folder / "valid")
+            memory = worker.memory()
+        evidence, reason = gate.parity(
+            compare_outputs(read_arrays(folder / "valid" / "000000.npz"), read_arrays(expected)), recipe.deploy.precision
+        )
+        record = record.but(parity=evidence, cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory["peak_bytes"])
+        return record.rejected(reason) if reason is not None else record
+
+    def _scored(self, record: Record, baseline: Record | None) -> Record:
+        return self._with_scores(record, self.valid, "valid", "metric", "drop", baseline)
+
+    def _with_scores(self, record: Record, examples: Examples, data: str, metric: str, drop: str, baseline: Record | None) -> Record:
+        """The record with its metric on some examples and the paired drop against the baseline's answers."""
+        logits = self._logits(record.key, data)
+        score = measure(self.metric, logits, examples.target)
+        if score.value is None:
+            return record.failed("nan", f"its answers on the {data} data are not finite, so the {self.metric.name} cannot be computed")
+        base = logits if baseline is None else self._logits(baseline.key, data)
+        return record.but(**{metric: score, drop: compare(self.metric, base, logits, examples.target, self.options.seed)})
+
+    def _logits(self, key: str, data: str) -> Tensor:
+        return read_logits(self.task, self.program, self.store.path("candidates", key, data))
+
+    @contextlib.contextmanager
+    def _worker(self, artifact: Artifact) -> Iterator[WorkerProcess]:
+        worker = WorkerProcess(
+            artifact.folder,
+            artifact.settings,
+            timeout_s=self.options.candidate_timeout_s,
+            memory_limit_bytes=self.options.memory_limit_bytes,
+        )
+        try:
+            yield worker
+        finally:
+            worker.close()
+
+    # Stage 2: time ----------------------------------------------------------------------------------------------------------------
+
+    def time(self, records: Sequence[Record]) -> list[Record]:
+        """Time the baseline (the first record) and all that passed so far, interleaved, each in its own process."""
+        entered = [record for record in records if record.status in ("baseline", "passed")]
+        with self.ledger.part("time"):
+            timings = self.store.once(f"timing/{self._timing_key(entered)}.json", lambda: self._interleaved(entered))
+        return [_timed(record, timings, records[0].key, self.options) if record in entered else record for record in records]
+
+    def _timing_key(self, entered: Sequence[Record]) -> str:
+        import hashlib
+
+        return hashlib.sha256(" ".join([*sorted(r.key for r in entered), str(self.options.batch)]).encode()).hexdigest()[:12]
+
+    def _interleaved(self, entered: Sequence[Record]) -> dict[str, Any]:
+        inputs = self._timing_inputs()
+        with contextlib.ExitStack() as stack:
+            contenders = []
+            failed: dict[str, str] = {}
+            for record in entered:
+                worker = stack.enter_context(self._worker(Artifact.open(self.store.path("candidates", record.key, "artifact"))))
+                try:
+                    worker.start()
+                    worker.use_inputs(inputs)
+                    contenders.append(Contender(record.key, worker))
+                except WorkerFailed as error:
+                    failed[record.key] = str(error)
+            run = latency.interleave(contenders, self.options.rounds, self.options.turn_seconds, progress=self.progress)
+        failed |= run.dropped
+        return {
+            "rounds": {key: rounds for key, rounds in run.rounds.items() if key not in failed},
+            "failed": failed,
+            "batch": self.options.batch,
+        }
+
+    def _timing_inputs(self) -> Path:
+        """One batch of real examples, repeated or cut to the size that is timed."""
+        arrays = read_arrays(self.valid.first)
+        rows = arrays[0].shape[0]
+        take = np.arange(self.options.batch) % rows
+        sized = [array[take] if array.ndim and array.shape[0] == rows else array for array in arrays]
+        return write_arrays(self.store.path("examples", f"timing-{self.options.batch}.npz"), sized)
+
+    # Stage 3: test ----------------------------------------------------------------------------------------------------------------
+
+    def test(self, baseline: Record, chosen: Sequence[Record]) -> list[Record]:
+        """The chosen records with their metric on the test data, and the baseline's first. The test data is read here and nowhere else."""
+        if self.task.test is None:
+            return [baseline, *chosen]
+        examples = write_examples(self.task, self.task.test, self.program, self.store.path("examples", "test"))
+        tested: list[Record] = []
+        self.progress.start("final table on test data", len(chosen) + 1)
+        for record in (baseline, *chosen):
+            before = tested[0] if tested else None
+            tested.append(self._attempt(record, lambda r=record, b=before: self._tested(r, examples, b)))  # type: ignore[misc]
+            self.progress.advance(candidate=record.title)
+        self.progress.finish()
+        return tested
+
+    def _tested(self, record: Record, examples: Examples, baseline: Record | None) -> Record:
+        folder = self.store.path("candidates", record.key)
+        if not (folder / "test.json").exists():
+            with self.ledger.part("test"), self._worker(Artifact.open(folder / "artifact")) as worker:
+                worker.start()
+                worker.predict(examples.folder, folder / "test")
+            self.store.write(f"candidates/{record.key}/test.json", {"n": examples.n})
+        return self._with_scores(record, examples, "test", "test_metric", "test_drop", baseline)
+
+    def close(self) -> None:
+        """End the processes."""
+        self.builder.close()
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A worker under the name by which timings are kept."""
+
+    name: str
+    worker: WorkerProcess
+
+    def time(self, seconds: float, min_runs: int) -> list[int]:
+        """Nanoseconds of each call in one turn."""
+        return self.worker.time(seconds, min_runs)
+
+
+def _timed(record: Record, timings: Any, baseline: str, options: Options) -> Record:
+    if record.key not in timings["rounds"]:
+        return record.failed("crash", timings["failed"].get(record.key, "it was not timed"))
+    rounds = timings["rounds"][record.key]
+    found = latency.summarize(rounds)
+    per_second = latency.throughput(rounds, options.batch)
+    ratio = latency.ratio(timings["rounds"][baseline], rounds)
+    return replace(
+        record, latency=found.to_json() if isinstance(found, Measurement) else vars(found), speedup=ratio, throughput_per_s=per_second
+    )

@@ -1,0 +1,275 @@
+"""`optimize`: from a task and a budget to the best artifact that keeps the promise, with the evidence."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import laconic
+from laconic.core.errors import BadInput
+from laconic.core.program import Program
+from laconic.core.records import to_json
+from laconic.core.task import Progress, Task, silent
+from laconic.deploy.artifact import Artifact
+from laconic.measure.counts import count
+from laconic.measure.environment import environment
+from laconic.run import prepare
+from laconic.run.ledger import Ledger
+from laconic.run.recipe import Recipe
+from laconic.run.record import Record
+from laconic.run.session import Options, Session
+from laconic.run.store import FORMAT, RESULT, RunStore
+from laconic.search import space
+from laconic.search.budget import Budget
+from laconic.search.select import Choice, choose, confirm, frontier
+from laconic.tasks import metrics
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: what was chosen and why, with everything measured in `data` (the content of `result.json`)."""
+
+    folder: Path
+    data: Mapping[str, Any]
+
+    @property
+    def met(self) -> bool:
+        """Whether an artifact holds the budget."""
+        return bool(self.data["met"])
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        return str(self.data["verdict"])
+
+    @property
+    def best(self) -> Artifact | None:
+        """The artifact that holds the budget, or None."""
+        return self._artifact(self.data["best"])
+
+    @property
+    def nearest(self) -> Artifact | None:
+        """Where no artifact holds the budget: the nearest miss."""
+        return self._artifact(self.data["nearest"])
+
+    def _artifact(self, key: str | None) -> Artifact | None:
+        return Artifact.open(self.folder / "candidates" / key / "artifact") if key else None
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the report, one HTML file that works offline; by default into the run's folder."""
+        from laconic.report.page import write_page
+
+        return write_page(dict(self.data), Path(path) if path is not None else self.folder / "report.html")
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        from laconic.report.facts import facts
+        from laconic.report.text import summary
+
+        console = Console(width=120, record=True, file=open_null())
+        console.print(summary(facts(dict(self.data))))
+        return console.export_text()
+
+
+def open_null() -> Any:
+    """A text file that keeps nothing."""
+    import io
+
+    return io.StringIO()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Which runtimes, precisions, threads and device are tried; None means all."""
+
+    runtimes: tuple[str, ...] | None = None
+    precisions: tuple[str, ...] | None = None
+    threads: int | None = None
+    device: str = "cpu"
+
+
+def optimize(
+    task: Task,
+    budget: Budget | None = None,
+    *,
+    out: str | Path | None = None,
+    time_limit: str | float | None = None,
+    sweep: Sweep | None = None,
+    recipes: Sequence[Recipe] | None = None,
+    options: Options | None = None,
+    progress: Progress = silent,
+    command: str = "",
+) -> Result:
+    """Find the best artifact within the budget.
+
+    Args:
+        task: the trained model (or one with a plan of how to train it), its data and its metric.
+        budget: what may be lost and what must be won.
+        out: the run's folder; by default `laconic-runs/NAME-TIME`. A folder that holds the same run, unfinished, is continued.
+        time_limit: seconds, or text like ``90s``, ``5m``, ``2h``; candidates whose turn comes later are not tried.
+        sweep: what is tried; ignored when `recipes` are given.
+        recipes: these and no others.
+        options: how evidence is gathered.
+        progress: told of every stage.
+        command: how the run can be repeated, for the report.
+
+    Returns:
+        The result; if no budget is met, with the nearest miss and the reason.
+
+    Raises:
+        BadInput: the task, the budget or an option cannot be used; everything wrong with the task is told at once, before any work.
+    """
+    budget, sweep, options = budget or Budget(), sweep or Sweep(), options or Options()
+    ledger = Ledger()
+    limit = seconds(time_limit)
+    metric = metrics.resolve(task.metric, task.direction)
+    _check_limit(budget, metric)
+    prepare.check(task)
+    folder = Path(out) if out is not None else _new_folder(task.name)
+    with RunStore(folder, _manifest(task, budget, sweep, recipes, options)) as store:
+        if store.has(RESULT):
+            progress.log(f"{folder} is finished already; nothing was computed again")
+            return Result(folder, store.read(RESULT))
+        program, training = prepare.program(task, store, ledger, progress)
+        chosen = (
+            list(recipes)
+            if recipes is not None
+            else space.candidates(program, sweep.runtimes, sweep.precisions, sweep.threads, sweep.device)
+        )
+        session = Session(store, task, metric, program, options, ledger, progress)
+        session.deadline = None if limit is None else time.monotonic() + limit
+        with contextlib.closing(session):
+            records = session.time(session.check(chosen, space.baseline_recipe(sweep.threads, sweep.device)))
+            records = [records[0], *(_gated(record, budget, records[0]) for record in records[1:])]
+            choice = choose(records, budget)
+            tested = session.test(records[0], [r for r in (choice.best or choice.nearest,) if r is not None])
+        records = frontier([tested[0], *_replaced(records[1:], tested[1:])], budget)
+        choice = confirm(choice, records, budget, metric.unit)
+        context = _Facts(task, metric, budget, program, training, command, ledger, options)
+        data = store.write(RESULT, _result(context, records, choice))
+        result = Result(folder, data)
+        result.report()
+        shutil.rmtree(store.path("examples"), ignore_errors=True)
+        return result
+
+
+def seconds(limit: str | float | None) -> float | None:
+    """Seconds from a number or from text like ``90s``, ``5m``, ``2h``.
+
+    >>> seconds("5m"), seconds(2.5), seconds(None)
+    (300.0, 2.5, None)
+    """
+    if limit is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|sec|m|min|h)?\s*", str(limit))
+    value = float(match[1]) * {"h": 3600, "m": 60}.get((match[2] or "s")[0], 1) if match else 0.0
+    if value <= 0:
+        raise BadInput(f"time limit {limit!r}: write a positive number of seconds, or 90s, 5m, 2h")
+    return value
+
+
+def _check_limit(budget: Budget, metric: metrics.MetricSpec) -> None:
+    if budget.max_drop == Budget.max_drop and metric.scale != 100:
+        raise BadInput(
+            f"the metric '{metric.name}' has no fixed scale, so the default limit of {Budget.max_drop} points has no meaning. Give max_drop."
+        )
+
+
+def _new_folder(name: str) -> Path:
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("laconic-runs") / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-{stamp}"
+
+
+def _manifest(task: Task, budget: Budget, sweep: Sweep, recipes: Sequence[Recipe] | None, options: Options) -> dict[str, Any]:
+    """What makes two runs the same."""
+    return {
+        "task": task.ref or task.name,
+        "metric": task.metric if isinstance(task.metric, str) else getattr(task.metric, "__qualname__", "custom"),
+        "budget": asdict(budget),
+        "sweep": to_json(sweep),
+        "recipes": None if recipes is None else [recipe.to_plain() for recipe in recipes],
+        "options": to_json(options),
+        "model": None if task.fit is not None else prepare.fingerprint(task),
+    }
+
+
+def _gated(record: Record, budget: Budget, baseline: Record) -> Record:
+    from laconic.run.gate import gate
+
+    return gate(record, budget.rules(baseline))
+
+
+def _replaced(records: Sequence[Record], tested: Sequence[Record]) -> Iterator[Record]:
+    found = {record.key: record for record in tested}
+    for record in records:
+        yield found.get(record.key, record)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    task: Task
+    metric: metrics.MetricSpec
+    budget: Budget
+    program: Program
+    training: list[dict[str, Any]]
+    command: str
+    ledger: Ledger
+    options: Options
+
+
+def _result(known: _Facts, records: Sequence[Record], choice: Choice) -> dict[str, Any]:
+    counts = count(known.program)
+    chosen = choice.best or choice.nearest
+    return {
+        "format": FORMAT,
+        "laconic": laconic.__version__,
+        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "task": _task_facts(known),
+        "budget": asdict(known.budget),
+        "batch": known.options.batch,
+        "met": choice.best is not None,
+        "verdict": choice.verdict,
+        "best": choice.best.key if choice.best else None,
+        "nearest": choice.nearest.key if choice.nearest else None,
+        "reason": choice.reason,
+        "baseline": records[0],
+        "candidates": list(records[1:]),
+        "layers": counts.layers,
+        "totals": {"params": counts.params, "macs": counts.macs},
+        "unknown_operators": counts.unknown,
+        "environment": environment(None),
+        "training": known.training,
+        "notes": list(known.program.interface.notes),
+        "reproduce": {"command": known.command, "recipe_yaml": _yaml(known, chosen) if chosen else ""},
+        "spent": known.ledger.spent(),
+    }
+
+
+def _task_facts(known: _Facts) -> dict[str, Any]:
+    task, metric = known.task, known.metric
+    return {
+        "name": task.name,
+        "ref": task.ref,
+        "description": task.description,
+        "dataset_note": task.dataset_note,
+        "metric": {"name": metric.name, "direction": metric.direction, "unit": metric.unit, "scale": metric.scale},
+        "n_valid": prepare.length(task.valid),
+        "n_test": None if task.test is None else prepare.length(task.test),
+        "inputs": known.program.inputs,
+    }
+
+
+def _yaml(known: _Facts, chosen: Record) -> str:
+    from laconic.run.recipe import parse
+
+    recipe = parse({"steps": chosen.recipe["steps"], "deploy": chosen.recipe["deploy"]}).recipe
+    task = {"task": known.task.ref} if known.task.ref else {}
+    return recipe.to_yaml(**task, budget={key: value for key, value in asdict(known.budget).items() if value is not None})

@@ -1,0 +1,267 @@
+"""Results written by hand in the schema of run.store: the report must read what a run writes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+Json = dict[str, Any]
+
+VALID, TEST = 5000, 10000
+
+
+def measurement(value: float | None, unit: str, half: float | None = None, *, n: int = 1, note: str = "") -> Json:
+    low = None if value is None or half is None else value - half
+    high = None if value is None or half is None else value + half
+    return {"value": value, "unit": unit, "n": n, "low": low, "high": high, "device": "cpu", "note": note}
+
+
+def record(key: str, title: str, status: str, runtime: str, precision: str, **facts: Any) -> Json:
+    empty = dict.fromkeys(
+        [
+            "size_bytes", "latency", "speedup", "throughput_per_s", "cold_start_ms", "peak_memory_bytes",
+            "metric", "drop", "test_metric", "test_drop", "parity", "artifact",
+        ]
+    )  # fmt: skip
+    made = {
+        "key": key,
+        "title": title,
+        "recipe": {
+            "steps": [] if status == "baseline" else ["fold_batch_norm"],
+            "deploy": {"runtime": runtime, "precision": precision, "threads": 2, "device": "cpu"},
+        },
+        "status": status,
+        "reasons": [],
+        **empty,
+        "frontier": False,
+        "outcomes": [],
+        "notes": [],
+        "seconds": 0.0,
+    }
+    return {**made, **facts}
+
+
+def reason(rule: str, text: str) -> Json:
+    return {"rule": rule, "text": text}
+
+
+def latency(p50: float, p95: float, p99: float) -> Json:
+    return {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "n": 1840, "rounds": 12}
+
+
+def measured(
+    p50: float,
+    speed: tuple[float, float, float] | None,
+    accuracy: float,
+    drop: tuple[float, float, float] | None,
+    size: int,
+    memory: int,
+    cold: float,
+) -> Json:
+    """What a candidate that ran has: p50 in ms, speed-up and drop as (value, low, high), accuracy in %, bytes, cold start in ms."""
+
+    def triple(values: tuple[float, float, float] | None, unit: str, n: int) -> Json | None:
+        return values and {"value": values[0], "unit": unit, "n": n, "low": values[1], "high": values[2], "device": "cpu", "note": ""}
+
+    return {
+        "latency": latency(p50, p50 * 1.14, p50 * 1.6),
+        "speedup": triple(speed, "x", 12),
+        "throughput_per_s": measurement(1000 / p50, "1/s", 12 / p50, n=12),
+        "metric": measurement(accuracy, "%", 0.92, n=VALID),
+        "drop": triple(drop, "points", VALID),
+        "size_bytes": size,
+        "peak_memory_bytes": memory,
+        "cold_start_ms": cold,
+        "parity": speed and {"max_abs": 3.8e-6, "max_rel": 8.1e-7, "n": 256, "tolerance": 1e-4},
+        "seconds": 6.4,
+    }
+
+
+FOLDED = {
+    "step": "fold_batch_norm",
+    "changed": {"batch_norms_folded": 21, "parameters": "272 474 → 271 098"},
+    "skipped": [],
+    "notes": ["outputs agree to 2e-6"],
+}
+
+
+def candidates() -> list[Json]:
+    ort, ov = ("onnxruntime", "openvino")
+    folded = [FOLDED]
+    return [
+        record(
+            "openvino-bf16", "OpenVINO · bf16", "passed", ov, "bf16", frontier=True, outcomes=folded, artifact="candidates/openvino-bf16/artifact",
+            test_metric=measurement(87.31, "%", 0.66, n=TEST), test_drop=measurement(0.05, "points", 0.12, n=TEST),
+            **measured(0.351, (6.93, 6.71, 7.18), 87.48, (-0.04, -0.22, 0.14), 1_118_208, 96_468_992, 312.0),
+        ),
+        record(
+            "onnxruntime-fp32", "ONNX Runtime · fp32", "passed", ort, "fp32", frontier=True, outcomes=folded, artifact="candidates/onnxruntime-fp32/artifact",
+            **measured(0.56, (4.36, 4.22, 4.5), 87.44, (0.0, 0.0, 0.0), 1_116_160, 71_303_168, 168.0),
+        ),
+        record(
+            "openvino-fp32", "OpenVINO · fp32", "passed", ov, "fp32", outcomes=folded, artifact="candidates/openvino-fp32/artifact",
+            **measured(0.786, (3.1, 3.01, 3.2), 87.44, (0.0, -0.02, 0.02), 1_118_208, 94_371_840, 298.0),
+        ),
+        record(
+            "torchscript-fp32", "TorchScript · fp32", "passed", "torchscript", "fp32", outcomes=folded, artifact="candidates/torchscript-fp32/artifact",
+            **measured(1.8, (1.36, 1.29, 1.42), 87.44, (0.0, 0.0, 0.0), 1_196_032, 286_261_248, 2410.0),
+        ),
+        record(
+            "torch-bf16", "PyTorch · bf16", "rejected", "torch", "bf16",
+            reasons=[reason("better", "latency is not better than the baseline's: speed-up 0.94 (0.90 to 0.98)")],
+            **measured(2.6, (0.94, 0.9, 0.98), 87.4, (0.04, -0.16, 0.24), 1_196_032, 291_504_128, 2230.0),
+        ),
+        record(
+            "torch.compile-fp32", "torch.compile · fp32", "rejected", "torch.compile", "fp32",
+            reasons=[reason("better", "the speed-up's interval contains 1: 1.02 (0.97 to 1.08)")],
+            **{**measured(2.39, (1.02, 0.97, 1.08), 87.44, (0.0, 0.0, 0.0), 1_196_032, 402_653_184, 34_120.0),
+               "throughput_per_s": measurement(None, "1/s", note="the throughput round ran out of time (30 s)")},
+        ),
+        record("onnxruntime-bf16", "ONNX Runtime · bf16", "unavailable", ort, "bf16",
+               reasons=[reason("available", "CPUExecutionProvider has no bf16 kernels for Conv")]),
+        record("torchscript-bf16", "TorchScript · bf16", "failed", "torchscript", "bf16", seconds=61.2,
+               reasons=[reason("process", "timeout: no answer within 60 s; last line of stderr: 'aten::mkldnn_convolution'")]),
+    ]  # fmt: skip
+
+
+def baseline() -> Json:
+    return record(
+        "baseline", "PyTorch eager · fp32", "baseline", "torch", "fp32", frontier=True,
+        test_metric=measurement(87.36, "%", 0.65, n=TEST),
+        **measured(2.44, None, 87.44, None, 1_202_176, 283_115_520, 2180.0),
+    )  # fmt: skip
+
+
+def layers() -> list[Json]:
+    """ResNet-20 on 32×32 images: 19 convolutions and the classifier."""
+    made = [("conv1", "Conv2d", 448, 442_368)]
+    for stage, (width, side) in enumerate([(16, 32), (32, 16), (64, 8)], start=1):
+        for block in range(3):
+            for conv in (1, 2):
+                inputs = width // 2 if stage > 1 and block == 0 and conv == 1 else width
+                made.append((f"layer{stage}.{block}.conv{conv}", "Conv2d", 9 * inputs * width + width, 9 * inputs * width * side * side))
+    made.append(("fc", "Linear", 650, 640))
+    return [dict(zip(("path", "type", "params", "macs"), layer, strict=True)) for layer in made]
+
+
+def met() -> Json:
+    rows = layers()
+    return {
+        "format": 1, "laconic": "0.1.0", "created": "2026-11-23T08:42:10+00:00", "finished": "2026-11-23T08:43:47+00:00",
+        "task": {
+            "name": "cifar10@resnet20", "ref": "mypkg.tasks:cifar", "description": "ResNet-20 on 32×32 colour images of ten classes",
+            "dataset_note": "CIFAR-10 (JPEG), 45 000 / 5 000 / 10 000, split by seed 0",
+            "metric": {"name": "accuracy", "direction": "max", "unit": "%", "scale": 100},
+            "n_valid": VALID, "n_test": TEST, "inputs": [{"name": "x", "shape": ["batch", 3, 32, 32], "dtype": "float32"}],
+        },
+        "budget": {"max_drop": 0.5, "min_speedup": None, "max_latency_ms": None, "max_size_mb": None, "objective": "latency"},
+        "met": True, "verdict": "6.9× faster than PyTorch eager at no measurable loss of accuracy: OpenVINO in bf16.",
+        "best": "openvino-bf16", "nearest": None, "reason": "", "baseline": baseline(), "candidates": candidates(),
+        "layers": rows, "totals": {"params": sum(r["params"] for r in rows), "macs": sum(r["macs"] for r in rows)},
+        "unknown_operators": {"aten.grid_sampler_2d": 2},
+        "batch": 1,
+        "notes": ["the batch is a dynamic dimension; height and width are fixed"],
+        "environment": {
+            "processor": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "cores": 2,
+            "instructions": {"avx2": True, "avx512_vnni": True, "amx_int8": True, "amx_bf16": True, "avx512_bf16": True, "avx512_fp16": False},
+            "versions": {"python": "3.11.7", "torch": "2.13.0", "onnx": "1.23.2", "onnxruntime": "1.32.0", "openvino": "2026.4.1"},
+            "os": "Linux 6.1.0 (Debian 12)", "threads": 2, "gpu": None,
+        },
+        "spent": {"train": 31.2, "capture": 1.1, "export": 4.6, "check": 7.9, "time": 38.4, "test": 9.3, "own": 4.3, "total": 96.8},
+        "training": [
+            {"epoch": e + 1, "loss": 1.9 * 0.55**e + 0.12, "lr": 0.1 * (1 - e / 8), "metric": 88.0 - 41 * 0.5**e, "seconds": 3.9} for e in range(8)
+        ],
+        "reproduce": {
+            "command": "laconic optimize mypkg.tasks:cifar --max-drop 0.5 --seed 0",
+            "recipe_yaml": "format: 1\nsteps:\n- fold_batch_norm: {}\ndeploy:\n  runtime: openvino\n  precision: bf16\n  threads: 2\n  device: cpu\n",
+        },
+    }  # fmt: skip
+
+
+def not_met() -> Json:
+    made = met()
+    # the run measures the baseline against itself too; all_failed and the others lack that
+    made["baseline"].update(speedup=measurement(1.0, "x", 0.0, n=12), drop=measurement(0.0, "points", 0.0, n=VALID))
+    made["budget"] = {"max_drop": 0.1, "min_speedup": 8.0, "max_latency_ms": 0.3, "max_size_mb": 2.0, "objective": "latency"}
+    made.update(
+        met=False, best=None, nearest="openvino-bf16",
+        verdict="No candidate met the budget; the nearest miss is OpenVINO in bf16: 6.9× faster where 8× was asked.",
+        reason="The fastest candidate reaches 6.93× (6.71 to 7.18) where min_speedup asks for 8, and 0.351 ms where max_latency_ms asks for 0.3.",
+    )  # fmt: skip
+    for one in made["candidates"]:
+        if one["status"] == "passed":
+            one["status"] = "rejected"
+            one["reasons"] = [
+                reason("budget:min_speedup", f"speed-up {one['speedup']['value']} is less than 8"),
+                reason("budget:max_latency_ms", f"median latency {one['latency']['p50_ms']} ms is more than 0.3 ms"),
+            ]
+    return made
+
+
+def all_failed() -> Json:
+    made = met()
+    made.update(
+        met=False, best=None, nearest=None, training=[],
+        verdict="Nothing better than the baseline: every candidate failed.", reason="All 3 candidates failed before they could be measured.",
+    )  # fmt: skip
+    texts = ["crash: killed by signal 11", "memory: more than 4.0 GiB", "nan: the output of logits is not a number"]
+    made["candidates"] = [
+        record(f"c{i}", f"Candidate {i}", "failed", "onnxruntime", "fp32", reasons=[reason("process", text)], seconds=3.0)
+        for i, text in enumerate(texts)
+    ]
+    return made
+
+
+def nothing_available() -> Json:
+    made = met()
+    made.update(
+        met=False,
+        best=None,
+        nearest=None,
+        verdict="Nothing could be tried on this machine.",
+        reason="No runtime of the sweep is installed.",
+    )
+    made["candidates"] = [
+        record(f"{name}-fp32", f"{title} · fp32", "unavailable", name, "fp32", reasons=[reason("available", f"{name} is not installed")])
+        for name, title in [("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO")]
+    ]
+    return made
+
+
+def only_baseline() -> Json:
+    made = met()
+    made.update(met=False, best=None, nearest=None, candidates=[], verdict="Only the baseline was measured.", reason="The sweep was empty.")
+    made.update(training=[], layers=[], unknown_operators={}, totals={})
+    return made
+
+
+def hostile() -> Json:
+    """Markup in every place that a user can fill."""
+    made = met()
+    bad = "<script>alert(1)</script>"
+    image = '<img src="https://evil.example/x.png" onerror="alert(2)">'
+    made["task"].update(name=bad, description=image, dataset_note=bad)
+    made["task"]["metric"]["name"] = "<i>f1</i>"
+    made.update(verdict=f'Fast {bad} & "good"', reason=image)
+    made["candidates"][0].update(title=f"{bad} %{{x}}", notes=["</script><script>alert(3)</script>"])
+    made["candidates"][4]["reasons"] = [reason("better", f"{image} <b>slow</b>")]
+    made["layers"][0]["path"] = "</script><script>alert(4)</script>"
+    made["unknown_operators"] = {bad: 1}
+    made["reproduce"]["recipe_yaml"] = f"name: {bad}\n"
+    made["environment"]["processor"] = image
+    return made
+
+
+RESULTS = {
+    "met": met,
+    "not-met": not_met,
+    "all-failed": all_failed,
+    "nothing-available": nothing_available,
+    "only-baseline": only_baseline,
+    "hostile": hostile,
+}
+
+
+def named(name: str) -> Json:
+    """A fresh copy of the result of that name."""
+    return copy.deepcopy(RESULTS[name]())
