@@ -1,9 +1,10 @@
-"""Results for the report's tests; `report_results.py` says what is in them."""
+"""Results for the report's tests; `results.py` says what is in them."""
 
 from __future__ import annotations
 
 import pytest
-from report_results import RESULTS, Json, named
+
+from tests.report.results import RESULTS, Json, named
 
 
 @pytest.fixture

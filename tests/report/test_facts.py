@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from report_results import RESULTS, Json, measured, named, reason, record
 
 from laconic.core.errors import BadInput
 from laconic.report.contenders import contender, recipe_text
 from laconic.report.facts import Facts, facts
+from tests.report.results import RESULTS, Json, measured, named, reason, record
 
 
 def cells(found: Facts, key: str) -> dict[str, Any]:
@@ -368,7 +368,7 @@ class TestFormat:
 
     def test_a_best_that_is_nowhere_is_refused(self, met: Json) -> None:
         met["best"] = "ghost"
-        with pytest.raises(BadInput, match="'ghost'.*openvino-bf16"):
+        with pytest.raises(BadInput, match=r"'ghost'.*openvino-bf16"):
             facts(met)
 
     def test_a_result_of_nothing_but_a_format_is_read(self) -> None:
@@ -439,7 +439,8 @@ def test_a_record_reads_by_itself() -> None:
 
 
 def test_reading_needs_neither_torch_nor_plotly() -> None:
-    code = "import sys, laconic.report.facts, laconic.report.charts, laconic.report.page; print({'torch', 'plotly', 'jinja2', 'rich', 'numpy'} & set(sys.modules))"
+    rooms = ", ".join(f"laconic.report.{name}" for name in ("facts", "charts", "page"))
+    code = f"import sys, {rooms}; print({{'torch', 'plotly', 'jinja2', 'rich', 'numpy'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -1,0 +1,158 @@
+"""Artifacts are built in a process of their own: a step or an export that crashes, hangs or runs out of memory takes no run with it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from laconic.core.errors import LaconicError
+from laconic.core.files import read_json, write_json
+from laconic.core.program import Interface, Program
+from laconic.core.records import Outcome, Skipped, to_json
+from laconic.core.task import Context, Progress, Task, silent
+from laconic.deploy.artifact import Artifact, pack
+from laconic.deploy.child import Child, answer_requests
+from laconic.deploy.export import write_model
+from laconic.deploy.runtime import Settings, runtime
+from laconic.run.examples import read_arrays, write_arrays
+from laconic.run.recipe import Recipe, parse
+from laconic.run.runner import apply
+
+_DONE = "built.json"
+
+
+class Builder:
+    """Builds artifacts of recipes, each model file once: recipes that differ only in their settings share it.
+
+    Args:
+        source: the captured model, a `.pt2`.
+        folder: where model files are kept.
+        first_batch: flat inputs; what the program answers to them is kept beside it, for the parity check.
+        task: given to steps that need data. Another process loads it by its `ref`; a task without one is used in this process.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        folder: Path,
+        first_batch: Path,
+        task: Task,
+        *,
+        timeout_s: float,
+        memory_limit_bytes: int | None,
+        seed: int,
+        progress: Progress,
+    ) -> None:
+        self.source, self.folder, self.first_batch, self.task = source, folder, first_batch, task
+        self.timeout_s, self.memory_limit_bytes, self.seed, self.progress = timeout_s, memory_limit_bytes, seed, progress
+        self._child: Child | None = None
+
+    def build(self, recipe: Recipe, folder: Path) -> tuple[Artifact, tuple[Outcome, ...], Path]:
+        """Build an artifact into `folder`.
+
+        Returns:
+            The artifact, what each step did, and the file with the program's answers to the first batch.
+
+        Raises:
+            WorkerFailed: the process died, hung or used too much memory.
+            LaconicError: a step or the export failed; says why.
+        """
+        kind = runtime(recipe.deploy.runtime).format
+        steps = self.folder / (recipe.steps_key or "base")
+        place = steps / kind
+        if not (place / _DONE).exists():
+            request = {
+                "source": str(self.source),
+                "recipe": recipe.to_plain(),
+                "format": kind,
+                "steps_folder": str(steps),
+                "first_batch": str(self.first_batch),
+                "task": self.task.ref,
+                "seed": self.seed,
+            }
+            if recipe.steps and self.task.ref is None:
+                build_model(request, self.task, self.progress)
+            else:
+                self._ask(request)
+        built = read_json(place / _DONE)
+        settings = Settings(recipe.deploy.runtime, recipe.deploy.precision, recipe.deploy.threads, recipe.deploy.device)
+        lineage = {
+            "recipe": recipe.to_plain(),
+            "source_sha256": built["source"],
+            "program": built["program"],
+            "outcomes": built["outcomes"],
+        }
+        artifact = pack(place / built["file"], Interface.from_json(built["interface"]), folder, settings, lineage)
+        return artifact, tuple(_outcome(item) for item in built["outcomes"]), steps / "expected.npz"
+
+    def _ask(self, request: Mapping[str, Any]) -> None:
+        if self._child is None or not self._child.alive:
+            self.close()
+            self._child = Child(
+                [sys.executable, "-m", "laconic.run.build"], timeout_s=self.timeout_s, memory_limit_bytes=self.memory_limit_bytes
+            )
+        self._child.ask(request)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+
+def _outcome(item: Mapping[str, Any]) -> Outcome:
+    skipped = tuple(Skipped(**entry) for entry in item["skipped"])
+    return Outcome(item["step"], item["changed"], skipped, tuple(item["notes"]))
+
+
+def build_model(request: Mapping[str, Any], task: Task | None = None, progress: Progress = silent) -> dict[str, Any]:
+    """Apply the steps to the source, unless that was done for another format, and write the model file. Everything appears whole."""
+    from laconic.train.engine import fit
+
+    recipe = parse(request["recipe"]).recipe
+    steps = Path(request["steps_folder"])
+    place = steps / request["format"]
+    place.mkdir(parents=True, exist_ok=True)
+    source = Program.load(request["source"])
+    if not (steps / "steps.json").exists():
+        if recipe.steps and task is None and request["task"] is not None:
+            from laconic.tasks.catalog import load
+
+            task = load(request["task"], seed=request["seed"])
+        with contextlib.ExitStack() as stack:
+            del stack
+            torch.manual_seed(request["seed"])
+            context = Context(task, fit, recipe.deploy, request["seed"], progress, steps)
+            program, outcomes = apply(source, recipe.steps, context)
+        leaves = [torch.from_numpy(array) for array in read_arrays(Path(request["first_batch"]))]
+        with torch.no_grad():
+            expected = program.graph_module(*leaves)
+        write_arrays(steps / "expected.npz", [leaf.numpy() for leaf in expected])
+        program.save(steps / "program.pt2")
+        write_json(steps / "steps.json", {"outcomes": outcomes})
+    else:
+        program = Program.load(steps / "program.pt2")
+    file = write_model(program, place, request["format"])
+    built = {
+        "file": file.name,
+        "interface": program.interface.to_json(),
+        "outcomes": read_json(steps / "steps.json")["outcomes"],
+        "source": source.fingerprint(),
+        "program": program.fingerprint(),
+    }
+    write_json(place / _DONE, built)
+    return {"file": str(file)}
+
+
+def main() -> None:
+    """The other side: answer requests until the parent closes."""
+    answer_requests(lambda request: to_json(build_model(request)), expected=LaconicError)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""The report as a browser shows it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.browser.visiting import Visit, Visitor
+from tests.report.results import RESULTS, Json
+
+pytestmark = pytest.mark.browser
+
+SCHEMES = ("light", "dark")
+
+# WCAG 2.1, "contrast ratio": every text that is seen, in HTML and in the plots, against the nearest background that is painted behind it.
+CONTRASTS = """() => {
+  const channels = (color) => (color.match(/[\\d.]+/g) ?? []).map(Number);
+  const linear = (value) => value / 255 <= 0.03928 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4;
+  const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const painted = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const color = channels(getComputedStyle(at).backgroundColor);
+      if (color.length === 3 || color[3] > 0) return color;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode, element = node.parentElement;
+    if (!node.textContent.trim() || !element.checkVisibility() || element.closest('.hidden, script, style, noscript')) continue;
+    const style = getComputedStyle(element);
+    const [one, two] = [luminance(channels(element.closest('svg') ? style.fill : style.color)), luminance(painted(element))].sort((a, b) => b - a);
+    found.push([(one + 0.05) / (two + 0.05), node.textContent.trim().slice(0, 40)]);
+  }
+  return found;
+}"""
+
+
+def count(seen: Visit, selector: str) -> int:
+    return int(seen.page.locator(selector).count())
+
+
+def value(seen: Visit, selector: str, name: str) -> str:
+    return str(seen.page.locator(selector).first.evaluate(f"(element) => getComputedStyle(element).{name}"))
+
+
+def order(seen: Visit) -> list[str]:
+    return list(seen.page.eval_on_selector_all("#candidates tbody tr", "(rows) => rows.map((row) => row.dataset.key)"))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", RESULTS)
+def test_it_renders_without_an_error_and_asks_nothing_of_any_network(visit: Visitor, name: str, scheme: str) -> None:
+    seen = visit(name, scheme)
+    assert seen.page.locator("h1").is_visible()
+    assert seen.errors == []
+    assert seen.requests == [seen.path.as_uri()]
+    assert seen.dialogs == []
+
+
+def test_every_plot_has_its_marks(visit: Visitor) -> None:
+    seen = visit("met")
+    assert count(seen, "#plot-frontier .scatterlayer .points path") == 7
+    assert count(seen, "#plot-frontier .scatterlayer .errorbar") == 6 + 1  # all but the baseline, which has bars of no length
+    assert count(seen, "#plot-frontier .shapelayer path") == 1
+    assert count(seen, "#plot-layers .barlayer .point") == 2 * 20
+    assert count(seen, "#plot-loss .points path") == 8
+    assert count(seen, "#plot-score .points path") == 8
+    assert all(
+        box["height"] > 200 and box["width"] > 300 for box in (one.bounding_box() for one in seen.page.locator("[data-figure]").all())
+    )
+
+
+def test_hovering_shows_the_recipe(visit: Visitor) -> None:
+    seen = visit("met")
+    place = seen.page.locator("#plot-frontier")
+    place.scroll_into_view_if_needed()
+    best = min((mark.bounding_box() for mark in seen.page.locator("#plot-frontier .points path").all()), key=lambda box: box["x"])
+    seen.page.mouse.move(best["x"] + best["width"] / 2, best["y"] + best["height"] / 2)
+    seen.page.wait_for_selector("#plot-frontier .hoverlayer .hovertext")
+    text = seen.page.locator("#plot-frontier .hoverlayer").text_content()
+    assert "OpenVINO · bf16" in text
+    assert "Recipe: fold_batch_norm → OpenVINO bf16, 2 threads" in text
+
+
+def test_a_click_sorts_and_what_was_not_measured_stays_last(visit: Visitor) -> None:
+    seen = visit("met")
+    original = order(seen)
+    unmeasured = ["onnxruntime-bf16", "torchscript-bf16"]
+    head = seen.page.get_by_role("button", name="Median", exact=True)
+    head.click()
+    slow_first = order(seen)
+    assert slow_first == [
+        "torch-bf16",
+        "baseline",
+        "torch.compile-fp32",
+        "torchscript-fp32",
+        "openvino-fp32",
+        "onnxruntime-fp32",
+        "openvino-bf16",
+        *unmeasured,
+    ]
+    assert seen.page.locator("#candidates th[aria-sort=descending]").inner_text().startswith("Median")
+    head.click()
+    assert order(seen) == [*slow_first[:-2][::-1], *unmeasured]
+    head.click()
+    assert order(seen) == original
+    assert count(seen, "#candidates th[aria-sort=none]") == 11
+
+
+def test_sorting_by_words_and_with_the_keyboard(visit: Visitor) -> None:
+    seen = visit("met")
+    seen.page.get_by_role("button", name="Candidate", exact=True).focus()
+    seen.page.keyboard.press("Enter")
+    titles = seen.page.locator("#candidates tbody .title").all_inner_texts()
+    assert titles == sorted(titles, key=str.lower)
+    assert len(titles) == 9
+
+
+def test_a_reference_sorts_as_one(visit: Visitor) -> None:
+    seen = visit("met")
+    seen.page.get_by_role("button", name="Speed-up", exact=True).click()
+    assert order(seen)[4:7] == ["torch.compile-fp32", "baseline", "torch-bf16"]
+
+
+def test_dark_is_followed_while_the_page_is_open(visit: Visitor) -> None:
+    seen = visit("met")
+    places = {
+        "body": "backgroundColor",
+        "h1": "color",
+        "#plot-frontier .xtick text": "fill",
+        "#plot-frontier .points path": "stroke",
+        "#plot-layers .barlayer .point path": "fill",
+        "#plot-loss .lines path": "stroke",
+    }
+    light = {selector: value(seen, selector, name) for selector, name in places.items()}
+    seen.page.emulate_media(color_scheme="dark")
+    seen.page.wait_for_function(
+        f"getComputedStyle(document.querySelector('#plot-frontier .xtick text')).fill !== '{light['#plot-frontier .xtick text']}'"
+    )
+    dark = {selector: value(seen, selector, name) for selector, name in places.items()}
+    assert not {selector for selector in places if light[selector] == dark[selector]}
+    assert count(seen, "#plot-frontier .scatterlayer .points path") == 7
+    seen.page.emulate_media(color_scheme="light")
+    seen.page.wait_for_function(
+        f"getComputedStyle(document.querySelector('#plot-frontier .xtick text')).fill === '{light['#plot-frontier .xtick text']}'"
+    )
+    assert {selector: value(seen, selector, name) for selector, name in places.items()} == light
+
+
+@pytest.mark.parametrize("width", [320, 375, 768, 1280])
+@pytest.mark.parametrize("name", ["met", "not-met", "hostile"])
+def test_the_page_never_scrolls_sideways(visit: Visitor, name: str, width: int) -> None:
+    seen = visit(name, width=width)
+    assert seen.page.evaluate("document.scrollingElement.scrollWidth") <= width
+    for plot in seen.page.locator("[data-figure]").all():
+        box = plot.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+
+
+def test_on_a_phone_the_table_scrolls_inside_and_keeps_its_names_in_sight(visit: Visitor) -> None:
+    seen = visit("met", width=375)
+    inside = seen.page.locator(".scroll").first
+    assert inside.evaluate("(box) => box.scrollWidth > box.clientWidth")
+    inside.evaluate("(box) => { box.scrollLeft = 400; }")
+    name = seen.page.locator("#candidates tbody th").first.bounding_box()
+    assert 0 <= name["x"] < 30
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", ["met", "not-met", "all-failed"])
+def test_every_text_stands_out(visit: Visitor, name: str, scheme: str) -> None:
+    seen = visit(name, scheme)
+    seen.page.eval_on_selector_all("details", "(all) => all.forEach((one) => { one.open = true; })")
+    found = seen.page.evaluate(CONTRASTS)
+    assert len(found) > 100
+    assert [pair for pair in found if pair[0] < 4.5] == []
+
+
+def test_user_text_runs_nothing_and_makes_nothing(visit: Visitor) -> None:
+    seen = visit("hostile")
+    seen.page.locator("#plot-frontier").scroll_into_view_if_needed()
+    for mark in seen.page.locator("#plot-frontier .points path").all():
+        box = mark.bounding_box()
+        seen.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        seen.page.wait_for_timeout(60)
+    assert (seen.dialogs, seen.errors, seen.requests) == ([], [], [seen.path.as_uri()])
+    assert count(seen, "script:not([type])") == 2
+    assert count(seen, "img, iframe, main i, svg script, svg image") == 0
+    assert "<script>alert(1)</script>" in seen.page.locator("h1").inner_text()
+
+
+def test_the_policy_stops_a_script_that_got_in_all_the_same(visit: Visitor) -> None:
+    seen = visit("met")
+    seen.page.evaluate("document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.broken = 1'}))")
+    seen.page.evaluate("document.body.append(Object.assign(new Image(), {src: 'https://example.org/x.png'}))")
+    assert seen.page.evaluate("window.broken") is None
+    assert len(seen.errors) == 2
+    assert all("Content Security Policy" in text for text in seen.errors)
+    assert seen.requests == [seen.path.as_uri()]
+
+
+@pytest.mark.parametrize(
+    ("label", "start"), [("the command", "laconic optimize mypkg.tasks:cifar"), ("the recipe", "format: 1\nsteps:\n- fold")]
+)
+def test_copying(visit: Visitor, label: str, start: str) -> None:
+    seen = visit("met", permissions=["clipboard-read", "clipboard-write"])
+    button = seen.page.get_by_role("button", name=f"Copy {label}")
+    button.click()
+    seen.page.wait_for_function("document.getElementById('said').textContent === 'Copied'")
+    assert seen.page.evaluate("navigator.clipboard.readText()").startswith(start)
+    assert button.inner_text() == "Copied"
+
+
+def test_without_scripts_the_numbers_are_all_there(visit: Visitor) -> None:
+    seen = visit("met", java_script_enabled=False)
+    assert seen.page.locator("#candidates tbody tr").count() == 9
+    assert "Drawing it needs JavaScript" in seen.page.locator("noscript").first.inner_text()
+
+
+def test_a_figure_that_is_not_measured_says_so(visit: Visitor) -> None:
+    def change(result: Json) -> Any:
+        result["candidates"][0]["peak_memory_bytes"] = None
+        return None
+
+    seen = visit("met", change=change)
+    assert seen.page.locator(".figure.memory").inner_text().split("\n") == [
+        "Peak memory",
+        "Not measured",
+        "no reason was recorded",
+        "before: 270\xa0MiB",
+    ]

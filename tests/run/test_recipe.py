@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from laconic.train.step import Fit
+
+from laconic.core.errors import BadInput
+from laconic.core.graph import FoldBatchNorm
+from laconic.core.task import Target
+from laconic.run.recipe import Recipe, parse, read_recipe
+from laconic.run.runner import STEPS
+
+
+def test_yaml_round_trip(tmp_path: Path) -> None:
+    recipe = Recipe((FoldBatchNorm(), Fit(epochs=2, lr=0.01)), Target("openvino", "bf16", 2))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.to_yaml(task="digits", budget={"max_drop": 0.5}))
+    found = read_recipe(path)
+    assert found.recipe == recipe
+    assert (found.task, found.budget) == ("digits", {"max_drop": 0.5})
+    assert "- fold_batch_norm\n" in path.read_text()
+
+
+def test_all_mistakes_at_once_with_place_and_nearest_name() -> None:
+    data = {
+        "version": 7,
+        "stepz": [],
+        "steps": ["fold_batchnorm", {"fit": {"epochs": "many", "rate": 1}}, {"fold_batch_norm": {"a": 1}}, 3],
+        "deploy": {"runtime": "onxruntime", "precision": "fp8", "threads": 0},
+        "task": 5,
+    }
+    with pytest.raises(BadInput) as caught:
+        parse(data, "r.yaml")
+    text = str(caught.value)
+    assert text.startswith("r.yaml has 11 mistakes:")
+    for words in (
+        "stepz: unknown entry. Did you mean 'steps'?",
+        "version: 7",
+        "steps[0]: 'fold_batchnorm' is not a step. Did you mean 'fold_batch_norm'?",
+        "steps[1].fit.epochs: 'many'",
+        "steps[1].fit.rate: unknown option.",
+        "steps[2].fold_batch_norm.a: unknown option. The step has none.",
+        "steps[3]: 3 is not a step.",
+        "deploy.runtime: 'onxruntime' is not a runtime. Did you mean 'onnxruntime'?",
+        "deploy.precision: 'fp8'",
+        "deploy.threads: 0",
+        "task: 5",
+    ):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [("steps: [", "is not YAML"), ("- a", "a recipe is a mapping"), ("steps: 3", "must be a list")]
+)
+def test_files_that_are_no_recipe(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(content)
+    with pytest.raises(BadInput, match=words):
+        read_recipe(path)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no recipe file"):
+        read_recipe(tmp_path / "r.yaml")
+
+
+def test_yaml_runs_no_code(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(f"steps: !!python/object/apply:os.system ['touch {tmp_path}/mark']")
+    with pytest.raises(BadInput, match="is not YAML"):
+        read_recipe(path)
+    assert not (tmp_path / "mark").exists()
+
+
+def test_keys_tell_recipes_apart() -> None:
+    recipes = [
+        Recipe(),
+        Recipe((FoldBatchNorm(),)),
+        Recipe((Fit(epochs=2),)),
+        Recipe((Fit(epochs=3),)),
+        Recipe((), Target("openvino", "bf16")),
+        Recipe((), Target("openvino", "bf16", threads=1)),
+        Recipe((), Target("torch.compile", "fp32", device="cuda")),
+    ]
+    assert len({recipe.key for recipe in recipes}) == len(recipes)
+    assert Recipe((), Target("torch.compile", "fp32", device="cuda")).key == "torch-compile-fp32-cuda"
+
+
+@dataclass(frozen=True)
+class NotAStep:
+    """No row in the table."""
+
+
+def test_only_registered_configs_are_steps() -> None:
+    with pytest.raises(BadInput, match="NotAStep is not the config of a step"):
+        STEPS.name_of(NotAStep())

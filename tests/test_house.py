@@ -1,0 +1,109 @@
+"""The rooms and who may import whom, and how light the door is."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import laconic
+
+SOURCE = Path(__file__).parents[1] / "src" / "laconic"
+LOW = ("tasks", "train", "prune", "distill", "factorize", "quantize", "storage", "deploy", "measure")
+ALLOWED = {
+    "core": {"core"},
+    **{room: {"core", room} for room in LOW},
+    "run": {"core", "run", *LOW},
+    "search": {"core", "run", "search", *LOW},
+    "report": {"core", "run.store", "report"},
+    "studies": {"core", "run", "search", "studies", *LOW},
+}
+# Third-party packages that core may import beside the standard library.
+CORE_PACKAGES = {"torch", "numpy"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def files(room: str) -> list[Path]:
+    return sorted((SOURCE / room).rglob("*.py"))
+
+
+@pytest.mark.parametrize("room", [room for room in ALLOWED if (SOURCE / room).exists()])
+def test_a_room_imports_only_what_is_below_it(room: str) -> None:
+    for path in files(room):
+        for name in imports(path):
+            if name.startswith("laconic."):
+                inside = name.removeprefix("laconic.")
+                assert any(inside == ok or inside.startswith(f"{ok}.") for ok in ALLOWED[room]) or inside == "__version__", (
+                    f"{path.name} imports {name}"
+                )
+            else:
+                assert name.split(".")[0] != "laconic" or room in ("run", "search"), f"{path.name} imports the public door"
+
+
+def test_core_imports_torch_and_the_standard_library_only() -> None:
+    for path in files("core"):
+        for name in imports(path):
+            top = name.split(".")[0]
+            assert top in {"laconic", "__future__", *CORE_PACKAGES} or top in sys.stdlib_module_names, f"{path.name} imports {name}"
+
+
+def test_nothing_imports_the_command_line() -> None:
+    for path in SOURCE.rglob("*.py"):
+        assert not any(name.startswith("laconic.cli") for name in imports(path)), path
+
+
+def test_nothing_unpickles() -> None:
+    for path in SOURCE.rglob("*.py"):
+        assert not any(name.split(".")[0] in ("pickle", "cloudpickle", "dill", "joblib", "shelve") for name in imports(path)), path
+
+
+HEAVY = [
+    "onnxruntime",
+    "openvino",
+    "sklearn",
+    "transformers",
+    "plotly",
+    "accelerate",
+    "torchmetrics",
+    "optuna",
+    "onnx",
+    "onnxscript",
+    "scipy",
+    "jinja2",
+]
+
+
+def loaded(code: str) -> set[str]:
+    script = f"import sys, json\n{code}\nprint(json.dumps([m for m in sys.modules if '.' not in m]))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_import_laconic_loads_nothing_heavy() -> None:
+    assert not loaded("import laconic") & {*HEAVY, "torch"}
+
+
+def test_the_help_of_the_command_line_loads_no_torch() -> None:
+    code = "import laconic.cli\ntry:\n    laconic.cli.app(['--help'])\nexcept SystemExit:\n    pass"
+    assert not loaded(code) & {*HEAVY, "torch", "numpy"}
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    for name in laconic.__all__:
+        assert getattr(laconic, name).__doc__, name
+    assert set(laconic.__all__) == set(laconic._NAMES)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = laconic.nonsense
