@@ -61,9 +61,7 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Visitor]:
         _listen(context, made)
         made.page.goto(path.as_uri())
         if options.get("java_script_enabled", True):
-            made.page.wait_for_function(
-                "[...document.querySelectorAll('[data-figure]')].every((place) => place.querySelector('.main-svg'))"
-            )
+            made.until("[...document.querySelectorAll('[data-figure]')].every((place) => place.querySelector('.main-svg'))")
         return made
 
     yield go
@@ -74,6 +72,7 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Visitor]:
 def _listen(context: Any, made: Visit) -> None:
     context.route("**/*", lambda route: route.continue_() if route.request.url.startswith("file:") else route.abort())
     made.page.on("request", lambda request: made.requests.append(request.url))
+    made.page.on("requestfailed", lambda request: made.refused.append(f"{request.url} {request.failure}"))
     made.page.on("console", lambda message: made.errors.append(message.text) if message.type in ("error", "warning") else None)
     made.page.on("pageerror", lambda error: made.errors.append(str(error)))
     made.page.on("dialog", lambda dialog: (made.dialogs.append(dialog.message), dialog.dismiss()))

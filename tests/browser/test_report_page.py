@@ -11,7 +11,7 @@ from tests.report.results import RESULTS, Json
 
 pytestmark = pytest.mark.browser
 
-SCHEMES = ("light", "dark")
+MUTED = {"light": "rgb(89, 97, 109)", "dark": "rgb(162, 171, 183)"}
 
 # WCAG 2.1, "contrast ratio": every text that is seen, in HTML and in the plots, against the nearest background that is painted behind it.
 CONTRASTS = """() => {
@@ -50,10 +50,11 @@ def order(seen: Visit) -> list[str]:
     return list(seen.page.eval_on_selector_all("#candidates tbody tr", "(rows) => rows.map((row) => row.dataset.key)"))
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", RESULTS)
-def test_it_renders_without_an_error_and_asks_nothing_of_any_network(visit: Visitor, name: str, scheme: str) -> None:
-    seen = visit(name, scheme)
+def test_it_renders_without_an_error_and_asks_nothing_of_any_network(visit: Visitor, name: str) -> None:
+    seen = visit(name)
+    seen.page.emulate_media(color_scheme="dark")
+    seen.page.set_viewport_size({"width": 375, "height": 700})
     assert seen.page.locator("h1").is_visible()
     assert seen.errors == []
     assert seen.requests == [seen.path.as_uri()]
@@ -115,8 +116,10 @@ def test_sorting_by_words_and_with_the_keyboard(visit: Visitor) -> None:
     seen.page.get_by_role("button", name="Candidate", exact=True).focus()
     seen.page.keyboard.press("Enter")
     titles = seen.page.locator("#candidates tbody .title").all_inner_texts()
-    assert titles == sorted(titles, key=str.lower)
-    assert len(titles) == 9
+    assert titles == [
+        "ONNX Runtime · bf16", "ONNX Runtime · fp32", "OpenVINO · bf16", "OpenVINO · fp32", "PyTorch · bf16", "PyTorch eager · fp32",
+        "torch.compile · fp32", "TorchScript · bf16", "TorchScript · fp32",
+    ]  # fmt: skip
 
 
 def test_a_reference_sorts_as_one(visit: Visitor) -> None:
@@ -137,28 +140,23 @@ def test_dark_is_followed_while_the_page_is_open(visit: Visitor) -> None:
     }
     light = {selector: value(seen, selector, name) for selector, name in places.items()}
     seen.page.emulate_media(color_scheme="dark")
-    seen.page.wait_for_function(
-        f"getComputedStyle(document.querySelector('#plot-frontier .xtick text')).fill !== '{light['#plot-frontier .xtick text']}'"
-    )
+    seen.until(f"getComputedStyle(document.querySelector('#plot-frontier .xtick text')).fill !== '{light['#plot-frontier .xtick text']}'")
     dark = {selector: value(seen, selector, name) for selector, name in places.items()}
     assert not {selector for selector in places if light[selector] == dark[selector]}
     assert count(seen, "#plot-frontier .scatterlayer .points path") == 7
     seen.page.emulate_media(color_scheme="light")
-    seen.page.wait_for_function(
-        f"getComputedStyle(document.querySelector('#plot-frontier .xtick text')).fill === '{light['#plot-frontier .xtick text']}'"
-    )
+    seen.until(f"getComputedStyle(document.querySelector('#plot-frontier .xtick text')).fill === '{light['#plot-frontier .xtick text']}'")
     assert {selector: value(seen, selector, name) for selector, name in places.items()} == light
 
 
-@pytest.mark.parametrize("width", [320, 375, 768, 1280])
 @pytest.mark.parametrize("name", ["met", "not-met", "hostile"])
-def test_the_page_never_scrolls_sideways(visit: Visitor, name: str, width: int) -> None:
-    seen = visit(name, width=width)
-    assert seen.page.evaluate("document.scrollingElement.scrollWidth") <= width
-    for plot in seen.page.locator("[data-figure]").all():
-        box = plot.bounding_box()
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= width
+def test_the_page_never_scrolls_sideways(visit: Visitor, name: str) -> None:
+    seen = visit(name)
+    for width in (1280, 768, 375, 320):
+        seen.page.set_viewport_size({"width": width, "height": 900})
+        fits = f"[...document.querySelectorAll('[data-figure] .main-svg')].every((svg) => svg.getBoundingClientRect().right <= {width})"
+        seen.until(fits)
+        assert seen.page.evaluate("document.scrollingElement.scrollWidth") <= width
 
 
 def test_on_a_phone_the_table_scrolls_inside_and_keeps_its_names_in_sight(visit: Visitor) -> None:
@@ -170,14 +168,16 @@ def test_on_a_phone_the_table_scrolls_inside_and_keeps_its_names_in_sight(visit:
     assert 0 <= name["x"] < 30
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", ["met", "not-met", "all-failed"])
-def test_every_text_stands_out(visit: Visitor, name: str, scheme: str) -> None:
-    seen = visit(name, scheme)
+def test_every_text_stands_out(visit: Visitor, name: str) -> None:
+    seen = visit(name)
     seen.page.eval_on_selector_all("details", "(all) => all.forEach((one) => { one.open = true; })")
-    found = seen.page.evaluate(CONTRASTS)
-    assert len(found) > 100
-    assert [pair for pair in found if pair[0] < 4.5] == []
+    for scheme in ("light", "dark"):
+        seen.page.emulate_media(color_scheme=scheme)
+        seen.until(f"[...document.querySelectorAll('.ytick text')].every((text) => getComputedStyle(text).fill === {MUTED[scheme]!r})")
+        found = seen.page.evaluate(CONTRASTS)
+        assert len(found) > 100
+        assert [pair for pair in found if pair[0] < 4.5] == []
 
 
 def test_user_text_runs_nothing_and_makes_nothing(visit: Visitor) -> None:
@@ -200,7 +200,8 @@ def test_the_policy_stops_a_script_that_got_in_all_the_same(visit: Visitor) -> N
     assert seen.page.evaluate("window.broken") is None
     assert len(seen.errors) == 2
     assert all("Content Security Policy" in text for text in seen.errors)
-    assert seen.requests == [seen.path.as_uri()]
+    seen.page.wait_for_timeout(200)
+    assert seen.refused == ["https://example.org/x.png csp"]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_copying(visit: Visitor, label: str, start: str) -> None:
     seen = visit("met", permissions=["clipboard-read", "clipboard-write"])
     button = seen.page.get_by_role("button", name=f"Copy {label}")
     button.click()
-    seen.page.wait_for_function("document.getElementById('said').textContent === 'Copied'")
+    seen.until("document.getElementById('said').textContent === 'Copied'")
     assert seen.page.evaluate("navigator.clipboard.readText()").startswith(start)
     assert button.inner_text() == "Copied"
 

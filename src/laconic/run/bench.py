@@ -102,7 +102,7 @@ def bench(
         workers = []
         for name, item in contenders:
             _check_available(item)
-            worker = WorkerProcess(item.folder, item.settings, timeout_s=timeout_s)
+            worker = WorkerProcess(item, timeout_s=timeout_s)
             stack.callback(worker.close)
             facts = worker.start()
             workers.append((Contender(name, worker), item, facts))
@@ -130,7 +130,7 @@ def _timed(
         title = f"{contender.name} ({item.settings.runtime}, {item.settings.precision})"
         ratio = None if times is first else latency.ratio(first, times)
         per_second = latency.throughput(times, size)
-        memory = contender.worker.memory()["peak_bytes"]
+        memory = contender.worker.memory().get("peak_bytes")
         timings.append(
             Timing(
                 title,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -124,11 +123,8 @@ def build_model(request: Mapping[str, Any], task: Task | None = None, progress: 
             from laconic.tasks.catalog import load
 
             task = load(request["task"], seed=request["seed"])
-        with contextlib.ExitStack() as stack:
-            del stack
-            torch.manual_seed(request["seed"])
-            context = Context(task, fit, recipe.deploy, request["seed"], progress, steps)
-            program, outcomes = apply(source, recipe.steps, context)
+        torch.manual_seed(request["seed"])
+        program, outcomes = apply(source, recipe.steps, Context(task, fit, recipe.deploy, request["seed"], progress, steps))
         leaves = [torch.from_numpy(array) for array in read_arrays(Path(request["first_batch"]))]
         with torch.no_grad():
             expected = program.graph_module(*leaves)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from laconic.core.errors import LaconicError, WorkerFailed
 from laconic.core.program import Program
-from laconic.core.records import Measurement
 from laconic.core.task import Progress, Task, silent
 from laconic.deploy import runtime
 from laconic.deploy.artifact import Artifact
@@ -78,7 +77,16 @@ class Session:
         self.store, self.task, self.metric, self.program = store, task, metric, program
         self.options, self.ledger, self.progress = options, ledger, progress
         self.valid = write_examples(task, task.valid, program, store.path("examples", "valid"))
-        self.builder = Builder(store.path("program.pt2"), store.path("models"), self.valid.first, task, options, progress)
+        self.builder = Builder(
+            store.path("program.pt2"),
+            store.path("models"),
+            self.valid.first,
+            task,
+            timeout_s=options.candidate_timeout_s,
+            memory_limit_bytes=options.memory_limit_bytes,
+            seed=options.seed,
+            progress=progress,
+        )
         self.deadline: float | None = None
 
     # Stage 1: build and check -----------------------------------------------------------------------------------------------------
@@ -141,13 +149,13 @@ class Session:
             artifact, outcomes, expected = self.builder.build(recipe, folder / "artifact")
         record = record.but(size_bytes=artifact.size_bytes, artifact=f"candidates/{recipe.key}/artifact", outcomes=outcomes)
         with self.ledger.part("check"), self._worker(artifact) as worker:
-            facts = worker.start()
+            facts = worker.start(self.valid.first)
             worker.predict(self.valid.folder, folder / "valid")
             memory = worker.memory()
         evidence, reason = gate.parity(
             compare_outputs(read_arrays(folder / "valid" / "000000.npz"), read_arrays(expected)), recipe.deploy.precision
         )
-        record = record.but(parity=evidence, cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory["peak_bytes"])
+        record = record.but(parity=evidence, cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory.get("peak_bytes"))
         return record.rejected(reason) if reason is not None else record
 
     def _scored(self, record: Record, baseline: Record | None) -> Record:
@@ -200,8 +208,7 @@ class Session:
             for record in entered:
                 worker = stack.enter_context(self._worker(Artifact.open(self.store.path("candidates", record.key, "artifact"))))
                 try:
-                    worker.start()
-                    worker.use_inputs(inputs)
+                    worker.start(inputs)
                     contenders.append(Contender(record.key, worker))
                 except WorkerFailed as error:
                     failed[record.key] = str(error)

@@ -1,0 +1,244 @@
+"""An artifact: the file that ships, and beside it its settings, its lineage and a script that runs it without Laconic."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from laconic.core.errors import BadInput, CorruptFile, need
+from laconic.core.files import read_json, sha256, write_json, write_whole
+from laconic.core.program import Interface, Program, TensorSpec
+from laconic.core.records import to_json
+from laconic.deploy.export import FORMATS, write_model
+from laconic.deploy.runtime import Settings, runtime
+from laconic.deploy.script import script
+
+FORMAT = 1
+CARD = "artifact.json"
+SCRIPT = "run.py"
+# The format of a model file, and what a bare one is run with until somebody says otherwise.
+SUFFIXES = {Path(name).suffix: kind for kind, (name, _) in FORMATS.items()}
+DEFAULT_RUNTIME = {"onnx": "onnxruntime", "pt2": "torch", "torchscript": "torchscript"}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model file that ships, with what is known of it.
+
+    Attributes:
+        file: the model file.
+        settings: how it is run.
+        inputs: its flat inputs; empty where a bare file does not say.
+        outputs: its flat outputs.
+        lineage: where it came from: recipe, digests, outcomes of the steps.
+        size_bytes: of the model file (and its weights, where ONNX keeps them in a second file).
+        sha256: of the model file.
+    """
+
+    file: Path
+    settings: Settings
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    size_bytes: int
+    sha256: str
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds it."""
+        return self.file.parent
+
+    @property
+    def format(self) -> str:
+        """``onnx``, ``pt2`` or ``torchscript``."""
+        return SUFFIXES[self.file.suffix]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Artifact:
+        """Open an artifact's folder or its model file. A model file without a card beside it is opened with defaults.
+
+        Raises:
+            BadInput: there is none, or it is of no known kind.
+            CorruptFile: the file is not what its card says, or not a model file at all.
+        """
+        path = Path(path)
+        if path.is_dir():
+            if not (path / CARD).exists():
+                raise BadInput(
+                    f"{path} is not an artifact's folder: it has no {CARD}. Give the folder that `laconic optimize` printed, or a model file."
+                )
+            return _open_card(path / CARD)
+        if not path.is_file():
+            raise BadInput(f"there is no artifact {path}")
+        if path.suffix not in SUFFIXES:
+            raise BadInput(f"{path} is not a model file that Laconic runs; it runs {', '.join(SUFFIXES)}")
+        card = path.parent / CARD
+        if card.exists() and read_json(card).get("file") == path.name:
+            return _open_card(card)
+        return _open_bare(path)
+
+    def with_settings(self, **changes: Any) -> Artifact:
+        """The same file run otherwise: in another runtime of its format, precision, number of threads; None changes nothing.
+
+        Raises:
+            BadInput: the runtime reads another format.
+        """
+        settings = replace(self.settings, **{name: value for name, value in changes.items() if value is not None})
+        wanted = runtime(settings.runtime).format
+        if wanted != self.format:
+            raise BadInput(f"{settings.runtime} reads {wanted} files; {self.file} is {self.format}")
+        return replace(self, settings=settings)
+
+    def save(self, path: str | Path) -> Path:
+        """Copy the model file (and its external weights, if any) to `path`; it appears whole."""
+        path = Path(path)
+        if path.suffix != self.file.suffix:
+            raise BadInput(
+                f"the artifact is {self.file.suffix}, not {path.suffix or 'a file without ending'}: save it as {path.with_suffix(self.file.suffix)}"
+            )
+        for extra in _external(self.file):
+            write_whole(path.parent / extra.name, lambda aside, extra=extra: shutil.copyfile(extra, aside))  # type: ignore[misc]
+        return write_whole(path, lambda aside: shutil.copyfile(self.file, aside))
+
+
+def save_artifact(program: Program, folder: str | Path, settings: Settings, lineage: Mapping[str, Any]) -> Artifact:
+    """Lower a program to the format of the settings' runtime and write the artifact's folder."""
+    folder = Path(folder)
+    file = write_model(program, folder, runtime(settings.runtime).format)
+    return _finish(file, program.interface, settings, lineage)
+
+
+def pack(file: Path, interface: Interface, folder: Path, settings: Settings, lineage: Mapping[str, Any]) -> Artifact:
+    """Write the artifact's folder around a model file that exists; where the disk allows it the file is linked, not copied."""
+    for source in (file, *_external(file)):
+        write_whole(folder / source.name, lambda aside, source=source: _link(source, aside))  # type: ignore[misc]
+    return _finish(folder / file.name, interface, settings, lineage)
+
+
+def export(
+    program: Program, path: str | Path, *, runtime: str | None = None, precision: str = "fp32", threads: int | None = None
+) -> Artifact:
+    """Write a program as a model file of the kind that `path` ends in (.onnx, .pt2, .ts), with its card and its script beside it.
+
+    Raises:
+        BadInput: another ending.
+        ExportError: an operator cannot be lowered; names it.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise BadInput(f"{path}: a model file ends in {', '.join(SUFFIXES)}")
+    kind = SUFFIXES[path.suffix]
+    write_whole(path, lambda aside: FORMATS[kind][1](program, aside))
+    lineage = {"program": program.fingerprint()}
+    return _finish(path, program.interface, Settings(runtime or DEFAULT_RUNTIME[kind], precision, threads), lineage)
+
+
+def _finish(file: Path, interface: Interface, settings: Settings, lineage: Mapping[str, Any]) -> Artifact:
+    artifact = Artifact(file, settings, interface.inputs, interface.outputs, _size(file), sha256(file), dict(lineage))
+    write_whole(file.parent / SCRIPT, script(artifact.format, file.name, settings, interface.inputs))
+    card = {
+        "format": FORMAT,
+        "file": file.name,
+        "sha256": artifact.sha256,
+        "size_bytes": artifact.size_bytes,
+        "settings": asdict(settings),
+        "inputs": artifact.inputs,
+        "outputs": artifact.outputs,
+        "output_structure": interface.output_structure,
+        "lineage": to_json(lineage),
+    }
+    write_json(file.parent / CARD, card)
+    return artifact
+
+
+def _open_card(card: Path) -> Artifact:
+    found = read_json(card)
+    if not isinstance(found, dict) or not {"format", "file", "sha256", "settings"} <= set(found):
+        raise CorruptFile(f"{card} is not an artifact's card. Export the artifact again.")
+    if found["format"] > FORMAT:
+        raise CorruptFile(f"{card} has format {found['format']}; this Laconic reads up to {FORMAT}. Install a newer Laconic.")
+    file = card.parent / found["file"]
+    if file.parent != card.parent or file.suffix not in SUFFIXES:
+        raise CorruptFile(f"{card} names the file '{found['file']}', which is not a model file beside it")
+    if not file.exists():
+        raise CorruptFile(f"{file} is missing, and {card} says that it is there. Export the artifact again.")
+    check_kind(file)
+    digest = sha256(file)
+    if digest != found["sha256"]:
+        raise CorruptFile(
+            f"{file} is not the file that was exported (its SHA-256 begins with {digest[:12]}, not {found['sha256'][:12]}). Export it again."
+        )
+    inputs, outputs = (
+        tuple(TensorSpec(item["name"], tuple(item["shape"]), item["dtype"]) for item in found[key]) for key in ("inputs", "outputs")
+    )
+    return Artifact(file, Settings(**found["settings"]), inputs, outputs, found["size_bytes"], digest, found["lineage"])
+
+
+def _open_bare(file: Path) -> Artifact:
+    check_kind(file)
+    kind = SUFFIXES[file.suffix]
+    inputs, outputs = _onnx_specs(file) if kind == "onnx" else _pt2_specs(file) if kind == "pt2" else ((), ())
+    return Artifact(file, Settings(DEFAULT_RUNTIME[kind]), inputs, outputs, _size(file), sha256(file))
+
+
+def check_kind(file: Path) -> None:
+    """Refuse a file that is not what its ending says.
+
+    Raises:
+        CorruptFile: empty, truncated, a pickle, or another kind of file.
+    """
+    with file.open("rb") as handle:
+        head = handle.read(4)
+    zipped = head == b"PK\x03\x04"
+    if not head or head[:1] == b"\x80" or (zipped and file.suffix == ".onnx"):
+        what = "empty" if not head else "a pickle or another archive, not a model file"
+        raise CorruptFile(f"{file} is {what}. It is not opened; export the model again.")
+    if file.suffix == ".onnx":
+        _onnx_specs(file)
+    elif not zipped:
+        raise CorruptFile(f"{file} is not a {file.suffix} file. Export the model again.")
+
+
+def _onnx_specs(file: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    onnx = need("onnx")
+    try:
+        model = onnx.load(str(file), load_external_data=False)
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError, need("google.protobuf.message").DecodeError) as error:
+        raise CorruptFile(f"{file} is not a whole ONNX file ({str(error).splitlines()[0][:200]}). Export it again.") from error
+    constants = {item.name for item in model.graph.initializer}
+    inputs = tuple(_spec(onnx, value) for value in model.graph.input if value.name not in constants)
+    return inputs, tuple(_spec(onnx, value) for value in model.graph.output)
+
+
+def _spec(onnx: Any, value: Any) -> TensorSpec:
+    kind = value.type.tensor_type
+    dims = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "batch" for dim in kind.shape.dim)
+    return TensorSpec(value.name, dims, str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)))
+
+
+def _pt2_specs(file: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    program = Program.load(file)
+    return program.inputs, program.outputs
+
+
+def _external(file: Path) -> list[Path]:
+    """Weights that ONNX keeps in a second file, if there is one."""
+    beside = file.with_name(file.name + ".data")
+    return [beside] if file.suffix == ".onnx" and beside.exists() else []
+
+
+def _size(file: Path) -> int:
+    return sum(item.stat().st_size for item in (file, *_external(file)))
+
+
+def _link(source: Path, aside: Path) -> None:
+    aside.unlink()
+    try:
+        os.link(source, aside)
+    except OSError:
+        shutil.copyfile(source, aside)

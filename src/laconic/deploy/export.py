@@ -1,0 +1,130 @@
+"""Lower a program to a file that a runtime reads, and compare what two of them answer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from laconic.core.capture import quiet_export
+from laconic.core.errors import BadInput, ExportError
+from laconic.core.files import write_whole
+from laconic.core.program import Program
+
+OPSET = 20
+# Protocol buffers hold at most 2 GiB; larger weights go into a second file.
+_EXTERNAL_OVER = (2 << 30) - (64 << 20)
+
+
+def write_onnx(program: Program, path: Path) -> None:
+    """Write an ONNX file: opset 20, dynamic dimensions under the names of `program.inputs`, weights inside."""
+    names = [spec.name for spec in program.inputs]
+    with quiet_export():
+        try:
+            found = torch.onnx.export(
+                program.exported(),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=names,
+                output_names=_distinct([spec.name for spec in program.outputs], names),
+            )
+        except Exception as error:
+            raise ExportError(f"the model cannot be lowered to ONNX: {_first_line(error)}") from error
+    assert found is not None
+    model = found.model
+    symbols = {
+        str(dim): label
+        for value, spec in zip(model.graph.inputs, program.inputs, strict=True)
+        for dim, label in zip(value.shape, spec.shape, strict=True)
+    }
+    _rename_dimensions(model, {old: new for old, new in symbols.items() if isinstance(new, str)})
+    size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict().values())
+    with quiet_export():
+        found.save(path, external_data=size > _EXTERNAL_OVER)
+
+
+def _distinct(names: Sequence[str], taken: Sequence[str]) -> list[str]:
+    """Output names that no input has: ONNX has one space of names."""
+    return [f"{name}_out" if name in taken else name for name in names]
+
+
+def _first_line(error: BaseException) -> str:
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[0][:300]}"
+
+
+def _rename_dimensions(model: object, names: dict[str, str]) -> None:
+    """Put readable names where the exporter wrote symbols like s77."""
+    import onnx_ir as ir
+
+    assert isinstance(model, ir.Model)
+    for value in (*model.graph.inputs, *model.graph.outputs, *(out for node in model.graph for out in node.outputs)):
+        if value.shape is not None:
+            value.shape = ir.Shape([names.get(str(dim), dim) if not isinstance(dim, int) else dim for dim in value.shape])
+
+
+def write_pt2(program: Program, path: Path) -> None:
+    """Write a `.pt2`."""
+    program.save(path)
+
+
+def write_torchscript(program: Program, path: Path) -> None:
+    """Trace the graph, freeze it and write it; sizes stay dynamic, since the graph asks for them."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(program.eval().graph_module, program.example_inputs(), check_trace=False)
+        torch.jit.save(torch.jit.freeze(traced.eval()), str(path))
+
+
+# format -> file name and the function that writes it
+FORMATS: dict[str, tuple[str, Callable[[Program, Path], None]]] = {
+    "onnx": ("model.onnx", write_onnx),
+    "pt2": ("model.pt2", write_pt2),
+    "torchscript": ("model.ts", write_torchscript),
+}
+
+
+def write_model(program: Program, folder: Path, kind: str) -> Path:
+    """Write a model file into `folder`; it appears whole.
+
+    Raises:
+        ExportError: an operator cannot be lowered; names it.
+        BadInput: unknown format.
+    """
+    if kind not in FORMATS:
+        raise BadInput(f"'{kind}' is not a model format; there are {', '.join(FORMATS)}")
+    name, write = FORMATS[kind]
+    return write_whole(Path(folder) / name, lambda aside: write(program, aside))
+
+
+def parity(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> dict[str, float]:
+    """How far outputs differ.
+
+    Returns:
+        `max_abs`, the largest difference; `max_rel`, the same relative to the largest expected value of that output (infinite where shapes differ or
+        one is not finite where the other is); `n`, numbers compared.
+    """
+    if len(found) != len(expected):
+        return {"max_abs": float("inf"), "max_rel": float("inf"), "n": 0}
+    rows = [_difference(a, b) for a, b in zip(found, expected, strict=True)]
+    return {"max_abs": max(r[0] for r in rows), "max_rel": max(r[1] for r in rows), "n": sum(array.size for array in expected)}
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
+    if found.shape != expected.shape:
+        return float("inf"), float("inf")
+    if expected.size == 0:
+        return 0.0, 0.0
+    a, b = found.astype(np.float64), expected.astype(np.float64)
+    finite = np.isfinite(b)
+    if not np.array_equal(finite, np.isfinite(a)):
+        return float("inf"), float("inf")
+    gap = np.abs(a - b, where=finite, out=np.zeros_like(b)).max()
+    largest = np.abs(b, where=finite, out=np.zeros_like(b)).max()
+    return float(gap), float(gap / largest) if largest > 0 else float(gap)

@@ -1,0 +1,66 @@
+"""Run an artifact in a fresh process: the parent's side of `worker`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from laconic.deploy.artifact import Artifact
+from laconic.deploy.child import Child
+from laconic.deploy.runtime import cores
+
+
+class WorkerProcess:
+    """One artifact in a process of its own, with its threads pinned to its settings.
+
+    Args:
+        artifact: what is run.
+        timeout_s: for loading and for each request.
+        memory_limit_bytes: resident memory beyond which it is ended; None sets no limit.
+
+    Every method raises WorkerFailed if the process crashes, hangs, uses too much memory or meets an error.
+    """
+
+    def __init__(self, artifact: Artifact, *, timeout_s: float, memory_limit_bytes: int | None = None) -> None:
+        settings = artifact.settings
+        threads = str(settings.threads or cores())
+        environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENVINO_TELEMETRY_OPT_OUT": "1", "PYTHONHASHSEED": "0"}
+        argv = [sys.executable, "-m", "laconic.deploy.worker", str(artifact.file.resolve()), json.dumps(asdict(settings))]
+        self._child = Child(argv, timeout_s=timeout_s, memory_limit_bytes=memory_limit_bytes, environment=environment)
+
+    def start(self, inputs: Path | None = None) -> dict[str, float]:
+        """Load the model and, given inputs, run it once.
+
+        Returns:
+            `cold_start_ms`, from the start of the process to here; of that `load_ms` and `first_ms`.
+        """
+        facts = self._child.ask({"op": "load", "inputs": None if inputs is None else str(inputs)})
+        return {**facts, "cold_start_ms": 1e3 * (time.monotonic() - self._child.started)}
+
+    def use_inputs(self, path: Path) -> None:
+        """Time these inputs from now on: an npz file with arrays "0", "1", … in the order of the artifact's inputs."""
+        self._child.ask({"op": "inputs", "inputs": str(path)})
+
+    def time(self, seconds: float, min_runs: int) -> list[int]:
+        """Nanoseconds of each run, for at least so many seconds and runs."""
+        return [int(value) for value in self._child.ask({"op": "time", "seconds": seconds, "min_runs": min_runs})["times_ns"]]
+
+    def predict(self, source: Path, target: Path) -> dict[str, Any]:
+        """Answer each batch `NNNNNN.npz` in one folder into a file of the same name in another."""
+        return self._child.ask({"op": "predict", "source": str(source), "target": str(target)})
+
+    def memory(self) -> dict[str, int]:
+        """`rss_bytes` and `peak_bytes` of the process; empty where the system does not tell."""
+        return {name: int(value) for name, value in self._child.ask({"op": "memory"}).items()}
+
+    def modules(self) -> list[str]:
+        """The packages that the process imported."""
+        return list(self._child.ask({"op": "modules"})["modules"])
+
+    def close(self) -> None:
+        """End it and wait until it is gone."""
+        self._child.close()

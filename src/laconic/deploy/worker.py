@@ -1,0 +1,96 @@
+"""A process that loads one model file and runs it when asked; see `process` for the other side. It imports the runtime that it needs and no other."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from laconic.core.errors import BadInput
+from laconic.deploy.child import answer_requests, memory_of
+from laconic.deploy.runtime import Session, Settings, runtime
+
+
+class Worker:
+    """One loaded model and the inputs that are timed."""
+
+    def __init__(self, file: Path, settings: Settings) -> None:
+        self._file, self._settings = file, settings
+        self._session: Session | None = None
+        self._inputs: list[np.ndarray] = []
+
+    def load(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Load the file and, given inputs, run it once."""
+        start = time.perf_counter()
+        self._session = runtime(self._settings.runtime).load(self._file, self._settings)
+        loaded = time.perf_counter()
+        if request.get("inputs"):
+            self.inputs(request)
+            self._session.run(self._inputs)
+        return {"load_ms": 1e3 * (loaded - start), "first_ms": 1e3 * (time.perf_counter() - loaded)}
+
+    def inputs(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Take the arrays that are timed from a file."""
+        self._inputs = _read(Path(request["inputs"]))
+        return {}
+
+    def time(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Run until both the seconds and the number of runs are reached; nanoseconds of each run."""
+        session, inputs, clock = self._loaded(), self._inputs, time.perf_counter_ns
+        times: list[int] = []
+        end = clock() + int(1e9 * request["seconds"])
+        while len(times) < request["min_runs"] or clock() < end:
+            start = clock()
+            session.run(inputs)
+            times.append(clock() - start)
+        return {"times_ns": times}
+
+    def predict(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer every batch of a folder into another folder."""
+        source, target = Path(request["source"]), Path(request["target"])
+        target.mkdir(parents=True, exist_ok=True)
+        session = self._loaded()
+        files = sorted(source.glob("[0-9]*.npz"))
+        for path in files:
+            outputs = session.run(_read(path))
+            with (target / path.name).open("wb") as handle:
+                np.savez(handle, **{str(i): np.asarray(array) for i, array in enumerate(outputs)})
+        return {"batches": len(files)}
+
+    def memory(self, request: dict[str, Any]) -> dict[str, Any]:
+        """This process's memory."""
+        import os
+
+        return memory_of(os.getpid())
+
+    def modules(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The packages that were imported."""
+        return {"modules": sorted(name for name in sys.modules if "." not in name)}
+
+    def _loaded(self) -> Session:
+        if self._session is None:
+            raise BadInput("the worker was asked to run before it was asked to load")
+        return self._session
+
+
+def _read(path: Path) -> list[np.ndarray]:
+    with np.load(path, allow_pickle=False) as archive:
+        return [archive[str(i)] for i in range(len(archive.files))]
+
+
+def main() -> None:
+    """Answer requests: `python -m laconic.deploy.worker FILE SETTINGS REQUESTS ANSWERS`."""
+    worker = Worker(Path(sys.argv[1]), Settings(**json.loads(sys.argv[2])))
+    table: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        name: getattr(worker, name) for name in ("load", "inputs", "time", "predict", "memory", "modules")
+    }
+    answer_requests(lambda request: table[request["op"]](request))
+
+
+if __name__ == "__main__":
+    main()
