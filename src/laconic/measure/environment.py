@@ -1,0 +1,87 @@
+"""The machine and the software that a figure was measured with. Nothing is imported for it; what cannot be read is left out."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("laconic", "torch", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino", "transformers", "accelerate", "torchmetrics")
+# What decides the speed of fp32, int8 and bf16: names as Linux writes them in /proc/cpuinfo.
+INSTRUCTIONS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+    "amx_fp16",
+    "asimd",
+    "asimddp",
+    "i8mm",
+    "bf16",
+    "sve",
+)
+
+
+def environment(threads: int | None = None) -> dict[str, Any]:
+    """Processor, instructions, cores, threads, memory, load, operating system, versions, GPU.
+
+    Args:
+        threads: that were used; None means all cores that the process may use.
+    """
+    cpu = cpuinfo()
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return {
+        "processor": cpu.get("model name") or platform.processor() or platform.machine(),
+        "architecture": platform.machine(),
+        "instructions": {name: name in cpu.get("flags", "").split() for name in INSTRUCTIONS if _of_this_kind(name)},
+        "cores": cores,
+        "threads": threads or cores,
+        "memory_bytes": _memory(),
+        "load_average": [round(value, 2) for value in os.getloadavg()] if sys.platform != "win32" else [],
+        "os": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "gpu": _gpu(),
+    }
+
+
+def cpuinfo() -> dict[str, str]:
+    """The first processor's rows of /proc/cpuinfo, with `Features` under the name `flags`; empty where there is none."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return {}
+    rows: dict[str, str] = {}
+    for line in path.read_text().splitlines():
+        name, _, value = line.partition(":")
+        rows.setdefault({"Features": "flags"}.get(name.strip(), name.strip()), value.strip())
+    return rows
+
+
+def _of_this_kind(name: str) -> bool:
+    arm = name in ("asimd", "asimddp", "i8mm", "bf16", "sve")
+    return arm == (platform.machine() in ("aarch64", "arm64"))
+
+
+def _memory() -> int | None:
+    names = os.sysconf_names if sys.platform != "win32" else {}
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _gpu() -> str | None:
+    """The GPU's name, asked of torch only if torch is loaded anyway."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name(0) if torch is not None and torch.cuda.is_available() else None
