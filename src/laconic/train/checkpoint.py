@@ -1,0 +1,70 @@
+"""Checkpoints of training: one file per epoch's end, written whole; tensors in safetensors, the rest in its header; nothing is pickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from laconic.core.errors import BadInput, CorruptFile
+from laconic.core.files import write_whole
+
+FILE = "checkpoint.safetensors"
+
+
+def save(folder: Path, model: nn.Module, optimizer: Optimizer, facts: Mapping[str, Any]) -> None:
+    """Write model, optimizer state, random state and `facts` (plain values)."""
+    from safetensors.torch import save_file
+
+    tensors = {f"model.{name}": value.detach().contiguous().clone() for name, value in model.state_dict().items()}
+    state = optimizer.state_dict()["state"]
+    tensors |= {f"optimizer.{index}.{name}": value.detach().contiguous().clone() for index, name, value in _tensors(state)}
+    tensors |= {"random.cpu": torch.get_rng_state()}
+    plain = {str(index): {name: value for name, value in item.items() if not isinstance(value, Tensor)} for index, item in state.items()}
+    header = {"facts": json.dumps(facts), "optimizer": json.dumps(plain)}
+    write_whole(folder / FILE, lambda aside: save_file(tensors, aside, header))
+
+
+def load(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
+    """Put a checkpoint's state back and return its facts; None where there is none.
+
+    Raises:
+        CorruptFile: the file is not a whole checkpoint.
+        BadInput: it is of another model.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            header = file.metadata()
+        facts, plain = json.loads(header["facts"]), json.loads(header["optimizer"])
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError, OSError) as error:
+        raise CorruptFile(f"{path} is not a whole checkpoint ({error}). Delete it to train from the start.") from error
+    try:
+        model.load_state_dict({name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")})
+    except RuntimeError as error:
+        raise BadInput(f"{path} is a checkpoint of another model ({str(error).splitlines()[0]}). Choose another folder.") from error
+    state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in plain.items()}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(tensors["random.cpu"])
+    return dict(facts)
+
+
+def _tensors(state: Mapping[int, Mapping[str, Any]]) -> Iterator[tuple[int, str, Tensor]]:
+    for index, item in state.items():
+        for name, value in item.items():
+            if isinstance(value, Tensor):
+                yield index, name, value
