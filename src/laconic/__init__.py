@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from laconic.core.task import Context, FitPlan, Target, Task
     from laconic.deploy.artifact import Artifact, export
     from laconic.measure.counts import count
+    from laconic.result import Result, optimize
     from laconic.run.bench import bench
     from laconic.run.recipe import Recipe, read_recipe
     from laconic.run.runner import apply
     from laconic.run.session import Options
     from laconic.search.budget import Budget
-    from laconic.search.optimize import Result, Sweep, optimize
+    from laconic.search.optimize import Sweep
     from laconic.tasks.catalog import load as load_task
     from laconic.train.engine import fit
     from laconic.train.step import Fit
@@ -52,12 +53,13 @@ _HOME = {
     "laconic.core.task": "Context FitPlan Target Task",
     "laconic.deploy.artifact": "Artifact export",
     "laconic.measure.counts": "count",
+    "laconic.result": "Result optimize",
     "laconic.run.bench": "bench",
     "laconic.run.recipe": "Recipe read_recipe",
     "laconic.run.runner": "apply",
     "laconic.run.session": "Options",
     "laconic.search.budget": "Budget",
-    "laconic.search.optimize": "Result Sweep optimize",
+    "laconic.search.optimize": "Sweep",
     "laconic.tasks.catalog": "load:load_task",
     "laconic.train.engine": "fit",
     "laconic.train.step": "Fit",

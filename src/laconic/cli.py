@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -15,7 +15,7 @@ import typer
 from laconic.core.errors import LaconicError
 
 if TYPE_CHECKING:
-    from laconic.search.optimize import Result
+    from laconic.result import Result
 
 EXIT_BAD_INPUT, EXIT_NOT_MET, EXIT_FAILED, EXIT_INTERRUPTED = 2, 3, 1, 130
 
@@ -93,11 +93,13 @@ def optimize(
             batch=batch, rounds=rounds, candidate_timeout_s=candidate_timeout, memory_limit_bytes=_giga(memory_limit), seed=seed
         )
         sweep = lc.Sweep(_names(runtimes), _names(precisions), threads, device)
-        with _display(quiet or as_json) as progress:
+        found = lc.load_task(task, data=data, seed=seed)
+        folder = _folder(out, found.name)
+        with _display(quiet or as_json) as progress, _resumable(folder):
             return lc.optimize(
-                lc.load_task(task, data=data, seed=seed),
+                found,
                 lc.Budget(**limits),
-                out=out,
+                out=folder,
                 time_limit=time_limit,
                 sweep=sweep,
                 options=options,
@@ -134,11 +136,13 @@ def run(
         if name is None:
             raise lc.BadInput(f"{recipe} names no task; add `task: NAME` to it or give --task NAME")
         limits = {**(found.budget or {}), **_limits(max_drop, min_speedup, max_latency, max_size, objective)}
-        with _display(quiet or as_json) as progress:
+        wanted = lc.load_task(name, data=data, seed=seed)
+        folder = _folder(out, wanted.name)
+        with _display(quiet or as_json) as progress, _resumable(folder):
             return lc.optimize(
-                lc.load_task(name, data=data, seed=seed),
+                wanted,
                 lc.Budget.from_plain(limits),
-                out=out,
+                out=folder,
                 recipes=[found.recipe],
                 sweep=lc.Sweep(threads=found.recipe.deploy.threads, device=found.recipe.deploy.device),
                 options=lc.Options(batch=batch, seed=seed),
@@ -197,7 +201,7 @@ def inspect(task: TaskArgument, data: DataOption = None, as_json: JsonOption = F
     found = _guarded(work)
 
     def table() -> Any:
-        from laconic.report.text import layers
+        from laconic.report.listings import layers
 
         return layers(found)
 
@@ -237,7 +241,7 @@ def doctor(as_json: JsonOption = False) -> None:
     found = _guarded(work)
 
     def table() -> Any:
-        from laconic.report.text import health
+        from laconic.report.listings import health
 
         return health(found)
 
@@ -256,7 +260,7 @@ def tasks(data: DataOption = None, as_json: JsonOption = False) -> None:
     found = _guarded(work)
 
     def table() -> Any:
-        from laconic.report.text import catalog
+        from laconic.report.listings import catalog
 
         return catalog(found)
 
@@ -336,13 +340,25 @@ def _guarded(work: Callable[[], Any]) -> Any:
     except LaconicError as error:
         _fail(error, EXIT_FAILED)
     except KeyboardInterrupt:
-        typer.echo(f"\nInterrupted. What was finished is kept; to go on: {_resume_command()}", err=True)
+        typer.echo("\nInterrupted.", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def _resume_command() -> str:
-    folder = os.environ.get("LACONIC_RUN_FOLDER")
-    return _command() if folder is None or "--out" in sys.argv else f"{_command()} --out {shlex.quote(folder)}"
+def _folder(out: Path | None, name: str) -> Path:
+    from laconic.search.optimize import new_folder
+
+    return out if out is not None else new_folder(name)
+
+
+@contextlib.contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """On Ctrl-C, say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        again = _command() if any(part.startswith("--out") for part in sys.argv) else f"{_command()} --out {shlex.quote(str(folder))}"
+        typer.echo(f"\nInterrupted. What was finished is kept; to go on: {again}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def _fail(error: Exception, code: int) -> NoReturn:

@@ -124,13 +124,13 @@ def test_keyword_inputs_by_name_or_position_and_constants() -> None:
     program = capture(net, {"batch": batch, "scale": 2.0, "mask": torch.ones(2, 2)})
     assert torch.equal(program(batch=batch, scale=2.0, mask=torch.ones(2, 2)), net(batch, scale=2.0, mask=torch.ones(2, 2)))
     assert torch.equal(program(batch, mask=torch.zeros(2, 2)), torch.zeros(2, 2))
-    with pytest.raises(BadInput, match="'scale' was 2.0"):
+    with pytest.raises(BadInput, match=r"'scale' was 2\.0"):
         program(batch, scale=3.0, mask=torch.ones(2, 2))
     with pytest.raises(BadInput, match="'mask' is missing"):
         program(batch)
     with pytest.raises(BadInput, match="no input 'masks'"):
         program(batch, masks=torch.ones(2, 2))
-    with pytest.raises(BadInput, match="'batch.deep' lacks the entry 'b'"):
+    with pytest.raises(BadInput, match=r"'batch\.deep' lacks the entry 'b'"):
         program({"a": batch["a"], "deep": {}}, mask=torch.ones(2, 2))
 
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from laconic.train.step import Fit
 
 from laconic.core.errors import BadInput
 from laconic.core.graph import FoldBatchNorm
 from laconic.core.task import Target
 from laconic.run.recipe import Recipe, parse, read_recipe
 from laconic.run.runner import STEPS
+from laconic.train.step import Fit
 
 
 def test_yaml_round_trip(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ class Task:
         logits: `outputs -> tensor` that the metric looks at.
         fit: how to train a model that is still untrained; None means that it is trained.
         dynamic: further dynamic dimensions, `{input name: {dimension: name}}`.
-        ref: name or `module:attribute` by which another process can load the same task.
+        ref: name or `module:attribute` by which another process can load the same task; `tasks.catalog.load` sets it.
+        data_dir: folder that the data was read from, where one was named.
     """
 
     model: nn.Module | Callable[[], nn.Module]
@@ -107,6 +108,7 @@ class Task:
     description: str = ""
     dataset_note: str = ""
     ref: str | None = None
+    data_dir: str | None = None
 
     def build(self) -> nn.Module:
         """The module itself; a factory is called once and its result kept."""

@@ -39,7 +39,7 @@ class Child:
         self, argv: Sequence[str], *, timeout_s: float, memory_limit_bytes: int | None = None, environment: Mapping[str, str] | None = None
     ) -> None:
         self.timeout_s, self.memory_limit_bytes = timeout_s, memory_limit_bytes
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         requests, self._to = os.pipe()
         self._from, answers = os.pipe()
         self.started = time.monotonic()

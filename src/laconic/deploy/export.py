@@ -39,7 +39,7 @@ def write_onnx(program: Program, path: Path) -> None:
     symbols = {
         str(dim): label
         for value, spec in zip(model.graph.inputs, program.inputs, strict=True)
-        for dim, label in zip(value.shape, spec.shape, strict=True)
+        for dim, label in zip(value.shape or (), spec.shape, strict=True)
     }
     _rename_dimensions(model, {old: new for old, new in symbols.items() if isinstance(new, str)})
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict().values())

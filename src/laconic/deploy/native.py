@@ -80,7 +80,7 @@ class TorchScript(_Native):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             try:
-                return torch.jit.load(str(file), map_location=settings.device)  # type: ignore[no-any-return]
+                return torch.jit.load(str(file), map_location=settings.device)
             except RuntimeError as error:
                 raise CorruptFile(
                     f"{file} is not a whole TorchScript file ({str(error).splitlines()[0][:200]}). Export it again."

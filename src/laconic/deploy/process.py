@@ -32,6 +32,11 @@ class WorkerProcess:
         argv = [sys.executable, "-m", "laconic.deploy.worker", str(artifact.file.resolve()), json.dumps(asdict(settings))]
         self._child = Child(argv, timeout_s=timeout_s, memory_limit_bytes=memory_limit_bytes, environment=environment)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._child.alive
+
     def start(self, inputs: Path | None = None) -> dict[str, float]:
         """Load the model and, given inputs, run it once.
 

@@ -16,13 +16,14 @@ import numpy as np
 
 from laconic.core.errors import BadInput, nearest
 
-# name -> module and class. Another package adds one through an entry point of the group `laconic.runtimes`.
+# name -> module and class, in the order in which they are tried: what starts fast comes first, so that a time limit costs least.
+# Another package adds one through an entry point of the group `laconic.runtimes`.
 TABLE: dict[str, tuple[str, str]] = {
-    "torch": ("laconic.deploy.native", "Eager"),
-    "torch.compile": ("laconic.deploy.native", "Compiled"),
-    "torchscript": ("laconic.deploy.native", "TorchScript"),
     "onnxruntime": ("laconic.deploy.ort", "OnnxRuntime"),
     "openvino": ("laconic.deploy.ov", "OpenVino"),
+    "torchscript": ("laconic.deploy.native", "TorchScript"),
+    "torch": ("laconic.deploy.native", "Eager"),
+    "torch.compile": ("laconic.deploy.native", "Compiled"),
 }
 DEVICES = ("cpu", "cuda")
 

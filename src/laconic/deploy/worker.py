@@ -59,7 +59,7 @@ class Worker:
         for path in files:
             outputs = session.run(_read(path))
             with (target / path.name).open("wb") as handle:
-                np.savez(handle, **{str(i): np.asarray(array) for i, array in enumerate(outputs)})
+                np.savez(handle, **{str(i): np.asarray(array) for i, array in enumerate(outputs)})  # type: ignore[arg-type]
         return {"batches": len(files)}
 
     def memory(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -72,6 +72,7 @@ class Builder:
                 "steps_folder": str(steps),
                 "first_batch": str(self.first_batch),
                 "task": self.task.ref,
+                "data": self.task.data_dir,
                 "seed": self.seed,
             }
             if recipe.steps and self.task.ref is None:
@@ -122,7 +123,7 @@ def build_model(request: Mapping[str, Any], task: Task | None = None, progress: 
         if recipe.steps and task is None and request["task"] is not None:
             from laconic.tasks.catalog import load
 
-            task = load(request["task"], seed=request["seed"])
+            task = load(request["task"], data=request["data"], seed=request["seed"])
         torch.manual_seed(request["seed"])
         program, outcomes = apply(source, recipe.steps, Context(task, fit, recipe.deploy, request["seed"], progress, steps))
         leaves = [torch.from_numpy(array) for array in read_arrays(Path(request["first_batch"]))]

@@ -63,7 +63,7 @@ def write_arrays(path: Path, arrays: list[np.ndarray]) -> Path:
 
 def _save_npz(path: Path, arrays: list[np.ndarray]) -> None:
     with path.open("wb") as handle:
-        np.savez(handle, **{str(i): array for i, array in enumerate(arrays)})
+        np.savez(handle, **{str(i): array for i, array in enumerate(arrays)})  # type: ignore[arg-type]
 
 
 def read_arrays(path: Path) -> list[np.ndarray]:

@@ -37,7 +37,7 @@ class Registry:
     def function(self, name: str) -> StepFunction:
         """The function `(program, config, context) -> (program, outcome)`."""
         module, _, function = _table()[name]
-        return _attribute(module, function)  # type: ignore[no-any-return]
+        return _attribute(module, function)
 
     def name_of(self, config: Any) -> str:
         """The name under which a config's type is registered.

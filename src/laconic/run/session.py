@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from laconic.core.errors import LaconicError, WorkerFailed
 from laconic.core.program import Program
+from laconic.core.records import to_json
 from laconic.core.task import Progress, Task, silent
 from laconic.deploy import runtime
-from laconic.deploy.artifact import Artifact
 from laconic.deploy.export import parity as compare_outputs
 from laconic.deploy.process import WorkerProcess
 from laconic.measure import latency
@@ -28,9 +28,10 @@ from laconic.run.recipe import Recipe
 from laconic.run.record import Reason, Record
 from laconic.run.score import compare, measure
 from laconic.run.store import RunStore
+from laconic.run.workers import Workers
 from laconic.tasks.metrics import MetricSpec
 
-EXPECTED = "expected.npz"
+FIRST = "000000.npz"
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Session:
             seed=options.seed,
             progress=progress,
         )
+        self.workers = Workers(self._timing_inputs(), options.candidate_timeout_s, options.memory_limit_bytes)
         self.deadline: float | None = None
 
     # Stage 1: build and check -----------------------------------------------------------------------------------------------------
@@ -148,15 +150,16 @@ class Session:
         with self.ledger.part("export"):
             artifact, outcomes, expected = self.builder.build(recipe, folder / "artifact")
         record = record.but(size_bytes=artifact.size_bytes, artifact=f"candidates/{recipe.key}/artifact", outcomes=outcomes)
-        with self.ledger.part("check"), self._worker(artifact) as worker:
-            facts = worker.start(self.valid.first)
-            worker.predict(self.valid.folder, folder / "valid")
+        with self.ledger.part("check"):
+            facts = self.workers.start(recipe.key, artifact)
+            worker = self.workers.get(recipe.key, folder / "artifact")
             memory = worker.memory()
+            worker.predict(self.valid.folder, folder / "valid")
         evidence, reason = gate.parity(
-            compare_outputs(read_arrays(folder / "valid" / "000000.npz"), read_arrays(expected)), recipe.deploy.precision
+            compare_outputs(read_arrays(folder / "valid" / FIRST), read_arrays(expected)), recipe.deploy.precision
         )
         record = record.but(parity=evidence, cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory.get("peak_bytes"))
-        return record.rejected(reason) if reason is not None else record
+        return record if reason is None else record.rejected(reason)
 
     def _scored(self, record: Record, baseline: Record | None) -> Record:
         return self._with_scores(record, self.valid, "valid", "metric", "drop", baseline)
@@ -170,21 +173,11 @@ class Session:
         base = logits if baseline is None else self._logits(baseline.key, data)
         return record.but(**{metric: score, drop: compare(self.metric, base, logits, examples.target, self.options.seed)})
 
+    def _artifact(self, key: str) -> Path:
+        return self.store.path("candidates", key, "artifact")
+
     def _logits(self, key: str, data: str) -> Tensor:
         return read_logits(self.task, self.program, self.store.path("candidates", key, data))
-
-    @contextlib.contextmanager
-    def _worker(self, artifact: Artifact) -> Iterator[WorkerProcess]:
-        worker = WorkerProcess(
-            artifact.folder,
-            artifact.settings,
-            timeout_s=self.options.candidate_timeout_s,
-            memory_limit_bytes=self.options.memory_limit_bytes,
-        )
-        try:
-            yield worker
-        finally:
-            worker.close()
 
     # Stage 2: time ----------------------------------------------------------------------------------------------------------------
 
@@ -196,29 +189,18 @@ class Session:
         return [_timed(record, timings, records[0].key, self.options) if record in entered else record for record in records]
 
     def _timing_key(self, entered: Sequence[Record]) -> str:
-        import hashlib
-
         return hashlib.sha256(" ".join([*sorted(r.key for r in entered), str(self.options.batch)]).encode()).hexdigest()[:12]
 
     def _interleaved(self, entered: Sequence[Record]) -> dict[str, Any]:
-        inputs = self._timing_inputs()
-        with contextlib.ExitStack() as stack:
-            contenders = []
-            failed: dict[str, str] = {}
-            for record in entered:
-                worker = stack.enter_context(self._worker(Artifact.open(self.store.path("candidates", record.key, "artifact"))))
-                try:
-                    worker.start(inputs)
-                    contenders.append(Contender(record.key, worker))
-                except WorkerFailed as error:
-                    failed[record.key] = str(error)
-            run = latency.interleave(contenders, self.options.rounds, self.options.turn_seconds, progress=self.progress)
-        failed |= run.dropped
-        return {
-            "rounds": {key: rounds for key, rounds in run.rounds.items() if key not in failed},
-            "failed": failed,
-            "batch": self.options.batch,
-        }
+        self.workers.keep(record.key for record in entered)
+        contenders, failed = [], {}
+        for record in entered:
+            try:
+                contenders.append(Contender(record.key, self.workers.get(record.key, self._artifact(record.key))))
+            except LaconicError as error:
+                failed[record.key] = str(error)
+        run = latency.interleave(contenders, self.options.rounds, self.options.turn_seconds, progress=self.progress)
+        return {"rounds": run.rounds, "failed": failed | run.dropped, "batch": self.options.batch}
 
     def _timing_inputs(self) -> Path:
         """One batch of real examples, repeated or cut to the size that is timed."""
@@ -247,15 +229,15 @@ class Session:
     def _tested(self, record: Record, examples: Examples, baseline: Record | None) -> Record:
         folder = self.store.path("candidates", record.key)
         if not (folder / "test.json").exists():
-            with self.ledger.part("test"), self._worker(Artifact.open(folder / "artifact")) as worker:
-                worker.start()
-                worker.predict(examples.folder, folder / "test")
+            with self.ledger.part("test"):
+                self.workers.get(record.key, self._artifact(record.key)).predict(examples.folder, folder / "test")
             self.store.write(f"candidates/{record.key}/test.json", {"n": examples.n})
         return self._with_scores(record, examples, "test", "test_metric", "test_drop", baseline)
 
     def close(self) -> None:
         """End the processes."""
         self.builder.close()
+        self.workers.close()
 
 
 @dataclass(frozen=True)
@@ -271,12 +253,13 @@ class Contender:
 
 
 def _timed(record: Record, timings: Any, baseline: str, options: Options) -> Record:
+    if baseline not in timings["rounds"]:
+        raise LaconicError(f"the baseline itself could not be timed: {timings['failed'].get(baseline, 'it left no times')}")
     if record.key not in timings["rounds"]:
         return record.failed("crash", timings["failed"].get(record.key, "it was not timed"))
     rounds = timings["rounds"][record.key]
-    found = latency.summarize(rounds)
-    per_second = latency.throughput(rounds, options.batch)
-    ratio = latency.ratio(timings["rounds"][baseline], rounds)
-    return replace(
-        record, latency=found.to_json() if isinstance(found, Measurement) else vars(found), speedup=ratio, throughput_per_s=per_second
+    return record.but(
+        latency=to_json(latency.summarize(rounds)),
+        speedup=latency.ratio(timings["rounds"][baseline], rounds),
+        throughput_per_s=latency.throughput(rounds, options.batch),
     )

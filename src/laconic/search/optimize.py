@@ -1,4 +1,4 @@
-"""`optimize`: from a task and a budget to the best artifact that keeps the promise, with the evidence."""
+"""From a task and a budget to the best artifact that keeps the promise, with the evidence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import datetime
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from laconic.core.errors import BadInput
 from laconic.core.program import Program
 from laconic.core.records import to_json
 from laconic.core.task import Progress, Task, silent
-from laconic.deploy.artifact import Artifact
 from laconic.measure.counts import count
 from laconic.measure.environment import environment
 from laconic.run import prepare
+from laconic.run.gate import gate
 from laconic.run.ledger import Ledger
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record
@@ -33,60 +33,6 @@ from laconic.tasks import metrics
 
 
 @dataclass(frozen=True)
-class Result:
-    """A finished run: what was chosen and why, with everything measured in `data` (the content of `result.json`)."""
-
-    folder: Path
-    data: Mapping[str, Any]
-
-    @property
-    def met(self) -> bool:
-        """Whether an artifact holds the budget."""
-        return bool(self.data["met"])
-
-    @property
-    def verdict(self) -> str:
-        """One sentence."""
-        return str(self.data["verdict"])
-
-    @property
-    def best(self) -> Artifact | None:
-        """The artifact that holds the budget, or None."""
-        return self._artifact(self.data["best"])
-
-    @property
-    def nearest(self) -> Artifact | None:
-        """Where no artifact holds the budget: the nearest miss."""
-        return self._artifact(self.data["nearest"])
-
-    def _artifact(self, key: str | None) -> Artifact | None:
-        return Artifact.open(self.folder / "candidates" / key / "artifact") if key else None
-
-    def report(self, path: str | Path | None = None) -> Path:
-        """Write the report, one HTML file that works offline; by default into the run's folder."""
-        from laconic.report.page import write_page
-
-        return write_page(dict(self.data), Path(path) if path is not None else self.folder / "report.html")
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        from laconic.report.facts import facts
-        from laconic.report.text import summary
-
-        console = Console(width=120, record=True, file=open_null())
-        console.print(summary(facts(dict(self.data))))
-        return console.export_text()
-
-
-def open_null() -> Any:
-    """A text file that keeps nothing."""
-    import io
-
-    return io.StringIO()
-
-
-@dataclass(frozen=True)
 class Sweep:
     """Which runtimes, precisions, threads and device are tried; None means all."""
 
@@ -96,7 +42,7 @@ class Sweep:
     device: str = "cpu"
 
 
-def optimize(
+def search(
     task: Task,
     budget: Budget | None = None,
     *,
@@ -107,37 +53,19 @@ def optimize(
     options: Options | None = None,
     progress: Progress = silent,
     command: str = "",
-) -> Result:
-    """Find the best artifact within the budget.
-
-    Args:
-        task: the trained model (or one with a plan of how to train it), its data and its metric.
-        budget: what may be lost and what must be won.
-        out: the run's folder; by default `laconic-runs/NAME-TIME`. A folder that holds the same run, unfinished, is continued.
-        time_limit: seconds, or text like ``90s``, ``5m``, ``2h``; candidates whose turn comes later are not tried.
-        sweep: what is tried; ignored when `recipes` are given.
-        recipes: these and no others.
-        options: how evidence is gathered.
-        progress: told of every stage.
-        command: how the run can be repeated, for the report.
-
-    Returns:
-        The result; if no budget is met, with the nearest miss and the reason.
-
-    Raises:
-        BadInput: the task, the budget or an option cannot be used; everything wrong with the task is told at once, before any work.
-    """
+) -> tuple[Path, dict[str, Any]]:
+    """The search itself, with the arguments of `laconic.optimize`; returns the run's folder and the content of its `result.json`."""
     budget, sweep, options = budget or Budget(), sweep or Sweep(), options or Options()
     ledger = Ledger()
     limit = seconds(time_limit)
     metric = metrics.resolve(task.metric, task.direction)
     _check_limit(budget, metric)
     prepare.check(task)
-    folder = Path(out) if out is not None else _new_folder(task.name)
+    folder = Path(out) if out is not None else new_folder(task.name)
     with RunStore(folder, _manifest(task, budget, sweep, recipes, options)) as store:
         if store.has(RESULT):
             progress.log(f"{folder} is finished already; nothing was computed again")
-            return Result(folder, store.read(RESULT))
+            return folder, store.read(RESULT)
         program, training = prepare.program(task, store, ledger, progress)
         chosen = (
             list(recipes)
@@ -148,17 +76,15 @@ def optimize(
         session.deadline = None if limit is None else time.monotonic() + limit
         with contextlib.closing(session):
             records = session.time(session.check(chosen, space.baseline_recipe(sweep.threads, sweep.device)))
-            records = [records[0], *(_gated(record, budget, records[0]) for record in records[1:])]
+            records = [records[0], *(gate(record, budget.rules(records[0])) for record in records[1:])]
             choice = choose(records, budget)
             tested = session.test(records[0], [r for r in (choice.best or choice.nearest,) if r is not None])
         records = frontier([tested[0], *_replaced(records[1:], tested[1:])], budget)
         choice = confirm(choice, records, budget, metric.unit)
         context = _Facts(task, metric, budget, program, training, command, ledger, options)
         data = store.write(RESULT, _result(context, records, choice))
-        result = Result(folder, data)
-        result.report()
         shutil.rmtree(store.path("examples"), ignore_errors=True)
-        return result
+        return folder, data
 
 
 def seconds(limit: str | float | None) -> float | None:
@@ -183,7 +109,8 @@ def _check_limit(budget: Budget, metric: metrics.MetricSpec) -> None:
         )
 
 
-def _new_folder(name: str) -> Path:
+def new_folder(name: str) -> Path:
+    """A new run's folder, named for the task and the time."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     return Path("laconic-runs") / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-{stamp}"
 
@@ -199,12 +126,6 @@ def _manifest(task: Task, budget: Budget, sweep: Sweep, recipes: Sequence[Recipe
         "options": to_json(options),
         "model": None if task.fit is not None else prepare.fingerprint(task),
     }
-
-
-def _gated(record: Record, budget: Budget, baseline: Record) -> Record:
-    from laconic.run.gate import gate
-
-    return gate(record, budget.rules(baseline))
 
 
 def _replaced(records: Sequence[Record], tested: Sequence[Record]) -> Iterator[Record]:

@@ -45,8 +45,8 @@ def _nothing(others: Sequence[Record]) -> str:
 def confirm(choice: Choice, records: Sequence[Record], budget: Budget, unit: str) -> Choice:
     """Hold the choice against the test data, which was not used to make it, and put it into a sentence.
 
-    An artifact whose drop on the test data breaks the limit is not delivered: it becomes the nearest miss. No other takes its place, since choosing by test data
-    would make the final table a lie.
+    An artifact whose drop on the test data breaks the limit is not delivered: it becomes the nearest miss. No other takes its place, since choosing by
+    test data would make the final table a lie.
     """
     found = {record.key: record for record in records}
     best = None if choice.best is None else found[choice.best.key]

@@ -1,0 +1,78 @@
+"""Tables for a terminal that no run is needed for: a model's layers, what a machine can do, the built-in tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=column in right)
+    return table
+
+
+def layers(found: Mapping[str, Any]) -> RenderableType:
+    """A task's model: inputs, outputs, layers, totals, what is not counted, notes; see `run.inspect.inspect`."""
+    head = Text.assemble((found["task"], "bold"), f"  {found['description']}")
+    sides = [
+        Text(f"{side:<7} {spec['name']}: {spec['dtype']} ({', '.join(map(str, spec['shape']))})")
+        for side, specs in (("input", found["inputs"]), ("output", found["outputs"]))
+        for spec in specs
+    ]
+    table = _table("Layer", "Type", "Parameters", "Multiply-adds", "Share", right=("Parameters", "Multiply-adds", "Share"))
+    for row in found["layers"]:
+        share = f"{100 * row['macs'] / found['macs']:.1f} %" if found["macs"] else "–"
+        table.add_row(Text(row["path"] or "(the model itself)"), Text(row["type"]), f"{row['params']:,}", f"{row['macs']:,}", share)
+    table.add_row("total", "", f"{found['params']:,}", f"{found['macs']:,}", "", style="bold")
+    notes = [f"{name} × {times}: its multiply-adds are not known and not counted" for name, times in found["unknown_operators"].items()]
+    if not found["trained"]:
+        notes.append("the model is untrained as it comes; `laconic optimize` trains it first")
+    return Group(head, *sides, Text(), table, *(Text(f"note: {note}", "dim") for note in [*notes, *found["notes"]]))
+
+
+def health(found: Mapping[str, Any]) -> RenderableType:
+    """What a machine can run, and why it cannot run the rest; see `deploy.runtime.matrix` and `measure.environment`."""
+    env = found["environment"]
+    have = [name for name, there in env["instructions"].items() if there]
+    lack = [name for name, there in env["instructions"].items() if not there]
+    memory = "unknown" if env["memory_bytes"] is None else f"{env['memory_bytes'] / 1e9:.1f} GB"
+    facts = _table("", "")
+    facts.show_header = False
+    for name, value in (
+        ("processor", env["processor"]),
+        ("cores", f"{env['cores']} (this process may use them)"),
+        ("memory", memory),
+        ("instructions", f"{', '.join(have) or 'none that matter'}" + (f"; not {', '.join(lack)}" if lack else "")),
+        ("gpu", env["gpu"] or "none that PyTorch finds"),
+        ("load", ", ".join(map(str, env["load_average"])) + (" – busy: latencies measured now mean little" if busy(env) else "")),
+        ("system", f"{env['os']}, Python {env['python']}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in env["versions"].items())),
+    ):
+        facts.add_row(Text(name, "dim"), Text(str(value)))
+    table = _table("Runtime", "Precision", "Device", "", "Why not")
+    for row in found["runtimes"]:
+        mark = Text("ready", "green") if row["ready"] else Text("no", "dim")
+        table.add_row(f"{row['runtime']} {row['version']}".strip(), row["precision"], row["device"], mark, Text(row["why"], "dim"))
+    return Group(facts, Text(), table)
+
+
+def busy(environment: Mapping[str, Any]) -> bool:
+    """Whether so much else runs that latencies are not to be trusted: a load of more than half a core at rest."""
+    load = environment.get("load_average") or [0.0]
+    return bool(load[0] > 0.5 * environment["cores"])
+
+
+def catalog(found: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """The built-in tasks; see `tasks.catalog.describe`."""
+    table = _table("Task", "What it is", "Models (the first by default)", "Data")
+    for row in found:
+        hub = f"; on the hub: {row['hub']}" if row["hub"] else ""
+        data = Text("here", "green") if row["ready"] else Text(row["why"] + hub, "dim")
+        table.add_row(Text(row["name"], "bold"), Text(row["title"]), Text(", ".join(row["models"])), data)
+    return Group(table, Text("\nAnother model: TASK@MODEL. Your own task: module:attribute, see the README.", "dim"))

@@ -1,0 +1,118 @@
+"""Splits, loaders and the calibration subset. The same seed gives the same split, on any machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from laconic.core.errors import BadInput
+
+
+class ArrayDataset(Dataset[tuple[Any, Tensor]]):
+    """Arrays in memory as a map-style dataset of `(inputs, target)`.
+
+    Args:
+        inputs: one array, shape (n, …), or several by the name of the model's argument.
+        target: shape (n, …).
+    """
+
+    def __init__(self, inputs: np.ndarray | Mapping[str, np.ndarray], target: np.ndarray) -> None:
+        self._named = isinstance(inputs, Mapping)
+        arrays = dict(inputs) if isinstance(inputs, Mapping) else {"": inputs}
+        self._inputs = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        self.target = torch.from_numpy(np.ascontiguousarray(target))
+        lengths = {len(tensor) for tensor in (*self._inputs.values(), self.target)}
+        if len(lengths) != 1:
+            raise BadInput(f"inputs and target have different lengths: {', '.join(map(str, sorted(lengths)))}")
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __getitem__(self, index: int) -> tuple[Any, Tensor]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        row = {name: tensor[index] for name, tensor in self._inputs.items()}
+        return (row if self._named else row[""]), self.target[index]
+
+    def take(self, index: Sequence[int] | np.ndarray) -> ArrayDataset:
+        """The examples at these positions, copied."""
+        rows = {name: tensor[index].numpy() for name, tensor in self._inputs.items()}
+        return ArrayDataset(rows if self._named else rows[""], self.target[index].numpy())
+
+
+def split_indices(labels: np.ndarray, fractions: Sequence[float], seed: int = 0) -> list[np.ndarray]:
+    """Shuffle examples and deal them into parts, each class in the same proportions.
+
+    Args:
+        labels: shape (n,), whole numbers.
+        fractions: of the parts; they sum to 1. Every part gets at least one example of each class that has as many examples as there are parts.
+        seed: of the shuffle.
+
+    Returns:
+        Sorted positions, one array for each part.
+    """
+    if abs(sum(fractions) - 1) > 1e-9 or min(fractions) <= 0:
+        raise BadInput(f"the fractions of a split must be positive and sum to 1; they are {list(fractions)}")
+    rng = np.random.default_rng(seed)
+    parts: list[list[np.ndarray]] = [[] for _ in fractions]
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        cuts = np.round(np.cumsum(fractions)[:-1] * len(rows)).astype(int)
+        if len(rows) >= len(fractions):
+            floor = np.arange(1, len(fractions))
+            cuts = np.clip(cuts, floor, len(rows) - floor[::-1])
+        for part, chosen in zip(parts, np.split(rows, cuts), strict=True):
+            part.append(chosen)
+    return [np.sort(np.concatenate(part)) for part in parts]
+
+
+def loader(
+    data: Dataset[Any], batch_size: int, *, shuffle: bool, seed: int, collate: Callable[[list[Any]], Any] | None = None
+) -> DataLoader[Any]:
+    """Batches, shuffled by a generator of their own."""
+    return DataLoader(data, batch_size, shuffle=shuffle, collate_fn=collate, generator=torch.Generator().manual_seed(seed))
+
+
+def calibration_subset(data: Dataset[Any], n: int, seed: int = 0) -> Subset[Any]:
+    """`n` examples drawn without replacement; all of them where there are fewer."""
+    size = len(data)  # type: ignore[arg-type]
+    chosen = np.random.default_rng(seed).permutation(size)[:n]
+    return Subset(data, [int(index) for index in np.sort(chosen)])
+
+
+def words(text: str) -> Iterator[str]:
+    """Lower-case words and single punctuation marks.
+
+    >>> list(words("It's fine, isn't it?"))
+    ['it', "'", 's', 'fine', ',', 'isn', "'", 't', 'it', '?']
+    """
+    import re
+
+    yield from re.findall(r"\w+|[^\w\s]", text.lower())
+
+
+class Vocabulary:
+    """The commonest words of a corpus. Entry 0 is padding, entry 1 stands for every other word."""
+
+    def __init__(self, texts: Sequence[str], size: int) -> None:
+        from collections import Counter
+
+        counts = Counter(word for text in texts for word in words(text))
+        ranked = sorted(counts, key=lambda word: (-counts[word], word))[: size - 2]
+        self._index = {word: position for position, word in enumerate(ranked, start=2)}
+
+    def __len__(self) -> int:
+        return len(self._index) + 2
+
+    def encode(self, texts: Sequence[str], length: int) -> dict[str, np.ndarray]:
+        """Token ids and attention mask, both int64 of shape (texts, length); longer texts are cut."""
+        ids = np.zeros((len(texts), length), np.int64)
+        for row, text in enumerate(texts):
+            found = [self._index.get(word, 1) for word in words(text)][:length]
+            ids[row, : len(found)] = found
+        return {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64)}
