@@ -232,5 +232,5 @@ def test_a_figure_that_is_not_measured_says_so(visit: Visitor) -> None:
         "Peak memory",
         "Not measured",
         "no reason was recorded",
-        "before: 270\xa0MiB",
+        "before: 283\xa0MB",
     ]

@@ -204,7 +204,7 @@ def all_failed() -> Json:
         met=False, best=None, nearest=None, training=[],
         verdict="Nothing better than the baseline: every candidate failed.", reason="All 3 candidates failed before they could be measured.",
     )  # fmt: skip
-    texts = ["crash: killed by signal 11", "memory: more than 4.0 GiB", "nan: the output of logits is not a number"]
+    texts = ["crash: killed by signal 11", "memory: more than 4.0 GB", "nan: the output of logits is not a number"]
     made["candidates"] = [
         record(f"c{i}", f"Candidate {i}", "failed", "onnxruntime", "fp32", reasons=[reason("process", text)], seconds=3.0)
         for i, text in enumerate(texts)

@@ -41,8 +41,8 @@ def test_big_figures(met: Json) -> None:
     assert shown == {
         "speedup": ("6.93×", "6.71 to 7.18", "median 2.44 → 0.351 ms", ""),
         "drop": ("0.05 points", "−0.07 to 0.17", "test data 87.36 → 87.31 %", ""),
-        "size": ("1.07 MiB", "", "1.15 → 1.07 MiB", "1.08× smaller"),
-        "memory": ("92.0 MiB", "", "270 → 92.0 MiB", "2.93× less"),
+        "size": ("1.12 MB", "", "1.20 → 1.12 MB", "1.08× smaller"),
+        "memory": ("96.5 MB", "", "283 → 96.5 MB", "2.93× less"),
         "cold_start": ("312 ms", "", "2.18 → 0.312 s", "6.99× faster"),
     }
 
@@ -171,7 +171,7 @@ def test_rows_without_any_measurement_tell_the_reason_once(met: Json) -> None:
 def test_columns_share_a_unit_and_sort_by_the_raw_number(met: Json) -> None:
     found = facts(met)
     assert {c.key: c.unit for c in found.candidates.columns} == {
-        "speedup": "×", "p50": "ms", "p95": "ms", "metric": "%", "drop": "points", "size": "MiB", "memory": "MiB", "cold": "s", "throughput": "per s",
+        "speedup": "×", "p50": "ms", "p95": "ms", "metric": "%", "drop": "points", "size": "MB", "memory": "MB", "cold": "s", "throughput": "per s",
     }  # fmt: skip
     best = cells(found, "openvino-bf16")
     assert (best["p50"].text, best["p50"].sort) == ("0.351", pytest.approx(0.000351))
@@ -193,7 +193,7 @@ def test_the_final_table_has_only_who_met_the_test_data(met: Json) -> None:
     found = facts(met)
     assert [row.key for row in found.final.rows] == ["baseline", "openvino-bf16"]
     best = {cell.key: cell.text for cell in found.final.rows[1].cells}
-    assert best == {"metric": "87.31", "drop": "0.05", "speedup": "6.93", "p50": "0.351", "size": "1.07"}
+    assert best == {"metric": "87.31", "drop": "0.05", "speedup": "6.93", "p50": "0.351", "size": "1.12"}
     assert found.final_note.startswith("10\u202f000 test examples, used once")
 
 
@@ -309,9 +309,9 @@ class TestFrontier:
     def test_the_objective_chooses_the_axis(self, met: Json) -> None:
         met["budget"].update(objective="size", max_size_mb=2.0, max_latency_ms=1.0)
         found = facts(met).frontier
-        assert (found.x.label, found.x.unit) == ("File size", "MiB")
+        assert (found.x.label, found.x.unit) == ("File size", "MB")
         assert [limit.text for limit in found.limits] == ["max drop 0.5", "max size 2\xa0MB"]
-        assert found.limits[1].value == pytest.approx(2e6 / 2**20)
+        assert found.limits[1].value == pytest.approx(2.0)
         assert all(p.x == p.x_low == p.x_high for p in found.points)
         met["budget"]["objective"] = "memory"
         assert facts(met).frontier.x.label == "Peak memory"

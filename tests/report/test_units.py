@@ -30,7 +30,7 @@ def test_time_reads_in_its_own_unit(seconds: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 B"), (512, "512 B"), (1536, "1.50 KiB"), (1_118_208, "1.07 MiB"), (97_492_434, "93.0 MiB"), (3 * 2**30, "3.00 GiB")],
+    [(0, "0 B"), (512, "512 B"), (1500, "1.50 kB"), (1_118_208, "1.12 MB"), (97_492_434, "97.5 MB"), (3e9, "3.00 GB")],
 )
 def test_bytes_are_binary(size: int, text: str) -> None:
     assert units.scaled(size, units.BYTES).text.replace("\xa0", " ") == text

@@ -64,6 +64,12 @@ class Outcome:
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Outcome:
+        """Read back what `to_json` wrote."""
+        skipped = tuple(Skipped(**item) for item in data["skipped"])
+        return cls(data["step"], data["changed"], skipped, tuple(data["notes"]))
+
 
 def to_json(value: Any) -> Any:
     """Turn records, paths, tuples and numpy scalars into what `json.dumps` takes; NaN and infinities become None.

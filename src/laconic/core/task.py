@@ -63,7 +63,6 @@ class FitPlan:
     weight_decay: float = 0.0
     momentum: float = 0.9
     batch_size: int = 64
-    label_smoothing: float = 0.0
     grad_clip: float | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     warmup: float = 0.0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import fx
 
 from laconic.core.capture import quiet_export
 from laconic.core.errors import BadInput, ExportError
@@ -75,11 +77,22 @@ def write_pt2(program: Program, path: Path) -> None:
 
 
 def write_torchscript(program: Program, path: Path) -> None:
-    """Trace the graph, freeze it and write it; sizes stay dynamic, since the graph asks for them."""
+    """Script the graph, freeze it and write it. Scripted, not traced: tracing makes constants of the sizes that the graph asks for."""
+    graph = copy.deepcopy(program.graph)
+    for node in graph.nodes:
+        if node.target is torch.ops.aten.sym_size.int:
+            node.op, node.target = "call_method", "size"
+        elif isinstance(node.target, torch._ops.OpOverload):
+            node.target = node.target.overloadpacket  # the script compiler knows operators by their packets
+        if node.kwargs.get("device") is not None:
+            node.update_kwarg("device", None)
+    module = fx.GraphModule(program.graph_module, graph)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(program.eval().graph_module, program.example_inputs(), check_trace=False)
-        torch.jit.save(torch.jit.freeze(traced.eval()), str(path))
+        try:
+            torch.jit.save(torch.jit.freeze(torch.jit.script(module.eval())), str(path))
+        except RuntimeError as error:
+            raise ExportError(f"the model cannot be lowered to TorchScript: {_first_line(error)}") from error
 
 
 # format -> file name and the function that writes it

@@ -70,10 +70,14 @@ class Compiled(_Native):
 
 
 class TorchScript(_Native):
-    """The traced and frozen graph."""
+    """The scripted and frozen graph."""
 
     name = "torchscript"
     format = "torchscript"
+
+    def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:
+        """See `Runtime.available`."""
+        return "Laconic runs TorchScript on processors only" if device != "cpu" else super().available(precision, device)
 
     def forward(self, file: Path, settings: Settings) -> Forward:
         """See `_Native.forward`."""

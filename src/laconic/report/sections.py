@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from laconic.report.contenders import plain
-from laconic.report.units import MACS, PARAMS, Quantity, clock, finite, fixed, number, scaled
+from laconic.report.units import BYTES, MACS, PARAMS, Quantity, clock, finite, fixed, number, scaled
 
 PHASES = {
     "train": "Training the model",
@@ -163,7 +163,9 @@ def environment(result: Mapping[str, Any]) -> tuple[Feature, ...]:
 
 
 def _feature(key: str, value: Any) -> Feature:
-    label = _NAMES.get(key, key.replace("_", " ").capitalize())
+    label = _NAMES.get(key, key.removesuffix("_bytes").replace("_", " ").capitalize())
+    if key.endswith("_bytes") and finite(value) is not None:
+        return Feature(label, scaled(finite(value), BYTES).text)
     if isinstance(value, Mapping) and value and all(isinstance(v, bool) for v in value.values()):
         has = tuple(str(k) for k, v in value.items() if v)
         return Feature(label, "", has, tuple(str(k) for k, v in value.items() if not v))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -33,12 +35,14 @@ def summary(facts: Facts) -> RenderableType:
     if facts.budget:
         parts.append(Padding(Group(*(_rule(rule) for rule in facts.budget)), (1, 0, 0, 0)))
     parts.append(Padding(_candidates(facts), (1, 0, 0, 0)))
-    left = len(facts.candidates.rows) - len(_shown(facts))
+    left = len(facts.candidates.rows) - len(_shown(facts)) - len(facts.unavailable)
     if left:
         parts.append(Text(f"{left} more are in the report.", "dim"))
     reasons = [_reason(row, facts) for row in _shown(facts)]
     if any(reasons):
         parts.append(Padding(Group(*(reason for reason in reasons if reason)), (1, 0, 0, 0)))
+    if facts.unavailable:
+        parts.append(Padding(Group(*_unavailable(facts)), (1, 0, 0, 0)))
     return Group(*parts)
 
 
@@ -82,13 +86,21 @@ def _candidates(facts: Facts) -> Table:
 
 
 def _shown(facts: Facts) -> list[Row]:
-    """All rows, or the first that passed where there are too many; the baseline and the best always, in the order of the run."""
-    rows = facts.candidates.rows
+    """What this machine can run, or the first that passed where that is too much; the baseline and the best always, in the order of the run."""
+    rows = [row for row in facts.candidates.rows if row.status != "unavailable"]
     if len(rows) <= _ROWS:
-        return list(rows)
+        return rows
     rank = {"baseline": 0, "passed": 1, "rejected": 2}
     kept = {row.key for row in sorted(rows, key=lambda row: (not row.marked, rank.get(row.status, 3)))[:_ROWS]}
     return [row for row in rows if row.key in kept]
+
+
+def _unavailable(facts: Facts) -> Iterator[Text]:
+    """What this machine cannot run, one line for each reason."""
+    reasons = dict.fromkeys(reason for _, reason in facts.unavailable)
+    for reason in reasons:
+        titles = ", ".join(title for title, why in facts.unavailable if why == reason)
+        yield Text(f"not available here: {titles}: {reason}", "dim")
 
 
 def _cells(row: Row, shown: list[Column]) -> list[Text]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 Scale = tuple[tuple[float, str], ...]
 
 TIME: Scale = ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s"))
-BYTES: Scale = ((1, "B"), (2**10, "KiB"), (2**20, "MiB"), (2**30, "GiB"))
+BYTES: Scale = ((1, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB"))  # decimal, as budgets count
 PARAMS: Scale = ((1, "params"), (1e3, "k params"), (1e6, "M params"), (1e9, "G params"))
 MACS: Scale = ((1, "MACs"), (1e3, "k MACs"), (1e6, "M MACs"), (1e9, "G MACs"), (1e12, "T MACs"))
 

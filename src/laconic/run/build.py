@@ -12,7 +12,7 @@ import torch
 from laconic.core.errors import LaconicError
 from laconic.core.files import read_json, write_json
 from laconic.core.program import Interface, Program
-from laconic.core.records import Outcome, Skipped, to_json
+from laconic.core.records import Outcome, to_json
 from laconic.core.task import Context, Progress, Task, silent
 from laconic.deploy.artifact import Artifact, pack
 from laconic.deploy.child import Child, answer_requests
@@ -88,7 +88,7 @@ class Builder:
             "outcomes": built["outcomes"],
         }
         artifact = pack(place / built["file"], Interface.from_json(built["interface"]), folder, settings, lineage)
-        return artifact, tuple(_outcome(item) for item in built["outcomes"]), steps / "expected.npz"
+        return artifact, tuple(Outcome.from_json(item) for item in built["outcomes"]), steps / "expected.npz"
 
     def _ask(self, request: Mapping[str, Any]) -> None:
         if self._child is None or not self._child.alive:
@@ -103,11 +103,6 @@ class Builder:
         if self._child is not None:
             self._child.close()
             self._child = None
-
-
-def _outcome(item: Mapping[str, Any]) -> Outcome:
-    skipped = tuple(Skipped(**entry) for entry in item["skipped"])
-    return Outcome(item["step"], item["changed"], skipped, tuple(item["notes"]))
 
 
 def build_model(request: Mapping[str, Any], task: Task | None = None, progress: Progress = silent) -> dict[str, Any]:

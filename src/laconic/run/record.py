@@ -63,6 +63,7 @@ class Record:
         for name in _MEASUREMENTS:
             values[name] = None if values.get(name) is None else Measurement.from_json(values[name])
         values["reasons"] = tuple(Reason(**item) for item in values.get("reasons", ()))
+        values["outcomes"] = tuple(Outcome.from_json(item) for item in values.get("outcomes", ()))
         values["notes"] = tuple(values.get("notes", ()))
         return cls(**values)
 

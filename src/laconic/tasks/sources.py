@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ def read(name: str, source: Source, data: str | Path | None) -> Raw:
     if why is None:
         try:
             return source.read(folder or Path())
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise CorruptFile(
                 f"the data of '{name}' in {folder} cannot be read ({type(error).__name__}: {error}). Fetch it again."
             ) from error
@@ -104,7 +105,7 @@ def arrays(file: str) -> Callable[[Path], Raw]:
     """A reader of one npz file with x_train, y_train, x_test, y_test."""
 
     def read_file(folder: Path) -> Raw:
-        with np.load(folder / file, allow_pickle=False) as found:
+        with (folder / file).open("rb") as handle, np.load(handle, allow_pickle=False) as found:
             x_train, y_train, x_test, y_test = (found[key] for key in ("x_train", "y_train", "x_test", "y_test"))
         names = np.unique(np.concatenate([y_train, y_test]))
         return Raw((x_train, np.searchsorted(names, y_train).astype(np.int64)), (x_test, np.searchsorted(names, y_test).astype(np.int64)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -78,7 +77,8 @@ def fit(
         BadInput: the plan makes no sense, or the data is empty.
     """
     optimizer, rate = build(model, plan)
-    loader = _loader(train, plan, collate)
+    order = torch.Generator()
+    loader = _loader(train, plan, collate, order)
     start = checkpoint is not None and (checkpoint / checkpoints.FILE).exists()
     with _quiet(), _random_state(plan.seed):
         accelerator = _accelerator(plan)
@@ -89,6 +89,7 @@ def fit(
         progress.advance(len(epochs) * len(loader))
         for epoch in range(len(epochs), plan.epochs):
             began = time.perf_counter()
+            order.manual_seed(plan.seed * 1_000_003 + epoch)  # by seed and epoch alone: a continued run sees what an uninterrupted one would
             mean, last = _epoch(prepared, accelerator, optimizer, loader, rate, plan, epoch, loss, split, progress, hooks)
             metric = (
                 _score(model, valid, plan.batch_size, split, score, collate, accelerator.device)
@@ -118,7 +119,6 @@ def _epoch(
 ) -> tuple[float, float]:
     """One pass over the data; returns the mean loss and the last learning rate."""
     model.train()
-    _shuffle(loader, plan.seed, epoch)
     total, steps, lr = torch.zeros(()), plan.epochs * len(loader), plan.lr
     for index, batch in enumerate(loader):
         done = epoch * len(loader) + index
@@ -144,28 +144,16 @@ def _epoch(
             hook(model, (done + 1) / steps)
         total += number
         progress.advance(loss=number)
-    return float(total) / len(loader), lr
+    return float(accelerator.reduce(total.to(accelerator.device), "mean")) / len(loader), lr
 
 
-def _loader(data: Dataset[Any], plan: FitPlan, collate: Callable[[list[Any]], Any] | None) -> DataLoader[Any]:
-    """Shuffled batches from a generator of their own. A last batch of one example is left out: batch-norm has no variance of it."""
+def _loader(data: Dataset[Any], plan: FitPlan, collate: Callable[[list[Any]], Any] | None, order: torch.Generator) -> DataLoader[Any]:
+    """Shuffled batches. A last batch of one example is left out: batch-norm has no variance of it."""
     size = len(data)  # type: ignore[arg-type]
     if size == 0:
         raise BadInput("the training data is empty")
     drop_last = size > plan.batch_size and size % plan.batch_size == 1
-    return DataLoader(
-        data, plan.batch_size, shuffle=True, collate_fn=collate, drop_last=drop_last, generator=torch.Generator().manual_seed(plan.seed)
-    )
-
-
-def _shuffle(loader: Any, seed: int, epoch: int) -> None:
-    """The order of an epoch depends on the seed and the epoch alone, so that a continued run sees what an uninterrupted one would."""
-    if "set_epoch" in dir(loader):
-        loader.set_epoch(epoch)
-    sampler = getattr(loader, "sampler", None)
-    generator = getattr(sampler, "generator", None) or getattr(loader, "generator", None)
-    if generator is not None:
-        generator.manual_seed(seed * 1_000_003 + epoch)
+    return DataLoader(data, plan.batch_size, shuffle=True, collate_fn=collate, drop_last=drop_last, generator=order)
 
 
 @torch.no_grad()
@@ -201,11 +189,9 @@ def _joined(outputs: list[Any]) -> Any:
 
 
 def _accelerator(plan: FitPlan) -> Any:
-    accelerate = need("accelerate")
-    multiple = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    config = accelerate.DataLoaderConfiguration(use_seedable_sampler=multiple, data_seed=plan.seed if multiple else None)
-    found = accelerate.Accelerator(mixed_precision="bf16" if plan.precision == "bf16" else "no", dataloader_config=config)
-    return found
+    """Without a GPU the processor is asked for by name: several processes are found only then."""
+    kind = "bf16" if plan.precision == "bf16" else "no"
+    return need("accelerate").Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=kind)
 
 
 @contextlib.contextmanager

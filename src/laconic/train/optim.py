@@ -72,8 +72,6 @@ def _mistakes(plan: FitPlan) -> Iterator[str]:
         yield f"warmup: {plan.warmup} is a fraction of all steps, 0 to 1"
     if plan.weight_decay < 0:
         yield f"weight_decay: {plan.weight_decay} must be 0 or more"
-    if not 0 <= plan.label_smoothing < 1:
-        yield f"label_smoothing: {plan.label_smoothing} must be in [0, 1)"
     if plan.grad_clip is not None and not plan.grad_clip > 0:
         yield f"grad_clip: {plan.grad_clip} must be more than 0"
     if plan.precision not in ("fp32", "bf16"):
