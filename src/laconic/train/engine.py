@@ -81,7 +81,7 @@ def fit(
     loader = _loader(train, plan, collate, order)
     start = checkpoint is not None and (checkpoint / checkpoints.FILE).exists()
     with _quiet(), _random_state(plan.seed):
-        accelerator = _accelerator(plan)
+        accelerator = _accelerator()
         prepared, optimizer, loader = accelerator.prepare(model, optimizer, loader)
         facts = checkpoints.load(checkpoint, model, optimizer.optimizer) if start and checkpoint is not None else None
         epochs = [EpochRecord(**item) for item in (facts or {"epochs": []})["epochs"]]
@@ -127,7 +127,7 @@ def _epoch(
             group["lr"] = lr
         inputs, target = split(batch)
         args, kwargs = as_call(inputs)
-        with accelerator.autocast():
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
             value = loss(model(*args, **kwargs), target)
         number = float(value.detach())
         if not math.isfinite(number):
@@ -188,10 +188,12 @@ def _joined(outputs: list[Any]) -> Any:
     return first
 
 
-def _accelerator(plan: FitPlan) -> Any:
-    """Without a GPU the processor is asked for by name: several processes are found only then."""
-    kind = "bf16" if plan.precision == "bf16" else "no"
-    return need("accelerate").Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=kind)
+def _accelerator() -> Any:
+    """Without a GPU the processor is asked for by name: several processes are found only then.
+
+    bf16 is not its business: it keeps one precision for the life of a process.
+    """
+    return need("accelerate").Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
 
 
 @contextlib.contextmanager

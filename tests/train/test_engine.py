@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import laconic as lc
+from laconic.core.errors import BadInput, CorruptFile, TrainingStopped
+from laconic.core.task import FitPlan
+from laconic.tasks.data import ArrayDataset
+from laconic.train import checkpoint
+from laconic.train.engine import FitRecord, fit
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((96, 6)).astype(np.float32)
+DATA = ArrayDataset(X, (X[:, 0] > 0).astype(np.int64))
+PLAN = FitPlan(epochs=3, optimizer="sgd", lr=0.1, batch_size=16)
+
+
+def net(dropout: float = 0.3) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 2))
+
+
+def accuracy(outputs: Tensor, target: Tensor) -> float:
+    return float((outputs.argmax(1) == target).float().mean())
+
+
+def trained(plan: FitPlan = PLAN, model: nn.Module | None = None, **more: Any) -> tuple[nn.Module, FitRecord]:
+    model = net() if model is None else model
+    return model, fit(model, plan, train=DATA, loss=F.cross_entropy, **more)
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(value, b.state_dict()[name]) for name, value in a.state_dict().items())
+
+
+def test_it_equals_a_plain_loop() -> None:
+    """The slow twin: the same order of examples, the same random numbers, PyTorch's own scheduler."""
+    model, twin = net(), net()
+    trained(dataclasses.replace(PLAN, schedule="constant", weight_decay=0.01), model)
+    torch.manual_seed(0)
+    decay = [p for p in twin.parameters() if p.dim() > 1], [p for p in twin.parameters() if p.dim() == 1]
+    optimizer = torch.optim.SGD([{"params": decay[0], "weight_decay": 0.01}, {"params": decay[1]}], lr=0.1, momentum=0.9)
+    for epoch in range(3):
+        order = torch.randperm(96, generator=_order(epoch)).tolist()
+        twin.train()
+        for start in range(0, 96, 16):
+            rows = [DATA[i] for i in order[start : start + 16]]
+            loss = F.cross_entropy(twin(torch.stack([x for x, _ in rows])), torch.stack([y for _, y in rows]))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert same(model, twin)
+
+
+def _order(epoch: int) -> torch.Generator:
+    """`RandomSampler` takes the loader's generator after the loader has drawn its base seed from it."""
+    generator = torch.Generator().manual_seed(epoch)
+    torch.empty((), dtype=torch.int64).random_(generator=generator)
+    return generator
+
+
+def test_the_record_tells_each_epoch() -> None:
+    model, record = trained(valid=DATA, score=accuracy)
+    assert [epoch.epoch for epoch in record.epochs] == [1, 2, 3]
+    assert record.epochs[-1].loss < record.epochs[0].loss
+    assert record.epochs[-1].lr == pytest.approx(0.0, abs=1e-9)
+    with torch.no_grad():
+        assert record.epochs[-1].metric == pytest.approx(accuracy(model(torch.from_numpy(X)), DATA.target))
+    assert not model.training
+
+
+def test_the_same_seed_trains_the_same_and_gives_the_random_state_back() -> None:
+    before = torch.get_rng_state()
+    first, _ = trained()
+    torch.manual_seed(99)
+    again, _ = trained()
+    assert same(first, again)
+    torch.set_rng_state(before)
+    trained()
+    net()
+    torch.manual_seed(0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+CHANGES: dict[str, Any] = {
+    "epochs": 2,
+    "optimizer": "adam",
+    "lr": 0.05,
+    "schedule": "constant",
+    "weight_decay": 0.1,
+    "momentum": 0.5,
+    "batch_size": 32,
+    "grad_clip": 0.01,
+    "precision": "bf16",
+    "warmup": 0.5,
+    "seed": 1,
+}
+
+
+def test_every_option_is_tried_below() -> None:
+    assert set(CHANGES) == {field.name for field in dataclasses.fields(FitPlan)}
+
+
+@pytest.mark.parametrize("option", CHANGES)
+def test_an_option_changes_the_outcome(option: str) -> None:
+    model, record = trained(dataclasses.replace(PLAN, **{option: CHANGES[option]}))
+    assert not same(model, trained()[0])
+    assert all(np.isfinite(epoch.loss) for epoch in record.epochs)
+    assert next(model.parameters()).dtype == torch.float32
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
+@pytest.mark.parametrize("step", [3, 9, 17])
+def test_interrupted_and_continued_is_bit_equal(optimizer: str, step: int, tmp_path: Path) -> None:
+    plan = dataclasses.replace(PLAN, optimizer=optimizer, lr=0.01)
+    whole, expected = trained(plan)
+    seen = []
+
+    def interrupt(model: nn.Module, progress: float) -> None:
+        seen.append(progress)
+        if len(seen) == step:
+            raise Stop
+
+    with pytest.raises(Stop):
+        trained(plan, checkpoint=tmp_path, hooks=[interrupt])
+    model, record = trained(plan, checkpoint=tmp_path)
+    assert same(model, whole)
+    assert [(e.epoch, e.loss, e.lr) for e in record.epochs] == [(e.epoch, e.loss, e.lr) for e in expected.epochs]
+    again, unchanged = trained(plan, checkpoint=tmp_path)
+    assert same(again, whole)
+    assert unchanged == record
+
+
+def test_a_loss_that_is_not_a_number_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    count = iter(range(1000))
+
+    def loss(outputs: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, target) * (float("nan") if next(count) == 8 else 1.0)
+
+    with pytest.raises(TrainingStopped, match="the loss is nan at epoch 2, step 3 of 6"):
+        fit(net(), PLAN, train=DATA, loss=loss, checkpoint=tmp_path)
+    model, record = trained(checkpoint=tmp_path)
+    assert same(model, trained()[0])
+    assert len(record.epochs) == 3
+
+
+def test_a_broken_checkpoint_is_refused(tmp_path: Path) -> None:
+    trained(checkpoint=tmp_path)
+    file = tmp_path / checkpoint.FILE
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CorruptFile, match="not a whole checkpoint"):
+        trained(checkpoint=tmp_path)
+    file.write_bytes(whole)
+    with pytest.raises(BadInput, match="a checkpoint of another model"):
+        trained(model=nn.Linear(6, 2), checkpoint=tmp_path)
+
+
+def test_empty_data_is_refused() -> None:
+    with pytest.raises(BadInput, match="the training data is empty"):
+        fit(net(), PLAN, train=DATA.take([]), loss=F.cross_entropy)
+
+
+def test_a_last_batch_of_one_is_left_out() -> None:
+    seen: list[int] = []
+
+    def loss(outputs: Tensor, target: Tensor) -> Tensor:
+        seen.append(len(target))
+        return F.cross_entropy(outputs, target)
+
+    fit(net(), dataclasses.replace(PLAN, epochs=1), train=DATA.take(range(33)), loss=loss)
+    assert seen == [16, 16]
+
+
+def test_a_program_trains_as_its_module_does() -> None:
+    module = net(dropout=0.0).eval()
+    program = lc.capture(copy.deepcopy(module), torch.from_numpy(X[:4]))
+    trained(model=module)
+    trained(model=program)
+    assert same(program, module)
+
+
+class Telling:
+    def __init__(self) -> None:
+        self.started: list[tuple[str, int]] = []
+        self.steps = 0
+        self.facts: dict[str, Any] = {}
+
+    def start(self, name: str, total: int) -> None:
+        self.started.append((name, total))
+
+    def advance(self, n: int = 1, **facts: Any) -> None:
+        self.steps += n
+
+    def finish(self, **facts: Any) -> None:
+        self.facts = facts
+
+    def log(self, text: str) -> None:
+        raise AssertionError(text)
+
+
+def test_progress_counts_every_step_and_ends_with_the_metric() -> None:
+    telling = Telling()
+    _, record = trained(valid=DATA, score=accuracy, progress=telling)
+    assert telling.started == [("training", 18)]
+    assert telling.steps == 18
+    assert telling.facts == {"metric": record.epochs[-1].metric}
+
+
+SCRIPT = """
+import sys, os, torch
+from tests.train.test_engine import PLAN, DATA, net, F, fit
+import dataclasses
+model = net(dropout=0.0)
+model[1] = torch.nn.Identity()
+fit(model, dataclasses.replace(PLAN, batch_size=int(sys.argv[1])), train=DATA, loss=F.cross_entropy)
+if os.environ.get("RANK", "0") == "0":
+    torch.save(model.state_dict(), sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path) -> None:
+    """Gradients are averaged over processes in another order of additions: equal to 1e-5."""
+    (tmp_path / "train.py").write_text(SCRIPT)
+    root = Path(__file__).parents[2]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(tmp_path / "train.py"), "16"]
+    for argv, name in (([sys.executable, str(tmp_path / "train.py"), "32"], "one"), (launch, "two")):
+        done = subprocess.run(
+            [*argv, str(tmp_path / name)],
+            cwd=root,
+            env={**_environment(), "PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one", "two"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
