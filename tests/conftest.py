@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests import faulty
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 
@@ -23,3 +26,9 @@ def data_dir() -> Path:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def faulty_package(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runtimes and steps of another package that go wrong."""
+    yield from faulty.install(tmp_path_factory.mktemp("faulty"), monkeypatch)

@@ -136,8 +136,7 @@ def _difference(found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
         return 0.0, 0.0
     a, b = found.astype(np.float64), expected.astype(np.float64)
     finite = np.isfinite(b)
-    if not np.array_equal(finite, np.isfinite(a)):
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
         return float("inf"), float("inf")
-    gap = np.abs(a - b, where=finite, out=np.zeros_like(b)).max()
-    largest = np.abs(b, where=finite, out=np.zeros_like(b)).max()
-    return float(gap), float(gap / largest) if largest > 0 else float(gap)
+    gap, largest = np.abs(a[finite] - b[finite]).max(initial=0.0), np.abs(b[finite]).max(initial=0.0)
+    return (float(gap), float(gap / largest) if largest > 0 else float(gap)) if np.isfinite(gap) else (float("inf"), float("inf"))

@@ -67,16 +67,3 @@ def paired_bootstrap(difference: Callable[[np.ndarray], float], n: int, resample
     found = [difference(rng.integers(0, n, n)) for _ in range(resamples)]
     low, high = np.percentile(found, LEVEL)
     return Measurement(float(difference(np.arange(n))), "points", n=n, low=float(low), high=float(high))
-
-
-def mcnemar(only_baseline: int, only_candidate: int) -> float:
-    """Exact two-sided p value that two models err equally often (McNemar 1947).
-
-    Args:
-        only_baseline: examples that only the baseline answers rightly.
-        only_candidate: examples that only the candidate answers rightly.
-    """
-    from scipy.stats import binomtest
-
-    n = only_baseline + only_candidate
-    return 1.0 if n == 0 else float(binomtest(only_baseline, n, 0.5).pvalue)

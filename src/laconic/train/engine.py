@@ -89,7 +89,9 @@ def fit(
         progress.advance(len(epochs) * len(loader))
         for epoch in range(len(epochs), plan.epochs):
             began = time.perf_counter()
-            order.manual_seed(plan.seed * 1_000_003 + epoch)  # by seed and epoch alone: a continued run sees what an uninterrupted one would
+            order.manual_seed(
+                plan.seed * 1_000_003 + epoch
+            )  # by seed and epoch alone: a continued run sees what an uninterrupted one would
             mean, last = _epoch(prepared, accelerator, optimizer, loader, rate, plan, epoch, loss, split, progress, hooks)
             metric = (
                 _score(model, valid, plan.batch_size, split, score, collate, accelerator.device)

@@ -1,0 +1,139 @@
+"""What every runtime must do. A new one is tested by its line in the table: `laconic.deploy.runtime.TABLE`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import laconic as lc
+from laconic.core.errors import BadInput
+from laconic.deploy.export import parity, write_model
+from laconic.deploy.runtime import DEVICES, TABLE, Settings, matrix, runtime
+from laconic.tasks.models import DataShape, build
+from tests.core.models import ConvNet
+
+
+class TwoInputs(nn.Module):
+    """Two named inputs, one of whole numbers with a length of its own; two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(20, 8), nn.Linear(8, 3)
+
+    def forward(self, ids: torch.Tensor, scale: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = self.embedding(ids) * scale[:, None, :]
+        return {"logits": self.head(hidden.mean(1)), "hidden": hidden}
+
+
+def images(n: int) -> list[np.ndarray]:
+    return [np.random.default_rng(n).standard_normal((n, 1, 8, 8)).astype(np.float32)]
+
+
+def series(n: int) -> list[np.ndarray]:
+    return [np.random.default_rng(n).standard_normal((n, 5, 12)).astype(np.float32)]
+
+
+def pairs(n: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(n)
+    return [rng.integers(0, 20, (n, 5 + n)), rng.standard_normal((n, 8)).astype(np.float32)]
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], list[np.ndarray]], Any]] = {
+    "conv": (ConvNet, images, None),
+    "gru": (lambda: build("gru", DataShape("series", (5, 12), 3)), series, None),
+    "two-inputs": (TwoInputs, pairs, {"ids": {1: "length"}}),
+}
+
+
+@pytest.fixture(scope="module")
+def programs() -> dict[str, lc.Program]:
+    torch.manual_seed(0)
+    return {
+        name: lc.capture(make().eval(), tuple(torch.from_numpy(a) for a in example(3)), dynamic=dynamic)
+        for name, (make, example, dynamic) in MODELS.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def files(programs: dict[str, lc.Program], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    made: dict[tuple[str, str], Path] = {}
+
+    def file(model: str, kind: str) -> Path:
+        if (model, kind) not in made:
+            made[model, kind] = write_model(programs[model], tmp_path_factory.mktemp("model"), kind)
+        return made[model, kind]
+
+    return file
+
+
+def usable(name: str, precision: str = "fp32", device: str = "cpu") -> None:
+    why = runtime(name).available(precision, device)
+    if why is not None:
+        pytest.skip(f"{name} {precision} on {device}: {why}")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", TABLE)
+def test_it_answers_as_the_program_does_at_any_size(name: str, model: str, programs: dict[str, lc.Program], files: Any) -> None:
+    usable(name)
+    session = runtime(name).load(files(model, runtime(name).format), Settings(name, threads=1))
+    for size in (3, 1, 7):
+        arrays = MODELS[model][1](size)
+        with torch.no_grad():
+            expected = [leaf.numpy() for leaf in programs[model].graph_module(*(torch.from_numpy(a) for a in arrays))]
+        found = parity(session.run(arrays), expected)
+        assert found["n"] == sum(array.size for array in expected)
+        assert found["max_rel"] < 1e-5, (size, found)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_bf16_is_near_the_program(name: str, programs: dict[str, lc.Program], files: Any) -> None:
+    usable(name, "bf16")
+    session = runtime(name).load(files("conv", runtime(name).format), Settings(name, "bf16"))
+    with torch.no_grad():
+        expected = [leaf.numpy() for leaf in programs["conv"].graph_module(torch.from_numpy(images(4)[0]))]
+    found = parity(session.run(images(4)), expected)
+    assert 0 < found["max_rel"] < 0.1
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_file_that_is_not_whole_is_refused(name: str, files: Any, tmp_path: Path) -> None:
+    usable(name)
+    whole = files("conv", runtime(name).format)
+    for label, content in (("half", whole.read_bytes()[: whole.stat().st_size // 2]), ("empty", b"")):
+        broken = tmp_path / f"{label}{whole.suffix}"
+        broken.write_bytes(content)
+        with pytest.raises(Exception, match=r"(?i)broken|corrupt|whole|protobuf|read|parse|convert|empty|Failed"):
+            runtime(name).load(broken, Settings(name))
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_it_says_why_it_cannot(name: str) -> None:
+    found = runtime(name)
+    assert found.name == name
+    for device in DEVICES:
+        for precision in found.precisions:
+            why = found.available(precision, device)
+            assert why is None or len(why) > 10
+    if not torch.cuda.is_available():
+        assert found.available("fp32", "cuda") is not None
+
+
+def test_the_matrix_tells_every_combination() -> None:
+    rows = matrix()
+    assert len(rows) == sum(2 * len(runtime(name).precisions) for name in TABLE)
+    assert all(row["ready"] == (not row["why"]) for row in rows)
+    assert {row["runtime"] for row in rows if row["ready"]} >= {"torch", "onnxruntime", "openvino"}
+
+
+def test_an_unknown_runtime_is_told_with_the_nearest() -> None:
+    with pytest.raises(BadInput, match="'onnxruntim' is not a runtime. Did you mean 'onnxruntime'"):
+        runtime("onnxruntim")

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import laconic as lc
+from laconic.core.errors import BadInput, CorruptFile, ExportError
+from laconic.deploy.artifact import Artifact, pack, save_artifact
+from laconic.deploy.export import FORMATS, parity, write_model
+from laconic.deploy.runtime import TABLE, Settings, runtime
+from tests.core.models import ConvNet
+
+
+@pytest.fixture(scope="module")
+def program() -> lc.Program:
+    return lc.capture(ConvNet().eval(), torch.randn(2, 1, 8, 8))
+
+
+@pytest.fixture
+def artifact(program: lc.Program, tmp_path: Path) -> Artifact:
+    return save_artifact(program, tmp_path / "artifact", Settings("onnxruntime"), {"recipe": {"steps": []}})
+
+
+def test_a_folder_opens_as_it_was_saved(artifact: Artifact) -> None:
+    assert {item.name for item in artifact.folder.iterdir()} == {"model.onnx", "artifact.json", "run.py"}
+    for path in (artifact.folder, artifact.file):
+        found = Artifact.open(path)
+        assert found == artifact
+    assert artifact.size_bytes == artifact.file.stat().st_size
+    assert artifact.inputs[0].shape == ("batch", 1, 8, 8)
+
+
+def test_onnx_has_a_named_dynamic_batch_and_passes_the_checker(artifact: Artifact) -> None:
+    model = onnx.load(artifact.file)
+    onnx.checker.check_model(model, full_check=True)
+    assert model.opset_import[0].version == 20
+    assert [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == ["batch", 1, 8, 8]
+    assert model.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TABLE)
+def test_the_script_runs_it_without_laconic(name: str, program: lc.Program, tmp_path: Path) -> None:
+    why = runtime(name).available()
+    if why is not None:
+        pytest.skip(why)
+    found = save_artifact(program, tmp_path, Settings(name), {})
+    text = (tmp_path / "run.py").read_text()
+    assert not re.search(r"import laconic|from laconic", text)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", found.folder / "run.py", "3"], capture_output=True, text=True, check=False, cwd="/"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[((3, 10), 'float32')]"
+
+
+def test_a_bare_file_opens_with_defaults(artifact: Artifact, program: lc.Program, tmp_path: Path) -> None:
+    bare = artifact.save(tmp_path / "bare.onnx")
+    found = Artifact.open(bare)
+    assert (found.settings, found.inputs, found.lineage) == (Settings("onnxruntime"), artifact.inputs, {})
+    saved = Artifact.open(program.save(tmp_path / "bare.pt2"))
+    assert (saved.settings.runtime, saved.inputs) == ("torch", program.inputs)
+    with pytest.raises(BadInput, match=r"the artifact is .onnx, not .pt2"):
+        artifact.save(tmp_path / "x.pt2")
+
+
+def test_settings_change_only_what_the_file_can_do(artifact: Artifact) -> None:
+    assert artifact.with_settings(runtime="openvino", threads=1, precision=None).settings == Settings("openvino", "fp32", 1)
+    with pytest.raises(BadInput, match="torch reads pt2 files"):
+        artifact.with_settings(runtime="torch")
+
+
+def test_packing_shares_the_file_and_tells_its_lineage(program: lc.Program, tmp_path: Path) -> None:
+    file = write_model(program, tmp_path / "models", "onnx")
+    found = pack(file, program.interface, tmp_path / "packed", Settings("openvino"), {"recipe": "r"})
+    assert found.lineage == {"recipe": "r"}
+    assert found.file.stat().st_ino == file.stat().st_ino
+    assert Artifact.open(tmp_path / "packed") == found
+
+
+@pytest.mark.parametrize("suffix", [Path(name).suffix for name, _ in FORMATS.values()])
+def test_export_writes_by_its_ending(program: lc.Program, tmp_path: Path, suffix: str) -> None:
+    found = lc.export(program, tmp_path / f"m{suffix}")
+    assert found.lineage["program"] == program.fingerprint()
+    assert Artifact.open(found.file) == found
+
+
+def test_export_refuses_another_ending(program: lc.Program, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="a model file ends in .onnx, .pt2, .ts"):
+        lc.export(program, tmp_path / "m.tflite")
+    with pytest.raises(BadInput, match="'tflite' is not a model format"):
+        write_model(program, tmp_path, "tflite")
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch PWNED",)
+
+
+def test_a_pickle_posing_as_a_model_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for suffix in (".onnx", ".pt2", ".ts"):
+        plain, zipped = tmp_path / f"plain{suffix}", tmp_path / f"zipped{suffix}"
+        plain.write_bytes(pickle.dumps(Evil()))
+        torch.save({"model": Evil()}, zipped)
+        for file in (plain, zipped):
+            if suffix == ".ts" and file == zipped:
+                continue  # a TorchScript file is itself such an archive; `torch.jit.load` reads it without pickle's callables
+            with pytest.raises(CorruptFile):
+                Artifact.open(file)
+    with pytest.raises((CorruptFile, RuntimeError)):
+        runtime("torchscript").load(tmp_path / "zipped.ts", Settings("torchscript"))
+    assert not (tmp_path / "PWNED").exists()
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 1000])
+def test_a_truncated_model_is_refused(artifact: Artifact, keep: int) -> None:
+    artifact.file.write_bytes(artifact.file.read_bytes()[:keep])
+    with pytest.raises(CorruptFile, match=r"model.onnx is (empty|not a whole ONNX file|not the file that was exported)"):
+        Artifact.open(artifact.folder)
+
+
+def test_an_altered_model_is_refused(artifact: Artifact) -> None:
+    content = bytearray(artifact.file.read_bytes())
+    content[len(content) // 2] ^= 1
+    artifact.file.write_bytes(bytes(content))
+    with pytest.raises(CorruptFile, match="SHA-256 begins with"):
+        Artifact.open(artifact.folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": 99}, "has format 99; this Laconic reads up to 1"),
+        ({"file": "../../etc/model.onnx"}, "names the file"),
+        ({"file": "gone.onnx"}, "is missing"),
+        ({"sha256": None}, "not the file that was exported|is not an artifact's card"),
+    ],
+)
+def test_a_card_that_lies_is_refused(artifact: Artifact, change: dict[str, object], said: str) -> None:
+    card = artifact.folder / "artifact.json"
+    found = json.loads(card.read_text()) | change
+    card.write_text(json.dumps({key: value for key, value in found.items() if value is not None}))
+    with pytest.raises(CorruptFile, match=said):
+        Artifact.open(artifact.folder)
+
+
+def test_what_is_no_artifact(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="has no artifact.json"):
+        Artifact.open(tmp_path)
+    with pytest.raises(BadInput, match="there is no artifact"):
+        Artifact.open(tmp_path / "x.onnx")
+    (tmp_path / "x.txt").write_text("hello")
+    with pytest.raises(BadInput, match="not a model file that Laconic runs"):
+        Artifact.open(tmp_path / "x.txt")
+
+
+class Unknown(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(x)
+
+
+def test_an_operator_that_onnx_lacks_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="bessel_j0"):
+        lc.export(lc.capture(Unknown(), torch.ones(2, 3)), tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
+
+
+arrays = hnp.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 5)), elements=st.floats(-1e6, 1e6))
+
+
+@given(arrays, st.floats(-1e3, 1e3))
+def test_parity_is_the_largest_difference(array: np.ndarray, shift: float) -> None:
+    found = parity([array + shift], [array])
+    gap = np.abs((array + shift) - array).max()
+    assert found["max_abs"] == gap
+    assert found["n"] == array.size
+    largest = np.abs(array).max()
+    assert found["max_rel"] == pytest.approx(gap / largest if largest else gap)
+    assert parity([array], [array])["max_rel"] == 0
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([np.zeros((2, 3))], [np.zeros((3, 2))]),
+        ([np.array([1.0, np.nan])], [np.array([1.0, 2.0])]),
+        ([np.array([1.0, 2.0])], [np.array([1.0, np.inf])]),
+        ([np.zeros(2)], [np.zeros(2), np.zeros(2)]),
+    ],
+)
+def test_parity_is_infinite_where_nothing_can_be_compared(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    assert parity(found, expected)["max_rel"] == float("inf")
+
+
+def test_parity_forgives_what_is_infinite_in_both() -> None:
+    masked = np.array([1.0, -np.inf, np.nan])
+    assert parity([masked], [masked]) == {"max_abs": 0.0, "max_rel": 0.0, "n": 3}

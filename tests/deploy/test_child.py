@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from laconic.core.errors import WorkerFailed
+from laconic.deploy.child import Child, memory_of
+
+SCRIPT = """
+import os, signal, sys, time
+from laconic.core.errors import BadInput
+from laconic.deploy.child import answer_requests
+
+def handle(request):
+    print("noise on standard output")
+    what = request["what"]
+    if what == "echo": return {"said": request["text"]}
+    if what == "exit": print("last words", file=sys.stderr); os._exit(3)
+    if what == "segfault": os.kill(os.getpid(), signal.SIGSEGV)
+    if what == "killed": os.kill(os.getpid(), signal.SIGKILL)
+    if what == "hang": time.sleep(3600)
+    if what == "bad": raise BadInput("not like this")
+    if what == "bug": return {}["missing"]
+    if what == "memory": raise MemoryError("too much")
+    if what == "eat":
+        hoard = []
+        while True:
+            hoard.append(bytearray(50_000_000)); time.sleep(0.05)
+    if what == "child":
+        import subprocess
+        return {"pid": subprocess.Popen(["sleep", "3600"]).pid}
+
+answer_requests(handle)
+"""
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Child]:
+    (tmp_path / "child.py").write_text(SCRIPT)
+    found = Child([sys.executable, str(tmp_path / "child.py")], timeout_s=5, memory_limit_bytes=400_000_000)
+    yield found
+    found.close()
+
+
+def test_it_answers_whatever_is_printed_meanwhile(child: Child) -> None:
+    for text in ("one", "zwei\n", "x" * 2_000_000):
+        assert child.ask({"what": "echo", "text": text}) == {"said": text}
+    assert child.memory()["rss_bytes"] > 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "said"),
+    [
+        ("exit", "crash", "it ended with code 3; its last lines:\n.*last words"),
+        ("segfault", "crash", "killed by SIGSEGV"),
+        ("killed", "memory", r"killed by SIGKILL \(out of memory, if nobody else did it\)"),
+        ("hang", "timeout", "no answer within 5 s; it was ended"),
+        ("eat", "memory", r"it used 0\.\d\d GB of memory; 0.40 GB are allowed"),
+    ],
+)
+def test_it_tells_how_it_died(child: Child, what: str, kind: str, said: str) -> None:
+    with pytest.raises(WorkerFailed, match=f"(?s){said}") as caught:
+        child.ask({"what": what})
+    assert caught.value.kind == kind
+    assert not child.alive
+    with pytest.raises(WorkerFailed):
+        child.ask({"what": "echo", "text": "still there?"})
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "said"),
+    [("bad", "error", "^not like this$"), ("bug", "error", "KeyError: 'missing'"), ("memory", "memory", "out of memory: too much")],
+)
+def test_an_error_is_told_and_it_goes_on(child: Child, what: str, kind: str, said: str) -> None:
+    with pytest.raises(WorkerFailed, match=said) as caught:
+        child.ask({"what": what})
+    assert caught.value.kind == kind
+    assert child.ask({"what": "echo", "text": "fine"}) == {"said": "fine"}
+
+
+def test_what_it_started_ends_with_it(child: Child) -> None:
+    grandchild = child.ask({"what": "child"})["pid"]
+    assert memory_of(grandchild)
+    child.close()
+    deadline = time.monotonic() + 5
+    while memory_of(grandchild) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not memory_of(grandchild)
+
+
+def test_memory_of_nobody_is_empty() -> None:
+    assert memory_of(2**22 + 1) == {}

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import laconic as lc
+from laconic.core.errors import WorkerFailed
+from laconic.deploy.artifact import Artifact, save_artifact
+from laconic.deploy.process import WorkerProcess
+from laconic.deploy.runtime import Settings
+from laconic.run.examples import read_arrays, write_arrays
+from tests.core.models import ConvNet
+
+
+@pytest.fixture(scope="module")
+def program() -> lc.Program:
+    return lc.capture(ConvNet().eval(), torch.randn(2, 1, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    for index, rows in enumerate((4, 1)):
+        write_arrays(folder / f"{index:06d}.npz", [np.random.default_rng(index).standard_normal((rows, 1, 8, 8)).astype(np.float32)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def artifact(program: lc.Program, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return save_artifact(program, tmp_path_factory.mktemp("artifact"), Settings("onnxruntime", threads=1), {})
+
+
+def process(artifact: Artifact, **changes: object) -> WorkerProcess:
+    return WorkerProcess(artifact.with_settings(**changes), timeout_s=8, memory_limit_bytes=900_000_000)
+
+
+def test_it_answers_as_the_program_does(program: lc.Program, artifact: Artifact, inputs: Path, tmp_path: Path) -> None:
+    worker = process(artifact)
+    facts = worker.start(inputs / "000001.npz")
+    assert 0 < facts["load_ms"] < facts["cold_start_ms"]
+    assert worker.predict(inputs, tmp_path / "out") == {"batches": 2}
+    for name in ("000000.npz", "000001.npz"):
+        with torch.no_grad():
+            expected = program(torch.from_numpy(read_arrays(inputs / name)[0]))
+        assert np.allclose(read_arrays(tmp_path / "out" / name)[0], expected.numpy(), atol=1e-5)
+    times = worker.time(0.05, 7)
+    assert len(times) >= 7
+    assert all(time > 0 for time in times)
+    assert worker.memory()["peak_bytes"] >= worker.memory()["rss_bytes"] > 0
+    worker.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "absent"), [("onnxruntime", ["torch", "openvino", "onnx"]), ("openvino", ["torch", "onnxruntime", "onnx"])]
+)
+def test_it_imports_its_own_runtime_and_no_other(artifact: Artifact, inputs: Path, name: str, absent: list[str]) -> None:
+    worker = process(artifact, runtime=name)
+    worker.start(inputs / "000001.npz")
+    found = set(worker.modules())
+    worker.close()
+    assert name in found
+    assert not found & set(absent)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("crash", "crash", "killed by SIGSEGV; its last lines:\n.*about to crash"),
+        ("hang", "timeout", "no answer within 8 s"),
+        ("eat", "memory", "of memory; 0.90 GB are allowed"),
+        ("raises", "error", "RuntimeError: no such kernel"),
+    ],
+)
+def test_a_runtime_that_goes_wrong(faulty_package: None, artifact: Artifact, inputs: Path, name: str, kind: str, said: str) -> None:
+    worker = process(artifact, runtime=name)
+    with pytest.raises(WorkerFailed, match=f"(?s){said}") as caught:
+        worker.start(inputs / "000000.npz")
+    worker.close()
+    assert caught.value.kind == kind
+
+
+def test_a_truncated_file_is_told(program: lc.Program, inputs: Path, tmp_path: Path) -> None:
+    found = save_artifact(program, tmp_path, Settings("onnxruntime"), {})
+    found.file.write_bytes(found.file.read_bytes()[:2000])
+    worker = process(found)
+    with pytest.raises(WorkerFailed, match="Protobuf|INVALID_PROTOBUF|Fail"):
+        worker.start()
+    worker.close()

@@ -1,0 +1,119 @@
+"""Another package with runtimes and steps that go wrong in every way, found through entry points, also by the processes that Laconic starts."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from laconic.deploy import runtime
+from laconic.run import runner
+
+SOURCE = """
+import os, signal, time
+from dataclasses import dataclass
+import numpy as np
+from laconic.core.records import Outcome
+from laconic.deploy.ort import OnnxRuntime
+from laconic.deploy.runtime import Session
+
+
+class Wrapped(Session):
+    def __init__(self, inner, spoil):
+        self.inner, self.spoil = inner, spoil
+
+    def run(self, inputs):
+        return self.spoil(self.inner.run(inputs))
+
+
+def crash(outputs):
+    print("about to crash", flush=True)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def hang(outputs):
+    time.sleep(3600)
+
+
+def eat(outputs):
+    hoard = []
+    while True:
+        hoard.append(np.ones(25_000_000))
+        time.sleep(0.05)
+
+
+def nan(outputs):
+    return [np.full_like(array, np.nan) for array in outputs]
+
+
+def wrong(outputs):
+    return [array[:, ::-1] + 1 for array in outputs]
+
+
+def late(outputs):
+    late.calls = getattr(late, "calls", 0) + 1
+    if late.calls > 10:
+        os._exit(7)
+    return outputs
+
+
+def raises(outputs):
+    raise RuntimeError("no such kernel")
+
+
+def good(outputs):
+    return outputs
+
+
+def _runtime(spoil):
+    class Faulty(OnnxRuntime):
+        name = spoil.__name__
+
+        def available(self, precision="fp32", device="cpu"):
+            return None if (precision, device) == ("fp32", "cpu") else "fp32 only"
+
+        def load(self, file, settings):
+            return Wrapped(super().load(file, settings), spoil)
+
+    return Faulty
+
+
+Crash, Hang, Eat, Nan, Wrong, Late, Raises, Good = (_runtime(f) for f in (crash, hang, eat, nan, wrong, late, raises, good))
+
+
+@dataclass(frozen=True)
+class Break:
+    how: str = "crash"
+
+
+def break_(program, config, context):
+    if config.how == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if config.how == "hang":
+        time.sleep(3600)
+    if config.how == "raise":
+        raise ZeroDivisionError("in the step")
+    return program, Outcome("break", {"how": config.how})
+"""
+NAMES = ("crash", "hang", "eat", "nan", "wrong", "late", "raises", "good")
+ENTRY_POINTS = "[laconic.runtimes]\n" + "".join(f"{name} = faulty_laconic:{name.title()}\n" for name in NAMES)
+ENTRY_POINTS += "[laconic.steps]\nbreak = faulty_laconic:Break,break_\n"
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (folder / "faulty_laconic.py").write_text(SOURCE)
+    info = folder / "faulty_laconic-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty-laconic\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
+    importlib.invalidate_caches()
+    for table in (runtime._table, runner._table):
+        table.cache_clear()
+    yield
+    for table in (runtime._table, runner._table):
+        table.cache_clear()
