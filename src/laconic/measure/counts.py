@@ -100,7 +100,7 @@ COSTS: dict[Any, Cost] = {
 # Operators without multiply-adds in the field's counting: norms, pools, elementwise, reductions, movement of data.
 FREE = frozenset(
     """
-_to_copy abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d add alias all alpha_dropout amax amin any arange argmax
+__and__ __or__ __xor__ _to_copy abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d add alias all alpha_dropout amax amin any arange argmax
 argmin avg_pool1d avg_pool2d avg_pool3d batch_norm bitwise_and bitwise_not bitwise_or broadcast_tensors bucketize cat ceil celu chunk clamp clamp_max
 clamp_min clone concat constant_pad_nd contiguous copy cos cumsum detach diff div dropout elu embedding empty eq erf exp expand expand_as expm1 eye
 feature_dropout fill flatten flip floor floor_divide full full_like gather ge gelu glu group_norm gt hardshrink hardsigmoid hardswish hardtanh im2col

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from laconic.core.errors import LaconicError, WorkerFailed
+from laconic.core.errors import BadInput, LaconicError, WorkerFailed
 from laconic.core.program import Program
 from laconic.core.records import to_json
 from laconic.core.task import Progress, Task, silent
@@ -45,6 +45,9 @@ class Options:
         candidate_timeout_s: a candidate that needs longer to build, or to load and answer the valid data, has failed.
         memory_limit_bytes: a process that uses more is ended; None sets no limit.
         seed: of every random choice.
+
+    Raises:
+        BadInput: every option that makes no sense.
     """
 
     batch: int = 1
@@ -53,6 +56,16 @@ class Options:
     candidate_timeout_s: float = 900.0
     memory_limit_bytes: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"batch": 1, "rounds": 1, "turn_seconds": 0.0, "candidate_timeout_s": 0.0, "memory_limit_bytes": 1}
+        mistakes = [
+            f"{name}: {value} must be {low:g} or more"
+            for name, low in least.items()
+            if (value := getattr(self, name)) is not None and value < low
+        ]
+        if mistakes:
+            raise BadInput("the options make no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
 
 
 class Session:

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import laconic
-from laconic.core.errors import BadInput
+from laconic.core.errors import BadInput, nearest
 from laconic.core.program import Program
 from laconic.core.records import to_json
 from laconic.core.task import Progress, Task, silent
+from laconic.deploy import runtime
 from laconic.measure.counts import count
 from laconic.measure.environment import environment
 from laconic.run import prepare
 from laconic.run.gate import gate
 from laconic.run.ledger import Ledger
-from laconic.run.recipe import Recipe
+from laconic.run.recipe import PRECISIONS, Recipe
 from laconic.run.record import Record
 from laconic.run.session import Options, Session
 from laconic.run.store import FORMAT, RESULT, RunStore
@@ -34,12 +35,29 @@ from laconic.tasks import metrics
 
 @dataclass(frozen=True)
 class Sweep:
-    """Which runtimes, precisions, threads and device are tried; None means all."""
+    """Which runtimes, precisions, threads and device are tried; None means all.
+
+    Raises:
+        BadInput: everything in it that is unknown.
+    """
 
     runtimes: tuple[str, ...] | None = None
     precisions: tuple[str, ...] | None = None
     threads: int | None = None
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        mistakes = list(self._mistakes())
+        if mistakes:
+            raise BadInput("the sweep cannot be made:\n" + "\n".join(f"  {m}" for m in mistakes))
+
+    def _mistakes(self) -> Iterator[str]:
+        for what, given, known in (("runtimes", self.runtimes, runtime.names()), ("precisions", self.precisions, PRECISIONS)):
+            yield from (f"{what}: '{name}'." + nearest(name, known) for name in given or () if name not in known)
+        if self.threads is not None and self.threads < 1:
+            yield f"threads: {self.threads} must be 1 or more, or None for all cores"
+        if self.device not in runtime.DEVICES:
+            yield f"device: '{self.device}'." + nearest(self.device, runtime.DEVICES)
 
 
 def search(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import FoldBatchNorm
 from laconic.core.program import Program, aten
 from laconic.core.task import Target
@@ -28,15 +27,14 @@ def candidates(
     threads: int | None = None,
     device: str = "cpu",
 ) -> list[Recipe]:
-    """All recipes of the sweep, without the baseline's own. Those that the machine cannot run are among them, so that the report can say why.
-
-    Raises:
-        BadInput: an unknown runtime or precision.
-    """
-    chosen = _known("runtime", runtimes, runtime.names())
-    kinds = _known("precision", precisions, PRECISIONS)
+    """All recipes of the sweep, without the baseline's own. Those that the machine cannot run are among them, so that the report can say why."""
     baseline = baseline_recipe(threads, device)
-    recipes = [recipe for name in chosen for precision in kinds for recipe in _variants(program, Target(name, precision, threads, device))]
+    recipes = [
+        recipe
+        for name in runtimes or runtime.names()
+        for precision in precisions or PRECISIONS
+        for recipe in _variants(program, Target(name, precision, threads, device))
+    ]
     return [recipe for recipe in recipes if recipe.key != baseline.key]
 
 
@@ -44,10 +42,3 @@ def _variants(program: Program, deploy: Target) -> Iterator[Recipe]:
     yield Recipe((), deploy)
     if deploy.runtime in _FOLDS_NOT and any(node.target is aten.batch_norm.default for node in program.graph.nodes):
         yield Recipe((FoldBatchNorm(),), deploy)
-
-
-def _known(what: str, given: Sequence[str] | None, names: Sequence[str]) -> list[str]:
-    for name in given or ():
-        if name not in names:
-            raise BadInput(f"'{name}' is not a {what}." + nearest(name, names))
-    return list(given or names)

@@ -1,0 +1,266 @@
+"""Whole runs on a small task, with real runtimes in real processes; and what happens when they go wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import laconic as lc
+from laconic.core.errors import BadInput, LaconicError
+from laconic.run.store import read_result
+from tests.run import tiny
+
+pytestmark = pytest.mark.slow
+QUICK = lc.Options(rounds=5, turn_seconds=0.02, candidate_timeout_s=60)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> lc.Result:
+    out = tmp_path_factory.mktemp("run") / "folder"
+    return lc.optimize(
+        tiny.task(), lc.Budget(max_drop=0.5), out=out, sweep=lc.Sweep(("onnxruntime", "openvino", "torchscript", "torch")), options=QUICK
+    )
+
+
+def by_key(result: lc.Result) -> dict[str, Any]:
+    return {record["key"]: record for record in result.data["candidates"]}
+
+
+def test_the_best_is_an_artifact_that_answers_as_the_model(finished: lc.Result, tmp_path: Path) -> None:
+    assert finished.met
+    best = finished.best
+    assert best is not None
+    assert best.settings.runtime != "torch" or by_key(finished)[finished.data["best"]]["recipe"]["steps"]
+    file = best.save(tmp_path / f"shipped{best.file.suffix}")
+    x = np.random.default_rng(5).standard_normal((6, 1, 8, 8)).astype(np.float32)
+    from laconic.deploy.runtime import runtime
+
+    with torch.no_grad():
+        expected = tiny.task().build().eval()(torch.from_numpy(x)).numpy()
+    found = runtime(best.settings.runtime).load(file, best.settings).run([x])[0]
+    assert np.allclose(found, expected, atol=1e-4)
+
+
+def test_every_candidate_comes_with_its_evidence(finished: lc.Result) -> None:
+    assert finished.data["baseline"]["status"] == "baseline"
+    assert finished.data["baseline"]["drop"]["value"] == 0
+    for record in finished.data["candidates"]:
+        if record["status"] in ("passed", "rejected"):
+            assert record["parity"]["max_rel"] < 1e-4
+            assert record["latency"]["n"] >= 15
+            assert record["speedup"]["low"] <= record["speedup"]["value"] <= record["speedup"]["high"]
+            assert record["drop"]["n"] == 96
+            assert record["size_bytes"] == sum(p.stat().st_size for p in (finished.folder / record["artifact"]).glob("model.*"))
+            assert record["cold_start_ms"] > 0
+            assert record["peak_memory_bytes"] > 1e6
+        assert record["status"] == "passed" or record["reasons"]
+    passed = [record for record in finished.data["candidates"] if record["status"] == "passed"]
+    assert finished.data["best"] == max(passed, key=lambda record: record["speedup"]["value"])["key"]
+
+
+def test_test_data_is_read_for_the_chosen_one_only(finished: lc.Result) -> None:
+    tested = [record["key"] for record in finished.data["candidates"] if record["test_metric"] is not None]
+    assert tested == [finished.data["best"]]
+    assert finished.data["baseline"]["test_metric"]["n"] == 80
+
+
+def test_the_accuracy_is_that_of_the_module(finished: lc.Result) -> None:
+    with torch.no_grad():
+        right = (tiny.task().build().eval()(torch.stack([x for x, _ in tiny.VALID])).argmax(1) == tiny.VALID.target).float().mean()  # type: ignore[attr-defined]
+    assert finished.data["baseline"]["metric"]["value"] == pytest.approx(100 * float(right))
+
+
+def test_the_report_is_written_and_the_summary_tells_the_verdict(finished: lc.Result, tmp_path: Path) -> None:
+    assert finished.verdict in (finished.folder / "report.html").read_text()
+    assert str(finished).replace("\n", " ").startswith("Budget met")
+    assert finished.report(tmp_path / "again.html").read_bytes() == (finished.folder / "report.html").read_bytes()
+
+
+def test_a_finished_run_is_not_computed_again(finished: lc.Result) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*") if path.name != "lock"}
+    again = lc.optimize(
+        tiny.task(),
+        lc.Budget(max_drop=0.5),
+        out=finished.folder,
+        sweep=lc.Sweep(("onnxruntime", "openvino", "torchscript", "torch")),
+        options=QUICK,
+    )
+    assert again.data == finished.data
+    assert {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*") if path.name != "lock"} == before
+
+
+def test_another_budget_in_the_same_folder_is_refused(finished: lc.Result) -> None:
+    with pytest.raises(BadInput, match="holds another run: its budget is"):
+        lc.optimize(tiny.task(), lc.Budget(max_drop=0.1), out=finished.folder, options=QUICK)
+
+
+def test_another_model_in_the_same_folder_is_refused(finished: lc.Result) -> None:
+    other = tiny.task()
+    with torch.no_grad():
+        next(other.build().parameters()).add_(1.0)
+    with pytest.raises(BadInput, match="holds another run: its model is"):
+        lc.optimize(
+            other,
+            lc.Budget(max_drop=0.5),
+            out=finished.folder,
+            sweep=lc.Sweep(("onnxruntime", "openvino", "torchscript", "torch")),
+            options=QUICK,
+        )
+
+
+def test_candidates_that_go_wrong_fail_alone(faulty_package: None, tmp_path: Path) -> None:
+    """Crash, hang, memory, NaN, wrong answers, a crash in the middle of timing, an exception: each is told, and the good one is found."""
+    options = dataclasses.replace(QUICK, candidate_timeout_s=15, memory_limit_bytes=2_500_000_000)
+    names = ("crash", "hang", "eat", "nan", "wrong", "late", "raises", "good")
+    result = lc.optimize(tiny.task(), out=tmp_path / "run", sweep=lc.Sweep(names, ("fp32",)), options=options)
+    found = {record["key"]: (record["status"], record["reasons"]) for record in result.data["candidates"]}
+    told = {name: (found[f"{name}-fp32"][0], [reason["rule"] for reason in found[f"{name}-fp32"][1]]) for name in names}
+    assert told == {
+        "crash": ("failed", ["crash"]),
+        "hang": ("failed", ["timeout"]),
+        "eat": ("failed", ["memory"]),
+        "nan": ("rejected", ["parity"]),
+        "wrong": ("rejected", ["parity"]),
+        "late": ("failed", ["crash"]),
+        "raises": ("failed", ["error"]),
+        "good": ("passed", []),
+    }
+    assert result.data["best"] == "good-fp32"
+    assert "no such kernel" in found["raises-fp32"][1][0]["text"]
+
+
+def test_steps_that_go_wrong_fail_alone(faulty_package: None, tmp_path: Path) -> None:
+    from laconic.run.runner import STEPS
+
+    step, target = STEPS.config("break"), lc.Target("onnxruntime")
+    recipes = [lc.Recipe((step(how),), target) for how in ("crash", "hang", "raise", "fine")]
+    task = tiny.task()
+    task.ref = "tests.run.tiny:task"
+    result = lc.optimize(task, out=tmp_path / "run", recipes=recipes, options=dataclasses.replace(QUICK, candidate_timeout_s=12))
+    told = [(record["status"], [reason["rule"] for reason in record["reasons"]]) for record in result.data["candidates"]]
+    assert told == [("failed", ["memory"]), ("failed", ["timeout"]), ("failed", ["error"]), ("passed", [])]
+    assert result.data["candidates"][3]["outcomes"] == [{"step": "break", "changed": {"how": "fine"}, "skipped": [], "notes": []}]
+
+
+def test_no_budget_met_gives_the_nearest_miss_and_the_reason(tmp_path: Path) -> None:
+    budget = lc.Budget(min_speedup=10_000, max_size_mb=1000, max_latency_ms=1e4, objective="size")
+    result = lc.optimize(tiny.task(), budget, out=tmp_path / "run", sweep=lc.Sweep(("onnxruntime",)), options=QUICK)
+    assert not result.met
+    assert result.best is None
+    assert result.nearest is not None
+    assert "at least 10000× is asked for" in result.verdict
+    assert result.verdict in (result.folder / "report.html").read_text()
+
+
+def test_a_baseline_of_nan_is_told(tmp_path: Path) -> None:
+    with pytest.raises(LaconicError, match="the baseline itself cannot be measured: its answers on the valid data are not finite"):
+        lc.optimize(tiny.poisoned(), out=tmp_path / "run", sweep=lc.Sweep(("onnxruntime",)), options=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("work", "said"),
+    [
+        (lambda out: lc.optimize(dataclasses.replace(tiny.task(), metric="acuracy"), out=out), "not a metric. Did you mean 'accuracy'"),
+        (lambda out: lc.optimize(dataclasses.replace(tiny.task(), metric="mse"), out=out), "mistake|has no fixed scale"),
+        (lambda out: lc.optimize(dataclasses.replace(tiny.task(), valid=tiny.TRAIN.take([])), out=out), "valid: the dataset is empty"),
+        (lambda out: lc.optimize(tiny.task(), time_limit="soon", out=out), "time limit 'soon'"),
+        (
+            lambda out: lc.optimize(tiny.task(), sweep=lc.Sweep(("onnxruntim",)), out=out),
+            "runtimes: 'onnxruntim'. Did you mean 'onnxruntime'",
+        ),
+        (lambda out: lc.optimize(tiny.task(), sweep=lc.Sweep(None, ("fp31",)), out=out), "precisions: 'fp31'. Did you mean 'fp32'"),
+        (lambda out: lc.optimize(tiny.task(), sweep=lc.Sweep(threads=0, device="tpu"), out=out), "(?s)threads: 0 must be.*device: 'tpu'"),
+        (lambda out: lc.optimize(tiny.task(), options=lc.Options(batch=0, rounds=0), out=out), "(?s)batch: 0 must be.*rounds: 0 must be"),
+        (lambda out: lc.optimize(tiny.task(), lc.Budget(max_drop=-1, min_speedup=0), out=out), "max_drop: -1 must be"),
+    ],
+)
+def test_nonsense_is_refused_before_any_work(work: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=said):
+        work(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import laconic as lc
+from tests.run import tiny
+from tests.run.test_end_to_end import QUICK
+task = tiny.untrained()
+lc.optimize(task, out=Path(sys.argv[1]), sweep=lc.Sweep(("onnxruntime", "openvino"), ("fp32",)), options=QUICK)
+"""
+# A file whose appearance is the moment of the kill; the run is started again after each.
+MOMENTS = (
+    "run.json",
+    "training/checkpoint.safetensors",
+    "program.pt2",
+    "models/base/onnx/model.onnx",
+    "candidates/torch-fp32/check.json",
+    "candidates/onnxruntime-fp32/valid/000001.npz",
+    "timing",
+    "candidates/torch-fp32/test.json",
+)
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(folder)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def without_times(value: Any) -> Any:
+    """What must be equal: everything but what a clock, a load or a memory counter said, and what was chosen by it."""
+    if isinstance(value, dict):
+        changing = {
+            "latency",
+            "speedup",
+            "throughput_per_s",
+            "cold_start_ms",
+            "peak_memory_bytes",
+            "seconds",
+            "finished",
+            "spent",
+            "load_average",
+        }
+        chosen = {"verdict", "best", "nearest", "frontier", "test_metric", "test_drop", "reproduce", "status", "reasons", "met", "reason"}
+        return {key: without_times(item) for key, item in value.items() if key not in changing | chosen}
+    return [without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def test_killed_at_many_moments_it_resumes_to_the_same_result(tmp_path: Path) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    seen = []
+    for moment in MOMENTS:
+        process = start(killed)
+        deadline = time.monotonic() + 120
+        while not (killed / moment).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        if process.poll() is None:
+            seen.append(moment)
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+    assert len(seen) >= len(MOMENTS) - 1, f"only at {seen} was there anything to kill"
+    for folder in (killed, whole):
+        process = start(folder)
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors.decode()
+    found, expected = read_result(killed), read_result(whole)
+    assert without_times(found) == without_times(expected)
+    assert found["training"] != []
+    assert lc.Program.load(killed / "program.pt2").fingerprint() == lc.Program.load(whole / "program.pt2").fingerprint()
+    assert not list(killed.rglob(".writing-*"))
+    assert json.loads((killed / "run.json").read_text())["format"] == 1

@@ -1,0 +1,49 @@
+"""A small task for whole runs, also by `tests.run.tiny:task` from other processes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import laconic as lc
+from laconic.tasks.data import ArrayDataset
+from tests.core.models import ConvNet
+
+RNG = np.random.default_rng(0)
+
+
+def data(n: int) -> ArrayDataset:
+    return ArrayDataset(RNG.standard_normal((n, 1, 8, 8)).astype(np.float32), RNG.integers(0, 10, n))
+
+
+TRAIN, VALID, TEST = data(64), data(96), data(80)
+
+
+def task(model: nn.Module | None = None) -> lc.Task:
+    torch.manual_seed(0)
+    return lc.Task(ConvNet() if model is None else model, TRAIN, VALID, TEST, loss=F.cross_entropy, name="tiny", batch_size=32)
+
+
+def untrained() -> lc.Task:
+    found = task()
+    found.fit = lc.FitPlan(epochs=6, optimizer="sgd", lr=0.01, batch_size=16)
+    return found
+
+
+class Poisoned(nn.Module):
+    """Answers with NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.flatten(1)) * float("nan")
+
+
+def poisoned() -> lc.Task:
+    found = task(Poisoned())
+    found.metric = "accuracy"
+    return found
