@@ -9,7 +9,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import laconic as lc
+from laconic.measure.counts import UNUSED
 from laconic.tasks.models import DataShape, build
+from tests.core.models import ConvNet
 
 IMAGE, LARGE = DataShape("image", (3, 32, 32), 10), DataShape("image", (3, 224, 224), 1000)
 TEXT = DataShape("text", (16,), 3, vocabulary=50)
@@ -71,6 +73,12 @@ def test_layers_carry_path_and_type() -> None:
     rows = {layer.path: layer for layer in counts.layers}
     assert (rows["conv1"].type, rows["conv1"].params, rows["conv1"].macs) == ("Conv2d", 432, 432 * 1024)
     assert (rows["layer2.0.shortcut.0"].type, rows["fc"].type, rows["bn1"].macs) == ("Conv2d", "Linear", 0)
+
+
+def test_parameters_that_nobody_reads_are_told() -> None:
+    counts = lc.count(lc.capture(ConvNet().eval(), torch.randn(2, 1, 8, 8)))
+    assert [(layer.path, layer.params) for layer in counts.layers if layer.type == UNUSED] == [("unused", 12)]
+    assert counts.params == sum(layer.params for layer in counts.layers)
 
 
 class Strange(nn.Module):

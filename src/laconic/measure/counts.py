@@ -14,13 +14,15 @@ from torch import Tensor, fx
 from laconic.core.graph import get_tensor, module_path, module_type
 from laconic.core.program import Program, aten
 
+UNUSED = "not used"  # the type of a layer whose parameters no operator reads
+
 Shape = tuple[int, ...]
 Cost = Callable[[fx.Node, Callable[[Any], Shape]], int]
 
 
 @dataclass(frozen=True)
 class LayerCount:
-    """One module that owns parameters or multiplies: path, class, parameters (shared ones at their first reader), multiply-adds."""
+    """One module that owns parameters or multiplies: path, class (or `UNUSED`), parameters (shared ones at their first reader), multiply-adds."""
 
     path: str
     type: str
@@ -100,7 +102,8 @@ COSTS: dict[Any, Cost] = {
 # Operators without multiply-adds in the field's counting: norms, pools, elementwise, reductions, movement of data.
 FREE = frozenset(
     """
-__and__ __or__ __xor__ _to_copy abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d add alias all alpha_dropout amax amin any arange argmax
+__and__ __or__ __xor__
+_to_copy abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d add alias all alpha_dropout amax amin any arange argmax
 argmin avg_pool1d avg_pool2d avg_pool3d batch_norm bitwise_and bitwise_not bitwise_or broadcast_tensors bucketize cat ceil celu chunk clamp clamp_max
 clamp_min clone concat constant_pad_nd contiguous copy cos cumsum detach diff div dropout elu embedding empty eq erf exp expand expand_as expm1 eye
 feature_dropout fill flatten flip floor floor_divide full full_like gather ge gelu glu group_norm gt hardshrink hardsigmoid hardswish hardtanh im2col
@@ -144,6 +147,10 @@ def count(program: Program, batch: int = 1, **lengths: int) -> Counts:
             row = layers.setdefault(module_path(node), [module_type(node), 0, 0])
             row[1] += params
             row[2] += macs
+    for name, parameter in program.named_parameters():
+        if id(parameter) not in seen:
+            row = layers.setdefault(name.rpartition(".")[0], [UNUSED, 0, 0])
+            row[1] += parameter.numel()
     found = tuple(LayerCount(path, kind, params, macs) for path, (kind, params, macs) in layers.items())
     total = sum(parameter.numel() for parameter in program.parameters())
     return Counts(total, sum(layer.macs for layer in found), found, dict(unknown))

@@ -1,0 +1,176 @@
+"""The command line as a user meets it: in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import laconic as lc
+from laconic.run.store import read_result
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("optimize", "run", "bench", "inspect", "report", "doctor", "tasks")
+QUICK = ("--runtimes", "onnxruntime", "--precisions", "fp32", "--rounds", "3")
+
+
+def laconic(*args: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "120", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "laconic.cli", *map(str, args)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> Any:
+    assert done.returncode in (0, 3), done.stderr
+    assert done.stdout.count("\n") == 1, "one JSON object and nothing else"
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    done = laconic("optimize", "tests.run.tiny:task", *QUICK, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    assert f"Report: {folder}/report.html" in done.stdout
+    assert f"Ships:  {folder}/candidates/onnxruntime-fp32/artifact" in done.stdout
+    assert done.stdout.startswith("Budget met")
+    assert "timing, interleaved" in done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_tells_every_option(command: str) -> None:
+    done = laconic(command, "--help")
+    assert done.returncode == 0
+    assert "--json" in done.stdout
+    assert len(done.stdout) > 300 or command in ("doctor", "tasks")
+
+
+def test_the_bare_command_lists_the_commands() -> None:
+    told = laconic("--help").stdout
+    assert all(f"  {command} " in told for command in COMMANDS)
+    assert "3 budget not met" in " ".join(told.split())
+    assert laconic("--version").stdout.strip() == f"laconic {lc.__version__}"
+
+
+def test_optimize_prints_its_result_as_json(run_folder: Path) -> None:
+    found = answer(laconic("optimize", "tests.run.tiny:task", *QUICK, "--out", run_folder, "--json"))
+    assert found == read_result(run_folder)
+
+
+def test_a_budget_that_nothing_meets_exits_with_3(tmp_path: Path) -> None:
+    done = laconic("optimize", "tests.run.tiny:task", *QUICK, "--out", tmp_path / "run", "--max-size", "0.000001", "--json")
+    assert done.returncode == 3
+    found = answer(done)
+    assert (found["met"], found["best"], found["nearest"]) == (False, None, "onnxruntime-fp32")
+    assert "Run: " in done.stderr
+
+
+def test_run_carries_out_the_recipe_that_a_run_tells(run_folder: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(read_result(run_folder)["reproduce"]["recipe_yaml"])
+    found = answer(laconic("run", recipe, "--out", tmp_path / "again", "--json"))
+    assert [record["key"] for record in found["candidates"]] == ["onnxruntime-fp32"]
+    assert found["candidates"][0]["drop"]["value"] == 0
+
+
+def test_report_writes_the_page_again(run_folder: Path, tmp_path: Path) -> None:
+    done = laconic("report", run_folder, "--to", tmp_path / "page.html")
+    assert done.returncode == 0
+    assert (tmp_path / "page.html").read_bytes() == (run_folder / "report.html").read_bytes()
+    assert "Budget met" in done.stdout
+    assert answer(laconic("report", run_folder, "--json"))["result"]["met"] is True
+
+
+def test_bench_compares_two_artifacts(run_folder: Path) -> None:
+    best, base = (run_folder / "candidates" / key / "artifact" for key in ("onnxruntime-fp32", "torch-fp32"))
+    found = answer(laconic("bench", best, "--vs", base, "--batch", "1,4", "--rounds", "3", "--json"))
+    rows = [(row["name"].split(" ")[0], row["batch"]) for row in found["timings"]]
+    assert rows == [("baseline", 1), ("artifact", 1), ("baseline", 4), ("artifact", 4)]
+    assert all((row["speedup"] is None) == row["name"].startswith("baseline") for row in found["timings"])
+    told = laconic("bench", best / "model.onnx", "--runtime", "openvino", "--rounds", "3", "--threads", "1")
+    assert told.returncode == 0, told.stderr
+    assert "openvino" in told.stdout
+
+
+def test_inspect_doctor_and_tasks() -> None:
+    layers = answer(laconic("inspect", "tests.run.tiny:task", "--json"))
+    assert layers["params"] == sum(layer["params"] for layer in layers["layers"]) > 0
+    assert layers["inputs"][0]["shape"] == ["batch", 1, 8, 8]
+    assert "Conv2d" in laconic("inspect", "tests.run.tiny:task").stdout
+    health = answer(laconic("doctor", "--json"))
+    assert {row["runtime"] for row in health["runtimes"]} >= {"torch", "torch.compile", "torchscript", "onnxruntime", "openvino"}
+    assert "processor" in laconic("doctor").stdout
+    assert "digits" in {row["name"] for row in answer(laconic("tasks", "--json"))}
+    assert "resnet8" in laconic("tasks").stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("optimize", "digit"), "'digit' is not a built-in task. Did you mean 'digits'"),
+        (("optimize", "digits", "--max-drop", "-1", "--min-speedup", "0"), "(?s)max_drop: -1.0 must be.*min_speedup: 0.0 must be"),
+        (("optimize", "digits", "--runtimes", "onnxruntim"), "Did you mean 'onnxruntime'"),
+        (("optimize", "digits", "--time-limit", "soon"), "time limit 'soon'"),
+        (("optimize", "digits", "--objective", "beauty"), "objective: 'beauty'; choose from latency, size, memory"),
+        (("optimize", "digits", "--threads", "many"), "should be a valid integer"),
+        (("optimize",), "(?i)missing argument 'TASK'"),
+        (("optimise", "digits"), "(?i)no such command 'optimise'"),
+        (("run", "nowhere.yaml"), "there is no recipe file nowhere.yaml"),
+        (("bench", "nowhere.onnx"), "there is no artifact nowhere.onnx"),
+        (("bench", "README.md"), "not a model file that Laconic runs"),
+        (("inspect", "no.such.module:task"), "there is no module"),
+        (("report", "tests"), "tests holds no run"),
+    ],
+)
+def test_wrong_input_is_told_and_exits_with_2(args: tuple[str, ...], said: str) -> None:
+    done = laconic(*args)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert __import__("re").search(said, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = ["optimize", "tests.run.tiny:task", *QUICK]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "laconic.cli", *command],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("laconic-runs/*/candidates/torch-fp32/check.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    folder = next(tmp_path.glob("laconic-runs/*"))
+    hint = f"--out {folder.relative_to(tmp_path)}"
+    assert "Interrupted. What was finished is kept; to go on:" in errors
+    assert hint in errors
+    checked = (folder / "candidates" / "torch-fp32" / "check.json").stat().st_mtime_ns
+    done = laconic(*command, *hint.split(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "candidates" / "torch-fp32" / "check.json").stat().st_mtime_ns == checked
+
+
+def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
+    found = answer(laconic("optimize", "examples.own_task:waves", *QUICK, "--out", tmp_path / "run", "--json"))
+    assert found["met"]
+    assert found["baseline"]["test_metric"]["value"] > 90
