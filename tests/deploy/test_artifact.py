@@ -49,6 +49,26 @@ def test_onnx_has_a_named_dynamic_batch_and_passes_the_checker(artifact: Artifac
     assert model.opset_import[0].version == 20
     assert [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == ["batch", 1, 8, 8]
     assert model.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert str(Path(lc.__file__).parent).encode() not in artifact.file.read_bytes()
+
+
+def test_large_weights_go_into_a_second_file(program: lc.Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("laconic.deploy.export._EXTERNAL_OVER", 100)
+    found = save_artifact(program, tmp_path / "a", Settings("onnxruntime"), {})
+    assert found.size_bytes == sum(item.stat().st_size for item in found.folder.glob("model.onnx*"))
+    assert (found.folder / "model.onnx.data").stat().st_size > found.file.stat().st_size / 4
+    x = np.ones((2, 1, 8, 8), np.float32)
+    with torch.no_grad():
+        expected = program(torch.from_numpy(x)).numpy()
+    copied = pack(found.file, program.interface, tmp_path / "b", found.settings, {})
+    saved = found.save(tmp_path / "c" / "model.onnx")
+    for file in (found.file, copied.file, saved):
+        assert np.allclose(runtime("onnxruntime").load(file, found.settings).run([x])[0], expected, atol=1e-5)
+    content = bytearray((found.folder / "model.onnx.data").read_bytes())
+    content[0] ^= 1
+    (found.folder / "model.onnx.data").write_bytes(bytes(content))
+    with pytest.raises(CorruptFile, match="not the file that was exported"):
+        Artifact.open(found.folder)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ SERIES, TEXT = DataShape("series", (6, 40), 4), DataShape("text", (24,), 3, voca
 # torchvision's ResNet-50, Han et al. 2015 (LeNet-300-100: 267 k, LeNet-5: 431 k).
 PUBLISHED = {
     ("lenet300", DataShape("image", (1, 28, 28), 10)): 266_610,
+    ("lenet5", DataShape("image", (1, 28, 28), 10)): 431_080,
     ("resnet20", IMAGE): 0.27e6,
     ("resnet56", IMAGE): 0.85e6,
     ("resnet50", LARGE): 25_557_032,

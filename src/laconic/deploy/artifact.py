@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -132,13 +133,13 @@ def export(
     if path.suffix not in SUFFIXES:
         raise BadInput(f"{path}: a model file ends in {', '.join(SUFFIXES)}")
     kind = SUFFIXES[path.suffix]
-    write_whole(path, lambda aside: FORMATS[kind][1](program, aside))
+    write_whole(path, lambda aside: FORMATS[kind][1](program, aside, path.name))
     lineage = {"program": program.fingerprint()}
     return _finish(path, program.interface, Settings(runtime or DEFAULT_RUNTIME[kind], precision, threads), lineage)
 
 
 def _finish(file: Path, interface: Interface, settings: Settings, lineage: Mapping[str, Any]) -> Artifact:
-    artifact = Artifact(file, settings, interface.inputs, interface.outputs, _size(file), sha256(file), dict(lineage))
+    artifact = Artifact(file, settings, interface.inputs, interface.outputs, _size(file), _digest(file), dict(lineage))
     write_whole(file.parent / SCRIPT, script(artifact.format, file.name, settings, interface.inputs))
     card = {
         "format": FORMAT,
@@ -167,7 +168,7 @@ def _open_card(card: Path) -> Artifact:
     if not file.exists():
         raise CorruptFile(f"{file} is missing, and {card} says that it is there. Export the artifact again.")
     check_kind(file)
-    digest = sha256(file)
+    digest = _digest(file)
     if digest != found["sha256"]:
         raise CorruptFile(
             f"{file} is not the file that was exported (its SHA-256 begins with {digest[:12]}, not {found['sha256'][:12]}). Export it again."
@@ -182,7 +183,7 @@ def _open_bare(file: Path) -> Artifact:
     check_kind(file)
     kind = SUFFIXES[file.suffix]
     inputs, outputs = _onnx_specs(file) if kind == "onnx" else _pt2_specs(file) if kind == "pt2" else ((), ())
-    return Artifact(file, Settings(DEFAULT_RUNTIME[kind]), inputs, outputs, _size(file), sha256(file))
+    return Artifact(file, Settings(DEFAULT_RUNTIME[kind]), inputs, outputs, _size(file), _digest(file))
 
 
 def check_kind(file: Path) -> None:
@@ -207,7 +208,7 @@ def _onnx_specs(file: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, .
     onnx = need("onnx")
     try:
         model = onnx.load(str(file), load_external_data=False)
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(str(file) if _external(file) else model)
     except (onnx.checker.ValidationError, ValueError, need("google.protobuf.message").DecodeError) as error:
         raise CorruptFile(f"{file} is not a whole ONNX file ({str(error).splitlines()[0][:200]}). Export it again.") from error
     constants = {item.name for item in model.graph.initializer}
@@ -230,6 +231,12 @@ def _external(file: Path) -> list[Path]:
     """Weights that ONNX keeps in a second file, if there is one."""
     beside = file.with_name(file.name + ".data")
     return [beside] if file.suffix == ".onnx" and beside.exists() else []
+
+
+def _digest(file: Path) -> str:
+    """SHA-256 of the model file; where it has external weights, of both digests."""
+    found = [sha256(part) for part in (file, *_external(file))]
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 
 
 def _size(file: Path) -> int:

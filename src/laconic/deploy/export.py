@@ -6,23 +6,48 @@ import copy
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
 
 from laconic.core.capture import quiet_export
-from laconic.core.errors import BadInput, ExportError
+from laconic.core.errors import BadInput, ExportError, need
 from laconic.core.files import write_whole
 from laconic.core.program import Program
 
 OPSET = 20
+_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 # Protocol buffers hold at most 2 GiB; larger weights go into a second file.
 _EXTERNAL_OVER = (2 << 30) - (64 << 20)
 
 
-def write_onnx(program: Program, path: Path) -> None:
-    """Write an ONNX file: opset 20, dynamic dimensions under the names of `program.inputs`, weights inside."""
+def write_onnx(program: Program, path: Path, name: str) -> None:
+    """Write an ONNX file: opset 20, dynamic dimensions under the names of `program.inputs`, weights inside, and no word of the exporter's machine.
+
+    Weights of more than 2 GiB go into `NAME.data` beside it, which is of no use to anybody until the file itself is there.
+    """
+    try:
+        model = _lowered(program)
+    except ExportError:
+        if not any(node.target is _ATTENTION for node in program.graph.nodes):
+            raise
+        model = _lowered(_with_plain_attention(program))
+    symbols = {
+        str(dim): label
+        for value, spec in zip(model.graph.inputs, program.inputs, strict=True)
+        for dim, label in zip(value.shape or (), spec.shape, strict=True)
+    }
+    _rename_dimensions(model, {old: new for old, new in symbols.items() if isinstance(new, str)})
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()  # stack traces with the paths of the exporting machine
+    size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict().values())
+    with quiet_export():
+        need("onnx_ir").save(model, path, external_data=f"{name}.data" if size > _EXTERNAL_OVER else None)
+
+
+def _lowered(program: Program) -> Any:
     names = [spec.name for spec in program.inputs]
     with quiet_export():
         try:
@@ -37,16 +62,22 @@ def write_onnx(program: Program, path: Path) -> None:
         except Exception as error:
             raise ExportError(f"the model cannot be lowered to ONNX: {_first_line(error)}") from error
     assert found is not None
-    model = found.model
-    symbols = {
-        str(dim): label
-        for value, spec in zip(model.graph.inputs, program.inputs, strict=True)
-        for dim, label in zip(value.shape or (), spec.shape, strict=True)
-    }
-    _rename_dimensions(model, {old: new for old, new in symbols.items() if isinstance(new, str)})
-    size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict().values())
-    with quiet_export():
-        found.save(path, external_data=size > _EXTERNAL_OVER)
+    return found.model
+
+
+def _with_plain_attention(program: Program) -> Program:
+    """A copy whose attention results are laid out contiguously.
+
+    The fused kernel's result is not; the exporter traces twice, once with that layout and once without, and then cannot reshape what it could before
+    (PyTorch 2.13).
+    """
+    twin = copy.deepcopy(program)
+    for node in [node for node in twin.graph.nodes if node.target is _ATTENTION]:
+        with twin.graph.inserting_after(node):
+            plain = twin.graph.call_function(torch.ops.aten.clone.default, (node,), {"memory_format": torch.contiguous_format})
+        node.replace_all_uses_with(plain, delete_user_cb=lambda user, plain=plain: user is not plain)
+    twin.recompile()
+    return twin
 
 
 def _distinct(names: Sequence[str], taken: Sequence[str]) -> list[str]:
@@ -61,22 +92,20 @@ def _first_line(error: BaseException) -> str:
     return f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[0][:300]}"
 
 
-def _rename_dimensions(model: object, names: dict[str, str]) -> None:
+def _rename_dimensions(model: Any, names: dict[str, str]) -> None:
     """Put readable names where the exporter wrote symbols like s77."""
-    import onnx_ir as ir
-
-    assert isinstance(model, ir.Model)
+    ir = need("onnx_ir")
     for value in (*model.graph.inputs, *model.graph.outputs, *(out for node in model.graph for out in node.outputs)):
         if value.shape is not None:
             value.shape = ir.Shape([names.get(str(dim), dim) if not isinstance(dim, int) else dim for dim in value.shape])
 
 
-def write_pt2(program: Program, path: Path) -> None:
+def write_pt2(program: Program, path: Path, name: str) -> None:
     """Write a `.pt2`."""
     program.save(path)
 
 
-def write_torchscript(program: Program, path: Path) -> None:
+def write_torchscript(program: Program, path: Path, name: str) -> None:
     """Script the graph, freeze it and write it. Scripted, not traced: tracing makes constants of the sizes that the graph asks for."""
     graph = copy.deepcopy(program.graph)
     for node in graph.nodes:
@@ -95,8 +124,8 @@ def write_torchscript(program: Program, path: Path) -> None:
             raise ExportError(f"the model cannot be lowered to TorchScript: {_first_line(error)}") from error
 
 
-# format -> file name and the function that writes it
-FORMATS: dict[str, tuple[str, Callable[[Program, Path], None]]] = {
+# format -> file name and the function that writes it to a path, under the name that it will have in the end
+FORMATS: dict[str, tuple[str, Callable[[Program, Path, str], None]]] = {
     "onnx": ("model.onnx", write_onnx),
     "pt2": ("model.pt2", write_pt2),
     "torchscript": ("model.ts", write_torchscript),
@@ -113,7 +142,7 @@ def write_model(program: Program, folder: Path, kind: str) -> Path:
     if kind not in FORMATS:
         raise BadInput(f"'{kind}' is not a model format; there are {', '.join(FORMATS)}")
     name, write = FORMATS[kind]
-    return write_whole(Path(folder) / name, lambda aside: write(program, aside))
+    return write_whole(Path(folder) / name, lambda aside: write(program, aside, name))
 
 
 def parity(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> dict[str, float]:

@@ -24,14 +24,16 @@ class DataShape:
 
 
 class LeNet5(nn.Module):
-    """Two convolutions, two poolings, three linear layers (LeCun et al. 1998, fig. 2), with ReLU and max pooling: the LeNet-5 of the pruning literature."""
+    """The LeNet-5 of the pruning literature (Han et al. 2015, table 4): 431 k parameters at 28²; images under 28² are padded so that something is left."""
 
     def __init__(self, data: DataShape) -> None:
         super().__init__()
         channels, height, width = data.shape
-        self.conv1 = nn.Conv2d(channels, 20, 5, padding=2)
-        self.conv2 = nn.Conv2d(20, 50, 5, padding=2)
-        self.fc1 = nn.Linear(50 * (height // 4) * (width // 4), 500)
+        padding = 0 if min(height, width) >= 28 else 2
+        rows, columns = (((side - 4 + 2 * padding) // 2 - 4 + 2 * padding) // 2 for side in (height, width))
+        self.conv1 = nn.Conv2d(channels, 20, 5, padding=padding)
+        self.conv2 = nn.Conv2d(20, 50, 5, padding=padding)
+        self.fc1 = nn.Linear(50 * rows * columns, 500)
         self.fc2 = nn.Linear(500, data.classes)
 
     def forward(self, x: Tensor) -> Tensor:
