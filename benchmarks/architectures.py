@@ -7,6 +7,7 @@ batch 2 and compared with batch 3. Writes the table docs/architectures.md; `--on
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -265,8 +266,16 @@ def check(name: str, folder: Path) -> Row:
             if reason is not None:
                 return Row(name, found.kind, params, captured, exported, differences, f"{kind}: {reason.text}")
     except (LaconicError, RuntimeError, ValueError, TypeError) as error:
-        return Row(name, found.kind, params, captured, exported, differences, " ".join(str(error).split())[:300])
+        return Row(name, found.kind, params, captured, exported, differences, told(error))
     return Row(name, found.kind, params, captured, exported, differences)
+
+
+def told(error: BaseException) -> str:
+    """The reason in one line, without the paths of this machine."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"/\S*/site-packages/", "", text)
+    text = re.sub(r"Exception from \S+ |Check '\w+' failed at \S+ ", "", text)
+    return text if len(text) <= 400 else f"{text[:250]} … {text[-150:]}"
 
 
 def line(row: Row) -> str:

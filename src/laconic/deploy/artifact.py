@@ -115,8 +115,9 @@ def save_artifact(program: Program, folder: str | Path, settings: Settings, line
 
 def pack(file: Path, interface: Interface, folder: Path, settings: Settings, lineage: Mapping[str, Any]) -> Artifact:
     """Write the artifact's folder around a model file that exists; where the disk allows it the file is linked, not copied."""
-    for source in (file, *_external(file)):
-        write_whole(folder / source.name, lambda aside, source=source: _link(source, aside))  # type: ignore[misc]
+    for source in _external(file):  # copied: ONNX refuses external weights with more than one link
+        write_whole(folder / source.name, lambda aside, source=source: shutil.copyfile(source, aside))  # type: ignore[misc]
+    write_whole(folder / file.name, lambda aside: _link(file, aside))
     return _finish(folder / file.name, interface, settings, lineage)
 
 
