@@ -287,9 +287,9 @@ def line(row: Row) -> str:
 def table(rows: list[Row]) -> Iterator[str]:
     passed = sum(not row.reason for row in rows)
     yield "# Architectures\n"
-    yield "Captured, exported to ONNX, run in ONNX Runtime and OpenVINO with another batch size, held against the gate's parity rule."
+    yield "Captured, exported to ONNX, run in ONNX Runtime and OpenVINO with another batch size, held to the gate's parity rule."
     yield f"Written by `python -m benchmarks.architectures`; CI makes some of the rows again. **{passed} of {len(rows)} hold.**\n"
-    yield "The three columns of differences are relative to the largest output: the captured program against the module, and each runtime against the program.\n"
+    yield "Differences are relative to the largest output: of the captured program to the module, and of each runtime to the program.\n"
     yield "| architecture | kind | parameters | program | ONNX Runtime | OpenVINO | holds |"
     yield "| --- | --- | ---: | ---: | ---: | ---: | --- |"
     yield from (line(row) for row in rows)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib.util
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from torch import nn
 
 import laconic as lc
 from laconic.core.errors import LaconicError
-from laconic.deploy.artifact import save_artifact
+from laconic.deploy.artifact import Artifact, pack, save_artifact
 from laconic.deploy.export import parity
 from laconic.deploy.process import WorkerProcess
 from laconic.deploy.runtime import Settings, runtime
@@ -72,6 +74,28 @@ def train(module: nn.Module, program: lc.Program, device: str, steps: int = 10) 
     )
 
 
+def lowered(program: lc.Program, folder: Path, settings: Settings) -> Artifact:
+    """The artifact; where onnxscript is not installed, PyTorch's older exporter writes the ONNX file, which needs onnx alone."""
+    if runtime(settings.runtime).format != "onnx" or importlib.util.find_spec("onnxscript") is not None:
+        return save_artifact(program, folder, settings, {})
+    print("onnxscript is not installed: the ONNX file is written by PyTorch's older exporter")
+    file = folder.with_name("older") / "model.onnx"
+    file.parent.mkdir(exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        axes = {"x": {0: "batch"}, "output": {0: "batch"}}
+        torch.onnx.export(
+            program.graph_module,
+            program.example_inputs(),
+            str(file),
+            dynamo=False,
+            input_names=["x"],
+            output_names=["output"],
+            dynamic_axes=axes,
+        )
+    return pack(file, program.interface, folder, settings, {})
+
+
 def measure(program: lc.Program, device: str, folder: Path) -> None:
     program = copy.deepcopy(program).to("cpu")
     x = torch.randn(4, *SHAPE.shape)
@@ -90,7 +114,7 @@ def measure(program: lc.Program, device: str, folder: Path) -> None:
             print(f"{title}: not measured: {why}")
             continue
         try:
-            artifact = save_artifact(program, folder / f"{name}-{precision}", Settings(name, precision, device=device), {})
+            artifact = lowered(program, folder / f"{name}-{precision}", Settings(name, precision, device=device))
             worker = WorkerProcess(artifact, timeout_s=600)
             workers.append(worker)
             facts = worker.start(inputs / "000001.npz")

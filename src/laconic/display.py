@@ -29,9 +29,9 @@ class Display:
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[facts]}"),
+                TextColumn("{task.fields[facts]}", markup=False),
                 console=console,
-                transient=False,
+                refresh_per_second=2,  # drawing takes time from what is being timed
             )
             self._live.start()
         return self
@@ -63,7 +63,7 @@ class Display:
     def log(self, text: str) -> None:
         """One line for the reader."""
         if self._live is not None:
-            self._live.console.print(text, highlight=False)
+            self._live.console.print(text, highlight=False, markup=False)
         elif not self._quiet:
             print(text, file=sys.stderr, flush=True)
 

@@ -28,6 +28,7 @@ RULES = {
     "memory": "out of memory",
     "nan": "not a number",
     "error": "failed",
+    "time_limit": "no time left",
     "budget": "budget",
 }
 _UNRUN = {"unavailable": "not available on this machine", "failed": "the candidate failed"}

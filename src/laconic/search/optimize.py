@@ -142,6 +142,7 @@ def _manifest(task: Task, budget: Budget, sweep: Sweep, recipes: Sequence[Recipe
         "sweep": to_json(sweep),
         "recipes": None if recipes is None else [recipe.to_plain() for recipe in recipes],
         "options": to_json(options),
+        "fit": to_json(task.fit),
         "model": None if task.fit is not None else prepare.fingerprint(task),
     }
 

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import laconic as lc
+from laconic.core.errors import BadInput, WorkerFailed
+from laconic.core.program import TensorSpec
+from laconic.run.bench import random_inputs
+from tests.core.models import ConvNet
+
+pytestmark = pytest.mark.slow
+
+
+class Heavy(nn.Module):
+    """The same inputs as ConvNet, and much more work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 3000), nn.ReLU(), nn.Linear(3000, 3000), nn.ReLU(), nn.Linear(3000, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> lc.Artifact:
+    return lc.export(lc.capture(ConvNet().eval(), torch.randn(2, 1, 8, 8)), tmp_path_factory.mktemp("bench") / "model.onnx")
+
+
+def test_it_tells_which_is_faster_with_an_interval(artifact: lc.Artifact) -> None:
+    """Some 9 M multiply-adds in eager against 40 k: no machine gets that wrong."""
+    found = lc.bench(artifact, baseline=Heavy(), runtime="openvino", rounds=5, turn_seconds=0.03, batch=(1, 2))
+    assert [(t.name.split(" ")[0], t.batch) for t in found.timings] == [("baseline", 1), ("artifact", 1), ("baseline", 2), ("artifact", 2)]
+    base, new = found.timings[:2]
+    assert base.name == "baseline (torch, fp32)"
+    assert new.name == "artifact (openvino, fp32)"
+    assert new.speedup is not None
+    assert new.speedup.low is not None
+    assert 1 < new.speedup.low <= base.p50_ms / new.p50_ms * 1.5
+    assert new.n >= 15
+    assert new.cold_start_ms > new.p99_ms
+    assert "× as fast [" in str(found)
+
+
+def test_alone_it_tells_its_own_figures(artifact: lc.Artifact) -> None:
+    (only,) = lc.bench(artifact.file, rounds=3, turn_seconds=0.02, threads=1).timings
+    assert only.speedup is None
+    assert only.p50_ms <= only.p95_ms <= only.p99_ms
+    assert only.size_bytes == artifact.file.stat().st_size
+
+
+def test_what_cannot_be_compared_is_refused(artifact: lc.Artifact, tmp_path: Path) -> None:
+    other = lc.export(lc.capture(nn.Linear(4, 2), torch.randn(2, 4)), tmp_path / "other.onnx")
+    with pytest.raises(BadInput, match="the two take different inputs"):
+        lc.bench(artifact, baseline=other)
+    with pytest.raises(BadInput, match="torch reads pt2 files"):
+        lc.bench(artifact, runtime="torch")
+    with pytest.raises(BadInput, match="cannot run in onnxruntime with bf16 on cpu: its CPUExecutionProvider"):
+        lc.bench(artifact, precision="bf16")
+
+
+def test_a_runtime_that_dies_is_told(faulty_package: None, artifact: lc.Artifact) -> None:
+    with pytest.raises(WorkerFailed, match="killed by SIGSEGV"):
+        lc.bench(artifact, runtime="crash", timeout_s=20)
+
+
+def test_random_inputs_fit_the_specs() -> None:
+    specs = (TensorSpec("x", ("batch", 3), "float32"), TensorSpec("ids", ("batch", "length"), "int64"), TensorSpec("mask", (2,), "bool"))
+    x, ids, mask = random_inputs(specs, 4, {"length": 7}, seed=0)
+    assert (x.shape, x.dtype, ids.shape, ids.dtype, mask.shape, mask.dtype) == ((4, 3), np.float32, (4, 7), np.int64, (2,), np.bool_)
+    assert np.array_equal(x, random_inputs(specs, 4, {"length": 7}, seed=0)[0])
+    assert not np.array_equal(x, random_inputs(specs, 4, {"length": 7}, seed=1)[0])
+    with pytest.raises(BadInput, match="dynamic dimension 'length': say how long it is to be, e.g. length=64"):
+        random_inputs(specs, 4, {}, seed=0)
