@@ -6,16 +6,14 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from laconic.core.task import Progress, Task, silent
 from laconic.deploy.artifact import Artifact
-from laconic.search.optimize import Sweep, search
-
-if TYPE_CHECKING:
-    from laconic.run.recipe import Recipe
-    from laconic.run.session import Options
-    from laconic.search.budget import Budget
+from laconic.run.recipe import Recipe
+from laconic.run.session import Options
+from laconic.search.budget import Budget
+from laconic.search.optimize import Sweep, new_folder, search, seconds
 
 REPORT = "report.html"
 
@@ -98,9 +96,9 @@ def optimize(
     Raises:
         BadInput: the task, the budget or an option cannot be used; everything wrong with the task is told at once, before any work.
     """
-    folder, data = search(
-        task, budget, out=out, time_limit=time_limit, sweep=sweep, recipes=recipes, options=options, progress=progress, command=command
-    )
+    limit = seconds(time_limit)
+    folder = Path(out) if out is not None else new_folder(task.name)
+    data = search(task, budget or Budget(), folder, limit, sweep or Sweep(), recipes, options or Options(), progress, command)
     result = Result(folder, data)
     if not (folder / REPORT).exists():
         result.report()

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+
+from laconic.run.store import RunStore
+
+FILE = "spent.json"
 
 # In these parts the model is trained, captured, exported or run by PyTorch or another runtime; all else is Laconic's own cost.
 PARTS = ("train", "capture", "export", "check", "time", "test")
@@ -13,11 +17,21 @@ PARTS = ("train", "capture", "export", "check", "time", "test")
 class Ledger:
     """Adds up wall time by part. What no part claims is `own`."""
 
-    def __init__(self, before: Mapping[str, float] | None = None) -> None:
-        before = before or {}
-        self._spent = {part: float(before.get(part, 0.0)) for part in PARTS}
-        self._earlier = float(before.get("total", 0.0))
+    def __init__(self) -> None:
+        self._spent = dict.fromkeys(PARTS, 0.0)
+        self._earlier = 0.0
         self._start = time.perf_counter()
+
+    def keep(self, store: RunStore) -> None:
+        """Write down what was spent so far, for a run that is continued."""
+        store.write(FILE, self.spent())
+
+    def resume(self, store: RunStore) -> None:
+        """Add what was spent before an interruption."""
+        before = store.read(FILE) if store.has(FILE) else {}
+        self._earlier += before.get("total", 0.0)
+        for part in PARTS:
+            self._spent[part] += before.get(part, 0.0)
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:

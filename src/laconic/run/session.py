@@ -137,6 +137,7 @@ class Session:
             record = self._scored(record, baseline)
         record = record.but(seconds=time.perf_counter() - start)
         self.store.write(name, record)
+        self.ledger.keep(self.store)
         return record
 
     def _attempt(self, record: Record, work: Callable[[], Record]) -> Record:

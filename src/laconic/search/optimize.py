@@ -16,7 +16,7 @@ import laconic
 from laconic.core.errors import BadInput, nearest
 from laconic.core.program import Program
 from laconic.core.records import to_json
-from laconic.core.task import Progress, Task, silent
+from laconic.core.task import Progress, Task
 from laconic.deploy import runtime
 from laconic.measure.counts import count
 from laconic.measure.environment import environment
@@ -62,28 +62,25 @@ class Sweep:
 
 def search(
     task: Task,
-    budget: Budget | None = None,
-    *,
-    out: str | Path | None = None,
-    time_limit: str | float | None = None,
-    sweep: Sweep | None = None,
-    recipes: Sequence[Recipe] | None = None,
-    options: Options | None = None,
-    progress: Progress = silent,
-    command: str = "",
-) -> tuple[Path, dict[str, Any]]:
-    """The search itself, with the arguments of `laconic.optimize`; returns the run's folder and the content of its `result.json`."""
-    budget, sweep, options = budget or Budget(), sweep or Sweep(), options or Options()
+    budget: Budget,
+    folder: Path,
+    limit: float | None,
+    sweep: Sweep,
+    recipes: Sequence[Recipe] | None,
+    options: Options,
+    progress: Progress,
+    command: str,
+) -> dict[str, Any]:
+    """The search itself, see `laconic.optimize`; `limit` is in seconds. Returns the content of the run's `result.json`."""
     ledger = Ledger()
-    limit = seconds(time_limit)
     metric = metrics.resolve(task.metric, task.direction)
     _check_limit(budget, metric)
     prepare.check(task)
-    folder = Path(out) if out is not None else new_folder(task.name)
     with RunStore(folder, _manifest(task, budget, sweep, recipes, options)) as store:
         if store.has(RESULT):
             progress.log(f"{folder} is finished already; nothing was computed again")
-            return folder, store.read(RESULT)
+            return dict(store.read(RESULT))
+        ledger.resume(store)
         program, training = prepare.program(task, store, ledger, progress)
         chosen = (
             list(recipes)
@@ -102,7 +99,7 @@ def search(
         context = _Facts(task, metric, budget, program, training, command, ledger, options)
         data = store.write(RESULT, _result(context, records, choice))
         shutil.rmtree(store.path("examples"), ignore_errors=True)
-        return folder, data
+        return dict(data)
 
 
 def seconds(limit: str | float | None) -> float | None:

@@ -1,0 +1,56 @@
+"""The documents name what is there, all of it, and their links lead somewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+import laconic as lc
+from laconic.cli import app
+from laconic.deploy.runtime import TABLE as RUNTIMES
+from laconic.run.runner import TABLE as STEPS
+from laconic.tasks.catalog import TASKS
+from laconic.tasks.metrics import METRICS
+from laconic.tasks.models import MODELS
+from laconic.train.optim import OPTIMIZERS, SCHEDULES
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+COMMANDS = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+OPTIONS = [field.name for field in dataclasses.fields(lc.FitPlan)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+    for target in re.findall(r"`((?:src|docs|tests|examples|benchmarks)/[\w/.]+\.\w+)`", page.read_text()):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist(page: Path) -> None:
+    for block in re.findall(r"```\n(.*?)```", page.read_text(), re.DOTALL):
+        for command in re.findall(r"^laconic (\w+)", block, re.MULTILINE):
+            assert command in COMMANDS
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("docs/runtimes.md", RUNTIMES),
+        ("docs/recipes.md", STEPS),
+        ("docs/tasks.md", [*TASKS, *METRICS, *MODELS]),
+        ("docs/training.md", [*OPTIMIZERS, *SCHEDULES, *OPTIONS]),
+        ("docs/budget.md", [field.name for field in dataclasses.fields(lc.Budget)]),
+        ("docs/README.md", [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md"]),
+        ("README.md", COMMANDS),
+    ],
+)
+def test_a_page_names_all_there_is(page: str, names: list[str]) -> None:
+    text = (ROOT / page).read_text()
+    assert [name for name in names if name not in text] == []
