@@ -200,12 +200,14 @@ class Telling:
         self.started: list[tuple[str, int]] = []
         self.steps = 0
         self.facts: dict[str, Any] = {}
+        self.last: dict[str, Any] = {}
 
     def start(self, name: str, total: int) -> None:
         self.started.append((name, total))
 
     def advance(self, n: int = 1, **facts: Any) -> None:
         self.steps += n
+        self.last = facts
 
     def finish(self, **facts: Any) -> None:
         self.facts = facts
@@ -219,6 +221,7 @@ def test_progress_counts_every_step_and_ends_with_the_metric() -> None:
     _, record = trained(valid=DATA, score=accuracy, progress=telling)
     assert telling.started == [("training", 18)]
     assert telling.steps == 18
+    assert telling.last["metric"] == record.epochs[-2].metric
     assert telling.facts == {"metric": record.epochs[-1].metric}
 
 

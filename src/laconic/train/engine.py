@@ -7,7 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,7 @@ def fit(
         prepared, optimizer, loader = accelerator.prepare(model, optimizer, loader)
         facts = checkpoints.load(checkpoint, model, optimizer.optimizer) if start and checkpoint is not None else None
         epochs = [EpochRecord(**item) for item in (facts or {"epochs": []})["epochs"]]
+        loop = _Loop(prepared, accelerator, optimizer, loader, rate, plan, loss, split, hooks, progress)
         progress.start("training", plan.epochs * len(loader))
         progress.advance(len(epochs) * len(loader))
         for epoch in range(len(epochs), plan.epochs):
@@ -92,13 +93,10 @@ def fit(
             order.manual_seed(
                 plan.seed * 1_000_003 + epoch
             )  # by seed and epoch alone: a continued run sees what an uninterrupted one would
-            mean, last = _epoch(prepared, accelerator, optimizer, loader, rate, plan, epoch, loss, split, progress, hooks)
-            metric = (
-                _score(model, valid, plan.batch_size, split, score, collate, accelerator.device)
-                if valid is not None and score is not None
-                else None
-            )
-            epochs.append(EpochRecord(epoch + 1, mean, last, metric, time.perf_counter() - began))
+            mean, last = loop.epoch(epoch)
+            if valid is not None and score is not None:
+                loop.shown["metric"] = _score(model, valid, plan.batch_size, split, score, collate, accelerator.device)
+            epochs.append(EpochRecord(epoch + 1, mean, last, loop.shown.get("metric"), time.perf_counter() - began))
             if checkpoint is not None and accelerator.is_main_process:
                 checkpoints.save(checkpoint, model, optimizer.optimizer, {"epochs": [asdict(item) for item in epochs]})
         progress.finish(**({} if not epochs or epochs[-1].metric is None else {"metric": epochs[-1].metric}))
@@ -106,47 +104,56 @@ def fit(
     return FitRecord(tuple(epochs))
 
 
-def _epoch(
-    model: nn.Module,
-    accelerator: Any,
-    optimizer: Any,
-    loader: Any,
-    rate: Callable[[float], float],
-    plan: FitPlan,
-    epoch: int,
-    loss: Loss,
-    split: Callable[[Any], tuple[Any, Any]],
-    progress: Progress,
-    hooks: Sequence[Hook],
-) -> tuple[float, float]:
-    """One pass over the data; returns the mean loss and the last learning rate."""
-    model.train()
-    total, steps, lr = torch.zeros(()), plan.epochs * len(loader), plan.lr
-    for index, batch in enumerate(loader):
-        done = epoch * len(loader) + index
-        lr = rate(done / max(1, steps - 1))
-        for group in optimizer.param_groups:
+@dataclass(frozen=True)
+class _Loop:
+    """What one epoch needs; `shown` are figures that stay on the progress bar."""
+
+    model: nn.Module
+    accelerator: Any
+    optimizer: Any
+    loader: Any
+    rate: Callable[[float], float]
+    plan: FitPlan
+    loss: Loss
+    split: Callable[[Any], tuple[Any, Any]]
+    hooks: Sequence[Hook]
+    progress: Progress
+    shown: dict[str, Any] = field(default_factory=dict)
+
+    def epoch(self, epoch: int) -> tuple[float, float]:
+        """One pass over the data; returns the mean loss and the last learning rate."""
+        self.model.train()
+        total, lr, steps = torch.zeros(()), self.plan.lr, self.plan.epochs * len(self.loader)
+        for index, batch in enumerate(self.loader):
+            done = epoch * len(self.loader) + index
+            lr = self.rate(done / max(1, steps - 1))
+            number = self._step(batch, lr, f"epoch {epoch + 1}, step {index + 1} of {len(self.loader)}")
+            for hook in self.hooks:
+                hook(self.model, (done + 1) / steps)
+            total += number
+            self.progress.advance(loss=number, **self.shown)
+        return float(self.accelerator.reduce(total.to(self.accelerator.device), "mean")) / len(self.loader), lr
+
+    def _step(self, batch: Any, lr: float, place: str) -> float:
+        """One optimizer step at this learning rate; returns the loss."""
+        for group in self.optimizer.param_groups:
             group["lr"] = lr
-        inputs, target = split(batch)
+        inputs, target = self.split(batch)
         args, kwargs = as_call(inputs)
-        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
-            value = loss(model(*args, **kwargs), target)
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16"):
+            value = self.loss(self.model(*args, **kwargs), target)
         number = float(value.detach())
         if not math.isfinite(number):
             raise TrainingStopped(
-                f"the loss is {number} at epoch {epoch + 1}, step {index + 1} of {len(loader)} (learning rate {lr:.3g}). The last epoch's checkpoint is kept. "
+                f"the loss is {number} at {place} (learning rate {lr:.3g}). The last epoch's checkpoint is kept. "
                 "Lower the learning rate, set grad_clip, or look for bad values in the data."
             )
-        optimizer.zero_grad()
-        accelerator.backward(value)
-        if plan.grad_clip is not None:
-            accelerator.clip_grad_norm_(model.parameters(), plan.grad_clip)
-        optimizer.step()
-        for hook in hooks:
-            hook(model, (done + 1) / steps)
-        total += number
-        progress.advance(loss=number)
-    return float(accelerator.reduce(total.to(accelerator.device), "mean")) / len(loader), lr
+        self.optimizer.zero_grad()
+        self.accelerator.backward(value)
+        if self.plan.grad_clip is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.plan.grad_clip)
+        self.optimizer.step()
+        return number
 
 
 def _loader(data: Dataset[Any], plan: FitPlan, collate: Callable[[list[Any]], Any] | None, order: torch.Generator) -> DataLoader[Any]:
