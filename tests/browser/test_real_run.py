@@ -1,0 +1,33 @@
+"""The page of a real run, not of a made-up result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import laconic as lc
+from tests.browser.visiting import Visitor
+from tests.report.results import Json
+from tests.run import tiny
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def test_the_page_of_a_real_run_shows_what_was_measured(visit: Visitor, tmp_path: Path) -> None:
+    options = lc.Options(rounds=5, turn_seconds=0.02)
+    result = lc.optimize(tiny.untrained(), out=tmp_path / "run", sweep=lc.Sweep(("onnxruntime", "openvino"), ("fp32",)), options=options)
+
+    def real(made_up: Json) -> None:
+        made_up.clear()
+        made_up.update(result.data)
+
+    seen = visit("met", change=real)
+    assert seen.errors == []
+    assert seen.requests == [seen.path.as_uri()]
+    assert result.verdict in seen.page.locator("h1").inner_text().replace("\n", " ")
+    keys = seen.page.eval_on_selector_all("#candidates tbody tr", "(rows) => rows.map((row) => row.dataset.key)")
+    assert set(keys) == {"torch-fp32", "onnxruntime-fp32", "openvino-fp32"}
+    for figure in ("frontier", "layers", "loss", "score"):
+        assert seen.page.locator(f"[data-figure={figure}] .main-svg").count() > 0, figure
+    assert seen.page.locator("[data-figure=frontier] .scatterlayer .point").count() == 3
