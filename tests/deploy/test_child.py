@@ -41,7 +41,7 @@ answer_requests(handle)
 @pytest.fixture
 def child(tmp_path: Path) -> Iterator[Child]:
     (tmp_path / "child.py").write_text(SCRIPT)
-    found = Child([sys.executable, str(tmp_path / "child.py")], timeout_s=5, memory_limit_bytes=400_000_000)
+    found = Child([sys.executable, str(tmp_path / "child.py")], timeout_s=10, memory_limit_bytes=400_000_000)
     yield found
     found.close()
 
@@ -58,7 +58,7 @@ def test_it_answers_whatever_is_printed_meanwhile(child: Child) -> None:
         ("exit", "crash", "it ended with code 3; its last lines:\n.*last words"),
         ("segfault", "crash", "killed by SIGSEGV"),
         ("killed", "memory", r"killed by SIGKILL \(out of memory, if nobody else did it\)"),
-        ("hang", "timeout", "no answer within 5 s; it was ended"),
+        ("hang", "timeout", "no answer within 10 s; it was ended"),
         ("eat", "memory", r"it used 0\.\d\d GB of memory; 0.40 GB are allowed"),
     ],
 )

@@ -33,8 +33,8 @@ def artifact(program: lc.Program, tmp_path_factory: pytest.TempPathFactory) -> A
     return save_artifact(program, tmp_path_factory.mktemp("artifact"), Settings("onnxruntime", threads=1), {})
 
 
-def process(artifact: Artifact, **changes: object) -> WorkerProcess:
-    return WorkerProcess(artifact.with_settings(**changes), timeout_s=8, memory_limit_bytes=900_000_000)
+def process(artifact: Artifact, timeout_s: float = 60, **changes: object) -> WorkerProcess:
+    return WorkerProcess(artifact.with_settings(**changes), timeout_s=timeout_s, memory_limit_bytes=900_000_000)
 
 
 def test_it_answers_as_the_program_does(program: lc.Program, artifact: Artifact, inputs: Path, tmp_path: Path) -> None:
@@ -69,13 +69,13 @@ def test_it_imports_its_own_runtime_and_no_other(artifact: Artifact, inputs: Pat
     ("name", "kind", "said"),
     [
         ("crash", "crash", "killed by SIGSEGV; its last lines:\n.*about to crash"),
-        ("hang", "timeout", "no answer within 8 s"),
+        ("hang", "timeout", "no answer within 10 s"),
         ("eat", "memory", "of memory; 0.90 GB are allowed"),
         ("raises", "error", "RuntimeError: no such kernel"),
     ],
 )
 def test_a_runtime_that_goes_wrong(faulty_package: None, artifact: Artifact, inputs: Path, name: str, kind: str, said: str) -> None:
-    worker = process(artifact, runtime=name)
+    worker = process(artifact, 10 if name == "hang" else 60, runtime=name)
     with pytest.raises(WorkerFailed, match=f"(?s){said}") as caught:
         worker.start(inputs / "000000.npz")
     worker.close()

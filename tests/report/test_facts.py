@@ -447,4 +447,4 @@ def test_reading_needs_neither_torch_nor_plotly() -> None:
 
 def test_all_results_are_json() -> None:
     for make in RESULTS.values():
-        json.dumps(make(), allow_nan=False)
+        assert json.loads(json.dumps(make(), allow_nan=False)) == make()
