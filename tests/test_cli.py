@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 import laconic as lc
+from laconic.cli import _resumable
 from laconic.run.store import read_result
 
 pytestmark = pytest.mark.slow
@@ -168,6 +171,26 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
     done = laconic(*command, *hint.split(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (folder / "candidates" / "torch-fp32" / "check.json").stat().st_mtime_ns == checked
+
+
+def test_an_interruption_that_a_library_swallowed_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Compiled modules that are being imported turn it into an ImportError."""
+    monkeypatch.setattr(sys, "argv", ["laconic", "optimize", "digits"])
+
+    def work() -> None:
+        with _resumable(tmp_path / "my run"):
+            with contextlib.suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+            raise lc.MissingExtra("initialization failed")
+
+    with pytest.raises(typer.Exit) as caught:
+        work()
+    assert caught.value.exit_code == 130
+    assert f"laconic optimize digits --out '{tmp_path}/my run'" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -352,13 +353,24 @@ def _folder(out: Path | None, name: str) -> Path:
 
 @contextlib.contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """On Ctrl-C, say how to go on."""
+    """On Ctrl-C, say how to go on; also where a library turned the interruption into an error of its own."""
+    pressed = []
+
+    def note(number: int, frame: Any) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
     try:
         yield
-    except KeyboardInterrupt:
+    except BaseException:
+        if not pressed:
+            raise
         again = _command() if any(part.startswith("--out") for part in sys.argv) else f"{_command()} --out {shlex.quote(str(folder))}"
         typer.echo(f"\nInterrupted. What was finished is kept; to go on: {again}", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _fail(error: Exception, code: int) -> NoReturn:

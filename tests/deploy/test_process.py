@@ -49,7 +49,8 @@ def test_it_answers_as_the_program_does(program: lc.Program, artifact: Artifact,
     times = worker.time(0.05, 7)
     assert len(times) >= 7
     assert all(time > 0 for time in times)
-    assert worker.memory()["peak_bytes"] >= worker.memory()["rss_bytes"] > 0
+    memory = worker.memory()
+    assert memory["peak_bytes"] >= memory["rss_bytes"] > 1e7
     worker.close()
 
 
