@@ -186,7 +186,14 @@ def bench(
             )
 
     found = _guarded(work)
-    _print(found, as_json, lambda: found)
+
+    def table() -> Any:
+        from laconic.core.records import to_json
+        from laconic.report.listings import comparison
+
+        return comparison(to_json(found))
+
+    _print(found, as_json, table)
 
 
 @app.command()

@@ -9,6 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from laconic.report.units import BYTES, TIME, number, scaled
+
 
 def _table(*columns: str, right: Sequence[str] = ()) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -56,10 +58,35 @@ def health(found: Mapping[str, Any]) -> RenderableType:
     ):
         facts.add_row(Text(name, "dim"), Text(str(value)))
     table = _table("Runtime", "Precision", "Device", "", "Why not")
-    for row in found["runtimes"]:
+    rows = found["runtimes"]
+    devices = {row["device"] for row in rows if row["ready"]} | {"cpu"}
+    for row in rows:
+        if row["device"] not in devices:
+            continue
         mark = Text("ready", "green") if row["ready"] else Text("no", "dim")
         table.add_row(f"{row['runtime']} {row['version']}".strip(), row["precision"], row["device"], mark, Text(row["why"], "dim"))
-    return Group(facts, Text(), table)
+    absent = sorted({row["device"] for row in rows} - devices)
+    return Group(facts, Text(), table, *(Text(f"nothing runs on {device} here; --json tells why", "dim") for device in absent))
+
+
+def comparison(found: Mapping[str, Any]) -> RenderableType:
+    """What `laconic bench` measured; the first contender is what the others are compared with."""
+    right = ("Batch", "Median", "p95", "p99", "Speed-up", "Per second")
+    table = _table("Contender", *right, right=right)
+    about: dict[str, Text] = {}
+    for row in found["timings"]:
+        ratio = row["speedup"]
+        faster = Text(f"{ratio['value']:.2f}×\n{ratio['low']:.2f} to {ratio['high']:.2f}") if ratio else Text("reference", "dim")
+        latencies = [scaled(1e-3 * row[name], TIME).text for name in ("p50_ms", "p95_ms", "p99_ms")]
+        table.add_row(Text(row["name"]), str(row["batch"]), *latencies, faster, number(row["throughput_per_s"]["value"]))
+        facts = (
+            f"cold start {scaled(1e-3 * row['cold_start_ms'], TIME).text}",
+            f"peak memory {scaled(row['peak_memory_bytes'], BYTES, 'unknown').text}",
+            f"file {scaled(row['size_bytes'], BYTES).text}",
+        )
+        about[row["name"]] = Text(f"{row['name']}: {', '.join(facts)}")
+    note = Text("Speed-up: the first one's latency over this one's, with the 95 % interval; they took turns.", "dim")
+    return Group(table, Text(), *about.values(), note)
 
 
 def busy(environment: Mapping[str, Any]) -> bool:
