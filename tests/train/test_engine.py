@@ -227,10 +227,13 @@ def test_progress_counts_every_step_and_ends_with_the_metric() -> None:
 
 SCRIPT = """
 import sys, os, torch
-from tests.train.test_engine import PLAN, DATA, net, F, fit
+import laconic as lc
+from tests.train.test_engine import PLAN, DATA, X, net, F, fit
 import dataclasses
 model = net(dropout=0.0)
 model[1] = torch.nn.Identity()
+if sys.argv[3] == "program":
+    model = lc.capture(model.eval(), torch.from_numpy(X[:4]))
 fit(model, dataclasses.replace(PLAN, batch_size=int(sys.argv[1])), train=DATA, loss=F.cross_entropy)
 if os.environ.get("RANK", "0") == "0":
     torch.save(model.state_dict(), sys.argv[2])
@@ -238,14 +241,15 @@ if os.environ.get("RANK", "0") == "0":
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["module", "program"])
+def test_two_processes_equal_one_with_the_doubled_batch(kind: str, tmp_path: Path) -> None:
     """Gradients are averaged over processes in another order of additions: equal to 1e-5."""
     (tmp_path / "train.py").write_text(SCRIPT)
     root = Path(__file__).parents[2]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(tmp_path / "train.py"), "16"]
     for argv, name in (([sys.executable, str(tmp_path / "train.py"), "32"], "one"), (launch, "two")):
         done = subprocess.run(
-            [*argv, str(tmp_path / name)],
+            [*argv, str(tmp_path / name), kind],
             cwd=root,
             env={**_environment(), "PYTHONPATH": str(root)},
             capture_output=True,

@@ -168,4 +168,7 @@ def _difference(found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
         return float("inf"), float("inf")
     gap, largest = np.abs(a[finite] - b[finite]).max(initial=0.0), np.abs(b[finite]).max(initial=0.0)
-    return (float(gap), float(gap / largest) if largest > 0 else float(gap)) if np.isfinite(gap) else (float("inf"), float("inf"))
+    if not np.isfinite(gap):
+        return float("inf"), float("inf")
+    with np.errstate(over="ignore"):
+        return float(gap), float(gap / largest) if largest > 0 else float(gap)
