@@ -55,6 +55,7 @@ def test_a_sound_task_passes_and_nothing_is_changed() -> None:
             r"model: it cannot answer the first batch of the valid data \(shape \(7,\) float32\): RuntimeError",
         ),
         ({"valid": data(classes=5)}, "valid: a target is 4; the model knows the classes 0 to 2"),
+        ({"test": data(classes=4)}, "test: a target is 3; the model knows the classes 0 to 2"),
         ({"test": data(classes=5)}, "test: a target is 4; the model knows the classes 0 to 2"),
         ({"split": lambda batch: batch[2]}, "valid: no batch can be made of it: IndexError"),
         ({"model": lambda: nn.Linear("x", 3)}, "model: it cannot be made: TypeError"),  # type: ignore[arg-type]

@@ -1,0 +1,69 @@
+"""What makes two runs the same: everything that could change the outcome, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+import laconic as lc
+from laconic.search.optimize import _manifest, seconds
+from tests.run import tiny
+
+
+def manifest(task: lc.Task | None = None, **changes: Any) -> dict[str, Any]:
+    given = {"budget": lc.Budget(), "sweep": lc.Sweep(), "recipes": None, "options": lc.Options(), **changes}
+    return _manifest(task or tiny.untrained(), **given)
+
+
+def trained(shift: float = 0.0) -> lc.Task:
+    task = tiny.task()
+    with torch.no_grad():
+        next(task.build().parameters()).add_(shift)
+    return task
+
+
+def replanned(**plan: Any) -> lc.Task:
+    task = tiny.untrained()
+    assert task.fit is not None
+    task.fit = dataclasses.replace(task.fit, **plan)
+    return task
+
+
+def test_the_same_run_has_the_same_manifest() -> None:
+    assert manifest() == manifest()
+    assert manifest(trained()) == manifest(trained())
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"budget": lc.Budget(max_drop=0.1)}, "budget"),
+        ({"sweep": lc.Sweep(("openvino",))}, "sweep"),
+        ({"recipes": [lc.Recipe()]}, "recipes"),
+        ({"options": lc.Options(seed=1)}, "options"),
+        ({"task": replanned(lr=0.5)}, "fit"),
+        ({"task": dataclasses.replace(tiny.untrained(), metric="f1")}, "metric"),
+        ({"task": dataclasses.replace(tiny.untrained(), name="other")}, "task"),
+    ],
+)
+def test_what_could_change_the_outcome_is_another_run(changes: dict[str, Any], key: str) -> None:
+    found, usual = manifest(**changes), manifest()
+    assert [name for name in usual if found[name] != usual[name]] == [key]
+
+
+def test_other_weights_are_another_run() -> None:
+    assert manifest(trained(0.1))["model"] != manifest(trained())["model"]
+
+
+@pytest.mark.parametrize(("text", "expected"), [("90s", 90.0), ("1.5m", 90.0), ("2h", 7200.0), (10, 10.0), ("3 min", 180.0)])
+def test_time_limits(text: str | float, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["soon", "-5s", "0", "5 days", ""])
+def test_time_limits_of_nonsense(text: str) -> None:
+    with pytest.raises(lc.BadInput, match="write a positive number of seconds"):
+        seconds(text)
