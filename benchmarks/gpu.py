@@ -26,20 +26,11 @@ from laconic.deploy.export import parity
 from laconic.deploy.process import WorkerProcess
 from laconic.deploy.runtime import Settings, runtime
 from laconic.measure import latency
+from laconic.run.session import Contender
 from laconic.tasks.models import DataShape, build
 
 SHAPE = DataShape("image", (3, 64, 64), 100)
 RUNTIMES = (("torch", "fp32"), ("torch", "bf16"), ("torch.compile", "fp32"), ("torch.compile", "bf16"), ("onnxruntime", "fp32"))
-
-
-class Contender:
-    """A worker under a name."""
-
-    def __init__(self, name: str, worker: WorkerProcess) -> None:
-        self.name, self._worker = name, worker
-
-    def time(self, seconds: float, min_runs: int) -> list[int]:
-        return self._worker.time(seconds, min_runs)
 
 
 def capture(device: str) -> tuple[nn.Module, lc.Program]:
@@ -51,10 +42,11 @@ def capture(device: str) -> tuple[nn.Module, lc.Program]:
     return module, program
 
 
-def train(module: nn.Module, program: lc.Program, device: str, steps: int = 10) -> None:
+def train(module: nn.Module, program: lc.Program, device: str) -> None:
     """The same bf16 steps for both; a GPU's kernels may add in another order each time, so the largest difference is told."""
+    steps, batch = (10, 32) if device == "cuda" else (2, 8)  # a processor without bf16 instructions emulates them, slowly
     torch.manual_seed(0)
-    x, y = torch.randn(32, *SHAPE.shape, device=device), torch.randint(0, SHAPE.classes, (32,), device=device)
+    x, y = torch.randn(batch, *SHAPE.shape, device=device), torch.randint(0, SHAPE.classes, (batch,), device=device)
     losses: list[list[float]] = []
     for model in (module, program):
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)

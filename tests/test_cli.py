@@ -171,6 +171,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
     checked = (folder / "candidates" / "torch-fp32" / "check.json").stat().st_mtime_ns
     done = laconic(*command, *hint.split(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "continuing the run in" in done.stderr
     assert (folder / "candidates" / "torch-fp32" / "check.json").stat().st_mtime_ns == checked
 
 

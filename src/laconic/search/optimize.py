@@ -80,6 +80,8 @@ def search(
         if store.has(RESULT):
             progress.log(f"{folder} is finished already; nothing was computed again")
             return dict(store.read(RESULT))
+        if store.resumed:
+            progress.log(f"continuing the run in {folder}; what is finished is kept")
         ledger.resume(store)
         program, training = prepare.program(task, store, ledger, progress)
         chosen = (
