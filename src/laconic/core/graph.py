@@ -80,6 +80,30 @@ def taps(program: Program, paths: Iterable[str]) -> Callable[..., tuple[Any, dic
 
 
 @dataclass(frozen=True)
+class Value:
+    """Shape and dtype of what a node makes of the example inputs."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def shapes(program: Program) -> dict[fx.Node, Value]:
+    """Run the example inputs and tell shape and dtype of every tensor in the graph; B, the batch, is the example's."""
+    found: dict[fx.Node, Value] = {}
+
+    class Run(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            if isinstance(result, Tensor):
+                found[n] = Value(tuple(result.shape), result.dtype)
+            return result
+
+    with torch.no_grad():
+        Run(program.graph_module).run(*program.example_inputs())
+    return found
+
+
+@dataclass(frozen=True)
 class FoldBatchNorm:
     """Merge each batch-norm into the convolution or linear layer before it. Exact up to rounding; has no options."""
 

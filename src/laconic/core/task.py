@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from laconic.core.errors import BadInput
 
@@ -114,6 +115,13 @@ class Task:
         if not isinstance(self.model, nn.Module):
             self.model = self.model()
         return self.model
+
+
+def calibration_subset(data: Dataset[Any], n: int, seed: int = 0) -> Subset[Any]:
+    """`n` examples drawn without replacement; all of them where there are fewer."""
+    size = len(data)  # type: ignore[arg-type]
+    chosen = torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:n]
+    return Subset(data, chosen.sort().values.tolist())
 
 
 class Progress(Protocol):

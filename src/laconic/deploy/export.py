@@ -16,6 +16,7 @@ from laconic.core.capture import quiet_export
 from laconic.core.errors import BadInput, ExportError, need
 from laconic.core.files import write_whole
 from laconic.core.program import Program
+from laconic.deploy import qdq
 
 OPSET = 20
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
@@ -28,6 +29,8 @@ def write_onnx(program: Program, path: Path, name: str) -> None:
 
     Weights of more than 2 GiB go into `NAME.data` beside it, which is of no use to anybody until the file itself is there.
     """
+    quantized = qdq.is_quantized(program)
+    program = qdq.lower(program) if quantized else program
     try:
         model = _lowered(program)
     except ExportError:
@@ -40,6 +43,8 @@ def write_onnx(program: Program, path: Path, name: str) -> None:
         for dim, label in zip(value.shape or (), spec.shape, strict=True)
     }
     _rename_dimensions(model, {old: new for old, new in symbols.items() if isinstance(new, str)})
+    if quantized:
+        qdq.finish(model)
     for node in model.graph.all_nodes():
         node.metadata_props.clear()  # stack traces with the paths of the exporting machine
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict().values())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 
 from laconic.core.errors import BadInput
 
@@ -76,13 +76,6 @@ def loader(
 ) -> DataLoader[Any]:
     """Batches, shuffled by a generator of their own."""
     return DataLoader(data, batch_size, shuffle=shuffle, collate_fn=collate, generator=torch.Generator().manual_seed(seed))
-
-
-def calibration_subset(data: Dataset[Any], n: int, seed: int = 0) -> Subset[Any]:
-    """`n` examples drawn without replacement; all of them where there are fewer."""
-    size = len(data)  # type: ignore[arg-type]
-    chosen = np.random.default_rng(seed).permutation(size)[:n]
-    return Subset(data, [int(index) for index in np.sort(chosen)])
 
 
 def words(text: str) -> Iterator[str]:

@@ -1,0 +1,65 @@
+"""From a plan to a rounded graph: weights by their grids, activations by what was observed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import fx
+
+from laconic.core.fake_quant import Quantizer, insert
+from laconic.core.graph import get_tensor
+from laconic.core.program import Program
+from laconic.quantize.observers import Observer
+from laconic.quantize.placement import Plan, Site, WeightSite
+from laconic.quantize.scheme import Scheme, activation_scheme, grid, weight_grid
+
+Grids = dict[fx.Node, Quantizer]
+
+
+def activation_grids(plan: Plan, observers: Mapping[fx.Node, Observer]) -> Grids:
+    """The grid of each family of activations that was seen."""
+    found: Grids = {}
+    for family, observer in observers.items():
+        if observer.lowest > observer.highest:
+            continue  # nothing was seen: not a float, or never computed
+
+        def scheme(lowest: float) -> Scheme:
+            return activation_scheme(plan.symmetric, lowest)
+
+        low, high = observer.finish(scheme)
+        found[family] = grid(torch.tensor(low), torch.tensor(high), scheme(observer.lowest))
+    return found
+
+
+def weight_grids(program: Program, sites: list[WeightSite], scheme: Scheme) -> list[Quantizer]:
+    """The grid of each weight, along its own axis; embeddings and products of constants have no groups."""
+    found = []
+    for site in sites:
+        grouped = scheme.group if site.axis == 0 and not site.embedding else 0
+        wanted = Scheme(scheme.low, scheme.high, scheme.symmetric, site.axis, grouped)
+        found.append(weight_grid(get_tensor(program, site.source), wanted))
+    return found
+
+
+def round_weights(program: Program, sites: list[WeightSite], grids: list[Quantizer]) -> None:
+    """Put a node between each weight and its readers."""
+    for site, quantizer in zip(sites, grids, strict=True):
+        suffix = "" if site.axis == 0 else "_columns"
+        node = insert(program.graph_module, site.source, quantizer, site.name.replace(".", "_") + suffix)
+        for reader, position in site.readers:
+            reader.update_arg(position, node)
+
+
+def round_activations(program: Program, sites: list[Site], grids: Grids) -> dict[fx.Node, Site]:
+    """Put a node between each activation and its readers; returns the nodes with their sites."""
+    made = {}
+    for site in sites:
+        quantizer = grids.get(site.family)
+        if quantizer is None:
+            continue
+        node = insert(program.graph_module, site.source, quantizer, site.source.name)
+        for reader in site.readers:
+            reader.replace_input_with(site.source, node)
+        made[node] = site
+    return made

@@ -1,0 +1,329 @@
+"""Where quantise/dequantise pairs stand in the graph, per target: where that runtime fuses them into integer kernels, and nowhere else.
+
+A rule says which inputs of an operator are to be integers, which input is its weight, and whether its output must be one too. Demands travel up through
+operators that only move numbers (reshape, transpose, max-pool, …) to the operator that makes them, so that one pair serves all its readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import fx
+
+from laconic.core.errors import BadInput, nearest
+from laconic.core.graph import module_path
+from laconic.core.program import aten
+from laconic.core.records import Skipped
+
+@dataclass(frozen=True)
+class Rule:
+    """How an operator is quantised: positions of its activations and of its weight, the weight's axis of output channels, whether its output is an integer."""
+
+    inputs: tuple[int, ...] = (0,)
+    weight: int | None = None
+    axis: int | None = None
+    output: bool = False
+
+
+@dataclass
+class Site:
+    """One activation that is rounded: `source` makes it, `readers` see it rounded. Sites of one `family` share a scale."""
+
+    source: fx.Node
+    family: fx.Node
+    readers: list[fx.Node] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The module that makes it, or the operator."""
+        return module_path(self.source) or self.source.name
+
+
+@dataclass
+class WeightSite:
+    """One constant that is rounded: `source` is its attribute, each reader has it at a position."""
+
+    source: fx.Node
+    axis: int | None
+    readers: list[tuple[fx.Node, int]] = field(default_factory=list)
+    embedding: bool = False
+
+    @property
+    def name(self) -> str:
+        """The parameter's name."""
+        return str(self.source.target)
+
+
+@dataclass
+class Plan:
+    """All that is rounded for a target, by operator, and what stays float with the reason."""
+
+    operators: list[fx.Node]
+    activations: list[Site]
+    weights: list[WeightSite]
+    skipped: list[Skipped]
+    symmetric: bool
+
+
+_CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.conv2d.padding, aten.conv1d.padding, aten.conv3d.padding)
+_TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
+_SUMS = (aten.add.Tensor, aten.add_.Tensor)
+_PRODUCTS = (aten.matmul.default, aten.bmm.default)
+_POOLS = (aten.avg_pool2d.default, aten.avg_pool1d.default, aten.avg_pool3d.default)
+_RECTIFIERS = (aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default, aten.relu6.default, aten.clamp.default)
+# Operators that move numbers or pick some of them: what is on a grid before is on it after.
+MOVES = {
+    *(aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default),
+    *(aten.view.default, aten.reshape.default, aten.permute.default, aten.transpose.int, aten.flatten.using_ints, aten.unflatten.int),
+    *(aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.default, aten.squeeze.dims, aten.slice.Tensor, aten.select.int, aten.expand.default),
+    *(aten.clone.default, aten.contiguous.default, aten.alias.default, aten.detach.default, aten.dropout.default, aten.t.default),
+    *(aten.pixel_shuffle.default, aten.channel_shuffle.default, aten.roll.default, aten.pad.default, aten.constant_pad_nd.default),
+    *(aten.upsample_nearest2d.default, aten.upsample_nearest2d.vec, aten.repeat.default, aten.index_select.default, aten._unsafe_view.default),
+}
+# What a value may pass through and still count as coming from a convolution.
+_PASSING = {*_RECTIFIERS, *_POOLS, *MOVES, aten.batch_norm.default, aten.leaky_relu.default, aten.silu.default, aten.hardswish.default}
+_FLOAT_REASONS = {
+    aten.lstm.input: "recurrent: its states are summed over many steps; quantize it dynamically instead (mode dynamic)",
+    aten.gru.input: "recurrent: its states are summed over many steps; quantize it dynamically instead (mode dynamic)",
+    aten.rnn_tanh.input: "recurrent: no runtime has an int8 kernel for it",
+    aten.rnn_relu.input: "recurrent: no runtime has an int8 kernel for it",
+    aten.scaled_dot_product_attention.default: "attention that is causal, shares keys between queries or has dropout stays whole, in float",
+    aten.softmax.int: "softmax needs the range of floats",
+    aten._softmax.default: "softmax needs the range of floats",
+    aten.layer_norm.default: "layer normalization needs the range of floats",
+    aten.group_norm.default: "group normalization needs the range of floats",
+    aten.gelu.default: "GELU is computed in float and fused there",
+    aten.silu.default: "SiLU is computed in float and fused there",
+    aten.einsum.default: "einsum is lowered into several operators; it has no rule",
+}
+
+
+def _common(output: bool, pools: bool) -> dict[Any, Rule]:
+    rules: dict[Any, Rule] = {kind: Rule((0,), 1, 0, output) for kind in _CONVOLUTIONS}
+    rules |= {aten.linear.default: Rule((0,), 1, 0), aten.addmm.default: Rule((1,), 2, 1)}
+    rules |= {kind: Rule((0, 1)) for kind in _PRODUCTS}
+    rules |= {kind: Rule((0, 1), output=output) for kind in _SUMS}
+    rules |= {kind: Rule((0,), output=output) for kind in _POOLS if pools}
+    return rules
+
+
+def openvino_rules() -> dict[Any, Rule]:
+    """OpenVINO fuses pairs before an operator; what follows a convolution (activation, sum, next pair) becomes part of its kernel."""
+    return _common(output=False, pools=True) | {kind: Rule((0,), 1, 1) for kind in _TRANSPOSED}
+
+
+def onnxruntime_rules() -> dict[Any, Rule]:
+    """ONNX Runtime has integer kernels for operators between pairs on all sides (QLinear…); a matrix product may have a float result."""
+    return _common(output=True, pools=True)
+
+
+@dataclass(frozen=True)
+class TargetRules:
+    """What a target fuses and what it refuses.
+
+    `symmetric`: signed activations are put around 0, not onto u8 with a zero point. `around_moves`: operators that only move numbers need a pair on both sides.
+    """
+
+    rules: Callable[[], dict[Any, Rule]]
+    symmetric: bool
+    around_moves: bool
+    refused: dict[Any, str]
+
+
+TARGETS: dict[str, TargetRules] = {
+    "openvino": TargetRules(openvino_rules, True, False, {}),
+    "onnxruntime": TargetRules(
+        onnxruntime_rules, False, True, {kind: "ONNX Runtime has no int8 kernel for transposed convolutions" for kind in _TRANSPOSED}
+    ),
+}
+
+
+def target_rules(target: str) -> TargetRules:
+    """The rules of a target.
+
+    Raises:
+        BadInput: nothing is known about where this runtime fuses.
+    """
+    if target not in TARGETS:
+        raise BadInput(f"there are no placement rules for '{target}'." + nearest(target, TARGETS))
+    return TARGETS[target]
+
+
+def place(program: Any, target: str, keep: tuple[str, ...] = ()) -> Plan:
+    """Decide what is rounded.
+
+    Args:
+        program: in eval mode, batch-norms folded, attention taken apart.
+        target: a name in `TARGETS`.
+        keep: module paths (or their parents) whose operators stay float.
+
+    Raises:
+        BadInput: unknown target, or a path that no operator has.
+    """
+    found = target_rules(target)
+    return _Placement(program.graph, found, keep).plan()
+
+
+def operators_of(program: Any, target: str) -> list[str]:
+    """Module paths (or node names) of the operators that a target computes in integers, in order, each once."""
+    plan = place(program, target)
+    return list(dict.fromkeys(operator_name(node) for node in plan.operators))
+
+
+def operator_name(node: fx.Node) -> str:
+    """How an operator is called in reports: its module's path, or the node's name where the module holds several operators of the kind."""
+    path = module_path(node)
+    return path if path and node.target in (*_CONVOLUTIONS, *_TRANSPOSED, aten.linear.default, aten.embedding.default) else f"{path}:{node.name}".lstrip(":")
+
+
+class _Placement:
+    """The work of `place`."""
+
+    def __init__(self, graph: fx.Graph, target: TargetRules, keep: tuple[str, ...]) -> None:
+        self.graph, self.target, self.rules, self.keep = graph, target, target.rules(), keep
+        self.skipped: list[Skipped] = []
+        self.sites: dict[fx.Node, Site] = {}
+        self.families: dict[fx.Node, fx.Node] = {}
+        _check_paths(graph, keep)
+        self.operators = [node for node in graph.nodes if self._quantized(node)]
+        self.open = self._moves_that_are_only_read_rounded()
+
+    def plan(self) -> Plan:
+        """Lift every demand to where the numbers are made."""
+        for node in self.operators:
+            for source in self._activations(node):
+                self._lift(source, node)
+        for node in self.operators:
+            if self.rules[node.target].output:
+                self._round_output(node)
+        sites = sorted(self.sites.values(), key=_positions(self.graph))
+        for site in sites:
+            site.family = self._family(site.source)
+        return Plan(self.operators, sites, list(self._weights()), self.skipped, self.target.symmetric)
+
+    def _quantized(self, node: fx.Node) -> bool:
+        """Whether the target computes this operator in integers; where it could be expected to and does not, the reason is written down."""
+        if node.op != "call_function":
+            return False
+        reason = self.target.refused.get(node.target) or _FLOAT_REASONS.get(node.target)
+        if reason is None and node.target in self.rules:
+            reason = "it is to stay float" if is_kept(node, self.keep) else self._unfit(node)
+            if reason is None:
+                return True
+        if reason:
+            self.skipped.append(Skipped(operator_name(node), reason))
+        return False
+
+    def _unfit(self, node: fx.Node) -> str | None:
+        rule = self.rules[node.target]
+        inputs = [node.args[i] for i in rule.inputs]
+        if not all(isinstance(source, fx.Node) for source in inputs) or (node.target in _SUMS and not all(map(spatial, inputs))):
+            return ""
+        if rule.weight is not None and (not isinstance(weight := node.args[rule.weight], fx.Node) or weight.op != "get_attr"):
+            return "its weight is computed, not stored"
+        return None
+
+    def _activations(self, node: fx.Node) -> list[fx.Node]:
+        return [source for i in self.rules[node.target].inputs if isinstance(source := node.args[i], fx.Node) and source.op != "get_attr"]
+
+    def _moves_that_are_only_read_rounded(self) -> set[fx.Node]:
+        """Operators that only move numbers and whose readers all want them rounded: the pair may stand before them."""
+        wanted = {(source, node) for node in self.operators for source in self._activations(node)}
+        found: set[fx.Node] = set()
+        for node in reversed(self.graph.nodes):
+            moves = node.target in MOVES or node.target is aten.cat.default
+            if moves and node.users and all(user in found or (node, user) in wanted for user in node.users):
+                found.add(node)
+        return found
+
+    def _lift(self, source: fx.Node, reader: fx.Node) -> None:
+        """Walk up from a demand to the operator that makes the numbers; behind a concatenation all parts share a scale."""
+        if source in self.open:
+            parts: Any = source.args[0] if source.target is aten.cat.default else source.args[:1]
+            for part in parts:
+                self._join(source, part)
+                self._lift(part, source)
+        if source not in self.open or self.target.around_moves:
+            site = self.sites.setdefault(source, Site(source, source))
+            site.readers += [reader] if reader not in site.readers else []
+
+    def _join(self, first: fx.Node, second: fx.Node) -> None:
+        one, other = self._family(first), self._family(second)
+        if one is not other:
+            self.families[one] = other
+
+    def _family(self, node: fx.Node) -> fx.Node:
+        while node in self.families:
+            node = self.families[node]
+        return node
+
+    def _round_output(self, node: fx.Node) -> None:
+        """A pair after an operator that must put out integers, behind the activation that is fused into it; all readers get it."""
+        last, reader = node, next(iter(node.users), None)
+        if len(node.users) == 1 and reader is not None and reader.target in _RECTIFIERS:
+            last = reader
+        readers = [user for user in last.users if user.op != "output"]
+        if readers:
+            self.sites.setdefault(last, Site(last, last)).readers = readers
+
+    def _weights(self) -> Iterator[WeightSite]:
+        sites: dict[tuple[str, int | None], WeightSite] = {}
+        for node in self.operators:
+            rule = self.rules[node.target]
+            constants = {i: None for i in rule.inputs if node.args[i].op == "get_attr"}  # type: ignore[union-attr]
+            constants |= {} if rule.weight is None else {rule.weight: _weight_axis(node, rule.axis)}
+            for position, axis in constants.items():
+                source: Any = node.args[position]
+                sites.setdefault((str(source.target), axis), WeightSite(source, axis)).readers.append((node, position))
+        yield from sites.values()
+
+
+def _check_paths(graph: fx.Graph, keep: tuple[str, ...]) -> None:
+    nodes = [node for node in graph.nodes if node.op == "call_function"]
+    for path in keep:
+        if not any(is_kept(node, (path,)) for node in nodes):
+            names = {name for node in nodes for name in (module_path(node), operator_name(node))} - {""}
+            raise BadInput(f"keep names '{path}', which no operator of the program has." + nearest(path, names))
+
+
+def is_kept(node: fx.Node, keep: tuple[str, ...]) -> bool:
+    """Whether an operator, or a module that holds it, is named in `keep`."""
+    path, name = module_path(node), operator_name(node)
+    return any(wanted in (name, node.name) or path == wanted or path.startswith(f"{wanted}.") for wanted in keep)
+
+
+def embeddings(graph: fx.Graph, keep: tuple[str, ...] = ()) -> list[WeightSite]:
+    """Embedding tables: each column has its scale, so that the rows that are looked up are scaled and no others."""
+    sites: dict[str, WeightSite] = {}
+    for node in graph.nodes:
+        if node.target is aten.embedding.default and node.args[0].op == "get_attr" and not is_kept(node, keep):
+            site = sites.setdefault(str(node.args[0].target), WeightSite(node.args[0], 1, embedding=True))
+            site.readers.append((node, 0))
+    return list(sites.values())
+
+
+def _weight_axis(node: fx.Node, axis: int | None) -> int | None:
+    """Transposed convolutions with groups share output channels between slices: they get one scale."""
+    if node.target in _TRANSPOSED:
+        groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
+        return axis if groups == 1 else None
+    return axis
+
+
+def spatial(node: Any) -> bool:
+    """Whether a value comes from a convolution through sums, activations, pools and moves: such sums are worth rounding; a Transformer's residual is not."""
+    if not isinstance(node, fx.Node) or node.op != "call_function":
+        return False
+    if node.target in (*_CONVOLUTIONS, *_TRANSPOSED):
+        return True
+    if node.target in _PASSING:
+        return spatial(node.args[0])
+    parts: Any = node.args[:2] if node.target in _SUMS else node.args[0] if node.target is aten.cat.default else ()
+    return bool(parts) and all(map(spatial, parts))
+
+
+def _positions(graph: fx.Graph) -> Callable[[Site], int]:
+    positions = {node: index for index, node in enumerate(graph.nodes)}
+    return lambda site: positions[site.source]

@@ -1,0 +1,93 @@
+"""Schemes: how many bits, which codes, one scale or several. The domain's words as values, so that no code asks `if bits == 4`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from laconic.core.fake_quant import Quantizer
+from laconic.core.processor import instructions
+
+# A range never gets narrower than this: a constant or dead tensor keeps a usable scale.
+TINY = 1e-8
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Codes from `low` to `high`.
+
+    Attributes:
+        low: lowest code.
+        high: highest code.
+        symmetric: 0.0 has the code 0 (a signed range) or the lowest code (where nothing is negative); else the zero point is free.
+        axis: along which each slice has its own scale; None for one scale.
+        group: so many neighbouring inputs of a weight (O, I) share a scale; 0 for whole rows.
+    """
+
+    low: int
+    high: int
+    symmetric: bool = True
+    axis: int | None = None
+    group: int = 0
+
+
+WEIGHT_INT8 = Scheme(-127, 127, axis=0)
+WEIGHT_HALF = Scheme(-63, 63, axis=0)
+WEIGHT_INT4 = Scheme(-7, 7, axis=0)
+ACTIVATION_SYMMETRIC = Scheme(-128, 127)
+ACTIVATION_UNSIGNED = Scheme(0, 255)
+ACTIVATION_AFFINE = Scheme(0, 255, symmetric=False)
+
+# Instructions that multiply 8-bit numbers into 32 bits at once; without one of them the products of u8 and s8 are summed in 16 bits, which overflow.
+_WIDE_SUMS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm", "sve")
+
+
+def full_range() -> bool:
+    """Whether this processor takes weights over the whole range of int8 without overflow."""
+    return bool(instructions() & set(_WIDE_SUMS))
+
+
+def activation_scheme(symmetric: bool, lowest: float) -> Scheme:
+    """Where nothing is negative, all codes are for what is not; else a signed or a free range."""
+    if not symmetric:
+        return ACTIVATION_AFFINE
+    return ACTIVATION_UNSIGNED if lowest >= 0 else ACTIVATION_SYMMETRIC
+
+
+def grid(low: Tensor, high: Tensor, scheme: Scheme) -> Quantizer:
+    """The grid that covers [low, high] and holds 0.0 exactly (Jacob et al. 2018, section 3).
+
+    Args:
+        low: of the values, shape () or one for each slice.
+        high: likewise.
+        scheme: of the codes.
+    """
+    low, high = low.double().reshape(-1).clamp(max=0.0), high.double().reshape(-1).clamp(min=0.0)
+    if not scheme.symmetric:
+        scale = ((high - low) / (scheme.high - scheme.low)).clamp(min=TINY)
+        zero = (scheme.low - torch.round(low / scale)).clamp(scheme.low, scheme.high)
+    elif scheme.low >= 0:
+        scale, zero = (high / scheme.high).clamp(min=TINY), torch.zeros_like(high)
+    else:
+        scale, zero = (torch.maximum(-low, high) / scheme.high).clamp(min=TINY), torch.zeros_like(high)
+    return Quantizer(scale.float(), zero.to(torch.int32), scheme.low, scheme.high, scheme.axis, scheme.group)
+
+
+def weight_grid(weight: Tensor, scheme: Scheme) -> Quantizer:
+    """The grid over each slice's largest magnitude.
+
+    Args:
+        weight: any shape; for a grouped scheme (O, I) with I a multiple of the group, else the group is given up.
+        scheme: its axis says which slices.
+    """
+    if scheme.group and (weight.dim() != 2 or weight.shape[1] % scheme.group):
+        scheme = replace(scheme, group=0)
+    if scheme.group:
+        flat = weight.detach().reshape(-1, scheme.group)
+    elif scheme.axis is None:
+        flat = weight.detach().reshape(1, -1)
+    else:
+        flat = weight.detach().movedim(scheme.axis, 0).flatten(1) if weight.dim() > 1 else weight.detach().reshape(-1, 1)
+    return grid(flat.amin(1), flat.amax(1), scheme)
