@@ -38,7 +38,9 @@ class Result:
     high: float
 
 
-def contest(entries: Mapping[str, Entry], inputs: Sequence[np.ndarray], folder: Path, reference: str, rounds: int = 12, seconds: float = 0.4) -> dict[str, Result]:
+def contest(
+    entries: Mapping[str, Entry], inputs: Sequence[np.ndarray], folder: Path, reference: str, rounds: int = 12, seconds: float = 0.4
+) -> dict[str, Result]:
     """Time the entries in turns; the ratio is of the reference's latency to each."""
     file = write_arrays(folder / "timed.npz", list(inputs))
     with contextlib.ExitStack() as stack:

@@ -74,6 +74,13 @@ def test_every_plot_has_its_marks(visit: Visitor) -> None:
     )
 
 
+def test_the_plots_of_a_quantization_have_their_bars(visit: Visitor) -> None:
+    seen = visit("quantized")
+    assert count(seen, "#plot-ranges .barlayer .point") == 73
+    assert count(seen, "#plot-sensitivity .barlayer .point") == 4
+    assert seen.page.locator("#plot-sensitivity .textpoint").all_text_contents() == [" kept float"] * 2
+
+
 def test_hovering_shows_the_recipe(visit: Visitor) -> None:
     seen = visit("met")
     place = seen.page.locator("#plot-frontier")
@@ -149,7 +156,7 @@ def test_dark_is_followed_while_the_page_is_open(visit: Visitor) -> None:
     assert {selector: value(seen, selector, name) for selector, name in places.items()} == light
 
 
-@pytest.mark.parametrize("name", ["met", "not-met", "hostile"])
+@pytest.mark.parametrize("name", ["met", "not-met", "quantized", "hostile"])
 def test_the_page_never_scrolls_sideways(visit: Visitor, name: str) -> None:
     seen = visit(name)
     for width in (1280, 768, 375, 320):
@@ -168,7 +175,7 @@ def test_on_a_phone_the_table_scrolls_inside_and_keeps_its_names_in_sight(visit:
     assert 0 <= name["x"] < 30
 
 
-@pytest.mark.parametrize("name", ["met", "not-met", "all-failed"])
+@pytest.mark.parametrize("name", ["met", "not-met", "all-failed", "quantized"])
 def test_every_text_stands_out(visit: Visitor, name: str) -> None:
     seen = visit(name)
     seen.page.eval_on_selector_all("details", "(all) => all.forEach((one) => { one.open = true; })")

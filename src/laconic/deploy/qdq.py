@@ -40,6 +40,8 @@ def lower(program: Program) -> Program:
     for node in list(fake_quants(found.graph)):
         if is_dynamic(node):
             node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+        elif all(reader.target is aten.lstm.input for reader in node.users):
+            _lower_recurrent(found, node)
         elif weight_of(node) is not None:
             _lower_weight(found, node, any(reader in dynamic for reader in _readers(node)))
         else:
@@ -65,6 +67,15 @@ def _lower_activation(program: Program, node: fx.Node) -> None:
         rounded = program.graph.call_function(qd.quantize_per_tensor.default, (node.args[0], scale, zero, *codes))
         restored = program.graph.call_function(qd.dequantize_per_tensor.default, (rounded, scale, zero, *codes))
     node.replace_all_uses_with(restored)
+    program.graph.erase_node(node)
+
+
+def _lower_recurrent(program: Program, node: fx.Node) -> None:
+    """LSTM weights stay floats on their grid for the exporter, which reorders the gates; the second stage stores them as integers."""
+    source = weight_of(node)
+    assert source is not None
+    rounded = quantizer_of(program.graph_module, node)(get_tensor(program, source).detach())
+    node.replace_all_uses_with(_buffer(program, source, f"{source.target}~{node.name}", rounded))
     program.graph.erase_node(node)
 
 
@@ -137,6 +148,11 @@ def finish(model: Any) -> None:
     for node in [node for node in model.graph if node.op_type == "DequantizeLinear" and _mark(node)]:
         if DYNAMIC in _mark(node):
             _integer_product(ir, model, node)
+    recurrent = [node for node in model.graph if node.op_type == "LSTM"]
+    if recurrent:  # the exporter reorders gates with operators, and folds small constants only
+        need("onnxscript.optimizer").fold_constants(model, input_size_limit=1 << 30, output_size_limit=1 << 30)
+    for node in recurrent:
+        _dynamic_lstm(ir, model, node)
     _drop_unread(model)
     for node in [node for node in model.graph if node.op_type == "DequantizeLinear" and _mark(node)]:
         _without_zero(node)
@@ -183,7 +199,11 @@ def _transpose(ir: Any, model: Any, node: Any, transpose: Any) -> None:
     attributes = dict(node.attributes)
     block = attributes.get("block_size")
     if block is not None:
-        rest = [_constant(ir, model, f"{r.name}~turned", np.ascontiguousarray(_array(r).transpose(order)), r.const_value.dtype) for r in rest if r is not None]
+        rest = [
+            _constant(ir, model, f"{r.name}~turned", np.ascontiguousarray(_array(r).transpose(order)), r.const_value.dtype)
+            for r in rest
+            if r is not None
+        ]
     if rest and rest[0].const_value is not None and _array(rest[0]).ndim > 0:
         attributes["axis"] = ir.AttrInt64("axis", order.index(_axis(node) % len(order)))
     made = ir.Node("", "DequantizeLinear", [turned, *rest], attributes.values())
@@ -194,7 +214,7 @@ def _replace(ir: Any, model: Any, old: Any, new: Any) -> None:
     model.graph.insert_before(old, new)
     new.outputs[0].name = old.outputs[0].name
     new.outputs[0].shape, new.outputs[0].type = old.outputs[0].shape, old.outputs[0].type
-    ir.convenience.replace_all_uses_with(old.outputs[0], new.outputs[0])
+    ir.convenience.replace_all_uses_with(old.outputs[0], new.outputs[0], replace_graph_outputs=True)
     model.graph.remove(old, safe=True)
 
 
@@ -251,6 +271,41 @@ def _integer_product(ir: Any, model: Any, node: Any) -> None:
         _replace(ir, model, product, made)
 
 
+def _dynamic_lstm(ir: Any, model: Any, node: Any) -> None:
+    """An LSTM whose weights lie on an 8-bit grid as ONNX Runtime's DynamicQuantizeLSTM (com.microsoft): codes (D, I, 4H), scales (D, 4H)."""
+    weights = [_codes(_array(value)) if value.const_value is not None else None for value in node.inputs[1:3]]
+    if any(found is None for found in weights):
+        return
+    stem = node.outputs[0].name or node.name
+    stored = []
+    for end, found in zip("wr", weights, strict=True):
+        assert found is not None
+        codes, scale = found
+        stored.append(_constant(ir, model, f"{_MARK}{stem}_{end}~codes", codes.transpose(0, 2, 1).copy()))
+        stored.append(_constant(ir, model, f"{stem}_{end}_scale", scale))
+        stored.append(_constant(ir, model, f"{stem}_{end}_zero", np.zeros(scale.shape, np.int8)))
+    w, w_scale, w_zero, r, r_scale, r_zero = stored
+    rest = [*node.inputs[3:], *[None] * (8 - len(node.inputs))]
+    inputs = [node.inputs[0], w, r, *rest, w_scale, w_zero, r_scale, r_zero]
+    attributes = [a for name, a in node.attributes.items() if name != "layout"]
+    made = ir.Node("com.microsoft", "DynamicQuantizeLSTM", inputs, attributes, num_outputs=len(node.outputs))
+    model.graph.insert_before(node, made)
+    for old, new in zip(node.outputs, made.outputs, strict=True):
+        new.name, new.shape, new.type = old.name, old.shape, old.type
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    model.graph.remove(node, safe=True)
+    model.opset_imports["com.microsoft"] = 1
+
+
+def _codes(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Codes and scales of a weight (D, 4H, I) whose rows lie on symmetric 8-bit grids; None for any other."""
+    scale = np.maximum(np.abs(weight).max(2), 1e-8) / 127
+    codes = np.round(weight / scale[..., None])
+    if np.abs(codes * scale[..., None] - weight).max() > 1e-3 * scale.max():
+        return None
+    return codes.astype(np.int8), scale.astype(np.float32)
+
+
 def _plain_product(ir: Any, model: Any, node: Any, gemm: Any) -> Any:
     """A Gemm as a product and a sum."""
     turned = ir.Node("", "Transpose", [node.outputs[0]], [ir.AttrInt64s("perm", [1, 0])])
@@ -262,7 +317,7 @@ def _plain_product(ir: Any, model: Any, node: Any, gemm: Any) -> Any:
     if len(gemm.inputs) > 2 and gemm.inputs[2] is not None:
         _replace(ir, model, gemm, ir.Node("", "Add", [product.outputs[0], gemm.inputs[2]]))
     else:
-        ir.convenience.replace_all_uses_with(gemm.outputs[0], product.outputs[0])
+        ir.convenience.replace_all_uses_with(gemm.outputs[0], product.outputs[0], replace_graph_outputs=True)
         model.graph.remove(gemm, safe=True)
     _transpose(ir, model, node, turned)
     return product

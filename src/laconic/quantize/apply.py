@@ -12,7 +12,7 @@ from laconic.core.graph import get_tensor
 from laconic.core.program import Program
 from laconic.quantize.observers import Observer
 from laconic.quantize.placement import Plan, Site, WeightSite
-from laconic.quantize.scheme import Scheme, activation_scheme, grid, weight_grid
+from laconic.quantize.scheme import WEIGHT_INT8, Scheme, activation_scheme, grid, weight_grid
 
 Grids = dict[fx.Node, Quantizer]
 
@@ -23,21 +23,19 @@ def activation_grids(plan: Plan, observers: Mapping[fx.Node, Observer]) -> Grids
     for family, observer in observers.items():
         if observer.lowest > observer.highest:
             continue  # nothing was seen: not a float, or never computed
-
-        def scheme(lowest: float) -> Scheme:
-            return activation_scheme(plan.symmetric, lowest)
-
-        low, high = observer.finish(scheme)
-        found[family] = grid(torch.tensor(low), torch.tensor(high), scheme(observer.lowest))
+        codes = activation_scheme(plan.symmetric, observer.lowest, observer.highest)
+        low, high = observer.finish(codes)
+        found[family] = grid(torch.tensor(low), torch.tensor(high), codes)
     return found
 
 
 def weight_grids(program: Program, sites: list[WeightSite], scheme: Scheme) -> list[Quantizer]:
-    """The grid of each weight, along its own axis; embeddings and products of constants have no groups."""
+    """The grid of each weight, along its own axis; embeddings keep 8 bits and have no groups."""
     found = []
     for site in sites:
         grouped = scheme.group if site.axis == 0 and not site.embedding else 0
-        wanted = Scheme(scheme.low, scheme.high, scheme.symmetric, site.axis, grouped)
+        codes = WEIGHT_INT8 if site.embedding else scheme
+        wanted = Scheme(codes.low, codes.high, codes.symmetric, site.axis, grouped)
         found.append(weight_grid(get_tensor(program, site.source), wanted))
     return found
 
@@ -48,7 +46,10 @@ def round_weights(program: Program, sites: list[WeightSite], grids: list[Quantiz
         suffix = "" if site.axis == 0 else "_columns"
         node = insert(program.graph_module, site.source, quantizer, site.name.replace(".", "_") + suffix)
         for reader, position in site.readers:
-            reader.update_arg(position, node)
+            argument = reader.args[position]
+            reader.update_arg(
+                position, [node if item is site.source else item for item in argument] if isinstance(argument, (list, tuple)) else node
+            )
 
 
 def round_activations(program: Program, sites: list[Site], grids: Grids) -> dict[fx.Node, Site]:

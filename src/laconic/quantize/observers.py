@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -56,18 +55,18 @@ class Observer(ABC):
         """Take in a batch whose extremes are known; nothing by default."""
 
     @abstractmethod
-    def finish(self, scheme: Callable[[float], Scheme]) -> tuple[float, float]:
+    def finish(self, codes: Scheme) -> tuple[float, float]:
         """Lowest and highest value to be covered.
 
         Args:
-            scheme: from the lowest value to the codes that will be used.
+            codes: that will be used.
         """
 
 
 class MinMax(Observer):
     """The extremes of everything."""
 
-    def finish(self, scheme: Callable[[float], Scheme]) -> tuple[float, float]:
+    def finish(self, codes: Scheme) -> tuple[float, float]:
         """See `Observer.finish`."""
         return self.lowest, self.highest
 
@@ -94,7 +93,7 @@ class MovingAverage(Observer):
         self._low += share * (float(lows.mean()) - self._low)
         self._high += share * (float(highs.mean()) - self._high)
 
-    def finish(self, scheme: Callable[[float], Scheme]) -> tuple[float, float]:
+    def finish(self, codes: Scheme) -> tuple[float, float]:
         """See `Observer.finish`."""
         return self._low, self._high
 
@@ -132,7 +131,7 @@ class Histogram(Observer):
         """The middle of each bin, shape (2048,)."""
         return self.start + self.width * (torch.arange(_BINS, dtype=torch.float64) + 0.5)
 
-    def finish(self, scheme: Callable[[float], Scheme]) -> tuple[float, float]:
+    def finish(self, codes: Scheme) -> tuple[float, float]:
         """See `Observer.finish`."""
         return self.lowest, self.highest
 
@@ -140,7 +139,7 @@ class Histogram(Observer):
 class Percentile(Histogram):
     """All but the outermost 0.001 % on either side (McKinstry et al. 2018, section 3.2)."""
 
-    def finish(self, scheme: Callable[[float], Scheme]) -> tuple[float, float]:
+    def finish(self, codes: Scheme) -> tuple[float, float]:
         """See `Observer.finish`."""
         share = self.count.cumsum(0) / self.count.sum()
         low = int(torch.searchsorted(share, _QUANTILES))
@@ -154,9 +153,8 @@ class _Searched(Histogram):
 
     steps = 100
 
-    def finish(self, scheme: Callable[[float], Scheme]) -> tuple[float, float]:
+    def finish(self, codes: Scheme) -> tuple[float, float]:
         """See `Observer.finish`."""
-        codes = scheme(self.lowest)
         best, found = math.inf, (self.lowest, self.highest)
         for step in range(self.steps):
             shrink = 1 - step / (self.steps + 1)

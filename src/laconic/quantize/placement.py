@@ -17,6 +17,7 @@ from laconic.core.graph import module_path
 from laconic.core.program import aten
 from laconic.core.records import Skipped
 
+
 @dataclass(frozen=True)
 class Rule:
     """How an operator is quantised: positions of its activations and of its weight, the weight's axis of output channels, whether its output is an integer."""
@@ -67,8 +68,15 @@ class Plan:
     symmetric: bool
 
 
-_CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.conv2d.padding, aten.conv1d.padding, aten.conv3d.padding)
-_TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
+CONVOLUTIONS = (
+    aten.conv1d.default,
+    aten.conv2d.default,
+    aten.conv3d.default,
+    aten.conv2d.padding,
+    aten.conv1d.padding,
+    aten.conv3d.padding,
+)
+TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
 _SUMS = (aten.add.Tensor, aten.add_.Tensor)
 _PRODUCTS = (aten.matmul.default, aten.bmm.default)
 _POOLS = (aten.avg_pool2d.default, aten.avg_pool1d.default, aten.avg_pool3d.default)
@@ -77,10 +85,24 @@ _RECTIFIERS = (aten.relu.default, aten.relu_.default, aten.hardtanh.default, ate
 MOVES = {
     *(aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default),
     *(aten.view.default, aten.reshape.default, aten.permute.default, aten.transpose.int, aten.flatten.using_ints, aten.unflatten.int),
-    *(aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.default, aten.squeeze.dims, aten.slice.Tensor, aten.select.int, aten.expand.default),
+    *(
+        aten.unsqueeze.default,
+        aten.squeeze.dim,
+        aten.squeeze.default,
+        aten.squeeze.dims,
+        aten.slice.Tensor,
+        aten.select.int,
+        aten.expand.default,
+    ),
     *(aten.clone.default, aten.contiguous.default, aten.alias.default, aten.detach.default, aten.dropout.default, aten.t.default),
     *(aten.pixel_shuffle.default, aten.channel_shuffle.default, aten.roll.default, aten.pad.default, aten.constant_pad_nd.default),
-    *(aten.upsample_nearest2d.default, aten.upsample_nearest2d.vec, aten.repeat.default, aten.index_select.default, aten._unsafe_view.default),
+    *(
+        aten.upsample_nearest2d.default,
+        aten.upsample_nearest2d.vec,
+        aten.repeat.default,
+        aten.index_select.default,
+        aten._unsafe_view.default,
+    ),
 }
 # What a value may pass through and still count as coming from a convolution.
 _PASSING = {*_RECTIFIERS, *_POOLS, *MOVES, aten.batch_norm.default, aten.leaky_relu.default, aten.silu.default, aten.hardswish.default}
@@ -101,7 +123,7 @@ _FLOAT_REASONS = {
 
 
 def _common(output: bool, pools: bool) -> dict[Any, Rule]:
-    rules: dict[Any, Rule] = {kind: Rule((0,), 1, 0, output) for kind in _CONVOLUTIONS}
+    rules: dict[Any, Rule] = {kind: Rule((0,), 1, 0, output) for kind in CONVOLUTIONS}
     rules |= {aten.linear.default: Rule((0,), 1, 0), aten.addmm.default: Rule((1,), 2, 1)}
     rules |= {kind: Rule((0, 1)) for kind in _PRODUCTS}
     rules |= {kind: Rule((0, 1), output=output) for kind in _SUMS}
@@ -111,7 +133,7 @@ def _common(output: bool, pools: bool) -> dict[Any, Rule]:
 
 def openvino_rules() -> dict[Any, Rule]:
     """OpenVINO fuses pairs before an operator; what follows a convolution (activation, sum, next pair) becomes part of its kernel."""
-    return _common(output=False, pools=True) | {kind: Rule((0,), 1, 1) for kind in _TRANSPOSED}
+    return _common(output=False, pools=True) | {kind: Rule((0,), 1, 1) for kind in TRANSPOSED}
 
 
 def onnxruntime_rules() -> dict[Any, Rule]:
@@ -135,7 +157,7 @@ class TargetRules:
 TARGETS: dict[str, TargetRules] = {
     "openvino": TargetRules(openvino_rules, True, False, {}),
     "onnxruntime": TargetRules(
-        onnxruntime_rules, False, True, {kind: "ONNX Runtime has no int8 kernel for transposed convolutions" for kind in _TRANSPOSED}
+        onnxruntime_rules, False, True, {kind: "ONNX Runtime has no int8 kernel for transposed convolutions" for kind in TRANSPOSED}
     ),
 }
 
@@ -166,16 +188,14 @@ def place(program: Any, target: str, keep: tuple[str, ...] = ()) -> Plan:
     return _Placement(program.graph, found, keep).plan()
 
 
-def operators_of(program: Any, target: str) -> list[str]:
-    """Module paths (or node names) of the operators that a target computes in integers, in order, each once."""
-    plan = place(program, target)
-    return list(dict.fromkeys(operator_name(node) for node in plan.operators))
-
-
 def operator_name(node: fx.Node) -> str:
     """How an operator is called in reports: its module's path, or the node's name where the module holds several operators of the kind."""
     path = module_path(node)
-    return path if path and node.target in (*_CONVOLUTIONS, *_TRANSPOSED, aten.linear.default, aten.embedding.default) else f"{path}:{node.name}".lstrip(":")
+    return (
+        path
+        if path and node.target in (*CONVOLUTIONS, *TRANSPOSED, aten.linear.default, aten.embedding.default)
+        else f"{path}:{node.name}".lstrip(":")
+    )
 
 
 class _Placement:
@@ -186,7 +206,7 @@ class _Placement:
         self.skipped: list[Skipped] = []
         self.sites: dict[fx.Node, Site] = {}
         self.families: dict[fx.Node, fx.Node] = {}
-        _check_paths(graph, keep)
+        check_paths(graph, keep)
         self.operators = [node for node in graph.nodes if self._quantized(node)]
         self.open = self._moves_that_are_only_read_rounded()
 
@@ -273,14 +293,19 @@ class _Placement:
         for node in self.operators:
             rule = self.rules[node.target]
             constants = {i: None for i in rule.inputs if node.args[i].op == "get_attr"}  # type: ignore[union-attr]
-            constants |= {} if rule.weight is None else {rule.weight: _weight_axis(node, rule.axis)}
+            constants |= {} if rule.weight is None else {rule.weight: weight_axis(node, rule.axis)}
             for position, axis in constants.items():
                 source: Any = node.args[position]
                 sites.setdefault((str(source.target), axis), WeightSite(source, axis)).readers.append((node, position))
         yield from sites.values()
 
 
-def _check_paths(graph: fx.Graph, keep: tuple[str, ...]) -> None:
+def check_paths(graph: fx.Graph, keep: tuple[str, ...]) -> None:
+    """Refuse a path to keep that no operator has.
+
+    Raises:
+        BadInput: names the nearest.
+    """
     nodes = [node for node in graph.nodes if node.op == "call_function"]
     for path in keep:
         if not any(is_kept(node, (path,)) for node in nodes):
@@ -304,9 +329,9 @@ def embeddings(graph: fx.Graph, keep: tuple[str, ...] = ()) -> list[WeightSite]:
     return list(sites.values())
 
 
-def _weight_axis(node: fx.Node, axis: int | None) -> int | None:
+def weight_axis(node: fx.Node, axis: int | None) -> int | None:
     """Transposed convolutions with groups share output channels between slices: they get one scale."""
-    if node.target in _TRANSPOSED:
+    if node.target in TRANSPOSED:
         groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
         return axis if groups == 1 else None
     return axis
@@ -316,7 +341,7 @@ def spatial(node: Any) -> bool:
     """Whether a value comes from a convolution through sums, activations, pools and moves: such sums are worth rounding; a Transformer's residual is not."""
     if not isinstance(node, fx.Node) or node.op != "call_function":
         return False
-    if node.target in (*_CONVOLUTIONS, *_TRANSPOSED):
+    if node.target in (*CONVOLUTIONS, *TRANSPOSED):
         return True
     if node.target in _PASSING:
         return spatial(node.args[0])

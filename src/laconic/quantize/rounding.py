@@ -6,8 +6,6 @@ Hessian approximated as in section 3.3). G is folded batch by batch, so no activ
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
@@ -23,14 +21,14 @@ _ROWS = 4096
 class Gram:
     """Folds `Σ x xᵀ` over the inputs of a layer: columns (I,) of a linear layer, patches (I·K,) of a convolution."""
 
-    def __init__(self, node: fx.Node) -> None:
-        self.node = node
+    def __init__(self, node: fx.Node, kernel: tuple[int, ...] = ()) -> None:
+        self.node, self.kernel = node, kernel
         self.total: Tensor | None = None
         self.n = 0
 
     def fold(self, x: Tensor) -> None:
         """Take in one batch of the layer's input."""
-        rows = patches(self.node, x)
+        rows = patches(self.node, x, self.kernel)
         if len(rows) > _ROWS:
             rows = rows[:: len(rows) // _ROWS]
         found = rows.T @ rows
@@ -51,18 +49,17 @@ def fits(node: fx.Node, weight: Tensor) -> bool:
     return node.target is aten.conv2d.default and argument(node, 6) == 1 and weight[0].numel() <= LARGEST
 
 
-def patches(node: fx.Node, x: Tensor) -> Tensor:
+def patches(node: fx.Node, x: Tensor, kernel: tuple[int, ...] = ()) -> Tensor:
     """Inputs of a layer as rows, each of what one output is computed from."""
     if node.target is aten.linear.default:
         return x.reshape(-1, x.shape[-1])
-    weight_shape: Any = node.meta["kernel"]
     stride, padding, dilation = (argument(node, i) for i in (3, 4, 5))
     stride, padding, dilation = (v if len(v) == 2 else list(v) * 2 for v in (stride, padding, dilation))
-    columns = F.unfold(x, weight_shape, dilation=dilation, padding=padding, stride=stride)  # (B, I·K, L)
+    columns = F.unfold(x, kernel, dilation=dilation, padding=padding, stride=stride)  # (B, I·K, L)
     return columns.transpose(1, 2).reshape(-1, columns.shape[1])
 
 
-def adaptive(weight: Tensor, quantizer: Quantizer, gram: Tensor, steps: int = 400, lr: float = 1e-2) -> Tensor:
+def adaptive(weight: Tensor, quantizer: Quantizer, gram: Tensor, steps: int = 150, lr: float = 2e-2) -> Tensor:
     """The weights moved by less than a step each, so that rounding to nearest then goes the chosen way.
 
     Args:

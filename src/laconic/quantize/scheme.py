@@ -49,11 +49,16 @@ def full_range() -> bool:
     return bool(instructions() & set(_WIDE_SUMS))
 
 
-def activation_scheme(symmetric: bool, lowest: float) -> Scheme:
-    """Where nothing is negative, all codes are for what is not; else a signed or a free range."""
-    if not symmetric:
-        return ACTIVATION_AFFINE
-    return ACTIVATION_UNSIGNED if lowest >= 0 else ACTIVATION_SYMMETRIC
+# A range whose shorter side is less than this share of the longer would waste nearly half of the codes if it were put around 0 (the output of a GELU).
+_SKEWED = 0.25
+
+
+def activation_scheme(symmetric: bool, lowest: float, highest: float) -> Scheme:
+    """Where nothing is negative, all codes are for what is not; a skewed range gets a zero point of its own; else around 0, if the target likes that best."""
+    if symmetric and lowest >= 0:
+        return ACTIVATION_UNSIGNED
+    skewed = min(-lowest, highest) < _SKEWED * max(-lowest, highest)
+    return ACTIVATION_SYMMETRIC if symmetric and not skewed else ACTIVATION_AFFINE
 
 
 def grid(low: Tensor, high: Tensor, scheme: Scheme) -> Quantizer:

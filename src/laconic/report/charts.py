@@ -6,16 +6,19 @@ Whatever a user named is escaped, because Plotly reads markup in texts.
 
 from __future__ import annotations
 
-from html import escape
+import html
+from functools import partial
 from math import ceil, floor, log10
 from typing import Any
 
 from laconic.report.facts import Facts
 from laconic.report.frontier import Axis, Frontier, Limit, Point
+from laconic.report.quantization import Quantization, Ranges, Sensitive, Sensitivity
 from laconic.report.sections import Layer, Layers, Training
 from laconic.report.units import joined, number
 
 Json = dict[str, Any]
+escape = partial(html.escape, quote=False)  # Plotly shows &quot; as it is written
 
 # role: (legend, colour, symbol, size). Shape and filling differ too, so that nothing hangs on colour alone.
 ROLES: dict[str, tuple[str, str, str, int]] = {
@@ -34,6 +37,7 @@ _LEGEND: Json = {
     "font": {"color": "var(--muted)", "size": 12},
 }  # fmt: skip
 _MANY = 14  # layers: from here on they are not named on the axis
+_LONG = 30  # bars that lie: from here on they are not named on the axis
 _CROWD = 24  # points: from here on only those on the frontier have error bars, and labels are short
 
 
@@ -44,10 +48,25 @@ def charts(facts: Facts) -> dict[str, Json]:
         made["frontier"] = frontier_chart(facts.frontier, facts.label)
     if any(row.macs or row.params for row in facts.layers.rows):
         made["layers"] = layers_chart(facts.layers)
+    if facts.quantization is not None:
+        made.update(_quantization(facts.quantization))
     if facts.training is not None:
         made["loss"] = loss_chart(facts.training)
         if facts.training.scored:
             made["score"] = score_chart(facts.training)
+    return made
+
+
+def _quantization(data: Quantization) -> dict[str, Json]:
+    made: dict[str, Json] = {}
+    if data.ranges.drawn:
+        made["ranges"] = ranges_chart(data.ranges)
+    if data.sensitivity is not None and data.sensitivity.drawn:
+        made["sensitivity"] = sensitivity_chart(data.sensitivity)
+    if data.epochs is not None:
+        made["qat-loss"] = loss_chart(data.epochs)
+        if data.epochs.scored:
+            made["qat-score"] = score_chart(data.epochs)
     return made
 
 
@@ -104,6 +123,69 @@ def loss_chart(data: Training) -> Json:
 def score_chart(data: Training) -> Json:
     """The metric by epoch, where it was scored."""
     return _curve(data, [e.metric for e in data.epochs], escape(data.metric), escape(data.unit), "var(--accent)")
+
+
+def ranges_chart(data: Ranges) -> Json:
+    """A bar from low to high for each activation, the first on top."""
+    lows, highs = [row.low or 0.0 for row in data.drawn], [row.high or 0.0 for row in data.drawn]
+    trace: Json = {
+        "type": "bar", "orientation": "h", "name": "Range", "y": list(range(len(lows))), "base": lows,
+        "x": [high - low for low, high in zip(lows, highs, strict=True)],
+        "marker": {"color": "var(--second)", "line": {"color": "var(--second)", "width": 1}},
+        "customdata": [
+            f"<b>{escape(row.name)}</b><br>{row.low_text} to {row.high_text}<br>zero point {row.zero_text}" for row in data.drawn
+        ],
+        "hovertemplate": "%{customdata}<extra></extra>",
+    }  # fmt: skip
+    layout = _layout({**_PLAIN_AXIS, "title": _title("Value"), "nticks": 7}, _named([row.name for row in data.drawn], "activations"))
+    layout["xaxis"].update(zeroline=True, zerolinecolor="var(--muted)", zerolinewidth=1)
+    layout.update(bargap=0.4, showlegend=False)
+    return {"data": [trace], "layout": layout}
+
+
+def sensitivity_chart(data: Sensitivity) -> Json:
+    """Bars of signal-to-noise ratio, the most harmful on top; what was kept float has a colour of its own and says so."""
+    rows = list(enumerate(data.drawn))
+    rounded, kept = [(i, row) for i, row in rows if not row.kept], [(i, row) for i, row in rows if row.kept]
+    label = "Rounded or not recorded" if any(row.kept is None for row in data.drawn) else "Rounded"
+    traces = [_sensitive(rounded, label, "var(--accent)"), _sensitive(kept, "Kept float", "var(--warn)"), _words(kept)]
+    ends = [0.0, *(row.sqnr_db or 0.0 for row in data.drawn)]
+    room = 0.25 * (max(ends) - min(ends) or 1.0)  # for the words beside the longest bar
+    x = {**_PLAIN_AXIS, "title": _title("Signal to noise, dB"), "nticks": 7, "range": [min(ends) - 0.1 * room, max(ends) + room]}
+    layout = _layout(x, _named([row.name for row in data.drawn], "operators"))
+    layout.update(bargap=0.4, barmode="overlay", legend={**_LEGEND, "traceorder": "normal"})
+    return {"data": [trace for trace in traces if trace["y"]], "layout": layout}
+
+
+def _sensitive(rows: list[tuple[int, Sensitive]], name: str, color: str) -> Json:
+    return {
+        "type": "bar", "orientation": "h", "name": name, "y": [i for i, _ in rows], "x": [row.sqnr_db for _, row in rows],
+        "marker": {"color": color}, "customdata": [f"<b>{escape(row.name)}</b><br>{row.text}<br>{row.fate}" for _, row in rows],
+        "hovertemplate": "%{customdata}<extra></extra>", "showlegend": True,
+    }  # fmt: skip
+
+
+def _words(rows: list[tuple[int, Sensitive]]) -> Json:
+    """`kept float` to the right of each bar, of those that point left too: on their left are the names."""
+    return {
+        "type": "scatter", "mode": "text", "name": "Words", "y": [i for i, _ in rows], "x": [max(row.sqnr_db or 0.0, 0.0) for _, row in rows],
+        "text": [f" {row.fate}" for _, row in rows], "textposition": "middle right", "textfont": {"color": "var(--warn)", "size": 12},
+        "hoverinfo": "skip", "showlegend": False, "cliponaxis": False,
+    }  # fmt: skip
+
+
+def _named(names: list[str], what: str) -> Json:
+    """An upright axis of names, the first on top; many are only counted."""
+    ticks = {"tickvals": list(range(len(names))), "ticktext": [escape(_tail(name)) for name in names]}
+    made: Json = {**_PLAIN_AXIS, "showgrid": False, "range": [len(names) - 0.4, -0.6], **ticks}
+    if len(names) > _LONG:
+        made.update(showticklabels=False, ticks="", title=_title(f"{len(names)} {what}, in the order of the table"))
+    return made
+
+
+def _tail(name: str, most: int = 22) -> str:
+    """The end of a path says which it is."""
+    return name if len(name) <= most else "…" + name[1 - most :]
 
 
 def _curve(data: Training, values: list[float | None], name: str, unit: str, color: str) -> Json:

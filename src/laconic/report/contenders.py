@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.report.units import BYTES, TIME, Quantity, finite, given, missing, number, scaled, with_interval
+from laconic.report.units import BYTES, NO_REASON, TIME, Quantity, finite, given, missing, number, scaled, with_interval
 
 RUNTIMES = {
     "torch": "PyTorch",
@@ -31,6 +32,7 @@ RULES = {
     "time_limit": "no time left",
     "budget": "budget",
 }
+_SOME = 3  # names that stand for all of a long list
 _UNRUN = {"unavailable": "not available on this machine", "failed": "the candidate failed"}
 
 
@@ -44,12 +46,36 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class Left:
+    """What a step left as it was for one reason. Each name is there once, with how often where that is more; `count` counts them all."""
+
+    reason: str
+    names: tuple[str, ...]
+    count: int
+
+    @property
+    def long(self) -> bool:
+        """Whether `some` leaves names out."""
+        return len(self.names) > _SOME
+
+    @property
+    def some(self) -> str:
+        """How many there are and which, or the first three of many.
+
+        >>> Left("", ("a", "b"), 2).some, Left("", ("a", "b", "c", "d"), 4).some
+        ('2 operators: a, b', '4 operators, e.g. a, b, c')
+        """
+        count = f"{self.count} operator{'s' if self.count != 1 else ''}"
+        return f"{count}{', e.g.' if self.long else ':'} {', '.join(self.names[:_SOME])}"
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What one step did: pairs of what changed, of what was skipped with its reason, and notes."""
+    """What one step did: pairs of what changed, what was skipped by reason, and notes."""
 
     step: str
     changed: tuple[tuple[str, str], ...]
-    skipped: tuple[tuple[str, str], ...]
+    skipped: tuple[Left, ...]
     notes: tuple[str, ...]
 
 
@@ -207,10 +233,37 @@ def _reason(item: Any) -> Reason:
 def _outcome(data: Mapping[str, Any]) -> Outcome:
     return Outcome(
         step=str(data.get("step") or "step"),
-        changed=tuple((str(key), plain(value)) for key, value in (data.get("changed") or {}).items()),
-        skipped=tuple((str(s.get("name", "")), str(s.get("reason", ""))) for s in data.get("skipped") or ()),
+        changed=tuple((str(key), _told(value)) for key, value in (data.get("changed") or {}).items()),
+        skipped=grouped([(str(s.get("name", "")), str(s.get("reason", ""))) for s in data.get("skipped") or ()]),
         notes=tuple(str(note) for note in data.get("notes") or ()),
     )
+
+
+def grouped(skipped: Sequence[tuple[str, str]]) -> tuple[Left, ...]:
+    """Names and reasons by reason, the most frequent first.
+
+    >>> [(left.reason, left.names) for left in grouped([("a", "odd"), ("b", "float"), ("c", "float"), ("c", "float")])]
+    [('float', ('b', 'c (2×)')), ('odd', ('a',))]
+    """
+    by_reason: dict[str, Counter[str]] = {}
+    for name, reason in skipped:
+        by_reason.setdefault(reason or NO_REASON, Counter())[name or "unnamed"] += 1
+    made = [
+        Left(reason, tuple(f"{name} ({n}×)" if n > 1 else name for name, n in names.items()), names.total())
+        for reason, names in by_reason.items()
+    ]
+    return tuple(sorted(made, key=lambda left: -left.count))
+
+
+def _told(value: Any) -> str:
+    """What changed, in words; of a table only how long it is.
+
+    >>> _told([{"name": "conv1", "low": 0.0}]), _told(["a", "b"])
+    ('1 entry', 'a, b')
+    """
+    if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+        return f"{len(value)} {'entry' if len(value) == 1 else 'entries'}"
+    return plain(value)
 
 
 def _test(record: Mapping[str, Any], name: str, unit: str, places: int | None) -> Quantity:

@@ -1,0 +1,238 @@
+"""What a quantizing step did: ranges of activations, sensitivity by layer, what stayed float and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from laconic.report.contenders import RUNTIMES, Contender, Left, grouped
+from laconic.report.sections import Training, training
+from laconic.report.units import finite, fixed, joined, number
+
+STEPS = ("quantize", "quantize_mixed", "qat")
+ABSENT = "not recorded"
+MODES = {
+    "static": "static: activations are rounded to ranges seen in calibration",
+    "dynamic": "dynamic: activations are rounded to each input's own range",
+    "weights": "weights alone: activations stay float",
+}
+COUNTS = {"smoothed_norms": "Norms smoothed", "equalized_pairs": "Pairs equalized", "corrected_biases": "Biases corrected"}
+_NO_RANGES = {"dynamic": "Ranges are chosen anew for each input.", "weights": "Activations stay float: there are no ranges."}
+_HALF = {True: "half: codes within ±63, so that sums of products fit into 16 bits", False: "the whole range of codes"}
+_DRAWN = 30  # layers: the chart of sensitivity has no more, the table has all
+
+
+@dataclass(frozen=True)
+class Range:
+    """The range that an activation is rounded to; None: not recorded."""
+
+    name: str
+    low: float | None
+    high: float | None
+    low_text: str
+    high_text: str
+    zero_text: str
+
+    @property
+    def known(self) -> bool:
+        """Whether both ends were recorded."""
+        return self.low is not None and self.high is not None
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """The ranges of all activations in the order recorded; `note` says why there are none."""
+
+    rows: tuple[Range, ...]
+    drawn: tuple[Range, ...]
+    alt: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Sensitive:
+    """The signal-to-noise ratio of the model's output when this operator alone is rounded; `kept` None: not recorded.
+
+    `sqnr_db` is None where the output did not change and where nothing was recorded: `text` says which.
+    """
+
+    name: str
+    sqnr_db: float | None
+    text: str
+    kept: bool | None
+
+    @property
+    def fate(self) -> str:
+        """`kept float`, `rounded`, or that it was not recorded."""
+        return ABSENT if self.kept is None else "kept float" if self.kept else "rounded"
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """All operators, the most harmful first, and those that are drawn; `note` is on what is not drawn."""
+
+    rows: tuple[Sensitive, ...]
+    drawn: tuple[Sensitive, ...]
+    alt: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What the quantizing steps of one candidate did. `settings` are label and text; `left` is what stayed float, one entry for each reason."""
+
+    title: str
+    lead: str
+    settings: tuple[tuple[str, str], ...]
+    operators: tuple[str, ...]
+    left: tuple[Left, ...]
+    ranges: Ranges
+    sensitivity: Sensitivity | None
+    epochs: Training | None
+
+
+def quantization(
+    result: Mapping[str, Any], contenders: Sequence[Contender], chosen: Contender | None, metric: str, unit: str
+) -> Quantization | None:
+    """The chosen candidate's quantization, or that of the fastest that has one; None where nothing was quantized.
+
+    Args:
+        result: the content of the run's result.json.
+        contenders: its candidates as read, in the same order.
+        chosen: the best or nearest miss.
+        metric: its name as a heading, for the curve of quantization-aware training.
+        unit: the metric's unit.
+    """
+    records: Sequence[Mapping[str, Any]] = result.get("candidates") or ()
+    found = [(one, steps) for one, record in zip(contenders, records, strict=True) if (steps := _steps(record))]
+    if not found:
+        return None
+    one, steps = min(found, key=lambda pair: _rank(pair[0], chosen))
+    changed = {key: value for step in steps for key, value in _mapping(step.get("changed")).items()}  # the last step's word counts
+    operators = changed.get("operators")
+    names = tuple(str(name) for name in operators) if isinstance(operators, list) else ()
+    left = _left(steps)
+    return Quantization(
+        title=one.title,
+        lead=_lead(one, chosen, None if operators is None else len(names), sum(group.count for group in left)),
+        settings=tuple(_settings(steps, changed)),
+        operators=names,
+        left=left,
+        ranges=_ranges(changed),
+        sensitivity=_sensitivity(_mappings(changed.get("sensitivity"))),
+        epochs=training({"training": _mappings(changed.get("epochs"))}, metric, unit),
+    )
+
+
+def _steps(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [outcome for outcome in record.get("outcomes") or () if outcome.get("step") in STEPS]
+
+
+def _rank(one: Contender, chosen: Contender | None) -> tuple[bool, float, float]:
+    """The chosen first, then by speed-up, then by latency; what was not measured last."""
+    speedup, latency = one.speedup.raw, one.p50.raw
+    is_chosen = chosen is not None and one.key == chosen.key
+    return not is_chosen, -(speedup or 0.0), float("inf") if latency is None else latency
+
+
+def _left(steps: Sequence[Mapping[str, Any]]) -> tuple[Left, ...]:
+    """What the last step that tells of operators left float: what an earlier one skipped, it may have quantized."""
+    telling = [step for step in steps if step.get("skipped") or "operators" in _mapping(step.get("changed"))]
+    skipped = _mappings(telling[-1].get("skipped")) if telling else []
+    return grouped([(str(item.get("name", "")), str(item.get("reason", ""))) for item in skipped])
+
+
+def _lead(one: Contender, chosen: Contender | None, operators: int | None, left: int) -> str:
+    rounded = "how many operators are computed in integers was not recorded" if operators is None else _computed(operators)
+    text = f"{one.title}: {rounded}; {fixed(left, 0) if left else 'none'} listed as left float."
+    if chosen is not None and one.key == chosen.key:
+        return text
+    measured = one.speedup.raw is not None or one.p50.raw is not None
+    why = "the fastest of those that quantize" if measured else "the first of those that quantize, none of which was timed"
+    return f"{text} It was not chosen; it is shown as {why}."
+
+
+def _computed(operators: int) -> str:
+    return f"{fixed(operators, 0)} operator{'s are' if operators != 1 else ' is'} computed in integers"
+
+
+def _settings(steps: Sequence[Mapping[str, Any]], changed: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Label and text; the mode and calibration only where the step has them."""
+    names = [str(step["step"]) for step in steps]
+    mode, weights = changed.get("mode"), _mapping(changed.get("weights"))
+    target = changed.get("target")
+    half = weights.get("half_range")
+    rows = [("Steps" if len(names) > 1 else "Step", " → ".join(names))]
+    if mode is not None or "quantize" in names:
+        rows.append(("Mode", ABSENT if mode is None else MODES.get(str(mode), str(mode))))
+    rows += [
+        ("Target", ABSENT if target is None else RUNTIMES.get(str(target), str(target))),
+        ("Weights", f"{_count(weights.get('bits'), 'bit')}, {_count(weights.get('tensors'), 'tensor')}"),
+        ("Range of weights", _HALF[half] if isinstance(half, bool) else ABSENT),
+    ]
+    if "examples" in changed or mode == "static":
+        rows.append(("Calibration", _count(changed.get("examples"), "example")))
+    counts = {key: value for key, value in changed.items() if isinstance(value, int) and not isinstance(value, bool) and key != "examples"}
+    rows += [(COUNTS.get(key, key.replace("_", " ").capitalize()), fixed(value, 0)) for key, value in counts.items()]
+    return rows if counts else [*rows, ("Corrections", "no counts were recorded")]
+
+
+def _count(value: object, noun: str) -> str:
+    """`8 bits`, `1 tensor`, or `tensors not recorded`."""
+    found = finite(value)
+    return f"{noun}s {ABSENT}" if found is None else f"{fixed(found, 0)} {noun}{'s' if found != 1 else ''}"
+
+
+def _ranges(changed: Mapping[str, Any]) -> Ranges:
+    rows = tuple(_range(item) for item in _mappings(changed.get("activations")))
+    if not rows:
+        return Ranges((), (), "", _NO_RANGES.get(str(changed.get("mode")), "The ranges of activations were not recorded."))
+    drawn = tuple(row for row in rows if row.known)
+    alt = f"Ranges of {len(drawn)} activations."
+    widest = max(drawn, key=lambda row: (row.high or 0.0) - (row.low or 0.0), default=None)
+    if widest is not None:
+        alt += f" The widest is that of {widest.name}: {widest.low_text} to {widest.high_text}."
+    missing = len(rows) - len(drawn)
+    return Ranges(rows, drawn, alt, f"Not drawn, because an end was not recorded: {missing} of {len(rows)}." if missing else "")
+
+
+def _range(item: Mapping[str, Any]) -> Range:
+    low, high, zero = (finite(item.get(name)) for name in ("low", "high", "zero_point"))
+    low_text, high_text = (ABSENT if end is None else number(end) for end in (low, high))
+    return Range(str(item.get("name") or "unnamed"), low, high, low_text, high_text, ABSENT if zero is None else fixed(zero, 0))
+
+
+def _sensitivity(items: Sequence[Mapping[str, Any]]) -> Sensitivity | None:
+    """Sorted by harm: what changes nothing comes after all that does, what was not recorded last."""
+    if not items:
+        return None
+    rows = sorted((_sensitive(item) for item in items), key=lambda row: (row.text == ABSENT, row.sqnr_db is None, row.sqnr_db or 0.0))
+    known = [row for row in rows if row.sqnr_db is not None]
+    alt = f"Signal-to-noise ratio of the output when one operator alone is rounded, for {len(known)} operators: lower hurts more."
+    if known:
+        worst = known[0]
+        alt += f" The most harmful is {worst.name}: {worst.text}{' (kept float)' if worst.kept else ''}."
+    drawn = known[:_DRAWN]
+    silent, absent = (sum(row.sqnr_db is None and (row.text == ABSENT) is gone for row in rows) for gone in (False, True))
+    notes = [
+        f"The {_DRAWN} most harmful of {len(known)} are drawn." if len(known) > _DRAWN else "",
+        f"No change at all, and no bar: {silent}." if silent else "",
+        f"Not recorded: {absent}." if absent else "",
+    ]
+    return Sensitivity(tuple(rows), tuple(drawn), alt, " ".join(note for note in notes if note))
+
+
+def _sensitive(item: Mapping[str, Any]) -> Sensitive:
+    """A null is a ratio without end: the output did not change."""
+    found, kept = finite(item.get("sqnr_db")), item.get("kept_float")
+    text = joined(number(found), "dB") if found is not None else "no change" if item.get("sqnr_db", ABSENT) is None else ABSENT
+    return Sensitive(str(item.get("name") or "unnamed"), found, text, kept if isinstance(kept, bool) else None)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(value: object) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
