@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from laconic.core.task import Context, FitPlan, Target, Task
     from laconic.deploy.artifact import Artifact, export
     from laconic.measure.counts import count
+    from laconic.quantize.mixed import Mixed, quantize_mixed, sensitivity
+    from laconic.quantize.qat import Qat, qat
+    from laconic.quantize.static import Quantize, quantize
     from laconic.result import Result, optimize
     from laconic.run.bench import bench
     from laconic.run.recipe import Recipe, read_recipe
@@ -53,6 +56,9 @@ _HOME = {
     "laconic.core.task": "Context FitPlan Target Task",
     "laconic.deploy.artifact": "Artifact export",
     "laconic.measure.counts": "count",
+    "laconic.quantize.mixed": "Mixed quantize_mixed sensitivity",
+    "laconic.quantize.qat": "Qat qat",
+    "laconic.quantize.static": "Quantize quantize",
     "laconic.result": "Result optimize",
     "laconic.run.bench": "bench",
     "laconic.run.recipe": "Recipe read_recipe",
@@ -81,9 +87,12 @@ __all__ = [
     "Locked",
     "Measurement",
     "MissingExtra",
+    "Mixed",
     "Options",
     "Outcome",
     "Program",
+    "Qat",
+    "Quantize",
     "Recipe",
     "Result",
     "Sweep",
@@ -101,7 +110,11 @@ __all__ = [
     "fold_batch_norm",
     "load_task",
     "optimize",
+    "qat",
+    "quantize",
+    "quantize_mixed",
     "read_recipe",
+    "sensitivity",
     "taps",
 ]
 

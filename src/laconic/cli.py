@@ -67,6 +67,9 @@ def optimize(
     time_limit: LimitOption = None,
     runtimes: Annotated[str | None, typer.Option("--runtimes", help="Try only these, separated by commas.")] = None,
     precisions: Annotated[str | None, typer.Option("--precisions", help="Try only these, separated by commas: fp32, bf16.")] = None,
+    quantize: Annotated[
+        str | None, typer.Option("--quantize", help="Try only these, separated by commas: static, dynamic, weights, mixed, qat; or none.")
+    ] = None,
     threads: ThreadsOption = None,
     device: DeviceOption = "cpu",
     batch: BatchOption = 1,
@@ -93,7 +96,7 @@ def optimize(
         options = lc.Options(
             batch=batch, rounds=rounds, candidate_timeout_s=candidate_timeout, memory_limit_bytes=_giga(memory_limit), seed=seed
         )
-        sweep = lc.Sweep(_names(runtimes), _names(precisions), threads, device)
+        sweep = lc.Sweep(_names(runtimes), _names(precisions), threads, device, () if quantize == "none" else _names(quantize))
         found = lc.load_task(task, data=data, seed=seed)
         folder = _folder(out, found.name)
         with _display(quiet or as_json) as progress, _resumable(folder):

@@ -114,7 +114,8 @@ class Attention(nn.Module):
         self.allowed.fill_diagonal_(True)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (layer(self.norm(x)).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in self.qkv)
+        seen = self.norm(x)
+        q, k, v = (layer(seen).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in self.qkv)
         mask = {"float": self.bias, "boolean": self.allowed}.get(self.kind)
         y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=self.kind == "causal", scale=self.scale)
         x = x + self.out(y.transpose(1, 2).flatten(2))

@@ -51,7 +51,7 @@ def _register_shapes() -> None:
             _LIBRARY.impl(name, rule, "Meta")
 
 
-_LIBRARY = torch.library.Library("aten", "IMPL")  # noqa: TOR901 - lives as long as the process
+_LIBRARY = torch.library.Library("aten", "IMPL")
 _register_shapes()
 
 
@@ -140,8 +140,9 @@ def quantizer_of(module: nn.Module, node: fx.Node) -> Quantizer:
 def insert(module: fx.GraphModule, source: fx.Node, quantizer: Quantizer, name: str) -> fx.Node:
     """Put a fake-quantize node after `source`; nobody reads it yet. Its scales become buffers under `quantizers.NAME`."""
     graph, last = module.graph, source
-    if source.op == "placeholder":  # after all placeholders
-        last = [node for node in graph.nodes if node.op == "placeholder"][-1]
+    if source.op != "call_function":  # operators stand after all inputs, as in every captured graph
+        positions = {node: index for index, node in enumerate(graph.nodes)}
+        last = max([source, *graph.find_nodes(op="placeholder")], key=positions.__getitem__)
     with graph.inserting_after(last):
         if quantizer.axis is None and not quantizer.group:
             scale, zero = float(quantizer.scale), int(quantizer.zero_point)

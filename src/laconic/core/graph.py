@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from laconic.core.errors import BadInput, nearest
+from laconic.core.fake_quant import LEARNED_CHANNEL, PER_CHANNEL, is_fake_quant
 from laconic.core.program import Program, argument, assemble, aten, tensors_of
 from laconic.core.records import Outcome, Skipped
 from laconic.core.task import Context
@@ -135,6 +136,8 @@ def _fold(program: Program, norm: fx.Node) -> str | None:
     if argument(norm, 5):
         return "it normalises with batch statistics also in eval mode"
     weight: Any = layer.args[1]
+    rounded = weight if is_fake_quant(weight) and weight.target in (PER_CHANNEL, LEARNED_CHANNEL) and len(weight.users) == 1 else None
+    weight = weight if rounded is None else rounded.args[0]
     bias: Any = argument(layer, 2)
     shared = [n for n in (weight, bias) if isinstance(n, fx.Node) and (n.op != "get_attr" or len(_readers(program, n)) > 1)]
     if shared:
@@ -151,6 +154,9 @@ def _fold(program: Program, norm: fx.Node) -> str | None:
         shift = (old - mean.double()) * scale + (0.0 if beta is None else beta.double())
         dtype = get_tensor(program, weight).dtype
         set_parameter(program, weight.target, (kernel * scale.view(-1, *[1] * (kernel.dim() - 1))).to(dtype))
+        if rounded is not None:  # a rounded kernel times a factor is the kernel times the factor, rounded with the step times its magnitude
+            step = get_tensor(program, rounded.args[1])
+            step.data = (step.double().abs() * scale.abs()).to(step.dtype)
         if bias is not None:
             set_parameter(program, bias.target, shift.to(dtype))
         else:

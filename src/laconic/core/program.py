@@ -150,6 +150,7 @@ class Program(nn.Module):
         self.__dict__["graph_module"] = graph_module
         for registry in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
             self.__dict__[registry] = graph_module.__dict__[registry]
+        self._norms_frozen = False
         self.recompile()
         self.training = False
         if exported is not None:
@@ -201,10 +202,19 @@ class Program(nn.Module):
         """Set training or evaluation mode: the mode arguments of batch-norm, dropout and recurrent nodes follow."""
         if mode != self.training:
             for node, index in self._mode_nodes:
-                set_argument(node, index, mode)
+                set_argument(node, index, mode and not (self._norms_frozen and node.target is aten.batch_norm.default))
             self.graph_module.recompile()
         super().train(mode)
         return self
+
+    def freeze_batch_norm(self) -> None:
+        """From now on batch-norms use their running statistics in training mode too, and no longer change them."""
+        if self._norms_frozen:
+            return
+        self._norms_frozen, training = True, self.training
+        self.eval()
+        self._counters = []
+        self.train(training)
 
     def recompile(self) -> None:
         """Make edits of the graph take effect. The graph must be in eval mode, as every pass finds it."""
@@ -239,6 +249,7 @@ class Program(nn.Module):
         self.eval()
         try:
             twin = Program(assemble(copy.deepcopy(self.graph), tensors_of(self.graph_module), memo), self.interface, self._example)
+            twin._norms_frozen = self._norms_frozen
         finally:
             self.train(was_training)
         return twin.train(was_training)

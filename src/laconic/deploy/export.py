@@ -155,12 +155,30 @@ def parity(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> dict[
 
     Returns:
         `max_abs`, the largest difference; `max_rel`, the same relative to the largest expected value of that output (infinite where shapes differ or
-        one is not finite where the other is); `n`, numbers compared.
+        one is not finite where the other is); `sqnr_db`, the power of the expected values over that of the differences (infinite where there are none);
+        `n`, numbers compared.
     """
     if len(found) != len(expected):
-        return {"max_abs": float("inf"), "max_rel": float("inf"), "n": 0}
+        return {"max_abs": float("inf"), "max_rel": float("inf"), "sqnr_db": float("-inf"), "n": 0}
     rows = [_difference(a, b) for a, b in zip(found, expected, strict=True)]
-    return {"max_abs": max(r[0] for r in rows), "max_rel": max(r[1] for r in rows), "n": sum(array.size for array in expected)}
+    return {
+        "max_abs": max(r[0] for r in rows),
+        "max_rel": max(r[1] for r in rows),
+        "sqnr_db": _sqnr_db(found, expected) if all(np.isfinite(r[0]) for r in rows) else float("-inf"),
+        "n": sum(array.size for array in expected),
+    }
+
+
+def _sqnr_db(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
+    """Over all finite numbers of all outputs."""
+    noise = power = 0.0
+    for a, b in zip(found, expected, strict=True):
+        finite = np.isfinite(b)
+        x, y = a.astype(np.float64)[finite], b.astype(np.float64)[finite]
+        noise, power = noise + float(np.square(x - y).sum()), power + float(np.square(y).sum())
+    if noise == 0:
+        return float("inf")
+    return float(10 * np.log10(power / noise)) if power > 0 else float("-inf")
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:

@@ -7,7 +7,6 @@ activations are rounded by their own range written as integer products.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +22,7 @@ from laconic.core.program import Program, aten
 
 qd = torch.ops.quantized_decomposed
 # Suffixes of stored integers that the second stage still has to write in their final form.
-DYNAMIC, GROUPED = "#dynamic", "#group"
+DYNAMIC, GROUPED, BITS4 = "#dynamic", "#group", "#int4"
 _MARK, _DOT = "stored#", "#dot#"
 _STORED = {4: torch.int8, 8: torch.int8, 32: torch.int32}
 
@@ -86,12 +85,11 @@ def _lower_weight(program: Program, node: fx.Node, dynamic: bool) -> None:
     quantizer = quantizer_of(program.graph_module, node)
     weight = get_tensor(program, source).detach()
     name = f"{source.target}{DYNAMIC if dynamic else ''}"
-    if quantizer.group:
-        name += f"{GROUPED}{quantizer.group}"
-    elif quantizer.bits == 4:
-        name += f"{GROUPED}0"
+    if quantizer.group or quantizer.bits == 4:
+        name += f"{GROUPED}{quantizer.group}{BITS4 if quantizer.bits == 4 else ''}"
     last = next(iter(node.users)) if quantizer.group else node
-    stored = _buffer(program, source, f"{name}~{node.name}", quantizer.codes(weight).to(_STORED[quantizer.bits]))
+    codes = quantizer.codes(weight).to(_STORED[quantizer.bits])
+    stored = _buffer(program, source, f"{name}~{node.name}", codes.reshape(-1, quantizer.group) if quantizer.group else codes)
     scale = _buffer(program, source, f"{name}~{node.name}.scale", quantizer.scale)
     zero = _buffer(program, source, f"{name}~{node.name}.zero", quantizer.zero_point.long())
     for reader in list(last.users):
@@ -118,8 +116,6 @@ def _dequantize(
     if quantizer.axis is None and not quantizer.group:
         number, point = float(quantizer.scale), int(quantizer.zero_point)
         return graph.call_function(qd.dequantize_per_tensor.default, (stored, number, point, low, high, kind))
-    if quantizer.group:
-        stored = graph.call_function(aten.reshape.default, (stored, [-1, quantizer.group]))
     restored = graph.call_function(qd.dequantize_per_channel.default, (stored, scale, zero, axis, low, high, kind))
     return graph.call_function(aten.reshape.default, (restored, list(shape))) if quantizer.group else restored
 
@@ -225,7 +221,6 @@ def _pack(ir: Any, model: Any, node: Any) -> None:
     group = _option(name, GROUPED)
     reshape = node.outputs[0].uses()[0][0] if group else None
     attributes = [ir.AttrInt64("axis", _axis(node))]
-    source = codes
     last = node
     if group:
         assert reshape is not None
@@ -233,14 +228,12 @@ def _pack(ir: Any, model: Any, node: Any) -> None:
         values, scales = values.reshape(shape), scales.reshape(shape[0], -1)
         attributes = [ir.AttrInt64("axis", 1), ir.AttrInt64("block_size", group)]
         last = reshape
-    kind = ir.DataType.INT4 if abs(values).max(initial=0) <= 8 and "~i8" not in name else codes.const_value.dtype
-    import ml_dtypes
-
-    stored = values.astype(ml_dtypes.int4) if kind == ir.DataType.INT4 else values
+    four = BITS4 in name
+    kind = ir.DataType.INT4 if four else codes.const_value.dtype
+    stored = values.astype(need("ml_dtypes").int4) if four else values
     packed = _constant(ir, model, f"{name}~packed", stored, kind)
     made = ir.Node("", "DequantizeLinear", [packed, _constant(ir, model, f"{name}~scale", scales.astype(np.float32))], attributes)
     _replace(ir, model, last, made)
-    del source
     model.opset_imports[""] = max(model.opset_imports[""], 21)
 
 

@@ -6,8 +6,9 @@ import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
+
+from laconic.core.processor import cpuinfo
 
 PACKAGES = ("laconic", "torch", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino", "transformers", "accelerate", "torchmetrics")
 # What decides the speed of fp32, int8 and bf16: names as Linux writes them in /proc/cpuinfo.
@@ -50,18 +51,6 @@ def environment(threads: int | None = None) -> dict[str, Any]:
         "versions": {name: found for name in PACKAGES if (found := _version(name)) is not None},
         "gpu": _gpu(),
     }
-
-
-def cpuinfo() -> dict[str, str]:
-    """The first processor's rows of /proc/cpuinfo, with `Features` under the name `flags`; empty where there is none."""
-    path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return {}
-    rows: dict[str, str] = {}
-    for line in path.read_text().splitlines():
-        name, _, value = line.partition(":")
-        rows.setdefault({"Features": "flags"}.get(name.strip(), name.strip()), value.strip())
-    return rows
 
 
 def _of_this_kind(name: str) -> bool:

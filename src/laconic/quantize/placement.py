@@ -157,7 +157,7 @@ class TargetRules:
 TARGETS: dict[str, TargetRules] = {
     "openvino": TargetRules(openvino_rules, True, False, {}),
     "onnxruntime": TargetRules(
-        onnxruntime_rules, False, True, {kind: "ONNX Runtime has no int8 kernel for transposed convolutions" for kind in TRANSPOSED}
+        onnxruntime_rules, False, True, dict.fromkeys(TRANSPOSED, "ONNX Runtime has no int8 kernel for transposed convolutions")
     ),
 }
 
@@ -281,9 +281,10 @@ class _Placement:
 
     def _round_output(self, node: fx.Node) -> None:
         """A pair after an operator that must put out integers, behind the activation that is fused into it; all readers get it."""
-        last, reader = node, next(iter(node.users), None)
-        if len(node.users) == 1 and reader is not None and reader.target in _RECTIFIERS:
-            last = reader
+        last = node
+        for fused in ((aten.batch_norm.default,), _RECTIFIERS):
+            if len(last.users) == 1 and (reader := next(iter(last.users))).target in fused:
+                last = reader
         readers = [user for user in last.users if user.op != "output"]
         if readers:
             self.sites.setdefault(last, Site(last, last)).readers = readers

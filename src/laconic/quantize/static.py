@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -103,10 +104,10 @@ def quantize(program: Program, config: Quantize | None = None, context: Context 
     return weights_only(program, config, context)
 
 
-def static(program: Program, config: Quantize, context: Context) -> tuple[Program, Outcome]:
-    """Static quantization, see `quantize`."""
+def static(program: Program, config: Quantize, context: Context, fold: bool = True) -> tuple[Program, Outcome]:
+    """Static quantization, see `quantize`. Without folding, batch-norms stay behind their convolutions, for training."""
     target = config.target or context.target.runtime
-    found, folding = fold_batch_norm(program)
+    found, folding = fold_batch_norm(program) if fold else (copy.deepcopy(program).eval(), Outcome("fold_batch_norm"))
     take_apart(found)
     batches = calibration_batches(context, config.examples, config.batch_size, found)
     counts = _prepare(found, config, batches, context)

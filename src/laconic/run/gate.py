@@ -12,15 +12,28 @@ Rule = Callable[[Record], Reason | None]
 # Largest difference of any output, relative to the largest output of the program, by precision of the arithmetic. fp32 runtimes sum in other orders
 # (1e-6 per operator, growing with depth); bf16 keeps 8 bits of mantissa (4e-3 per operator). What these let through, the metric still judges.
 PARITY_TOLERANCE: dict[str, float] = {"fp32": 1e-3, "bf16": 1e-1}
+# Steps after which values lie on coarse grids: another order of a sum moves some to the next step, and later layers spread that over all outputs. There the
+# largest difference says little; the power of all differences does. A pair in the wrong place or a lost zero point leaves less than 5 dB; the next step 20 to 50.
+ROUNDING = ("quantize", "quantize_mixed", "qat")
+PARITY_SQNR_DB = 12.0
 
 
-def parity(found: Mapping[str, float], precision: str) -> tuple[dict[str, Any], Reason | None]:
+def parity(found: Mapping[str, float], precision: str, rounded: bool = False) -> tuple[dict[str, Any], Reason | None]:
     """Judge the outputs of an artifact against those of the program it came from.
 
     Args:
-        found: `max_abs`, `max_rel` and `n` as `deploy.export.parity` gives them.
+        found: `max_abs`, `max_rel`, `sqnr_db` and `n` as `deploy.export.parity` gives them.
         precision: of the artifact's arithmetic.
+        rounded: whether the program rounds to the grids of integers.
     """
+    if rounded:
+        evidence = {**found, "tolerance_sqnr_db": PARITY_SQNR_DB}
+        if found["sqnr_db"] >= PARITY_SQNR_DB:
+            return evidence, None
+        return evidence, Reason(
+            "parity",
+            f"its outputs differ from the rounded program's: signal to noise is {found['sqnr_db']:.3g} dB; at least {PARITY_SQNR_DB:g} dB is asked for",
+        )
     tolerance = PARITY_TOLERANCE[precision]
     evidence = {**found, "tolerance": tolerance}
     if found["max_rel"] <= tolerance:

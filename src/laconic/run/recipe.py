@@ -48,8 +48,12 @@ class Recipe:
 
     @property
     def steps_key(self) -> str:
-        """Eight hexadecimal digits that tell lists of steps apart; empty where there is no step."""
-        return hashlib.sha256(json.dumps(self.to_plain()["steps"]).encode()).hexdigest()[:8] if self.steps else ""
+        """Eight hexadecimal digits that tell lists of steps apart; empty where there is no step. A step without a target of its own takes the runtime's."""
+        if not self.steps:
+            return ""
+        aimed = any("target" in _fields(config) and config.target is None for config in self.steps)
+        text = json.dumps(self.to_plain()["steps"]) + (self.deploy.runtime if aimed else "")
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @property
     def key(self) -> str:
@@ -61,9 +65,21 @@ class Recipe:
     @property
     def title(self) -> str:
         """The recipe in a few words."""
-        steps = [STEPS.name_of(config).replace("_", " ") for config in self.steps]
+        steps = [_words(config) for config in self.steps]
         device = [] if self.deploy.device == "cpu" else [self.deploy.device]
         return " · ".join([*steps, _NAMES.get(self.deploy.runtime, self.deploy.runtime), self.deploy.precision, *device])
+
+
+def _fields(config: Any) -> dict[str, Any]:
+    return {f.name: f for f in dataclasses.fields(config)}
+
+
+def _words(config: Any) -> str:
+    """A step in a few words: its name, and what it is about where it has a mode."""
+    name = STEPS.name_of(config).replace("_", " ")
+    if "mode" not in _fields(config) or name != "quantize":
+        return name
+    return f"{name} {config.mode}" + (f" int{config.bits}" if config.bits != 8 else "")
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,18 @@ class Session:
         self.progress.finish()
         return [records[0].but(status="baseline"), *records[1:]]
 
+    def check_more(self, recipes: Sequence[Recipe], baseline: Record) -> list[Record]:
+        """The same for recipes that the first records gave reason to try."""
+        if not recipes:
+            return []
+        self.progress.start("checking what the first results suggest", len(recipes))
+        records = []
+        for recipe in recipes:
+            records.append(self._checked(recipe, baseline))
+            self.progress.advance(candidate=recipe.title)
+        self.progress.finish()
+        return records
+
     def _checked(self, recipe: Recipe, baseline: Record | None) -> Record:
         name = f"candidates/{recipe.key}/check.json"
         if self.store.has(name):
@@ -170,7 +182,9 @@ class Session:
             memory = worker.memory()
             worker.predict(self.valid.folder, folder / "valid")
         evidence, reason = gate.parity(
-            compare_outputs(read_arrays(folder / "valid" / FIRST), read_arrays(expected)), recipe.deploy.precision
+            compare_outputs(read_arrays(folder / "valid" / FIRST), read_arrays(expected)),
+            recipe.deploy.precision,
+            rounded=any(outcome.step in gate.ROUNDING for outcome in outcomes),
         )
         record = record.but(parity=evidence, cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory.get("peak_bytes"))
         return record if reason is None else record.rejected(reason)

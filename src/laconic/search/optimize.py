@@ -35,7 +35,7 @@ from laconic.tasks import metrics
 
 @dataclass(frozen=True)
 class Sweep:
-    """Which runtimes, precisions, threads and device are tried; None means all.
+    """Which runtimes, precisions, threads and device are tried, and which kinds of quantization (names in `space.QUANTIZATIONS`); None means all.
 
     Raises:
         BadInput: everything in it that is unknown.
@@ -45,6 +45,7 @@ class Sweep:
     precisions: tuple[str, ...] | None = None
     threads: int | None = None
     device: str = "cpu"
+    quantize: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         mistakes = list(self._mistakes())
@@ -52,7 +53,11 @@ class Sweep:
             raise BadInput("the sweep cannot be made:\n" + "\n".join(f"  {m}" for m in mistakes))
 
     def _mistakes(self) -> Iterator[str]:
-        for what, given, known in (("runtimes", self.runtimes, runtime.names()), ("precisions", self.precisions, PRECISIONS)):
+        for what, given, known in (
+            ("runtimes", self.runtimes, runtime.names()),
+            ("precisions", self.precisions, PRECISIONS),
+            ("quantize", self.quantize, space.QUANTIZATIONS),
+        ):
             yield from (f"{what}: '{name}'." + nearest(name, known) for name in given or () if name not in known)
         if self.threads is not None and self.threads < 1:
             yield f"threads: {self.threads} must be 1 or more, or None for all cores"
@@ -87,12 +92,17 @@ def search(
         chosen = (
             list(recipes)
             if recipes is not None
-            else space.candidates(program, sweep.runtimes, sweep.precisions, sweep.threads, sweep.device)
+            else space.candidates(
+                program, sweep.runtimes, sweep.precisions, sweep.threads, sweep.device, space.kinds(sweep.quantize, budget)
+            )
         )
         session = Session(store, task, metric, program, options, ledger, progress)
         session.deadline = None if limit is None else time.monotonic() + limit
         with contextlib.closing(session):
-            records = session.time(session.check(chosen, space.baseline_recipe(sweep.threads, sweep.device)))
+            records = session.check(chosen, space.baseline_recipe(sweep.threads, sweep.device))
+            if recipes is None:
+                records += session.check_more(space.followups(task, chosen, records, space.kinds(sweep.quantize, budget)), records[0])
+            records = session.time(records)
             records = [records[0], *(gate(record, budget.rules(records[0])) for record in records[1:])]
             choice = choose(records, budget)
             tested = session.test(records[0], [r for r in (choice.best or choice.nearest,) if r is not None])

@@ -1,18 +1,29 @@
-"""What is tried: so far every runtime in every precision, and batch-norm folding where the runtime does not fold by itself."""
+"""What is tried: every runtime in every precision, batch-norm folding where the runtime does not fold by itself, and quantization where a runtime has integer kernels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from laconic.core.graph import FoldBatchNorm
 from laconic.core.program import Program, aten
-from laconic.core.task import Target
+from laconic.core.task import Target, Task
 from laconic.deploy import runtime
+from laconic.quantize.mixed import Mixed
+from laconic.quantize.placement import TARGETS
+from laconic.quantize.qat import Qat
+from laconic.quantize.static import Quantize
 from laconic.run.recipe import PRECISIONS, Recipe
+from laconic.run.record import Record
+from laconic.search.budget import Budget
 
 BASELINE_RUNTIME = "torch"
 # PyTorch runs the graph as it stands; the others fold batch-norms when they load or convert.
 _FOLDS_NOT = ("torch",)
+# Kinds of quantization. Mixed precision and training are tried where static quantization lost something: they can only win that back.
+QUANTIZATIONS = ("static", "dynamic", "weights", "mixed", "qat")
+_QAT_LR = 1e-4
+_RECURRENT = (aten.lstm.input, aten.gru.input)
 
 
 def baseline_recipe(threads: int | None, device: str) -> Recipe:
@@ -26,8 +37,9 @@ def candidates(
     precisions: Sequence[str] | None = None,
     threads: int | None = None,
     device: str = "cpu",
+    quantizations: Sequence[str] = (),
 ) -> list[Recipe]:
-    """All recipes of the sweep, without the baseline's own. Those that the machine cannot run are among them, so that the report can say why."""
+    """All recipes of the sweep, without the baseline's own; the quantized ones last. Those that the machine cannot run are among them, so that the report can say why."""
     baseline = baseline_recipe(threads, device)
     recipes = [
         recipe
@@ -35,7 +47,58 @@ def candidates(
         for precision in precisions or PRECISIONS
         for recipe in _variants(program, Target(name, precision, threads, device))
     ]
-    return [recipe for recipe in recipes if recipe.key != baseline.key]
+    rounded = [
+        Recipe((step,), Target(name, precision, threads, device))
+        for name in runtimes or runtime.names()
+        if name in TARGETS and device == "cpu"
+        for step in _roundings(program, name, quantizations)
+        for precision in precisions or PRECISIONS
+        if runtime.runtime(name).available(precision, device) is None
+    ]
+    return [recipe for recipe in [*recipes, *rounded] if recipe.key != baseline.key]
+
+
+def kinds(chosen: Sequence[str] | None, budget: Budget) -> tuple[str, ...]:
+    """The kinds of quantization that make sense: weights alone are for the size, unless they are asked for."""
+    if chosen is not None:
+        return tuple(chosen)
+    sized = budget.objective == "size" or budget.max_size_mb is not None
+    return tuple(kind for kind in QUANTIZATIONS if kind != "weights" or sized)
+
+
+def _roundings(program: Program, target: str, chosen: Sequence[str]) -> Iterator[Any]:
+    linears = sum(node.target is aten.linear.default for node in program.graph.nodes)
+    recurrent = any(node.target in _RECURRENT for node in program.graph.nodes)
+    if "static" in chosen:
+        yield Quantize(target=target)
+    if "dynamic" in chosen and (recurrent or linears > 2):
+        yield Quantize(mode="dynamic", target=target)
+    if "weights" in chosen:
+        yield Quantize(mode="weights", target=target)
+        if linears > 2:
+            yield Quantize(mode="weights", bits=4, rounding="adaptive", target=target)
+
+
+def followups(task: Task, tried: Sequence[Recipe], records: Sequence[Record], chosen: Sequence[str]) -> list[Recipe]:
+    """Mixed precision and quantization-aware training, wherever static quantization lost a part of the metric.
+
+    Args:
+        tried: the recipes of the first round.
+        records: theirs, the baseline's before them.
+        chosen: kinds of quantization.
+    """
+    found = []
+    for recipe, record in zip(tried, records[1:], strict=True):
+        step = recipe.steps[0] if recipe.steps else None
+        lost = record.status in ("passed", "rejected") and (record.drop is None or record.drop.value is None or record.drop.value > 0)
+        if not isinstance(step, Quantize) or step.mode != "static" or not lost:
+            continue
+        if "mixed" in chosen:
+            found.append(Recipe((Mixed(target=step.target),), recipe.deploy))
+        if "qat" in chosen and task.train is not None and task.loss is not None:
+            batch_size = task.fit.batch_size if task.fit is not None else task.batch_size
+            found.append(Recipe((Qat(target=step.target, lr=_QAT_LR, batch_size=batch_size),), recipe.deploy))
+    return sorted(found, key=lambda recipe: isinstance(recipe.steps[0], Qat))
 
 
 def _variants(program: Program, deploy: Target) -> Iterator[Recipe]:

@@ -1,0 +1,145 @@
+"""Mixed precision: how much each operator hurts when it alone is rounded, and a program that keeps the few that hurt most in float."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from laconic.core.fake_quant import is_fake_quant
+from laconic.core.program import Program
+from laconic.core.records import Outcome
+from laconic.core.task import Context, Task, calibration_subset
+from laconic.quantize.calibrate import Batch, calibration_batches
+from laconic.quantize.placement import operator_name
+from laconic.quantize.static import Quantize, as_context, static
+
+_EXAMPLES = 64
+_SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5)
+
+
+@dataclass(frozen=True)
+class Mixed(Quantize):
+    """Static quantization that keeps the operators that hurt most in float.
+
+    Args:
+        max_loss_rise: by how much the mean loss on the calibration examples may rise, relative to the unquantized program's; the fewest operators that hold it stay float.
+        float_operators: keep exactly so many instead; None lets the loss decide.
+    """
+
+    max_loss_rise: float = 0.02
+    float_operators: int | None = None
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What rounding one operator alone does to the model's outputs: signal over noise in dB; infinite where nothing changes."""
+
+    name: str
+    sqnr_db: float
+
+
+class _Only(fx.Interpreter):
+    """Runs the graph with the rounding that one operator reads, and no other."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.active: set[fx.Node] = set()
+
+    def run_node(self, n: fx.Node) -> Any:
+        if is_fake_quant(n) and n not in self.active:
+            return self.env[n.args[0]]  # type: ignore[index]
+        return super().run_node(n)
+
+
+def sqnr_db(signal: Sequence[Tensor], noisy: Sequence[Tensor]) -> float:
+    """Signal-to-noise ratio over all outputs, in dB."""
+    power = sum(float(a.double().square().sum()) for a in signal)
+    noise = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(signal, noisy, strict=True))
+    return math.inf if noise == 0 else 10 * math.log10(power / noise) if power > 0 else -math.inf
+
+
+@torch.no_grad()
+def sensitivity(rounded: Program, leaves: Batch, advance: Callable[[], None] = lambda: None) -> list[Sensitivity]:
+    """The sensitivity of each operator with rounded inputs, most harmful first.
+
+    Args:
+        rounded: a statically quantized program.
+        leaves: flat inputs of some examples.
+        advance: called after each operator.
+    """
+    runner = _Only(rounded.graph_module)
+    exact = runner.run(*leaves)
+    groups: dict[str, set[fx.Node]] = {}
+    for node in rounded.graph.nodes:
+        if node.op == "call_function" and not is_fake_quant(node):
+            read = {source for source in node.all_input_nodes if is_fake_quant(source)}
+            if read:
+                groups.setdefault(operator_name(node), set()).update(read)
+    found = []
+    for name, nodes in groups.items():
+        runner.active = nodes
+        found.append(Sensitivity(name, sqnr_db(exact, runner.run(*leaves))))
+        advance()
+    return sorted(found, key=lambda item: item.sqnr_db)
+
+
+def quantize_mixed(program: Program, config: Mixed | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:
+    """Static quantization with as many operators in float as the loss asks for, those of the worst sensitivity first.
+
+    The loss is the task's, on calibration examples; without one, the mean squared error of the outputs relative to their power.
+
+    Raises:
+        BadInput: see `quantize`.
+    """
+    config, context = config or Mixed(), as_context(context)
+    base = Quantize(**{name: getattr(config, name) for name in Quantize.__dataclass_fields__})
+    full, outcome = static(program, base, context)
+    batches = calibration_batches(context, config.examples, config.batch_size, full)
+    few = tuple(torch.cat(parts)[:_EXAMPLES] for parts in zip(*batches[: -(-_EXAMPLES // config.batch_size)], strict=True))
+    context.progress.start("sensitivity", len(outcome.changed["operators"]))
+    ranking = sensitivity(full, few, context.progress.advance)
+    context.progress.finish()
+    names = set(outcome.changed["operators"])
+    ranked = [item for item in ranking if item.name in names]
+    limit = _rise(program, context, config)
+    kept: tuple[str, ...] = ()
+    found = full
+    counts = [config.float_operators] if config.float_operators is not None else [round(share * len(ranked)) for share in _SHARES]
+    for count in dict.fromkeys(min(count, len(ranked)) for count in counts):
+        kept = tuple(item.name for item in ranked[:count])
+        found, outcome = (full, outcome) if count == 0 else static(program, replace(base, keep=(*base.keep, *kept)), context)
+        if config.float_operators is None and limit(found):
+            break
+    rows = [
+        {"name": item.name, "sqnr_db": item.sqnr_db if math.isfinite(item.sqnr_db) else None, "kept_float": item.name in kept}
+        for item in ranking
+    ]
+    changed = {**{k: v for k, v in outcome.changed.items() if k != "mode"}, "sensitivity": rows, "float_operators": len(kept)}
+    return found, Outcome("quantize_mixed", changed, outcome.skipped, outcome.notes)
+
+
+def _rise(program: Program, context: Context, config: Mixed) -> Callable[[Program], bool]:
+    """Whether a rounded program's loss on the calibration examples is within the limit."""
+    task = context.task
+    assert task is not None
+    data = task.train if task.train is not None else task.valid
+    subset = calibration_subset(data, config.examples, context.seed)
+    loader = torch.utils.data.DataLoader(subset, config.batch_size, collate_fn=task.collate)
+    batches = [task.split(batch) for batch in loader]
+
+    @torch.no_grad()
+    def mean_loss(candidate: Program) -> float:
+        if task.loss is None:
+            flat = [candidate.flatten_inputs(inputs) for inputs, _ in batches]
+            pairs = [(program.graph_module(*leaves), candidate.graph_module(*leaves)) for leaves in flat]
+            return sum(10 ** (-sqnr_db(exact, found) / 10) for exact, found in pairs) / len(pairs)
+        return sum(float(task.loss(candidate.call(inputs), target)) for inputs, target in batches) / len(batches)
+
+    before = mean_loss(program)
+    floor = config.max_loss_rise if task.loss is None else config.max_loss_rise * max(before, 0.05)
+    return lambda candidate: mean_loss(candidate) <= before + floor

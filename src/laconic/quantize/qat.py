@@ -1,0 +1,221 @@
+"""Quantization-aware training: the pairs of static quantization stay in the graph while it trains, with a straight-through gradient.
+
+`prepare` makes such a program, for any training loop; `Schedule` is the hook that keeps its grids and batch-norms in step; `qat` is the recipe step that does it all.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from laconic.core.errors import BadInput
+from laconic.core.fake_quant import (
+    LEARNED_CHANNEL,
+    LEARNED_TENSOR,
+    PER_CHANNEL,
+    PER_TENSOR,
+    Quantizer,
+    fake_quants,
+    quantizer_of,
+    register,
+    weight_of,
+)
+from laconic.core.graph import fold_batch_norm, get_tensor
+from laconic.core.program import Program
+from laconic.core.records import Outcome
+from laconic.core.task import Context, FitPlan, Task, default_logits
+from laconic.quantize.scheme import Scheme, weight_grid
+from laconic.quantize.static import Quantize, as_context, static
+
+Distill = Callable[[Any, Any], Tensor]  # (student's outputs, teacher's outputs) -> scalar
+
+
+@dataclass(frozen=True)
+class Qat(FitPlan):
+    """Quantization-aware training. The options of `FitPlan`, and these.
+
+    Args:
+        target: as of `Quantize`.
+        learned: learn the steps of the grids too (LSQ); else weights follow their range and activations keep that of calibration.
+        freeze_batch_norm: from this share of training on, batch-norms use their running statistics.
+        distill: weight of the soft targets of the unquantized program beside the task's loss; 0 leaves the teacher out.
+        temperature: of the soft targets.
+        examples: that the first ranges are calibrated with.
+        keep: as of `Quantize`.
+    """
+
+    lr: float = 1e-4
+    target: str | None = None
+    learned: bool = False
+    freeze_batch_norm: float = 0.5
+    distill: float = 0.5
+    temperature: float = 2.0
+    examples: int = 256
+    keep: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.freeze_batch_norm <= 1 or not 0 <= self.distill <= 1 or not self.temperature > 0:
+            raise BadInput("qat: freeze_batch_norm and distill lie between 0 and 1, temperature is more than 0")
+
+
+def prepare(program: Program, config: Qat | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:
+    """A program that trains with rounding in place, from the ranges of static quantization; batch-norms stay and train.
+
+    Train it in any loop, with `Schedule` called after each optimizer step; then export it as it is: batch-norms are folded into the scales.
+
+    Raises:
+        BadInput: see `quantize`.
+    """
+    config, context = config or Qat(), as_context(context)
+    options = Quantize(target=config.target, examples=config.examples, keep=config.keep, smooth=None, correct_bias=False, embeddings=False)
+    found, outcome = static(program, options, context, fold=False)
+    if config.learned:
+        for node in list(fake_quants(found.graph)):
+            _learn(found, node)
+        found.recompile()
+    return found, outcome
+
+
+def _learn(program: Program, node: fx.Node) -> None:
+    """Make the step of a grid a parameter, with LSQ's gradient scale 1/√(n · high) (Esser et al. 2020, section 2.2)."""
+    quantizer = quantizer_of(program.graph_module, node)
+    weight = weight_of(node)
+    n = 1 if weight is None else get_tensor(program, weight).numel() // len(quantizer.scale)
+    factor = 1 / math.sqrt(max(1, n) * quantizer.high)
+    scale = register(program.graph_module, f"{node.name}.scale", quantizer.scale, trainable=True)
+    zero = register(program.graph_module, f"{node.name}.zero_point", quantizer.zero_point.float())
+    with program.graph.inserting_before(node):
+        parts = (program.graph.get_attr(scale), program.graph.get_attr(zero))
+    axis = () if quantizer.axis is None else (quantizer.axis,)
+    node.target = LEARNED_TENSOR if quantizer.axis is None else LEARNED_CHANNEL
+    node.args = (node.args[0], *parts, *axis, quantizer.low, quantizer.high, factor)
+
+
+class Schedule:
+    """Called as `(model, progress)` after each optimizer step: lets weight grids follow their weights and freezes batch-norms when it is time.
+
+    Args:
+        freeze_batch_norm: progress from which batch-norms use their running statistics; 1 never freezes them.
+    """
+
+    def __init__(self, freeze_batch_norm: float = 0.5) -> None:
+        self.freeze_batch_norm = freeze_batch_norm
+
+    def __call__(self, model: nn.Module, progress: float) -> None:
+        """See the class."""
+        program = model if isinstance(model, Program) else getattr(model, "module", model)
+        assert isinstance(program, Program)
+        refresh(program)
+        if progress >= self.freeze_batch_norm:
+            program.freeze_batch_norm()
+
+
+@torch.no_grad()
+def refresh(program: Program) -> None:
+    """Set the grids of weights that are not learned to the weights' ranges now."""
+    for node in fake_quants(program.graph):
+        source = weight_of(node)
+        if node.target is not PER_CHANNEL or source is None:
+            continue
+        now = quantizer_of(program.graph_module, node)
+        found = weight_grid(get_tensor(program, source), Scheme(now.low, now.high, axis=now.axis, group=now.group))
+        get_tensor(program, node.args[1]).copy_(found.scale)  # type: ignore[arg-type]
+
+
+def soft_targets(temperature: float) -> Distill:
+    """Cross entropy to the teacher's softened answers, times T² (Hinton et al. 2015, section 2)."""
+
+    def loss(student: Any, teacher: Any) -> Tensor:
+        ours, theirs = default_logits(student) / temperature, default_logits(teacher) / temperature
+        return F.kl_div(F.log_softmax(ours, -1), F.log_softmax(theirs, -1), log_target=True, reduction="batchmean") * temperature**2
+
+    return loss
+
+
+def qat(
+    program: Program, config: Qat | None = None, context: Context | Task | None = None, distill: Distill | None = None
+) -> tuple[Program, Outcome]:
+    """Quantize a copy of a program and train it so, from the ranges of static quantization.
+
+    Args:
+        program: in eval mode; also the teacher, if `config.distill` is more than 0.
+        config: how.
+        context: with a task that has train data and a loss, and with `fit`.
+        distill: the loss between student and teacher; by default soft targets.
+
+    Returns:
+        The program with batch-norms folded, in plain fake-quantize nodes as static quantization leaves them, and what was done.
+
+    Raises:
+        BadInput: no train data, loss or `fit`.
+        TrainingStopped: the loss became NaN.
+    """
+    config, context = config or Qat(), as_context(context)
+    task = context.task
+    if task is None or task.train is None or task.loss is None or context.fit is None:
+        raise BadInput("the step 'qat' needs a task with train data and a loss, and a Context with fit=laconic.fit")
+    student, outcome = prepare(program, config, context)
+    split, loss = task.split, task.loss
+    if config.distill:
+        split, loss = _with_teacher(program, task, config, distill or soft_targets(config.temperature))
+    plan = FitPlan(**{f.name: getattr(config, f.name) for f in fields(FitPlan)})
+    hooks = (Schedule(config.freeze_batch_norm),)
+    record = context.fit(
+        student, plan, train=task.train, loss=loss, split=split, collate=task.collate, progress=context.progress, hooks=hooks
+    )
+    found = settle(student)
+    epochs = [asdict(epoch) for epoch in record.epochs]
+    changed = {
+        **{k: v for k, v in outcome.changed.items() if k != "mode"},
+        "learned": config.learned,
+        "distill": config.distill,
+        "epochs": epochs,
+    }
+    return found, Outcome("qat", changed, outcome.skipped, outcome.notes)
+
+
+def _with_teacher(program: Program, task: Task, config: Qat, distill: Distill) -> tuple[Any, Any]:
+    """The task's split and loss, with the teacher's answers travelling beside the target."""
+    teacher = copy.deepcopy(program).eval()
+    assert task.loss is not None
+    hard = task.loss
+
+    def split(batch: Any) -> tuple[Any, Any]:
+        inputs, target = task.split(batch)
+        with torch.no_grad():
+            return inputs, (target, teacher.call(inputs))
+
+    def loss(outputs: Any, target: Any) -> Tensor:
+        return (1 - config.distill) * hard(outputs, target[0]) + config.distill * distill(outputs, target[1])
+
+    return split, loss
+
+
+def settle(program: Program) -> Program:
+    """A trained program as static quantization would leave it: batch-norms folded into the scales, learned steps fixed. Answers are the same up to rounding of floats."""
+    found, _ = fold_batch_norm(program)
+    for node in list(fake_quants(found.graph)):
+        if node.target in (LEARNED_TENSOR, LEARNED_CHANNEL):
+            _fix(found, node, quantizer_of(found.graph_module, node))
+    from laconic.core.graph import clean
+
+    return clean(found)
+
+
+def _fix(program: Program, node: fx.Node, quantizer: Quantizer) -> None:
+    if quantizer.axis is None:
+        node.target = PER_TENSOR
+        node.args = (node.args[0], float(quantizer.scale), int(quantizer.zero_point), quantizer.low, quantizer.high)
+        return
+    scale = register(program.graph_module, f"{node.name}.scale", quantizer.scale)
+    zero = register(program.graph_module, f"{node.name}.zero_point", quantizer.zero_point)
+    with program.graph.inserting_before(node):
+        parts = (program.graph.get_attr(scale), program.graph.get_attr(zero))
+    node.target, node.args = PER_CHANNEL, (node.args[0], *parts, quantizer.axis, quantizer.low, quantizer.high)
