@@ -16,7 +16,12 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 def test_the_page_of_a_real_run_shows_what_was_measured(visit: Visitor, tmp_path: Path) -> None:
     options = lc.Options(rounds=5, turn_seconds=0.02)
-    result = lc.optimize(tiny.untrained(), out=tmp_path / "run", sweep=lc.Sweep(("onnxruntime", "openvino"), ("fp32",)), options=options)
+    result = lc.optimize(
+        tiny.untrained(),
+        out=tmp_path / "run",
+        sweep=lc.Sweep(("onnxruntime", "openvino"), ("fp32",), quantize=("static",)),
+        options=options,
+    )
 
     def real(made_up: Json) -> None:
         made_up.clear()

@@ -15,6 +15,7 @@ import laconic as lc
 from laconic.core.graph import FoldBatchNorm
 from laconic.deploy.export import parity, write_model
 from laconic.deploy.runtime import Settings, runtime
+from laconic.run.gate import ROUNDING
 from laconic.run.recipe import Recipe, parse
 from laconic.run.runner import STEPS, TABLE, apply
 from laconic.tasks.data import ArrayDataset
@@ -24,6 +25,9 @@ from tests.core.models import ConvNet
 EXAMPLES: dict[str, Any] = {
     "fold_batch_norm": FoldBatchNorm(),
     "fit": lc.Fit(epochs=2, lr=0.01, batch_size=8, optimizer="sgd"),
+    "quantize": lc.Quantize(target="onnxruntime", observer="mse", examples=16, smooth=None, keep=("stem",)),
+    "quantize_mixed": lc.Mixed(target="openvino", examples=16, float_operators=1),
+    "qat": lc.Qat(target="onnxruntime", epochs=1, batch_size=8, distill=0.25, examples=16),
 }
 RNG = np.random.default_rng(0)
 DATA = ArrayDataset(RNG.standard_normal((32, 1, 8, 8)).astype(np.float32), np.arange(32) % 3)
@@ -78,6 +82,8 @@ class TestStep:
         with torch.no_grad():
             expected = found(torch.from_numpy(x)).numpy()
         file = write_model(found, tmp_path, "onnx")
-        assert parity(runtime("onnxruntime").load(file, Settings("onnxruntime", threads=1)).run([x]), [expected])["max_rel"] < 1e-5
+        found_parity = parity(runtime("onnxruntime").load(file, Settings("onnxruntime", threads=1)).run([x]), [expected])
+        # after rounding, another order of a sum may move a value to the next code
+        assert found_parity["sqnr_db"] > 25 if name in ROUNDING else found_parity["max_rel"] < 1e-5
         lc.fit(found, lc.FitPlan(epochs=1, batch_size=8), train=DATA, loss=F.cross_entropy)
         assert all(bool(p.isfinite().all()) for p in found.parameters())

@@ -21,7 +21,9 @@ def grid(low: float, high: float, first: int, last: int, symmetric: bool) -> tup
 
 def rounded(x: np.ndarray, scale: float, zero: int, first: int, last: int) -> np.ndarray:
     """`x` on the grid, in double precision."""
-    return np.array([(min(max(round(v / scale) + zero, first), last) - zero) * scale for v in np.asarray(x, np.float64).ravel()]).reshape(x.shape)
+    return np.array([(min(max(round(v / scale) + zero, first), last) - zero) * scale for v in np.asarray(x, np.float64).ravel()]).reshape(
+        x.shape
+    )
 
 
 def slices(weight: np.ndarray, axis: int | None, group: int) -> list[np.ndarray]:

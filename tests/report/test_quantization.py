@@ -111,15 +111,33 @@ class TestSettings:
         ("weights", "texts"),
         [
             ({"bits": 4, "tensors": 1, "half_range": False}, ("4 bits, 1 tensor", "the whole range of codes")),
+            ({"bits": 4, "tensors": 2, "group": 32}, ("4 bits, 2 tensors, a scale for each 32 inputs of an output", "not recorded")),
+            ({"bits": 8, "tensors": 2, "group": 0}, ("8 bits, 2 tensors", "not recorded")),
             ({"bits": 8}, ("8 bits, tensors not recorded", "not recorded")),
             ({}, ("bits not recorded, tensors not recorded", "not recorded")),
             (None, ("bits not recorded, tensors not recorded", "not recorded")),
         ],
-        ids=["four bits", "bits alone", "empty", "null"],
+        ids=["four bits", "groups", "no groups", "bits alone", "empty", "null"],
     )
     def test_weights(self, weights: Any, texts: tuple[str, str]) -> None:
         shown = dict(found(with_outcomes(step(weights=weights))).settings)
         assert (shown["Weights"], shown["Range of weights"]) == texts
+
+    @pytest.mark.parametrize(
+        ("mode", "names", "said"),
+        [
+            ("static", ["a"], "1 operator is computed in integers"),
+            ("weights", ["a"], "1 operator has rounded weights"),
+            ("weights", ["a", "b"], "2 operators have rounded weights"),
+            ("dynamic", None, "how many operators have rounded weights was not recorded"),
+        ],
+        ids=["static", "one", "two", "not recorded"],
+    )
+    def test_rounded_weights_alone_are_not_called_integer_arithmetic(self, mode: str, names: list[str] | None, said: str) -> None:
+        made = with_outcomes(step(mode=mode, operators=names))
+        assert found(made).lead == f"OpenVINO · bf16: {said}; none listed as left float."
+        assert ("in integers" in words(Reader(page(made)).seen)) is (mode == "static")
+        assert ("Operators with rounded weights: " in page(made)) is (mode == "weights")
 
     def test_counts_of_corrections(self) -> None:
         shown = found(with_outcomes(step(equalized_pairs=0, clipped_layers=1200, correct_bias=True, examples=8))).settings

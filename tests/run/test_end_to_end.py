@@ -23,6 +23,7 @@ from tests.run import tiny
 
 pytestmark = pytest.mark.slow
 QUICK = lc.Options(rounds=5, turn_seconds=0.02, candidate_timeout_s=60)
+FLOATS = lc.Sweep(("onnxruntime", "openvino", "torchscript", "torch"), quantize=())
 ROOT = Path(__file__).parents[2]
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.05}  # relative to the largest output; processors with bf16 instructions try it too
 
@@ -30,9 +31,7 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 0.05}  # relative to the largest output; proc
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> lc.Result:
     out = tmp_path_factory.mktemp("run") / "folder"
-    return lc.optimize(
-        tiny.task(), lc.Budget(max_drop=0.5), out=out, sweep=lc.Sweep(("onnxruntime", "openvino", "torchscript", "torch")), options=QUICK
-    )
+    return lc.optimize(tiny.task(), lc.Budget(max_drop=0.5), out=out, sweep=FLOATS, options=QUICK)
 
 
 def by_key(result: lc.Result) -> dict[str, Any]:
@@ -95,11 +94,33 @@ def test_a_finished_run_is_not_computed_again(finished: lc.Result) -> None:
         tiny.task(),
         lc.Budget(max_drop=0.5),
         out=finished.folder,
-        sweep=lc.Sweep(("onnxruntime", "openvino", "torchscript", "torch")),
+        sweep=FLOATS,
         options=QUICK,
     )
     assert again.data == finished.data
     assert {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*") if path.name != "lock"} == before
+
+
+def test_quantized_candidates_are_built_gated_and_delivered(tmp_path: Path) -> None:
+    task = tiny.untrained()
+    task.fit = dataclasses.replace(task.fit, epochs=30)  # type: ignore[type-var]
+    task.valid = tiny.TRAIN  # learned by heart, so that rounding has something to lose
+    sweep = lc.Sweep(("onnxruntime", "openvino"), ("fp32",), quantize=("static", "weights", "mixed", "qat"))
+    result = lc.optimize(task, lc.Budget(max_drop=None, objective="size"), out=tmp_path / "run", sweep=sweep, options=QUICK)
+    found = by_key(result)
+    static = {r["recipe"]["deploy"]["runtime"]: r for r in found.values() if "quantize static" in r["title"]}
+    assert set(static) == {"onnxruntime", "openvino"}
+    for record in static.values():
+        assert record["status"] == "passed", record["reasons"]
+        assert record["parity"]["sqnr_db"] > 20
+        assert record["size_bytes"] < found["onnxruntime-fp32"]["size_bytes"]
+        assert record["outcomes"][0]["changed"]["target"] == record["recipe"]["deploy"]["runtime"]
+        assert record["outcomes"][0]["changed"]["operators"]
+    lost = {name for name, record in static.items() if record["drop"]["value"] > 0}
+    for title in ("quantize mixed", "qat"):
+        assert {r["recipe"]["deploy"]["runtime"] for r in found.values() if r["title"].startswith(title)} == lost
+    assert "quantize" in str(result.data["reproduce"]["recipe_yaml"])
+    assert result.met
 
 
 def test_another_budget_in_the_same_folder_is_refused(finished: lc.Result) -> None:
@@ -116,7 +137,7 @@ def test_another_model_in_the_same_folder_is_refused(finished: lc.Result) -> Non
             other,
             lc.Budget(max_drop=0.5),
             out=finished.folder,
-            sweep=lc.Sweep(("onnxruntime", "openvino", "torchscript", "torch")),
+            sweep=FLOATS,
             options=QUICK,
         )
 
@@ -125,7 +146,7 @@ def test_candidates_that_go_wrong_fail_alone(faulty_package: None, tmp_path: Pat
     """Crash, hang, memory, NaN, wrong answers, a crash in the middle of timing, an exception: each is told, and the good one is found."""
     options = dataclasses.replace(QUICK, candidate_timeout_s=15, memory_limit_bytes=2_500_000_000)
     names = ("crash", "hang", "eat", "nan", "wrong", "late", "raises", "good")
-    result = lc.optimize(tiny.task(), out=tmp_path / "run", sweep=lc.Sweep(names, ("fp32",)), options=options)
+    result = lc.optimize(tiny.task(), out=tmp_path / "run", sweep=lc.Sweep(names, ("fp32",), quantize=()), options=options)
     found = {record["key"]: (record["status"], record["reasons"]) for record in result.data["candidates"]}
     told = {name: (found[f"{name}-fp32"][0], [reason["rule"] for reason in found[f"{name}-fp32"][1]]) for name in names}
     assert told == {
@@ -157,7 +178,7 @@ def test_steps_that_go_wrong_fail_alone(faulty_package: None, tmp_path: Path) ->
 
 def test_no_budget_met_gives_the_nearest_miss_and_the_reason(tmp_path: Path) -> None:
     budget = lc.Budget(min_speedup=10_000, max_size_mb=1000, max_latency_ms=1e4, objective="size")
-    result = lc.optimize(tiny.task(), budget, out=tmp_path / "run", sweep=lc.Sweep(("onnxruntime",)), options=QUICK)
+    result = lc.optimize(tiny.task(), budget, out=tmp_path / "run", sweep=lc.Sweep(("onnxruntime",), quantize=()), options=QUICK)
     assert not result.met
     assert result.best is None
     assert result.nearest is not None
@@ -167,7 +188,7 @@ def test_no_budget_met_gives_the_nearest_miss_and_the_reason(tmp_path: Path) -> 
 
 def test_a_baseline_of_nan_is_told(tmp_path: Path) -> None:
     with pytest.raises(LaconicError, match="the baseline itself cannot be measured: its answers on the valid data are not finite"):
-        lc.optimize(tiny.poisoned(), out=tmp_path / "run", sweep=lc.Sweep(("onnxruntime",)), options=QUICK)
+        lc.optimize(tiny.poisoned(), out=tmp_path / "run", sweep=lc.Sweep(("onnxruntime",), quantize=()), options=QUICK)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +221,7 @@ import laconic as lc
 from tests.run import tiny
 from tests.run.test_end_to_end import QUICK
 task = tiny.untrained()
-lc.optimize(task, out=Path(sys.argv[1]), sweep=lc.Sweep(("onnxruntime", "openvino"), ("fp32",)), options=QUICK)
+lc.optimize(task, out=Path(sys.argv[1]), sweep=lc.Sweep(("onnxruntime", "openvino"), ("fp32",), quantize=()), options=QUICK)
 """
 # A file whose appearance is the moment of the kill; the run is started again after each.
 MOMENTS = (

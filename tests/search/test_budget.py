@@ -155,7 +155,7 @@ def test_the_frontier_keeps_what_nothing_beats() -> None:
     [(9e-4, "fp32", True), (2e-3, "fp32", False), (5e-2, "bf16", True), (0.2, "bf16", False), (math.inf, "bf16", False)],
 )
 def test_parity_by_precision(rel: float, precision: str, ok: bool) -> None:
-    evidence, reason = parity({"max_abs": 1.0, "max_rel": rel, "n": 3}, precision)
+    evidence, reason = parity({"max_abs": 1.0, "max_rel": rel, "sqnr_db": 0.0, "n": 3}, precision)
     assert (reason is None) == ok
     assert evidence["tolerance"] in (1e-3, 1e-1)
 
@@ -165,3 +165,11 @@ def test_records_round_trip() -> None:
 
     found = record("a", reasons=(Reason("better", "no"),), notes=("n",))
     assert Record.from_json(to_json(found)) == found
+
+
+@pytest.mark.parametrize(("decibels", "passes"), [(11.9, False), (12.0, True), (math.inf, True), (-math.inf, False)])
+def test_a_rounded_program_is_compared_by_signal_to_noise(decibels: float, passes: bool) -> None:
+    evidence, reason = parity({"max_abs": 1.0, "max_rel": 0.5, "sqnr_db": decibels, "n": 3}, "fp32", rounded=True)
+    assert (reason is None) is passes
+    assert evidence["tolerance_sqnr_db"] == 12.0
+    assert reason is None or "12 dB" in reason.text

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
 from laconic.core.errors import BadInput
-from laconic.tasks.data import ArrayDataset, Vocabulary, calibration_subset, loader, split_indices
+from laconic.core.task import calibration_subset
+from laconic.tasks.data import ArrayDataset, Vocabulary, loader, split_indices
 
 labels = st.lists(st.integers(0, 4), min_size=3, max_size=200).map(np.array)
 

@@ -1,12 +1,13 @@
 """Fake-quantize nodes: the one form in which a graph says that a tensor is stored or computed with few bits.
 
-A node rounds its input to a grid and returns floats: `scale · (clamp(round(x / scale) + zero_point, low, high) − zero_point)`. The same nodes serve post-training
-quantization (fixed scales), training (a straight-through gradient, learned scales) and export, which turns each into a quantise/dequantise pair. Weights stay
-floats under their own names.
+A node rounds its input to a grid and returns floats: `scale · (clamp(round(x / scale) + zero_point, low, high) − zero_point)`. The same nodes
+serve post-training quantization (fixed scales), training (a straight-through gradient, learned scales) and export, which turns each into a
+quantise/dequantise pair. Weights stay floats under their own names.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -169,7 +170,7 @@ def _insert_per_channel(module: fx.GraphModule, source: fx.Node, quantizer: Quan
     if quantizer.group:
         shape = list(_tensor(module, source).shape)
         chain.append(graph.call_function(aten.reshape.default, (node, shape)))
-    for first, second in zip(chain, chain[1:], strict=False):
+    for first, second in itertools.pairwise(chain):
         first.append(second)
     return chain[-1]
 

@@ -213,7 +213,7 @@ class Program(nn.Module):
             return
         self._norms_frozen, training = True, self.training
         self.eval()
-        self._counters = []
+        self._counters = list(self._batch_counters())
         self.train(training)
 
     def recompile(self) -> None:
@@ -224,6 +224,8 @@ class Program(nn.Module):
         self.graph_module.recompile()
 
     def _batch_counters(self) -> Iterator[Tensor]:
+        if self._norms_frozen:
+            return
         buffers = dict(self.graph_module.named_buffers())
         for node, _ in self._mode_nodes:
             if node.target is aten.batch_norm.default and isinstance(node.args[3], fx.Node):

@@ -45,8 +45,8 @@ def write_onnx(program: Program, path: Path, name: str) -> None:
     _rename_dimensions(model, {old: new for old, new in symbols.items() if isinstance(new, str)})
     if quantized:
         qdq.finish(model)
-    for node in model.graph.all_nodes():
-        node.metadata_props.clear()  # stack traces with the paths of the exporting machine
+    for item in (model, model.graph, *model.graph.all_nodes()):
+        item.metadata_props.clear()  # stack traces with the paths of the exporting machine, and the graph once more as text
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict().values())
     with quiet_export():
         need("onnx_ir").save(model, path, external_data=f"{name}.data" if size > _EXTERNAL_OVER else None)

@@ -7,6 +7,8 @@ activations are rounded by their own range written as integer products.
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -164,8 +166,6 @@ def _mark(node: Any) -> str:
 
 def _option(name: str, option: str) -> int | None:
     """The number behind an option in a name."""
-    import re
-
     found = re.search(re.escape(option) + r"(\d+)", name)
     return int(found[1]) if found else None
 
@@ -350,3 +350,23 @@ def _rename(model: Any) -> None:
         if value.const_value is not None:
             value.const_value.name = fresh
         model.graph.initializers[fresh] = value
+    _shorten(model)
+
+
+def _shorten(model: Any) -> None:
+    """Plain short names inside: the exporter's depend on how the graph came about, and in a small net they weigh as much as the weights."""
+    kept = {value.name for value in (*model.graph.inputs, *model.graph.outputs)} | set(model.graph.initializers)
+    fresh = (name for number in itertools.count() if (name := f"v{number}") not in kept)
+    for node in model.graph:
+        node.name = None
+        for output in node.outputs:
+            if output.name and not output.is_graph_output():
+                output.name = next(fresh)
+                output.shape = output.type = None  # whoever reads the file infers them
+    for name, value in list(model.graph.initializers.items()):
+        if name.startswith(("val_", _MARK)):
+            del model.graph.initializers[name]
+            value.name = value.const_value.name = next(fresh)
+            model.graph.initializers[value.name] = value
+    for value in model.graph.initializers.values():
+        value.metadata_props.clear()

@@ -1,0 +1,19 @@
+"""Quantization. `laconic.quantize` is this room and, called, the function of `static`: a package hides a function of its name."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+
+class _Room(ModuleType):
+    """This package, with the call passed on."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from laconic.quantize.static import quantize
+
+        return quantize(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Room

@@ -17,8 +17,8 @@ ATTENTION = aten.scaled_dot_product_attention.default
 def take_apart(program: Program) -> int:
     """Rewrite, in place, each `scaled_dot_product_attention(q, k, v, mask)` as `softmax(q · kᵀ · scale + mask) · v`; returns how many.
 
-    Causal ones and ones with fewer key heads than query heads stay whole. Rows that a boolean mask closes entirely become the mean of v, where the operator gives 0:
-    a row that attends to nothing has no meaning.
+    Causal ones and ones with fewer key heads than query heads stay whole. Rows that a boolean mask closes entirely become the mean of v, where
+    the operator gives 0: a row that attends to nothing has no meaning.
     """
     nodes = [n for n in program.graph.nodes if n.target is ATTENTION and not argument(n, 5) and not argument(n, 7)]
     if not nodes:
@@ -32,7 +32,7 @@ def take_apart(program: Program) -> int:
             if mask not in masks:
                 masks[mask] = _additive(program.graph, mask)
             mask = masks[mask]
-        _rewrite(program.graph, node, mask, values[node.args[0]].shape[-1])  # type: ignore[index]
+        _rewrite(program.graph, node, mask, values[node.args[0]].shape[-1])
     program.graph.eliminate_dead_code()
     program.recompile()
     return len(nodes)

@@ -1,4 +1,4 @@
-"""Corrections around rounding: cross-layer equalization and SmoothQuant before it, bias correction after it, batch-norm re-estimation for what still has its norms.
+"""Corrections around rounding: cross-layer equalization and SmoothQuant before it, bias correction after it; batch-norm re-estimation.
 
 All work in place on a program that is the pass's own copy.
 """
@@ -100,7 +100,7 @@ def _norms_before_linears(program: Program) -> Iterable[tuple[fx.Node, list[fx.N
             continue
         linears = [user for user in norm.users if user.target is aten.linear.default and user.args[0] is norm]
         own = all(n.op == "get_attr" and only_reader(program, n) for n in (weight, bias))
-        if linears and own and all(n.args[1].op == "get_attr" and only_reader(program, n.args[1]) for n in linears):  # type: ignore[union-attr,arg-type]
+        if linears and own and all(n.args[1].op == "get_attr" and only_reader(program, n.args[1]) for n in linears):
             yield norm, linears
 
 
@@ -108,8 +108,8 @@ def _norms_before_linears(program: Program) -> Iterable[tuple[fx.Node, list[fx.N
 def smooth(program: Program, seen: Mapping[fx.Node, Sequence[ChannelRange]], alpha: float) -> int:
     """Move the range of a norm's output channels into the weights after it: `s = max|x|^α / max|w|^(1−α)` (Xiao et al. 2023, eq. 4).
 
-    The norm's scale and shift are divided by s and the linear layers' columns multiplied. Where something else reads the norm too (a residual), that reader gets the
-    values times s, as before.
+    The norm's scale and shift are divided by s and the linear layers' columns multiplied. Where something else reads the norm
+    too (a residual), that reader gets the values times s, as before.
 
     Returns:
         How many norms were smoothed.

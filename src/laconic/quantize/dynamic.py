@@ -97,7 +97,8 @@ def _round_inputs(program: Program, linears: list[fx.Node]) -> None:
     """One rounding for all linear layers that read the same tensor."""
     made: dict[fx.Node, fx.Node] = {}
     for node in linears:
-        source: Any = node.args[_INPUT[node.target]]
+        position = _INPUT[node.target]  # type: ignore[index]
+        source: Any = node.args[position]
         if source not in made:
             made[source] = insert_dynamic(program.graph_module, source)
-        node.update_arg(_INPUT[node.target], made[source])
+        node.update_arg(position, made[source])

@@ -27,7 +27,8 @@ class Mixed(Quantize):
     """Static quantization that keeps the operators that hurt most in float.
 
     Args:
-        max_loss_rise: by how much the mean loss on the calibration examples may rise, relative to the unquantized program's; the fewest operators that hold it stay float.
+        max_loss_rise: by how much the mean loss on the calibration examples may rise, relative to the unquantized program's; the fewest operators
+            that hold it stay float.
         float_operators: keep exactly so many instead; None lets the loss decide.
     """
 

@@ -51,7 +51,7 @@ class Observer(ABC):
         self.lowest, self.highest = min(self.lowest, low), max(self.highest, high)
         self.take(x, low, high)
 
-    def take(self, x: Tensor, low: float, high: float) -> None:
+    def take(self, x: Tensor, low: float, high: float) -> None:  # noqa: B027 - an observer of extremes needs no more
         """Take in a batch whose extremes are known; nothing by default."""
 
     @abstractmethod

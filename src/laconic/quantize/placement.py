@@ -227,7 +227,8 @@ class _Placement:
         """Whether the target computes this operator in integers; where it could be expected to and does not, the reason is written down."""
         if node.op != "call_function":
             return False
-        reason = self.target.refused.get(node.target) or _FLOAT_REASONS.get(node.target)
+        kind: Any = node.target
+        reason = self.target.refused.get(kind) or _FLOAT_REASONS.get(kind)
         if reason is None and node.target in self.rules:
             reason = "it is to stay float" if is_kept(node, self.keep) else self._unfit(node)
             if reason is None:
@@ -293,7 +294,7 @@ class _Placement:
         sites: dict[tuple[str, int | None], WeightSite] = {}
         for node in self.operators:
             rule = self.rules[node.target]
-            constants = {i: None for i in rule.inputs if node.args[i].op == "get_attr"}  # type: ignore[union-attr]
+            constants: dict[int, int | None] = {i: None for i in rule.inputs if node.args[i].op == "get_attr"}
             constants |= {} if rule.weight is None else {rule.weight: weight_axis(node, rule.axis)}
             for position, axis in constants.items():
                 source: Any = node.args[position]

@@ -1,6 +1,7 @@
 """Quantization-aware training: the pairs of static quantization stay in the graph while it trains, with a straight-through gradient.
 
-`prepare` makes such a program, for any training loop; `Schedule` is the hook that keeps its grids and batch-norms in step; `qat` is the recipe step that does it all.
+`prepare` makes such a program, for any training loop; `Schedule` is the hook that keeps its grids and batch-norms in step; `qat` is the recipe
+step that does it all.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from laconic.core.fake_quant import (
     register,
     weight_of,
 )
-from laconic.core.graph import fold_batch_norm, get_tensor
+from laconic.core.graph import clean, fold_batch_norm, get_tensor
 from laconic.core.program import Program
 from laconic.core.records import Outcome
 from laconic.core.task import Context, FitPlan, Task, default_logits
@@ -199,13 +200,11 @@ def _with_teacher(program: Program, task: Task, config: Qat, distill: Distill) -
 
 
 def settle(program: Program) -> Program:
-    """A trained program as static quantization would leave it: batch-norms folded into the scales, learned steps fixed. Answers are the same up to rounding of floats."""
+    """A trained program as static quantization would leave it: batch-norms folded into the scales, learned steps fixed. Answers stay as they were."""
     found, _ = fold_batch_norm(program)
     for node in list(fake_quants(found.graph)):
         if node.target in (LEARNED_TENSOR, LEARNED_CHANNEL):
             _fix(found, node, quantizer_of(found.graph_module, node))
-    from laconic.core.graph import clean
-
     return clean(found)
 
 

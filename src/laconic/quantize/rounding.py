@@ -1,7 +1,7 @@
 """AdaRound: which way each weight is rounded, chosen so that the layer's output changes least, not the weight.
 
-The layer's squared output error over the calibration data is `tr(ΔW · G · ΔWᵀ)` with `G` the Gram matrix of its inputs (Nagel et al. 2020, eq. 13 with the task-loss
-Hessian approximated as in section 3.3). G is folded batch by batch, so no activation is stored, and one pass serves all layers.
+The layer's squared output error over the calibration data is `tr(ΔW · G · ΔWᵀ)` with `G` the Gram matrix of its inputs (Nagel et al. 2020, eq. 13
+with the Hessian of the loss approximated as in section 3.3). G is folded batch by batch, so no activation is stored, and one pass serves all layers.
 """
 
 from __future__ import annotations
@@ -53,9 +53,8 @@ def patches(node: fx.Node, x: Tensor, kernel: tuple[int, ...] = ()) -> Tensor:
     """Inputs of a layer as rows, each of what one output is computed from."""
     if node.target is aten.linear.default:
         return x.reshape(-1, x.shape[-1])
-    stride, padding, dilation = (argument(node, i) for i in (3, 4, 5))
-    stride, padding, dilation = (v if len(v) == 2 else list(v) * 2 for v in (stride, padding, dilation))
-    columns = F.unfold(x, kernel, dilation=dilation, padding=padding, stride=stride)  # (B, I·K, L)
+    stride, padding, dilation = (tuple(v) if len(v) == 2 else (v[0], v[0]) for v in (argument(node, i) for i in (3, 4, 5)))
+    columns = F.unfold(x, kernel, dilation, padding, stride)  # (B, I·K, L)
     return columns.transpose(1, 2).reshape(-1, columns.shape[1])
 
 

@@ -24,6 +24,26 @@ _DRAWN = 30  # layers: the chart of sensitivity has no more, the table has all
 
 
 @dataclass(frozen=True)
+class _Kind:
+    """What a step's list of operators holds: a heading, and a verb for one and for many."""
+
+    heading: str
+    one: str
+    many: str
+
+    def said(self, operators: int | None) -> str:
+        """How many there are; None: not recorded."""
+        if operators is None:
+            return f"how many operators {self.many} was not recorded"
+        return f"{fixed(operators, 0)} operator {self.one}" if operators == 1 else f"{fixed(operators, 0)} operators {self.many}"
+
+
+_INTEGERS = _Kind("Operators in integers", "is computed in integers", "are computed in integers")
+# Such a step lists all that read a rounded weight: embeddings, and with weights alone all others too, compute in float.
+_WEIGHTS_ONLY = _Kind("Operators with rounded weights", "has rounded weights", "have rounded weights")
+
+
+@dataclass(frozen=True)
 class Range:
     """The range that an activation is rounded to; None: not recorded."""
 
@@ -80,11 +100,12 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Quantization:
-    """What the quantizing steps of one candidate did. `settings` are label and text; `left` is what stayed float, one entry for each reason."""
+    """What the quantizing steps of one candidate did. `settings` are label and text, `listed` is what `operators` are; `left` is what stayed float, one entry for each reason."""
 
     title: str
     lead: str
     settings: tuple[tuple[str, str], ...]
+    listed: str
     operators: tuple[str, ...]
     left: tuple[Left, ...]
     ranges: Ranges
@@ -113,10 +134,12 @@ def quantization(
     operators = changed.get("operators")
     names = tuple(str(name) for name in operators) if isinstance(operators, list) else ()
     left = _left(steps)
+    kind = _WEIGHTS_ONLY if changed.get("mode") in ("dynamic", "weights") else _INTEGERS
     return Quantization(
         title=one.title,
-        lead=_lead(one, chosen, None if operators is None else len(names), sum(group.count for group in left)),
+        lead=_lead(one, chosen, kind.said(None if operators is None else len(names)), sum(group.count for group in left)),
         settings=tuple(_settings(steps, changed)),
+        listed=kind.heading,
         operators=names,
         left=left,
         ranges=_ranges(changed),
@@ -143,18 +166,13 @@ def _left(steps: Sequence[Mapping[str, Any]]) -> tuple[Left, ...]:
     return grouped([(str(item.get("name", "")), str(item.get("reason", ""))) for item in skipped])
 
 
-def _lead(one: Contender, chosen: Contender | None, operators: int | None, left: int) -> str:
-    rounded = "how many operators are computed in integers was not recorded" if operators is None else _computed(operators)
-    text = f"{one.title}: {rounded}; {fixed(left, 0) if left else 'none'} listed as left float."
+def _lead(one: Contender, chosen: Contender | None, operators: str, left: int) -> str:
+    text = f"{one.title}: {operators}; {fixed(left, 0) if left else 'none'} listed as left float."
     if chosen is not None and one.key == chosen.key:
         return text
     measured = one.speedup.raw is not None or one.p50.raw is not None
     why = "the fastest of those that quantize" if measured else "the first of those that quantize, none of which was timed"
     return f"{text} It was not chosen; it is shown as {why}."
-
-
-def _computed(operators: int) -> str:
-    return f"{fixed(operators, 0)} operator{'s are' if operators != 1 else ' is'} computed in integers"
 
 
 def _settings(steps: Sequence[Mapping[str, Any]], changed: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -166,9 +184,11 @@ def _settings(steps: Sequence[Mapping[str, Any]], changed: Mapping[str, Any]) ->
     rows = [("Steps" if len(names) > 1 else "Step", " → ".join(names))]
     if mode is not None or "quantize" in names:
         rows.append(("Mode", ABSENT if mode is None else MODES.get(str(mode), str(mode))))
+    group = finite(weights.get("group"))
+    grouped_by = f", a scale for each {_count(group, 'input')} of an output" if group else ""
     rows += [
         ("Target", ABSENT if target is None else RUNTIMES.get(str(target), str(target))),
-        ("Weights", f"{_count(weights.get('bits'), 'bit')}, {_count(weights.get('tensors'), 'tensor')}"),
+        ("Weights", f"{_count(weights.get('bits'), 'bit')}, {_count(weights.get('tensors'), 'tensor')}{grouped_by}"),
         ("Range of weights", _HALF[half] if isinstance(half, bool) else ABSENT),
     ]
     if "examples" in changed or mode == "static":

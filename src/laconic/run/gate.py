@@ -12,8 +12,8 @@ Rule = Callable[[Record], Reason | None]
 # Largest difference of any output, relative to the largest output of the program, by precision of the arithmetic. fp32 runtimes sum in other orders
 # (1e-6 per operator, growing with depth); bf16 keeps 8 bits of mantissa (4e-3 per operator). What these let through, the metric still judges.
 PARITY_TOLERANCE: dict[str, float] = {"fp32": 1e-3, "bf16": 1e-1}
-# Steps after which values lie on coarse grids: another order of a sum moves some to the next step, and later layers spread that over all outputs. There the
-# largest difference says little; the power of all differences does. A pair in the wrong place or a lost zero point leaves less than 5 dB; the next step 20 to 50.
+# Steps after which values lie on coarse grids: another order of a sum moves some to the next step, and later layers spread that over all outputs. There
+# the largest difference says little; the power of all differences does. A lost zero point leaves less than 5 dB, the next step 20 to 50 dB.
 ROUNDING = ("quantize", "quantize_mixed", "qat")
 PARITY_SQNR_DB = 12.0
 

@@ -1,4 +1,4 @@
-"""What is tried: every runtime in every precision, batch-norm folding where the runtime does not fold by itself, and quantization where a runtime has integer kernels."""
+"""What is tried: every runtime in every precision, batch-norm folding where the runtime does not fold, quantization where it computes with integers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ def candidates(
     device: str = "cpu",
     quantizations: Sequence[str] = (),
 ) -> list[Recipe]:
-    """All recipes of the sweep, without the baseline's own; the quantized ones last. Those that the machine cannot run are among them, so that the report can say why."""
+    """All recipes of the sweep, without the baseline's own; the quantized ones last.
+
+    Those of floats that the machine cannot run are among them, so that the report can say why.
+    """
     baseline = baseline_recipe(threads, device)
     recipes = [
         recipe
