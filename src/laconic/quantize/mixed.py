@@ -19,6 +19,7 @@ from laconic.quantize.placement import operator_name
 from laconic.quantize.static import Quantize, as_context, static
 
 _EXAMPLES = 64
+_LOST = -300.0
 _SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5)
 
 
@@ -61,7 +62,10 @@ def sqnr_db(signal: Sequence[Tensor], noisy: Sequence[Tensor]) -> float:
     """Signal-to-noise ratio over all outputs, in dB."""
     power = sum(float(a.double().square().sum()) for a in signal)
     noise = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(signal, noisy, strict=True))
-    return math.inf if noise == 0 else 10 * math.log10(power / noise) if power > 0 else -math.inf
+    if noise == 0:
+        return math.inf
+    # -300 dB: nothing of the signal is left, or something is no longer a number
+    return max(10 * math.log10(power / noise), _LOST) if power > 0 and math.isfinite(noise) else _LOST
 
 
 @torch.no_grad()

@@ -100,7 +100,10 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Quantization:
-    """What the quantizing steps of one candidate did. `settings` are label and text, `listed` is what `operators` are; `left` is what stayed float, one entry for each reason."""
+    """What the quantizing steps of one candidate did.
+
+    `settings` are label and text, `listed` says what `operators` are, `left` is what stayed float, one entry for each reason.
+    """
 
     title: str
     lead: str
