@@ -124,10 +124,10 @@ def learned_tensor(program: Program) -> tuple[fx.Node, Quantizer]:
     relu = node_of(program, aten.relu.default)
     reader = next(iter(relu.users))
     with program.graph.inserting_after(relu):
-        scale = program.graph.get_attr(register(program.graph_module, "relu.scale", torch.tensor([-0.02]), trainable=True))
+        scale = program.graph.get_attr(register(program.graph_module, "relu.scale", torch.tensor([0.02]), trainable=True))
         zero = program.graph.get_attr(register(program.graph_module, "relu.zero_point", torch.tensor([3.4]), trainable=True))
     with program.graph.inserting_before(reader):
-        node = program.graph.call_function(LEARNED_TENSOR, (relu, scale, zero, 0, 255, 1.0))
+        node = program.graph.call_function(LEARNED_TENSOR, (relu, scale, zero, 0, 255, 0.5))
     reader.replace_input_with(relu, node)
     program.recompile()
     return node, Quantizer(torch.tensor([0.02]), torch.tensor([3]), 0, 255)
@@ -139,7 +139,7 @@ def learned_channel(program: Program) -> tuple[fx.Node, Quantizer]:
     with program.graph.inserting_before(reader):
         scale = program.graph.get_attr(register(program.graph_module, "0_weight.scale", grid.scale, trainable=True))
         zero = program.graph.get_attr(register(program.graph_module, "0_weight.zero_point", grid.zero_point.float()))
-        node = program.graph.call_function(LEARNED_CHANNEL, (source, scale, zero, 0, -127, 127, 1.0))
+        node = program.graph.call_function(LEARNED_CHANNEL, (source, scale, zero, 0, -127, 127, 0.5))
     reader.replace_input_with(source, node)
     program.recompile()
     return node, grid

@@ -201,7 +201,8 @@ def settle_weights(
     context.progress.start("rounding weights", len(sites))
     for site, quantizer in zip(sites, quantizers, strict=True):
         reader = site.readers[0][0]
-        if len(site.readers) == 1 and correct.only_reader(program, site.source):
+        weight = len(site.readers) == 1 and site.readers[0][1] == 1  # not a constant that is multiplied
+        if weight and correct.only_reader(program, site.source):
             before = get_tensor(program, site.source).detach().clone()
             gram, mean = watchers.grams.get(reader), watchers.means.get(reader)
             if gram is not None and gram.total is not None:
