@@ -73,7 +73,7 @@ SPEED = ("resnet50@224", "mobilenet_v2@224", "minilm@64", "minilm@128", "bert@64
 def speed(names: list[str]) -> None:
     """Print a table for each net."""
     for name in names or SPEED:
-        n = 16
+        n = 8 if name.startswith("bert") else 16
         net, data = network(name, n)
         text = name.startswith(("bert", "minilm"))
         with tempfile.TemporaryDirectory() as place:

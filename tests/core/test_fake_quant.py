@@ -206,6 +206,18 @@ def test_a_rounded_program_saves_and_loads(change: Callable[[Program], tuple[fx.
     assert (first.group, first.axis) == (second.group, second.axis)
 
 
+@pytest.mark.xfail(reason="DEFECT: read as |scale|, computed with scale; nothing keeps a learned scale positive (qat.refresh could: scale.abs_().clamp_)")
+def test_a_learned_scale_that_turned_negative_computes_what_is_read_back() -> None:
+    program = linear_program()
+    node, _ = learned_tensor(program)
+    dict(program.named_parameters())["quantizers.relu.scale"].data.neg_()
+    x = torch.randn(4, 8)
+    found = program(x)
+    node.target, node.args = PER_TENSOR, (node.args[0], 0.02, int(quantizer_of(program.graph_module, node).zero_point), 0, 255)
+    program.recompile()
+    torch.testing.assert_close(found, program(x))
+
+
 def test_scales_are_buffers_under_a_prefix_of_their_own() -> None:
     program = linear_program()
     before = set(program.state_dict())

@@ -7,6 +7,7 @@ activations are rounded by their own range written as integer products.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import re
 from collections.abc import Iterator
@@ -36,7 +37,8 @@ def is_quantized(program: Program) -> bool:
 
 def lower(program: Program) -> Program:
     """The program with integers for weights and pairs for activations; for export only. The one given is not changed."""
-    found, _ = fold_batch_norm(program)  # batch-norms that trained beside rounded weights go into the scales
+    trained = any(node.target is aten.batch_norm.default for node in program.graph.nodes)
+    found = fold_batch_norm(program)[0] if trained else copy.deepcopy(program)  # norms that trained beside rounded weights go into the scales
     dynamic = {reader for node in fake_quants(found.graph) if is_dynamic(node) for reader in node.users}
     for node in list(fake_quants(found.graph)):
         if is_dynamic(node):
