@@ -29,7 +29,7 @@ def uneven(net: nn.Module) -> nn.Module:
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).abs().max() / expected.abs().max())
+    return float((found - expected).detach().abs().max() / expected.detach().abs().max())
 
 
 # Cross-layer equalization -------------------------------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ EXACT = {
     "1x1 convolution": (lambda: nn.Conv2d(8, 6, 1), (16, 8, 5, 5)),
     "1x1 convolution without bias": (lambda: nn.Conv2d(8, 6, 1, bias=False), (16, 8, 5, 5)),
     "grouped 1x1 convolution": (lambda: nn.Conv2d(8, 6, 1, groups=2), (16, 8, 5, 5)),
-    "depthwise 1x1 convolution": (lambda: nn.Conv2d(8, 8, 1, groups=8), (16, 8, 5, 5)),
+    "1x1 convolution of pairs": (lambda: nn.Conv2d(8, 8, 1, groups=4), (16, 8, 5, 5)),
     "1x1 convolution in 1d": (lambda: nn.Conv1d(8, 6, 1), (16, 8, 5)),
 }
 

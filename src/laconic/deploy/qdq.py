@@ -293,12 +293,13 @@ def _dynamic_lstm(ir: Any, model: Any, node: Any) -> None:
 
 
 def _codes(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Codes and scales of a weight (D, 4H, I) whose rows lie on symmetric 8-bit grids; None for any other."""
-    scale = np.maximum(np.abs(weight).max(2), 1e-8) / 127
-    codes = np.round(weight / scale[..., None])
-    if np.abs(codes * scale[..., None] - weight).max() > 1e-3 * scale.max():
-        return None
-    return codes.astype(np.int8), scale.astype(np.float32)
+    """Codes and scales of a weight (D, 4H, I) whose rows lie on symmetric 8-bit grids (of the whole or half the range); None for any other."""
+    for highest in (127, 63):
+        scale = np.maximum(np.abs(weight).max(2), 1e-8) / highest
+        codes = np.round(weight / scale[..., None])
+        if np.abs(codes * scale[..., None] - weight).max() <= 1e-3 * scale.max():
+            return codes.astype(np.int8), scale.astype(np.float32)
+    return None
 
 
 def _plain_product(ir: Any, model: Any, node: Any, gemm: Any) -> Any:

@@ -122,23 +122,23 @@ _FLOAT_REASONS = {
 }
 
 
-def _common(output: bool, pools: bool) -> dict[Any, Rule]:
+def _common(output: bool) -> dict[Any, Rule]:
     rules: dict[Any, Rule] = {kind: Rule((0,), 1, 0, output) for kind in CONVOLUTIONS}
     rules |= {aten.linear.default: Rule((0,), 1, 0), aten.addmm.default: Rule((1,), 2, 1)}
     rules |= {kind: Rule((0, 1)) for kind in _PRODUCTS}
     rules |= {kind: Rule((0, 1), output=output) for kind in _SUMS}
-    rules |= {kind: Rule((0,), output=output) for kind in _POOLS if pools}
+    rules |= {kind: Rule((0,), output=output) for kind in _POOLS}
     return rules
 
 
 def openvino_rules() -> dict[Any, Rule]:
     """OpenVINO fuses pairs before an operator; what follows a convolution (activation, sum, next pair) becomes part of its kernel."""
-    return _common(output=False, pools=True) | {kind: Rule((0,), 1, 1) for kind in TRANSPOSED}
+    return _common(output=False) | {kind: Rule((0,), 1, 1) for kind in TRANSPOSED}
 
 
 def onnxruntime_rules() -> dict[Any, Rule]:
     """ONNX Runtime has integer kernels for operators between pairs on all sides (QLinear…); a matrix product may have a float result."""
-    return _common(output=True, pools=True)
+    return _common(output=True)
 
 
 @dataclass(frozen=True)
