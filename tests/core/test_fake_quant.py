@@ -206,7 +206,9 @@ def test_a_rounded_program_saves_and_loads(change: Callable[[Program], tuple[fx.
     assert (first.group, first.axis) == (second.group, second.axis)
 
 
-@pytest.mark.xfail(reason="DEFECT: read as |scale|, computed with scale; nothing keeps a learned scale positive (qat.refresh could: scale.abs_().clamp_)")
+@pytest.mark.xfail(
+    reason="DEFECT: read as |scale|, computed with scale; nothing keeps a learned scale positive (qat.refresh could: scale.abs_().clamp_)"
+)
 def test_a_learned_scale_that_turned_negative_computes_what_is_read_back() -> None:
     program = linear_program()
     node, _ = learned_tensor(program)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -159,7 +160,7 @@ def grouped() -> nn.Module:
 
 def mlp(*sizes: int) -> nn.Module:
     layers: list[nn.Module] = []
-    for first, second in zip(sizes, sizes[1:], strict=False):
+    for first, second in itertools.pairwise(sizes):
         layers += [nn.Linear(first, second), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

@@ -250,7 +250,9 @@ EXACT = {
 @pytest.mark.parametrize("name", EXACT)
 def test_the_mean_error_of_each_output_becomes_0(name: str) -> None:
     make, shape = EXACT[name]
-    x = torch.randn(*shape) + torch.linspace(0, 3, 8).reshape([-1 if i == (1 if "conv" in name else len(shape) - 1) else 1 for i in range(len(shape))])
+    x = torch.randn(*shape) + torch.linspace(0, 3, 8).reshape(
+        [-1 if i == (1 if "conv" in name else len(shape) - 1) else 1 for i in range(len(shape))]
+    )
     done, before, after = corrected(capture(nn.Sequential(make()).eval(), x), x)
     assert done
     assert float(before.abs().max()) > 1e-2

@@ -38,7 +38,9 @@ def is_quantized(program: Program) -> bool:
 def lower(program: Program) -> Program:
     """The program with integers for weights and pairs for activations; for export only. The one given is not changed."""
     trained = any(node.target is aten.batch_norm.default for node in program.graph.nodes)
-    found = fold_batch_norm(program)[0] if trained else copy.deepcopy(program)  # norms that trained beside rounded weights go into the scales
+    found = (
+        fold_batch_norm(program)[0] if trained else copy.deepcopy(program)
+    )  # norms that trained beside rounded weights go into the scales
     dynamic = {reader for node in fake_quants(found.graph) if is_dynamic(node) for reader in node.users}
     for node in list(fake_quants(found.graph)):
         if is_dynamic(node):

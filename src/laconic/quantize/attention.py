@@ -17,10 +17,10 @@ ATTENTION = aten.scaled_dot_product_attention.default
 def take_apart(program: Program) -> int:
     """Rewrite, in place, each `scaled_dot_product_attention(q, k, v, mask)` as `softmax(q · kᵀ · scale + mask) · v`; returns how many.
 
-    Causal ones and ones with fewer key heads than query heads stay whole. Rows that a boolean mask closes entirely become the mean of v, where
-    the operator gives 0: a row that attends to nothing has no meaning.
+    Causal ones, ones with dropout and ones with fewer key heads than query heads stay whole. Rows that a boolean mask closes entirely
+    become the mean of v, where the operator gives 0: a row that attends to nothing has no meaning.
     """
-    nodes = [n for n in program.graph.nodes if n.target is ATTENTION and not argument(n, 5) and not argument(n, 7)]
+    nodes = [n for n in program.graph.nodes if n.target is ATTENTION and not argument(n, 4) and not argument(n, 5) and not argument(n, 7)]
     if not nodes:
         return 0
     values = shapes(program)
@@ -32,7 +32,7 @@ def take_apart(program: Program) -> int:
             if mask not in masks:
                 masks[mask] = _additive(program.graph, mask)
             mask = masks[mask]
-        _rewrite(program.graph, node, mask, values[node.args[0]].shape[-1])
+        values[_rewrite(program.graph, node, mask, values[node.args[0]].shape[-1])] = values[node]
     program.graph.eliminate_dead_code()
     program.recompile()
     return len(nodes)
@@ -51,7 +51,7 @@ def _additive(graph: fx.Graph, mask: fx.Node) -> fx.Node:
 _CLOSED = -1e30
 
 
-def _rewrite(graph: fx.Graph, node: fx.Node, mask: Any, head: int) -> None:
+def _rewrite(graph: fx.Graph, node: fx.Node, mask: Any, head: int) -> fx.Node:
     query, key, value = (node.args[i] for i in range(3))
     scale = argument(node, 6)
     factor = float(scale) if scale is not None else 1 / math.sqrt(head)
@@ -67,3 +67,4 @@ def _rewrite(graph: fx.Graph, node: fx.Node, mask: Any, head: int) -> None:
         made.meta["nn_module_stack"] = node.meta.get("nn_module_stack", {})
     node.replace_all_uses_with(result)
     graph.erase_node(node)
+    return result

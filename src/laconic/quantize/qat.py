@@ -123,6 +123,8 @@ def refresh(program: Program) -> None:
     """Set the grids of weights that are not learned to the weights' ranges now."""
     for node in fake_quants(program.graph):
         source = weight_of(node)
+        if node.target in (LEARNED_TENSOR, LEARNED_CHANNEL):
+            get_tensor(program, node.args[1]).abs_().clamp_(min=1e-12)  # type: ignore[arg-type]
         if node.target is not PER_CHANNEL or source is None:
             continue
         now = quantizer_of(program.graph_module, node)
