@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -223,6 +224,13 @@ def prepared(net: nn.Module, x: Tensor) -> Program:
     return program
 
 
+@cache
+def of_the_table(name: str) -> Program:
+    """A net of the table, prepared; placing changes nothing in it."""
+    net, inputs = NETS[name]
+    return prepared(net(), inputs())
+
+
 def sites(plan: Plan) -> list[str]:
     return [f"{site.source.name} > {' '.join(reader.name for reader in site.readers)}" for site in plan.activations]
 
@@ -246,8 +254,7 @@ def of(table: dict[str, dict[str, object]], net: str, target: str) -> object:
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", NETS)
 def test_what_is_rounded(name: str, target: str) -> None:
-    net, inputs = NETS[name]
-    plan = place(prepared(net(), inputs()), target)
+    plan = place(of_the_table(name), target)
     assert sorted(sites(plan)) == lines(of(SITES, name, target))  # type: ignore[arg-type]
     assert {" ".join(sorted(f.split())) for f in families(plan)} == {" ".join(sorted(f.split())) for f in of(FAMILIES, name, target) or ()}  # type: ignore[attr-defined]
     assert " ".join(f"{site.name}/{site.axis}" for site in plan.weights) == of(WEIGHTS, name, target)
@@ -257,8 +264,7 @@ def test_what_is_rounded(name: str, target: str) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", NETS)
 def test_what_stays_float_is_listed_with_the_reason(name: str, target: str) -> None:
-    net, inputs = NETS[name]
-    plan = place(prepared(net(), inputs()), target)
+    plan = place(of_the_table(name), target)
     expected: dict[str, str] = of(SKIPPED, name, target) or {}  # type: ignore[assignment]
     assert [row.name for row in plan.skipped] == list(expected)
     for row, word in zip(plan.skipped, expected.values(), strict=True):
@@ -267,8 +273,7 @@ def test_what_stays_float_is_listed_with_the_reason(name: str, target: str) -> N
 
 @pytest.mark.parametrize("name", NETS)
 def test_sources_come_in_the_order_of_the_graph(name: str) -> None:
-    net, inputs = NETS[name]
-    program = prepared(net(), inputs())
+    program = of_the_table(name)
     order = {node.name: index for index, node in enumerate(program.graph.nodes)}
     found = [order[site.source.name] for site in place(program, "onnxruntime").activations]
     assert found == sorted(found)
@@ -281,8 +286,7 @@ def test_names_are_those_of_modules() -> None:
 
 @pytest.mark.parametrize("name", ["tied embedding", "lstm"])
 def test_embedding_tables_have_a_scale_for_each_column(name: str) -> None:
-    net, inputs = NETS[name]
-    program = prepared(net(), inputs())
+    program = of_the_table(name)
     (site,) = embeddings(program.graph)
     assert (site.axis, site.embedding, [(reader.name, position) for reader, position in site.readers]) == (1, True, [("embedding", 0)])
     assert embeddings(program.graph, ("embed",)) == []
