@@ -62,9 +62,6 @@ def quantized(net: nn.Module, x: Tensor, **options: Any) -> tuple[Program, Progr
 # What the runtimes answer ---------------------------------------------------------------------------------------------------------------
 
 
-CONCATENATED = (
-    "DEFECT: OpenVINO (2026.4) loses the negatives of i8 in a concatenation; u8 with a zero point there (ACTIVATION_AFFINE) is right"
-)
 # Nets that differ in how they are written to a file.
 WRITTEN = ("residual", "branches", "attention", "transposed", "lstm")
 CASES = [
@@ -72,7 +69,6 @@ CASES = [
         name,
         target,
         id=f"{name}-{target}",
-        marks=[pytest.mark.xfail(reason=CONCATENATED)] if (name, target) == ("branches", "openvino") else [],
     )
     for name in WRITTEN
     for target in TARGETS
@@ -115,13 +111,10 @@ def two_branches(first: nn.Module, second: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("order", ["plain first", "relu first"])
-@pytest.mark.xfail(
-    reason="DEFECT: _watch counts an operator that reads a rounded value as one that moves it: such parts of a concatenation are not observed"
-)
 def test_all_parts_of_a_concatenation_are_covered(order: str, target: str) -> None:
     parts = [nn.Conv2d(3, 4, 1), nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())]
     net = two_branches(*(parts if order == "plain first" else parts[::-1]))
-    net.second[0].weight.data *= 0.1 if order == "plain first" else 1.0  # the last part is by far the smallest
+    next(net.second.parameters()).data *= 0.1 if order == "plain first" else 1.0  # the last part is by far the smallest
     x = images(32)
     program, found = quantized(net, x, target=target)
     assert worst_sqnr_db(flat(program(x)), flat(found(x))) >= 25.0
@@ -142,16 +135,15 @@ class Token(nn.Module):
     "target",
     [
         "openvino",
-        pytest.param(
-            "onnxruntime", marks=pytest.mark.xfail(reason="DEFECT: codes 0…255 of a constant that is no weight are stored as int8")
-        ),
+        "onnxruntime",
     ],
 )
 def test_a_constant_part_of_a_concatenation(target: str, tmp_path: Path) -> None:
     x = torch.randn(32, 5, 6)
     program, found = quantized(Token(), x, target=target)
     assert worst_sqnr_db(flat(program(x)), flat(found(x))) >= 25.0
-    agrees(found, x, tmp_path, 40.0)
+    # only where it is aimed at: OpenVINO (2026.4) refuses the u8 zero points of the other file behind such a concatenation
+    assert worst_sqnr_db(flat(found(x)), answers(found, x, tmp_path, target)) >= 40.0
 
 
 class Padded(nn.Module):
@@ -167,9 +159,7 @@ class Padded(nn.Module):
     "target",
     [
         "openvino",
-        pytest.param(
-            "onnxruntime", marks=pytest.mark.xfail(reason="DEFECT: a pad with another number than 0 is no mere move: it may lie outside")
-        ),
+        "onnxruntime",
     ],
 )
 def test_a_pad_with_a_number_of_its_own(target: str, tmp_path: Path) -> None:
@@ -196,10 +186,6 @@ class Constant(nn.Module):
         return self.two(self.one(x).relu()) + self.skip(x)
 
 
-OVERFLOW = "DEFECT: a range of 0 has the step 1e-8, so ONNX Runtime's int32 bias (step: the input's times the weight's) overflows; such ranges need a step of 1"
-
-
-@pytest.mark.xfail(reason=OVERFLOW)
 @pytest.mark.parametrize(("value", "target"), [(-1.0, "openvino"), (0.75, "onnxruntime")], ids=["zeros", "constant"])
 def test_a_constant_activation(value: float, target: str, tmp_path: Path) -> None:
     x = images(16)

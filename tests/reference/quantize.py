@@ -14,9 +14,10 @@ def grid(low: float, high: float, first: int, last: int, symmetric: bool) -> tup
     """Step and zero point of the codes `first` … `last` over [low, high], widened so that it holds 0."""
     low, high = min(low, 0.0), max(high, 0.0)
     if not symmetric:
-        scale = max((high - low) / (last - first), TINY)
+        scale = max((high - low) / (last - first), TINY) if high > low else 1.0
         return scale, int(min(max(first - round(low / scale), first), last))
-    return max((high if first >= 0 else max(-low, high)) / last, TINY), 0
+    largest = high if first >= 0 else max(-low, high)
+    return (max(largest / last, TINY) if largest else 1.0), 0
 
 
 def rounded(x: np.ndarray, scale: float, zero: int, first: int, last: int) -> np.ndarray:

@@ -27,7 +27,6 @@ qd = torch.ops.quantized_decomposed
 # Suffixes of stored integers that the second stage still has to write in their final form.
 DYNAMIC, GROUPED, BITS4 = "#dynamic", "#group", "#int4"
 _MARK, _DOT = "stored#", "#dot#"
-_STORED = {4: torch.int8, 8: torch.int8, 32: torch.int32}
 
 
 def is_quantized(program: Program) -> bool:
@@ -94,7 +93,7 @@ def _lower_weight(program: Program, node: fx.Node, dynamic: bool) -> None:
     if quantizer.group or quantizer.bits == 4:
         name += f"{GROUPED}{quantizer.group}{BITS4 if quantizer.bits == 4 else ''}"
     last = next(iter(node.users)) if quantizer.group else node
-    codes = quantizer.codes(weight).to(_STORED[quantizer.bits])
+    codes = quantizer.codes(weight).to(_stored(quantizer))
     stored = _buffer(program, source, f"{name}~{node.name}", codes.reshape(-1, quantizer.group) if quantizer.group else codes)
     scale = _buffer(program, source, f"{name}~{node.name}.scale", quantizer.scale)
     zero = _buffer(program, source, f"{name}~{node.name}.zero", quantizer.zero_point.long())
@@ -114,10 +113,14 @@ def _lower_weight(program: Program, node: fx.Node, dynamic: bool) -> None:
             reader.replace_input_with(last, restored)
 
 
+def _stored(quantizer: Quantizer) -> torch.dtype:
+    return torch.uint8 if quantizer.high > 127 else torch.int8
+
+
 def _dequantize(
     program: Program, stored: fx.Node, scale: fx.Node, zero: fx.Node, axis: int, quantizer: Quantizer, shape: tuple[int, ...] = ()
 ) -> fx.Node:
-    graph, kind = program.graph, _STORED[quantizer.bits]
+    graph, kind = program.graph, _stored(quantizer)
     low, high = torch.iinfo(kind).min, torch.iinfo(kind).max  # all codes of the type: narrower bounds would add a Clip
     if quantizer.axis is None and not quantizer.group:
         number, point = float(quantizer.scale), int(quantizer.zero_point)

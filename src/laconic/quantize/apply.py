@@ -23,7 +23,9 @@ def activation_grids(plan: Plan, observers: Mapping[fx.Node, Observer]) -> Grids
     for family, observer in observers.items():
         if observer.lowest > observer.highest:
             continue  # nothing was seen: not a float, or never computed
-        codes = activation_scheme(plan.symmetric, observer.lowest, observer.highest)
+        # OpenVINO (2026.4) loses the negatives of signed codes in a concatenation
+        symmetric = plan.symmetric and not (family in plan.joined and observer.lowest < 0)
+        codes = activation_scheme(symmetric, observer.lowest, observer.highest)
         low, high = observer.finish(codes)
         found[family] = grid(torch.tensor(low), torch.tensor(high), codes)
     return found

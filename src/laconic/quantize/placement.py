@@ -14,7 +14,7 @@ from torch import fx
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import module_path
-from laconic.core.program import aten
+from laconic.core.program import argument, aten
 from laconic.core.records import Skipped
 
 
@@ -66,6 +66,7 @@ class Plan:
     weights: list[WeightSite]
     skipped: list[Skipped]
     symmetric: bool
+    joined: set[fx.Node] = field(default_factory=set)  # families with a concatenation in them
 
 
 CONVOLUTIONS = (
@@ -173,6 +174,26 @@ def target_rules(target: str) -> TargetRules:
     return TARGETS[target]
 
 
+def moves(node: fx.Node) -> bool:
+    """Whether an operator only moves numbers: what is on a grid before is on it after. A pad with another number than 0 brings one of its own."""
+    if node.target is aten.pad.default:
+        return node.args[2:3] in ((), ("constant",)) and argument(node, 3) in (None, 0, 0.0)
+    if node.target is aten.constant_pad_nd.default:
+        return argument(node, 2) in (None, 0, 0.0)
+    return node.target in MOVES or node.target is aten.cat.default
+
+
+def _joins_a_constant(node: fx.Node) -> bool:
+    """Whether a part of a concatenation is stored: no runtime joins integers that it computed with integers that it read."""
+    parts: Any = node.args[0] if node.target is aten.cat.default else ()
+    for part in parts:
+        while part.op == "call_function" and part.target in MOVES:
+            part = part.args[0]
+        if part.op == "get_attr":
+            return True
+    return False
+
+
 def place(program: Any, target: str, keep: tuple[str, ...] = ()) -> Plan:
     """Decide what is rounded.
 
@@ -221,7 +242,8 @@ class _Placement:
         sites = sorted(self.sites.values(), key=_positions(self.graph))
         for site in sites:
             site.family = self._family(site.source)
-        return Plan(self.operators, sites, list(self._weights()), self.skipped, self.target.symmetric)
+        joined = {self._family(node) for node in self.open if node.target is aten.cat.default}
+        return Plan(self.operators, sites, list(self._weights()), self.skipped, self.target.symmetric, joined)
 
     def _quantized(self, node: fx.Node) -> bool:
         """Whether the target computes this operator in integers; where it could be expected to and does not, the reason is written down."""
@@ -254,8 +276,12 @@ class _Placement:
         wanted = {(source, node) for node in self.operators for source in self._activations(node)}
         found: set[fx.Node] = set()
         for node in reversed(self.graph.nodes):
-            moves = node.target in MOVES or node.target is aten.cat.default
-            if moves and node.users and all(user in found or (node, user) in wanted for user in node.users):
+            if (
+                moves(node)
+                and not _joins_a_constant(node)
+                and node.users
+                and all(user in found or (node, user) in wanted for user in node.users)
+            ):
                 found.add(node)
         return found
 

@@ -71,13 +71,17 @@ def grid(low: Tensor, high: Tensor, scheme: Scheme) -> Quantizer:
     """
     low, high = low.double().reshape(-1).clamp(max=0.0), high.double().reshape(-1).clamp(min=0.0)
     if not scheme.symmetric:
-        scale = ((high - low) / (scheme.high - scheme.low)).clamp(min=TINY)
+        scale = _step((high - low) / (scheme.high - scheme.low))
         zero = (scheme.low - torch.round(low / scale)).clamp(scheme.low, scheme.high)
-    elif scheme.low >= 0:
-        scale, zero = (high / scheme.high).clamp(min=TINY), torch.zeros_like(high)
     else:
-        scale, zero = (torch.maximum(-low, high) / scheme.high).clamp(min=TINY), torch.zeros_like(high)
+        largest = high if scheme.low >= 0 else torch.maximum(-low, high)
+        scale, zero = _step(largest / scheme.high), torch.zeros_like(high)
     return Quantizer(scale.float(), zero.to(torch.int32), scheme.low, scheme.high, scheme.axis, scheme.group)
+
+
+def _step(scale: Tensor) -> Tensor:
+    """Where there is only 0, a step of 1: runtimes divide biases by the product of steps, which a tiny one would overflow."""
+    return torch.where(scale == 0, torch.ones_like(scale), scale.clamp(min=TINY))
 
 
 def weight_grid(weight: Tensor, scheme: Scheme) -> Quantizer:

@@ -20,7 +20,7 @@ from laconic.quantize.apply import activation_grids, round_activations, round_we
 from laconic.quantize.attention import take_apart
 from laconic.quantize.calibrate import Batch, Watcher, calibration_batches, observe
 from laconic.quantize.observers import OBSERVERS, ChannelMean, Observer
-from laconic.quantize.placement import Plan, WeightSite, embeddings, operator_name, place
+from laconic.quantize.placement import Plan, WeightSite, embeddings, moves, operator_name, place
 from laconic.quantize.scheme import WEIGHT_HALF, WEIGHT_INT4, WEIGHT_INT8, Scheme, full_range
 
 Mode = Literal["static", "dynamic", "weights"]
@@ -187,7 +187,7 @@ def _watch(plan: Plan, observers: dict[fx.Node, Observer], layers: LayerWatchers
     """Whom to show what: each family's observer sees the outputs that are made, not those that were only moved."""
     watchers = layers.by_node()
     sources = {site.source for site in plan.activations}
-    moved = {reader for site in plan.activations for reader in site.readers} & sources
+    moved = {reader for site in plan.activations for reader in site.readers if moves(reader)} & sources
     for site in plan.activations:
         if site.source not in moved or site.family is site.source:
             watchers.setdefault(site.source, []).append(observers[site.family])
