@@ -32,7 +32,9 @@ def test_the_page_of_a_real_run_shows_what_was_measured(visit: Visitor, tmp_path
     assert seen.requests == [seen.path.as_uri()]
     assert result.verdict in seen.page.locator("h1").inner_text().replace("\n", " ")
     keys = seen.page.eval_on_selector_all("#candidates tbody tr", "(rows) => rows.map((row) => row.dataset.key)")
-    assert set(keys) == {"torch-fp32", "onnxruntime-fp32", "openvino-fp32"}
-    for figure in ("frontier", "layers", "loss", "score"):
+    rounded = {record["key"] for record in result.data["candidates"] if record["title"].startswith("quantize static")}
+    assert len(rounded) == 2
+    assert set(keys) == {"torch-fp32", "onnxruntime-fp32", "openvino-fp32", *rounded}
+    for figure in ("frontier", "layers", "loss", "score", "ranges"):
         assert seen.page.locator(f"[data-figure={figure}] .main-svg").count() > 0, figure
-    assert seen.page.locator("[data-figure=frontier] .scatterlayer .point").count() == 3
+    assert seen.page.locator("[data-figure=frontier] .scatterlayer .point").count() == 5
