@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ import laconic as lc
 from benchmarks import architectures, trained
 from benchmarks.contest import Entry, contest, nncf_openvino, ort_dynamic, ort_static
 from laconic.core.errors import LaconicError
+from laconic.deploy.child import memory_of
 from laconic.deploy.export import parity, write_onnx
 from laconic.deploy.runtime import Settings, runtime
 from laconic.measure.environment import environment
@@ -221,13 +223,11 @@ def cost(names: list[str]) -> None:
 
 def memory(n: int) -> None:
     """Print the peak memory of this process while it calibrates ResNet-20 with entropy observers on n images."""
-    import resource
-
     data = ArrayDataset(RNG.standard_normal((4096, 1, 28, 28)).astype(np.float32), np.zeros(4096, np.int64))
     net = build("resnet20", DataShape("image", (1, 28, 28), 10)).eval()
     program = captured(net, data)
     lc.quantize(program, lc.Quantize(target="openvino", examples=n, observer="entropy"), lc.Task(net, data, data))
-    print(f"{n} samples: peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")
+    print(f"{n} samples: peak {memory_of(os.getpid())['peak_bytes'] / 1e6:.0f} MB")
 
 
 def rounded_row(name: str, folder: Path) -> tuple[dict[str, float], str]:

@@ -237,7 +237,7 @@ class ChannelMean:
     def fold(self, x: Tensor) -> None:
         """Take in one batch."""
         rest = [i for i in range(x.dim()) if i != self.axis % x.dim()]
-        found = x.sum(rest, dtype=torch.float64)
+        found = x.sum(rest).double()  # single precision within a batch, double over batches
         self.total = found if self.total is None else self.total + found
         self.n += x.numel() // x.shape[self.axis]
 

@@ -24,7 +24,7 @@ from laconic.quantize.placement import Plan, WeightSite, embeddings, moves, oper
 from laconic.quantize.scheme import WEIGHT_HALF, WEIGHT_INT4, WEIGHT_INT8, Scheme, full_range
 
 Mode = Literal["static", "dynamic", "weights"]
-_SMOOTHING_BATCHES = 2
+_SMOOTHING_EXAMPLES = 64
 _GROUP = 64
 
 
@@ -61,7 +61,7 @@ class Quantize:
     embeddings: bool = True
     half_range: bool | None = None
     keep: tuple[str, ...] = ()
-    batch_size: int = 32
+    batch_size: int = 8
 
     def __post_init__(self) -> None:
         mistakes = []
@@ -150,7 +150,7 @@ def _prepare(program: Program, config: Quantize, batches: Sequence[Batch], conte
     if config.equalize:
         counts["equalized_pairs"] = correct.equalize(program)
     if config.smooth is not None and (watchers := correct.smoothing_watchers(program)):
-        observe(program, watchers, batches[:_SMOOTHING_BATCHES], context.progress, "smoothing")
+        observe(program, watchers, batches[: -(-_SMOOTHING_EXAMPLES // config.batch_size)], context.progress, "smoothing")
         counts["smoothed_norms"] = correct.smooth(program, watchers, config.smooth)
     return counts
 
