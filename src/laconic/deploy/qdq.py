@@ -160,7 +160,8 @@ def finish(model: Any) -> None:
         _dynamic_lstm(ir, model, node)
     _drop_unread(model)
     for node in [node for node in model.graph if node.op_type == "DequantizeLinear" and _mark(node)]:
-        _without_zero(node)
+        if not any(_integer_gemm(ir, model, node, user) for user, _ in node.outputs[0].uses() if user.op_type == "Gemm"):
+            _without_zero(node)
     _drop_unread(model)
     _rename(model)
 
@@ -322,6 +323,30 @@ def _plain_product(ir: Any, model: Any, node: Any, gemm: Any) -> Any:
         model.graph.remove(gemm, safe=True)
     _transpose(ir, model, node, turned)
     return product
+
+
+def _integer_gemm(ir: Any, model: Any, node: Any, gemm: Any) -> bool:
+    """Store the bias in steps of the product's, which ONNX Runtime 1.32 asks for (beside the zero points) before it computes a Gemm in integers."""
+    x, bias = gemm.inputs[0].producer(), gemm.inputs[2] if len(gemm.inputs) > 2 else None
+    if x is None or x.op_type != "DequantizeLinear" or "block_size" in node.attributes or len(node.inputs) < 3:
+        return False
+    if bias is None or bias.const_value is None:
+        return bias is None
+    step = (_array(x.inputs[1]) * _array(node.inputs[1])).astype(np.float32)
+    codes = np.round(_array(bias) / step.astype(np.float64))
+    if np.abs(codes).max() > 2**30:
+        return False
+    stem = f"{bias.name}~{gemm.outputs[0].name}"
+    stored = [
+        _constant(ir, model, f"{_MARK}{stem}", codes.astype(np.int32)),
+        _constant(ir, model, f"val_{stem}.scale", step),
+        _constant(ir, model, f"val_{stem}.zero", np.zeros(step.shape, np.int32)),
+    ]
+    made = ir.Node("", "DequantizeLinear", stored, [ir.AttrInt64("axis", 0)])
+    made.outputs[0].name = f"val_{stem}"
+    model.graph.insert_before(gemm, made)
+    gemm.replace_input_with(2, made.outputs[0])
+    return True
 
 
 def _without_zero(node: Any) -> None:

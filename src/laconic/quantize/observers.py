@@ -101,6 +101,8 @@ class MovingAverage(Observer):
 class Histogram(Observer):
     """Counts in equal bins; what is covered is decided at the end. `count` has shape (2048,) and spans [`start`, `start + 2048 · width`]."""
 
+    zeros = True  # whether numbers that are exactly 0 count
+
     def __init__(self) -> None:
         super().__init__()
         self.count = torch.zeros(_BINS, dtype=torch.float64)
@@ -116,6 +118,8 @@ class Histogram(Observer):
         flat = x.reshape(-1)
         step = max(1, flat.numel() // _SAMPLE)
         sample = flat[::step].double()
+        if not self.zeros:
+            sample = sample[sample != 0]
         index = ((sample - self.start) / self.width).long().clamp_(0, _BINS - 1)
         self.count += torch.bincount(index, minlength=_BINS).double() * step
 
@@ -180,7 +184,12 @@ class MeanSquare(_Searched):
 
 
 class Entropy(_Searched):
-    """The least Kullback–Leibler divergence of the rounded distribution from the clipped one (Migacz 2017, slides 38–40)."""
+    """The least Kullback–Leibler divergence of the rounded distribution from the clipped one (Migacz 2017, slides 38–40).
+
+    Zeros are not counted: they are always met exactly, and what a ReLU has cut off would decide alone.
+    """
+
+    zeros = False
 
     def cost(self, low: float, high: float, codes: Scheme) -> float:
         """See `_Searched.cost`."""
