@@ -1,0 +1,495 @@
+"""Coupling: which slices of which parameters must be removed together.
+
+Every index of a static dimension gets an integer id. One walk over the graph (`rules`) passes ids on, makes new ones or declares pairs of them equal; the connected
+components of the pairs are what can be removed: a channel, a head, a neuron, with all its slices.
+
+A dimension is a tuple of factors, because `view` merges and splits: `(batch · heads)` keeps both parts, so that a later split finds the heads again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor, fx
+
+from laconic.core.errors import BadInput, nearest
+from laconic.core.graph import get_tensor, module_path
+from laconic.core.program import Program
+
+Ids = np.ndarray[Any, np.dtype[np.int32]]
+
+
+class _Dynamic:
+    """Stands where a factor's size is known at run time only."""
+
+    def __repr__(self) -> str:
+        return "dynamic"
+
+
+DYNAMIC = _Dynamic()
+# Size (of a dynamic one: the example's) and ids; None: a static size whose indices cannot be removed.
+Factor = tuple[int, "Ids | None | _Dynamic"]
+Dim = tuple[Factor, ...]
+Value = tuple[Dim, ...]  # one for each dimension of a tensor
+_UNSET: Any = object()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which part is removed where a reshape allows two cuts.
+
+    Args:
+        attention: whole ``heads``, or indices of the ``head_size`` in all heads alike.
+        groups: of grouped convolutions and group norms: ``channels`` within all groups alike, whole ``groups``, or ``auto``: whatever there is more of.
+    """
+
+    attention: Literal["heads", "head_size"] = "heads"
+    groups: Literal["auto", "channels", "groups"] = "auto"
+
+    def whole_groups(self, groups: int, size: int) -> bool:
+        """Whether to remove whole groups, of so many with `size` channels each."""
+        return groups >= size if self.groups == "auto" else self.groups == "groups"
+
+
+def is_ids(ids: Any) -> bool:
+    """Whether a factor's indices have ids."""
+    return type(ids) is np.ndarray
+
+
+def plain(size: int, dynamic: bool = False) -> Dim:
+    """A dimension without ids."""
+    return ((size, DYNAMIC if dynamic else None),)
+
+
+def size_of(dim: Dim) -> int:
+    """Its size in the example."""
+    found = 1
+    for size, _ in dim:
+        found *= size
+    return found
+
+
+def carries(dim: Dim) -> bool:
+    """Whether any part of a dimension has ids."""
+    return any(is_ids(ids) for _, ids in dim)
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A weight that multiplies a value's channels: `axis` of the value meets `dim` of the tensor."""
+
+    node: fx.Node
+    value: fx.Node
+    axis: int
+    tensor: str
+    dim: int
+
+
+class Tracer:
+    """What the operator rules talk to while the graph is walked."""
+
+    def __init__(self, program: Program, policy: Policy) -> None:
+        self.program, self.policy = program, policy
+        self.values: dict[fx.Node, Any] = {}
+        self.tensors: dict[str, list[Any]] = {}
+        self.roles: dict[tuple[str, int], str] = {}
+        self.consumers: list[Consumer] = []
+        self.unknown: list[fx.Node] = []
+        self.n = 0
+        self._pairs: list[tuple[Ids, Ids]] = []
+        self._frozen: list[tuple[Ids, str]] = []
+        self._names: dict[int, str] = {}
+        self._sizes: dict[fx.Node, list[tuple[int, bool]]] = {}
+
+    # Ids ------------------------------------------------------------------------------------------------------------------------------
+
+    def fresh(self, size: int) -> Dim:
+        """A dimension of new ids; one of size 1 has none, since nothing would be left of it."""
+        return ((size, self.new(size)),) if size > 1 else plain(size)
+
+    def new(self, size: int) -> Ids:
+        """So many new ids, also one."""
+        self.n += size
+        return np.arange(self.n - size, self.n, dtype=np.int32)
+
+    def stuck(self, size: int, node: fx.Node) -> Ids:
+        """Ids for indices beside others that can be removed, which cannot be removed themselves."""
+        ids = self.new(size)
+        self.freeze(((size, ids),), f"joined in {where(node)} with others")
+        return ids
+
+    def equate(self, a: Ids, b: Ids) -> None:
+        """Ids that are removed together."""
+        if a is not b:
+            self._pairs.append((a, b))
+
+    def freeze(self, dim: Dim, cause: str) -> None:
+        """No index of this dimension can be removed."""
+        for _, ids in dim:
+            if is_ids(ids):
+                self._frozen.append((ids, cause))  # type: ignore[arg-type]
+
+    def pair(self, a: Dim, b: Dim, node: fx.Node) -> Dim:
+        """Two dimensions that meet index by index; returns one that stands for both."""
+        if a is b:
+            return a
+        if len(a) == 1 and len(b) == 1:
+            return (self._pair(a[0], b[0], node),)
+        if [size for size, _ in a] == [size for size, _ in b]:
+            return tuple(self._pair(x, y, node) for x, y in zip(a, b, strict=True))
+        ids, others = self.flat(a, node), self.flat(b, node)
+        return (self._pair((size_of(a), ids), (size_of(b), others), node),)
+
+    def _pair(self, a: Factor, b: Factor, node: fx.Node) -> Factor:
+        if is_ids(a[1]) and is_ids(b[1]):
+            self.equate(a[1], b[1])  # type: ignore[arg-type]
+            return a
+        for one in (a, b):
+            if is_ids(one[1]) and one[0] > 1:
+                self.freeze((one,), f"meets a dimension that cannot be cut in {where(node)}")
+        return b if is_ids(a[1]) else a
+
+    def flat(self, dim: Dim, node: fx.Node) -> Ids | None:
+        """One id for each index of a dimension, or None. Where two parts have ids, the first is kept and the rest is frozen."""
+        if len(dim) == 1:
+            return dim[0][1] if is_ids(dim[0][1]) else None  # type: ignore[return-value]
+        chosen = next((i for i, (_, ids) in enumerate(dim) if is_ids(ids)), None)
+        if chosen is None:
+            return None
+        if any(ids is DYNAMIC for _, ids in dim):
+            self.freeze(dim, f"merged with a dynamic dimension in {where(node)}")
+            return None
+        self.freeze(dim[chosen + 1 :], f"merged with another dimension in {where(node)}")
+        shape = [1] * len(dim)
+        shape[chosen] = dim[chosen][0]
+        ids: Any = dim[chosen][1]
+        return np.broadcast_to(ids.reshape(shape), [size for size, _ in dim]).ravel()
+
+    def split(self, ids: Ids, sizes: Sequence[int], axis: int) -> Dim:
+        """Factors of a dimension that is cut into `sizes`: ids along `axis`, equal along all others."""
+        grid = ids.reshape(sizes)
+        natural = _natural_axis(grid)
+        if natural is not None:
+            axis = natural
+        first = grid[tuple(slice(None) if i == axis else slice(0, 1) for i in range(len(sizes)))]
+        if natural is None:
+            self.equate(np.broadcast_to(first, grid.shape).ravel(), ids)
+        return tuple((size, first.ravel() if i == axis and size > 1 else None) for i, size in enumerate(sizes))
+
+    # Tensors --------------------------------------------------------------------------------------------------------------------------
+
+    def name(self, node: fx.Node) -> str:
+        """The one name of the tensor behind an attribute, also where it is tied."""
+        tensor = get_tensor(self.program, node)
+        name = self._names.setdefault(id(tensor), str(node.target))
+        if name not in self.tensors:
+            self.tensors[name] = [_UNSET] * tensor.dim()
+        return name
+
+    def rank(self, node: Any) -> int:
+        """Number of dimensions of a tensor."""
+        return len(self.tensors[self.name(node)]) if node.op == "get_attr" else len(self.value(node))
+
+    def length(self, node: Any, dim: int) -> int:
+        """Size of a dimension of a tensor."""
+        return int(get_tensor(self.program, node).shape[dim]) if node.op == "get_attr" else size_of(self.value(node)[dim])
+
+    def tie(self, weight: Any, dim: int, given: Dim, role: str, node: fx.Node) -> None:
+        """A dimension of a weight meets a dimension of a value. Nothing where there is no weight."""
+        if not isinstance(weight, fx.Node):
+            return
+        if weight.op != "get_attr":
+            self.pair(self.value(weight)[dim], given, node)
+            return
+        name = self.name(weight)
+        found = self.tensors[name]
+        ids = self.flat(given, node)
+        if found[dim] is _UNSET:
+            found[dim] = ids
+            self.roles[name, dim] = role
+        elif found[dim] is not None and ids is not None:
+            self.equate(found[dim], ids)
+        else:
+            for one in (found[dim], ids):
+                if one is not None:
+                    self.freeze(((len(one), one),), f"meets a dimension that cannot be cut in {where(node)}")
+
+    def consume(self, weight: Any, dim: int, value: fx.Node, axis: int, node: fx.Node) -> None:
+        """A weight multiplies the channels of a value."""
+        self.tie(weight, dim, self.value(value)[axis], "in", node)
+        if isinstance(weight, fx.Node) and weight.op == "get_attr":
+            self.consumers.append(Consumer(node, value, axis, self.name(weight), dim))
+
+    def make(self, weight: Any, dim: int, role: str = "out") -> Dim:
+        """The dimension that a weight brings into the graph; the same at each of its uses."""
+        if weight.op != "get_attr":
+            return self.value(weight)[dim]  # type: ignore[no-any-return]
+        name = self.name(weight)
+        size = get_tensor(self.program, weight).shape[dim]
+        if self.tensors[name][dim] is _UNSET:
+            self.tensors[name][dim] = self.fresh(size)[0][1]
+            self.roles[name, dim] = role
+        return ((size, self.tensors[name][dim]),)
+
+    def value(self, node: fx.Node) -> Value:
+        """The dimensions of a tensor; an attribute that is read as such makes ids of its own."""
+        if node.op == "get_attr" and node not in self.values:
+            self.values[node] = tuple(self.make(node, i, "table") for i in range(get_tensor(self.program, node).dim()))
+        return self.values[node]  # type: ignore[no-any-return]
+
+    def is_tensor(self, node: Any) -> bool:
+        """Whether an argument is a tensor of the graph."""
+        return isinstance(node, fx.Node) and (node.op == "get_attr" or type(self.values.get(node)) is tuple)
+
+    def sizes(self, node: fx.Node, item: int | None = None) -> list[tuple[int, bool]]:
+        """Size in the example and whether it is dynamic, for each dimension of a node's output (of item `item` where there are several)."""
+        if item is None and (found := self._sizes.get(node)) is not None:
+            return found
+        value = node.meta["val"] if item is None else node.meta["val"][item]
+        shape = [(s, False) if isinstance(s, int) else (_hint(s), True) for s in value.shape]
+        if item is None:
+            self._sizes[node] = shape
+        return shape
+
+    def blank(self, node: fx.Node, item: int | None = None) -> Value:
+        """A value without ids, of a node's shape."""
+        return tuple(plain(size, dynamic) for size, dynamic in self.sizes(node, item))
+
+    def finish(self) -> Coupling:
+        """Find the connected components."""
+        tensors = {name: [None if d is _UNSET else d for d in dims] for name, dims in self.tensors.items()}
+        n = self.n
+        left = np.concatenate([a for a, _ in self._pairs]) if self._pairs else np.zeros(0, np.int32)
+        right = np.concatenate([b for _, b in self._pairs]) if self._pairs else np.zeros(0, np.int32)
+        links = coo_matrix((np.ones(len(left), np.int8), (left, right)), (n, n))
+        count, label = connected_components(links, directed=False)
+        cause = np.full(count, -1)
+        for index in range(len(self._frozen) - 1, -1, -1):  # the first cause stays
+            cause[label[self._frozen[index][0]]] = index
+        causes = [text for _, text in self._frozen]
+        return Coupling(
+            self.program, self.policy, self.values, tensors, self.roles, self.consumers, label, cause, causes, tuple(self.unknown), self._names
+        )
+
+
+def _natural_axis(grid: np.ndarray[Any, Any]) -> int | None:
+    """The axis along which alone ids change, if there is one already."""
+    for axis in range(grid.ndim):
+        index = tuple(slice(None) if i == axis else slice(0, 1) for i in range(grid.ndim))
+        if (grid == grid[index]).all():
+            return axis
+    return None
+
+
+def _hint(size: Any) -> int:
+    return int(size.node.hint)
+
+
+def where(node: fx.Node) -> str:
+    """An operator and its module, for a reader."""
+    name = operator(node)
+    path = module_path(node)
+    return f"{name} of {path}" if path else name
+
+
+def operator(node: fx.Node) -> str:
+    """An operator's plain name: `relu` for ``aten.relu_.default``."""
+    schema = getattr(node.target, "_schema", None)
+    name = schema.name.partition("::")[2] if schema is not None else getattr(node.target, "__name__", str(node.target))
+    return str(name) if name.endswith("__") else str(name).removesuffix("_")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A dimension of a tensor in which a group has slices: `ids[i]` is the position in the group of index `i`, or −1."""
+
+    tensor: str
+    dim: int
+    role: str
+    index: np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Components with slices in the same dimensions of the same tensors: the channels of a layer, the heads of an attention.
+
+    Attributes:
+        name: of the first weight that makes them, without ``.weight``.
+        components: their numbers, in the order of the channels.
+        slots: where their slices lie.
+    """
+
+    name: str
+    components: np.ndarray[Any, np.dtype[np.int64]]
+    slots: tuple[Slot, ...] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.components)
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """What one walk found.
+
+    Attributes:
+        values: ids of the dimensions of each node's output.
+        tensors: by name, ids of each dimension, None where it has none.
+        roles: of a tensor's dimension: ``out`` makes channels, ``in`` multiplies them, ``norm`` and ``bias`` go along, ``table`` is read as it is.
+        consumers: weights that multiply channels.
+        label: component of each id.
+        cause: of each component, the position in `causes` of what froze it; −1: it can be removed.
+        unknown: nodes whose operator has no rule.
+    """
+
+    program: Program
+    policy: Policy
+    values: dict[fx.Node, Any]
+    tensors: dict[str, list[Ids | None]]
+    roles: dict[tuple[str, int], str]
+    consumers: list[Consumer]
+    label: np.ndarray[Any, np.dtype[np.int32]]
+    cause: np.ndarray[Any, np.dtype[np.int64]]
+    causes: list[str]
+    unknown: tuple[fx.Node, ...]
+    names: dict[int, str] = field(repr=False)
+
+    @property
+    def frozen(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Of each component, whether it must stay."""
+        return self.cause >= 0
+
+    def tensor(self, name: str) -> Tensor:
+        """A parameter or buffer."""
+        owner, _, leaf = name.rpartition(".")
+        return getattr(self.program.graph_module.get_submodule(owner), leaf)  # type: ignore[no-any-return]
+
+    def everything(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """A choice that keeps all components."""
+        return np.ones(len(self.cause), bool)
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """What can be removed, in the order of the graph."""
+        slots = [(name, dim, self.label[ids]) for name, dims in self.tensors.items() for dim, ids in enumerate(dims) if ids is not None]
+        if not slots:
+            return ()
+        n, frozen = len(self.cause), self.frozen
+        labels = np.concatenate([found for *_, found in slots])
+        slot = np.repeat(np.arange(len(slots)), [len(found) for *_, found in slots])
+        # components with the same slices have the same sum of random numbers
+        draws = np.random.default_rng(0).integers(1, 2**40, len(slots))
+        signature = np.bincount(labels, draws[slot].astype(np.float64), n)
+        free = np.unique(labels[~frozen[labels]])
+        _, first, inverse = np.unique(signature[free], return_index=True, return_inverse=True)
+        members = {int(rank): free[inverse == rank] for rank in range(len(first))}
+        position = np.full(n, -1)
+        group_of = np.full(n, -1)
+        for rank, components in members.items():
+            position[components] = np.arange(len(components))
+            group_of[components] = rank
+        found: dict[int, list[Slot]] = {rank: [] for rank in members}
+        for name, dim, components in slots:
+            present = np.unique(group_of[components])
+            for rank in present[present >= 0].tolist():
+                index = np.where(group_of[components] == rank, position[components], -1)
+                found[rank].append(Slot(name, dim, self.roles[name, dim], index))
+        parameters = {name for name, _ in self._parameters()}
+        groups = [
+            Group(_title(found[rank]), components, tuple(found[rank]))
+            for rank, components in members.items()
+            if any(slot.tensor in parameters for slot in found[rank])
+        ]
+        return tuple(sorted(groups, key=lambda group: int(group.components[0])))
+
+    def prunable(self) -> tuple[int, int]:
+        """How many parameters lie in a slice that can be removed, and how many there are."""
+        free = total = 0
+        for name, tensor in self._parameters():
+            total += tensor.numel()
+            stuck = 1
+            for dim, size in enumerate(tensor.shape):
+                ids = self.tensors[name][dim] if name in self.tensors else None
+                stuck *= size if ids is None else int(self.frozen[self.label[ids]].sum())
+            free += tensor.numel() - stuck
+        return free, total
+
+    def _parameters(self) -> Iterator[tuple[str, Tensor]]:
+        seen: set[int] = set()
+        for name, tensor in self.program.graph_module.named_parameters(remove_duplicate=False):
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield self.names.get(id(tensor), name), tensor
+
+    def frozen_causes(self) -> dict[str, str]:
+        """Of each tensor's dimension that makes channels none of which can be removed: why."""
+        found: dict[str, str] = {}
+        for (name, dim), role in self.roles.items():
+            ids = self.tensors[name][dim]
+            if role in ("out", "table") and ids is not None:
+                causes = self.cause[self.label[ids]]
+                if (causes >= 0).all():
+                    found[f"{name}[{dim}]"] = self.causes[int(causes[0])]
+        return found
+
+
+def _title(slots: Sequence[Slot]) -> str:
+    first = next((slot for slot in slots if slot.role == "out"), slots[0])
+    return first.tensor.removesuffix(".weight")
+
+
+def couple(program: Program, policy: Policy | None = None, freeze: Iterable[str] = ()) -> Coupling:
+    """Walk the graph and find what must be removed together.
+
+    Args:
+        program: not changed.
+        policy: where a reshape allows two cuts.
+        freeze: module paths whose parameters must stay as they are.
+
+    Raises:
+        BadInput: an unknown module path; a graph without shapes (a quantized one: prune first).
+    """
+    from laconic.prune.rules import RULES, no_rule
+
+    tracer = Tracer(program, policy or Policy())
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            tracer.values[node] = tracer.blank(node)
+        elif node.op == "call_function":
+            found = node.meta.get("val", _UNSET)
+            if found is _UNSET:
+                raise BadInput(f"{where(node)} carries no shape: structures are removed before other steps insert operators. Prune first.")
+            if not isinstance(found, (Tensor, tuple, list)):
+                continue  # a size
+            rule: Callable[..., Any] = RULES.get(_full_name(node)) or RULES.get(operator(node)) or no_rule
+            tracer.values[node] = rule(tracer, node)
+        elif node.op == "output":
+            for value in node.all_input_nodes:
+                for dim in tracer.value(value):
+                    tracer.freeze(dim, "an output of the model")
+    _freeze_modules(tracer, freeze)
+    return tracer.finish()
+
+
+def _full_name(node: fx.Node) -> str:
+    schema = getattr(node.target, "_schema", None)
+    return f"{operator(node)}.{schema.overload_name}" if schema is not None else ""
+
+
+def _freeze_modules(tracer: Tracer, paths: Iterable[str]) -> None:
+    for path in paths:
+        names = [name for name in tracer.tensors if name == path or name.startswith(f"{path}.")]
+        if not names:
+            modules = {name.rpartition(".")[0] for name in tracer.tensors}
+            raise BadInput(f"freeze: '{path}' is no module with parameters.{nearest(path, modules)}")
+        for name in names:
+            for ids in tracer.tensors[name]:
+                if ids is not None and ids is not _UNSET:
+                    tracer.freeze(((len(ids), ids),), f"asked for: {path}")
+
+

@@ -1,0 +1,176 @@
+"""Proof that the compact program computes what the masked one does: random slices are set to zero, removed, and the outputs compared.
+
+Operators that compute over a dimension of which slices were removed (a mean, a layer norm, a product of two activations) see fewer numbers afterwards; there
+the zeroed program is run with a mask in place of the operator.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from laconic.core.program import Program, argument
+from laconic.prune.coupling import Coupling, carries, is_ids, operator
+from laconic.prune.rules import reduced_axes
+from laconic.prune.surgery import Keep, remove
+
+
+def random_choice(coupling: Coupling, share: float, seed: int = 0) -> Keep:
+    """A choice that keeps about this share of the components of each group, one at least."""
+    generator = np.random.default_rng(seed)
+    keep = coupling.everything()
+    for group in coupling.groups:
+        keep[group.components] = generator.random(len(group)) < share
+        if not keep[group.components].any():
+            keep[group.components[0]] = True
+    return keep
+
+
+def equivalence(coupling: Coupling, keep: Keep, inputs: tuple[Tensor, ...] | None = None, pruned: Program | None = None) -> float:
+    """Largest difference of outputs between the pruned and the zeroed program, relative to the largest output.
+
+    Args:
+        inputs: flat, as `Program.inputs`; by default the example.
+        pruned: what `remove` made, if it was made before.
+    """
+    pruned = remove(coupling, keep) if pruned is None else pruned
+    inputs = coupling.program.example_inputs() if inputs is None else inputs
+    with torch.no_grad():
+        expected = Masked(coupling, keep).run(*inputs)
+        found = pruned.graph_module(*inputs)
+    worst = 0.0
+    for a, b in zip(found, expected, strict=True):
+        if a.is_floating_point():
+            scale = float(b.abs().max()) or 1.0
+            worst = max(worst, float((a - b).abs().max()) / scale) if bool(torch.isfinite(a).all()) else float("inf")
+    return worst
+
+
+class Masked(fx.Interpreter):
+    """Runs the program as it was, with the slices of all removed components at zero."""
+
+    def __init__(self, coupling: Coupling, keep: Keep) -> None:
+        program = copy.deepcopy(coupling.program).eval()
+        super().__init__(program.graph_module)
+        self.coupling, self.kept = coupling, torch.from_numpy(keep[coupling.label])
+        self.origin = dict(zip(program.graph.nodes, coupling.program.graph.nodes, strict=True))
+        with torch.no_grad():
+            for name, value in program.graph_module.named_parameters():
+                old = coupling.program.graph_module.get_parameter(name)
+                key = coupling.names.get(id(old))
+                for dim, ids in enumerate(coupling.tensors.get(key, []) if key else []):
+                    if ids is not None:
+                        gone = ~self.kept[torch.from_numpy(ids).long()]
+                        value.movedim(dim, 0)[gone] = 0
+
+    def run_node(self, n: fx.Node) -> Any:
+        old = self.origin[n]
+        masked = _MASKED.get(operator(old)) if n.op == "call_function" else None
+        if masked is None or not self._reduces(old):
+            return super().run_node(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        return masked(self, old, n, args, kwargs)
+
+    def _reduces(self, old: fx.Node) -> bool:
+        return any(type(self._value(v)) is tuple and any(carries(d) for d in self._value(v)) for v in old.all_input_nodes)
+
+    def _value(self, node: fx.Node) -> Any:
+        return self.coupling.values.get(node)
+
+    def mask(self, node: fx.Node, axes: list[int], value: Tensor) -> Tensor:
+        """1 where indices along these axes survive, broadcastable to `value`."""
+        found = torch.ones([1] * value.dim(), dtype=torch.bool)
+        dims = self._value(node)
+        if dims is None:
+            return found
+        for axis in axes:
+            if carries(dims[axis]):
+                parts = [self.kept[torch.from_numpy(ids).long()] if is_ids(ids) else None for _, ids in dims[axis]]
+                sizes = [n for n, _ in dims[axis]]
+                known = int(np.prod(sizes[1:])) if len(sizes) > 1 else 1
+                sizes[0] = value.shape[axis] // known if parts[0] is None else sizes[0]  # a dynamic part comes first
+                flat = torch.ones(sizes, dtype=torch.bool)
+                for i, part in enumerate(parts):
+                    if part is not None:
+                        flat &= part.view([-1 if i == j else 1 for j in range(len(sizes))])
+                found = found & flat.reshape([-1 if i == axis % value.dim() else 1 for i in range(value.dim())])
+        return found
+
+
+def _norm(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -> Any:
+    x, shape = args[0], args[1]
+    axes = list(range(x.dim() - len(shape), x.dim()))
+    mask = run.mask(old.args[0], axes, x).expand(x.shape).to(x.dtype)  # type: ignore[arg-type]
+    weight = argument(n, 2)
+    weight = run.env[weight] if isinstance(weight, fx.Node) else weight
+    if operator(old) == "rms_norm":
+        eps = argument(old, 3) or torch.finfo(x.dtype).eps
+        found = x * ((x * mask).square().sum(axes, keepdim=True) / mask.sum(axes, keepdim=True) + eps).rsqrt()
+        return found if weight is None else found * weight
+    bias = argument(n, 3)
+    bias = run.env[bias] if isinstance(bias, fx.Node) else bias
+    count = mask.sum(axes, keepdim=True)
+    mean = (x * mask).sum(axes, keepdim=True) / count
+    var = ((x - mean).square() * mask).sum(axes, keepdim=True) / count
+    found = (x - mean) * (var + argument(old, 4)).rsqrt() * mask
+    found = found if weight is None else found * weight
+    return found if bias is None else found + bias
+
+
+def _group_norm(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -> Any:
+    x, groups = args[0], args[1]
+    mask = run.mask(old.args[0], [1], x).expand(x.shape).to(x.dtype).reshape(x.shape[0], groups, -1)  # type: ignore[arg-type]
+    parts = x.reshape(x.shape[0], groups, -1)
+    count = mask.sum(-1, keepdim=True).clamp(min=1)
+    mean = (parts * mask).sum(-1, keepdim=True) / count
+    var = ((parts - mean).square() * mask).sum(-1, keepdim=True) / count
+    found = ((parts - mean) * (var + argument(old, 4)).rsqrt() * mask).reshape(x.shape)
+    shape = [1, -1, *[1] * (x.dim() - 2)]
+    for position, combine in ((2, torch.mul), (3, torch.add)):
+        tensor = argument(n, position)
+        if tensor is not None:
+            found = combine(found, run.env[tensor].view(shape))
+    return found
+
+
+def _reduction(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -> Any:
+    x = args[0]
+    axes = reduced_axes(old, x.dim())
+    mask = run.mask(old.args[0], axes, x)  # type: ignore[arg-type]
+    if bool(mask.all()):
+        return n.target(*args, **kwargs)  # type: ignore[operator]
+    # pick what is there, axis by axis, and let the operator itself reduce it
+    for axis in axes:
+        along = mask.any([i for i in range(mask.dim()) if i != axis], keepdim=False) if mask.dim() > 1 else mask
+        if len(along) > 1:
+            x = x.index_select(axis, along.nonzero().flatten())
+    return n.target(x, *args[1:], **kwargs)  # type: ignore[operator]
+
+
+def _masked_inputs(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -> Any:
+    """Products of two values: what was removed adds nothing."""
+    masked = []
+    for node, value in zip(old.args, args, strict=True):
+        if isinstance(node, fx.Node) and isinstance(value, Tensor) and value.is_floating_point():
+            value = value * run.mask(node, list(range(value.dim())), value).to(value.dtype)
+        masked.append(value)
+    return n.target(*masked, **kwargs)  # type: ignore[operator]
+
+
+def _einsum(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -> Any:
+    nodes: Any = old.args[1]
+    values = [v * run.mask(node, list(range(v.dim())), v).to(v.dtype) for node, v in zip(nodes, args[1], strict=True)]
+    return n.target(args[0], values, *args[2:], **kwargs)  # type: ignore[operator]
+
+
+_MASKED = {
+    **dict.fromkeys(("layer_norm", "rms_norm"), _norm),
+    **dict.fromkeys(("mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "logsumexp"), _reduction),
+    **dict.fromkeys(("matmul", "bmm", "mm", "scaled_dot_product_attention"), _masked_inputs),
+    "group_norm": _group_norm,
+    "einsum": _einsum,
+}

@@ -1,0 +1,348 @@
+"""Surgery: remove components. Parameters and buffers are sliced at what survives, and the graph's shape constants are written anew.
+
+The result is a program of its own; the one given is not changed, so nothing is half-pruned after a failure.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from laconic.core.errors import BadInput
+from laconic.core.program import Program, argument, aten, set_argument
+from laconic.prune.coupling import Coupling, Dim, is_ids, operator
+
+Keep = np.ndarray[Any, np.dtype[np.bool_]]  # for each component, whether it stays
+
+
+def remove(coupling: Coupling, keep: Keep) -> Program:
+    """A program without the components that `keep` leaves out.
+
+    Names of parameters stay. In training it behaves as any program; an optimizer's state is carried over by `carry_over`.
+
+    Raises:
+        BadInput: a component that must stay was to go, or nothing would be left of a dimension.
+    """
+    gone = np.flatnonzero(~keep & coupling.frozen)
+    if len(gone):
+        raise BadInput(f"a component that must stay was to be removed: {coupling.causes[coupling.cause[gone[0]]]}")
+    program = copy.deepcopy(coupling.program).eval()
+    surgeon = Surgeon(program, coupling, keep)
+    surgeon.cut_tensors()
+    for old, new in zip(coupling.program.graph.nodes, program.graph.nodes, strict=True):
+        if old.op == "call_function" and old in coupling.values:
+            edit = _EDITS.get(operator(old))
+            if edit is not None:
+                edit(surgeon, old, new)
+            surgeon.reshape_metadata(old, new)
+    program.recompile()
+    return program
+
+
+class Surgeon:
+    """A program under the knife, and what survives."""
+
+    def __init__(self, program: Program, coupling: Coupling, keep: Keep) -> None:
+        self.program, self.coupling = program, coupling
+        self.kept = keep[coupling.label]  # of each id
+
+    def indices(self, name: str, dim: int) -> Tensor | None:
+        """What survives of a tensor's dimension; None: all of it."""
+        ids = self.coupling.tensors[name][dim]
+        if ids is None or self.kept[ids].all():
+            return None
+        found = np.flatnonzero(self.kept[ids])
+        if not len(found):
+            raise BadInput(f"nothing would be left of dimension {dim} of {name}: keep at least one")
+        return torch.from_numpy(found)
+
+    def sliced(self, name: str, value: Tensor) -> Tensor:
+        """What survives of a tensor that is shaped like the one of this name."""
+        for dim in range(value.dim()):
+            found = self.indices(name, dim)
+            if found is not None:
+                value = value.index_select(dim, found.to(value.device))
+        return value
+
+    def cut_tensors(self) -> None:
+        """Slice parameters and buffers; what is tied stays tied."""
+        made: dict[int, nn.Parameter | Tensor] = {}
+        before = {name: value for name, value in _named(self.coupling.program)}
+        for name, value in before.items():
+            key = self.coupling.names.get(id(value))
+            if key is None:
+                continue
+            owner, _, leaf = name.rpartition(".")
+            module = self.program.graph_module.get_submodule(owner)
+            if id(value) not in made:
+                cut = self.sliced(key, value.detach())
+                if cut is value.detach() or cut.shape == value.shape:
+                    continue
+                made[id(value)] = nn.Parameter(cut.clone(), value.requires_grad) if isinstance(value, nn.Parameter) else cut.clone()
+            if isinstance(value, nn.Parameter):
+                module.register_parameter(leaf, made[id(value)])  # type: ignore[arg-type]
+            else:
+                module.register_buffer(leaf, made[id(value)], persistent=leaf not in module._non_persistent_buffers_set)
+
+    def count(self, dim: Dim) -> int:
+        """Size of a dimension afterwards (of a dynamic part, the example's)."""
+        found = 1
+        for size, ids in dim:
+            found *= int(self.kept[ids].sum()) if is_ids(ids) else size  # type: ignore[index]
+        return found
+
+    def changed(self, dim: Dim) -> bool:
+        """Whether anything of a dimension goes."""
+        return any(is_ids(ids) and not self.kept[ids].all() for _, ids in dim)  # type: ignore[index]
+
+    def dims(self, old: fx.Node) -> tuple[Dim, ...]:
+        """The dimensions of a node's output before."""
+        return self.coupling.values[old]  # type: ignore[no-any-return]
+
+    def sizes(self, old: fx.Node, new: fx.Node, given: Sequence[Any], dims: Sequence[Dim]) -> list[Any]:
+        """Sizes as an operator takes them, for what is left of `dims`. A symbolic one is computed from what it was."""
+        found = list(given)
+        for i, (size, dim) in enumerate(zip(given, dims, strict=True)):
+            if not self.changed(dim) or (isinstance(size, int) and size < 0):
+                continue
+            if isinstance(size, int):
+                found[i] = self.count(dim)
+                continue
+            fixed = [(n, int(self.kept[ids].sum()) if is_ids(ids) else n) for n, ids in dim if is_ids(ids)]  # type: ignore[index]
+            was, now = (int(np.prod([pair[k] for pair in fixed])) for k in (0, 1))
+            others = [other for j, other in enumerate(found) if j != i and isinstance(other, int) and other < 0]
+            if operator(old) in ("view", "reshape", "_unsafe_view") and not others:
+                found[i] = -1
+                continue
+            with new.graph.inserting_before(new):
+                whole = new.graph.call_function(_floordiv, (size, was))
+                found[i] = new.graph.call_function(_times, (whole, now))
+        return found
+
+    def reshape_metadata(self, old: fx.Node, new: fx.Node) -> None:
+        """Let the shapes noted on a node be those that it has now, so that it can be pruned again."""
+        value = self.coupling.values[old]
+        found = old.meta["val"]
+        if isinstance(value, list):
+            shapes = [self._shaped(item, dims) for item, dims in zip(found, value, strict=True)]
+            new.meta["val"] = type(found)(shapes) if isinstance(found, (tuple, list)) else shapes
+        elif isinstance(found, Tensor):
+            new.meta["val"] = self._shaped(found, value)
+
+    def _shaped(self, found: Tensor, dims: Sequence[Dim]) -> Tensor:
+        if not any(self.changed(dim) for dim in dims):
+            return found
+        shape: list[Any] = []
+        for size, dim in zip(found.shape, dims, strict=True):
+            if not self.changed(dim):
+                shape.append(size)
+            elif isinstance(size, int):
+                shape.append(self.count(dim))
+            else:
+                was = int(np.prod([n for n, ids in dim if is_ids(ids)]))
+                now = int(np.prod([self.kept[ids].sum() for _, ids in dim if is_ids(ids)]))  # type: ignore[index]
+                shape.append(size // was * now)
+        return found.new_empty(shape)
+
+
+def _floordiv(a: int, b: int) -> int:
+    return a // b
+
+
+def _times(a: int, b: int) -> int:
+    return a * b
+
+
+def _named(program: Program) -> Any:
+    module = program.graph_module
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+# Edits of shape constants -----------------------------------------------------------------------------------------------------------------
+
+
+def _size_list(position: int) -> Callable[[Surgeon, fx.Node, fx.Node], None]:
+    def edit(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+        set_argument(new, position, s.sizes(old, new, list(argument(new, position)), s.dims(old)))
+
+    return edit
+
+
+def _unflatten(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+    dims, sizes = s.dims(old), list(argument(new, 2))
+    axis = int(argument(old, 1)) % (len(dims) - len(sizes) + 1)
+    set_argument(new, 2, s.sizes(old, new, sizes, dims[axis : axis + len(sizes)]))
+
+
+def _normalized(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+    shape = list(argument(old, 1))
+    value = _value(s, old)
+    dims = (value[0] if isinstance(value, list) else value)[-len(shape) :]
+    set_argument(new, 1, [s.count(dim) for dim in dims])
+
+
+def _value(s: Surgeon, node: fx.Node) -> Any:
+    return s.coupling.values[node]
+
+
+def _groups(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+    position = 8 if operator(old) == "convolution" else 6
+    weight: Any = old.args[1]
+    if argument(old, position) == 1 or weight.op != "get_attr":
+        return
+    name = s.coupling.names[id(_tensor(s, weight))]
+    channels = _count_of(s, name, 0)
+    out_each = _count_of(s, name, 1)
+    dims = s.dims(old)
+    is_transposed = operator(old).startswith("conv_transpose") or (operator(old) == "convolution" and argument(old, 6))
+    # all channels of one side over those of one group of the same side
+    total = s.count(dims[_channel(s, old)]) if is_transposed else s.count(s.coupling.values[old.args[0]][_channel(s, old)])
+    assert channels
+    set_argument(new, position, total // out_each)
+
+
+def _tensor(s: Surgeon, weight: fx.Node) -> Tensor:
+    from laconic.core.graph import get_tensor
+
+    return get_tensor(s.coupling.program, weight)
+
+
+def _count_of(s: Surgeon, name: str, dim: int) -> int:
+    found = s.indices(name, dim)
+    return s.coupling.tensor(name).shape[dim] if found is None else len(found)
+
+
+def _channel(s: Surgeon, old: fx.Node) -> int:
+    return len(s.dims(old)) - _tensor(s, old.args[1]).dim() + 1  # type: ignore[arg-type]
+
+
+def _group_norm(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+    groups = int(argument(old, 1))
+    dim = s.dims(old)[1]
+    if groups == 1 or not s.changed(dim):
+        return
+    (size, ids), *_ = dim
+    kept = s.kept[ids].reshape(groups, size // groups)  # type: ignore[index]
+    set_argument(new, 1, int(kept.any(1).sum()))
+
+
+def _pieces(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+    values = _value(s, old)
+    source = s.coupling.values[old.args[0]]
+    axis = int(argument(old, 2)) % len(source)
+    if s.changed(source[axis]):
+        new.target = aten.split_with_sizes.default
+        new.args, new.kwargs = (new.args[0], [s.count(value[axis]) for value in values], axis), {}
+
+
+def _slice(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+    source = s.coupling.values[old.args[0]]
+    axis = int(argument(old, 1)) % len(source)
+    if not s.changed(source[axis]):
+        return
+    before, after = (s.count(dims[axis]) for dims in (source, s.dims(old)))
+    start = argument(old, 2) or 0
+    size = sum(n for n, _ in source[axis]) if len(source[axis]) == 1 else int(np.prod([n for n, _ in source[axis]]))
+    start = start + size if start < 0 else start
+    if operator(old) == "narrow":
+        begin = _before(s, source[axis], start)
+        new.args = (new.args[0], axis, begin, after)
+        return
+    if after == before:
+        return
+    begin = _before(s, source[axis], start)
+    new.args, new.kwargs = (new.args[0], axis, begin, begin + after), {}
+
+
+def _before(s: Surgeon, dim: Dim, start: int) -> int:
+    if len(dim) == 1:
+        return int(s.kept[dim[0][1]][:start].sum())  # type: ignore[index]
+    chosen = next(i for i, (_, ids) in enumerate(dim) if is_ids(ids))
+    shape = [1] * len(dim)
+    shape[chosen] = dim[chosen][0]
+    ids: Any = dim[chosen][1]
+    flat = np.broadcast_to(ids.reshape(shape), [n for n, _ in dim]).ravel()
+    return int(s.kept[flat][:start].sum())
+
+
+def _pad(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+    dims, source = s.dims(old), s.coupling.values[old.args[0]]
+    amounts = list(argument(old, 1))
+    for k in range(len(amounts) // 2):
+        axis = len(dims) - 1 - k
+        if (amounts[2 * k], amounts[2 * k + 1]) != (0, 0) and s.changed(dims[axis]):
+            ids: Any = dims[axis][0][1]
+            left, right = (max(amount, 0) for amount in amounts[2 * k : 2 * k + 2])
+            cut = _count_cut(s, source[axis], amounts[2 * k], amounts[2 * k + 1])
+            amounts[2 * k] = int(s.kept[ids[:left]].sum()) - cut[0]
+            amounts[2 * k + 1] = int(s.kept[ids[len(ids) - right :]].sum()) - cut[1]
+    set_argument(new, 1, amounts)
+
+
+def _count_cut(s: Surgeon, dim: Dim, left: int, right: int) -> tuple[int, int]:
+    """Of what negative padding cuts away on either side, how much is still there."""
+    total, size = s.count(dim), int(np.prod([n for n, _ in dim]))
+    return (_before(s, dim, -left) if left < 0 else 0, total - _before(s, dim, size + right) if right < 0 else 0)
+
+
+def _repeat(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+    dims, times = s.dims(old), list(argument(new, 1))
+    source = s.coupling.values[old.args[0]]
+    source = (*[((1, None),)] * (len(dims) - len(source)), *source)
+    for i, dim in enumerate(dims):
+        if s.changed(dim) and int(np.prod([n for n, _ in source[i]])) == 1:
+            times[i] = s.count(dim)
+    set_argument(new, 1, times)
+
+
+def _scale(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+    """The scale of attention stays as it was when indices of the head size go."""
+    size = s.coupling.values[old.args[0]][-1]
+    if s.changed(size) and argument(old, 6) is None:
+        set_argument(new, 6, float(np.prod([n for n, _ in size])) ** -0.5)
+
+
+_EDITS: Mapping[str, Callable[[Surgeon, fx.Node, fx.Node], None]] = {
+    **dict.fromkeys(("view", "reshape", "_unsafe_view", "expand", "broadcast_to", "new_zeros", "new_ones", "new_full", "new_empty"), _size_list(1)),
+    **dict.fromkeys(("zeros", "ones", "full", "empty", "rand", "randn"), _size_list(0)),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _groups),
+    **dict.fromkeys(("layer_norm", "rms_norm", "native_layer_norm"), _normalized),
+    **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split"), _pieces),
+    **dict.fromkeys(("slice", "narrow"), _slice),
+    **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
+    **dict.fromkeys(("repeat", "tile"), _repeat),
+    "unflatten": _unflatten,
+    "group_norm": _group_norm,
+    "scaled_dot_product_attention": _scale,
+}
+
+
+def carry_over(optimizer: torch.optim.Optimizer, coupling: Coupling, keep: Keep, program: Program) -> None:
+    """Let an optimizer of the program before go on with the pruned one: parameters are exchanged, their state is sliced alike.
+
+    Args:
+        optimizer: holds parameters of `coupling.program`.
+        keep: as given to `remove`.
+        program: what `remove` returned.
+    """
+    surgeon = Surgeon(program, coupling, keep)
+    fresh = dict(program.graph_module.named_parameters(remove_duplicate=False))
+    after = {id(value): fresh[name] for name, value in coupling.program.graph_module.named_parameters(remove_duplicate=False)}
+    for group in optimizer.param_groups:
+        for i, old in enumerate(group["params"]):
+            new = after.get(id(old))
+            if new is None:
+                continue
+            group["params"][i] = new
+            state = optimizer.state.pop(old, {})
+            name = coupling.names.get(id(old))
+            optimizer.state[new] = {
+                key: surgeon.sliced(name, value) if name and isinstance(value, Tensor) and value.shape == old.shape else value
+                for key, value in state.items()
+            }
