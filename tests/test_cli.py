@@ -116,12 +116,30 @@ def test_inspect_doctor_and_tasks() -> None:
     layers = answer(laconic("inspect", "tests.run.tiny:task", "--json"))
     assert layers["params"] == sum(layer["params"] for layer in layers["layers"]) > 0
     assert layers["inputs"][0]["shape"] == ["batch", 1, 8, 8]
-    assert "Conv2d" in laconic("inspect", "tests.run.tiny:task").stdout
+    assert (layers["groups"][0]["name"], layers["groups"][0]["removed"], layers["sensitivity"]) == (
+        "stem",
+        4,
+        {"share": 0.5, "examples": 32},
+    )
+    told = laconic("inspect", "tests.run.tiny:task")
+    assert "sensitivity: " in told.stderr
+    for words in ("Conv2d", "What can be pruned", "Output with half gone", "98.4 % of parameters can be pruned"):
+        assert words in told.stdout
     health = answer(laconic("doctor", "--json"))
     assert {row["runtime"] for row in health["runtimes"]} >= {"torch", "torch.compile", "torchscript", "onnxruntime", "openvino"}
     assert "processor" in laconic("doctor").stdout
     assert "digits" in {row["name"] for row in answer(laconic("tasks", "--json"))}
     assert "resnet8" in laconic("tasks").stdout
+
+
+def test_inspect_without_sensitivity_runs_nothing() -> None:
+    told = laconic("inspect", "tests.run.tiny:task", "--no-sensitivity")
+    assert told.returncode == 0
+    assert "sensitivity: " not in told.stderr
+    assert "Output with half gone" not in told.stdout
+    assert "note: the sensitivity of groups was not measured, as asked" in told.stdout
+    assert answer(laconic("inspect", "tests.run.tiny:task", "--no-sensitivity", "--json"))["groups"][0]["sqnr_db"] is None
+    assert laconic("inspect", "tests.run.tiny:task", "--quiet").stderr == ""
 
 
 @pytest.mark.parametrize(

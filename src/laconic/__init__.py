@@ -28,11 +28,14 @@ if TYPE_CHECKING:
     from laconic.core.task import Context, FitPlan, Target, Task
     from laconic.deploy.artifact import Artifact, export
     from laconic.measure.counts import count
+    from laconic.prune.coupling import couple
+    from laconic.prune.structured import Prune, prune
     from laconic.quantize.mixed import Mixed, quantize_mixed, sensitivity
     from laconic.quantize.qat import Qat, qat
     from laconic.quantize.static import Quantize, quantize
     from laconic.result import Result, optimize
     from laconic.run.bench import bench
+    from laconic.run.prices import prices
     from laconic.run.recipe import Recipe, read_recipe
     from laconic.run.runner import apply
     from laconic.run.session import Options
@@ -56,11 +59,14 @@ _HOME = {
     "laconic.core.task": "Context FitPlan Target Task",
     "laconic.deploy.artifact": "Artifact export",
     "laconic.measure.counts": "count",
+    "laconic.prune.coupling": "couple",
+    "laconic.prune.structured": "Prune prune",
     "laconic.quantize.mixed": "Mixed quantize_mixed sensitivity",
     "laconic.quantize.qat": "Qat qat",
     "laconic.quantize.static": "Quantize quantize",
     "laconic.result": "Result optimize",
     "laconic.run.bench": "bench",
+    "laconic.run.prices": "prices",
     "laconic.run.recipe": "Recipe read_recipe",
     "laconic.run.runner": "apply",
     "laconic.run.session": "Options",
@@ -91,6 +97,7 @@ __all__ = [
     "Options",
     "Outcome",
     "Program",
+    "Prune",
     "Qat",
     "Quantize",
     "Recipe",
@@ -105,11 +112,14 @@ __all__ = [
     "bench",
     "capture",
     "count",
+    "couple",
     "export",
     "fit",
     "fold_batch_norm",
     "load_task",
     "optimize",
+    "prices",
+    "prune",
     "qat",
     "quantize",
     "quantize_mixed",

@@ -70,6 +70,10 @@ def optimize(
     quantize: Annotated[
         str | None, typer.Option("--quantize", help="Try only these, separated by commas: static, dynamic, weights, mixed, qat; or none.")
     ] = None,
+    prune: Annotated[
+        str | None,
+        typer.Option("--prune", help="Shares of the multiply-adds that pruning keeps, separated by commas, e.g. 0.5,0.3; or none."),
+    ] = None,
     threads: ThreadsOption = None,
     device: DeviceOption = "cpu",
     batch: BatchOption = 1,
@@ -96,7 +100,7 @@ def optimize(
         options = lc.Options(
             batch=batch, rounds=rounds, candidate_timeout_s=candidate_timeout, memory_limit_bytes=_giga(memory_limit), seed=seed
         )
-        sweep = lc.Sweep(_names(runtimes), _names(precisions), threads, device, () if quantize == "none" else _names(quantize))
+        sweep = lc.Sweep(_names(runtimes), _names(precisions), threads, device, _names(quantize), _shares("--prune", prune))
         found = lc.load_task(task, data=data, seed=seed)
         folder = _folder(out, found.name)
         with _display(quiet or as_json) as progress, _resumable(folder):
@@ -200,14 +204,23 @@ def bench(
 
 
 @app.command()
-def inspect(task: TaskArgument, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Show a task's model as it is captured: inputs, layers, parameters, multiply-adds, and what is not known of it."""
+def inspect(
+    task: TaskArgument,
+    data: DataOption = None,
+    no_sensitivity: Annotated[
+        bool, typer.Option("--no-sensitivity", help="Leave out what the output loses with half of each group: a run of the model for each.")
+    ] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Show a task's model as it is captured: inputs, layers, parameters, multiply-adds, what can be pruned, and what is not known of it."""
 
     def work() -> dict[str, Any]:
         import laconic as lc
         from laconic.run.inspect import inspect
 
-        return inspect(lc.load_task(task, data=data))
+        with _display(quiet or as_json) as progress:
+            return inspect(lc.load_task(task, data=data), not no_sensitivity, progress)
 
     found = _guarded(work)
 
@@ -308,7 +321,14 @@ def _giga(value: float | None) -> int | None:
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip() not in ("", "none"))
+
+
+def _shares(option: str, text: str | None) -> tuple[float, ...] | None:
+    try:
+        return None if text is None else tuple(float(part) for part in _names(text) or ())
+    except ValueError as error:
+        raise _bad(f"{option}: {text!r} is not a list of shares such as 0.5,0.3") from error
 
 
 def _number(option: str, text: str) -> int:

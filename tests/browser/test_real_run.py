@@ -19,7 +19,7 @@ def test_the_page_of_a_real_run_shows_what_was_measured(visit: Visitor, tmp_path
     result = lc.optimize(
         tiny.untrained(),
         out=tmp_path / "run",
-        sweep=lc.Sweep(("onnxruntime", "openvino"), ("fp32",), quantize=("static",)),
+        sweep=lc.Sweep(("onnxruntime", "openvino"), ("fp32",), quantize=("static",), prune=(0.5,)),
         options=options,
     )
 
@@ -32,9 +32,12 @@ def test_the_page_of_a_real_run_shows_what_was_measured(visit: Visitor, tmp_path
     assert seen.requests == [seen.path.as_uri()]
     assert result.verdict in seen.page.locator("h1").inner_text().replace("\n", " ")
     keys = seen.page.eval_on_selector_all("#candidates tbody tr", "(rows) => rows.map((row) => row.dataset.key)")
-    rounded = {record["key"] for record in result.data["candidates"] if record["title"].startswith("quantize static")}
-    assert len(rounded) == 2
-    assert set(keys) == {"torch-fp32", "onnxruntime-fp32", "openvino-fp32", *rounded}
-    for figure in ("frontier", "layers", "loss", "score", "ranges"):
+    titles = {record["key"]: record["title"] for record in result.data["candidates"]}
+    rounded = {key for key, title in titles.items() if title.startswith("quantize static")}
+    pruned = {key for key, title in titles.items() if title.startswith("prune to 50 % of MACs")}
+    assert (len(rounded), len(pruned)) == (2, 4)
+    assert set(keys) == {"torch-fp32", "onnxruntime-fp32", "openvino-fp32", *rounded, *pruned}
+    for figure in ("frontier", "layers", "loss", "score", "ranges", "pruning", "prune-loss"):
         assert seen.page.locator(f"[data-figure={figure}] .main-svg").count() > 0, figure
-    assert seen.page.locator("[data-figure=frontier] .scatterlayer .point").count() == 5
+    assert seen.page.locator("[data-figure=frontier] .scatterlayer .point").count() == 9
+    assert seen.page.locator("#plot-pruning .y2tick text").count() == len(result.data["candidates"][-1]["outcomes"][0]["changed"]["groups"])

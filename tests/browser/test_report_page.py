@@ -81,6 +81,19 @@ def test_the_plots_of_a_quantization_have_their_bars(visit: Visitor) -> None:
     assert seen.page.locator("#plot-sensitivity .textpoint").all_text_contents() == [" kept float"] * 2
 
 
+def test_the_plot_of_a_pruning_has_a_pale_and_a_strong_bar_for_each_group(visit: Visitor) -> None:
+    for width in (1280, 375):
+        seen = visit("pruned", width=width)
+        assert count(seen, "#plot-pruning .barlayer .point") == 2 * 12
+        assert seen.page.locator("#plot-pruning .y2tick text").all_text_contents()[:2] == ["16 → 13", "16 → 5"]
+        assert value(seen, "#plot-pruning .barlayer .point path", "fill") == "rgb(182, 213, 207)"
+        # the counts are within the plot, whatever its width
+        right = seen.page.locator("#plot-pruning").bounding_box()
+        ends = [box["x"] + box["width"] for box in (one.bounding_box() for one in seen.page.locator("#plot-pruning .y2tick text").all())]
+        assert max(ends) <= right["x"] + right["width"]
+        assert count(seen, "#plot-prune-loss .points path") == 3
+
+
 def test_hovering_shows_the_recipe(visit: Visitor) -> None:
     seen = visit("met")
     place = seen.page.locator("#plot-frontier")
@@ -156,7 +169,7 @@ def test_dark_is_followed_while_the_page_is_open(visit: Visitor) -> None:
     assert {selector: value(seen, selector, name) for selector, name in places.items()} == light
 
 
-@pytest.mark.parametrize("name", ["met", "not-met", "quantized", "hostile"])
+@pytest.mark.parametrize("name", ["met", "not-met", "quantized", "pruned", "hostile"])
 def test_the_page_never_scrolls_sideways(visit: Visitor, name: str) -> None:
     seen = visit(name)
     for width in (1280, 768, 375, 320):
@@ -175,7 +188,7 @@ def test_on_a_phone_the_table_scrolls_inside_and_keeps_its_names_in_sight(visit:
     assert 0 <= name["x"] < 30
 
 
-@pytest.mark.parametrize("name", ["met", "not-met", "all-failed", "quantized"])
+@pytest.mark.parametrize("name", ["met", "not-met", "all-failed", "quantized", "pruned"])
 def test_every_text_stands_out(visit: Visitor, name: str) -> None:
     seen = visit(name)
     seen.page.eval_on_selector_all("details", "(all) => all.forEach((one) => { one.open = true; })")

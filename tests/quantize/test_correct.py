@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from laconic.core.capture import capture
 from laconic.core.fake_quant import Quantizer
-from laconic.core.graph import get_tensor, set_parameter
+from laconic.core.graph import get_tensor, reestimate_batch_norm, set_parameter
 from laconic.core.program import Program, argument, aten
 from laconic.core.task import silent
 from laconic.quantize import correct
@@ -283,7 +283,7 @@ def test_statistics_become_the_mean_over_the_batches() -> None:
     net = with_statistics(nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1)))
     program = capture(net, x[:2])
     batches = [(part,) for part in x.split(8)]
-    assert correct.reestimate_batch_norm(program, batches) == 1
+    assert reestimate_batch_norm(program, batches) == 1
     data = [part.double().numpy() for (part,) in batches]
     state = program.state_dict()
     np.testing.assert_allclose(state["0.running_mean"], np.mean([d.mean((0, 2, 3)) for d in data], 0), rtol=1e-5)
@@ -294,7 +294,7 @@ def test_statistics_are_those_of_pytorchs_cumulative_average() -> None:
     net = with_statistics(Residual())
     x = torch.randn(24, 3, 8, 8)
     program = capture(net, x[:2])
-    assert correct.reestimate_batch_norm(program, [(part,) for part in x.split(8)]) == 2
+    assert reestimate_batch_norm(program, [(part,) for part in x.split(8)]) == 2
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the mean over all batches since the reset
@@ -316,9 +316,9 @@ def test_reestimation_gives_back_modes_and_momentum(breaks: bool) -> None:
     batches = [(x[:4],), (x[4:, :2] if breaks else x[4:],)]
     if breaks:
         with pytest.raises(RuntimeError):
-            correct.reestimate_batch_norm(program, batches)
+            reestimate_batch_norm(program, batches)
     else:
-        correct.reestimate_batch_norm(program, batches)
+        reestimate_batch_norm(program, batches)
     assert program.graph_module.code == code
     assert not program.training
     assert not torch.equal(program.state_dict()["norm.running_mean"], fresh)
@@ -328,7 +328,7 @@ def test_reestimation_gives_back_modes_and_momentum(breaks: bool) -> None:
 def test_a_program_without_batch_norms_has_none_to_re_estimate() -> None:
     program = capture(nn.Linear(4, 2), torch.randn(2, 4))
     before = program.fingerprint()
-    assert correct.reestimate_batch_norm(program, [(torch.randn(2, 4),)]) == 0
+    assert reestimate_batch_norm(program, [(torch.randn(2, 4),)]) == 0
     assert program.fingerprint() == before
 
 

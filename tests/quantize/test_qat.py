@@ -14,9 +14,10 @@ from laconic.core.errors import BadInput
 from laconic.core.fake_quant import LEARNED_CHANNEL, LEARNED_TENSOR, fake_quants, is_fake_quant, quantizer_of, weight_of
 from laconic.core.graph import get_tensor
 from laconic.core.program import aten
+from laconic.core.teaching import soft_targets
 from laconic.deploy.export import parity, write_onnx
 from laconic.deploy.runtime import Settings, runtime
-from laconic.quantize.qat import Schedule, prepare, refresh, settle, soft_targets
+from laconic.quantize.qat import Schedule, prepare, refresh, settle
 from laconic.tasks.data import ArrayDataset
 from tests.core.models import ConvNet
 

@@ -20,7 +20,19 @@ MODEL: dict[str, Any] = {
     "task": "[red]mine", "description": "a net", "trained": False, "params": 30, "macs": 40, "notes": ["a note"],
     "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 4]}], "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 2]}],
     "layers": [{"path": "fc", "type": "Linear", "params": 20, "macs": 30}, {"path": "", "type": "Net", "params": 10, "macs": 10}],
-    "unknown_operators": {"aten.cdist": 2},
+    "unknown_operators": {"aten.cdist": 2}, "groups": [], "prunable": {"params": 0, "of": 30}, "frozen": [], "no_rule": {}, "sensitivity": None,
+}  # fmt: skip
+PRUNABLE: dict[str, Any] = {
+    **MODEL,
+    "groups": [
+        {"name": "[b]stem", "components": 1600, "slices": 15, "removed": 800, "sqnr_db": 6.534},
+        {"name": "blocks.0", "components": 8, "slices": 6, "removed": 4, "sqnr_db": None},
+        {"name": "blocks.1", "components": 1, "slices": 2, "removed": 0, "sqnr_db": None},
+    ],
+    "prunable": {"params": 2961, "of": 3000},
+    "frozen": [{"name": name, "reason": "an output of the model"} for name in ("a[0]", "b[0]", "c[0]", "d[0]")] + [{"name": "e[1]", "reason": "odd"}],
+    "no_rule": {"aten.cdist.default": 2},
+    "sensitivity": {"share": 0.5, "examples": 1},
 }  # fmt: skip
 
 
@@ -34,6 +46,55 @@ def test_layers_add_up_and_what_is_unknown_is_told() -> None:
     assert "note: aten.cdist × 2: its multiply-adds are not known and not counted" in lines
     assert any("untrained" in line for line in lines)
     assert not any("untrained" in line for line in told(layers({**MODEL, "trained": True})))
+
+
+def test_what_can_be_pruned_and_what_stays() -> None:
+    lines = told(layers(PRUNABLE))
+    start = lines.index("What can be pruned")
+    assert lines[start + 1 : start + 5] == [
+        "Group Components Slices Output with half gone",
+        "[b]stem 1,600 15 6.53 dB",
+        "blocks.0 8 6 no change",
+        "blocks.1 1 2 –",
+    ]
+    start = lines.index("What stays")
+    assert lines[start + 1 : start + 5] == [
+        "an output of the model: 4 dimensions, e.g. a[0], b[0], c[0]",
+        "odd: 1 dimension: e[1]",
+        "without a rule, so that what they read stays: aten.cdist.default × 2",
+        "98.7 % of parameters can be pruned (2,961 of 3,000)",
+    ]
+    assert any("when half of this group alone is gone" in line and line.endswith("Over 1 example.") for line in lines)
+
+
+def test_without_a_sensitivity_there_is_no_column_of_it() -> None:
+    groups = [{**row, "removed": None, "sqnr_db": None} for row in PRUNABLE["groups"]]
+    lines = told(layers({**PRUNABLE, "groups": groups, "sensitivity": None}))
+    assert "Group Components Slices" in lines
+    assert "blocks.0 8 6" in lines
+    assert not any("Output" in line for line in lines)
+
+
+def test_another_share_is_told() -> None:
+    lines = told(layers({**PRUNABLE, "sensitivity": {"share": 0.3, "examples": 64}}))
+    assert "Group Components Slices Output with 30 % gone" in lines
+
+
+@pytest.mark.parametrize(
+    ("change", "absent"),
+    [
+        (dict.fromkeys(("groups", "prunable", "frozen", "no_rule", "sensitivity")), "prune"),
+        ({"groups": [], "sensitivity": None}, "What can be pruned"),
+        ({"frozen": []}, "What stays"),
+        ({"no_rule": {}}, "without a rule"),
+    ],
+    ids=["not found", "no groups", "nothing frozen", "all have rules"],
+)
+def test_what_is_not_there_leaves_no_empty_part(change: dict[str, Any], absent: str) -> None:
+    assert any(absent in line for line in told(layers(PRUNABLE)))
+    lines = told(layers({**PRUNABLE, **change}))
+    assert not any(absent in line for line in lines)
+    assert "fc Linear 20 30 75.0 %" in lines
 
 
 MACHINE: dict[str, Any] = {

@@ -8,6 +8,8 @@ import pytest
 from laconic.core.errors import BadInput
 from laconic.core.graph import FoldBatchNorm
 from laconic.core.task import Target
+from laconic.prune.structured import Prune
+from laconic.quantize.static import Quantize
 from laconic.run.recipe import Recipe, parse, read_recipe
 from laconic.run.runner import STEPS
 from laconic.train.step import Fit
@@ -86,6 +88,20 @@ def test_keys_tell_recipes_apart() -> None:
     ]
     assert len({recipe.key for recipe in recipes}) == len(recipes)
     assert Recipe((), Target("torch.compile", "fp32", device="cuda")).key == "torch-compile-fp32-cuda"
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (Prune(macs=0.5), "prune to 50 % of MACs"),
+        (Prune(params=0.125), "prune to 12.5 % of parameters"),
+        (Prune(latency=0.3, allocation="latency"), "prune to 30 % of layer time"),
+        (Quantize(mode="weights", bits=4), "quantize weights int4"),
+        (FoldBatchNorm(), "fold batch norm"),
+    ],
+)
+def test_a_title_says_what_each_step_is_about(step: object, words: str) -> None:
+    assert Recipe((step,), Target("openvino")).title == f"{words} · OpenVINO · fp32"
 
 
 @dataclass(frozen=True)

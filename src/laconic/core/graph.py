@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.fake_quant import LEARNED_CHANNEL, PER_CHANNEL, is_fake_quant
-from laconic.core.program import Program, argument, assemble, aten, tensors_of
+from laconic.core.program import Program, argument, assemble, aten, set_argument, tensors_of
 from laconic.core.records import Outcome, Skipped
 from laconic.core.task import Context
 
@@ -168,6 +168,35 @@ def _fold(program: Program, norm: fx.Node) -> str | None:
     norm.replace_all_uses_with(layer)
     program.graph.erase_node(norm)
     return None
+
+
+@torch.no_grad()
+def reestimate_batch_norm(program: Program, batches: Iterable[Sequence[Tensor]]) -> int:
+    """Replace the running statistics by the mean over the batches of each batch's own (Sun et al. 2019, section 3.3); returns how many norms have some.
+
+    Args:
+        program: changed in place, left in eval mode.
+        batches: flat inputs, each of two or more examples.
+    """
+    norms = [n for n in program.graph.nodes if n.target is aten.batch_norm.default and isinstance(n.args[3], fx.Node)]
+    if not norms:
+        return 0
+    momenta = [argument(n, 6) for n in norms]
+    modes = [(n, argument(n, 5)) for n in norms]
+    try:
+        for n in norms:
+            set_argument(n, 5, True)
+        for index, leaves in enumerate(batches):
+            for n in norms:
+                set_argument(n, 6, 1.0 / (index + 1))
+            program.graph_module.recompile()
+            program.graph_module(*leaves)
+    finally:
+        for (n, mode), momentum in zip(modes, momenta, strict=True):
+            set_argument(n, 5, mode)
+            set_argument(n, 6, momentum)
+        program.graph_module.recompile()
+    return len(norms)
 
 
 def _set_bias(layer: fx.Node, bias: fx.Node) -> None:

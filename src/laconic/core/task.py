@@ -169,7 +169,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Context:
-    """What a step may use: it is given `fit` and never imports a training loop, a runtime or a clock."""
+    """What a step may use: it is given `fit` and `price` and never imports a training loop, a runtime or a clock.
+
+    `price` tells the milliseconds of a layer on the target.
+    """
 
     task: Task | None = None
     fit: Callable[..., Any] | None = None
@@ -177,3 +180,4 @@ class Context:
     seed: int = 0
     progress: Progress = silent
     scratch: Path | None = None
+    price: Callable[[Any], float] | None = None

@@ -1,7 +1,7 @@
 """Coupling: which slices of which parameters must be removed together.
 
-Every index of a static dimension gets an integer id. One walk over the graph (`rules`) passes ids on, makes new ones or declares pairs of them equal; the connected
-components of the pairs are what can be removed: a channel, a head, a neuron, with all its slices.
+Every index of a static dimension gets an integer id. One walk over the graph (`rules`) passes ids on, makes new ones or declares pairs of them equal; the
+connected components of the pairs are what can be removed: a channel, a head, a neuron, with all its slices.
 
 A dimension is a tuple of factors, because `view` merges and splits: `(batch · heads)` keeps both parts, so that a later split finds the heads again.
 """
@@ -33,8 +33,8 @@ class _Dynamic:
 
 
 DYNAMIC = _Dynamic()
-# Size (of a dynamic one: the example's) and ids; None: a static size whose indices cannot be removed.
-Factor = tuple[int, "Ids | None | _Dynamic"]
+# Size (of a dynamic one: the example's) and `Ids`, `DYNAMIC`, or None: a static size whose indices cannot be removed.
+Factor = tuple[int, Any]
 Dim = tuple[Factor, ...]
 Value = tuple[Dim, ...]  # one for each dimension of a tensor
 _UNSET: Any = object()
@@ -133,7 +133,7 @@ class Tracer:
         """No index of this dimension can be removed."""
         for _, ids in dim:
             if is_ids(ids):
-                self._frozen.append((ids, cause))  # type: ignore[arg-type]
+                self._frozen.append((ids, cause))
 
     def pair(self, a: Dim, b: Dim, node: fx.Node) -> Dim:
         """Two dimensions that meet index by index; returns one that stands for both."""
@@ -148,7 +148,7 @@ class Tracer:
 
     def _pair(self, a: Factor, b: Factor, node: fx.Node) -> Factor:
         if is_ids(a[1]) and is_ids(b[1]):
-            self.equate(a[1], b[1])  # type: ignore[arg-type]
+            self.equate(a[1], b[1])
             return a
         for one in (a, b):
             if is_ids(one[1]) and one[0] > 1:
@@ -158,7 +158,7 @@ class Tracer:
     def flat(self, dim: Dim, node: fx.Node) -> Ids | None:
         """One id for each index of a dimension, or None. Where two parts have ids, the first is kept and the rest is frozen."""
         if len(dim) == 1:
-            return dim[0][1] if is_ids(dim[0][1]) else None  # type: ignore[return-value]
+            return dim[0][1] if is_ids(dim[0][1]) else None
         chosen = next((i for i, (_, ids) in enumerate(dim) if is_ids(ids)), None)
         if chosen is None:
             return None
@@ -229,7 +229,7 @@ class Tracer:
     def make(self, weight: Any, dim: int, role: str = "out") -> Dim:
         """The dimension that a weight brings into the graph; the same at each of its uses."""
         if weight.op != "get_attr":
-            return self.value(weight)[dim]  # type: ignore[no-any-return]
+            return self.value(weight)[dim]
         name = self.name(weight)
         size = get_tensor(self.program, weight).shape[dim]
         if self.tensors[name][dim] is _UNSET:
@@ -241,7 +241,7 @@ class Tracer:
         """The dimensions of a tensor; an attribute that is read as such makes ids of its own."""
         if node.op == "get_attr" and node not in self.values:
             self.values[node] = tuple(self.make(node, i, "table") for i in range(get_tensor(self.program, node).dim()))
-        return self.values[node]  # type: ignore[no-any-return]
+        return self.values[node]
 
     def is_tensor(self, node: Any) -> bool:
         """Whether an argument is a tensor of the graph."""
@@ -274,7 +274,17 @@ class Tracer:
             cause[label[self._frozen[index][0]]] = index
         causes = [text for _, text in self._frozen]
         return Coupling(
-            self.program, self.policy, self.values, tensors, self.roles, self.consumers, label, cause, causes, tuple(self.unknown), self._names
+            self.program,
+            self.policy,
+            self.values,
+            tensors,
+            self.roles,
+            self.consumers,
+            label,
+            cause,
+            causes,
+            tuple(self.unknown),
+            self._names,
         )
 
 
@@ -367,7 +377,11 @@ class Coupling:
     def tensor(self, name: str) -> Tensor:
         """A parameter or buffer."""
         owner, _, leaf = name.rpartition(".")
-        return getattr(self.program.graph_module.get_submodule(owner), leaf)  # type: ignore[no-any-return]
+        return getattr(self.program.graph_module.get_submodule(owner), leaf)
+
+    def name(self, node: fx.Node) -> str:
+        """The name of the tensor behind an attribute."""
+        return self.names.get(id(get_tensor(self.program, node)), str(node.target))
 
     def everything(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """A choice that keeps all components."""
@@ -376,33 +390,34 @@ class Coupling:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """What can be removed, in the order of the graph."""
-        slots = [(name, dim, self.label[ids]) for name, dims in self.tensors.items() for dim, ids in enumerate(dims) if ids is not None]
+        slots: list[tuple[str, int, Any]] = [
+            (name, dim, self.label[ids]) for name, dims in self.tensors.items() for dim, ids in enumerate(dims) if ids is not None
+        ]
         if not slots:
             return ()
         n, frozen = len(self.cause), self.frozen
         labels = np.concatenate([found for *_, found in slots])
-        slot = np.repeat(np.arange(len(slots)), [len(found) for *_, found in slots])
         # components with the same slices have the same sum of random numbers
-        draws = np.random.default_rng(0).integers(1, 2**40, len(slots))
-        signature = np.bincount(labels, draws[slot].astype(np.float64), n)
-        free = np.unique(labels[~frozen[labels]])
-        _, first, inverse = np.unique(signature[free], return_index=True, return_inverse=True)
-        members = {int(rank): free[inverse == rank] for rank in range(len(first))}
+        draws = np.random.default_rng(0).integers(1, 2**40, len(slots)).astype(np.float64)
+        signature = np.bincount(labels, np.repeat(draws, [len(found) for *_, found in slots]), n)
+        free = np.flatnonzero((np.bincount(labels, minlength=n) > 0) & ~frozen)
+        _, inverse = np.unique(signature[free], return_inverse=True)
+        order = np.argsort(inverse, kind="stable")
+        members = np.split(free[order], np.cumsum(np.bincount(inverse))[:-1]) if len(free) else []
         position = np.full(n, -1)
         group_of = np.full(n, -1)
-        for rank, components in members.items():
+        for rank, components in enumerate(members):
             position[components] = np.arange(len(components))
             group_of[components] = rank
-        found: dict[int, list[Slot]] = {rank: [] for rank in members}
-        for name, dim, components in slots:
-            present = np.unique(group_of[components])
-            for rank in present[present >= 0].tolist():
-                index = np.where(group_of[components] == rank, position[components], -1)
-                found[rank].append(Slot(name, dim, self.roles[name, dim], index))
-        parameters = {name for name, _ in self._parameters()}
+        found: list[list[Slot]] = [[] for _ in members]
+        for name, dim, labeled in slots:
+            ranks, places = group_of[labeled], position[labeled]
+            for rank in np.flatnonzero(np.bincount(ranks + 1)[1:]).tolist():
+                found[rank].append(Slot(name, dim, self.roles[name, dim], np.where(ranks == rank, places, -1)))
+        parameters = {name for name, _ in self.parameters()}
         groups = [
             Group(_title(found[rank]), components, tuple(found[rank]))
-            for rank, components in members.items()
+            for rank, components in enumerate(members)
             if any(slot.tensor in parameters for slot in found[rank])
         ]
         return tuple(sorted(groups, key=lambda group: int(group.components[0])))
@@ -410,7 +425,7 @@ class Coupling:
     def prunable(self) -> tuple[int, int]:
         """How many parameters lie in a slice that can be removed, and how many there are."""
         free = total = 0
-        for name, tensor in self._parameters():
+        for name, tensor in self.parameters():
             total += tensor.numel()
             stuck = 1
             for dim, size in enumerate(tensor.shape):
@@ -419,7 +434,8 @@ class Coupling:
             free += tensor.numel() - stuck
         return free, total
 
-    def _parameters(self) -> Iterator[tuple[str, Tensor]]:
+    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter once, under the name that `tensors` knows it by."""
         seen: set[int] = set()
         for name, tensor in self.program.graph_module.named_parameters(remove_duplicate=False):
             if id(tensor) not in seen:
@@ -491,5 +507,3 @@ def _freeze_modules(tracer: Tracer, paths: Iterable[str]) -> None:
             for ids in tracer.tensors[name]:
                 if ids is not None and ids is not _UNSET:
                     tracer.freeze(((len(ids), ids),), f"asked for: {path}")
-
-

@@ -68,6 +68,7 @@ class Masked(fx.Interpreter):
                         value.movedim(dim, 0)[gone] = 0
 
     def run_node(self, n: fx.Node) -> Any:
+        """See `fx.Interpreter`."""
         old = self.origin[n]
         masked = _MASKED.get(operator(old)) if n.op == "call_function" else None
         if masked is None or not self._reduces(old):
@@ -137,6 +138,28 @@ def _group_norm(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -
     return found
 
 
+def _batch_norm(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -> Any:
+    """Only one that takes its statistics from what it reads, as standardized weights do, computes over removed slices."""
+    if not argument(old, 5):
+        return n.target(*args, **kwargs)  # type: ignore[operator]
+    x = args[0]
+    axes = [i for i in range(x.dim()) if i != 1]
+    mask = run.mask(old.args[0], axes, x).expand(x.shape).to(x.dtype)  # type: ignore[arg-type]
+    count = mask.sum(axes, keepdim=True)
+    mean = (x * mask).sum(axes, keepdim=True) / count
+    var = ((x - mean).square() * mask).sum(axes, keepdim=True) / count
+    found = (x - mean) * (var + argument(old, 7)).rsqrt() * mask
+    shape = [1, -1, *[1] * (x.dim() - 2)]
+    for tensor, combine in ((args[1], torch.mul), (args[2], torch.add)):
+        found = found if tensor is None else combine(found, tensor.view(shape))
+    return found
+
+
+def _weight_norm(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -> Any:
+    """The norm of a removed row is 0, and what is divided by it no number."""
+    return torch.nan_to_num(n.target(*args, **kwargs))  # type: ignore[operator]
+
+
 def _reduction(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -> Any:
     x = args[0]
     axes = reduced_axes(old, x.dim())
@@ -169,8 +192,10 @@ def _einsum(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -> An
 
 _MASKED = {
     **dict.fromkeys(("layer_norm", "rms_norm"), _norm),
-    **dict.fromkeys(("mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "logsumexp"), _reduction),
-    **dict.fromkeys(("matmul", "bmm", "mm", "scaled_dot_product_attention"), _masked_inputs),
+    **dict.fromkeys(("mean", "sum", "amax", "amin", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "logsumexp"), _reduction),
+    **dict.fromkeys(("matmul", "bmm", "mm", "addmm", "baddbmm", "addbmm", "scaled_dot_product_attention"), _masked_inputs),
+    "batch_norm": _batch_norm,
+    "_weight_norm": _weight_norm,
     "group_norm": _group_norm,
     "einsum": _einsum,
 }

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from torch import fx
 
 from laconic.core.program import argument
 from laconic.prune.coupling import DYNAMIC, Dim, Factor, Tracer, Value, carries, is_ids, operator, plain, size_of, where
 
-Rule = Callable[[Tracer, fx.Node], Any]
+Node = Any  # an fx.Node, whose arguments are of every type
+Rule = Callable[[Tracer, Node], Any]
 RULES: dict[str, Rule] = {}
 
 
@@ -32,7 +32,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return enter
 
 
-def no_rule(t: Tracer, node: fx.Node) -> Any:
+def no_rule(t: Tracer, node: Node) -> Any:
     """Freeze all that an unknown operator reads."""
     t.unknown.append(node)
     for value in node.all_input_nodes:
@@ -40,13 +40,13 @@ def no_rule(t: Tracer, node: fx.Node) -> Any:
     return [t.blank(node, i) for i in range(len(node.meta["val"]))] if isinstance(node.meta["val"], (tuple, list)) else t.blank(node)
 
 
-def _freeze_all(t: Tracer, node: fx.Node, cause: str) -> None:
+def _freeze_all(t: Tracer, node: Node, cause: str) -> None:
     if t.is_tensor(node):
         for dim in t.value(node):
             t.freeze(dim, cause)
 
 
-def _axis(node: fx.Node, position: int, rank: int) -> int:
+def _axis(node: Node, position: int, rank: int) -> int:
     return int(argument(node, position)) % rank
 
 
@@ -56,7 +56,7 @@ def _axes(given: Any, rank: int) -> list[int]:
     return [int(i) % rank for i in (given if isinstance(given, (list, tuple)) else [given])]
 
 
-def _stuck(t: Tracer, dim: Dim, node: fx.Node) -> None:
+def _stuck(t: Tracer, dim: Dim, node: Node) -> None:
     """Numbers along this dimension cannot be removed one by one."""
     t.freeze(dim, f"{operator(node)} works along it ({where(node)})")
 
@@ -64,7 +64,7 @@ def _stuck(t: Tracer, dim: Dim, node: fx.Node) -> None:
 # Elementwise ------------------------------------------------------------------------------------------------------------------------------
 
 
-def broadcast(t: Tracer, values: Sequence[Value], node: fx.Node) -> Value:
+def broadcast(t: Tracer, values: Sequence[Value], node: Node) -> Value:
     """Dimensions that meet, aligned at the last."""
     rank = max(len(value) for value in values)
     out: list[Dim] = []
@@ -74,69 +74,76 @@ def broadcast(t: Tracer, values: Sequence[Value], node: fx.Node) -> Value:
         found = wide[0] if wide else meeting[0]
         for other in wide[1:]:
             found = t.pair(found, other, node)
+        if wide:  # a single index that is copied cannot go
+            for dim in meeting:
+                if size_of(dim) == 1 and dim is not found:
+                    t.freeze(dim, f"copied along another dimension in {where(node)}")
         out.append(found)
     return tuple(out)
 
 
-@rule(
-    *("add", "sub", "rsub", "mul", "div", "pow", "maximum", "minimum", "max.other", "min.other", "where", "masked_fill", "lerp", "addcmul"),
-    *("eq", "ne", "lt", "le", "gt", "ge", "__and__", "__or__", "logical_and", "logical_or", "bitwise_and", "bitwise_or", "atan2", "fmod"),
-    *("remainder", "floor_divide", "logaddexp", "xlogy", "clamp.Tensor", "addcdiv", "logical_xor", "bitwise_xor", "copysign", "hypot"),
-    *("relu", "relu6", "gelu", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "hardtanh", "leaky_relu", "elu", "selu", "celu"),
-    *("softplus", "mish", "exp", "exp2", "log", "log1p", "log2", "expm1", "sqrt", "rsqrt", "abs", "neg", "reciprocal", "cos", "sin", "tan"),
-    *("erf", "floor", "ceil", "round", "sign", "clamp", "clamp_min", "clamp_max", "square", "logical_not", "bitwise_not", "isnan", "isinf"),
-    *("dropout", "feature_dropout", "alpha_dropout", "clone", "contiguous", "alias", "detach", "to", "lift_fresh_copy", "_to_copy", "trunc"),
-    *("nan_to_num", "logsigmoid", "log_sigmoid", "softsign", "hardshrink", "softshrink", "threshold", "sinh", "cosh", "asin", "acos", "atan"),
-    *("triu", "tril", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "empty_like", "fill", "_assert_tensor_metadata"),
-    *("special_erf", "special_expit", "atanh", "asinh", "acosh", "frac", "sgn", "positive", "rrelu", "logit", "isfinite"),
-)
-def elementwise(t: Tracer, node: fx.Node) -> Value:
+_ELEMENTWISE = """
+add sub rsub mul div pow maximum minimum max.other min.other where masked_fill lerp addcmul eq ne lt le gt ge __and__ __or__ logical_and logical_or
+bitwise_and bitwise_or atan2 fmod remainder floor_divide logaddexp xlogy clamp.Tensor addcdiv logical_xor bitwise_xor copysign hypot relu relu6 gelu
+silu sigmoid tanh hardswish hardsigmoid hardtanh leaky_relu elu selu celu softplus mish exp exp2 log log1p log2 expm1 sqrt rsqrt abs neg reciprocal
+cos sin tan erf floor ceil round sign clamp clamp_min clamp_max square logical_not bitwise_not isnan isinf dropout feature_dropout alpha_dropout clone
+contiguous alias detach to lift_fresh_copy _to_copy trunc nan_to_num logsigmoid log_sigmoid softsign hardshrink softshrink threshold sinh cosh asin
+acos atan triu tril zeros_like ones_like full_like rand_like randn_like empty_like fill _assert_tensor_metadata special_erf special_expit atanh asinh
+acosh frac sgn positive rrelu logit isfinite
+""".split()  # noqa: SIM905 - words read better in a paragraph than one a line
+
+
+@rule(*_ELEMENTWISE)
+def elementwise(t: Tracer, node: Node) -> Value:
     """Operators that compute each number from the numbers at its place."""
-    values = [t.value(value) for value in (*node.args, *node.kwargs.values()) if t.is_tensor(value)]  # type: ignore[arg-type]
+    values = [t.value(value) for value in (*node.args, *node.kwargs.values()) if t.is_tensor(value)]
     return broadcast(t, values, node) if values else t.blank(node)
 
 
 @rule("type_as", "copy")
-def like_first(t: Tracer, node: fx.Node) -> Value:
+def like_first(t: Tracer, node: Node) -> Value:
     """The first input's shape; the others give a type."""
-    return t.value(node.args[0])  # type: ignore[arg-type]
+    return t.value(node.args[0])
 
 
 @rule("prelu")
-def prelu(t: Tracer, node: fx.Node) -> Value:
+def prelu(t: Tracer, node: Node) -> Value:
+    """Weights along the channels, or one for all."""
     x, weight = node.args
-    value = t.value(x)  # type: ignore[arg-type]
+    value = t.value(x)
     if t.length(weight, 0) > 1:
         t.tie(weight, 0, value[1], "norm", node)
     return value
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "_safe_softmax")
-def along(t: Tracer, node: fx.Node) -> Value:
+def along(t: Tracer, node: Node) -> Value:
     """Operators along one dimension, in which all numbers matter to each other."""
-    value = t.value(node.args[0])  # type: ignore[arg-type]
+    value = t.value(node.args[0])
     _stuck(t, value[_axis(node, 1, len(value))], node)
     return value
 
 
 @rule("sort", "topk", "kthvalue", "median.dim", "mode", "cummax", "cummin")
-def ordered(t: Tracer, node: fx.Node) -> Any:
+def ordered(t: Tracer, node: Node) -> Any:
     """Operators along one dimension with two outputs."""
-    _freeze_all(t, node.args[0], f"{operator(node)} orders it")  # type: ignore[arg-type]
+    _freeze_all(t, node.args[0], f"{operator(node)} orders it")
     return [t.blank(node, i) for i in range(len(node.meta["val"]))]
 
 
 @rule("roll")
-def roll(t: Tracer, node: fx.Node) -> Value:
-    value = t.value(node.args[0])  # type: ignore[arg-type]
+def roll(t: Tracer, node: Node) -> Value:
+    """Rolled dimensions stay whole."""
+    value = t.value(node.args[0])
     for i in _axes(argument(node, 2), len(value)):
         _stuck(t, value[i], node)
     return value
 
 
 @rule("flip")
-def flip(t: Tracer, node: fx.Node) -> Value:
-    value = list(t.value(node.args[0]))  # type: ignore[arg-type]
+def flip(t: Tracer, node: Node) -> Value:
+    """Ids in the other order."""
+    value = list(t.value(node.args[0]))
     for i in _axes(node.args[1], len(value)):
         ids = t.flat(value[i], node)
         if ids is not None:
@@ -148,47 +155,47 @@ def flip(t: Tracer, node: fx.Node) -> Value:
 
 
 @rule("linear")
-def linear(t: Tracer, node: fx.Node) -> Value:
+def linear(t: Tracer, node: Node) -> Value:
     """x (…, I), weight (O, I), bias (O)."""
     x, weight = node.args[:2]
-    value = t.value(x)  # type: ignore[arg-type]
-    t.consume(weight, 1, x, len(value) - 1, node)  # type: ignore[arg-type]
+    value = t.value(x)
+    t.consume(weight, 1, x, len(value) - 1, node)
     out = t.make(weight, 0)
     t.tie(argument(node, 2), 0, out, "bias", node)
     return (*value[:-1], out)
 
 
 @rule("bilinear")
-def bilinear(t: Tracer, node: fx.Node) -> Value:
+def bilinear(t: Tracer, node: Node) -> Value:
     """x (…, I), y (…, J), weight (O, I, J)."""
     x, y, weight = node.args[:3]
-    a, b = t.value(x), t.value(y)  # type: ignore[arg-type]
+    a, b = t.value(x), t.value(y)
     lead = broadcast(t, [a[:-1], b[:-1]], node) if len(a) > 1 else ()
-    t.consume(weight, 1, x, len(a) - 1, node)  # type: ignore[arg-type]
-    t.consume(weight, 2, y, len(b) - 1, node)  # type: ignore[arg-type]
+    t.consume(weight, 1, x, len(a) - 1, node)
+    t.consume(weight, 2, y, len(b) - 1, node)
     out = t.make(weight, 0)
     t.tie(argument(node, 3), 0, out, "bias", node)
     return (*lead, out)
 
 
 @rule("matmul", "bmm", "mm", "mv", "dot")
-def matmul(t: Tracer, node: fx.Node) -> Value:
+def matmul(t: Tracer, node: Node) -> Value:
     """(…, M, K) times (…, K, N)."""
     return _product(t, node, node.args[0], node.args[1])
 
 
 @rule("addmm", "baddbmm", "addbmm")
-def addmm(t: Tracer, node: fx.Node) -> Value:
+def addmm(t: Tracer, node: Node) -> Value:
     """A sum with a product."""
     added = node.args[0]
     product = _product(t, node, node.args[1], node.args[2])
-    if t.rank(added) == 1:
+    if t.rank(added) == 1 and t.length(added, 0) > 1:
         t.tie(added, 0, product[-1], "bias", node)
         return product
-    return broadcast(t, [product, t.value(added)], node)  # type: ignore[arg-type]
+    return broadcast(t, [product, t.value(added)], node)
 
 
-def _product(t: Tracer, node: fx.Node, left: Any, right: Any) -> Value:
+def _product(t: Tracer, node: Node, left: Any, right: Any) -> Value:
     a = t.value(left)
     rank = t.rank(right)
     inner = max(rank - 2, 0)
@@ -203,54 +210,58 @@ def _product(t: Tracer, node: fx.Node, left: Any, right: Any) -> Value:
 
 
 @rule("einsum")
-def einsum(t: Tracer, node: fx.Node) -> Value:
+def einsum(t: Tracer, node: Node) -> Value:
     """Equal letters are equal dimensions."""
     equation, operands = str(node.args[0]).replace(" ", ""), node.args[1]
     left, _, right = equation.partition("->")
     if "..." in equation or not right:
-        return no_rule(t, node)  # type: ignore[no-any-return]
+        return no_rule(t, node)
     found: dict[str, Dim] = {}
-    for letters, operand in zip(left.split(","), operands, strict=True):  # type: ignore[arg-type]
-        for letter, dim in zip(letters, t.value(operand), strict=True):  # type: ignore[arg-type]
+    for letters, operand in zip(left.split(","), operands, strict=True):
+        for letter, dim in zip(letters, t.value(operand), strict=True):
             found[letter] = t.pair(found[letter], dim, node) if letter in found else dim
     return tuple(found[letter] for letter in right)
 
 
 @rule("conv1d", "conv2d", "conv3d", "convolution")
-def convolution(t: Tracer, node: fx.Node) -> Value:
+def convolution(t: Tracer, node: Node) -> Value:
     """x (B, I, …), weight (O, I/G, …), bias (O)."""
     if operator(node) == "convolution" and argument(node, 6):
         return transposed(t, node)
     x, weight = node.args[:2]
-    value = t.value(x)  # type: ignore[arg-type]
+    value = t.value(x)
     groups = int(argument(node, 8 if operator(node) == "convolution" else 6))
     channel = len(value) - t.rank(weight) + 1
     if groups == 1:
-        t.consume(weight, 1, x, channel, node)  # type: ignore[arg-type]
+        t.consume(weight, 1, x, channel, node)
         out = t.make(weight, 0)
     else:
         out = _grouped(t, node, x, channel, weight, groups, transpose=False)
     t.tie(argument(node, 2), 0, out, "bias", node)
+    for dim in range(2, t.rank(weight)):
+        t.tie(weight, dim, plain(t.length(weight, dim)), "kernel", node)
     return _spatial(t, node, value, channel, out)
 
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-def transposed(t: Tracer, node: fx.Node) -> Value:
+def transposed(t: Tracer, node: Node) -> Value:
     """x (B, I, …), weight (I, O/G, …), bias (O)."""
     x, weight = node.args[:2]
-    value = t.value(x)  # type: ignore[arg-type]
+    value = t.value(x)
     groups = int(argument(node, 8 if operator(node) == "convolution" else 6))
     channel = len(value) - t.rank(weight) + 1
     if groups == 1:
-        t.consume(weight, 0, x, channel, node)  # type: ignore[arg-type]
+        t.consume(weight, 0, x, channel, node)
         out = t.make(weight, 1)
     else:
         out = _grouped(t, node, x, channel, weight, groups, transpose=True)
     t.tie(argument(node, 2), 0, out, "bias", node)
+    for dim in range(2, t.rank(weight)):
+        t.tie(weight, dim, plain(t.length(weight, dim)), "kernel", node)
     return _spatial(t, node, value, channel, out)
 
 
-def _grouped(t: Tracer, node: fx.Node, x: Any, channel: int, weight: Any, groups: int, transpose: bool) -> Dim:
+def _grouped(t: Tracer, node: Node, x: Any, channel: int, weight: Any, groups: int, transpose: bool) -> Dim:
     """The output channels of a grouped convolution: whole groups go, or the same channels of every group (see `Policy`).
 
     Its weight has all channels of one side in dimension 0 and those of one group of the other side in dimension 1.
@@ -263,21 +274,24 @@ def _grouped(t: Tracer, node: fx.Node, x: Any, channel: int, weight: Any, groups
     parts = (plain(groups)[0],) * 2 if ids is None else t.split(ids, (groups, ins), 0 if t.policy.whole_groups(groups, ins) else 1)
     whole, inside = parts[0][1], parts[1][1]
     if is_ids(whole):
-        t.tie(weight, 0, ((groups * first, np.repeat(whole, first)),), "out", node)  # type: ignore[call-overload]
+        t.tie(weight, 0, ((groups * first, np.repeat(whole, first)),), "out", node)
         t.tie(weight, 1, plain(second), "in", node)
-        return ((outs, np.repeat(whole, outs_each)),)  # type: ignore[call-overload]
+        return ((outs, np.repeat(whole, outs_each)),)
     if not is_ids(inside):
         t.tie(weight, 0, plain(groups * first), "out", node)
         t.tie(weight, 1, plain(second), "in", node)
         return plain(outs)
     made = t.fresh(outs_each)[0][1]
-    grown: Dim = ((outs, np.tile(made, groups) if is_ids(made) else None),)  # type: ignore[arg-type]
-    t.tie(weight, 0, ((groups * ins, np.tile(inside, groups)),) if transpose else grown, "in" if transpose else "out", node)  # type: ignore[arg-type]
+    grown: Dim = ((outs, np.tile(made, groups) if is_ids(made) else None),)
+    t.tie(weight, 0, ((groups * ins, np.tile(inside, groups)),) if transpose else grown, "in" if transpose else "out", node)
     t.tie(weight, 1, ((outs_each, made),) if transpose else ((ins, inside),), "out" if transpose else "in", node)
     return grown
 
 
-def _spatial(t: Tracer, node: fx.Node, value: Value, channel: int, out: Dim) -> Value:
+def _spatial(t: Tracer, node: Node, value: Value, channel: int, out: Dim) -> Value:
+    weight: Any = node.args[1]
+    if weight.op != "get_attr" or weight in t.values:  # computed, or read elsewhere: its kernel may have ids
+        value = (*value, *t.value(weight)[2:])
     for dim in value[channel + 1 :]:
         _stuck(t, dim, node)
     return (*value[:channel], out, *t.blank(node)[channel + 1 :])
@@ -287,18 +301,27 @@ def _spatial(t: Tracer, node: fx.Node, value: Value, channel: int, out: Dim) -> 
 
 
 @rule("batch_norm", "instance_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
-def channel_norm(t: Tracer, node: fx.Node) -> Value:
+def channel_norm(t: Tracer, node: Node) -> Value:
     """x (B, C, …), and up to four tensors of C numbers."""
-    value = t.value(node.args[0])  # type: ignore[arg-type]
+    value = t.value(node.args[0])
     for tensor in node.args[1:5]:
         t.tie(tensor, 0, value[1], "norm", node)
     return value
 
 
+@rule("_weight_norm")
+def weight_norm(t: Tracer, node: Node) -> Value:
+    """v times g over v's norm, for each index of a dimension."""
+    value = t.value(node.args[0])
+    axis = _axis(node, 2, len(value))
+    t.tie(node.args[1], axis, value[axis], "norm", node)
+    return value
+
+
 @rule("layer_norm", "rms_norm", "native_layer_norm")
-def last_norm(t: Tracer, node: fx.Node) -> Any:
+def last_norm(t: Tracer, node: Node) -> Any:
     """x (…, *shape), and up to two tensors of that shape."""
-    value = t.value(node.args[0])  # type: ignore[arg-type]
+    value = t.value(node.args[0])
     shape: Any = node.args[1]
     for tensor in (argument(node, 2), argument(node, 3) if operator(node) != "rms_norm" else None):
         for i in range(len(shape)):
@@ -307,14 +330,14 @@ def last_norm(t: Tracer, node: fx.Node) -> Any:
 
 
 @rule("group_norm")
-def group_norm(t: Tracer, node: fx.Node) -> Value:
+def group_norm(t: Tracer, node: Node) -> Value:
     """x (B, C, …): whole groups go, or the same channels of every group."""
     x, groups = node.args[:2]
-    value = list(t.value(x))  # type: ignore[arg-type]
+    value = list(t.value(x))
     ids = t.flat(value[1], node)
     if ids is not None and groups != 1:
-        size = len(ids) // int(groups)  # type: ignore[arg-type]
-        t.split(ids, (int(groups), size), 0 if t.policy.whole_groups(int(groups), size) else 1)  # type: ignore[arg-type]
+        size = len(ids) // int(groups)
+        t.split(ids, (int(groups), size), 0 if t.policy.whole_groups(int(groups), size) else 1)
     for tensor in (argument(node, 2), argument(node, 3)):
         t.tie(tensor, 0, value[1], "norm", node)
     return tuple(value)
@@ -324,26 +347,31 @@ def group_norm(t: Tracer, node: fx.Node) -> Value:
 
 
 @rule("scaled_dot_product_attention")
-def attention(t: Tracer, node: fx.Node) -> Value:
+def attention(t: Tracer, node: Node) -> Value:
     """q (…, N, L, D), k (…, M, S, D), v (…, M, S, E), mask (…, N, L, S). With grouped queries N is a multiple of M."""
-    q, k, v = (t.value(value) for value in node.args[:3])  # type: ignore[arg-type]
+    q, k, v = (t.value(value) for value in node.args[:3])
     t.pair(q[-1], k[-1], node)
     heads = [dims[-3] for dims in (q, k, v)] if len(q) > 2 else []
     if heads and size_of(heads[0]) != size_of(heads[1]):
         heads[1:] = [_repeated(dim, size_of(heads[0]) // size_of(dim)) for dim in heads[1:]]
     lead = broadcast(t, [(*dims[:-3], head) for dims, head in zip((q, k, v), heads, strict=True)], node) if heads else ()
     mask = argument(node, 3)
-    if t.is_tensor(mask) and len(t.value(mask)) > 2:
-        lead = broadcast(t, [lead, t.value(mask)[:-2]], node)
+    for dim in (k[-2], v[-2]):
+        _stuck(t, dim, node)
+    if t.is_tensor(mask):
+        *given, rows, columns = t.value(mask)
+        _stuck(t, columns, node)
+        broadcast(t, [(q[-2],), (rows,)], node)
+        lead = broadcast(t, [lead, tuple(given)], node)
     return (*lead, q[-2], v[-1])
 
 
 def _repeated(dim: Dim, times: int) -> Dim:
-    return tuple((size * times, np.repeat(ids, times)) if is_ids(ids) else (size * times, ids) for size, ids in dim)  # type: ignore[call-overload]
+    return tuple((size * times, np.repeat(ids, times)) if is_ids(ids) else (size * times, ids) for size, ids in dim)
 
 
 @rule("lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input")
-def recurrent(t: Tracer, node: fx.Node) -> Any:
+def recurrent(t: Tracer, node: Node) -> Any:
     """x (…, I), states (layers · directions, B, H), weights of each layer and direction: (G·H, I), (G·H, H), two biases (G·H), with projection (P, H).
 
     One operator has one hidden size, so the same unit goes in all layers and directions. Gates are stacked: unit j has rows j, H + j, …
@@ -353,21 +381,21 @@ def recurrent(t: Tracer, node: fx.Node) -> Any:
     gates = {"lstm": 4, "gru": 3}.get(operator(node), 1)
     directions = 2 if both else 1
     states = states if isinstance(states, (list, tuple)) else [states]
-    each = len(weights) // (layers * directions)  # type: ignore[arg-type]
+    each = len(weights) // (layers * directions)
     projected = each - 2 * biased == 3
-    hidden_size = t.length(weights[1], 0) // gates  # type: ignore[index]
+    hidden_size = t.length(weights[1], 0) // gates
     hidden = t.fresh(hidden_size)
-    shown = t.fresh(t.length(weights[each - 1], 0)) if projected else hidden  # type: ignore[index]
+    shown = t.fresh(t.length(weights[each - 1], 0)) if projected else hidden
 
     def stacked(dim: Dim, times: int) -> Dim:
-        return ((dim[0][0] * times, np.tile(dim[0][1], times) if is_ids(dim[0][1]) else None),)  # type: ignore[arg-type]
+        return ((dim[0][0] * times, np.tile(dim[0][1], times) if is_ids(dim[0][1]) else None),)
 
-    value = t.value(x)  # type: ignore[arg-type]
+    value = t.value(x)
     for place in range(layers * directions):
-        w_ih, w_hh, *rest = weights[place * each : (place + 1) * each]  # type: ignore[index]
+        w_ih, w_hh, *rest = weights[place * each : (place + 1) * each]
         t.tie(w_ih, 0, stacked(hidden, gates), "out", node)
         if place < directions:
-            t.consume(w_ih, 1, x, len(value) - 1, node)  # type: ignore[arg-type]
+            t.consume(w_ih, 1, x, len(value) - 1, node)
         else:
             t.tie(w_ih, 1, stacked(shown, directions), "in", node)
         t.tie(w_hh, 0, stacked(hidden, gates), "out", node)
@@ -377,26 +405,28 @@ def recurrent(t: Tracer, node: fx.Node) -> Any:
         if projected:
             t.tie(rest[-1], 0, shown, "out", node)
             t.tie(rest[-1], 1, hidden, "in", node)
-    last = []
+    last: list[Value] = []
     for state, dim in zip(states, (shown, hidden), strict=False):
-        given = t.value(state)  # type: ignore[arg-type]
+        given = t.value(state)
         t.pair(given[-1], dim, node)
-        last.append((*given[:-1], dim))
+        for other in given[:-1]:  # layers and directions
+            _stuck(t, other, node)
+        last.append((*t.blank(node, len(last) + 1)[:-1], dim))
     return [(*value[:-1], stacked(shown, directions)), *last]
 
 
 @rule("embedding")
-def embedding(t: Tracer, node: fx.Node) -> Value:
+def embedding(t: Tracer, node: Node) -> Value:
     """Rows of a table (V, E)."""
     table, index = node.args[:2]
     t.tie(table, 0, plain(t.length(table, 0)), "rows", node)
-    return (*t.value(index), t.make(table, 1))  # type: ignore[arg-type]
+    return (*t.value(index), t.make(table, 1))
 
 
 # Shapes -----------------------------------------------------------------------------------------------------------------------------------
 
 
-def regroup(t: Tracer, dims: Value, sizes: Sequence[int], node: fx.Node) -> Value | None:
+def regroup(t: Tracer, dims: Value, sizes: Sequence[int], node: Node) -> Value | None:
     """Deal the factors of all dimensions out to dimensions of other sizes; None where they do not fit."""
     queue: list[Factor] = [factor for dim in dims for factor in dim if factor[0] != 1 or factor[1] is DYNAMIC]
     out: list[Dim] = []
@@ -428,8 +458,8 @@ def _parts(sizes: list[int], whole: int) -> list[int] | None:
     return found if math.prod(found) == whole else None
 
 
-def _cut(t: Tracer, factor: Factor, sizes: list[int], node: fx.Node) -> Dim:
-    size, ids = factor
+def _cut(t: Tracer, factor: Factor, sizes: list[int], node: Node) -> Dim:
+    ids = factor[1]
     if not is_ids(ids):
         return tuple((part, ids) for part in sizes)
     if len(sizes) < 2:
@@ -440,14 +470,14 @@ def _cut(t: Tracer, factor: Factor, sizes: list[int], node: fx.Node) -> Dim:
         axis = len(sizes) - 1
     else:  # of queries, keys and values in one piece, (3, heads, size), the heads
         axis = max(range(len(sizes) - 1), key=lambda i: (sizes[i], i))
-    return t.split(ids, sizes, axis)  # type: ignore[arg-type]
+    return t.split(ids, sizes, axis)
 
 
 _PRODUCTS = {"matmul", "bmm", "scaled_dot_product_attention", "einsum", "baddbmm"}
 _LAYERS = {"linear", "conv1d", "conv2d", "conv3d", "addmm", "embedding", "lstm", "gru"}
 
 
-def _meets_attention(node: fx.Node) -> bool:
+def _meets_attention(node: Node) -> bool:
     """Whether what leaves a reshape is multiplied with another value before it reaches the next layer."""
     seen, queue = {node}, [node]
     while queue:
@@ -462,9 +492,9 @@ def _meets_attention(node: fx.Node) -> bool:
 
 
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "reshape_as", "view_as", "ravel")
-def reshape(t: Tracer, node: fx.Node) -> Value:
+def reshape(t: Tracer, node: Node) -> Value:
     """The same numbers in another shape."""
-    value = t.value(node.args[0])  # type: ignore[arg-type]
+    value = t.value(node.args[0])
     found = regroup(t, value, [size for size, _ in t.sizes(node)], node)
     if found is None:
         for dim in value:
@@ -474,28 +504,32 @@ def reshape(t: Tracer, node: fx.Node) -> Value:
 
 
 @rule("permute")
-def permute(t: Tracer, node: fx.Node) -> Value:
-    value = t.value(node.args[0])  # type: ignore[arg-type]
-    return tuple(value[int(i)] for i in node.args[1])  # type: ignore[union-attr]
+def permute(t: Tracer, node: Node) -> Value:
+    """Dimensions in another order."""
+    value = t.value(node.args[0])
+    return tuple(value[int(i)] for i in node.args[1])
 
 
 @rule("transpose", "swapaxes", "swapdims")
-def transpose(t: Tracer, node: fx.Node) -> Value:
-    value = list(t.value(node.args[0]))  # type: ignore[arg-type]
+def transpose(t: Tracer, node: Node) -> Value:
+    """Two dimensions change places."""
+    value = list(t.value(node.args[0]))
     i, j = (_axis(node, k, len(value)) for k in (1, 2))
     value[i], value[j] = value[j], value[i]
     return tuple(value)
 
 
 @rule("t", "numpy_T", "mT")
-def turned(t: Tracer, node: fx.Node) -> Value:
-    value = t.value(node.args[0])  # type: ignore[arg-type]
+def turned(t: Tracer, node: Node) -> Value:
+    """The last two dimensions change places."""
+    value = t.value(node.args[0])
     return (*value[:-2], *reversed(value[-2:]))
 
 
 @rule("movedim")
-def movedim(t: Tracer, node: fx.Node) -> Value:
-    value = t.value(node.args[0])  # type: ignore[arg-type]
+def movedim(t: Tracer, node: Node) -> Value:
+    """Dimensions go to other places."""
+    value = t.value(node.args[0])
     source, target = (_axes(node.args[i], len(value)) for i in (1, 2))
     order = [i for i in range(len(value)) if i not in source]
     for to, come in sorted(zip(target, source, strict=True)):
@@ -504,27 +538,38 @@ def movedim(t: Tracer, node: fx.Node) -> Value:
 
 
 @rule("unsqueeze")
-def unsqueeze(t: Tracer, node: fx.Node) -> Value:
-    value = list(t.value(node.args[0]))  # type: ignore[arg-type]
+def unsqueeze(t: Tracer, node: Node) -> Value:
+    """A new dimension of size 1."""
+    value = list(t.value(node.args[0]))
     value.insert(_axis(node, 1, len(value) + 1), plain(1))
     return tuple(value)
 
 
 @rule("squeeze")
-def squeeze(t: Tracer, node: fx.Node) -> Value:
-    value = t.value(node.args[0])  # type: ignore[arg-type]
+def squeeze(t: Tracer, node: Node) -> Value:
+    """Dimensions of size 1 go."""
+    value = t.value(node.args[0])
     axes = _axes(node.args[1] if len(node.args) > 1 else None, len(value))
+    for i in axes:
+        if size_of(value[i]) == 1:
+            _stuck(t, value[i], node)
     return tuple(dim for i, dim in enumerate(value) if i not in axes or size_of(dim) != 1)
 
 
 @rule("expand", "expand_as", "broadcast_to")
-def expand(t: Tracer, node: fx.Node) -> Value:
+def expand(t: Tracer, node: Node) -> Value:
     """Copies along dimensions of size 1, and along new ones, follow what they meet."""
-    value, sizes = t.value(node.args[0]), t.sizes(node)  # type: ignore[arg-type]
+    value, sizes = t.value(node.args[0]), t.sizes(node)
     value = (*[plain(1)] * (len(sizes) - len(value)), *value)
     if operator(node) == "expand_as":
-        return broadcast(t, [value, t.value(node.args[1])], node)  # type: ignore[arg-type]
-    return tuple(_made(t, *size) if size_of(dim) == 1 else dim for dim, size in zip(value, sizes, strict=True))
+        return broadcast(t, [value, t.value(node.args[1])], node)
+    return tuple(_copied(t, dim, size, node) if size_of(dim) == 1 else dim for dim, size in zip(value, sizes, strict=True))
+
+
+def _copied(t: Tracer, dim: Dim, size: tuple[int, bool], node: Node) -> Dim:
+    """A dimension of size 1, copied: the copies may go, the one index may not."""
+    t.freeze(dim, f"copied in {where(node)}")
+    return _made(t, *size)
 
 
 def _made(t: Tracer, size: int, dynamic: bool) -> Dim:
@@ -532,45 +577,45 @@ def _made(t: Tracer, size: int, dynamic: bool) -> Dim:
 
 
 @rule("zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_full", "new_empty")
-def constant(t: Tracer, node: fx.Node) -> Value:
+def constant(t: Tracer, node: Node) -> Value:
     """Numbers that are made in the graph, as many as wanted."""
     return tuple(_made(t, *size) for size in t.sizes(node))
 
 
 @rule("arange", "scalar_tensor", "linspace", "eye", "tensor")
-def counted(t: Tracer, node: fx.Node) -> Value:
+def counted(t: Tracer, node: Node) -> Value:
     """Numbers that depend on their place."""
     return t.blank(node)
 
 
 @rule("repeat", "tile")
-def repeat(t: Tracer, node: fx.Node) -> Value:
+def repeat(t: Tracer, node: Node) -> Value:
     """(copies, dimension) in each dimension."""
-    value, times, sizes = t.value(node.args[0]), list(node.args[1]), t.sizes(node)  # type: ignore[arg-type]
+    value, times, sizes = t.value(node.args[0]), list(node.args[1]), t.sizes(node)
     rank = len(sizes)
     value, times = (*[plain(1)] * (rank - len(value)), *value), [1] * (rank - len(times)) + times
     out = []
     for dim, copies, size in zip(value, times, sizes, strict=True):
         if size_of(dim) == 1:
-            out.append(_made(t, *size))
+            out.append(_copied(t, dim, size, node))
         else:
             out.append(dim if copies == 1 else ((size[0] // size_of(dim), None if isinstance(copies, int) else DYNAMIC), *dim))
     return tuple(out)
 
 
 @rule("repeat_interleave.self_int")
-def repeat_interleave(t: Tracer, node: fx.Node) -> Value:
+def repeat_interleave(t: Tracer, node: Node) -> Value:
     """(dimension, copies)."""
-    value = list(t.value(node.args[0]))  # type: ignore[arg-type]
+    value = list(t.value(node.args[0]))
     axis = _axis(node, 2, len(value))
-    value[axis] = (*value[axis], (int(node.args[1]), None))  # type: ignore[arg-type]
+    value[axis] = (*value[axis], (int(node.args[1]), None))
     return tuple(value)
 
 
 @rule("cat", "concat", "concatenate")
-def cat(t: Tracer, node: fx.Node) -> Value:
+def cat(t: Tracer, node: Node) -> Value:
     """One after the other along a dimension; the other dimensions meet."""
-    values = [t.value(value) for value in node.args[0]]  # type: ignore[union-attr, arg-type]
+    values = [t.value(value) for value in node.args[0]]
     values = [value for value in values if size_of(value[0]) > 0 or len(value) > 1]
     axis = _axis(node, 1, len(values[0]))
     rest = broadcast(t, [(*value[:axis], plain(1), *value[axis + 1 :]) for value in values], node)
@@ -587,17 +632,18 @@ def cat(t: Tracer, node: fx.Node) -> Value:
 
 
 @rule("stack")
-def stack(t: Tracer, node: fx.Node) -> Value:
-    values = [t.value(value) for value in node.args[0]]  # type: ignore[union-attr, arg-type]
+def stack(t: Tracer, node: Node) -> Value:
+    """Values that meet, along a new dimension."""
+    values = [t.value(value) for value in node.args[0]]
     rest = list(broadcast(t, values, node))
     rest.insert(_axis(node, 1, len(rest) + 1), plain(len(values)))
     return tuple(rest)
 
 
 @rule("split", "split_with_sizes", "chunk", "tensor_split")
-def split(t: Tracer, node: fx.Node) -> Any:
+def split(t: Tracer, node: Node) -> Any:
     """Pieces along a dimension."""
-    value = t.value(node.args[0])  # type: ignore[arg-type]
+    value = t.value(node.args[0])
     axis = _axis(node, 2, len(value))
     count = len(node.meta["val"])
     if not carries(value[axis]):
@@ -610,30 +656,33 @@ def split(t: Tracer, node: fx.Node) -> Any:
 
 
 @rule("getitem")
-def getitem(t: Tracer, node: fx.Node) -> Any:
-    return t.values[node.args[0]][node.args[1]]  # type: ignore[index]
+def getitem(t: Tracer, node: Node) -> Any:
+    """One of several outputs."""
+    return t.values[node.args[0]][node.args[1]]
 
 
 @rule("unbind")
-def unbind(t: Tracer, node: fx.Node) -> Any:
-    value = t.value(node.args[0])  # type: ignore[arg-type]
+def unbind(t: Tracer, node: Node) -> Any:
+    """One value for each index of a dimension."""
+    value = t.value(node.args[0])
     axis = _axis(node, 1, len(value))
     _stuck(t, value[axis], node)
     return [(*value[:axis], *value[axis + 1 :])] * len(node.meta["val"])
 
 
 @rule("select")
-def select(t: Tracer, node: fx.Node) -> Value:
-    value = t.value(node.args[0])  # type: ignore[arg-type]
+def select(t: Tracer, node: Node) -> Value:
+    """One index of a dimension."""
+    value = t.value(node.args[0])
     axis = _axis(node, 1, len(value))
     _stuck(t, value[axis], node)
     return (*value[:axis], *value[axis + 1 :])
 
 
 @rule("slice", "narrow")
-def cut(t: Tracer, node: fx.Node) -> Value:
+def cut(t: Tracer, node: Node) -> Value:
     """A run of indices."""
-    value = t.value(node.args[0])  # type: ignore[arg-type]
+    value = t.value(node.args[0])
     axis = _axis(node, 1, len(value))
     rest = t.sizes(node)[axis]
     dim = plain(*rest)
@@ -652,9 +701,9 @@ def cut(t: Tracer, node: fx.Node) -> Value:
 
 
 @rule("index", "index_put")
-def index(t: Tracer, node: fx.Node) -> Value:
+def index(t: Tracer, node: Node) -> Value:
     """Indexed dimensions stay whole; others pass."""
-    value = t.value(node.args[0])  # type: ignore[arg-type]
+    value = t.value(node.args[0])
     indices: Any = node.args[1]
     taken = [i for i, found in enumerate(indices) if found is not None]
     for i in taken:
@@ -667,26 +716,27 @@ def index(t: Tracer, node: fx.Node) -> Value:
 
 
 @rule("index_select")
-def index_select(t: Tracer, node: fx.Node) -> Value:
-    value = t.value(node.args[0])  # type: ignore[arg-type]
+def index_select(t: Tracer, node: Node) -> Value:
+    """Some indices of a dimension."""
+    value = t.value(node.args[0])
     axis = _axis(node, 1, len(value))
     _stuck(t, value[axis], node)
     return (*value[:axis], t.blank(node)[axis], *value[axis + 1 :])
 
 
 @rule("gather")
-def gather(t: Tracer, node: fx.Node) -> Value:
+def gather(t: Tracer, node: Node) -> Value:
     """Other dimensions meet those of the index."""
-    value, places = t.value(node.args[0]), t.value(node.args[2])  # type: ignore[arg-type]
+    value, places = t.value(node.args[0]), t.value(node.args[2])
     axis = _axis(node, 1, len(value))
     _stuck(t, value[axis], node)
     return tuple(b if i == axis else t.pair(a, b, node) for i, (a, b) in enumerate(zip(value, places, strict=True)))
 
 
 @rule("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "replication_pad3d")
-def pad(t: Tracer, node: fx.Node) -> Value:
+def pad(t: Tracer, node: Node) -> Value:
     """Padding of channels may go, number by number."""
-    value, amounts, sizes = t.value(node.args[0]), list(node.args[1]), t.sizes(node)  # type: ignore[arg-type]
+    value, amounts, sizes = t.value(node.args[0]), list(node.args[1]), t.sizes(node)
     plainly = "constant" in (argument(node, 2), operator(node).partition("_")[0])
     out = list(value)
     for k in range(len(amounts) // 2):
@@ -710,9 +760,9 @@ def pad(t: Tracer, node: fx.Node) -> Value:
     *("upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_linear1d", "upsample_trilinear3d"),
     *("_upsample_nearest_exact2d", "_adaptive_avg_pool2d"),
 )
-def spatial(t: Tracer, node: fx.Node) -> Any:
+def spatial(t: Tracer, node: Node) -> Any:
     """Operators on the last one, two or three dimensions."""
-    value = t.value(node.args[0])  # type: ignore[arg-type]
+    value = t.value(node.args[0])
     digits = [int(c) for c in operator(node) if c in "123"]
     last = digits[-1] if digits else len(value) - 2
     for dim in value[len(value) - last :]:
@@ -723,9 +773,9 @@ def spatial(t: Tracer, node: fx.Node) -> Any:
 
 
 @rule("im2col")
-def im2col(t: Tracer, node: fx.Node) -> Value:
+def im2col(t: Tracer, node: Node) -> Value:
     """(B, C, H, W) to (B, C · kernel, L)."""
-    value, blank = t.value(node.args[0]), t.blank(node)  # type: ignore[arg-type]
+    value, blank = t.value(node.args[0]), t.blank(node)
     kernel = size_of(blank[-2]) // size_of(value[-3])
     for dim in value[-2:]:
         _stuck(t, dim, node)
@@ -733,18 +783,18 @@ def im2col(t: Tracer, node: fx.Node) -> Value:
 
 
 @rule("col2im")
-def col2im(t: Tracer, node: fx.Node) -> Value:
+def col2im(t: Tracer, node: Node) -> Value:
     """(B, C · kernel, L) to (B, C, H, W)."""
-    value, blank = t.value(node.args[0]), t.blank(node)  # type: ignore[arg-type]
+    value, blank = t.value(node.args[0]), t.blank(node)
     channels = size_of(blank[-3])
     found = regroup(t, (value[-2],), [channels, size_of(value[-2]) // channels], node)
     return (*value[:-2], found[0] if found else blank[-3], *blank[-2:])
 
 
 @rule("unfold")
-def unfold(t: Tracer, node: fx.Node) -> Value:
+def unfold(t: Tracer, node: Node) -> Value:
     """Windows along a dimension, their numbers in a new last one."""
-    value, blank = list(t.value(node.args[0])), t.blank(node)  # type: ignore[arg-type]
+    value, blank = list(t.value(node.args[0])), t.blank(node)
     axis = _axis(node, 1, len(value))
     _stuck(t, value[axis], node)
     value[axis] = blank[axis]
@@ -752,9 +802,9 @@ def unfold(t: Tracer, node: fx.Node) -> Value:
 
 
 @rule("pixel_shuffle")
-def pixel_shuffle(t: Tracer, node: fx.Node) -> Value:
+def pixel_shuffle(t: Tracer, node: Node) -> Value:
     """(…, C · r², H, W) to (…, C, rH, rW): the r² parts of a channel go together."""
-    value, blank, r = t.value(node.args[0]), t.blank(node), int(node.args[1])  # type: ignore[arg-type, call-overload]
+    value, blank, r = t.value(node.args[0]), t.blank(node), int(node.args[1])
     ids = t.flat(value[-3], node)
     out = plain(size_of(blank[-3])) if ids is None else t.split(ids, (len(ids) // r**2, r**2), 0)[:1]
     if ids is not None and not is_ids(out[0][1]):
@@ -763,16 +813,16 @@ def pixel_shuffle(t: Tracer, node: fx.Node) -> Value:
 
 
 @rule("pixel_unshuffle")
-def pixel_unshuffle(t: Tracer, node: fx.Node) -> Value:
+def pixel_unshuffle(t: Tracer, node: Node) -> Value:
     """(…, C, rH, rW) to (…, C · r², H, W)."""
-    value, r = t.value(node.args[0]), int(node.args[1])  # type: ignore[arg-type, call-overload]
+    value, r = t.value(node.args[0]), int(node.args[1])
     return (*value[:-3], (*value[-3], (r**2, None)), *t.blank(node)[-2:])
 
 
 @rule("channel_shuffle", "native_channel_shuffle")
-def channel_shuffle(t: Tracer, node: fx.Node) -> Value:
+def channel_shuffle(t: Tracer, node: Node) -> Value:
     """(groups, C / groups) becomes (C / groups, groups); the same channels of every group go."""
-    value, groups = list(t.value(node.args[0])), int(node.args[1])  # type: ignore[arg-type, call-overload]
+    value, groups = list(t.value(node.args[0])), int(node.args[1])
     ids = t.flat(value[1], node)
     if ids is not None:
         parts = t.split(ids, (groups, len(ids) // groups), 1)
@@ -781,9 +831,9 @@ def channel_shuffle(t: Tracer, node: fx.Node) -> Value:
 
 
 @rule("glu")
-def glu(t: Tracer, node: fx.Node) -> Value:
+def glu(t: Tracer, node: Node) -> Value:
     """One half times the sigmoid of the other."""
-    value = list(t.value(node.args[0]))  # type: ignore[arg-type]
+    value = list(t.value(node.args[0]))
     axis = _axis(node, 1, len(value))
     ids = t.flat(value[axis], node)
     half = size_of(value[axis]) // 2
@@ -797,10 +847,11 @@ def glu(t: Tracer, node: fx.Node) -> Value:
 
 # Reductions -------------------------------------------------------------------------------------------------------------------------------
 
-@rule("mean", "sum", "amax", "amin", "prod", "var", "std", "logsumexp", "linalg_vector_norm", "norm", "any", "all", "max", "min", "var_mean", "std_mean")
-def reduce(t: Tracer, node: fx.Node) -> Any:
+
+@rule(*"mean sum amax amin prod var std logsumexp linalg_vector_norm norm any all max min var_mean std_mean".split())  # noqa: SIM905
+def reduce(t: Tracer, node: Node) -> Any:
     """Over some dimensions or all; what is left of a channel that was removed is left out of the reduction."""
-    value = t.value(node.args[0])  # type: ignore[arg-type]
+    value = t.value(node.args[0])
     name = operator(node)
     axes = reduced_axes(node, len(value))
     if name in ("max", "min", "prod", "any", "all", "norm"):
@@ -812,16 +863,16 @@ def reduce(t: Tracer, node: fx.Node) -> Any:
     return [found] * len(node.meta["val"]) if item is not None else found
 
 
-def reduced_axes(node: fx.Node, rank: int) -> list[int]:
+def reduced_axes(node: Node, rank: int) -> list[int]:
     """The dimensions that a reduction takes away."""
-    names = [spec.name for spec in node.target._schema.arguments]  # type: ignore[union-attr]
+    names = [spec.name for spec in node.target._schema.arguments]
     return _axes(argument(node, names.index("dim")) if "dim" in names else None, rank)
 
 
 @rule("argmax", "argmin", "count_nonzero")
-def chosen(t: Tracer, node: fx.Node) -> Value:
+def chosen(t: Tracer, node: Node) -> Value:
     """Places, which would change."""
-    value = t.value(node.args[0])  # type: ignore[arg-type]
+    value = t.value(node.args[0])
     axes = reduced_axes(node, len(value))
     for i in axes:
         _stuck(t, value[i], node)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from operator import floordiv, mul
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from laconic.core.errors import BadInput
+from laconic.core.graph import get_tensor
 from laconic.core.program import Program, argument, aten, set_argument
 from laconic.prune.coupling import Coupling, Dim, is_ids, operator
 
+Node = Any  # an fx.Node, whose arguments are of every type
 Keep = np.ndarray[Any, np.dtype[np.bool_]]  # for each component, whether it stays
 
 
@@ -71,9 +74,8 @@ class Surgeon:
 
     def cut_tensors(self) -> None:
         """Slice parameters and buffers; what is tied stays tied."""
-        made: dict[int, nn.Parameter | Tensor] = {}
-        before = {name: value for name, value in _named(self.coupling.program)}
-        for name, value in before.items():
+        made: dict[int, Any] = {}
+        for name, value in _named(self.coupling.program):
             key = self.coupling.names.get(id(value))
             if key is None:
                 continue
@@ -81,11 +83,11 @@ class Surgeon:
             module = self.program.graph_module.get_submodule(owner)
             if id(value) not in made:
                 cut = self.sliced(key, value.detach())
-                if cut is value.detach() or cut.shape == value.shape:
+                if cut.shape == value.shape:
                     continue
                 made[id(value)] = nn.Parameter(cut.clone(), value.requires_grad) if isinstance(value, nn.Parameter) else cut.clone()
             if isinstance(value, nn.Parameter):
-                module.register_parameter(leaf, made[id(value)])  # type: ignore[arg-type]
+                module.register_parameter(leaf, made[id(value)])
             else:
                 module.register_buffer(leaf, made[id(value)], persistent=leaf not in module._non_persistent_buffers_set)
 
@@ -93,18 +95,18 @@ class Surgeon:
         """Size of a dimension afterwards (of a dynamic part, the example's)."""
         found = 1
         for size, ids in dim:
-            found *= int(self.kept[ids].sum()) if is_ids(ids) else size  # type: ignore[index]
+            found *= int(self.kept[ids].sum()) if is_ids(ids) else size
         return found
 
     def changed(self, dim: Dim) -> bool:
         """Whether anything of a dimension goes."""
-        return any(is_ids(ids) and not self.kept[ids].all() for _, ids in dim)  # type: ignore[index]
+        return any(is_ids(ids) and not self.kept[ids].all() for _, ids in dim)
 
     def dims(self, old: fx.Node) -> tuple[Dim, ...]:
         """The dimensions of a node's output before."""
-        return self.coupling.values[old]  # type: ignore[no-any-return]
+        return self.coupling.values[old]
 
-    def sizes(self, old: fx.Node, new: fx.Node, given: Sequence[Any], dims: Sequence[Dim]) -> list[Any]:
+    def sizes(self, old: Node, new: Node, given: Sequence[Any], dims: Sequence[Dim]) -> list[Any]:
         """Sizes as an operator takes them, for what is left of `dims`. A symbolic one is computed from what it was."""
         found = list(given)
         for i, (size, dim) in enumerate(zip(given, dims, strict=True)):
@@ -113,28 +115,28 @@ class Surgeon:
             if isinstance(size, int):
                 found[i] = self.count(dim)
                 continue
-            fixed = [(n, int(self.kept[ids].sum()) if is_ids(ids) else n) for n, ids in dim if is_ids(ids)]  # type: ignore[index]
+            fixed = [(n, int(self.kept[ids].sum()) if is_ids(ids) else n) for n, ids in dim if is_ids(ids)]
             was, now = (int(np.prod([pair[k] for pair in fixed])) for k in (0, 1))
             others = [other for j, other in enumerate(found) if j != i and isinstance(other, int) and other < 0]
             if operator(old) in ("view", "reshape", "_unsafe_view") and not others:
                 found[i] = -1
                 continue
             with new.graph.inserting_before(new):
-                whole = new.graph.call_function(_floordiv, (size, was))
-                found[i] = new.graph.call_function(_times, (whole, now))
+                whole = new.graph.call_function(floordiv, (size, was))
+                found[i] = new.graph.call_function(mul, (whole, now))
         return found
 
-    def reshape_metadata(self, old: fx.Node, new: fx.Node) -> None:
+    def reshape_metadata(self, old: Node, new: Node) -> None:
         """Let the shapes noted on a node be those that it has now, so that it can be pruned again."""
         value = self.coupling.values[old]
         found = old.meta["val"]
         if isinstance(value, list):
             shapes = [self._shaped(item, dims) for item, dims in zip(found, value, strict=True)]
             new.meta["val"] = type(found)(shapes) if isinstance(found, (tuple, list)) else shapes
-        elif isinstance(found, Tensor):
+        else:
             new.meta["val"] = self._shaped(found, value)
 
-    def _shaped(self, found: Tensor, dims: Sequence[Dim]) -> Tensor:
+    def _shaped(self, found: Any, dims: Sequence[Dim]) -> Tensor:
         if not any(self.changed(dim) for dim in dims):
             return found
         shape: list[Any] = []
@@ -145,17 +147,9 @@ class Surgeon:
                 shape.append(self.count(dim))
             else:
                 was = int(np.prod([n for n, ids in dim if is_ids(ids)]))
-                now = int(np.prod([self.kept[ids].sum() for _, ids in dim if is_ids(ids)]))  # type: ignore[index]
+                now = int(np.prod([self.kept[ids].sum() for _, ids in dim if is_ids(ids)]))
                 shape.append(size // was * now)
         return found.new_empty(shape)
-
-
-def _floordiv(a: int, b: int) -> int:
-    return a // b
-
-
-def _times(a: int, b: int) -> int:
-    return a * b
 
 
 def _named(program: Program) -> Any:
@@ -167,20 +161,20 @@ def _named(program: Program) -> Any:
 # Edits of shape constants -----------------------------------------------------------------------------------------------------------------
 
 
-def _size_list(position: int) -> Callable[[Surgeon, fx.Node, fx.Node], None]:
-    def edit(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+def _size_list(position: int) -> Callable[[Surgeon, Node, Node], None]:
+    def edit(s: Surgeon, old: Node, new: Node) -> None:
         set_argument(new, position, s.sizes(old, new, list(argument(new, position)), s.dims(old)))
 
     return edit
 
 
-def _unflatten(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+def _unflatten(s: Surgeon, old: Node, new: Node) -> None:
     dims, sizes = s.dims(old), list(argument(new, 2))
     axis = int(argument(old, 1)) % (len(dims) - len(sizes) + 1)
     set_argument(new, 2, s.sizes(old, new, sizes, dims[axis : axis + len(sizes)]))
 
 
-def _normalized(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+def _normalized(s: Surgeon, old: Node, new: Node) -> None:
     shape = list(argument(old, 1))
     value = _value(s, old)
     dims = (value[0] if isinstance(value, list) else value)[-len(shape) :]
@@ -191,48 +185,38 @@ def _value(s: Surgeon, node: fx.Node) -> Any:
     return s.coupling.values[node]
 
 
-def _groups(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+def _groups(s: Surgeon, old: Node, new: Node) -> None:
     position = 8 if operator(old) == "convolution" else 6
-    weight: Any = old.args[1]
-    if argument(old, position) == 1 or weight.op != "get_attr":
+    if argument(old, position) == 1:
         return
-    name = s.coupling.names[id(_tensor(s, weight))]
-    channels = _count_of(s, name, 0)
-    out_each = _count_of(s, name, 1)
-    dims = s.dims(old)
+    x, weight = old.args[:2]
     is_transposed = operator(old).startswith("conv_transpose") or (operator(old) == "convolution" and argument(old, 6))
+    of_each, rank = _second(s, weight)
     # all channels of one side over those of one group of the same side
-    total = s.count(dims[_channel(s, old)]) if is_transposed else s.count(s.coupling.values[old.args[0]][_channel(s, old)])
-    assert channels
-    set_argument(new, position, total // out_each)
+    dims = s.dims(old) if is_transposed else _value(s, x)
+    set_argument(new, position, s.count(dims[len(dims) - rank + 1]) // of_each)
 
 
-def _tensor(s: Surgeon, weight: fx.Node) -> Tensor:
-    from laconic.core.graph import get_tensor
-
-    return get_tensor(s.coupling.program, weight)
-
-
-def _count_of(s: Surgeon, name: str, dim: int) -> int:
-    found = s.indices(name, dim)
-    return s.coupling.tensor(name).shape[dim] if found is None else len(found)
+def _second(s: Surgeon, weight: fx.Node) -> tuple[int, int]:
+    """Size of dimension 1 of a weight afterwards, and its number of dimensions."""
+    if weight.op != "get_attr":
+        return s.count(_value(s, weight)[1]), len(_value(s, weight))
+    tensor = get_tensor(s.coupling.program, weight)
+    found = s.indices(s.coupling.name(weight), 1)
+    return tensor.shape[1] if found is None else len(found), tensor.dim()
 
 
-def _channel(s: Surgeon, old: fx.Node) -> int:
-    return len(s.dims(old)) - _tensor(s, old.args[1]).dim() + 1  # type: ignore[arg-type]
-
-
-def _group_norm(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+def _group_norm(s: Surgeon, old: Node, new: Node) -> None:
     groups = int(argument(old, 1))
     dim = s.dims(old)[1]
     if groups == 1 or not s.changed(dim):
         return
     (size, ids), *_ = dim
-    kept = s.kept[ids].reshape(groups, size // groups)  # type: ignore[index]
+    kept = s.kept[ids].reshape(groups, size // groups)
     set_argument(new, 1, int(kept.any(1).sum()))
 
 
-def _pieces(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+def _pieces(s: Surgeon, old: Node, new: Node) -> None:
     values = _value(s, old)
     source = s.coupling.values[old.args[0]]
     axis = int(argument(old, 2)) % len(source)
@@ -241,7 +225,7 @@ def _pieces(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
         new.args, new.kwargs = (new.args[0], [s.count(value[axis]) for value in values], axis), {}
 
 
-def _slice(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+def _slice(s: Surgeon, old: Node, new: Node) -> None:
     source = s.coupling.values[old.args[0]]
     axis = int(argument(old, 1)) % len(source)
     if not s.changed(source[axis]):
@@ -262,7 +246,7 @@ def _slice(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
 
 def _before(s: Surgeon, dim: Dim, start: int) -> int:
     if len(dim) == 1:
-        return int(s.kept[dim[0][1]][:start].sum())  # type: ignore[index]
+        return int(s.kept[dim[0][1]][:start].sum())
     chosen = next(i for i, (_, ids) in enumerate(dim) if is_ids(ids))
     shape = [1] * len(dim)
     shape[chosen] = dim[chosen][0]
@@ -271,7 +255,7 @@ def _before(s: Surgeon, dim: Dim, start: int) -> int:
     return int(s.kept[flat][:start].sum())
 
 
-def _pad(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+def _pad(s: Surgeon, old: Node, new: Node) -> None:
     dims, source = s.dims(old), s.coupling.values[old.args[0]]
     amounts = list(argument(old, 1))
     for k in range(len(amounts) // 2):
@@ -291,7 +275,7 @@ def _count_cut(s: Surgeon, dim: Dim, left: int, right: int) -> tuple[int, int]:
     return (_before(s, dim, -left) if left < 0 else 0, total - _before(s, dim, size + right) if right < 0 else 0)
 
 
-def _repeat(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+def _repeat(s: Surgeon, old: Node, new: Node) -> None:
     dims, times = s.dims(old), list(argument(new, 1))
     source = s.coupling.values[old.args[0]]
     source = (*[((1, None),)] * (len(dims) - len(source)), *source)
@@ -301,15 +285,17 @@ def _repeat(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
     set_argument(new, 1, times)
 
 
-def _scale(s: Surgeon, old: fx.Node, new: fx.Node) -> None:
+def _scale(s: Surgeon, old: Node, new: Node) -> None:
     """The scale of attention stays as it was when indices of the head size go."""
     size = s.coupling.values[old.args[0]][-1]
     if s.changed(size) and argument(old, 6) is None:
         set_argument(new, 6, float(np.prod([n for n, _ in size])) ** -0.5)
 
 
-_EDITS: Mapping[str, Callable[[Surgeon, fx.Node, fx.Node], None]] = {
-    **dict.fromkeys(("view", "reshape", "_unsafe_view", "expand", "broadcast_to", "new_zeros", "new_ones", "new_full", "new_empty"), _size_list(1)),
+_EDITS: Mapping[str, Callable[[Surgeon, Node, Node], None]] = {
+    **dict.fromkeys(
+        ("view", "reshape", "_unsafe_view", "expand", "broadcast_to", "new_zeros", "new_ones", "new_full", "new_empty"), _size_list(1)
+    ),
     **dict.fromkeys(("zeros", "ones", "full", "empty", "rand", "randn"), _size_list(0)),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _groups),
     **dict.fromkeys(("layer_norm", "rms_norm", "native_layer_norm"), _normalized),

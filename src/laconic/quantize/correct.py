@@ -13,7 +13,6 @@ from torch import Tensor, fx
 
 from laconic.core.graph import get_tensor, set_parameter
 from laconic.core.program import Program, argument, aten, set_argument
-from laconic.quantize.calibrate import Batch
 from laconic.quantize.observers import ChannelMean, ChannelRange
 
 CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
@@ -194,32 +193,3 @@ def set_argument_at(node: fx.Node, index: int, value: Any) -> None:
 
 
 # Batch-norm re-estimation --------------------------------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def reestimate_batch_norm(program: Program, batches: Iterable[Batch]) -> int:
-    """Replace the running statistics by the mean over the batches of each batch's own (Sun et al. 2019, section 3.3); returns how many norms have some.
-
-    Args:
-        program: changed in place, left in eval mode.
-        batches: flat inputs, each of two or more examples.
-    """
-    norms = [n for n in program.graph.nodes if n.target is aten.batch_norm.default and isinstance(n.args[3], fx.Node)]
-    if not norms:
-        return 0
-    momenta = [argument(n, 6) for n in norms]
-    modes = [(n, argument(n, 5)) for n in norms]
-    try:
-        for n in norms:
-            set_argument(n, 5, True)
-        for index, leaves in enumerate(batches):
-            for n in norms:
-                set_argument(n, 6, 1.0 / (index + 1))
-            program.graph_module.recompile()
-            program.graph_module(*leaves)
-    finally:
-        for (n, mode), momentum in zip(modes, momenta, strict=True):
-            set_argument(n, 5, mode)
-            set_argument(n, 6, momentum)
-        program.graph_module.recompile()
-    return len(norms)

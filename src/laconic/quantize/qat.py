@@ -6,15 +6,11 @@ step that does it all.
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from laconic.core.errors import BadInput
 from laconic.core.fake_quant import (
@@ -31,11 +27,10 @@ from laconic.core.fake_quant import (
 from laconic.core.graph import clean, fold_batch_norm, get_tensor
 from laconic.core.program import Program
 from laconic.core.records import Outcome
-from laconic.core.task import Context, FitPlan, Task, default_logits
+from laconic.core.task import Context, FitPlan, Task
+from laconic.core.teaching import Distill, soft_targets, with_teacher
 from laconic.quantize.scheme import Scheme, weight_grid
 from laconic.quantize.static import Quantize, as_context, static
-
-Distill = Callable[[Any, Any], Tensor]  # (student's outputs, teacher's outputs) -> scalar
 
 
 @dataclass(frozen=True)
@@ -132,16 +127,6 @@ def refresh(program: Program) -> None:
         get_tensor(program, node.args[1]).copy_(found.scale)  # type: ignore[arg-type]
 
 
-def soft_targets(temperature: float) -> Distill:
-    """Cross entropy to the teacher's softened answers, times T² (Hinton et al. 2015, section 2)."""
-
-    def loss(student: Any, teacher: Any) -> Tensor:
-        ours, theirs = default_logits(student) / temperature, default_logits(teacher) / temperature
-        return F.kl_div(F.log_softmax(ours, -1), F.log_softmax(theirs, -1), log_target=True, reduction="batchmean") * temperature**2
-
-    return loss
-
-
 def qat(
     program: Program, config: Qat | None = None, context: Context | Task | None = None, distill: Distill | None = None
 ) -> tuple[Program, Outcome]:
@@ -167,7 +152,7 @@ def qat(
     student, outcome = prepare(program, config, context)
     split, loss = task.split, task.loss
     if config.distill:
-        split, loss = _with_teacher(program, task, config, distill or soft_targets(config.temperature))
+        split, loss = with_teacher(program, task, config.distill, distill or soft_targets(config.temperature))
     plan = FitPlan(**{f.name: getattr(config, f.name) for f in fields(FitPlan)})
     hooks = (Schedule(config.freeze_batch_norm),)
     record = context.fit(
@@ -182,23 +167,6 @@ def qat(
         "epochs": epochs,
     }
     return found, Outcome("qat", changed, outcome.skipped, outcome.notes)
-
-
-def _with_teacher(program: Program, task: Task, config: Qat, distill: Distill) -> tuple[Any, Any]:
-    """The task's split and loss, with the teacher's answers travelling beside the target."""
-    teacher = copy.deepcopy(program).eval()
-    assert task.loss is not None
-    hard = task.loss
-
-    def split(batch: Any) -> tuple[Any, Any]:
-        inputs, target = task.split(batch)
-        with torch.no_grad():
-            return inputs, (target, teacher.call(inputs))
-
-    def loss(outputs: Any, target: Any) -> Tensor:
-        return (1 - config.distill) * hard(outputs, target[0]) + config.distill * distill(outputs, target[1])
-
-    return split, loss
 
 
 def settle(program: Program) -> Program:

@@ -13,6 +13,7 @@ from typing import Any
 
 from laconic.report.facts import Facts
 from laconic.report.frontier import Axis, Frontier, Limit, Point
+from laconic.report.pruning import Cut, Cuts, Pruning
 from laconic.report.quantization import Quantization, Ranges, Sensitive, Sensitivity
 from laconic.report.sections import Layer, Layers, Training
 from laconic.report.units import joined, number
@@ -48,12 +49,25 @@ def charts(facts: Facts) -> dict[str, Json]:
         made["frontier"] = frontier_chart(facts.frontier, facts.label)
     if any(row.macs or row.params for row in facts.layers.rows):
         made["layers"] = layers_chart(facts.layers)
+    if facts.pruning is not None:
+        made.update(_pruning(facts.pruning))
     if facts.quantization is not None:
         made.update(_quantization(facts.quantization))
     if facts.training is not None:
         made["loss"] = loss_chart(facts.training)
         if facts.training.scored:
             made["score"] = score_chart(facts.training)
+    return made
+
+
+def _pruning(data: Pruning) -> dict[str, Json]:
+    made: dict[str, Json] = {}
+    if data.cuts.drawn:
+        made["pruning"] = pruning_chart(data.cuts)
+    if data.epochs is not None:
+        made["prune-loss"] = loss_chart(data.epochs)
+        if data.epochs.scored:
+            made["prune-score"] = score_chart(data.epochs)
     return made
 
 
@@ -125,6 +139,35 @@ def score_chart(data: Training) -> Json:
     return _curve(data, [e.metric for e in data.epochs], escape(data.metric), escape(data.unit), "var(--accent)")
 
 
+def pruning_chart(data: Cuts) -> Json:
+    """Two bars for each group, one over the other: all components, pale, and what is kept of them, strong; both counts stand beside.
+
+    Bars are shares: a dozen heads and thousands of neurons are to be seen side by side.
+    """
+    rows = data.drawn
+    traces = [
+        _components(rows, [100.0] * len(rows), "Before", "y", "var(--pale)"),
+        _components(rows, [row.kept for row in rows], "After", "y2", "var(--accent)"),
+    ]
+    names = _named([row.name for row in rows], "groups", len(rows), 24)
+    texts = [f"{row.before_text} → {row.after_text}" for row in rows]
+    counts = {"ticktext": texts, "ticks": "outside", "ticklen": 6, "tickcolor": "rgba(0,0,0,0)", "showline": False}
+    x = {**_PLAIN_AXIS, "showgrid": False, "title": _title("Components kept, %"), "tickvals": [0, 25, 50, 75, 100]}
+    x["range"] = [0, max(100.0, *(row.kept for row in rows))]
+    layout = _layout(x, names)
+    layout["yaxis2"] = {**names, **counts, "overlaying": "y", "side": "right"}
+    layout.update(bargap=0.4, barmode="overlay", legend={**_LEGEND, "traceorder": "normal"})
+    return {"data": traces, "layout": layout}
+
+
+def _components(rows: tuple[Cut, ...], values: list[float], name: str, axis: str, color: str) -> Json:
+    return {
+        "type": "bar", "orientation": "h", "name": name, "y": list(range(len(rows))), "x": values, "yaxis": axis, "marker": {"color": color},
+        "customdata": [f"<b>{escape(row.name)}</b><br>{row.before_text} → {row.after_text}<br>{row.kept_text} kept" for row in rows],
+        "hovertemplate": "%{customdata}<extra></extra>", "showlegend": True,
+    }  # fmt: skip
+
+
 def ranges_chart(data: Ranges) -> Json:
     """A bar from low to high for each activation, the first on top."""
     lows, highs = [row.low or 0.0 for row in data.drawn], [row.high or 0.0 for row in data.drawn]
@@ -174,16 +217,16 @@ def _words(rows: list[tuple[int, Sensitive]]) -> Json:
     }  # fmt: skip
 
 
-def _named(names: list[str], what: str) -> Json:
-    """An upright axis of names, the first on top; many are only counted."""
-    ticks = {"tickvals": list(range(len(names))), "ticktext": [escape(_tail(name)) for name in names]}
+def _named(names: list[str], what: str, most: int = _LONG, letters: int = 22) -> Json:
+    """An upright axis of names, the first on top; more than `most` are only counted."""
+    ticks = {"tickvals": list(range(len(names))), "ticktext": [escape(_tail(name, letters)) for name in names]}
     made: Json = {**_PLAIN_AXIS, "showgrid": False, "range": [len(names) - 0.4, -0.6], **ticks}
-    if len(names) > _LONG:
+    if len(names) > most:
         made.update(showticklabels=False, ticks="", title=_title(f"{len(names)} {what}, in the order of the table"))
     return made
 
 
-def _tail(name: str, most: int = 22) -> str:
+def _tail(name: str, most: int) -> str:
     """The end of a path says which it is."""
     return name if len(name) <= most else "…" + name[1 - most :]
 

@@ -60,12 +60,20 @@ class Left:
 
     @property
     def some(self) -> str:
-        """How many there are and which, or the first three of many.
+        """How many operators there are and which, or the first three of many.
 
         >>> Left("", ("a", "b"), 2).some, Left("", ("a", "b", "c", "d"), 4).some
         ('2 operators: a, b', '4 operators, e.g. a, b, c')
         """
-        count = f"{self.count} operator{'s' if self.count != 1 else ''}"
+        return self.told("operator")
+
+    def told(self, noun: str) -> str:
+        """As `some`, of anything else.
+
+        >>> Left("", ("a",), 1).told("dimension")
+        '1 dimension: a'
+        """
+        count = f"{self.count} {noun}{'s' if self.count != 1 else ''}"
         return f"{count}{', e.g.' if self.long else ':'} {', '.join(self.names[:_SOME])}"
 
 

@@ -11,6 +11,7 @@ from laconic.core.errors import BadInput
 from laconic.report import sections
 from laconic.report.contenders import Contender, contender
 from laconic.report.frontier import Frontier, frontier
+from laconic.report.pruning import Pruning, pruning
 from laconic.report.quantization import Quantization, quantization
 from laconic.report.tables import Table, candidates_table, final_table
 from laconic.report.units import BYTES, TIME, Quantity, Scale, finite, fixed, given, joined, number, scaled, shared
@@ -88,6 +89,7 @@ class Facts:
     final: Table
     final_note: str
     layers: sections.Layers
+    pruning: Pruning | None
     quantization: Quantization | None
     training: sections.Training | None
     ledger: sections.Ledger | None
@@ -127,6 +129,7 @@ def facts(result: Mapping[str, Any]) -> Facts:
         final=final_table(contenders, metric, key, label),
         final_note=_final_note(task, baseline),
         layers=sections.layers(result),
+        pruning=pruning(result, contenders[1:], chosen, metric, str(spec.get("unit") or "")),
         quantization=quantization(result, contenders[1:], chosen, metric, str(spec.get("unit") or "")),
         training=sections.training(result, metric, str(spec.get("unit") or "")),
         ledger=sections.ledger(result),

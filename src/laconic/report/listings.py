@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from laconic.report.contenders import grouped
 from laconic.report.units import BYTES, TIME, number, scaled
+
+_SLICES = "Components are channels, heads or neurons; each goes with its slices in so many dimensions of tensors."
 
 
 def _table(*columns: str, right: Sequence[str] = ()) -> Table:
@@ -20,7 +23,7 @@ def _table(*columns: str, right: Sequence[str] = ()) -> Table:
 
 
 def layers(found: Mapping[str, Any]) -> RenderableType:
-    """A task's model: inputs, outputs, layers, totals, what is not counted, notes; see `run.inspect.inspect`."""
+    """A task's model: inputs, outputs, layers, totals, what is not counted, what can be pruned, notes; see `run.inspect.inspect`."""
     head = Text.assemble((found["task"], "bold"), f"  {found['description']}")
     sides = [
         Text(f"{side:<7} {spec['name']}: {spec['dtype']} ({', '.join(map(str, spec['shape']))})")
@@ -35,7 +38,62 @@ def layers(found: Mapping[str, Any]) -> RenderableType:
     notes = [f"{name} × {times}: its multiply-adds are not known and not counted" for name, times in found["unknown_operators"].items()]
     if not found["trained"]:
         notes.append("the model is untrained as it comes; `laconic optimize` trains it first")
-    return Group(head, *sides, Text(), table, *(Text(f"note: {note}", "dim") for note in [*notes, *found["notes"]]))
+    told = [Text(f"note: {note}", "dim") for note in [*notes, *found["notes"]]]
+    return Group(head, *sides, Text(), table, *_pruning(found), *([Text(), *told] if told else []))
+
+
+def _pruning(found: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """What can be pruned and what cannot; nothing where it was not found, which a note tells."""
+    if found["groups"] is None:
+        return
+    if found["groups"]:
+        yield Text("\nWhat can be pruned", "bold")
+        yield _groups(found)
+        yield from (Text(f"note: {note}", "dim") for note in _captions(found))
+    left = grouped([(row["name"], row["reason"]) for row in found["frozen"]])
+    if left:
+        yield Text("\nWhat stays", "bold")
+        yield from (Text(f"{one.reason}: {one.told('dimension')}") for one in left)
+    if found["no_rule"]:
+        told = ", ".join(f"{name} × {times}" for name, times in found["no_rule"].items())
+        yield Text(f"without a rule, so that what they read stays: {told}")
+    free, total = found["prunable"]["params"], found["prunable"]["of"]
+    share = f"{100 * free / total:.1f} % of" if total else "no"
+    yield Text(f"\n{share} parameters can be pruned ({free:,} of {total:,})", "bold")
+
+
+def _groups(found: Mapping[str, Any]) -> Table:
+    """Groups in the order of the graph, with what the output keeps where that was measured."""
+    columns = ["Group", "Components", "Slices"]
+    if found["sensitivity"]:
+        columns.append(f"Output with {_share(found['sensitivity']['share'])} gone")
+    table = _table(*columns, right=columns[1:])
+    for row in found["groups"]:
+        last = [_loss(row)] if found["sensitivity"] else []
+        table.add_row(Text(row["name"]), f"{row['components']:,}", f"{row['slices']:,}", *last)
+    return table
+
+
+def _captions(found: Mapping[str, Any]) -> Iterator[str]:
+    """What the columns mean."""
+    yield _SLICES
+    if found["sensitivity"]:
+        share, examples = _share(found["sensitivity"]["share"]), found["sensitivity"]["examples"]
+        yield (
+            f"Output: its power over that of the change, when {share} of this group alone is gone, those of least magnitude; the lower, the more it "
+            f"hurts. Over {examples:,} example{'s' if examples != 1 else ''}."
+        )
+
+
+def _share(share: float) -> str:
+    return "half" if share == 0.5 else f"{100 * share:g} %"
+
+
+def _loss(row: Mapping[str, Any]) -> Text:
+    """Signal over change in dB; what did not change is told from what could not be tried."""
+    if row["sqnr_db"] is not None:
+        return Text(f"{number(row['sqnr_db'])} dB")
+    return Text("no change") if row["removed"] else Text("–", "dim")
 
 
 def health(found: Mapping[str, Any]) -> RenderableType:

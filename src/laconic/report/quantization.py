@@ -8,10 +8,10 @@ from typing import Any
 
 from laconic.report.contenders import RUNTIMES, Contender, Left, grouped
 from laconic.report.sections import Training, training
+from laconic.report.steps import ABSENT, counted, mapping, mappings, whose, why_shown
 from laconic.report.units import finite, fixed, joined, number
 
 STEPS = ("quantize", "quantize_mixed", "qat")
-ABSENT = "not recorded"
 MODES = {
     "static": "static: activations are rounded to ranges seen in calibration",
     "dynamic": "dynamic: activations are rounded to each input's own range",
@@ -128,12 +128,11 @@ def quantization(
         metric: its name as a heading, for the curve of quantization-aware training.
         unit: the metric's unit.
     """
-    records: Sequence[Mapping[str, Any]] = result.get("candidates") or ()
-    found = [(one, steps) for one, record in zip(contenders, records, strict=True) if (steps := _steps(record))]
-    if not found:
+    found = whose(result, contenders, chosen, STEPS)
+    if found is None:
         return None
-    one, steps = min(found, key=lambda pair: _rank(pair[0], chosen))
-    changed = {key: value for step in steps for key, value in _mapping(step.get("changed")).items()}  # the last step's word counts
+    one, steps = found
+    changed = {key: value for step in steps for key, value in mapping(step.get("changed")).items()}  # the last step's word counts
     operators = changed.get("operators")
     names = tuple(str(name) for name in operators) if isinstance(operators, list) else ()
     left = _left(steps)
@@ -146,69 +145,48 @@ def quantization(
         operators=names,
         left=left,
         ranges=_ranges(changed),
-        sensitivity=_sensitivity(_mappings(changed.get("sensitivity"))),
-        epochs=training({"training": _mappings(changed.get("epochs"))}, metric, unit),
+        sensitivity=_sensitivity(mappings(changed.get("sensitivity"))),
+        epochs=training({"training": mappings(changed.get("epochs"))}, metric, unit),
     )
-
-
-def _steps(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [outcome for outcome in record.get("outcomes") or () if outcome.get("step") in STEPS]
-
-
-def _rank(one: Contender, chosen: Contender | None) -> tuple[bool, float, float]:
-    """The chosen first, then by speed-up, then by latency; what was not measured last."""
-    speedup, latency = one.speedup.raw, one.p50.raw
-    is_chosen = chosen is not None and one.key == chosen.key
-    return not is_chosen, -(speedup or 0.0), float("inf") if latency is None else latency
 
 
 def _left(steps: Sequence[Mapping[str, Any]]) -> tuple[Left, ...]:
     """What the last step that tells of operators left float: what an earlier one skipped, it may have quantized."""
-    telling = [step for step in steps if step.get("skipped") or "operators" in _mapping(step.get("changed"))]
-    skipped = _mappings(telling[-1].get("skipped")) if telling else []
+    telling = [step for step in steps if step.get("skipped") or "operators" in mapping(step.get("changed"))]
+    skipped = mappings(telling[-1].get("skipped")) if telling else []
     return grouped([(str(item.get("name", "")), str(item.get("reason", ""))) for item in skipped])
 
 
 def _lead(one: Contender, chosen: Contender | None, operators: str, left: int) -> str:
     text = f"{one.title}: {operators}; {fixed(left, 0) if left else 'none'} listed as left float."
-    if chosen is not None and one.key == chosen.key:
-        return text
-    measured = one.speedup.raw is not None or one.p50.raw is not None
-    why = "the fastest of those that quantize" if measured else "the first of those that quantize, none of which was timed"
-    return f"{text} It was not chosen; it is shown as {why}."
+    return text + why_shown(one, chosen, "quantize")
 
 
 def _settings(steps: Sequence[Mapping[str, Any]], changed: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Label and text; the mode and calibration only where the step has them."""
     names = [str(step["step"]) for step in steps]
-    mode, weights = changed.get("mode"), _mapping(changed.get("weights"))
+    mode, weights = changed.get("mode"), mapping(changed.get("weights"))
     target = changed.get("target")
     half = weights.get("half_range")
     rows = [("Steps" if len(names) > 1 else "Step", " → ".join(names))]
     if mode is not None or "quantize" in names:
         rows.append(("Mode", ABSENT if mode is None else MODES.get(str(mode), str(mode))))
     group = finite(weights.get("group"))
-    grouped_by = f", a scale for each {_count(group, 'input')} of an output" if group else ""
+    grouped_by = f", a scale for each {counted(group, 'input')} of an output" if group else ""
     rows += [
         ("Target", ABSENT if target is None else RUNTIMES.get(str(target), str(target))),
-        ("Weights", f"{_count(weights.get('bits'), 'bit')}, {_count(weights.get('tensors'), 'tensor')}{grouped_by}"),
+        ("Weights", f"{counted(weights.get('bits'), 'bit')}, {counted(weights.get('tensors'), 'tensor')}{grouped_by}"),
         ("Range of weights", _HALF[half] if isinstance(half, bool) else ABSENT),
     ]
     if "examples" in changed or mode == "static":
-        rows.append(("Calibration", _count(changed.get("examples"), "example")))
+        rows.append(("Calibration", counted(changed.get("examples"), "example")))
     counts = {key: value for key, value in changed.items() if isinstance(value, int) and not isinstance(value, bool) and key != "examples"}
     rows += [(COUNTS.get(key, key.replace("_", " ").capitalize()), fixed(value, 0)) for key, value in counts.items()]
     return rows if counts else [*rows, ("Corrections", "no counts were recorded")]
 
 
-def _count(value: object, noun: str) -> str:
-    """`8 bits`, `1 tensor`, or `tensors not recorded`."""
-    found = finite(value)
-    return f"{noun}s {ABSENT}" if found is None else f"{fixed(found, 0)} {noun}{'s' if found != 1 else ''}"
-
-
 def _ranges(changed: Mapping[str, Any]) -> Ranges:
-    rows = tuple(_range(item) for item in _mappings(changed.get("activations")))
+    rows = tuple(_range(item) for item in mappings(changed.get("activations")))
     if not rows:
         return Ranges((), (), "", _NO_RANGES.get(str(changed.get("mode")), "The ranges of activations were not recorded."))
     drawn = tuple(row for row in rows if row.known)
@@ -251,11 +229,3 @@ def _sensitive(item: Mapping[str, Any]) -> Sensitive:
     found, kept = finite(item.get("sqnr_db")), item.get("kept_float")
     text = joined(number(found), "dB") if found is not None else "no change" if item.get("sqnr_db", ABSENT) is None else ABSENT
     return Sensitive(str(item.get("name") or "unnamed"), found, text, kept if isinstance(kept, bool) else None)
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _mappings(value: object) -> list[Mapping[str, Any]]:
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []

@@ -19,6 +19,7 @@ from laconic.deploy.child import Child, answer_requests
 from laconic.deploy.export import write_model
 from laconic.deploy.runtime import Settings, runtime
 from laconic.run.examples import read_arrays, write_arrays
+from laconic.run.prices import prices
 from laconic.run.recipe import Recipe, parse
 from laconic.run.runner import apply
 
@@ -120,13 +121,16 @@ def build_model(request: Mapping[str, Any], task: Task | None = None, progress: 
 
             task = load(request["task"], data=request["data"], seed=request["seed"])
         torch.manual_seed(request["seed"])
-        program, outcomes = apply(source, recipe.steps, Context(task, fit, recipe.deploy, request["seed"], progress, steps))
+        price = prices(recipe.deploy)
+        begun, done, rest = _begun(source, recipe, steps.parent)
+        program, outcomes = apply(begun, rest, Context(task, fit, recipe.deploy, request["seed"], progress, steps, price))
+        price.keep()
         leaves = [torch.from_numpy(array) for array in read_arrays(Path(request["first_batch"]))]
         with torch.no_grad():
             expected = program.graph_module(*leaves)
         write_arrays(steps / "expected.npz", [leaf.numpy() for leaf in expected])
         program.save(steps / "program.pt2")
-        write_json(steps / "steps.json", {"outcomes": outcomes})
+        write_json(steps / "steps.json", {"outcomes": [*done, *outcomes]})
     else:
         program = Program.load(steps / "program.pt2")
     file = write_model(program, place, request["format"])
@@ -139,6 +143,15 @@ def build_model(request: Mapping[str, Any], task: Task | None = None, progress: 
     }
     write_json(place / _DONE, built)
     return {"file": str(file)}
+
+
+def _begun(source: Program, recipe: Recipe, folder: Path) -> tuple[Program, list[Any], tuple[Any, ...]]:
+    """The longest beginning of the steps that another recipe has done already: its program, what its steps did, and the steps that are left."""
+    for n in range(len(recipe.steps) - 1, 0, -1):
+        place = folder / Recipe(recipe.steps[:n], recipe.deploy).steps_key
+        if (place / "steps.json").exists():
+            return Program.load(place / "program.pt2"), read_json(place / "steps.json")["outcomes"], recipe.steps[n:]
+    return source, [], recipe.steps
 
 
 def main() -> None:

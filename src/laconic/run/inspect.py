@@ -1,19 +1,36 @@
-"""A task's model as the tool sees it."""
+"""A task's model as the tool sees it: what it consists of, and what of it can be pruned."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
+from torch import Tensor
+
 from laconic.core.capture import capture
+from laconic.core.program import Program
 from laconic.core.records import to_json
-from laconic.core.task import Task
+from laconic.core.task import Progress, Task, silent
 from laconic.measure.counts import count
+from laconic.prune.coupling import Coupling, couple
+from laconic.prune.sensitivity import sensitivity as sensitivity_of
 from laconic.run.examples import batches
 from laconic.tasks.check import check_task
 
+SHARE = 0.5  # of each group's components, removed to see what the output loses
 
-def inspect(task: Task) -> dict[str, Any]:
-    """Inputs, outputs, layers with parameters and multiply-adds per example, operators whose cost is unknown, and notes.
+
+def inspect(task: Task, sensitivity: bool = True, progress: Progress = silent) -> dict[str, Any]:
+    """Inputs, outputs, layers with parameters and multiply-adds per example, operators whose cost is unknown, what can be pruned, and notes.
+
+    Args:
+        task: an untrained one has no sensitivity.
+        sensitivity: run the model once for each group of coupled components, with half of it removed, on the first valid batch.
+        progress: shows these runs.
+
+    Returns:
+        Plain values. ``sensitivity`` (share that was removed, examples) and each group's ``removed`` and ``sqnr_db`` are None where it was not measured;
+        ``groups``, ``prunable``, ``frozen`` and ``no_rule`` are None where the coupling could not be found. A note says why.
 
     Raises:
         BadInput: the task cannot be used.
@@ -23,6 +40,7 @@ def inspect(task: Task) -> dict[str, Any]:
     inputs, _ = next(batches(task, task.valid))
     program = capture(task.build(), inputs, dynamic=task.dynamic)
     counts = count(program)
+    pruning = _pruning(program, program.flatten_inputs(inputs), _why_not(task, sensitivity), progress)
     return {
         "task": task.name,
         "description": task.description,
@@ -33,5 +51,56 @@ def inspect(task: Task) -> dict[str, Any]:
         "macs": counts.macs,
         "layers": to_json(counts.layers),
         "unknown_operators": dict(counts.unknown),
-        "notes": list(program.interface.notes),
+        **pruning,
+        "notes": [*program.interface.notes, *pruning["notes"]],
     }
+
+
+def _why_not(task: Task, wanted: bool) -> str:
+    """Why the sensitivity is not measured; empty where it is."""
+    if not wanted:
+        return "the sensitivity of groups was not measured, as asked"
+    if task.fit is not None:
+        return "the sensitivity of groups was not measured: that of an untrained model means nothing"
+    return ""
+
+
+def _pruning(program: Program, leaves: tuple[Tensor, ...], why_not: str, progress: Progress) -> dict[str, Any]:
+    """What can be pruned. Whatever goes wrong here is told: the layers are worth showing without it."""
+    empty: dict[str, Any] = dict.fromkeys(("groups", "prunable", "frozen", "no_rule", "sensitivity"))
+    try:
+        found = structure(couple(program))
+    except Exception as error:  # noqa: BLE001 - a model that no rule foresaw may break the walk anywhere
+        return {**empty, "notes": [f"what can be pruned was not found: {_told(error)}"]}
+    if not found["groups"] or why_not:
+        return {**empty, **found, "notes": [why_not] * bool(found["groups"])}
+    try:
+        rows = sensitivity_of(program, leaves, SHARE, progress=progress)
+    except Exception as error:  # noqa: BLE001 - a cut program runs operators on shapes that nobody has tried
+        return {**empty, **found, "notes": [f"the sensitivity of groups was not measured: {_told(error)}"]}
+    for group, row in zip(found["groups"], rows, strict=True):
+        group.update(removed=row["removed"], sqnr_db=row["sqnr_db"])
+    return {**empty, **found, "sensitivity": {"share": SHARE, "examples": _examples(program, leaves)}, "notes": []}
+
+
+def _examples(program: Program, leaves: tuple[Tensor, ...]) -> int:
+    """How many examples a batch holds."""
+    return next(leaf.shape[spec.shape.index("batch")] for spec, leaf in zip(program.inputs, leaves, strict=True) if "batch" in spec.shape)
+
+
+def structure(coupling: Coupling) -> dict[str, Any]:
+    """Groups in the order of the graph, how many parameters can go, what is frozen and why, and operators without a rule by how often they occur."""
+    free, total = coupling.prunable()
+    return {
+        "groups": [
+            {"name": group.name, "components": len(group), "slices": len(group.slots), "removed": None, "sqnr_db": None}
+            for group in coupling.groups
+        ],
+        "prunable": {"params": free, "of": total},
+        "frozen": [{"name": name, "reason": reason} for name, reason in coupling.frozen_causes().items()],
+        "no_rule": dict(Counter(str(node.target) for node in coupling.unknown)),
+    }
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

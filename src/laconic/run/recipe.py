@@ -24,6 +24,7 @@ _NAMES = {
     "torch.compile": "torch.compile",
     "torchscript": "TorchScript",
 }
+_GOALS = {"macs": "MACs", "params": "parameters", "latency": "layer time"}
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,9 @@ def _fields(config: Any) -> dict[str, Any]:
 def _words(config: Any) -> str:
     """A step in a few words: its name, and what it is about where it has a mode."""
     name = STEPS.name_of(config).replace("_", " ")
+    if name == "prune":
+        goal, share = config.goal
+        return f"prune to {100 * share:g} % of {_GOALS[goal]}"
     if "mode" not in _fields(config) or name != "quantize":
         return name
     return f"{name} {config.mode}" + (f" int{config.bits}" if config.bits != 8 else "")

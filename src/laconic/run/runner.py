@@ -19,6 +19,7 @@ StepFunction = Callable[[Program, Any, Context], tuple[Program, Outcome]]
 TABLE: dict[str, tuple[str, str, str]] = {
     "fold_batch_norm": ("laconic.core.graph", "FoldBatchNorm", "fold_batch_norm"),
     "fit": ("laconic.train.step", "Fit", "fit_step"),
+    "prune": ("laconic.prune.structured", "Prune", "prune"),
     "quantize": ("laconic.quantize.static", "Quantize", "quantize"),
     "quantize_mixed": ("laconic.quantize.mixed", "Mixed", "quantize_mixed"),
     "qat": ("laconic.quantize.qat", "Qat", "qat"),

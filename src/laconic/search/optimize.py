@@ -35,7 +35,8 @@ from laconic.tasks import metrics
 
 @dataclass(frozen=True)
 class Sweep:
-    """Which runtimes, precisions, threads and device are tried, and which kinds of quantization (names in `space.QUANTIZATIONS`); None means all.
+    """Which runtimes, precisions, threads and device are tried, which kinds of quantization (names in `space.QUANTIZATIONS`), and which shares of the
+    multiply-adds structured pruning keeps; None means all.
 
     Raises:
         BadInput: everything in it that is unknown.
@@ -46,6 +47,7 @@ class Sweep:
     threads: int | None = None
     device: str = "cpu"
     quantize: tuple[str, ...] | None = None
+    prune: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         mistakes = list(self._mistakes())
@@ -59,6 +61,7 @@ class Sweep:
             ("quantize", self.quantize, space.QUANTIZATIONS),
         ):
             yield from (f"{what}: '{name}'." + nearest(name, known) for name in given or () if name not in known)
+        yield from (f"prune: {share} must lie between 0 and 1: it is kept" for share in self.prune or () if not 0 < share < 1)
         if self.threads is not None and self.threads < 1:
             yield f"threads: {self.threads} must be 1 or more, or None for all cores"
         if self.device not in runtime.DEVICES:
@@ -101,7 +104,11 @@ def search(
         with contextlib.closing(session):
             records = session.check(chosen, space.baseline_recipe(sweep.threads, sweep.device))
             if recipes is None:
-                records += session.check_more(space.followups(task, chosen, records, space.kinds(sweep.quantize, budget)), records[0])
+                rounding = space.kinds(sweep.quantize, budget)
+                shares = space.PRUNE_SHARES if sweep.prune is None else sweep.prune
+                more = space.prunings(task, shares, sweep.runtimes, rounding, sweep.threads) if sweep.device == "cpu" else []
+                more += space.followups(task, chosen, records, rounding)
+                records += session.check_more(more, records[0])
             records = session.time(records)
             records = [records[0], *(gate(record, budget.rules(records[0])) for record in records[1:])]
             choice = choose(records, budget)

@@ -1,4 +1,5 @@
-"""What is tried: every runtime in every precision, batch-norm folding where the runtime does not fold, quantization where it computes with integers."""
+"""What is tried: every runtime in every precision, batch-norm folding where the runtime does not fold, quantization where it computes with integers,
+and structured pruning where there is data to recover with."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from laconic.core.graph import FoldBatchNorm
 from laconic.core.program import Program, aten
 from laconic.core.task import Target, Task
 from laconic.deploy import runtime
+from laconic.prune.structured import Prune
 from laconic.quantize.mixed import Mixed
 from laconic.quantize.placement import TARGETS
 from laconic.quantize.qat import Qat
@@ -23,6 +25,9 @@ _FOLDS_NOT = ("torch",)
 # Kinds of quantization. Mixed precision and training are tried where static quantization lost something: they can only win that back.
 QUANTIZATIONS = ("static", "dynamic", "weights", "mixed", "qat")
 _QAT_LR = 1e-4
+# Shares of the multiply-adds that pruning keeps, one candidate each, and how long the rest recovers.
+PRUNE_SHARES = (0.5, 0.3)
+_RECOVERY_EPOCHS = 2
 _RECURRENT = (aten.lstm.input, aten.gru.input)
 
 
@@ -59,6 +64,27 @@ def candidates(
         if runtime.runtime(name).available(precision, device) is None
     ]
     return [recipe for recipe in [*recipes, *rounded] if recipe.key != baseline.key]
+
+
+def prunings(
+    task: Task, shares: Sequence[float], runtimes: Sequence[str] | None, quantizations: Sequence[str], threads: int | None
+) -> list[Recipe]:
+    """Structured pruning with recovery, alone and with static quantization behind it, on the runtimes that serve; nothing without data to recover with."""
+    if task.train is None or task.loss is None:
+        return []
+    plan = task.fit
+    batch_size = task.batch_size if plan is None else plan.batch_size
+    found = []
+    for share in shares:
+        step = Prune(macs=share, epochs=_RECOVERY_EPOCHS, batch_size=batch_size)
+        for name in TARGETS:
+            if name not in (runtimes or runtime.names()) or runtime.runtime(name).available("fp32", "cpu") is not None:
+                continue
+            deploy = Target(name, "fp32", threads)
+            found.append(Recipe((step,), deploy))
+            if "static" in quantizations:
+                found.append(Recipe((step, Quantize(target=name)), deploy))
+    return found
 
 
 def kinds(chosen: Sequence[str] | None, budget: Budget) -> tuple[str, ...]:

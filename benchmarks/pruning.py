@@ -1,0 +1,418 @@
+"""Structured pruning beside its peer: `python -m benchmarks.pruning {coverage,analysis,growth,accuracy,minilm,speed} [NAME …]`.
+
+- coverage: which of those in docs/architectures.md can be pruned, and is the pruned program the masked one; writes docs/pruned.md.
+- analysis: seconds of the coupling analysis against Torch-Pruning's own group building, interleaved.
+- growth: seconds by number of ids, up to a million; draws docs/coupling.svg.
+- accuracy: drop of Fashion-MNIST's ResNet-20 at 2.1 and 3 times fewer multiply-adds after the same training, three seeds, against Torch-Pruning's group L1.
+- minilm: the same of MiniLM on SST-2 with half the heads and feed-forward units.
+- speed: measured speed-up on the runtime by allocation, at the same time budget.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import laconic as lc
+from benchmarks import architectures, trained
+from benchmarks.contest import Entry, contest
+from laconic.core.errors import LaconicError
+from laconic.deploy.export import parity, write_onnx
+from laconic.deploy.runtime import Settings, runtime
+from laconic.measure.environment import environment
+from laconic.prune.proof import equivalence, random_choice
+from laconic.prune.sizes import Sizes, keep_of
+from laconic.prune.surgery import remove
+from laconic.run import gate
+from laconic.run.prices import prices
+from laconic.tasks.models import DataShape, build
+
+DOCS = Path(__file__).parents[1] / "docs"
+BOTH = ("onnxruntime", "openvino")
+PROOF = 1e-4
+
+
+# Coverage ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def covered(name: str, folder: Path) -> tuple[str, bool]:
+    """A row of the table, and whether all holds."""
+    found = architectures.ARCHITECTURES[name]
+    model = architectures.settled(found.make(), found.inputs)
+    cells: dict[str, str] = {}
+    try:
+        program = lc.capture(model, found.inputs(2), dynamic=found.dynamic)
+        coupling = lc.couple(program)
+        free, total = coupling.prunable()
+        cells["prunable"] = f"{100 * free / total:.2f}"
+        cells["groups"] = str(len(coupling.groups))
+        leaves = program.flatten_inputs(found.inputs(3))
+        for share in (0.7, 0.3):
+            keep = random_choice(coupling, share, seed=1)
+            pruned = remove(coupling, keep)
+            worst = equivalence(coupling, keep, leaves, pruned)
+            cells[f"{share}"] = f"{worst:.0e}"
+            if not worst <= PROOF:
+                raise LaconicError(f"differs from the masked program by {worst:.1e} at {share} kept")
+        _trains(pruned, found.inputs(3))
+        file = folder / "pruned.onnx"
+        write_onnx(pruned, file, file.name)
+        with torch.no_grad():
+            expected = [leaf.numpy() for leaf in pruned.graph_module(*leaves)]
+        for kind in BOTH:
+            got = runtime(kind).load(file, Settings(kind)).run([leaf.numpy() for leaf in leaves])
+            evidence, reason = gate.parity(parity(got, expected), "fp32")
+            cells[kind] = f"{evidence['max_rel']:.0e}"
+            if reason is not None:
+                raise LaconicError(f"{kind}: {reason.text}")
+    except (LaconicError, RuntimeError, ValueError, TypeError, IndexError, KeyError, AssertionError) as error:
+        cells["reason"] = architectures.told(error)
+    shown = [cells.get(key, "–") for key in ("prunable", "groups", "0.7", "0.3", *BOTH)]
+    return f"| {name} | {' | '.join(shown)} | {'no: ' + cells['reason'] if 'reason' in cells else 'yes'} |", "reason" not in cells
+
+
+def _trains(pruned: lc.Program, inputs: Any) -> None:
+    """One step of SGD moves every parameter that has a gradient."""
+    program = copy.deepcopy(pruned).train()
+    out = program.call(inputs)
+    leaves = [leaf for leaf in torch.utils._pytree.tree_leaves(out) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    total = torch.stack([leaf.square().mean() for leaf in leaves]).sum()
+    total.backward()  # type: ignore[no-untyped-call]
+    gradients = [p.grad for p in program.parameters() if p.grad is not None]
+    assert gradients, "no parameter has a gradient"
+    assert all(bool(g.isfinite().all()) for g in gradients), "a gradient is not finite"
+    torch.optim.SGD(program.parameters(), 1e-3).step()
+
+
+def coverage(names: list[str]) -> None:
+    """Print the rows; all of them are written to the docs."""
+    rows, held = [], 0
+    for name in names or architectures.ARCHITECTURES:
+        with tempfile.TemporaryDirectory() as folder:
+            row, good = covered(name, Path(folder))
+        rows.append(row)
+        held += good
+        print(row, flush=True)
+    print(f"{held} of {len(rows)} hold")
+    if names:
+        return
+    head = [
+        "# Pruned architectures\n",
+        "Random components of every group removed, 70 % and then 30 % kept: the pruned program against the one whose slices are masked (largest difference,"
+        " relative to the largest output; 1e-4 is allowed), with another batch size than the captured one. At 30 % it also trains a step, is exported and"
+        " answers alike in both runtimes.",
+        f"Written by `python -m benchmarks.pruning coverage`. **{held} of {len(rows)} hold.**\n",
+        "| architecture | parameters that can go, % | groups | 70 % kept | 30 % kept | ONNX Runtime | OpenVINO | holds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    (DOCS / "pruned.md").write_text("\n".join([*head, *rows]) + "\n")
+
+
+# Analysis ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def large(name: str) -> tuple[nn.Module, Any]:
+    """A full-size net with random weights, and an input of two examples."""
+    import transformers
+
+    torch.manual_seed(0)
+    pixels = lambda size: {"pixel_values": torch.randn(2, 3, size, size)}  # noqa: E731
+    if name == "resnet50":
+        return build("resnet50", DataShape("image", (3, 224, 224), 1000)).eval(), torch.randn(2, 3, 224, 224)
+    if name == "efficientnet-b7":
+        config = transformers.EfficientNetConfig(width_coefficient=2.0, depth_coefficient=3.1, image_size=224, hidden_dim=2560)
+        return transformers.EfficientNetForImageClassification(config).eval(), pixels(224)
+    if name == "swin":
+        return transformers.SwinForImageClassification(transformers.SwinConfig()).eval(), pixels(224)
+    net = transformers.BertForSequenceClassification(transformers.BertConfig()).eval()
+    ids = torch.randint(5, 30_000, (2, 64))
+    return net, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+LARGE = ("resnet50", "efficientnet-b7", "swin", "bert")
+
+
+def analysis(names: list[str]) -> None:
+    """Print milliseconds: ours (groups included), the peer's graph and groups, and the ratio, interleaved."""
+    import torch_pruning as tp
+
+    for name in names or LARGE:
+        net, inputs = large(name)
+        program = lc.capture(net, inputs)
+
+        def ours(program: lc.Program = program) -> int:
+            return len(lc.couple(program).groups)
+
+        def theirs(net: nn.Module = net, inputs: Any = inputs) -> int:
+            graph = tp.DependencyGraph().build_dependency(net, example_inputs=inputs, output_transform=_first)
+            return len(list(graph.get_all_groups(root_module_types=[nn.modules.conv._ConvNd, nn.Linear])))
+
+        times: dict[str, list[float]] = {"ours": [], "theirs": []}
+        said = ""
+        for _ in range(4):
+            for key, work in (("ours", ours), ("theirs", theirs)):
+                start = time.perf_counter()
+                try:
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")
+                        work()
+                except Exception as error:  # noqa: BLE001 - whatever stops the peer is its result
+                    said = f"; Torch-Pruning: {type(error).__name__}: {str(error)[:80]}"
+                    continue
+                times[key].append(time.perf_counter() - start)
+        own = float(np.median(times["ours"]))
+        peer = f"{1e3 * np.median(times['theirs']):.0f} ms, {np.median(times['theirs']) / own:.1f} times" if times["theirs"] else "failed"
+        print(f"{name}: ours {1e3 * own:.0f} ms; Torch-Pruning {peer}{said}", flush=True)
+
+
+def _first(out: Any) -> Any:
+    return out[0] if not isinstance(out, Tensor) else out
+
+
+def growth(names: list[str]) -> None:
+    """Print seconds by ids, and draw them."""
+    points = []
+    for width in (16, 64, 256, 1024, 4096, 16_384):
+        layers = [m for _ in range(30) for m in (nn.Conv2d(width, width, 1, groups=width), nn.BatchNorm2d(width), nn.ReLU())]
+        blocks = nn.Sequential(nn.Conv2d(3, width, 1), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 2))
+        program = lc.capture(_Doubled(blocks).eval(), torch.randn(2, 3, 4, 4))
+        lc.couple(program)
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            coupling = lc.couple(program)
+            len(coupling.groups)
+            times.append(time.perf_counter() - start)
+        ids = sum(len(found) for dims in coupling.tensors.values() for found in dims if found is not None)
+        points.append((ids, float(np.median(times))))
+        print(f"{ids:9,d} ids in {len(program.graph.nodes)} nodes: {1e3 * points[-1][1]:.1f} ms", flush=True)
+    (DOCS / "coupling.svg").write_text(_drawn(points))
+
+
+class _Doubled(nn.Module):
+    """A net and a residual sum of its two halves' inputs, so that components are joined."""
+
+    def __init__(self, net: nn.Sequential) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, 3, H, W) to (B, 2)."""
+        found = self.net[0](x)
+        for index in range(1, len(self.net) - 3, 3):
+            found = found + self.net[index + 2](self.net[index + 1](self.net[index](found)))
+        return self.net[-1](self.net[-2](self.net[-3](found)))  # type: ignore[no-any-return]
+
+
+def _drawn(points: list[tuple[int, float]]) -> str:
+    """Both axes logarithmic; the dashed line is proportional."""
+    x0, x1, y0, y1 = 3.0, 6.3, 0.0, 3.5  # powers of ten: ids, milliseconds
+
+    def place(ids: float, ms: float) -> tuple[float, float]:
+        return 60 + 400 * (np.log10(ids) - x0) / (x1 - x0), 250 - 220 * (np.log10(ms) - y0) / (y1 - y0)
+
+    marks = [place(ids, 1e3 * s) for ids, s in points]
+    last = points[-1]
+    line = [place(ids, 1e3 * last[1] * ids / last[0]) for ids in (points[2][0], last[0])]
+    path = " ".join(f"{x:.0f},{y:.0f}" for x, y in marks)
+    text = [f'<text x="{place(10**p, 1)[0]:.0f}" y="268" text-anchor="middle">10^{p}</text>' for p in (3, 4, 5, 6)]
+    text += [f'<text x="52" y="{place(1e3, 10**p)[1] + 4:.0f}" text-anchor="end">{10**p}</text>' for p in (0, 1, 2, 3)]
+    dots = "".join(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="3.5" fill="#2a6f97"/>' for x, y in marks)
+    dashed = " ".join(f"{x:.0f},{y:.0f}" for x, y in line)
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 480 300" font-family="sans-serif" font-size="12" fill="#333">'
+        '<rect width="480" height="300" fill="#fff"/>'
+        f'<polyline points="{path}" fill="none" stroke="#2a6f97" stroke-width="2"/>{dots}'
+        f'<polyline points="{dashed}" fill="none" stroke="#999" stroke-dasharray="4 4"/>{"".join(text)}'
+        '<text x="260" y="290" text-anchor="middle">ids (dashed: proportional)</text>'
+        '<text x="16" y="140" text-anchor="middle" transform="rotate(-90 16 140)">milliseconds</text></svg>\n'
+    )
+
+
+# Accuracy ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def _train(model: nn.Module, plan: lc.FitPlan, task: lc.Task, teacher: lc.Program | None = None) -> None:
+    from laconic.core.teaching import soft_targets, with_teacher
+
+    split, loss = task.split, task.loss
+    if teacher is not None:
+        split, loss = with_teacher(teacher, task, 0.5, soft_targets(2.0))
+    lc.fit(model, plan, train=task.train, loss=loss, split=split)  # type: ignore[arg-type]
+
+
+def _peer(net: nn.Module, inputs: Tensor, macs: float, everywhere: bool) -> nn.Module:
+    """Torch-Pruning's group L1, step by step until so many multiply-adds are left."""
+    import torch_pruning as tp
+
+    found = copy.deepcopy(net).eval()
+    heads = [m for m in found.modules() if isinstance(m, nn.Linear)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pruner = tp.pruner.BasePruner(
+            found,
+            inputs,
+            tp.importance.GroupMagnitudeImportance(p=1),
+            global_pruning=everywhere,
+            pruning_ratio=1.0,
+            max_pruning_ratio=0.9,
+            iterative_steps=400,
+            ignored_layers=heads,
+        )
+        while lc.count(lc.capture(found, inputs)).macs > macs:
+            for _ in range(2):
+                pruner.step()
+    return found
+
+
+PLAN = lc.FitPlan(epochs=3, optimizer="adamw", lr=1e-3, schedule="cosine", weight_decay=1e-2, batch_size=128, warmup=0.1)
+
+
+def accuracy(names: list[str]) -> None:
+    """Print drops in points of the last epoch on test data, by seed. Names: speed-ups in multiply-adds (2.1, 3) and criteria."""
+    task = trained.task("resnet20")
+    net, test = task.build(), task.test
+    assert test is not None
+    inputs = torch.randn(2, 1, 28, 28)
+    program = lc.capture(net, inputs)
+    full = lc.count(program).macs
+    base = trained.accuracy(net, test)  # type: ignore[arg-type]
+    criteria = [name for name in names if not name[0].isdigit()] or ["group_l2"]
+    print(f"resnet20: float {base:.2f} %, {full / 1e6:.1f} M multiply-adds; {PLAN.epochs} epochs of recovery; drops by seed", flush=True)
+    for times in [float(name) for name in names if name[0].isdigit()] or [2.1, 3.0]:
+
+        def line(label: str, make: Callable[[int], nn.Module]) -> None:
+            drops, left = [], 0
+            for seed in (0, 1, 2):
+                made = make(seed)
+                left = lc.count(made if isinstance(made, lc.Program) else lc.capture(made, inputs)).macs
+                drops.append(base - trained.accuracy(made, test))  # type: ignore[arg-type]
+            cells = "  ".join(f"{drop:+.2f}" for drop in drops)
+            print(f"  {full / left:.2f} times fewer  {label:34s} {cells}   mean {np.mean(drops):+.2f}", flush=True)
+
+        def own(seed: int, criterion: str, share: float, times: float = times) -> nn.Module:
+            config = lc.Prune(**{**_plan(seed), "macs": 1 / times, "criterion": criterion, "distill": share})
+            return lc.prune(program, config, lc.Context(task, lc.fit, seed=seed))[0]  # type: ignore[no-any-return, operator]
+
+        def other(seed: int, everywhere: bool, taught: bool, times: float = times) -> nn.Module:
+            found = _peer(net, inputs, full / times, everywhere)
+            _train(found, lc.FitPlan(**_plan(seed)), task, program if taught else None)
+            return found.eval()
+
+        for criterion in criteria:
+            line(f"Laconic {criterion}, teacher", lambda seed, c=criterion: own(seed, c, 0.5))  # type: ignore[misc]
+        line(f"Laconic {criteria[0]}, no teacher", lambda seed: own(seed, criteria[0], 0.0))
+        line("Torch-Pruning group L1", lambda seed: other(seed, False, False))
+        line("Torch-Pruning group L1, teacher", lambda seed: other(seed, False, True))
+        line("Torch-Pruning group L1, global", lambda seed: other(seed, True, False))
+
+
+def _plan(seed: int, plan: lc.FitPlan = PLAN) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {**asdict(plan), "seed": seed}
+
+
+def minilm(names: list[str]) -> None:
+    """Print drops of MiniLM with half the heads and feed-forward units."""
+    task = trained.task("minilm")
+    net, test = task.build(), task.test
+    assert test is not None
+    program = lc.capture(net, next(iter(torch.utils.data.DataLoader(test, 2)))[0])
+    base = trained.accuracy(net, test)  # type: ignore[arg-type]
+    freeze = ("encoder.embeddings",)
+    coupling = lc.couple(program, freeze=freeze)
+    sizes = Sizes(coupling)
+    share = sizes.macs([n // 2 for n in sizes.full]) / sizes.macs(sizes.full)
+    print(f"minilm: float {base:.2f} %; {100 * share:.1f} % of the multiply-adds with half of {sizes.full}", flush=True)
+    for criterion in names or ["taylor", "group_l2"]:
+        drops = []
+        for seed in (0, 1, 2):
+            plan = lc.FitPlan(epochs=2, lr=1e-4, batch_size=32, schedule="linear", warmup=0.1)
+            config = lc.Prune(
+                **{
+                    **_plan(seed, plan),
+                    "macs": share * 1.0001,
+                    "criterion": criterion,
+                    "allocation": "uniform",
+                    "freeze": freeze,
+                    "distill": 0.5,
+                }
+            )
+            found, _ = lc.prune(program, config, lc.Context(task, lc.fit, seed=seed))  # type: ignore[operator]
+            drops.append(base - trained.accuracy(found, test))  # type: ignore[arg-type]
+        print(f"  {criterion:12s} {'  '.join(f'{d:+.2f}' for d in drops)}   mean {np.mean(drops):+.2f}", flush=True)
+
+
+# Speed ------------------------------------------------------------------------------------------------------------------------------------
+
+
+def speed(names: list[str]) -> None:
+    """Print multiply-adds, measured speed-up and their quotient, by allocation, without training (time does not depend on weights)."""
+    for name in names or ("resnet50@openvino", "resnet50@onnxruntime", "mobilenet_v2@openvino", "mobilenet_v2@onnxruntime"):
+        kind, _, target = name.partition("@")
+        net = architectures.settled(build(kind, DataShape("image", (3, 224, 224), 1000)), lambda n: torch.randn(n, 3, 224, 224))
+        x = torch.randn(2, 3, 224, 224)
+        program = lc.capture(net, x)
+        full = lc.count(program).macs
+        coupling = lc.couple(program)
+        sizes = Sizes(coupling)
+        scores = [torch.rand(n, generator=torch.Generator().manual_seed(i)) + 0.5 for i, n in enumerate(sizes.full)]
+        price = prices(lc.Target(target))
+        from laconic.prune import allocation
+
+        made = {
+            "uniform": allocation.uniform(sizes, sizes.macs, 0.5 * full, allocation.Limits()),
+            "uniform, multiples of 8": allocation.uniform(sizes, sizes.macs, 0.5 * full, allocation.Limits(multiple=8)),
+            "latency": allocation.by_latency(sizes, price, 0.5, allocation.Limits(multiple=8), scores),
+        }
+        price.keep()
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            write_onnx(program, folder / "full.onnx", "full.onnx")
+            entries = {"unpruned": Entry(folder / "full.onnx", Settings(target))}
+            fewer = {"unpruned": 1.0}
+            for label, counts in made.items():
+                pruned = remove(coupling, keep_of(coupling, scores, counts))
+                file = folder / f"{len(entries)}.onnx"
+                write_onnx(pruned, file, file.name)
+                entries[label] = Entry(file, Settings(target))
+                fewer[label] = full / lc.count(pruned).macs
+            found = contest(entries, [x[:1].numpy()], folder, "unpruned")
+        print(f"\n{name}: {price.measured} layer shapes measured; speed-up [95 %], times fewer multiply-adds, quotient", flush=True)
+        for label, row in found.items():
+            lost = sum(
+                float(1 - np.sort(s.numpy())[::-1][:c].sum() / s.sum()) for s, c in zip(scores, made.get(label, sizes.full), strict=True)
+            ) / len(scores)
+            print(
+                f"  {label:24s} {row.p50_ms:8.2f} ms  {row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}]  {fewer[label]:.2f}  "
+                f"{row.ratio / fewer[label]:.2f}  score lost {lost:.3f}",
+                flush=True,
+            )
+
+
+COMMANDS = {"coverage": coverage, "analysis": analysis, "growth": growth, "accuracy": accuracy, "minilm": minilm, "speed": speed}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=list(COMMANDS))
+    parser.add_argument("names", nargs="*")
+    given = parser.parse_args()
+    found = environment(None)
+    print(f"{found['processor']}, {found['cores']} cores: {', '.join(k for k, v in found['instructions'].items() if v)}", flush=True)
+    COMMANDS[given.what](given.names)
+
+
+if __name__ == "__main__":
+    main()

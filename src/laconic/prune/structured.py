@@ -1,0 +1,250 @@
+"""Structured pruning as a step: score what can be removed, decide how much goes where, remove it, prove it, and let the rest recover."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from laconic.core.errors import BadInput, LaconicError, nearest
+from laconic.core.graph import reestimate_batch_norm
+from laconic.core.program import Program
+from laconic.core.records import Outcome, Skipped
+from laconic.core.task import Context, FitPlan, Task, calibration_subset
+from laconic.core.teaching import Distill, soft_targets, with_teacher
+from laconic.prune import allocation
+from laconic.prune.allocation import Limits
+from laconic.prune.collect import score
+from laconic.prune.coupling import Coupling, Policy, couple
+from laconic.prune.criteria import CRITERIA
+from laconic.prune.proof import equivalence, random_choice
+from laconic.prune.sizes import Counts, Sizes, keep_of
+from laconic.prune.surgery import remove
+
+Goal = Literal["macs", "params", "latency"]
+_GOALS: tuple[Goal, ...] = ("macs", "params", "latency")
+_PROOF = 1e-4  # relative difference that summing in another order explains
+
+
+@dataclass(frozen=True)
+class Prune(FitPlan):
+    """Structured pruning. The options of `FitPlan` say how the rest recovers, and these what goes.
+
+    Args:
+        macs: share of the multiply-adds to be kept.
+        params: share of the parameters (and so of the bytes) to be kept.
+        latency: share of the layers' measured time on the target to be kept; goes with the allocation ``latency``. Exactly one of the three is given.
+        criterion: how important a component is: a name in `criteria.CRITERIA`.
+        allocation: ``uniform`` (the same share everywhere), ``global`` (all are ranked together) or ``latency`` (the least score for the time it saves).
+        attention: remove whole ``heads`` or parts of the ``head_size``.
+        groups: of grouped convolutions: ``channels`` in all groups alike, whole ``groups``, or ``auto``.
+        freeze: module paths that stay as they are.
+        floor: share of each group that is kept in any case.
+        multiple: of channels that is kept in groups of twice that or more; None: 8 with the allocation ``latency``, else 1.
+        rounds: of pruning and recovery; the later ones go further.
+        examples: of the train data that a criterion looks at, and that batch-norms are estimated with anew.
+        epochs: of recovery in all rounds together; 0 leaves it out.
+        distill: weight of the unpruned program's soft targets in recovery; 0 leaves the teacher out.
+        temperature: of the soft targets.
+    """
+
+    epochs: int = 1
+    macs: float | None = None
+    params: float | None = None
+    latency: float | None = None
+    criterion: str = "group_l2"
+    allocation: Literal["uniform", "global", "latency"] = "global"
+    attention: Literal["heads", "head_size"] = "heads"
+    groups: Literal["auto", "channels", "groups"] = "auto"
+    freeze: tuple[str, ...] = ()
+    floor: float = 0.1
+    multiple: int | None = None
+    rounds: int = 1
+    examples: int = 256
+    distill: float = 0.5
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        mistakes = []
+        given = [name for name in _GOALS if getattr(self, name) is not None]
+        if len(given) != 1:
+            mistakes.append(f"one of macs, params and latency says how much is kept; given: {', '.join(given) or 'none'}")
+        for name in given:
+            if not 0 < getattr(self, name) <= 1:
+                mistakes.append(f"{name}: {getattr(self, name)} is the share that is kept; it lies above 0 and is 1 at most")
+        if (self.allocation == "latency") != (self.latency is not None):
+            mistakes.append("latency, as a share, goes with the allocation 'latency' and no other")
+        if self.criterion not in CRITERIA:
+            mistakes.append(f"criterion: '{self.criterion}'." + nearest(self.criterion, CRITERIA))
+        if not 0 < self.floor <= 1:
+            mistakes.append(f"floor: {self.floor} must lie above 0 and be 1 at most")
+        if self.rounds < 1 or self.epochs < 0 or self.examples < 1 or (self.multiple or 1) < 1:
+            mistakes.append("rounds, examples and multiple must be 1 or more, epochs 0 or more")
+        if not 0 <= self.distill <= 1 or not self.temperature > 0:
+            mistakes.append("distill lies between 0 and 1, temperature is more than 0")
+        if mistakes:
+            raise BadInput("the pruning makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
+
+    @property
+    def goal(self) -> tuple[Goal, float]:
+        """What is to be kept, and its share."""
+        return next((name, value) for name in _GOALS if (value := getattr(self, name)) is not None)
+
+
+def prune(
+    program: Program,
+    config: Prune,
+    context: Context | Task | None = None,
+    distill: Distill | None = None,
+    hooks: Sequence[Callable[..., None]] = (),
+) -> tuple[Program, Outcome]:
+    """Remove structures from a copy of a program, and train the rest.
+
+    Args:
+        program: in eval mode; not changed. It is the teacher, if `config.distill` is more than 0.
+        config: what goes, and how the rest recovers.
+        context: or the task alone, which is needed for recovery, for batch-norms and for criteria that look at data. Recovery needs `fit`, the allocation
+            ``latency`` needs `price`.
+        distill: the loss between student and teacher; by default soft targets.
+        hooks: of `fit`, in recovery; a regularizer of `coupling.groups`, for instance.
+
+    Returns:
+        A program that is smaller, and what was done: channels before and after, what is frozen and why, the proof of equivalence.
+
+    Raises:
+        BadInput: data, loss, `fit` or `price` are missing where they are needed; a budget that cannot be kept; an unknown module path.
+        LaconicError: the pruned program does not compute what the masked one does.
+    """
+    context = context if isinstance(context, Context) else Context(task=context)
+    _check(config, context)
+    policy = Policy(config.attention, config.groups)
+    goal, share = config.goal
+    found, epochs, proof = program, [], 0.0
+    first = couple(program, policy, config.freeze)
+    total = _cost(Sizes(first), goal)(Sizes(first).full) if goal != "latency" else 0.0
+    for number in range(1, config.rounds + 1):
+        coupling = first if number == 1 else couple(found, policy, config.freeze)
+        counts, scores = _decide(coupling, config, share ** (number / config.rounds), share ** (1 / config.rounds), total, context)
+        if counts != list(Sizes(coupling).full):
+            keep = keep_of(coupling, scores, counts)
+            found = remove(coupling, keep)
+            proof = max(proof, equivalence(coupling, keep, pruned=found), equivalence(coupling, random_choice(coupling, 0.5, config.seed)))
+            if not proof <= _PROOF:
+                raise LaconicError(
+                    f"the pruned program does not compute what the masked one does (relative difference {proof:.1e}). This is a defect of Laconic: "
+                    "please report the model. Freeze the modules in question meanwhile (freeze)."
+                )
+        epochs += _recover(found, program, config, number, context, distill, hooks)
+    found = found.eval()
+    return found, _outcome(first, couple(found, policy), config, epochs, proof)
+
+
+def _check(config: Prune, context: Context) -> None:
+    task = context.task
+    if config.epochs and (task is None or task.train is None or task.loss is None or context.fit is None):
+        raise BadInput(
+            "pruning recovers by training: give it a task with train data and a loss, and a Context with fit=laconic.fit; or set epochs=0 and train yourself"
+        )
+    if config.allocation == "latency" and context.price is None:
+        raise BadInput("the allocation 'latency' needs the time of layers on the target: Context(price=laconic.prices(target))")
+
+
+def _cost(sizes: Sizes, goal: Goal) -> Callable[[Counts], float]:
+    return sizes.macs if goal == "macs" else sizes.params
+
+
+def _decide(coupling: Coupling, config: Prune, share: float, step: float, total: float, context: Context) -> tuple[list[int], list[Tensor]]:
+    """How many components each group keeps, and their scores. `share` is of what there was at first, `step` of what there is now."""
+    sizes = Sizes(coupling)
+    scores = score(coupling, config.criterion, context, config.examples)
+    limits = Limits(config.floor, config.multiple or (8 if config.allocation == "latency" else 1))
+    if config.allocation == "latency":
+        assert context.price is not None
+        return allocation.by_latency(sizes, context.price, step, limits, scores), scores
+    cost = _cost(sizes, config.goal[0])
+    if config.allocation == "uniform":
+        return allocation.uniform(sizes, cost, share * total, limits), scores
+    return allocation.ranked(sizes, cost, share * total, limits, scores), scores
+
+
+def _recover(
+    found: Program,
+    teacher: Program,
+    config: Prune,
+    number: int,
+    context: Context,
+    distill: Distill | None,
+    hooks: Sequence[Callable[..., None]],
+) -> list[dict[str, Any]]:
+    """Estimate batch-norms anew and train, in place; returns the epochs."""
+    task = context.task
+    if task is None:
+        return []
+    data = task.train if task.train is not None else task.valid
+    if len(data) > 1:  # type: ignore[arg-type]
+        size = max(2, min(config.batch_size, len(data)))  # type: ignore[arg-type]
+        subset = calibration_subset(data, config.examples, context.seed)
+        loader: Any = _loader(subset, size, task)
+        reestimate_batch_norm(found, (found.flatten_inputs(task.split(batch)[0]) for batch in loader))
+    epochs = config.epochs * number // config.rounds - config.epochs * (number - 1) // config.rounds
+    if not epochs:
+        return []
+    assert context.fit is not None
+    split, loss = task.split, task.loss
+    if config.distill:
+        split, loss = with_teacher(teacher, task, config.distill, distill or soft_targets(config.temperature))
+    plan = FitPlan(**{f.name: getattr(config, f.name) for f in fields(FitPlan)})
+    record = context.fit(
+        found,
+        replace(plan, epochs=epochs),
+        train=task.train,
+        loss=loss,
+        split=split,
+        collate=task.collate,
+        progress=context.progress,
+        hooks=tuple(hooks),
+    )
+    return [{**asdict(epoch), "round": number} for epoch in record.epochs]
+
+
+def _loader(data: Any, size: int, task: Task) -> Any:
+    """Batches of two examples or more: batch-norm has no variance of one."""
+    from torch.utils.data import DataLoader
+
+    return DataLoader(data, size, collate_fn=task.collate, drop_last=len(data) % size == 1)
+
+
+def _outcome(before: Coupling, after: Coupling, config: Prune, epochs: list[dict[str, Any]], proof: float) -> Outcome:
+    old, new = Sizes(before), Sizes(after)
+    goal, share = config.goal
+    changed = {
+        "goal": goal,
+        "share": share,
+        "criterion": config.criterion,
+        "allocation": config.allocation,
+        "groups": list(channels(before, after)),
+        "params": [old.params(old.full), new.params(new.full)],
+        "macs": [old.macs(old.full), new.macs(new.full)],
+        "difference": proof,
+        "allowed": _PROOF,
+        "epochs": epochs,
+    }
+    skipped = [Skipped(name, cause) for name, cause in before.frozen_causes().items()]
+    skipped += [Skipped(str(node.target), "has no rule, so what it reads stays") for node in before.unknown]
+    return Outcome("prune", changed, tuple(skipped))
+
+
+def channels(before: Coupling, after: Coupling) -> Any:
+    """Of each group: its name, what it consists of, and components before and after."""
+    left: dict[tuple[str, int], int] = {}
+    for name, dims in after.tensors.items():
+        for dim, ids in enumerate(dims):
+            left[name, dim] = len(ids) if ids is not None else after.tensor(name).shape[dim]
+    for group in before.groups:
+        slot = next((s for s in group.slots if s.role == "out"), group.slots[0])
+        was = len(slot.index)
+        each = max(1, int((slot.index >= 0).sum()) // len(group))
+        gone = (was - left[slot.tensor, slot.dim]) / each
+        yield {"name": group.name, "slices": len(group.slots), "before": len(group), "after": len(group) - round(gone)}

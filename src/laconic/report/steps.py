@@ -1,0 +1,67 @@
+"""What the sections on steps share: whose steps are shown, and how to read what a record may lack."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from laconic.report.contenders import Contender
+from laconic.report.units import finite, fixed
+
+ABSENT = "not recorded"
+
+
+def whose(
+    result: Mapping[str, Any], contenders: Sequence[Contender], chosen: Contender | None, names: Collection[str]
+) -> tuple[Contender, list[Mapping[str, Any]]] | None:
+    """The chosen candidate with its outcomes of steps of these names, or the fastest that has any; None where none has.
+
+    Args:
+        result: the content of the run's result.json.
+        contenders: its candidates as read, in the same order.
+        chosen: the best or nearest miss.
+        names: of the steps.
+    """
+    records: Sequence[Mapping[str, Any]] = result.get("candidates") or ()
+    found = []
+    for one, record in zip(contenders, records, strict=True):
+        steps = [outcome for outcome in record.get("outcomes") or () if outcome.get("step") in names]
+        if steps:
+            found.append((one, steps))
+    return min(found, key=lambda pair: _rank(pair[0], chosen), default=None)
+
+
+def _rank(one: Contender, chosen: Contender | None) -> tuple[bool, float, float]:
+    """The chosen first, then by speed-up, then by latency; what was not measured last."""
+    speedup, latency = one.speedup.raw, one.p50.raw
+    return not is_chosen(one, chosen), -(speedup or 0.0), float("inf") if latency is None else latency
+
+
+def is_chosen(one: Contender, chosen: Contender | None) -> bool:
+    """Whether this is the best or nearest miss."""
+    return chosen is not None and one.key == chosen.key
+
+
+def why_shown(one: Contender, chosen: Contender | None, verb: str) -> str:
+    """A sentence on why one that was not chosen is shown; empty for the chosen. `verb`: what it does as many (`quantize`)."""
+    if is_chosen(one, chosen):
+        return ""
+    measured = one.speedup.raw is not None or one.p50.raw is not None
+    why = f"the fastest of those that {verb}" if measured else f"the first of those that {verb}, none of which was timed"
+    return f" It was not chosen; it is shown as {why}."
+
+
+def counted(value: object, noun: str) -> str:
+    """`8 bits`, `1 tensor`, or `tensors not recorded`."""
+    found = finite(value)
+    return f"{noun}s {ABSENT}" if found is None else f"{fixed(found, 0)} {noun}{'s' if found != 1 else ''}"
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """The value where it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def mappings(value: object) -> list[Mapping[str, Any]]:
+    """The mappings of a list; none where it is no list."""
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
