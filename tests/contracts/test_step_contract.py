@@ -25,6 +25,7 @@ from tests.core.models import ConvNet
 EXAMPLES: dict[str, Any] = {
     "fold_batch_norm": FoldBatchNorm(),
     "fit": lc.Fit(epochs=2, lr=0.01, batch_size=8, optimizer="sgd"),
+    "prune": lc.Prune(params=0.5, epochs=1, batch_size=8, criterion="taylor", examples=16, floor=0.2),
     "quantize": lc.Quantize(target="onnxruntime", observer="mse", examples=16, smooth=None, keep=("stem",)),
     "quantize_mixed": lc.Mixed(target="openvino", examples=16, float_operators=1),
     "qat": lc.Qat(target="onnxruntime", epochs=1, batch_size=8, distill=0.25, examples=16),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -15,10 +15,13 @@ from torch import Tensor, nn
 
 from laconic.core.capture import capture
 from laconic.core.program import Program
-from laconic.prune.coupling import Coupling, Policy, couple
+from laconic.prune.coupling import Coupling, Group, Policy, couple
 from laconic.prune.surgery import Keep
 
 CAPTURED, BATCH = 4, 3  # examples at capture (as many as heads or groups in many nets: sizes must not be confused), and afterwards
+
+
+Inputs = Callable[[int], tuple[Tensor, ...]]
 
 
 class Net(nn.Module):
@@ -53,7 +56,7 @@ def randomized(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def parameter(*shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.randn(*shape))
+    return nn.Parameter(torch.randn(shape))
 
 
 def image(batch: int, channels: int = 3, side: int = 6) -> tuple[Tensor, ...]:
@@ -67,6 +70,11 @@ def rows(batch: int) -> tuple[Tensor, ...]:
 def tokens(batch: int) -> tuple[Tensor, ...]:
     """(B, L, C)."""
     return (torch.randn(batch, 7, 5),)
+
+
+def sentences(batch: int) -> tuple[Tensor, ...]:
+    """Tokens; afterwards, of another length than at capture."""
+    return (torch.randn(batch, 7 if batch == CAPTURED else 9, 5),)
 
 
 def words(batch: int) -> tuple[Tensor, ...]:
@@ -85,17 +93,17 @@ class Case:
     """
 
     make: Callable[..., nn.Module]
-    inputs: Callable[[int], tuple[Tensor, ...]]
-    groups: frozenset[str]
-    policy: Policy = Policy()
+    inputs: Inputs
+    groups: tuple[str, ...]
+    policy: Policy = field(default_factory=Policy)
     zeroed: bool = True
     dynamic: tuple[tuple[str, tuple[tuple[int, str], ...]], ...] = ()
     batched: bool = True
 
 
-def case(make: Callable[..., nn.Module], inputs: Callable[[int], tuple[Tensor, ...]], *groups: str, **options: Any) -> Case:
+def case(make: Callable[..., nn.Module], inputs: Inputs, *groups: str, **options: Any) -> Case:
     """A `Case`; the tokens of a group may come in any order."""
-    return Case(make, inputs, frozenset(sorted_tokens(group) for group in groups), **options)
+    return Case(make, inputs, tuple(sorted_tokens(group) for group in groups), **options)
 
 
 def sorted_tokens(group: str) -> str:
@@ -103,9 +111,9 @@ def sorted_tokens(group: str) -> str:
     return " ".join([size, *sorted(slots)])
 
 
-def groups_of(coupling: Coupling) -> frozenset[str]:
-    """Each group as ``size tensor:dim …``, with ``*k`` where a component has k slices; weights and biases by their first letter."""
-    found = []
+def groups_of(coupling: Coupling) -> dict[str, Group]:
+    """By what they are: ``size tensor:dim …``, with ``*k`` where a component has k slices; weights and biases by their first letter."""
+    found = dict[str, Group]()
     for group in coupling.groups:
         slots = []
         for slot in group.slots:
@@ -113,9 +121,8 @@ def groups_of(coupling: Coupling) -> frozenset[str]:
             assert (times == times[0]).all(), slot
             name = re.sub(r"\.(w|b)(eight|ias)$", r".\1", slot.tensor)
             slots.append(f"{name}:{slot.dim}" + (f"*{times[0]}" if times[0] > 1 else ""))
-        found.append(sorted_tokens(f"{len(group)} " + " ".join(slots)))
-    assert len(set(found)) == len(found)
-    return frozenset(found)
+        found[sorted_tokens(f"{len(group)} " + " ".join(slots))] = group
+    return found
 
 
 @cache

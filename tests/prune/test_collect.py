@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from laconic.core.capture import capture
@@ -91,13 +92,24 @@ class LengthFirst(Windows):
         return self.two(self.one(x.transpose(0, 1)).relu()).transpose(0, 1)
 
 
-@pytest.mark.parametrize("make", [Windows, LengthFirst])
+class ChannelsFirst(nn.Module):
+    """All positions of all examples are the length of one sequence, which has no batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv1d(3, 4, 1), nn.Conv1d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(self.one(x.reshape(-1, 3).T).relu()).T.reshape(-1, 6, 2)
+
+
+@pytest.mark.parametrize("make", [Windows, LengthFirst, ChannelsFirst])
 @pytest.mark.parametrize("batch_size", [2, 5])
 def test_examples_are_pooled_wherever_the_batch_is(make: Callable[[], nn.Module], batch_size: int) -> None:
     module, x = make().double(), doubles(5, 6, 3)
     evidence = collect(coupled(module, x), ["activations"], context_of(x), 5, batch_size)
-    expected = module.one(x).relu().mean(1)
-    torch.testing.assert_close(evidence.pooled[1], expected.detach())
+    hidden = F.linear(x, module.one.weight.view(4, 3), module.one.bias).relu()
+    torch.testing.assert_close(evidence.pooled[1], hidden.mean(1).detach())
 
 
 def test_what_no_batch_reaches_is_not_pooled() -> None:

@@ -169,13 +169,15 @@ def test_the_channel_nearest_to_all_others_scores_lowest_in_fpgm() -> None:
     assert CRITERIA["fpgm"](Evidence(coupling), coupling.groups[0]).argmin() == 3
 
 
-def test_equal_channels_are_no_distance_apart_in_fpgm_however_many() -> None:
-    """Many rows take the way by squared norms, which rounds; equal ones are 0 from each other all the same, or nearly."""
+def test_distances_of_many_channels_far_from_zero_are_exact_in_fpgm() -> None:
+    """So many rows are compared by squared norms, which would round away what they differ by."""
     net = mlp(4, 64, 1).double()
     with torch.no_grad():
-        net[0].weight.copy_(1e3 + torch.randn(4))
-    coupling = couple(capture(net, (doubles(4, 4),)))
-    assert CRITERIA["fpgm"](Evidence(coupling), coupling.groups[0]).max() < 1e-6
+        net[0].weight.copy_(1e4 + 1e-3 * doubles(64, 4))
+    coupling, rows = couple(capture(net, (doubles(4, 4),))), net[0].weight.tolist()
+    expected = [sum(math.dist(a, b) for b in rows) for a in rows]
+    # what is left are the squared norms of a thousandth, and the roots of their rounding
+    assert CRITERIA["fpgm"](Evidence(coupling), coupling.groups[0]).tolist() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(CRITERIA))

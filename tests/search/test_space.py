@@ -87,3 +87,14 @@ def test_recipes_without_a_target_do_not_share_files_between_runtimes() -> None:
 def test_an_unknown_kind_is_refused_with_the_nearest() -> None:
     with pytest.raises(BadInput, match="quantize: 'statik'. Did you mean 'static'"):
         lc.Sweep(quantize=("statik",))
+
+
+def test_pruning_is_for_tasks_that_can_recover() -> None:
+    task = tiny.task()
+    found = space.prunings(task, (0.5,), ("onnxruntime", "torch"), ("static",), None)
+    assert [[type(step) for step in recipe.steps] for recipe in found] == [[lc.Prune], [lc.Prune, lc.Quantize]]
+    assert {recipe.deploy.runtime for recipe in found} == {"onnxruntime"}
+    assert all(recipe.steps[0].macs == 0.5 for recipe in found)
+    assert len(space.prunings(task, (0.5, 0.3), None, (), None)) == 4
+    task.train = None
+    assert space.prunings(task, (0.5,), None, ("static",), None) == []

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx
@@ -151,7 +152,7 @@ class Tracer:
             self.equate(a[1], b[1])
             return a
         for one in (a, b):
-            if is_ids(one[1]) and one[0] > 1:
+            if is_ids(one[1]):
                 self.freeze((one,), f"meets a dimension that cannot be cut in {where(node)}")
         return b if is_ids(a[1]) else a
 
@@ -246,6 +247,10 @@ class Tracer:
     def is_tensor(self, node: Any) -> bool:
         """Whether an argument is a tensor of the graph."""
         return isinstance(node, fx.Node) and (node.op == "get_attr" or type(self.values.get(node)) is tuple)
+
+    def is_mask(self, node: Any) -> bool:
+        """Whether an argument is a tensor of truth values."""
+        return self.is_tensor(node) and (get_tensor(self.program, node) if node.op == "get_attr" else node.meta["val"]).dtype == torch.bool
 
     def sizes(self, node: fx.Node, item: int | None = None) -> list[tuple[int, bool]]:
         """Size in the example and whether it is dynamic, for each dimension of a node's output (of item `item` where there are several)."""

@@ -275,7 +275,7 @@ def fpgm(evidence: Evidence, group: Group) -> Tensor:
     rows = component_rows(producing(evidence.coupling, group, ("out",)), len(group))
     # cdist squares the norms where there are many rows: without their common part they are small
     rows = rows - rows.mean(0)
-    return torch.cdist(rows, rows).fill_diagonal_(0).sum(1)
+    return torch.cdist(rows, rows).sum(1)
 
 
 @criterion("gini_weight")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from laconic.core.program import Program, argument
-from laconic.prune.coupling import Coupling, carries, is_ids, operator
+from laconic.prune.coupling import DYNAMIC, Coupling, carries, is_ids, operator
 from laconic.prune.rules import reduced_axes
 from laconic.prune.surgery import Keep, remove
 
@@ -91,9 +91,10 @@ class Masked(fx.Interpreter):
         for axis in axes:
             if carries(dims[axis]):
                 parts = [self.kept[torch.from_numpy(ids).long()] if is_ids(ids) else None for _, ids in dims[axis]]
-                sizes = [n for n, _ in dims[axis]]
-                known = int(np.prod(sizes[1:])) if len(sizes) > 1 else 1
-                sizes[0] = value.shape[axis] // known if parts[0] is None else sizes[0]  # a dynamic part comes first
+                sizes = [1 if ids is DYNAMIC else n for n, ids in dims[axis]]
+                loose = [i for i, (_, ids) in enumerate(dims[axis]) if ids is DYNAMIC]
+                if loose:  # where there are two, they lie side by side
+                    sizes[loose[0]] = value.shape[axis] // int(np.prod(sizes))
                 flat = torch.ones(sizes, dtype=torch.bool)
                 for i, part in enumerate(parts):
                     if part is not None:

@@ -7,7 +7,7 @@ without a row freezes what it touches, and the report names it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,8 +71,8 @@ def broadcast(t: Tracer, values: Sequence[Value], node: Node) -> Value:
     for i in range(rank):
         meeting = [value[i - rank + len(value)] for value in values if i - rank + len(value) >= 0]
         wide = [dim for dim in meeting if size_of(dim) != 1 or any(ids is DYNAMIC for _, ids in dim)]
-        found = wide[0] if wide else meeting[0]
-        for other in wide[1:]:
+        found, *others = wide or meeting
+        for other in others:
             found = t.pair(found, other, node)
         if wide:  # a single index that is copied cannot go
             for dim in meeting:
@@ -88,7 +88,7 @@ bitwise_and bitwise_or atan2 fmod remainder floor_divide logaddexp xlogy clamp.T
 silu sigmoid tanh hardswish hardsigmoid hardtanh leaky_relu elu selu celu softplus mish exp exp2 log log1p log2 expm1 sqrt rsqrt abs neg reciprocal
 cos sin tan erf floor ceil round sign clamp clamp_min clamp_max square logical_not bitwise_not isnan isinf dropout feature_dropout alpha_dropout clone
 contiguous alias detach to lift_fresh_copy _to_copy trunc nan_to_num logsigmoid log_sigmoid softsign hardshrink softshrink threshold sinh cosh asin
-acos atan triu tril zeros_like ones_like full_like rand_like randn_like empty_like fill _assert_tensor_metadata special_erf special_expit atanh asinh
+acos atan zeros_like ones_like full_like rand_like randn_like empty_like fill _assert_tensor_metadata special_erf special_expit atanh asinh
 acosh frac sgn positive rrelu logit isfinite
 """.split()  # noqa: SIM905 - words read better in a paragraph than one a line
 
@@ -100,10 +100,25 @@ def elementwise(t: Tracer, node: Node) -> Value:
     return broadcast(t, values, node) if values else t.blank(node)
 
 
-@rule("type_as", "copy")
+@rule("type_as")
 def like_first(t: Tracer, node: Node) -> Value:
     """The first input's shape; the others give a type."""
     return t.value(node.args[0])
+
+
+@rule("copy")
+def copied(t: Tracer, node: Node) -> Value:
+    """The second is written into the first."""
+    return broadcast(t, [t.value(value) for value in node.args[:2]], node)
+
+
+@rule("triu", "tril")
+def triangle(t: Tracer, node: Node) -> Value:
+    """What is there depends on the place in the last two dimensions."""
+    value = t.value(node.args[0])
+    for dim in value[-2:]:
+        _stuck(t, dim, node)
+    return value
 
 
 @rule("prelu")
@@ -386,6 +401,8 @@ def recurrent(t: Tracer, node: Node) -> Any:
     hidden_size = t.length(weights[1], 0) // gates
     hidden = t.fresh(hidden_size)
     shown = t.fresh(t.length(weights[each - 1], 0)) if projected else hidden
+    if projected:  # PyTorch tells a projection by its size, which must stay below the hidden one
+        t.freeze(hidden, f"{where(node)} has a projection")
 
     def stacked(dim: Dim, times: int) -> Dim:
         return ((dim[0][0] * times, np.tile(dim[0][1], times) if is_ids(dim[0][1]) else None),)
@@ -429,6 +446,8 @@ def embedding(t: Tracer, node: Node) -> Value:
 def regroup(t: Tracer, dims: Value, sizes: Sequence[int], node: Node) -> Value | None:
     """Deal the factors of all dimensions out to dimensions of other sizes; None where they do not fit."""
     queue: list[Factor] = [factor for dim in dims for factor in dim if factor[0] != 1 or factor[1] is DYNAMIC]
+    for single in (factor for dim in dims for factor in dim if factor[0] == 1 and is_ids(factor[1])):
+        _stuck(t, (single,), node)
     out: list[Dim] = []
     sizes = list(sizes)
     for position, size in enumerate(sizes):
@@ -464,12 +483,16 @@ def _cut(t: Tracer, factor: Factor, sizes: list[int], node: Node) -> Dim:
         return tuple((part, ids) for part in sizes)
     if len(sizes) < 2:
         return (factor,)
-    if not _meets_attention(node):
+    # in attention, what leaves a reshape is multiplied with another value before it reaches the next layer
+    if not _reaches(node, _PRODUCTS, _LAYERS):
         axis = len(sizes) - 1  # the channels inside groups, as a channel shuffle has them
     elif t.policy.attention == "head_size":
         axis = len(sizes) - 1
-    else:  # of queries, keys and values in one piece, (3, heads, size), the heads
-        axis = max(range(len(sizes) - 1), key=lambda i: (sizes[i], i))
+    else:  # of queries, keys and values in one piece, (3, heads, size) or (3, heads · size), the heads
+        axes: Sequence[int] = range(len(sizes) - 1)
+        if _reaches(node, {"select", "unbind"}, _LAYERS | _PRODUCTS):
+            axes = [i for i in axes if sizes[i] > 3] or [max(1, len(sizes) - 2)]
+        axis = max(axes, key=lambda i: (sizes[i], i))
     return t.split(ids, sizes, axis)
 
 
@@ -477,15 +500,15 @@ _PRODUCTS = {"matmul", "bmm", "scaled_dot_product_attention", "einsum", "baddbmm
 _LAYERS = {"linear", "conv1d", "conv2d", "conv3d", "addmm", "embedding", "lstm", "gru"}
 
 
-def _meets_attention(node: Node) -> bool:
-    """Whether what leaves a reshape is multiplied with another value before it reaches the next layer."""
+def _reaches(node: Node, names: Container[str], ends: Container[str]) -> bool:
+    """Whether what leaves a node meets one of these operators before one of `ends`."""
     seen, queue = {node}, [node]
     while queue:
         for user in queue.pop().users:
             name = operator(user)
-            if name in _PRODUCTS:
+            if name in names:
                 return True
-            if user not in seen and name not in _LAYERS:
+            if user not in seen and name not in ends:
                 seen.add(user)
                 queue.append(user)
     return False
@@ -607,7 +630,9 @@ def repeat(t: Tracer, node: Node) -> Value:
 def repeat_interleave(t: Tracer, node: Node) -> Value:
     """(dimension, copies)."""
     value = list(t.value(node.args[0]))
-    axis = _axis(node, 2, len(value))
+    if argument(node, 2) is None:
+        value = [tuple(factor for dim in value for factor in dim)]
+    axis = _axis(node, 2, len(value)) if len(value) > 1 else 0
     value[axis] = (*value[axis], (int(node.args[1]), None))
     return tuple(value)
 
@@ -672,10 +697,11 @@ def unbind(t: Tracer, node: Node) -> Any:
 
 @rule("select")
 def select(t: Tracer, node: Node) -> Value:
-    """One index of a dimension."""
+    """One index of a dimension; where only the shape of the result is asked for, any will do."""
     value = t.value(node.args[0])
     axis = _axis(node, 1, len(value))
-    _stuck(t, value[axis], node)
+    if any(operator(user) != "sym_size" for user in node.users):
+        _stuck(t, value[axis], node)
     return (*value[:axis], *value[axis + 1 :])
 
 
@@ -695,12 +721,12 @@ def cut(t: Tracer, node: Node) -> Value:
         if ids is None or step != 1 or not isinstance(start, int):
             _stuck(t, value[axis], node)
         else:
-            begin = start % len(ids) if start < 0 else start
+            begin = max(start + len(ids), 0) if start < 0 else start
             dim = ((rest[0], ids[begin : begin + rest[0]]),)
     return (*value[:axis], dim, *value[axis + 1 :])
 
 
-@rule("index", "index_put")
+@rule("index")
 def index(t: Tracer, node: Node) -> Value:
     """Indexed dimensions stay whole; others pass."""
     value = t.value(node.args[0])
@@ -713,6 +739,20 @@ def index(t: Tracer, node: Node) -> Value:
     passing = [dim for i, dim in enumerate(value) if i not in taken]
     made = broadcast(t, [t.value(indices[i]) for i in taken], node)
     return (*passing[:before], *made, *passing[before:])
+
+
+@rule("index_put")
+def index_put(t: Tracer, node: Node) -> Value:
+    """What is written meets what was there. A mask takes several dimensions at once, so there everything stays."""
+    x, places, values = node.args[:3]
+    if any(t.is_mask(place) for place in places):
+        for tensor in (x, values):
+            _freeze_all(t, tensor, f"written under a mask in {where(node)}")
+    else:
+        for place in places:
+            _freeze_all(t, place, f"places that are written to in {where(node)}")
+        broadcast(t, [index(t, node), t.value(values)], node)
+    return t.value(x)
 
 
 @rule("index_select")
@@ -786,9 +826,7 @@ def im2col(t: Tracer, node: Node) -> Value:
 def col2im(t: Tracer, node: Node) -> Value:
     """(B, C · kernel, L) to (B, C, H, W)."""
     value, blank = t.value(node.args[0]), t.blank(node)
-    channels = size_of(blank[-3])
-    found = regroup(t, (value[-2],), [channels, size_of(value[-2]) // channels], node)
-    return (*value[:-2], found[0] if found else blank[-3], *blank[-2:])
+    return (*value[:-2], _blocks(t, value[-2], size_of(blank[-3]), node), *blank[-2:])
 
 
 @rule("unfold")
@@ -804,12 +842,17 @@ def unfold(t: Tracer, node: Node) -> Value:
 @rule("pixel_shuffle")
 def pixel_shuffle(t: Tracer, node: Node) -> Value:
     """(…, C · r², H, W) to (…, C, rH, rW): the r² parts of a channel go together."""
-    value, blank, r = t.value(node.args[0]), t.blank(node), int(node.args[1])
-    ids = t.flat(value[-3], node)
-    out = plain(size_of(blank[-3])) if ids is None else t.split(ids, (len(ids) // r**2, r**2), 0)[:1]
-    if ids is not None and not is_ids(out[0][1]):
-        _stuck(t, value[-3], node)
-    return (*value[:-3], out, *blank[-2:])
+    value, blank = t.value(node.args[0]), t.blank(node)
+    return (*value[:-3], _blocks(t, value[-3], size_of(blank[-3]), node), *blank[-2:])
+
+
+def _blocks(t: Tracer, dim: Dim, count: int, node: Node) -> Dim:
+    """So many blocks, one after the other in a dimension, each of which goes as a whole."""
+    ids = t.flat(dim, node)
+    out = plain(count) if ids is None else t.split(ids, (count, len(ids) // count), 0)[:1]
+    if not is_ids(out[0][1]):
+        _stuck(t, dim, node)
+    return out
 
 
 @rule("pixel_unshuffle")

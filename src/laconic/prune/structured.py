@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from laconic.core.errors import BadInput, LaconicError, nearest
 from laconic.core.graph import reestimate_batch_norm
@@ -21,7 +23,7 @@ from laconic.prune.coupling import Coupling, Policy, couple
 from laconic.prune.criteria import CRITERIA
 from laconic.prune.proof import equivalence, random_choice
 from laconic.prune.sizes import Counts, Sizes, keep_of
-from laconic.prune.surgery import remove
+from laconic.prune.surgery import Keep, remove
 
 Goal = Literal["macs", "params", "latency"]
 _GOALS: tuple[Goal, ...] = ("macs", "params", "latency")
@@ -33,9 +35,9 @@ class Prune(FitPlan):
     """Structured pruning. The options of `FitPlan` say how the rest recovers, and these what goes.
 
     Args:
-        macs: share of the multiply-adds to be kept.
+        macs: share of the multiply-adds to be kept; a half where none of the three is given.
         params: share of the parameters (and so of the bytes) to be kept.
-        latency: share of the layers' measured time on the target to be kept; goes with the allocation ``latency``. Exactly one of the three is given.
+        latency: share of the layers' measured time on the target to be kept; goes with the allocation ``latency``.
         criterion: how important a component is: a name in `criteria.CRITERIA`.
         allocation: ``uniform`` (the same share everywhere), ``global`` (all are ranked together) or ``latency`` (the least score for the time it saves).
         attention: remove whole ``heads`` or parts of the ``head_size``.
@@ -69,8 +71,8 @@ class Prune(FitPlan):
     def __post_init__(self) -> None:
         mistakes = []
         given = [name for name in _GOALS if getattr(self, name) is not None]
-        if len(given) != 1:
-            mistakes.append(f"one of macs, params and latency says how much is kept; given: {', '.join(given) or 'none'}")
+        if len(given) > 1:
+            mistakes.append(f"one of macs, params and latency says how much is kept; given: {', '.join(given)}")
         for name in given:
             if not 0 < getattr(self, name) <= 1:
                 mistakes.append(f"{name}: {getattr(self, name)} is the share that is kept; it lies above 0 and is 1 at most")
@@ -90,7 +92,8 @@ class Prune(FitPlan):
     @property
     def goal(self) -> tuple[Goal, float]:
         """What is to be kept, and its share."""
-        return next((name, value) for name in _GOALS if (value := getattr(self, name)) is not None)
+        given = [(name, value) for name in _GOALS if (value := getattr(self, name)) is not None]
+        return given[0] if given else ("macs", 0.5)
 
 
 def prune(
@@ -120,22 +123,18 @@ def prune(
     context = context if isinstance(context, Context) else Context(task=context)
     _check(config, context)
     policy = Policy(config.attention, config.groups)
-    goal, share = config.goal
-    found, epochs, proof = program, [], 0.0
+    share = config.goal[1]
     first = couple(program, policy, config.freeze)
-    total = _cost(Sizes(first), goal)(Sizes(first).full) if goal != "latency" else 0.0
+    if not first.groups:
+        raise BadInput(f"nothing can be removed: {'; '.join(sorted(set(first.frozen_causes().values()))) or 'no weights'}")
+    found, epochs, proof = copy.deepcopy(program).eval(), [], 0.0
     for number in range(1, config.rounds + 1):
         coupling = first if number == 1 else couple(found, policy, config.freeze)
-        counts, scores = _decide(coupling, config, share ** (number / config.rounds), share ** (1 / config.rounds), total, context)
+        counts, scores = _decide(coupling, config, share ** (number / config.rounds), share ** (1 / config.rounds), first, context)
         if counts != list(Sizes(coupling).full):
-            keep = keep_of(coupling, scores, counts)
-            found = remove(coupling, keep)
-            proof = max(proof, equivalence(coupling, keep, pruned=found), equivalence(coupling, random_choice(coupling, 0.5, config.seed)))
-            if not proof <= _PROOF:
-                raise LaconicError(
-                    f"the pruned program does not compute what the masked one does (relative difference {proof:.1e}). This is a defect of Laconic: "
-                    "please report the model. Freeze the modules in question meanwhile (freeze)."
-                )
+            found, difference = _cut(coupling, keep_of(coupling, scores, counts), config.seed)
+            proof = max(proof, difference)
+            _renew(found, config, context)
         epochs += _recover(found, program, config, number, context, distill, hooks)
     found = found.eval()
     return found, _outcome(first, couple(found, policy), config, epochs, proof)
@@ -151,22 +150,51 @@ def _check(config: Prune, context: Context) -> None:
         raise BadInput("the allocation 'latency' needs the time of layers on the target: Context(price=laconic.prices(target))")
 
 
+def _cut(coupling: Coupling, keep: Keep, seed: int) -> tuple[Program, float]:
+    """Remove what goes; also the largest difference from the masked program, for this choice and a random one."""
+    found = remove(coupling, keep)
+    difference = max(equivalence(coupling, keep, pruned=found), equivalence(coupling, random_choice(coupling, 0.5, seed)))
+    if not difference <= _PROOF:
+        raise LaconicError(
+            f"the pruned program does not compute what the masked one does (relative difference {difference:.1e}). This is a defect of Laconic: "
+            "please report the model. Freeze the modules in question meanwhile (freeze)."
+        )
+    return found, difference
+
+
 def _cost(sizes: Sizes, goal: Goal) -> Callable[[Counts], float]:
     return sizes.macs if goal == "macs" else sizes.params
 
 
-def _decide(coupling: Coupling, config: Prune, share: float, step: float, total: float, context: Context) -> tuple[list[int], list[Tensor]]:
-    """How many components each group keeps, and their scores. `share` is of what there was at first, `step` of what there is now."""
+def _decide(
+    coupling: Coupling, config: Prune, share: float, step: float, first: Coupling, context: Context
+) -> tuple[list[int], list[Tensor]]:
+    """How many components each group keeps, and their scores. `share` is of what there was at `first`, `step` of what there is now."""
     sizes = Sizes(coupling)
     scores = score(coupling, config.criterion, context, config.examples)
     limits = Limits(config.floor, config.multiple or (8 if config.allocation == "latency" else 1))
     if config.allocation == "latency":
         assert context.price is not None
         return allocation.by_latency(sizes, context.price, step, limits, scores), scores
-    cost = _cost(sizes, config.goal[0])
+    whole = Sizes(first)
+    cost, total = _cost(sizes, config.goal[0]), _cost(whole, config.goal[0])(whole.full)
     if config.allocation == "uniform":
         return allocation.uniform(sizes, cost, share * total, limits), scores
     return allocation.ranked(sizes, cost, share * total, limits, scores), scores
+
+
+def _renew(found: Program, config: Prune, context: Context) -> None:
+    """Estimate the statistics of batch-norms anew, where there is data for it."""
+    task = context.task
+    data: Any = None if task is None else task.train if task.train is not None else task.valid
+    if data is None or len(data) < 2:
+        return
+    assert task is not None
+    subset = calibration_subset(data, max(2, config.examples), context.seed)
+    size = max(2, min(config.batch_size, len(subset)))
+    # batch-norm has no variance of one example
+    loader: Any = DataLoader(subset, size, collate_fn=task.collate, drop_last=len(subset) % size == 1)
+    reestimate_batch_norm(found, (found.flatten_inputs(task.split(batch)[0]) for batch in loader))
 
 
 def _recover(
@@ -178,42 +206,21 @@ def _recover(
     distill: Distill | None,
     hooks: Sequence[Callable[..., None]],
 ) -> list[dict[str, Any]]:
-    """Estimate batch-norms anew and train, in place; returns the epochs."""
-    task = context.task
-    if task is None:
-        return []
-    data = task.train if task.train is not None else task.valid
-    if len(data) > 1:  # type: ignore[arg-type]
-        size = max(2, min(config.batch_size, len(data)))  # type: ignore[arg-type]
-        subset = calibration_subset(data, config.examples, context.seed)
-        loader: Any = _loader(subset, size, task)
-        reestimate_batch_norm(found, (found.flatten_inputs(task.split(batch)[0]) for batch in loader))
+    """Train this round's share of the epochs, in place; returns what they were like."""
     epochs = config.epochs * number // config.rounds - config.epochs * (number - 1) // config.rounds
+    task = context.task
     if not epochs:
         return []
+    assert task is not None
     assert context.fit is not None
     split, loss = task.split, task.loss
     if config.distill:
         split, loss = with_teacher(teacher, task, config.distill, distill or soft_targets(config.temperature))
-    plan = FitPlan(**{f.name: getattr(config, f.name) for f in fields(FitPlan)})
+    plan = replace(FitPlan(**{f.name: getattr(config, f.name) for f in fields(FitPlan)}), epochs=epochs)
     record = context.fit(
-        found,
-        replace(plan, epochs=epochs),
-        train=task.train,
-        loss=loss,
-        split=split,
-        collate=task.collate,
-        progress=context.progress,
-        hooks=tuple(hooks),
+        found, plan, train=task.train, loss=loss, split=split, collate=task.collate, progress=context.progress, hooks=tuple(hooks)
     )
     return [{**asdict(epoch), "round": number} for epoch in record.epochs]
-
-
-def _loader(data: Any, size: int, task: Task) -> Any:
-    """Batches of two examples or more: batch-norm has no variance of one."""
-    from torch.utils.data import DataLoader
-
-    return DataLoader(data, size, collate_fn=task.collate, drop_last=len(data) % size == 1)
 
 
 def _outcome(before: Coupling, after: Coupling, config: Prune, epochs: list[dict[str, Any]], proof: float) -> Outcome:
@@ -228,7 +235,6 @@ def _outcome(before: Coupling, after: Coupling, config: Prune, epochs: list[dict
         "params": [old.params(old.full), new.params(new.full)],
         "macs": [old.macs(old.full), new.macs(new.full)],
         "difference": proof,
-        "allowed": _PROOF,
         "epochs": epochs,
     }
     skipped = [Skipped(name, cause) for name, cause in before.frozen_causes().items()]
@@ -236,7 +242,7 @@ def _outcome(before: Coupling, after: Coupling, config: Prune, epochs: list[dict
     return Outcome("prune", changed, tuple(skipped))
 
 
-def channels(before: Coupling, after: Coupling) -> Any:
+def channels(before: Coupling, after: Coupling) -> Iterator[dict[str, Any]]:
     """Of each group: its name, what it consists of, and components before and after."""
     left: dict[tuple[str, int], int] = {}
     for name, dims in after.tensors.items():

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from laconic.core.errors import BadInput
 from laconic.core.graph import get_tensor
 from laconic.core.program import Program, argument, aten, set_argument
-from laconic.prune.coupling import Coupling, Dim, is_ids, operator
+from laconic.prune.coupling import Coupling, Dim, is_ids, operator, size_of
 
 Node = Any  # an fx.Node, whose arguments are of every type
 Keep = np.ndarray[Any, np.dtype[np.bool_]]  # for each component, whether it stays
@@ -211,9 +211,7 @@ def _group_norm(s: Surgeon, old: Node, new: Node) -> None:
     dim = s.dims(old)[1]
     if groups == 1 or not s.changed(dim):
         return
-    (size, ids), *_ = dim
-    kept = s.kept[ids].reshape(groups, size // groups)
-    set_argument(new, 1, int(kept.any(1).sum()))
+    set_argument(new, 1, int(_flat(s, dim).reshape(groups, -1).any(1).sum()))
 
 
 def _pieces(s: Surgeon, old: Node, new: Node) -> None:
@@ -230,29 +228,45 @@ def _slice(s: Surgeon, old: Node, new: Node) -> None:
     axis = int(argument(old, 1)) % len(source)
     if not s.changed(source[axis]):
         return
-    before, after = (s.count(dims[axis]) for dims in (source, s.dims(old)))
-    start = argument(old, 2) or 0
-    size = sum(n for n, _ in source[axis]) if len(source[axis]) == 1 else int(np.prod([n for n, _ in source[axis]]))
-    start = start + size if start < 0 else start
-    if operator(old) == "narrow":
-        begin = _before(s, source[axis], start)
-        new.args = (new.args[0], axis, begin, after)
-        return
-    if after == before:
-        return
-    begin = _before(s, source[axis], start)
-    new.args, new.kwargs = (new.args[0], axis, begin, begin + after), {}
+    size, start = size_of(source[axis]), argument(old, 2) or 0
+    begin = _before(s, source[axis], max(start + size, 0) if start < 0 else start)
+    after = s.count(s.dims(old)[axis])
+    new.args, new.kwargs = (new.args[0], axis, begin, after if operator(old) == "narrow" else begin + after), {}
+
+
+def _select(s: Surgeon, old: Node, new: Node) -> None:
+    source = s.coupling.values[old.args[0]]
+    if s.changed(source[int(argument(old, 1)) % len(source)]):
+        set_argument(new, 2, 0)
 
 
 def _before(s: Surgeon, dim: Dim, start: int) -> int:
-    if len(dim) == 1:
-        return int(s.kept[dim[0][1]][:start].sum())
-    chosen = next(i for i, (_, ids) in enumerate(dim) if is_ids(ids))
-    shape = [1] * len(dim)
-    shape[chosen] = dim[chosen][0]
-    ids: Any = dim[chosen][1]
-    flat = np.broadcast_to(ids.reshape(shape), [n for n, _ in dim]).ravel()
-    return int(s.kept[flat][:start].sum())
+    return int(_flat(s, dim)[:start].sum())
+
+
+def _flat(s: Surgeon, dim: Dim) -> Keep:
+    """Of each index of a dimension, whether it survives."""
+    found = np.ones([size for size, _ in dim], bool)
+    for axis, (_, ids) in enumerate(dim):
+        if is_ids(ids):
+            found &= s.kept[ids].reshape([-1 if i == axis else 1 for i in range(len(dim))])
+    return found.ravel()
+
+
+def _shuffle(s: Surgeon, old: Node, new: Node) -> None:
+    dim = s.dims(old)[1]
+    if len(dim) == 2:  # (channels of a group, groups)
+        set_argument(new, 1, s.count(dim[1:]))
+
+
+def _squeeze(s: Surgeon, old: Node, new: Node) -> None:
+    """A dimension of which one index is left is none of those that had one before."""
+    source = s.dims(old.args[0])
+    if any(s.changed(dim) for dim in source):
+        given = range(len(source)) if len(old.args) == 1 else np.atleast_1d(old.args[1])
+        axes = [axis for axis in (int(i) % len(source) for i in given) if size_of(source[axis]) == 1]
+        new.target = aten.squeeze.dims if axes else aten.alias.default
+        new.args, new.kwargs = ((new.args[0], axes) if axes else new.args[:1]), {}
 
 
 def _pad(s: Surgeon, old: Node, new: Node) -> None:
@@ -260,7 +274,7 @@ def _pad(s: Surgeon, old: Node, new: Node) -> None:
     amounts = list(argument(old, 1))
     for k in range(len(amounts) // 2):
         axis = len(dims) - 1 - k
-        if (amounts[2 * k], amounts[2 * k + 1]) != (0, 0) and s.changed(dims[axis]):
+        if (amounts[2 * k], amounts[2 * k + 1]) != (0, 0) and s.changed(source[axis]) | s.changed(dims[axis]):
             ids: Any = dims[axis][0][1]
             left, right = (max(amount, 0) for amount in amounts[2 * k : 2 * k + 2])
             cut = _count_cut(s, source[axis], amounts[2 * k], amounts[2 * k + 1])
@@ -271,7 +285,7 @@ def _pad(s: Surgeon, old: Node, new: Node) -> None:
 
 def _count_cut(s: Surgeon, dim: Dim, left: int, right: int) -> tuple[int, int]:
     """Of what negative padding cuts away on either side, how much is still there."""
-    total, size = s.count(dim), int(np.prod([n for n, _ in dim]))
+    total, size = s.count(dim), size_of(dim)
     return (_before(s, dim, -left) if left < 0 else 0, total - _before(s, dim, size + right) if right < 0 else 0)
 
 
@@ -280,7 +294,7 @@ def _repeat(s: Surgeon, old: Node, new: Node) -> None:
     source = s.coupling.values[old.args[0]]
     source = (*[((1, None),)] * (len(dims) - len(source)), *source)
     for i, dim in enumerate(dims):
-        if s.changed(dim) and int(np.prod([n for n, _ in source[i]])) == 1:
+        if s.changed(dim) and size_of(source[i]) == 1:
             times[i] = s.count(dim)
     set_argument(new, 1, times)
 
@@ -304,7 +318,10 @@ _EDITS: Mapping[str, Callable[[Surgeon, Node, Node], None]] = {
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
     **dict.fromkeys(("repeat", "tile"), _repeat),
     "unflatten": _unflatten,
+    "select": _select,
     "group_norm": _group_norm,
+    "squeeze": _squeeze,
+    **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), _shuffle),
     "scaled_dot_product_attention": _scale,
 }
 

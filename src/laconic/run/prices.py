@@ -62,13 +62,18 @@ class Prices:
         """Milliseconds for one example. A layer that is neither convolution nor linear costs as much as the reference does for each of its multiply-adds."""
         if _model(layer) is None:
             return self._by_macs(layer)
-        key = json.dumps(astuple(layer))
+        key = self.key(layer)
         if key not in self.known:
             self.known[key] = self._measure(layer)
             self.measured += 1
             if self.measured % 20 == 0:
                 self.keep()
         return self.known[key]
+
+    @staticmethod
+    def key(layer: LayerShape) -> str:
+        """The name of a layer in the table."""
+        return json.dumps(astuple(layer))
 
     def keep(self) -> None:
         """Write the table, if there is anything new in it."""
