@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from laconic.core.macs import LayerShape
@@ -25,9 +27,24 @@ def linear(size: int) -> LayerShape:
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("make", [convolution, linear])
-def test_sixteen_times_the_work_costs_more(runtime: str, make: object, tmp_path: Path) -> None:
+def test_a_layer_runs_on_the_target_and_has_a_price(runtime: str, make: Callable[[int], LayerShape], tmp_path: Path) -> None:
     price = prices(Target(runtime, threads=1), tmp_path / "table.json")
-    assert 0 < price(make(16)) < price(make(256))  # type: ignore[operator]
+    assert 0 < price(make(16)) < 1000
+    assert price.measured == 1
+
+
+def test_a_price_is_relative_to_the_reference_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine slows down by half between the table's beginning and the layer: the price is as it was at the beginning."""
+    speed = {"now": 1.0}
+
+    def turn(session: object, inputs: list[np.ndarray]) -> float:
+        return speed["now"] * (3.0 if inputs[0].shape[1] == 64 else 6.0)
+
+    monkeypatch.setattr(room, "_turn", turn)
+    price = prices(Target(threads=1), tmp_path / "table.json")
+    assert price.reference_ms == 3.0
+    speed["now"] = 2.0
+    assert price(convolution(8)) == pytest.approx(6.0)
 
 
 def test_a_shape_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,4 +87,4 @@ def test_tables_are_kept_apart_by_processor_runtime_and_version(monkeypatch: pyt
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     names = {prices(Target(runtime, threads=threads)).path.name for runtime in ("onnxruntime", "openvino") for threads in (1, 2)}
     assert len(names) == 4
-    assert all(path.startswith(name) for path in [str(room.folder())] for name in [str(tmp_path)])
+    assert room.folder() == tmp_path / "laconic"

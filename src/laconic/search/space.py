@@ -3,6 +3,7 @@ and structured pruning where there is data to recover with."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ QUANTIZATIONS = ("static", "dynamic", "weights", "mixed", "qat")
 _QAT_LR = 1e-4
 # Shares of the multiply-adds that pruning keeps, one candidate each, and how long the rest recovers.
 PRUNE_SHARES = (0.5, 0.3)
-_RECOVERY_EPOCHS = 2
+_RECOVERY_EPOCHS, _RECOVERY_STEPS = (2, 20), 400  # at least and at most; steps that are wanted
 _RECURRENT = (aten.lstm.input, aten.gru.input)
 
 
@@ -74,9 +75,11 @@ def prunings(
         return []
     plan = task.fit
     batch_size = task.batch_size if plan is None else plan.batch_size
+    fewest, most = _RECOVERY_EPOCHS
+    epochs = min(most, max(fewest, math.ceil(_RECOVERY_STEPS * batch_size / len(task.train))))  # type: ignore[arg-type]
     found = []
     for share in shares:
-        step = Prune(macs=share, epochs=_RECOVERY_EPOCHS, batch_size=batch_size)
+        step = Prune(macs=share, epochs=epochs, batch_size=batch_size)
         for name in TARGETS:
             if name not in (runtimes or runtime.names()) or runtime.runtime(name).available("fp32", "cpu") is not None:
                 continue

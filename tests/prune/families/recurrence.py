@@ -7,9 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tests.prune.nets import Net, case, parameter, tokens, words
+from tests.prune.nets import Net, case, parameter, words
 
 Make = Callable[..., Net]
+
+
+def steps(batch: int) -> tuple[Tensor, ...]:
+    """(B, L, C). A trace goes through every step, so there are few."""
+    return (torch.randn(batch, 3, 5),)
 
 
 def recurrent(kind: type[nn.RNNBase], state: str = "none", first: bool = True, proj: int = 0, **options: object) -> Make:
@@ -81,7 +86,7 @@ def given() -> Net:
 
 
 def with_state(batch: int) -> tuple[Tensor, ...]:
-    return (torch.randn(batch, 7, 5), torch.randn(1, batch, 4))
+    return (torch.randn(batch, 3, 5), torch.randn(1, batch, 4))
 
 
 def tied(n: int = 6) -> Net:
@@ -104,39 +109,39 @@ def positions(n: int = 6) -> Net:
 
 
 CASES = {
-    "lstm": case(recurrent(nn.LSTM), tokens, BEFORE, units(4) + " b.w:1"),
+    "lstm": case(recurrent(nn.LSTM), steps, BEFORE, units(4) + " b.w:1"),
     "lstm, length first": case(
         recurrent(nn.LSTM, first=False),
-        lambda batch: (torch.randn(7, batch, 5),),
+        lambda batch: (torch.randn(3, batch, 5),),
         BEFORE,
         units(4) + " b.w:1",
         batched=False,
         dynamic=(("inputs_0", ((1, "batch"),)),),
     ),
-    "lstm, zeros": case(recurrent(nn.LSTM, "zeros"), tokens, BEFORE, units(4) + " b.w:1"),
-    "lstm, both ways": case(recurrent(nn.LSTM, num_layers=2, bidirectional=True), tokens, BOTH, units(4, 2, True) + " b.w:1*2"),
+    "lstm, zeros": case(recurrent(nn.LSTM, "zeros"), steps, BEFORE, units(4) + " b.w:1"),
+    "lstm, both ways": case(recurrent(nn.LSTM, num_layers=2, bidirectional=True), steps, BOTH, units(4, 2, True) + " b.w:1*2"),
     "lstm, both ways, zeros": case(
-        recurrent(nn.LSTM, "zeros", num_layers=2, bidirectional=True), tokens, BOTH, units(4, 2, True) + " b.w:1*2"
+        recurrent(nn.LSTM, "zeros", num_layers=2, bidirectional=True), steps, BOTH, units(4, 2, True) + " b.w:1*2"
     ),
-    "lstm, no bias": case(recurrent(nn.LSTM, bias=False), tokens, BEFORE, units(4, bias=False) + " b.w:1"),
+    "lstm, no bias": case(recurrent(nn.LSTM, bias=False), steps, BEFORE, units(4, bias=False) + " b.w:1"),
     "lstm, projected": case(
         lambda: recurrent(nn.LSTM, "zeros", num_layers=2, proj=2)(),
-        tokens,
+        steps,
         BEFORE,
         "2 rnn.weight_hh_l0:1 rnn.weight_hh_l1:1 rnn.weight_ih_l1:1 rnn.weight_hr_l0:0 rnn.weight_hr_l1:0 b.w:1",
     ),
-    "gru": case(recurrent(nn.GRU), tokens, BEFORE, units(3) + " b.w:1"),
+    "gru": case(recurrent(nn.GRU), steps, BEFORE, units(3) + " b.w:1"),
     "gru, both ways, zeros": case(
-        recurrent(nn.GRU, "zeros", num_layers=2, bidirectional=True), tokens, BOTH, units(3, 2, True) + " b.w:1*2"
+        recurrent(nn.GRU, "zeros", num_layers=2, bidirectional=True), steps, BOTH, units(3, 2, True) + " b.w:1*2"
     ),
-    "gru, learned state": case(recurrent(nn.GRU, "learned"), tokens, BEFORE, units(3) + " b.w:1 h:2"),
-    "gru, learned state, 2 layers": case(recurrent(nn.GRU, "learned", num_layers=2), tokens, BEFORE, units(3, 2) + " b.w:1 h:2"),
-    "gru, twice": case(twice, tokens, units(3) + " b.w:1"),
+    "gru, learned state": case(recurrent(nn.GRU, "learned"), steps, BEFORE, units(3) + " b.w:1 h:2"),
+    "gru, learned state, 2 layers": case(recurrent(nn.GRU, "learned", num_layers=2), steps, BEFORE, units(3, 2) + " b.w:1 h:2"),
+    "gru, twice": case(twice, steps, units(3) + " b.w:1"),
     "gru, state is an input": case(given, with_state, dynamic=(("inputs_1", ((1, "batch"),)),)),
-    "gru, last state": case(last_state(nn.GRU), tokens, units(3, 2) + " b.w:1*2"),
-    "lstm, last state": case(last_state(nn.LSTM), tokens, units(4, 2) + " b.w:1*2"),
-    "rnn": case(recurrent(nn.RNN), tokens, BEFORE, units(1) + " b.w:1"),
-    "rnn, relu": case(recurrent(nn.RNN, nonlinearity="relu", num_layers=2), tokens, BEFORE, units(1, 2) + " b.w:1"),
+    "gru, last state": case(last_state(nn.GRU), steps, units(3, 2) + " b.w:1*2"),
+    "lstm, last state": case(last_state(nn.LSTM), steps, units(4, 2) + " b.w:1*2"),
+    "rnn": case(recurrent(nn.RNN), steps, BEFORE, units(1) + " b.w:1"),
+    "rnn, relu": case(recurrent(nn.RNN, nonlinearity="relu", num_layers=2), steps, BEFORE, units(1, 2) + " b.w:1"),
     "embedding": case(lambda n=6: Net(lambda m, i: m.b(m.e(i)), e=nn.Embedding(11, n), b=nn.Linear(n, 2)), words, "6 e.w:1 b.w:1"),
     "embedding, tied": case(tied, words, "6 out.w:1 mix.w:0 mix.w:1 mix.b:0"),
     "embedding, positions": case(positions, words, "6 words.w:1 places.w:1 token:2 more:2 b.w:1"),

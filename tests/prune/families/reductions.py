@@ -57,6 +57,14 @@ def spatial_attention(n: int = 6) -> Net:
     return Net(forward, a=conv(3, n), look=conv(2, 1, 3, padding=1), b=conv(n, 2))
 
 
+def ordered() -> Net:
+    """A layer for each of the operators that need all channels."""
+    layers = {f"l{i}": conv(3, 6) for i in range(len(FROZEN))}
+    return Net(
+        lambda m, x: m.b(sum(f(m.get_submodule(n)(x)) for n, f in zip(layers, FROZEN.values(), strict=True))), b=conv(6, 2), **layers
+    )
+
+
 MEAN = {"mean": torch.mean, "sum": torch.sum, "amax": torch.amax, "amin": torch.amin, "logsumexp": torch.logsumexp}
 FROZEN = {
     "softmax": lambda x: x.softmax(1),
@@ -69,12 +77,11 @@ FROZEN = {
     "prod": lambda x: x + x.prod(1, keepdim=True),
 }
 CASES = {
-    **{f"{name} over space": case(over_space(lambda x, f=f: f(x, (2, 3))), image, AB) for name, f in MEAN.items()},
+    "over space": case(over_space(lambda x: sum(f(x, (2, 3)) for f in MEAN.values()) + x.var((2, 3))), image, AB),
     **{
         f"{name} over channels": case(over_channels(lambda x, f=f: f(x, 1, keepdim=True)), image, AB, zeroed=name == "sum")
         for name, f in MEAN.items()
     },
-    "var over space": case(over_space(lambda x: x.var((2, 3))), image, AB),
     "std over channels": case(over_channels(lambda x: x.std(1, keepdim=True, correction=0)), image, AB, zeroed=False),
     "norm over channels": case(over_channels(lambda x: torch.linalg.vector_norm(x, dim=1, keepdim=True)), image, AB),
     "old norm over channels": case(over_channels(lambda x: x.norm(dim=1, keepdim=True)), image, AB),
@@ -83,7 +90,7 @@ CASES = {
     "squeeze and excitation": case(squeeze_and_excite, image, "6 a.w:0 a.b:0 down.w:1 up.w:0 up.b:0 b.w:1", "3 down.w:0 down.b:0 up.w:1"),
     "response norm": case(response_norm, image, "6 a.w:0 a.b:0 s:3 t:3 b.w:1", zeroed=False),
     "spatial attention": case(spatial_attention, image, AB, zeroed=False),
-    **{f"{name} over channels": case(lambda f=f: between(lambda m, x: f(x), 6), image) for name, f in FROZEN.items()},
+    "all of a dimension": case(ordered, image),
     "softmax over space": case(lambda n=6: between(lambda m, x: x.flatten(2).softmax(-1).view_as(x), n), image, AB),
     "softmax over tokens": case(lambda n=6: lines(lambda m, x: x * x.softmax(1), n), tokens, AB),
     "triangle of a weight": case(
