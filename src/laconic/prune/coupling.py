@@ -8,6 +8,7 @@ A dimension is a tuple of factors, because `view` merges and splits: `(batch · 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -145,7 +146,8 @@ class Tracer:
         if [size for size, _ in a] == [size for size, _ in b]:
             return tuple(self._pair(x, y, node) for x, y in zip(a, b, strict=True))
         ids, others = self.flat(a, node), self.flat(b, node)
-        return (self._pair((size_of(a), ids), (size_of(b), others), node),)
+        found = self._pair((size_of(a), ids), (size_of(b), others), node)
+        return plain(found[0], True) if any(part is DYNAMIC for _, part in (*a, *b)) else (found,)
 
     def _pair(self, a: Factor, b: Factor, node: fx.Node) -> Factor:
         if is_ids(a[1]) and is_ids(b[1]):
@@ -192,6 +194,10 @@ class Tracer:
         if name not in self.tensors:
             self.tensors[name] = [_UNSET] * tensor.dim()
         return name
+
+    def known(self, tensor: Tensor) -> str:
+        """The name under which a tensor was met; empty if it was not."""
+        return self._names.get(id(tensor), "")
 
     def rank(self, node: Any) -> int:
         """Number of dimensions of a tensor."""
@@ -503,12 +509,14 @@ def _full_name(node: fx.Node) -> str:
 
 
 def _freeze_modules(tracer: Tracer, paths: Iterable[str]) -> None:
+    module = tracer.program.graph_module
+    tensors = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
     for path in paths:
-        names = [name for name in tracer.tensors if name == path or name.startswith(f"{path}.")]
-        if not names:
-            modules = {name.rpartition(".")[0] for name in tracer.tensors}
+        found = [tensor for name, tensor in tensors if name == path or name.startswith(f"{path}.")]
+        if not found:
+            modules = {prefix for name, _ in tensors for prefix in itertools.accumulate(name.split(".")[:-1], "{}.{}".format)}
             raise BadInput(f"freeze: '{path}' is no module with parameters.{nearest(path, modules)}")
-        for name in names:
-            for ids in tracer.tensors[name]:
+        for tensor in found:
+            for ids in tracer.tensors.get(tracer.known(tensor), []):
                 if ids is not None and ids is not _UNSET:
                     tracer.freeze(((len(ids), ids),), f"asked for: {path}")

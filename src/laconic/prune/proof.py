@@ -56,7 +56,7 @@ class Masked(fx.Interpreter):
     def __init__(self, coupling: Coupling, keep: Keep) -> None:
         program = copy.deepcopy(coupling.program).eval()
         super().__init__(program.graph_module)
-        self.coupling, self.kept = coupling, torch.from_numpy(keep[coupling.label])
+        self.coupling, self.kept = coupling, keep[coupling.label]
         self.origin = dict(zip(program.graph.nodes, coupling.program.graph.nodes, strict=True))
         with torch.no_grad():
             for name, value in program.graph_module.named_parameters():
@@ -64,8 +64,7 @@ class Masked(fx.Interpreter):
                 key = coupling.names.get(id(old))
                 for dim, ids in enumerate(coupling.tensors.get(key, []) if key else []):
                     if ids is not None:
-                        gone = ~self.kept[torch.from_numpy(ids).long()]
-                        value.movedim(dim, 0)[gone] = 0
+                        value.movedim(dim, 0)[torch.from_numpy(~self.kept[ids])] = 0
 
     def run_node(self, n: fx.Node) -> Any:
         """See `fx.Interpreter`."""
@@ -90,7 +89,7 @@ class Masked(fx.Interpreter):
             return found
         for axis in axes:
             if carries(dims[axis]):
-                parts = [self.kept[torch.from_numpy(ids).long()] if is_ids(ids) else None for _, ids in dims[axis]]
+                parts = [torch.from_numpy(self.kept[ids]) if is_ids(ids) else None for _, ids in dims[axis]]
                 sizes = [1 if ids is DYNAMIC else n for n, ids in dims[axis]]
                 loose = [i for i, (_, ids) in enumerate(dims[axis]) if ids is DYNAMIC]
                 if loose:  # where there are two, they lie side by side

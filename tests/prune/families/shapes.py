@@ -94,7 +94,7 @@ def shuffled(groups: int) -> Make:
 
 def mixed_with_places() -> Net:
     """Channels and pixels change places: nothing can go alone."""
-    return Net(lambda m, x: m.b(m.a(x).reshape(-1, 36, 6)), a=conv(3, 6), b=nn.Linear(6, 2))
+    return Net(lambda m, x: m.b(m.a(x).reshape(-1, 18, 8)), a=conv(3, 4), b=nn.Linear(8, 2))
 
 
 def space_to_depth(n: int = 6) -> Net:
