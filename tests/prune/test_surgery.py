@@ -15,9 +15,9 @@ from laconic.core.capture import capture
 from laconic.core.errors import BadInput
 from laconic.core.program import Program
 from laconic.prune.coupling import Coupling, couple
-from laconic.prune.proof import equivalence, random_choice
+from laconic.prune.proof import equivalence
 from laconic.prune.surgery import Keep, Surgeon, carry_over, remove
-from tests.core.models import Answer, ConvNet, Nested, Tied
+from tests.core.models import ConvNet, Nested, Tied
 from tests.prune.families import CASES
 from tests.prune.families.common import conv
 from tests.prune.nets import CAPTURED, Case, Net, built, difference, image, randomized, tokens, zeroed
@@ -64,6 +64,14 @@ def keeping(coupling: Coupling, group: int, places: list[int]) -> Keep:
     return keep
 
 
+def half(coupling: Coupling) -> Keep:
+    """Every second of each group, and the first."""
+    keep = coupling.everything()
+    for group in coupling.groups:
+        keep[group.components[1::2]] = False
+    return keep
+
+
 # What stays -------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -80,7 +88,7 @@ def test_the_program_is_not_changed(made: Case) -> None:
     _, program, coupling = built(made)
     before = program.fingerprint()
     shapes = {node.name: str(node.meta.get("val")) for node in program.graph.nodes}
-    pruned = remove(coupling, random_choice(coupling, 0.5, seed=2))
+    pruned = remove(coupling, half(coupling))
     assert program.fingerprint() == before
     assert {node.name: str(node.meta.get("val")) for node in program.graph.nodes} == shapes
     assert pruned.fingerprint() != before
@@ -93,7 +101,7 @@ def test_the_program_is_not_changed(made: Case) -> None:
 @various
 def test_names_and_interface_stay(made: Case) -> None:
     _, program, coupling = built(made)
-    pruned = remove(coupling, random_choice(coupling, 0.5, seed=2))
+    pruned = remove(coupling, half(coupling))
     assert list(pruned.state_dict()) == list(program.state_dict())
     assert pruned.interface == program.interface
     for (name, old), (other, new) in zip(program.named_parameters(), pruned.named_parameters(), strict=True):
@@ -132,8 +140,8 @@ def test_surviving_numbers_are_bit_equal_and_in_order() -> None:
 
 
 def test_double_precision_stays() -> None:
-    program, coupling = net_of(randomized(ConvNet()).double(), torch.randn(4, 1, 8, 8, dtype=torch.float64))
-    keep = random_choice(coupling, 0.5)
+    _, coupling = net_of(randomized(ConvNet()).double(), torch.randn(4, 1, 8, 8, dtype=torch.float64))
+    keep = half(coupling)
     assert {value.dtype for value in remove(coupling, keep).parameters()} == {torch.float64}
     assert equivalence(coupling, keep) < 1e-12
 
@@ -142,7 +150,7 @@ def test_a_program_in_training_mode_can_be_pruned() -> None:
     program, _ = conv_net()
     program.train()
     coupling = couple(program)
-    pruned = remove(coupling, random_choice(coupling, 0.5))
+    pruned = remove(coupling, half(coupling))
     assert program.training
     assert not pruned.training
 
@@ -162,9 +170,10 @@ def test_nested_outputs_stay_nested() -> None:
     program = capture(Deep().eval(), inputs)
     coupling = couple(program)
     keep = keeping(coupling, 0, [0, 2])
-    found = remove(coupling, keep)(*inputs)
-    assert isinstance(found, Answer)
-    assert found.logits.shape == (4, 2)
+    found, expected = remove(coupling, keep)(*inputs), program(*inputs)
+    assert type(found) is type(expected)
+    assert set(found) == set(expected)
+    assert found["logits"].shape == (4, 2)
     assert equivalence(coupling, keep) < 1e-5
 
 
@@ -197,31 +206,8 @@ def test_something_is_left_of_each_dimension(name: str, tensor: str) -> None:
 
 def test_a_choice_of_the_wrong_length_is_refused() -> None:
     _, coupling = conv_net()
-    with pytest.raises(BadInput, match="components"):
+    with pytest.raises(BadInput, match="of 3 components whether they stay; there are 18"):
         remove(coupling, np.ones(3, bool))
-
-
-@torch.no_grad()
-def test_a_piece_of_which_nothing_is_left() -> None:
-    """Two of six channels are cut out and read by nothing of their own."""
-    module = randomized(Net(lambda m, x: m.b(torch.cat([x[:, :1] * 0 + F(m.a(x)), m.a(x)[:, 2:]], 1)), a=conv(3, 6), b=conv(5, 2)))
-    _, coupling = net_of(module, *image(CAPTURED))
-    group = max(coupling.groups, key=len)
-    assert group
-    # a mean of no channels would be no number: refused, not computed
-    keep = coupling.everything()
-    for found in coupling.groups:
-        for component in found.components:
-            ids = np.flatnonzero(coupling.label == component)
-            if set(ids.tolist()) & {0, 1}:
-                keep[component] = False
-    assert not keep.all()
-    with pytest.raises(BadInput, match="nothing would be left"):
-        remove(coupling, keep)
-
-
-def F(x: Tensor) -> Tensor:
-    return x[:, :2].mean(1, keepdim=True)
 
 
 # Single choices ---------------------------------------------------------------------------------------------------------------------------
@@ -274,10 +260,10 @@ class Shapes(fx.Interpreter):
 @torch.no_grad()
 def test_shapes_are_noted_as_they_are(made: Case) -> None:
     coupling = built(made)[2]
-    pruned = remove(coupling, random_choice(coupling, 0.5, seed=2))
+    pruned = remove(coupling, half(coupling))
     Shapes(pruned.graph_module).run(*pruned.example_inputs())
     again = couple(pruned, made.policy)
-    Shapes((twice := remove(again, random_choice(again, 0.6, seed=3))).graph_module).run(*twice.example_inputs())
+    Shapes((twice := remove(again, half(again))).graph_module).run(*twice.example_inputs())
 
 
 @pytest.mark.parametrize(
@@ -295,7 +281,7 @@ def test_shapes_are_noted_as_they_are(made: Case) -> None:
 def test_other_lengths_go_on_working(name: str) -> None:
     made = CASES[name]
     module, _, coupling = built(made)
-    keep = random_choice(coupling, 0.5, seed=2)
+    keep = half(coupling)
     pruned, expected = remove(coupling, keep), zeroed(module, coupling, keep)
     for batch, length in ((1, 5), (2, 7), (5, 12), (4, 3)):
         x = torch.randn(batch, length, 5)
@@ -331,7 +317,7 @@ def test_an_optimizer_is_carried_over(name: str) -> None:
     optimizer = OPTIMIZERS[name](list(program.parameters()))
     for _ in range(3):
         step(program, optimizer, image(4)[0])
-    keep = random_choice(coupling, 0.5, seed=4)
+    keep = half(coupling)
     pruned = remove(coupling, keep).train()
     surgeon = Surgeon(pruned, coupling, keep)
     twin, twins = copy.deepcopy(program), {}

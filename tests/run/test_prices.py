@@ -83,8 +83,8 @@ def test_the_model_of_a_layer_computes_that_layer() -> None:
     onnx.checker.check_model(found)
 
 
-def test_tables_are_kept_apart_by_processor_runtime_and_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_tables_are_kept_apart_by_runtime_and_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    names = {prices(Target(runtime, threads=threads)).path.name for runtime in ("onnxruntime", "openvino") for threads in (1, 2)}
+    names = {prices(Target(runtime, precision)).path.name for runtime in ("onnxruntime", "openvino") for precision in ("fp32", "bf16")}
     assert len(names) == 4
     assert room.folder() == tmp_path / "laconic"

@@ -103,6 +103,7 @@ class Tracer:
         self.roles: dict[tuple[str, int], str] = {}
         self.consumers: list[Consumer] = []
         self.unknown: list[fx.Node] = []
+        self.pieces: list[Ids] = []
         self.n = 0
         self._pairs: list[tuple[Ids, Ids]] = []
         self._frozen: list[tuple[Ids, str]] = []
@@ -296,6 +297,7 @@ class Tracer:
             causes,
             tuple(self.unknown),
             self._names,
+            self.pieces,
         )
 
 
@@ -366,6 +368,7 @@ class Coupling:
         label: component of each id.
         cause: of each component, the position in `causes` of what froze it; −1: it can be removed.
         unknown: nodes whose operator has no rule.
+        pieces: ids of slices of dimensions. What lies in other pieces is another group, so that no piece is emptied.
     """
 
     program: Program
@@ -379,6 +382,7 @@ class Coupling:
     causes: list[str]
     unknown: tuple[fx.Node, ...]
     names: dict[int, str] = field(repr=False)
+    pieces: list[Ids] = field(repr=False)
 
     @property
     def frozen(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -407,11 +411,11 @@ class Coupling:
         if not slots:
             return ()
         n, frozen = len(self.cause), self.frozen
-        labels = np.concatenate([found for *_, found in slots])
+        parts = [*(found for *_, found in slots), *(self.label[ids] for ids in self.pieces)]
         # components with the same slices have the same sum of random numbers
-        draws = np.random.default_rng(0).integers(1, 2**40, len(slots)).astype(np.float64)
-        signature = np.bincount(labels, np.repeat(draws, [len(found) for *_, found in slots]), n)
-        free = np.flatnonzero((np.bincount(labels, minlength=n) > 0) & ~frozen)
+        draws = np.random.default_rng(0).integers(1, 2**40, len(parts)).astype(np.float64)
+        signature = np.bincount(np.concatenate(parts), np.repeat(draws, [len(part) for part in parts]), n)
+        free = np.flatnonzero((np.bincount(np.concatenate(parts[: len(slots)]), minlength=n) > 0) & ~frozen)
         _, inverse = np.unique(signature[free], return_inverse=True)
         order = np.argsort(inverse, kind="stable")
         members = np.split(free[order], np.cumsum(np.bincount(inverse))[:-1]) if len(free) else []

@@ -676,8 +676,9 @@ def split(t: Tracer, node: Node) -> Any:
     ids = t.flat(value[axis], node)
     if ids is None:
         return [t.blank(node, i) for i in range(count)]
-    ends = np.cumsum([t.sizes(node, i)[axis][0] for i in range(count)])[:-1]
-    return [(*value[:axis], ((len(part), part),), *value[axis + 1 :]) for part in np.split(ids, ends)]
+    parts = np.split(ids, np.cumsum([t.sizes(node, i)[axis][0] for i in range(count)])[:-1])
+    t.pieces += parts
+    return [(*value[:axis], ((len(part), part),), *value[axis + 1 :]) for part in parts]
 
 
 @rule("getitem")
@@ -723,6 +724,7 @@ def cut(t: Tracer, node: Node) -> Value:
         else:
             begin = max(start + len(ids), 0) if start < 0 else start
             dim = ((rest[0], ids[begin : begin + rest[0]]),)
+            t.pieces.append(dim[0][1])
     return (*value[:axis], dim, *value[axis + 1 :])
 
 

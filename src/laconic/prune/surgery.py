@@ -29,8 +29,10 @@ def remove(coupling: Coupling, keep: Keep) -> Program:
     Names of parameters stay. In training it behaves as any program; an optimizer's state is carried over by `carry_over`.
 
     Raises:
-        BadInput: a component that must stay was to go, or nothing would be left of a dimension.
+        BadInput: a component that must stay was to go, or nothing would be left of a dimension; a choice for another coupling.
     """
+    if keep.shape != coupling.cause.shape:
+        raise BadInput(f"the choice says of {len(keep)} components whether they stay; there are {len(coupling.cause)}")
     gone = np.flatnonzero(~keep & coupling.frozen)
     if len(gone):
         raise BadInput(f"a component that must stay was to be removed: {coupling.causes[coupling.cause[gone[0]]]}")

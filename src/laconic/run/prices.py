@@ -21,7 +21,7 @@ from laconic.core.errors import need
 from laconic.core.files import write_whole
 from laconic.core.macs import LayerShape
 from laconic.core.task import Target
-from laconic.deploy.runtime import Session, Settings, cores, installed, runtime
+from laconic.deploy.runtime import Session, Settings, installed, runtime
 from laconic.measure.environment import environment
 
 _COPIES = 4  # of a layer in a model, so that the cost of a call weighs little
@@ -40,7 +40,7 @@ def prices(target: Target | None = None, table: Path | None = None) -> Prices:
     """The price of layers on a target, for `Context(price=…)`.
 
     Args:
-        target: runtime, precision and threads; by default ONNX Runtime.
+        target: runtime and precision; by default ONNX Runtime. Layers are timed on one thread.
         table: a JSON file that is read and added to; by default one for this processor, runtime and version in `folder()`.
     """
     return Prices(target or Target(), table)
@@ -52,7 +52,8 @@ class Prices:
     def __init__(self, target: Target, table: Path | None) -> None:
         # runtimes that read no ONNX have ONNX Runtime's times: shapes compare alike
         kind = target.runtime if target.runtime in _FORMATS else "onnxruntime"
-        self.settings = Settings(kind, target.precision, target.threads)
+        # on one thread: the threads of two sessions in a process fight over the cores
+        self.settings = Settings(kind, target.precision, 1)
         self.path = table or folder() / f"{_key(self.settings)}.json"
         self.known: dict[str, float] = json.loads(self.path.read_text()) if self.path.is_file() else {}
         self.measured = 0
@@ -119,7 +120,7 @@ class Prices:
 def _key(settings: Settings) -> str:
     processor = "-".join(str(environment()["processor"]).split())
     version = installed(runtime(settings.runtime).package)
-    return f"{processor}-{settings.runtime}-{version}-{settings.precision}-{settings.threads or cores()}t".replace("/", "-")
+    return f"{processor}-{settings.runtime}-{version}-{settings.precision}".replace("/", "-")
 
 
 def _turn(session: Session, inputs: list[np.ndarray]) -> float:

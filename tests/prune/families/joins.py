@@ -86,6 +86,11 @@ def shifted() -> Net:
     return lines(lambda m, x: torch.cat([F.pad(x[:, 1:, :2], (0, 0, 0, 1)), x[:, :, 2:]], 2))
 
 
+def averaged_piece() -> Net:
+    """Of the first channels some must be left, or their mean is no number."""
+    return between(lambda m, x: x * x[:, :2].mean(1, keepdim=True), 6)
+
+
 def shortcut() -> Net:
     """More channels than before: the shortcut is padded with zeros, as in the first ResNet for CIFAR."""
 
@@ -204,7 +209,8 @@ CASES = {
     "gate in front": case(lambda: gate_in_front(), image, "5 a.w:0 a.b:0 b.w:1"),
     "single slices": case(single_slices, image, "1 a.w:0*2 a.b:0*2 b.w:1*3", "4 a.w:0 a.b:0 b.w:1"),
     "half goes round": case(lambda: half_through(), image, "4 a.w:0 a.b:0 b.w:1", "4 a.w:0 a.b:0 c.w:1", "4 c.w:0 c.b:0 b.w:1"),
-    "shift in length": case(shifted, tokens, AB),
+    "shift in length": case(shifted, tokens, "2 a.w:0 a.b:0 b.w:1", "4 a.w:0 a.b:0 b.w:1"),
+    "piece that is averaged": case(averaged_piece, image, "2 a.w:0 a.b:0 b.w:1", "4 a.w:0 a.b:0 b.w:1", zeroed=False),
     "pad, channels": case(shortcut, image, "4 a.w:0 a.b:0 c.w:1 c.w:0 c.b:0 b.w:1", "3 c.w:0 c.b:0 b.w:1"),
     "pad, space": case(lambda n=6: between(lambda m, x: F.pad(x, (1, 2, 0, 1)), n), image, AB),
     "pad, reflected": case(lambda n=6: between(lambda m, x: F.pad(x, (1, 2, 2, 1), mode="reflect"), n), image, AB),
