@@ -279,8 +279,9 @@ def quantized_architectures(names: list[str]) -> None:
             "# Quantized architectures\n",
             "Static int8 by default, exported, run in both runtimes with another batch size and held to the gate's rule: 12 dB to the rounded graph.",
             f"Written by `python -m benchmarks.quantization architectures`. **{passed} of {len(rows)} hold; the median is {np.median(ratios):.0f} dB.**\n",
-            "The first two columns are the file against the rounded graph, the last two the rounded graph against the float program (random weights, so they say"
-            " little about accuracy; where they are low, the net amplifies one step of rounding, and file and rounded graph part too); signal to noise in dB.\n",
+            "The first two columns are the file against the rounded graph, the last two the rounded graph against the float program (random weights, so they"
+            " say little about accuracy; where they are low, the net amplifies one step of rounding, and file and rounded graph part too); signal to noise"
+            " in dB.\n",
             "| architecture | ONNX Runtime | OpenVINO | rounding for ONNX Runtime | rounding for OpenVINO | holds |",
             "| --- | ---: | ---: | ---: | ---: | --- |",
         ]
