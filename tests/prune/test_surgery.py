@@ -16,6 +16,7 @@ from laconic.core.errors import BadInput
 from laconic.core.program import Program
 from laconic.prune.coupling import Coupling, couple
 from laconic.prune.proof import equivalence
+from laconic.prune.structured import Alive, channels, survivors
 from laconic.prune.surgery import Keep, Surgeon, carry_over, remove
 from tests.core.models import ConvNet, Nested, Tied
 from tests.prune.families import CASES
@@ -359,3 +360,15 @@ def test_tied_and_unread_parameters_are_carried_over() -> None:
     assert {id(p) for p in held} == {id(p) for p in pruned.parameters()} | {id(stranger)}
     assert optimizer.state[pruned.get_parameter("out.weight")]["exp_avg"].shape == (11, 2)
     step(pruned, optimizer, torch.randint(0, 11, (4, 3)))
+
+
+def test_what_is_left_of_groups_that_share_a_layer_is_told() -> None:
+    coupling = built(CASES["split"])[2]  # four channels of `a` go to `b`, six to `c`
+    alive: Alive = {}
+    keep = half(coupling)
+    survivors(coupling, keep, alive)
+    assert [(group["before"], group["after"]) for group in channels(coupling, alive)] == [(4, 2), (6, 3)]
+    again = couple(remove(coupling, keep))
+    second = half(again)
+    survivors(again, second, alive)
+    assert [group["after"] for group in channels(coupling, alive)] == [int(second[g.components].sum()) for g in again.groups]

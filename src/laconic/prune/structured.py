@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -27,6 +28,7 @@ from laconic.prune.surgery import Keep, remove
 
 Goal = Literal["macs", "params", "latency"]
 _GOALS: tuple[Goal, ...] = ("macs", "params", "latency")
+Alive = dict[tuple[str, int], Any]  # of each tensor's dimension, the indices that are left
 _PROOF = 1e-4  # relative difference that summing in another order explains
 
 
@@ -128,16 +130,19 @@ def prune(
     if not first.groups:
         raise BadInput(f"nothing can be removed: {'; '.join(sorted(set(first.frozen_causes().values()))) or 'no weights'}")
     found, epochs, proof = copy.deepcopy(program).eval(), [], 0.0
+    alive: Alive = {}
     for number in range(1, config.rounds + 1):
         coupling = first if number == 1 else couple(found, policy, config.freeze)
         counts, scores = _decide(coupling, config, share ** (number / config.rounds), share ** (1 / config.rounds), first, context)
         if counts != list(Sizes(coupling).full):
-            found, difference = _cut(coupling, keep_of(coupling, scores, counts), config.seed)
+            keep = keep_of(coupling, scores, counts)
+            found, difference = _cut(coupling, keep, config.seed)
             proof = max(proof, difference)
+            survivors(coupling, keep, alive)
             _renew(found, config, context)
         epochs += _recover(found, program, config, number, context, distill, hooks)
     found = found.eval()
-    return found, _outcome(first, couple(found, policy), config, epochs, proof)
+    return found, _outcome(first, couple(found, policy), alive, config, epochs, proof)
 
 
 def _check(config: Prune, context: Context) -> None:
@@ -223,7 +228,7 @@ def _recover(
     return [{**asdict(epoch), "round": number} for epoch in record.epochs]
 
 
-def _outcome(before: Coupling, after: Coupling, config: Prune, epochs: list[dict[str, Any]], proof: float) -> Outcome:
+def _outcome(before: Coupling, after: Coupling, alive: Alive, config: Prune, epochs: list[dict[str, Any]], proof: float) -> Outcome:
     old, new = Sizes(before), Sizes(after)
     goal, share = config.goal
     changed = {
@@ -231,7 +236,7 @@ def _outcome(before: Coupling, after: Coupling, config: Prune, epochs: list[dict
         "share": share,
         "criterion": config.criterion,
         "allocation": config.allocation,
-        "groups": list(channels(before, after)),
+        "groups": list(channels(before, alive)),
         "params": [old.params(old.full), new.params(new.full)],
         "macs": [old.macs(old.full), new.macs(new.full)],
         "difference": proof,
@@ -242,15 +247,18 @@ def _outcome(before: Coupling, after: Coupling, config: Prune, epochs: list[dict
     return Outcome("prune", changed, tuple(skipped))
 
 
-def channels(before: Coupling, after: Coupling) -> Iterator[dict[str, Any]]:
-    """Of each group: its name, what it consists of, and components before and after."""
-    left: dict[tuple[str, int], int] = {}
-    for name, dims in after.tensors.items():
+def survivors(coupling: Coupling, keep: Keep, alive: Alive) -> None:
+    """Note which indices of each tensor's dimension a choice leaves, as they were counted before the first choice."""
+    for name, dims in coupling.tensors.items():
         for dim, ids in enumerate(dims):
-            left[name, dim] = len(ids) if ids is not None else after.tensor(name).shape[dim]
+            if ids is not None:
+                alive[name, dim] = alive.get((name, dim), np.arange(len(ids)))[keep[coupling.label[ids]]]
+
+
+def channels(before: Coupling, alive: Alive) -> Iterator[dict[str, Any]]:
+    """Of each group: its name, in how many dimensions of tensors it has slices, and components before and after."""
     for group in before.groups:
         slot = next((s for s in group.slots if s.role == "out"), group.slots[0])
-        was = len(slot.index)
-        each = max(1, int((slot.index >= 0).sum()) // len(group))
-        gone = (was - left[slot.tensor, slot.dim]) / each
-        yield {"name": group.name, "slices": len(group.slots), "before": len(group), "after": len(group) - round(gone)}
+        left = slot.index[alive[slot.tensor, slot.dim]] if (slot.tensor, slot.dim) in alive else slot.index
+        after = len(np.unique(left[left >= 0]))
+        yield {"name": group.name, "slices": len(group.slots), "before": len(group), "after": after}

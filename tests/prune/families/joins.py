@@ -91,6 +91,11 @@ def averaged_piece() -> Net:
     return between(lambda m, x: x * x[:, :2].mean(1, keepdim=True), 6)
 
 
+def averaged_part() -> Net:
+    """The same with split."""
+    return lines(lambda m, x: x * x.split([4, 6], -1)[1].mean(-1, keepdim=True), 10)
+
+
 def shortcut() -> Net:
     """More channels than before: the shortcut is padded with zeros, as in the first ResNet for CIFAR."""
 
@@ -197,7 +202,7 @@ CASES = {
     "chunk": case(lambda: parts(lambda x: x.chunk(2, -1))(5, 5), tokens, "5 a.w:0 a.b:0 b.w:1", "5 a.w:0 a.b:0 c.w:1"),
     "tensor_split": case(lambda: parts(lambda x: x.tensor_split([4], -1))(), tokens, *PARTS),
     "slice": case(lambda: parts(lambda x: [x[..., :4], x[..., 4:]])(), tokens, *PARTS),
-    "slice, negative": case(lambda: parts(lambda x: [x[..., -100:4], x[..., -6:100]])(), tokens, *PARTS),
+    "slice, negative": case(lambda: parts(lambda x: [x[..., -103:4], x[..., -6:100]])(), tokens, *PARTS),
     "slice, in the middle": case(lambda: lines(lambda m, x: x[..., 2:6], 8, 4), tokens, "4 a.w:0 a.b:0", "4 a.w:0 a.b:0 b.w:1"),
     "slice, every second": case(lambda: lines(lambda m, x: x[..., ::2], 8, 4), tokens),
     "slice, of tokens": case(lambda n=6: lines(lambda m, x: x[:, 1:-1], n), sentences, AB, dynamic=LENGTH),
@@ -210,6 +215,7 @@ CASES = {
     "single slices": case(single_slices, image, "1 a.w:0*2 a.b:0*2 b.w:1*3", "4 a.w:0 a.b:0 b.w:1"),
     "half goes round": case(lambda: half_through(), image, "4 a.w:0 a.b:0 b.w:1", "4 a.w:0 a.b:0 c.w:1", "4 c.w:0 c.b:0 b.w:1"),
     "shift in length": case(shifted, tokens, "2 a.w:0 a.b:0 b.w:1", "4 a.w:0 a.b:0 b.w:1"),
+    "part that is averaged": case(averaged_part, tokens, "4 a.w:0 a.b:0 b.w:1", "6 a.w:0 a.b:0 b.w:1", zeroed=False),
     "piece that is averaged": case(averaged_piece, image, "2 a.w:0 a.b:0 b.w:1", "4 a.w:0 a.b:0 b.w:1", zeroed=False),
     "pad, channels": case(shortcut, image, "4 a.w:0 a.b:0 c.w:1 c.w:0 c.b:0 b.w:1", "3 c.w:0 c.b:0 b.w:1"),
     "pad, space": case(lambda n=6: between(lambda m, x: F.pad(x, (1, 2, 0, 1)), n), image, AB),

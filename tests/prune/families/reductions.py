@@ -60,9 +60,11 @@ def spatial_attention(n: int = 6) -> Net:
 def ordered() -> Net:
     """A layer for each of the operators that need all channels."""
     layers = {f"l{i}": conv(3, 6) for i in range(len(FROZEN))}
-    return Net(
-        lambda m, x: m.b(sum(f(m.get_submodule(n)(x)) for n, f in zip(layers, FROZEN.values(), strict=True))), b=conv(6, 2), **layers
-    )
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.b(torch.cat([f(m.get_submodule(name)(x)) for name, f in zip(layers, FROZEN.values(), strict=True)], 1))
+
+    return Net(forward, b=conv(6 * len(FROZEN), 2), **layers)
 
 
 MEAN = {"mean": torch.mean, "sum": torch.sum, "amax": torch.amax, "amin": torch.amin, "logsumexp": torch.logsumexp}
