@@ -249,6 +249,12 @@ def test_causes_are_told(name: str, tensor: str, cause: str) -> None:
     assert cause in built(CASES[name])[2].frozen_causes()[tensor]
 
 
+def test_the_first_cause_is_told() -> None:
+    coupling = couple(capture(Net(lambda m, x: m.a(x).softmax(-1), a=nn.Linear(5, 6)), torch.randn(4, 5)))
+    assert coupling.frozen_causes() == {"a.weight[0]": "softmax works along it (softmax)"}
+    assert "an output of the model" in coupling.causes
+
+
 def test_what_has_groups_has_no_cause() -> None:
     coupling = built(CASES["cat"])[2]
     assert set(coupling.frozen_causes()) == {"b.weight[0]"}

@@ -28,6 +28,7 @@ WHOLE_WAY = (
     "resnext, channels",
     "group norm, auto",
     "attention, dynamic length",
+    "attention, in the batch, length unsaid",
     "grouped queries, expanded",
     "fused, in heads, head size",
     "lstm, both ways",

@@ -23,7 +23,7 @@ from tests.run import tiny
 
 pytestmark = pytest.mark.slow
 QUICK = lc.Options(rounds=5, turn_seconds=0.02, candidate_timeout_s=60)
-FLOATS = lc.Sweep(("onnxruntime", "openvino", "torchscript", "torch"), quantize=())
+FLOATS = lc.Sweep(("onnxruntime", "openvino", "torchscript", "torch"), quantize=(), prune=())
 ROOT = Path(__file__).parents[2]
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.05}  # relative to the largest output; processors with bf16 instructions try it too
 
@@ -105,7 +105,7 @@ def test_quantized_candidates_are_built_gated_and_delivered(tmp_path: Path) -> N
     task = tiny.untrained()
     task.fit = dataclasses.replace(task.fit, epochs=30)  # type: ignore[type-var]
     task.valid = tiny.TRAIN  # learned by heart, so that rounding has something to lose
-    sweep = lc.Sweep(("onnxruntime", "openvino"), ("fp32",), quantize=("static", "weights", "mixed", "qat"))
+    sweep = lc.Sweep(("onnxruntime", "openvino"), ("fp32",), quantize=("static", "weights", "mixed", "qat"), prune=())
     result = lc.optimize(task, lc.Budget(max_drop=None, objective="size"), out=tmp_path / "run", sweep=sweep, options=QUICK)
     found = by_key(result)
     static = {r["recipe"]["deploy"]["runtime"]: r for r in found.values() if "quantize static" in r["title"]}
@@ -121,6 +121,18 @@ def test_quantized_candidates_are_built_gated_and_delivered(tmp_path: Path) -> N
         assert {r["recipe"]["deploy"]["runtime"] for r in found.values() if r["title"].startswith(title)} == lost
     assert "quantize" in str(result.data["reproduce"]["recipe_yaml"])
     assert result.met
+
+
+def test_pruned_candidates_are_built_and_quantized_from_what_was_pruned(tmp_path: Path) -> None:
+    sweep = lc.Sweep(("onnxruntime",), ("fp32",), quantize=("static",), prune=(0.6,))
+    result = lc.optimize(tiny.task(), lc.Budget(max_drop=None, objective="size"), out=tmp_path / "run", sweep=sweep, options=QUICK)
+    pruned, both = (r for r in by_key(result).values() if r["title"].startswith("prune"))
+    assert [outcome["step"] for outcome in both["outcomes"]] == ["prune", "quantize"]
+    assert both["outcomes"][0] == pruned["outcomes"][0]  # not done twice
+    assert pruned["parity"]["max_rel"] < TOLERANCE["fp32"]
+    assert both["size_bytes"] < pruned["size_bytes"] < result.data["baseline"]["size_bytes"]
+    before, after = pruned["outcomes"][0]["changed"]["macs"]
+    assert after <= 0.6 * before
 
 
 def test_another_budget_in_the_same_folder_is_refused(finished: lc.Result) -> None:
@@ -146,7 +158,7 @@ def test_candidates_that_go_wrong_fail_alone(faulty_package: None, tmp_path: Pat
     """Crash, hang, memory, NaN, wrong answers, a crash in the middle of timing, an exception: each is told, and the good one is found."""
     options = dataclasses.replace(QUICK, candidate_timeout_s=15, memory_limit_bytes=2_500_000_000)
     names = ("crash", "hang", "eat", "nan", "wrong", "late", "raises", "good")
-    result = lc.optimize(tiny.task(), out=tmp_path / "run", sweep=lc.Sweep(names, ("fp32",), quantize=()), options=options)
+    result = lc.optimize(tiny.task(), out=tmp_path / "run", sweep=lc.Sweep(names, ("fp32",), quantize=(), prune=()), options=options)
     found = {record["key"]: (record["status"], record["reasons"]) for record in result.data["candidates"]}
     told = {name: (found[f"{name}-fp32"][0], [reason["rule"] for reason in found[f"{name}-fp32"][1]]) for name in names}
     assert told == {
@@ -178,7 +190,7 @@ def test_steps_that_go_wrong_fail_alone(faulty_package: None, tmp_path: Path) ->
 
 def test_no_budget_met_gives_the_nearest_miss_and_the_reason(tmp_path: Path) -> None:
     budget = lc.Budget(min_speedup=10_000, max_size_mb=1000, max_latency_ms=1e4, objective="size")
-    result = lc.optimize(tiny.task(), budget, out=tmp_path / "run", sweep=lc.Sweep(("onnxruntime",), quantize=()), options=QUICK)
+    result = lc.optimize(tiny.task(), budget, out=tmp_path / "run", sweep=lc.Sweep(("onnxruntime",), quantize=(), prune=()), options=QUICK)
     assert not result.met
     assert result.best is None
     assert result.nearest is not None
@@ -188,7 +200,7 @@ def test_no_budget_met_gives_the_nearest_miss_and_the_reason(tmp_path: Path) -> 
 
 def test_a_baseline_of_nan_is_told(tmp_path: Path) -> None:
     with pytest.raises(LaconicError, match="the baseline itself cannot be measured: its answers on the valid data are not finite"):
-        lc.optimize(tiny.poisoned(), out=tmp_path / "run", sweep=lc.Sweep(("onnxruntime",), quantize=()), options=QUICK)
+        lc.optimize(tiny.poisoned(), out=tmp_path / "run", sweep=lc.Sweep(("onnxruntime",), quantize=(), prune=()), options=QUICK)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +233,7 @@ import laconic as lc
 from tests.run import tiny
 from tests.run.test_end_to_end import QUICK
 task = tiny.untrained()
-lc.optimize(task, out=Path(sys.argv[1]), sweep=lc.Sweep(("onnxruntime", "openvino"), ("fp32",), quantize=()), options=QUICK)
+lc.optimize(task, out=Path(sys.argv[1]), sweep=lc.Sweep(("onnxruntime", "openvino"), ("fp32",), quantize=(), prune=()), options=QUICK)
 """
 # A file whose appearance is the moment of the kill; the run is started again after each.
 MOMENTS = (

@@ -126,6 +126,8 @@ class Surgeon:
             with new.graph.inserting_before(new):
                 whole = new.graph.call_function(floordiv, (size, was))
                 found[i] = new.graph.call_function(mul, (whole, now))
+            whole.meta["val"] = size.meta["val"] // was
+            found[i].meta["val"] = whole.meta["val"] * now
         return found
 
     def reshape_metadata(self, old: Node, new: Node) -> None:

@@ -58,6 +58,13 @@ def as_batch(m: Net, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.bmm(torch.baddbmm(m.mask[None], q, k.transpose(1, 2), alpha=0.5).softmax(-1), v).view(b, n, length, d)
 
 
+def as_batch_unsaid(m: Net, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same; the length follows from the rest, so the number of heads in all examples must be right."""
+    b, n, _, d = q.shape
+    q, k, v = (t.reshape(b * n, -1, d) for t in (q, k, v))
+    return torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(-1), v).view(b, n, -1, d)
+
+
 def relative(m: Net, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Positions relative to each other choose rows of a table, one column for each head (Swin, T5)."""
     places = torch.arange(7)
@@ -211,6 +218,7 @@ CASES = {
     "attention, by hand": case(attention(by_hand, bias=True), tokens, ALL + " bias:0"),
     "attention, by hand, head size": case(any_size(attention(by_hand, bias=True)), tokens, *SIZES, policy=SIZE),
     "attention, in the batch": case(attention(as_batch, view=True, mask=(7, 7)), tokens, ALL),
+    "attention, in the batch, length unsaid": case(attention(as_batch_unsaid, view=True), sentences, ALL, dynamic=LENGTH),
     "attention, rotary": case(rotary, tokens, "4 " + HEADS.format("*4")),
     "attention, rotary, head size": case(
         any_size(rotary), tokens, "2 q.w:0*8 q.b:0*8 k.w:0*8 k.b:0*8", "4 v.w:0*4 v.b:0*4 o.w:1*4", policy=SIZE
