@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import tempfile
 import time
@@ -25,11 +24,11 @@ from torch import Tensor, nn
 
 import laconic as lc
 from benchmarks import architectures, trained
+from benchmarks.command import command
 from benchmarks.contest import Entry, contest
 from laconic.core.errors import LaconicError
 from laconic.deploy.export import parity, write_onnx
 from laconic.deploy.runtime import Settings, runtime
-from laconic.measure.environment import environment
 from laconic.prune.proof import equivalence, random_choice
 from laconic.prune.sizes import Sizes, keep_of
 from laconic.prune.surgery import remove
@@ -437,16 +436,5 @@ def speed(names: list[str]) -> None:
 
 COMMANDS = {"coverage": coverage, "analysis": analysis, "growth": growth, "accuracy": accuracy, "minilm": minilm, "speed": speed}
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=list(COMMANDS))
-    parser.add_argument("names", nargs="*")
-    given = parser.parse_args()
-    found = environment(None)
-    print(f"{found['processor']}, {found['cores']} cores: {', '.join(k for k, v in found['instructions'].items() if v)}", flush=True)
-    COMMANDS[given.what](given.names)
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, COMMANDS)

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -26,12 +25,12 @@ from torch import nn
 
 import laconic as lc
 from benchmarks import architectures, trained
+from benchmarks.command import command
 from benchmarks.contest import Entry, contest, nncf_openvino, ort_dynamic, ort_static
 from laconic.core.errors import LaconicError
 from laconic.deploy.child import memory_of
 from laconic.deploy.export import parity, write_onnx
 from laconic.deploy.runtime import Settings, runtime
-from laconic.measure.environment import environment
 from laconic.tasks.data import ArrayDataset
 from laconic.tasks.models import DataShape, build
 
@@ -290,16 +289,5 @@ def quantized_architectures(names: list[str]) -> None:
 
 COMMANDS = {"speed": speed, "accuracy": accuracy, "qat": qat, "cost": cost, "architectures": quantized_architectures}
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=list(COMMANDS))
-    parser.add_argument("names", nargs="*")
-    given = parser.parse_args()
-    found = environment(None)
-    print(f"{found['processor']}, {found['cores']} cores: {', '.join(k for k, v in found['instructions'].items() if v)}", flush=True)
-    COMMANDS[given.what](given.names)
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, COMMANDS)

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from laconic.core.capture import capture
 from laconic.core.macs import LayerShape
 from laconic.core.task import Target
+from laconic.prune.coupling import couple
+from laconic.prune.sizes import Sizes
 from laconic.run import prices as room
 from laconic.run.prices import prices
 
@@ -18,11 +22,11 @@ from laconic.run.prices import prices
 def convolution(channels: int, groups: int = 1) -> LayerShape:
     weight = (channels, channels // groups, 3, 3)
     shape = (1, channels, 16, 16)
-    return LayerShape("aten.conv2d.default", (shape, weight), shape, (None, (1, 1), (1, 1), (1, 1), groups), (1,))
+    return LayerShape("aten.conv2d.default", (shape, weight), shape, 9 * 256 * channels**2 // groups, ((1, 1), (1, 1), (1, 1)), (1,))
 
 
 def linear(size: int) -> LayerShape:
-    return LayerShape("aten.linear.default", ((1, 4, size), (size, size), (size,)), (1, 4, size), (), (1, 2))
+    return LayerShape("aten.linear.default", ((1, 4, size), (size, size), (size,)), (1, 4, size), 4 * size**2, (), (1, 2))
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
@@ -64,7 +68,7 @@ def test_other_layers_cost_their_multiply_adds(tmp_path: Path) -> None:
     price = prices(Target(threads=1), tmp_path / "table.json")
 
     def product(size: int) -> LayerShape:
-        return LayerShape("aten.matmul.default", ((1, 8, size), (1, size, 8)), (1, 8, 8))
+        return LayerShape("aten.matmul.default", ((1, 8, size), (1, size, 8)), (1, 8, 8), 64 * size)
 
     assert price(product(64)) == pytest.approx(4 * price(product(16)))
     assert price.measured == 0
@@ -81,6 +85,19 @@ def test_the_model_of_a_layer_computes_that_layer() -> None:
         "group": 8,
     }
     onnx.checker.check_model(found)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_dilated_strided_convolution_of_a_program_has_a_price(bias: bool, tmp_path: Path) -> None:
+    """Its options come from the operator's schema, whether the arguments before and behind them were given or not."""
+    net = torch.nn.Sequential(torch.nn.Conv1d(3, 8, 3, 2, 2, dilation=2, bias=bias), torch.nn.ReLU(), torch.nn.Conv1d(8, 2, 1, bias=bias))
+    sizes = Sizes(couple(capture(net.eval(), torch.randn(2, 3, 20))))
+    first, second = (sizes.layer(node, sizes.full) for node in sizes.layers)
+    assert first.options == ((2,), (2,), (2,))
+    assert first.macs == 8 * 10 * 3 * 3
+    price = prices(Target(threads=1), tmp_path / "table.json")
+    assert price(first) > 0
+    assert price(second) > 0
 
 
 def test_tables_are_kept_apart_by_runtime_and_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

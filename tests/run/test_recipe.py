@@ -112,3 +112,11 @@ class NotAStep:
 def test_only_registered_configs_are_steps() -> None:
     with pytest.raises(BadInput, match="NotAStep is not the config of a step"):
         STEPS.name_of(NotAStep())
+
+
+def test_pruning_by_time_is_for_the_runtime_that_was_timed() -> None:
+    def keys(step: Prune) -> set[str]:
+        return {Recipe((step,), Target(runtime)).steps_key for runtime in ("onnxruntime", "openvino")}
+
+    assert len(keys(Prune(macs=0.5))) == 1
+    assert len(keys(Prune(latency=0.5, allocation="latency"))) == 2

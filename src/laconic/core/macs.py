@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import fx
 
-from laconic.core.program import aten
+from laconic.core.program import Program, aten
 
 Shape = tuple[int, ...]
 Cost = Callable[[fx.Node, Callable[[Any], Shape]], int]  # (operator, shape of a node: its output or its tensor) -> multiply-adds
@@ -93,6 +93,25 @@ upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d var 
 )
 
 
+def symbols(program: Program, batch: int, lengths: Mapping[str, int]) -> dict[str, int]:
+    """Sizes of the graph's symbols: the batch, other dynamic dimensions as given, and else as in the example."""
+    found: dict[str, int] = {}
+    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
+    for node, spec, example in zip(placeholders, program.inputs, program.example_inputs(), strict=True):
+        for size, label, given in zip(node.meta["val"].shape, spec.shape, example.shape, strict=True):
+            if isinstance(label, str):
+                found[str(size)] = batch if label == "batch" else lengths.get(label, given)
+    return found
+
+
+def number(size: Any, sizes: Mapping[str, int]) -> int:
+    """A size in which symbols may stand, as a number."""
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    return int(expression.subs({symbol: sizes[str(symbol)] for symbol in expression.free_symbols}))
+
+
 @dataclass(frozen=True)
 class LayerShape:
     """An operator and the shapes that its time depends on, for one example.
@@ -101,12 +120,14 @@ class LayerShape:
         operator: e.g. ``aten.conv2d.default``.
         inputs: shapes of its tensors, weights among them.
         output: shape of what it puts out.
-        options: the arguments that are no tensors (strides, groups).
+        macs: its multiply-adds.
+        options: stride, padding and dilation of a convolution; empty for others.
         weights: which of `inputs` are parameters or buffers.
     """
 
     operator: str
     inputs: tuple[Shape, ...]
     output: Shape
+    macs: int
     options: tuple[Any, ...] = ()
     weights: tuple[int, ...] = ()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from laconic.core.graph import get_tensor, module_path, module_type
-from laconic.core.macs import COSTS, FREE, Shape
+from laconic.core.macs import COSTS, FREE, Shape, number, symbols
 from laconic.core.program import Program
 
 UNUSED = "not used"  # the type of a layer whose parameters no operator reads
@@ -45,14 +45,14 @@ def count(program: Program, batch: int = 1, **lengths: int) -> Counts:
         batch: examples that the multiply-adds are for.
         lengths: sizes of other dynamic dimensions; those not given have the size of the example.
     """
-    sizes = _symbols(program, batch, lengths)
+    sizes = symbols(program, batch, lengths)
 
     def shape(value: Any) -> Shape:
         if isinstance(value, fx.Node) and value.op == "get_attr":
             return tuple(get_tensor(program, value).shape)
         found = value.meta["val"]
         found = found[0] if isinstance(found, (tuple, list)) else found
-        return tuple(_number(size, sizes) for size in found.shape)
+        return tuple(number(size, sizes) for size in found.shape)
 
     layers: dict[str, list[Any]] = {}
     unknown: Counter[str] = Counter()
@@ -95,21 +95,3 @@ def _new_parameters(program: Program, node: fx.Node, seen: set[int]) -> Iterator
             if isinstance(tensor, torch.nn.Parameter) and id(tensor) not in seen:
                 seen.add(id(tensor))
                 yield tensor.numel()
-
-
-def _symbols(program: Program, batch: int, lengths: dict[str, int]) -> dict[str, int]:
-    """Sizes of the graph's symbols."""
-    found: dict[str, int] = {}
-    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
-    for node, spec, example in zip(placeholders, program.inputs, program.example_inputs(), strict=True):
-        for size, label, given in zip(node.meta["val"].shape, spec.shape, example.shape, strict=True):
-            if isinstance(label, str):
-                found[str(size)] = batch if label == "batch" else lengths.get(label, given)
-    return found
-
-
-def _number(size: Any, sizes: dict[str, int]) -> int:
-    if isinstance(size, int):
-        return size
-    expression = size.node.expr
-    return int(expression.subs({symbol: sizes[str(symbol)] for symbol in expression.free_symbols}))

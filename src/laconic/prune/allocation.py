@@ -6,7 +6,6 @@ step, what loses the least score for the time that it saves on the target, in co
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,10 +37,7 @@ class Limits:
         """The nearest count that may be."""
         step = self.multiple if n >= 2 * self.multiple else 1
         least = max(1, math.ceil(self.floor * n))
-        found = round(count / step) * step
-        while found < least or found < 1:
-            found += step
-        return min(found, n)
+        return min(max(round(count / step), math.ceil(least / step)) * step, n)
 
 
 def normalized(scores: Sequence[Tensor]) -> list[Any]:
@@ -137,7 +133,7 @@ def by_latency(sizes: Sizes, price: Price, share: float, limits: Limits, scores:
             raise BadInput(
                 f"{share:.2f} of the time cannot be reached: {sum(times) / budget * share:.2f} is the least with floor {limits.floor}."
             )
-        _, group, level = heapq.nsmallest(1, queue)[0]
+        _, group, level = min(queue)
         counts[group] = level
         for i in sizes.readers[group]:
             times[i] = price(sizes.layer(sizes.layers[i], counts))

@@ -102,6 +102,14 @@ class Masked(fx.Interpreter):
         return found
 
 
+def _standardized(x: Tensor, mask: Tensor, axes: list[int], eps: float) -> Tensor:
+    """x less its mean over its deviation along some axes, as far as the mask goes; 0 elsewhere."""
+    count = mask.sum(axes, keepdim=True).clamp(min=1)
+    mean = (x * mask).sum(axes, keepdim=True) / count
+    var = ((x - mean).square() * mask).sum(axes, keepdim=True) / count
+    return (x - mean) * (var + eps).rsqrt() * mask
+
+
 def _norm(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -> Any:
     x, shape = args[0], args[1]
     axes = list(range(x.dim() - len(shape), x.dim()))
@@ -114,10 +122,7 @@ def _norm(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -> Any:
         return found if weight is None else found * weight
     bias = argument(n, 3)
     bias = run.env[bias] if isinstance(bias, fx.Node) else bias
-    count = mask.sum(axes, keepdim=True)
-    mean = (x * mask).sum(axes, keepdim=True) / count
-    var = ((x - mean).square() * mask).sum(axes, keepdim=True) / count
-    found = (x - mean) * (var + argument(old, 4)).rsqrt() * mask
+    found = _standardized(x, mask, axes, argument(old, 4))
     found = found if weight is None else found * weight
     return found if bias is None else found + bias
 
@@ -126,10 +131,7 @@ def _group_norm(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -
     x, groups = args[0], args[1]
     mask = run.mask(old.args[0], [1], x).expand(x.shape).to(x.dtype).reshape(x.shape[0], groups, -1)  # type: ignore[arg-type]
     parts = x.reshape(x.shape[0], groups, -1)
-    count = mask.sum(-1, keepdim=True).clamp(min=1)
-    mean = (parts * mask).sum(-1, keepdim=True) / count
-    var = ((parts - mean).square() * mask).sum(-1, keepdim=True) / count
-    found = ((parts - mean) * (var + argument(old, 4)).rsqrt() * mask).reshape(x.shape)
+    found = _standardized(parts, mask, [-1], argument(old, 4)).reshape(x.shape)
     shape = [1, -1, *[1] * (x.dim() - 2)]
     for position, combine in ((2, torch.mul), (3, torch.add)):
         tensor = argument(n, position)
@@ -145,10 +147,7 @@ def _batch_norm(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -
     x = args[0]
     axes = [i for i in range(x.dim()) if i != 1]
     mask = run.mask(old.args[0], axes, x).expand(x.shape).to(x.dtype)  # type: ignore[arg-type]
-    count = mask.sum(axes, keepdim=True)
-    mean = (x * mask).sum(axes, keepdim=True) / count
-    var = ((x - mean).square() * mask).sum(axes, keepdim=True) / count
-    found = (x - mean) * (var + argument(old, 7)).rsqrt() * mask
+    found = _standardized(x, mask, axes, argument(old, 7))
     shape = [1, -1, *[1] * (x.dim() - 2)]
     for tensor, combine in ((args[1], torch.mul), (args[2], torch.add)):
         found = found if tensor is None else combine(found, tensor.view(shape))

@@ -238,42 +238,26 @@ def einsum(t: Tracer, node: Node) -> Value:
     return tuple(found[letter] for letter in right)
 
 
-@rule("conv1d", "conv2d", "conv3d", "convolution")
+@rule("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def convolution(t: Tracer, node: Node) -> Value:
-    """x (B, I, …), weight (O, I/G, …), bias (O)."""
-    if operator(node) == "convolution" and argument(node, 6):
-        return transposed(t, node)
+    """x (B, I, …), weight (O, I/G, …), bias (O); transposed, the weight is (I, O/G, …)."""
+    name = operator(node)
+    transpose = name.startswith("conv_transpose") or (name == "convolution" and bool(argument(node, 6)))
     x, weight = node.args[:2]
     value = t.value(x)
-    groups = int(argument(node, 8 if operator(node) == "convolution" else 6))
+    groups = int(argument(node, 8 if name == "convolution" else 6))
     channel = len(value) - t.rank(weight) + 1
     if groups == 1:
-        t.consume(weight, 1, x, channel, node)
-        out = t.make(weight, 0)
+        t.consume(weight, 0 if transpose else 1, x, channel, node)
+        out = t.make(weight, 1 if transpose else 0)
     else:
-        out = _grouped(t, node, x, channel, weight, groups, transpose=False)
+        out = _grouped(t, node, x, channel, weight, groups, transpose)
     t.tie(argument(node, 2), 0, out, "bias", node)
-    for dim in range(2, t.rank(weight)):
-        t.tie(weight, dim, plain(t.length(weight, dim)), "kernel", node)
-    return _spatial(t, node, value, channel, out)
-
-
-@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-def transposed(t: Tracer, node: Node) -> Value:
-    """x (B, I, …), weight (I, O/G, …), bias (O)."""
-    x, weight = node.args[:2]
-    value = t.value(x)
-    groups = int(argument(node, 8 if operator(node) == "convolution" else 6))
-    channel = len(value) - t.rank(weight) + 1
-    if groups == 1:
-        t.consume(weight, 0, x, channel, node)
-        out = t.make(weight, 1)
-    else:
-        out = _grouped(t, node, x, channel, weight, groups, transpose=True)
-    t.tie(argument(node, 2), 0, out, "bias", node)
-    for dim in range(2, t.rank(weight)):
-        t.tie(weight, dim, plain(t.length(weight, dim)), "kernel", node)
-    return _spatial(t, node, value, channel, out)
+    for i in range(2, t.rank(weight)):
+        t.tie(weight, i, plain(t.length(weight, i)), "kernel", node)
+    for dim in value[channel + 1 :]:
+        _stuck(t, dim, node)
+    return (*value[:channel], out, *t.blank(node)[channel + 1 :])
 
 
 def _grouped(t: Tracer, node: Node, x: Any, channel: int, weight: Any, groups: int, transpose: bool) -> Dim:
@@ -301,15 +285,6 @@ def _grouped(t: Tracer, node: Node, x: Any, channel: int, weight: Any, groups: i
     t.tie(weight, 0, ((groups * ins, np.tile(inside, groups)),) if transpose else grown, "in" if transpose else "out", node)
     t.tie(weight, 1, ((outs_each, made),) if transpose else ((ins, inside),), "out" if transpose else "in", node)
     return grown
-
-
-def _spatial(t: Tracer, node: Node, value: Value, channel: int, out: Dim) -> Value:
-    weight: Any = node.args[1]
-    if weight.op != "get_attr" or weight in t.values:  # computed, or read elsewhere: its kernel may have ids
-        value = (*value, *t.value(weight)[2:])
-    for dim in value[channel + 1 :]:
-        _stuck(t, dim, node)
-    return (*value[:channel], out, *t.blank(node)[channel + 1 :])
 
 
 # Normalization ----------------------------------------------------------------------------------------------------------------------------

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from laconic.core.errors import BadInput
 from laconic.core.program import Program
+from laconic.core.signal import sqnr_db
 from laconic.core.task import Progress, silent
 from laconic.prune.coupling import Coupling, Group, Policy, couple
 from laconic.prune.surgery import remove
 
-# -300 dB: nothing of the signal is left, or something is no longer a number.
-_LOST_DB = -300.0
 # Sums in another order leave noise of some roundings of single precision, 6e-8 each (-144 dB): beyond this the output counts as unchanged.
 _SAME_DB = 120.0
 
@@ -55,7 +54,7 @@ def sensitivity(
         least = _least(coupling, group, share)
         keep = coupling.everything()
         keep[least] = False
-        ratio = _sqnr_db(exact, _outputs(coupling, inputs, keep)) if len(least) else math.inf
+        ratio = sqnr_db(exact, _outputs(coupling, inputs, keep)) if len(least) else math.inf
         told = None if ratio > _SAME_DB else ratio
         found.append({"name": group.name, "components": len(group), "removed": len(least), "sqnr_db": told})
         progress.advance()
@@ -87,12 +86,3 @@ def _outputs(coupling: Coupling, inputs: Sequence[Tensor], keep: Any) -> list[Te
     """The outputs of floats, of the program with what is kept."""
     found = remove(coupling, keep).graph_module(*inputs)
     return [value.double() for value in found if isinstance(value, Tensor) and value.is_floating_point()]
-
-
-def _sqnr_db(signal: Sequence[Tensor], noisy: Sequence[Tensor]) -> float:
-    """Signal-to-noise ratio over all outputs, in dB; infinite where they are the same."""
-    power = sum(float(a.square().sum()) for a in signal)
-    noise = sum(float((a - b).square().sum()) for a, b in zip(signal, noisy, strict=True))
-    if noise == 0:
-        return math.inf
-    return max(10 * math.log10(power / noise), _LOST_DB) if power > 0 and math.isfinite(noise) else _LOST_DB

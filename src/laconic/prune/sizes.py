@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from laconic.core.macs import COSTS, LayerShape, Shape
-from laconic.core.program import aten
+from laconic.core.macs import COSTS, LayerShape, Shape, number, symbols
+from laconic.core.program import argument, aten
 from laconic.prune.coupling import Coupling, Dim, is_ids
 
 Counts = Sequence[int]  # components left in each group
@@ -72,33 +72,13 @@ class Sizes:
 
     def _dynamic(self, size: Any, dim: Dim, counts: Counts) -> int:
         """A dynamic size with the batch as 1 and other lengths as in the example."""
-        expression = size.node.expr
-        free = {symbol: 1 if str(symbol) in self._batch else self._hints[str(symbol)] for symbol in expression.free_symbols}
         was = int(np.prod([n for n, ids in dim if is_ids(ids)]))
         now = int(np.prod([self.length(ids, counts) for _, ids in dim if is_ids(ids)]))
-        return int(expression.subs(free)) * now // was
+        return number(size, self._symbols) * now // was
 
     @cached_property
-    def _hints(self) -> dict[str, int]:
-        program = self.coupling.program
-        nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
-        return {
-            str(size): given
-            for node, example in zip(nodes, program.example_inputs(), strict=True)
-            for size, given in zip(node.meta["val"].shape, example.shape, strict=True)
-            if not isinstance(size, int)
-        }
-
-    @cached_property
-    def _batch(self) -> set[str]:
-        program = self.coupling.program
-        nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
-        return {
-            str(size)
-            for node, spec in zip(nodes, program.inputs, strict=True)
-            for size, label in zip(node.meta["val"].shape, spec.shape, strict=True)
-            if label == "batch"
-        }
+    def _symbols(self) -> dict[str, int]:
+        return symbols(self.coupling.program, 1, {})
 
     def params(self, counts: Counts) -> int:
         """Number of parameters."""
@@ -154,27 +134,14 @@ class Sizes:
 
     def layer(self, node: fx.Node, counts: Counts) -> LayerShape:
         """A layer's shapes."""
-        tensors: list[Shape] = []
-        weights, options = [], []
-        flat: list[Any] = [*node.args, *node.kwargs.values()]
-        while flat:
-            item = flat.pop(0)
-            if isinstance(item, fx.Node) and (item.op == "get_attr" or item in self.coupling.values):
-                weights += [len(tensors)] if item.op == "get_attr" else []
-                tensors.append(self.shape(item, counts))
-            elif isinstance(item, (list, tuple)) and any(isinstance(i, fx.Node) for i in item):
-                flat[:0] = list(item)
-            else:
-                options.append(tuple(item) if isinstance(item, (list, tuple)) else item if not isinstance(item, fx.Node) else None)
-        if node.target in _GROUPED and len(options) > 3:
-            options[-1] = self._groups(node, tensors)
-        return LayerShape(str(node.target), tuple(tensors), self.shape(node, counts), tuple(options), tuple(weights))
-
-    def _groups(self, node: fx.Node, tensors: Sequence[Shape]) -> int:
-        return tensors[0][1] // tensors[1][1] if "transpose" not in str(node.target) else int(node.args[-1])  # type: ignore[arg-type]
+        sources = [source for source in node.all_input_nodes if source.op == "get_attr" or source in self.coupling.values]
+        weights = tuple(i for i, source in enumerate(sources) if source.op == "get_attr")
+        options = tuple(tuple(argument(node, i)) for i in (3, 4, 5)) if node.target in _CONVOLUTIONS else ()
+        shapes = tuple(self.shape(source, counts) for source in sources)
+        return LayerShape(str(node.target), shapes, self.shape(node, counts), self.layer_macs(node, counts), options, weights)
 
 
-_GROUPED = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+_CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
 
 
 def keep_of(coupling: Coupling, scores: Sequence[Any], counts: Counts) -> Any:

@@ -134,7 +134,7 @@ def prune(
     for number in range(1, config.rounds + 1):
         coupling = first if number == 1 else couple(found, policy, config.freeze)
         counts, scores = _decide(coupling, config, share ** (number / config.rounds), share ** (1 / config.rounds), first, context)
-        if counts != list(Sizes(coupling).full):
+        if counts != [len(group) for group in coupling.groups]:
             keep = keep_of(coupling, scores, counts)
             found, difference = _cut(coupling, keep, config.seed)
             proof = max(proof, difference)

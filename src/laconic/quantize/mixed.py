@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from laconic.core.fake_quant import is_fake_quant
 from laconic.core.program import Program
 from laconic.core.records import Outcome
+from laconic.core.signal import sqnr_db
 from laconic.core.task import Context, Task, calibration_subset
 from laconic.quantize.calibrate import Batch, calibration_batches
 from laconic.quantize.placement import operator_name
 from laconic.quantize.static import Quantize, as_context, static
 
 _EXAMPLES = 64
-_LOST = -300.0
 _SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5)
 
 
@@ -56,16 +56,6 @@ class _Only(fx.Interpreter):
         if is_fake_quant(n) and n not in self.active:
             return self.env[n.args[0]]  # type: ignore[index]
         return super().run_node(n)
-
-
-def sqnr_db(signal: Sequence[Tensor], noisy: Sequence[Tensor]) -> float:
-    """Signal-to-noise ratio over all outputs, in dB."""
-    power = sum(float(a.double().square().sum()) for a in signal)
-    noise = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(signal, noisy, strict=True))
-    if noise == 0:
-        return math.inf
-    # -300 dB: nothing of the signal is left, or something is no longer a number
-    return max(10 * math.log10(power / noise), _LOST) if power > 0 and math.isfinite(noise) else _LOST
 
 
 @torch.no_grad()

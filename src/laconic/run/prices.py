@@ -11,7 +11,6 @@ import os
 import tempfile
 import time
 from dataclasses import astuple
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,10 @@ from laconic.measure.environment import environment
 
 _COPIES = 4  # of a layer in a model, so that the cost of a call weighs little
 _TURNS, _TURN_SECONDS = 5, 0.004
-_REFERENCE = LayerShape("aten.conv2d.default", ((1, 64, 16, 16), (64, 64, 3, 3)), (1, 64, 16, 16), (None, (1, 1), (1, 1)), (1,))
+_SQUARE = (1, 64, 16, 16)
+_REFERENCE = LayerShape("aten.conv2d.default", (_SQUARE, (64, 64, 3, 3)), _SQUARE, 64 * 64 * 9 * 16 * 16, ((1, 1), (1, 1), (1, 1)), (1,))
 _CONVOLUTIONS = ("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default")
+_LINEAR = "aten.linear.default"
 _FORMATS = ("onnxruntime", "openvino")
 
 
@@ -61,8 +62,8 @@ class Prices:
 
     def __call__(self, layer: LayerShape) -> float:
         """Milliseconds for one example. A layer that is neither convolution nor linear costs as much as the reference does for each of its multiply-adds."""
-        if _model(layer) is None:
-            return self._by_macs(layer)
+        if layer.weights[:1] != (1,) or layer.operator not in (*_CONVOLUTIONS, _LINEAR):
+            return self.reference_ms * layer.macs / _REFERENCE.macs
         key = self.key(layer)
         if key not in self.known:
             self.known[key] = self._measure(layer)
@@ -97,11 +98,9 @@ class Prices:
         return self._reference
 
     def _session(self, layer: LayerShape) -> tuple[Session, list[np.ndarray]]:
-        model = _model(layer)
-        assert model is not None
         with tempfile.TemporaryDirectory() as place:
             file = Path(place) / "layer.onnx"
-            file.write_bytes(model.SerializeToString())
+            file.write_bytes(_model(layer).SerializeToString())
             session = runtime(self.settings.runtime).load(file, self.settings)
         inputs = [np.random.default_rng(0).standard_normal(layer.inputs[0]).astype(np.float32)]
         _turn(session, inputs)
@@ -111,10 +110,6 @@ class Prices:
         found, pinned = self._session(layer), self._pinned()
         pairs = [(_turn(*found), _turn(*pinned)) for _ in range(_TURNS)]
         return float(np.median([a / b for a, b in pairs])) * self.reference_ms
-
-    def _by_macs(self, layer: LayerShape) -> float:
-        reference = prod(_REFERENCE.output) * prod(_REFERENCE.inputs[1][1:])
-        return self.reference_ms * prod(layer.output) * (layer.inputs[0][-1] if layer.inputs else 1) / reference
 
 
 def _key(settings: Settings) -> str:
@@ -127,7 +122,7 @@ def _turn(session: Session, inputs: list[np.ndarray]) -> float:
     """Median milliseconds of a copy of the layer."""
     times: list[float] = []
     until = time.perf_counter() + _TURN_SECONDS
-    while not times or time.perf_counter() < until or len(times) < 3:
+    while time.perf_counter() < until or len(times) < 3:
         start = time.perf_counter()
         session.run(inputs)
         times.append(time.perf_counter() - start)
@@ -135,15 +130,13 @@ def _turn(session: Session, inputs: list[np.ndarray]) -> float:
 
 
 def _model(layer: LayerShape) -> Any:
-    """An ONNX model with copies of a layer on one input, each with its own weights; None where it is neither convolution nor linear."""
-    if layer.weights[:1] != (1,) or layer.operator not in (*_CONVOLUTIONS, "aten.linear.default"):
-        return None
+    """An ONNX model with copies of a convolution or linear layer on one input, each with its own weights."""
     onnx = need("onnx")
     make, draw = onnx.helper, np.random.default_rng(0)
     nodes, constants = [], []
     for i in range(_COPIES):
         weight = draw.standard_normal(layer.inputs[1]).astype(np.float32) * 0.05
-        if layer.operator == "aten.linear.default":
+        if layer.operator == _LINEAR:
             constants.append(onnx.numpy_helper.from_array(np.ascontiguousarray(weight.T), f"w{i}"))
             nodes.append(make.make_node("MatMul", ["x", f"w{i}"], [f"y{i}"]))
         else:
@@ -164,20 +157,6 @@ def _model(layer: LayerShape) -> Any:
 
 def _attributes(layer: LayerShape) -> dict[str, Any]:
     rank = len(layer.inputs[1]) - 2
-    options = [item for item in layer.options if item is not None] if len(layer.inputs) < 3 else list(layer.options)
-
-    def wide(index: int, default: int) -> list[int]:
-        value = options[index] if len(options) > index else default
-        return (
-            list(value)
-            if isinstance(value, (tuple, list)) and len(value) == rank
-            else [value[0] if isinstance(value, (tuple, list)) else value] * rank
-        )
-
-    pads = wide(1, 0)
-    return {
-        "strides": wide(0, 1),
-        "pads": [*pads, *pads],
-        "dilations": wide(2, 1),
-        "group": layer.inputs[0][1] // layer.inputs[1][1],
-    }
+    # one number stands for all dimensions
+    strides, pads, dilations = ([*option] * (rank if len(option) == 1 else 1) for option in layer.options)
+    return {"strides": strides, "pads": pads * 2, "dilations": dilations, "group": layer.inputs[0][1] // layer.inputs[1][1]}

@@ -52,7 +52,7 @@ class Recipe:
         """Eight hexadecimal digits that tell lists of steps apart; empty where there is no step. A step without a target of its own takes the runtime's."""
         if not self.steps:
             return ""
-        aimed = any("target" in _fields(config) and config.target is None for config in self.steps)
+        aimed = any(_aimed(config) for config in self.steps)
         text = json.dumps(self.to_plain()["steps"]) + (self.deploy.runtime if aimed else "")
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -73,6 +73,12 @@ class Recipe:
 
 def _fields(config: Any) -> dict[str, Any]:
     return {f.name: f for f in dataclasses.fields(config)}
+
+
+def _aimed(config: Any) -> bool:
+    """Whether what a step does depends on the runtime behind it: it takes its target from there, or asks what layers cost on it."""
+    fields = _fields(config)
+    return ("target" in fields and config.target is None) or ("latency" in fields and config.latency is not None)
 
 
 def _words(config: Any) -> str:
