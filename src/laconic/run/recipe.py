@@ -166,7 +166,7 @@ def _config(kind: type[Any], options: Any, place: str, mistakes: list[str]) -> A
         return pydantic.TypeAdapter(kind).validate_python({k: v for k, v in options.items() if k in fields})
     except pydantic.ValidationError as error:
         for item in error.errors():
-            mistakes.append(f"{place}.{'.'.join(map(str, item['loc']))}: {item['input']!r}: {item['msg']}")
+            mistakes.append(f"{'.'.join([place, *map(str, item['loc'])])}: {item['input']!r}: {item['msg']}")
         return None
 
 
