@@ -313,7 +313,7 @@ OPTIONS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "half_range": [({"half_range": False}, {"half_range": True})],
     "keep": [({}, {"keep": ("two",)})],
     # no more than by where a histogram's bins begin
-    "batch_size": [({"observer": "percentile"}, {"observer": "percentile", "batch_size": 7})],
+    "batch_size": [({"observer": "percentile", "batch_size": 32}, {"observer": "percentile", "batch_size": 7})],
 }
 
 
