@@ -237,6 +237,8 @@ if sys.argv[3] == "program":
 fit(model, dataclasses.replace(PLAN, batch_size=int(sys.argv[1])), train=DATA, loss=F.cross_entropy)
 if os.environ.get("RANK", "0") == "0":
     torch.save(model.state_dict(), sys.argv[2])
+if torch.distributed.is_initialized():
+    torch.distributed.destroy_process_group()  # else its threads may still run while the process ends, which aborts it
 """
 
 
