@@ -15,12 +15,14 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 import laconic as lc
 from benchmarks import architectures, trained
@@ -29,6 +31,7 @@ from benchmarks.contest import Entry, contest
 from laconic.core.errors import LaconicError
 from laconic.deploy.export import parity, write_onnx
 from laconic.deploy.runtime import Settings, runtime
+from laconic.prune.criteria import CRITERIA
 from laconic.prune.proof import equivalence, random_choice
 from laconic.prune.sizes import Sizes, keep_of
 from laconic.prune.surgery import remove
@@ -271,13 +274,30 @@ def _drawn(points: list[tuple[int, float]]) -> str:
 # Accuracy ---------------------------------------------------------------------------------------------------------------------------------
 
 
-def _train(model: nn.Module, plan: lc.FitPlan, task: lc.Task, teacher: lc.Program | None = None) -> None:
-    from laconic.core.teaching import soft_targets, with_teacher
+def _taught(task: lc.Task, teacher: lc.Program) -> lc.Task:
+    """The task with the teacher's logits beside each target, computed once, and a loss of both halves."""
+    from laconic.core.teaching import soft_targets
 
-    split, loss = task.split, task.loss
-    if teacher is not None:
-        split, loss = with_teacher(teacher, task, 0.5, soft_targets(2.0))
-    lc.fit(model, plan, train=task.train, loss=loss, split=split)  # type: ignore[arg-type]
+    hard, soft = task.loss, soft_targets(2.0)
+    assert hard is not None
+    with torch.no_grad():
+        found = [teacher.call(task.split(batch)[0]) for batch in DataLoader(task.train, 128)]  # type: ignore[arg-type]
+    logits = torch.cat(found)
+
+    class Taught(Dataset[Any]):
+        def __len__(self) -> int:
+            return len(logits)
+
+        def __getitem__(self, index: int) -> Any:
+            inputs, target = task.train[index]  # type: ignore[index]
+            return inputs, {"target": target, "teacher": logits[index]}
+
+    def loss(outputs: Any, target: Any) -> Tensor:
+        if isinstance(target, Tensor):
+            return hard(outputs, target)
+        return 0.5 * hard(outputs, target["target"]) + 0.5 * soft(outputs, target["teacher"])
+
+    return replace(task, train=Taught(), loss=loss)
 
 
 def _peer(net: nn.Module, inputs: Tensor, macs: float) -> nn.Module:
@@ -303,57 +323,58 @@ def _peer(net: nn.Module, inputs: Tensor, macs: float) -> nn.Module:
     return found
 
 
-EXAMPLES = 15_000  # of 55,000
-PLAN = lc.FitPlan(epochs=2, optimizer="adamw", lr=1e-3, schedule="cosine", weight_decay=1e-2, batch_size=128, warmup=0.1)
+PLAN = lc.FitPlan(
+    epochs=5, optimizer="adamw", lr=3e-3, schedule="cosine", weight_decay=1e-2, batch_size=128, warmup=0.1, channels_last=True
+)
+CONTENDERS = ("own", "peer", "own-alone", "peer-taught")
 
 
 def accuracy(names: list[str]) -> None:
-    """Print drops in points of the last epoch on test data, by seed. Names: speed-ups in multiply-adds (2.1, 3) and criteria."""
+    """Print drops in points of the last epoch on test data, by seed.
+
+    Names: times fewer multiply-adds (2.1, 3), contenders, criteria, `option=value` of the plan, and seeds as s0, s1, s2.
+    """
     task = trained.task("resnet20")
     net, test = task.build(), task.test
     assert test is not None
-    train: Any = task.train
-    task.train = train.take(np.sort(np.random.default_rng(0).permutation(len(train))[:EXAMPLES]))
     inputs = torch.randn(2, 1, 28, 28)
     program = lc.capture(net, inputs)
+    taught = _taught(task, program)
     full = lc.count(program).macs
     base = trained.accuracy(net, test)  # type: ignore[arg-type]
-    criteria = [name for name in names if not name[0].isdigit()] or ["group_l2"]
-    print(
-        f"resnet20: float {base:.2f} %, {full / 1e6:.1f} M multiply-adds; {PLAN.epochs} epochs of {EXAMPLES} examples; drops by seed",
-        flush=True,
-    )
-    for times in [float(name) for name in names if name[0].isdigit()] or [2.1, 3.0]:
+    numbers = [float(name) for name in names if name[0].isdigit()] or [2.1, 3.0]
+    criteria = [name for name in names if name in CRITERIA] or [lc.Prune().criterion]
+    contenders = [name for name in names if name in CONTENDERS] or CONTENDERS
+    seeds = [int(name[1:]) for name in names if name[0] == "s" and name[1:].isdigit()] or [0, 1, 2]
+    options = {key: value for key, _, value in (name.partition("=") for name in names) if value}
+    plan = replace(PLAN, **{key: type(getattr(PLAN, key))(value) for key, value in options.items()})
+    print(f"resnet20: float {base:.2f} %, {full / 1e6:.1f} M multiply-adds; {plan}; drops by seed {seeds}", flush=True)
 
-        def line(label: str, make: Callable[[int], nn.Module]) -> None:
+    def own(seed: int, times: float, criterion: str, task: lc.Task) -> nn.Module:
+        config = lc.Prune(**{**asdict(plan), "seed": seed, "macs": 1 / times, "criterion": criterion, "distill": 0.0})
+        return lc.prune(program, config, lc.Context(task, lc.fit, seed=seed))[0]  # type: ignore[no-any-return, operator]
+
+    def peer(seed: int, times: float, task: lc.Task) -> nn.Module:
+        found = _peer(net, inputs, full / times)
+        lc.fit(found, replace(plan, seed=seed), train=task.train, loss=task.loss)  # type: ignore[arg-type]
+        return found.eval()
+
+    for times in numbers:
+        made: dict[str, Callable[[int], nn.Module]] = {}
+        for name in contenders:
+            part = taught if name in ("own", "peer-taught") else task
+            if name.startswith("own"):
+                made |= {f"{name} {c}": lambda seed, c=c, part=part: own(seed, times, c, part) for c in criteria}  # type: ignore[misc]
+            else:
+                made[name] = lambda seed, part=part: peer(seed, times, part)  # type: ignore[misc]
+        for label, make in made.items():
             drops, left = [], 0
-            for seed in (0, 1, 2):
-                made = make(seed)
-                left = lc.count(made if isinstance(made, lc.Program) else lc.capture(made, inputs)).macs
-                drops.append(base - trained.accuracy(made, test))  # type: ignore[arg-type]
+            for seed in seeds:
+                found = make(seed)
+                left = lc.count(found if isinstance(found, lc.Program) else lc.capture(found, inputs)).macs
+                drops.append(base - trained.accuracy(found, test))  # type: ignore[arg-type]
             cells = "  ".join(f"{drop:+.2f}" for drop in drops)
-            print(f"  {full / left:.2f} times fewer  {label:34s} {cells}   mean {np.mean(drops):+.2f}", flush=True)
-
-        def own(seed: int, criterion: str, share: float, times: float = times) -> nn.Module:
-            config = lc.Prune(**{**_plan(seed), "macs": 1 / times, "criterion": criterion, "distill": share})
-            return lc.prune(program, config, lc.Context(task, lc.fit, seed=seed))[0]  # type: ignore[no-any-return, operator]
-
-        def other(seed: int, taught: bool, times: float = times) -> nn.Module:
-            found = _peer(net, inputs, full / times)
-            _train(found, lc.FitPlan(**_plan(seed)), task, program if taught else None)
-            return found.eval()
-
-        for criterion in criteria:
-            line(f"Laconic {criterion}, teacher", lambda seed, c=criterion: own(seed, c, 0.5))  # type: ignore[misc]
-        line("Torch-Pruning group L1", lambda seed: other(seed, False))
-        line("Torch-Pruning group L1, teacher", lambda seed: other(seed, True))
-        line(f"Laconic {criteria[0]}, no teacher", lambda seed: own(seed, criteria[0], 0.0))
-
-
-def _plan(seed: int, plan: lc.FitPlan = PLAN) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {**asdict(plan), "seed": seed}
+            print(f"  {full / left:.2f} times fewer  {label:24s} {cells}   mean {np.mean(drops):+.2f}", flush=True)
 
 
 def minilm(names: list[str]) -> None:
@@ -371,10 +392,10 @@ def minilm(names: list[str]) -> None:
     for criterion in names or ["taylor", "group_l2"]:
         drops = []
         for seed in (0, 1, 2):
-            plan = lc.FitPlan(epochs=2, lr=1e-4, batch_size=32, schedule="linear", warmup=0.1)
+            plan = lc.FitPlan(epochs=2, lr=1e-4, batch_size=32, schedule="linear", warmup=0.1, seed=seed)
             config = lc.Prune(
                 **{
-                    **_plan(seed, plan),
+                    **asdict(plan),
                     "macs": share * 1.0001,
                     "criterion": criterion,
                     "allocation": "uniform",

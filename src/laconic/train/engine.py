@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset
 
 from laconic.core.errors import BadInput, TrainingStopped, need
@@ -80,7 +81,7 @@ def fit(
     order = torch.Generator()
     loader = _loader(train, plan, collate, order)
     start = checkpoint is not None and (checkpoint / checkpoints.FILE).exists()
-    with _quiet(), _random_state(plan.seed):
+    with _quiet(), _random_state(plan.seed), _layout(model, plan.channels_last):
         accelerator = _accelerator()
         prepared, optimizer, loader = accelerator.prepare(model, optimizer, loader)
         facts = checkpoints.load(checkpoint, model, optimizer.optimizer) if start and checkpoint is not None else None
@@ -139,7 +140,7 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         inputs, target = self.split(batch)
-        args, kwargs = as_call(inputs)
+        args, kwargs = as_call(_channels_last(inputs) if self.plan.channels_last else inputs)
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16"):
             value = self.loss(self.model(*args, **kwargs), target)
         number = float(value.detach())
@@ -179,9 +180,23 @@ def _score(
     return score(_joined([_on(out, torch.device("cpu")) for out in outputs]), torch.cat([torch.as_tensor(t) for t in targets]))
 
 
-def _on(value: Any, device: torch.device) -> Any:
-    from torch.utils._pytree import tree_map
+@contextlib.contextmanager
+def _layout(model: nn.Module, channels_last: bool) -> Iterator[None]:
+    """Kernels of two dimensions pixel by pixel inside, as they were outside."""
+    if channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        yield
+    finally:
+        if channels_last:
+            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
+
+def _channels_last(inputs: Any) -> Any:
+    return tree_map(lambda x: x.contiguous(memory_format=torch.channels_last) if isinstance(x, Tensor) and x.dim() == 4 else x, inputs)
+
+
+def _on(value: Any, device: torch.device) -> Any:
     return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, value)
 
 
