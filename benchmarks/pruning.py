@@ -364,9 +364,9 @@ def accuracy(names: list[str]) -> None:
         for name in contenders:
             part = taught if name in ("own", "peer-taught") else task
             if name.startswith("own"):
-                made |= {f"{name} {c}": lambda seed, c=c, part=part: own(seed, times, c, part) for c in criteria}  # type: ignore[misc]
+                made |= {f"{name} {c}": lambda seed, c=c, part=part, times=times: own(seed, times, c, part) for c in criteria}  # type: ignore[misc]
             else:
-                made[name] = lambda seed, part=part: peer(seed, times, part)  # type: ignore[misc]
+                made[name] = lambda seed, part=part, times=times: peer(seed, times, part)  # type: ignore[misc]
         for label, make in made.items():
             drops, left = [], 0
             for seed in seeds:

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from laconic.core.graph import FoldBatchNorm, fold_batch_norm, taps
     from laconic.core.program import Program, TensorSpec
     from laconic.core.records import Measurement, Outcome
-    from laconic.core.task import Context, FitPlan, Target, Task
+    from laconic.core.task import Choice, Context, FitPlan, Hint, Target, Task
     from laconic.deploy.artifact import Artifact, export
+    from laconic.distill.lesson import teach
+    from laconic.distill.student import Student
+    from laconic.factorize.depth import DropBlocks
     from laconic.measure.counts import count
     from laconic.prune.coupling import couple
     from laconic.prune.structured import Prune, prune
@@ -39,10 +42,10 @@ if TYPE_CHECKING:
     from laconic.run.recipe import Recipe, read_recipe
     from laconic.run.runner import apply
     from laconic.run.session import Options
+    from laconic.run.training import fit
     from laconic.search.budget import Budget
     from laconic.search.optimize import Sweep
     from laconic.tasks.catalog import load as load_task
-    from laconic.train.engine import fit
     from laconic.train.step import Fit
 
 try:
@@ -56,8 +59,11 @@ _HOME = {
     "laconic.core.graph": "FoldBatchNorm fold_batch_norm taps",
     "laconic.core.program": "Program TensorSpec",
     "laconic.core.records": "Measurement Outcome",
-    "laconic.core.task": "Context FitPlan Target Task",
+    "laconic.core.task": "Choice Context FitPlan Hint Target Task",
     "laconic.deploy.artifact": "Artifact export",
+    "laconic.distill.lesson": "teach",
+    "laconic.distill.student": "Student",
+    "laconic.factorize.depth": "DropBlocks",
     "laconic.measure.counts": "count",
     "laconic.prune.coupling": "couple",
     "laconic.prune.structured": "Prune prune",
@@ -70,10 +76,10 @@ _HOME = {
     "laconic.run.recipe": "Recipe read_recipe",
     "laconic.run.runner": "apply",
     "laconic.run.session": "Options",
+    "laconic.run.training": "fit",
     "laconic.search.budget": "Budget",
     "laconic.search.optimize": "Sweep",
     "laconic.tasks.catalog": "load:load_task",
-    "laconic.train.engine": "fit",
     "laconic.train.step": "Fit",
 }
 _NAMES = {name.rpartition(":")[2]: (module, name.partition(":")[0]) for module, names in _HOME.items() for name in names.split()}
@@ -83,12 +89,15 @@ __all__ = [
     "BadInput",
     "Budget",
     "CaptureError",
+    "Choice",
     "Context",
     "CorruptFile",
+    "DropBlocks",
     "ExportError",
     "Fit",
     "FitPlan",
     "FoldBatchNorm",
+    "Hint",
     "LaconicError",
     "Locked",
     "Measurement",
@@ -102,6 +111,7 @@ __all__ = [
     "Quantize",
     "Recipe",
     "Result",
+    "Student",
     "Sweep",
     "Target",
     "Task",
@@ -126,6 +136,7 @@ __all__ = [
     "read_recipe",
     "sensitivity",
     "taps",
+    "teach",
 ]
 
 

@@ -233,6 +233,52 @@ def inspect(
 
 
 @app.command()
+def compare(
+    kind: Annotated[str, typer.Argument(metavar="WHAT", help="lr, augment or regularize.")],
+    task: TaskArgument,
+    choices: Annotated[
+        str | None, typer.Option("--choices", help="Only these ways, separated by commas; the first of all is always there.")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each way.")] = 3,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Of each run. [default: as the task trains, or 5]")] = None,
+    fraction: Annotated[float, typer.Option("--fraction", help="Share of the training set.")] = 1.0,
+    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate. [default: the task's]")] = None,
+    optimizer: Annotated[str | None, typer.Option("--optimizer", help="[default: the task's]")] = None,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Lay pictures out pixel by pixel while training.")] = False,
+    data: DataOption = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a task's model in several ways with the same budget and several seeds; a table, and a page with the curves.
+
+    Example: laconic compare lr digits --epochs 10
+    """
+
+    def work() -> tuple[dict[str, Any], Path]:
+        import laconic as lc
+        from laconic.report.comparison import write_page
+        from laconic.run.compare import Comparing, compare
+
+        config = Comparing(kind, _names(choices), seeds, epochs, fraction, lr, optimizer, channels_last)
+        found = lc.load_task(task, data=data)
+        folder = _folder(out, f"compare-{kind}-{found.name}")
+        with _display(quiet or as_json) as progress, _resumable(folder):
+            result = compare(found, config, folder, progress)
+        return result, write_page({**result, "command": _command()}, folder / "report.html")
+
+    found, page = _guarded(work)
+
+    def table() -> Any:
+        from laconic.report.comparison import table as drawn
+
+        return drawn(found)
+
+    _print(found, as_json, table)
+    _say(f"Report: {page}", as_json)
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.")],
     to: Annotated[Path | None, typer.Option("--to", help="Where to write the page. [default: RUN/report.html]")] = None,

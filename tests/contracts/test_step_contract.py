@@ -19,12 +19,18 @@ from laconic.run.gate import ROUNDING
 from laconic.run.recipe import Recipe, parse
 from laconic.run.runner import STEPS, TABLE, apply
 from laconic.tasks.data import ArrayDataset
+from laconic.train.insert import InsertBatchNorm, InsertDropout, InsertStochasticDepth
 from tests.core.models import ConvNet
 
 # step -> a config with options other than the defaults, as far as it has any
 EXAMPLES: dict[str, Any] = {
     "fold_batch_norm": FoldBatchNorm(),
     "fit": lc.Fit(epochs=2, lr=0.01, batch_size=8, optimizer="sgd"),
+    "insert_dropout": InsertDropout(("stem",), 0.2),
+    "insert_stochastic_depth": InsertStochasticDepth((), 0.3, "uniform"),
+    "insert_batch_norm": InsertBatchNorm(("stem",), 16),
+    "drop_blocks": lc.DropBlocks(keep=1),
+    "student": lc.Student("tests.core.models:ConvNet"),
     "prune": lc.Prune(params=0.5, epochs=1, batch_size=8, criterion="taylor", examples=16, floor=0.2),
     "quantize": lc.Quantize(target="onnxruntime", observer="mse", examples=16, smooth=None, keep=("stem",)),
     "quantize_mixed": lc.Mixed(target="openvino", examples=16, float_operators=1),

@@ -125,19 +125,18 @@ def test_every_option_changes_something(program: lc.Program, options: dict[str, 
     assert made(options) != made(plain)
 
 
-def test_hooks_and_a_loss_of_ones_own_reach_the_training(program: lc.Program, context: lc.Context) -> None:
+def test_hooks_reach_the_training(program: lc.Program, context: lc.Context) -> None:
     seen: list[float] = []
     config = lc.Prune(**{**BASE, "epochs": 1})
     lc.prune(program, config, context, hooks=(lambda model, progress: seen.append(progress),))  # type: ignore[operator]
     assert seen[-1] == pytest.approx(1.0)
-    called: list[int] = []
 
-    def loss(student: Any, teacher: Any) -> torch.Tensor:
-        called.append(1)
-        return F.mse_loss(student, teacher)
 
-    lc.prune(program, config, context, loss)  # type: ignore[operator]
-    assert called
+def test_recovery_can_regularize_the_groups_that_are_left(program: lc.Program, context: lc.Context) -> None:
+    plain, lasso = (
+        pruned(program, context, macs=0.6, epochs=1, lr=0.01, regularize=choice)[0] for choice in ((), (lc.Choice("group_lasso", 0.1),))
+    )
+    assert plain.fingerprint() != lasso.fingerprint()
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from laconic.core.errors import BadInput
 from laconic.core.fake_quant import LEARNED_CHANNEL, LEARNED_TENSOR, fake_quants, is_fake_quant, quantizer_of, weight_of
 from laconic.core.graph import get_tensor
 from laconic.core.program import aten
-from laconic.core.teaching import soft_targets
 from laconic.deploy.export import parity, write_onnx
 from laconic.deploy.runtime import Settings, runtime
+from laconic.distill.losses import SOFT, Soft
 from laconic.quantize.qat import Schedule, prepare, refresh, settle
 from laconic.tasks.data import ArrayDataset
 from tests.core.models import ConvNet
@@ -139,21 +139,16 @@ def test_it_learns_from_its_teacher_and_the_option_matters(program: lc.Program, 
     assert results[1.0] < results[0.0]
 
 
-def test_a_users_own_distillation_loss_is_called(program: lc.Program, context: lc.Context) -> None:
+def test_another_soft_loss_is_a_line_in_the_table(program: lc.Program, context: lc.Context, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    def loss(student: torch.Tensor, teacher: torch.Tensor, target: torch.Tensor | None, temperature: float) -> torch.Tensor:
         seen.append((student.shape, teacher.requires_grad))
         return F.mse_loss(student, teacher)
 
-    lc.qat(program, lc.Qat(target="openvino", batch_size=32, examples=32), context, distill=loss)
+    monkeypatch.setitem(SOFT, "mine", Soft(loss, "here"))
+    lc.qat(program, lc.Qat(target="openvino", batch_size=32, examples=32, soft="mine"), context)
     assert seen == [(torch.Size([32, 10]), False)] * 2
-
-
-def test_soft_targets_are_the_published_formula() -> None:
-    student, teacher = torch.tensor([[1.0, 2.0, 0.5]]), torch.tensor([[0.3, 1.0, 2.0]])
-    p, q = (np.exp(v.numpy()[0] / 2) / np.exp(v.numpy()[0] / 2).sum() for v in (teacher, student))
-    assert float(soft_targets(2.0)(student, teacher)) == pytest.approx(4 * float((p * np.log(p / q)).sum()), rel=1e-5)
 
 
 def test_in_a_users_own_loop(program: lc.Program, context: lc.Context, tmp_path: Path) -> None:
@@ -177,7 +172,7 @@ def test_in_a_users_own_loop(program: lc.Program, context: lc.Context, tmp_path:
 
 
 def test_what_is_missing_or_out_of_range_is_named(program: lc.Program) -> None:
-    with pytest.raises(BadInput, match="needs a task with train data and a loss"):
+    with pytest.raises(BadInput, match="give it a task with train data and a loss"):
         lc.qat(program, lc.Qat(target="openvino"), lc.Context())
     with pytest.raises(BadInput, match="lie between 0 and 1"):
         lc.Qat(distill=2.0)

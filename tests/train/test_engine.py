@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 import laconic as lc
 from laconic.core.errors import BadInput, CorruptFile, TrainingStopped
-from laconic.core.task import FitPlan
+from laconic.core.task import Choice, FitPlan
 from laconic.tasks.data import ArrayDataset
 from laconic.train import checkpoint
+from laconic.train.augment import Mix
 from laconic.train.engine import FitRecord, fit
 
 RNG = np.random.default_rng(0)
@@ -93,41 +94,174 @@ def test_the_same_seed_trains_the_same_and_gives_the_random_state_back() -> None
     assert torch.equal(torch.get_rng_state(), before)
 
 
-CHANGES: dict[str, Any] = {
-    "epochs": 2,
-    "optimizer": "adam",
-    "lr": 0.05,
-    "schedule": "constant",
-    "weight_decay": 0.1,
-    "momentum": 0.5,
-    "batch_size": 32,
-    "grad_clip": 0.01,
-    "precision": "bf16",
-    "warmup": 0.5,
-    "seed": 1,
+# option -> another value, and what else the plan and the call then need
+CHANGES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+    "epochs": (2, {}, {}),
+    "optimizer": ("adam", {}, {}),
+    "lr": (0.05, {}, {}),
+    "schedule": ("constant", {}, {}),
+    "cycles": (2, {}, {}),
+    "weight_decay": (0.1, {}, {}),
+    "momentum": (0.5, {}, {}),
+    "batch_size": (32, {}, {}),
+    "accumulate": (2, {}, {}),
+    "grad_clip": (0.01, {}, {}),
+    "gradients": ("centralize", {}, {}),
+    "sam": (0.1, {}, {}),
+    "average": ("ema", {}, {}),
+    "ema_decay": (0.3, {"average": "ema"}, {}),
+    "precision": ("bf16", {}, {}),
+    "warmup": (0.5, {}, {}),
+    "patience": (1, {"lr": 3.0, "epochs": 6}, {"valid": DATA, "score": accuracy}),
+    "label_smoothing": (0.2, {}, {}),
+    "augment": ((Choice("jitter"),), {}, {"series": True}),
+    "regularize": ((Choice("l1", 0.1),), {}, {}),
+    "channels_last": (True, {}, {"images": True}),
+    "seed": (1, {}, {}),
 }
+TAUGHT = {"distill", "temperature", "soft", "hints"}  # tests/run/test_training.py tries these
 
 
 def test_every_option_is_tried_below() -> None:
-    assert set(CHANGES) == {field.name for field in dataclasses.fields(FitPlan)}
+    assert set(CHANGES) | TAUGHT == {field.name for field in dataclasses.fields(FitPlan)}
 
 
 @pytest.mark.parametrize("option", CHANGES)
 def test_an_option_changes_the_outcome(option: str) -> None:
-    model, record = trained(dataclasses.replace(PLAN, **{option: CHANGES[option]}))
-    assert not same(model, trained()[0])
+    value, base, more = CHANGES[option]
+    plan = dataclasses.replace(PLAN, **base)
+    call = {key: item for key, item in more.items() if key not in ("series", "images")}
+    kind = next((key for key in ("series", "images") if key in more), "rows")
+    plain, _ = shaped(kind, plan, **call)
+    model, record = shaped(kind, dataclasses.replace(plan, **{option: value}), **call)
     assert all(np.isfinite(epoch.loss) for epoch in record.epochs)
     assert next(model.parameters()).dtype == torch.float32
+    if option == "channels_last":  # another order of sums
+        assert all(torch.allclose(v, plain.state_dict()[name], atol=1e-3) for name, v in model.state_dict().items())
+        assert all(v.is_contiguous() for v in model.state_dict().values())
+    assert not same(model, plain)
+
+
+def shaped(kind: str, plan: FitPlan, **more: Any) -> tuple[nn.Module, FitRecord]:
+    """Training on rows of numbers, or on the same as series or pictures."""
+    if kind == "rows":
+        return trained(plan, **more)
+    torch.manual_seed(0)
+    if kind == "series":
+        data = ArrayDataset(np.tile(X[:, None, :], (1, 2, 2)), DATA.target.numpy())
+        model: nn.Module = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(40, 2))
+    else:
+        data = ArrayDataset(np.tile(X[:, None, None, :], (1, 3, 6, 1)), DATA.target.numpy())
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(32, 2))
+    return model, fit(model, plan, train=data, loss=F.cross_entropy, **more)
+
+
+def test_accumulated_batches_equal_one_large_batch() -> None:
+    small, large = net(dropout=0.0), net(dropout=0.0)
+    for model in (small, large):
+        model[1] = nn.Identity()  # batch-norm looks at each batch by itself
+    trained(dataclasses.replace(PLAN, accumulate=2), small)
+    trained(dataclasses.replace(PLAN, batch_size=32), large)
+    assert all(torch.allclose(value, large.state_dict()[name], atol=1e-6) for name, value in small.state_dict().items())
+
+
+def test_label_smoothing_equals_pytorchs() -> None:
+    smooth, twin = net(), net()
+    trained(dataclasses.replace(PLAN, label_smoothing=0.2), smooth)
+    fit(twin, PLAN, train=DATA, loss=lambda out, y: F.cross_entropy(out, y, label_smoothing=0.2))
+    assert all(torch.allclose(value, twin.state_dict()[name], atol=1e-6) for name, value in smooth.state_dict().items())
+
+
+def test_patience_delivers_the_best_epoch() -> None:
+    scores = iter([0.1, 0.7, 0.6, 0.5, 0.9])
+    seen: list[dict[str, Tensor]] = []
+    model = net()
+
+    def score(outputs: Tensor, target: Tensor) -> float:
+        seen.append(copy.deepcopy(model.state_dict()))
+        return next(scores)
+
+    _, record = trained(dataclasses.replace(PLAN, epochs=5, patience=2), model, valid=DATA, score=score)
+    assert [epoch.metric for epoch in record.epochs] == [0.1, 0.7, 0.6, 0.5]
+    assert all(torch.equal(value, seen[1][name]) for name, value in model.state_dict().items())
+
+
+def test_patience_without_a_metric_is_refused() -> None:
+    with pytest.raises(BadInput, match="give fit `valid` and `score`"):
+        trained(dataclasses.replace(PLAN, patience=1))
+
+
+def test_the_rate_falls_on_a_plateau() -> None:
+    scores = iter([0.5, 0.4, 0.4, 0.4, 0.4])
+    plan = dataclasses.replace(PLAN, epochs=5, schedule="plateau", lr=0.1)
+    _, record = trained(plan, valid=DATA, score=lambda outputs, target: next(scores))
+    assert [epoch.lr for epoch in record.epochs] == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.03])
+
+
+def test_the_plateau_knows_the_direction_of_the_metric() -> None:
+    scores = iter([0.5, 0.4, 0.3, 0.2, 0.1])
+    plan = dataclasses.replace(PLAN, epochs=5, schedule="plateau", lr=0.1)
+    _, record = trained(plan, valid=DATA, score=lambda outputs, target: next(scores), direction="min")
+    assert {epoch.lr for epoch in record.epochs} == {0.1}
+
+
+def test_mixed_examples_learn_both_targets() -> None:
+    """The loss of a mixed batch is that of both targets, in the shares in which they are mixed."""
+    losses: list[tuple[Tensor, Tensor]] = []
+
+    class Fixed:
+        def __call__(self, inputs: Tensor) -> tuple[Tensor, Mix]:
+            return inputs, Mix(torch.arange(len(inputs)).flip(0), 0.75)
+
+    def loss(outputs: Tensor, target: Tensor) -> Tensor:
+        losses.append((outputs.detach().clone(), target))
+        return F.cross_entropy(outputs, target)
+
+    _, record = fit_once(loss, augment=Fixed())
+    outputs, target = losses[0]
+    expected = 0.75 * F.cross_entropy(outputs, target) + 0.25 * F.cross_entropy(outputs, target.flip(0))
+    assert record.epochs[0].loss == pytest.approx(float(expected), rel=1e-6)
+
+
+def fit_once(loss: Any, **more: Any) -> tuple[nn.Module, FitRecord]:
+    model = net()
+    return model, fit(model, dataclasses.replace(PLAN, epochs=1, batch_size=96), train=DATA, loss=loss, **more)
+
+
+def test_weights_that_break_after_the_last_loss_are_told() -> None:
+    def broken(model: nn.Module, progress: float) -> None:
+        if progress == 1:
+            with torch.no_grad():
+                model[0].weight[0, 0] = float("inf")  # type: ignore[operator, index]
+
+    with pytest.raises(TrainingStopped, match=r"0\.weight holds values that are no numbers after epoch 3"):
+        trained(hooks=(broken,))
+
+
+def test_one_example_through_a_batch_norm_is_told() -> None:
+    with pytest.raises(BadInput, match="set batch_size to 2 or more"):
+        trained(dataclasses.replace(PLAN, batch_size=1))
 
 
 class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
+RESUMED: dict[str, dict[str, Any]] = {
+    "sgd": {"optimizer": "sgd"},
+    "adamw": {"optimizer": "adamw"},
+    "rmsprop": {"optimizer": "rmsprop"},
+    "schedule_free": {"optimizer": "schedule_free"},
+    "ema": {"average": "ema", "ema_decay": 0.5},
+    "swa": {"average": "swa"},
+    "l1": {"regularize": (Choice("l1", 0.1),)},
+}
+
+
+@pytest.mark.parametrize("options", RESUMED.values(), ids=RESUMED)
 @pytest.mark.parametrize("step", [3, 9, 17])
-def test_interrupted_and_continued_is_bit_equal(optimizer: str, step: int, tmp_path: Path) -> None:
-    plan = dataclasses.replace(PLAN, optimizer=optimizer, lr=0.01)
+def test_interrupted_and_continued_is_bit_equal(options: dict[str, Any], step: int, tmp_path: Path) -> None:
+    plan = dataclasses.replace(PLAN, lr=0.01, **options)
     whole, expected = trained(plan)
     seen = []
 

@@ -87,12 +87,13 @@ class FitPlan:
         optimizer: a name in `train.optim.OPTIMIZERS`.
         lr: the peak learning rate.
         schedule: of the learning rate: a name in `train.optim.SCHEDULES`.
+        cycles: of a schedule that repeats; None: 1 of a cosine, 3 of the cyclical ones.
         weight_decay: of matrices and kernels; biases and the parameters of norms are left out.
         momentum: of the optimizers that have one.
         batch_size: examples in a batch.
         accumulate: batches whose gradients are averaged for one step.
         grad_clip: largest global norm of the gradient; None: any.
-        gradients: `centralize` takes each filter's mean off its gradient, `standardize` divides by its deviation too.
+        gradients: `centralize` takes the mean off each filter's gradient, `standardize` makes each tensor's of mean 0 and deviation 1.
         sam: radius of sharpness-aware minimization; 0 leaves it out.
         average: deliver the exponential moving average of the weights (`ema`) or their mean over the last quarter (`swa`).
         ema_decay: what the moving average keeps at each step.
@@ -114,6 +115,7 @@ class FitPlan:
     optimizer: str = "adamw"
     lr: float = 1e-3
     schedule: str = "cosine"
+    cycles: int | None = None
     weight_decay: float = 0.0
     momentum: float = 0.9
     batch_size: int = 64
@@ -153,6 +155,8 @@ class Task:
         logits: `outputs -> tensor` that the metric looks at.
         fit: how to train a model that is still untrained; None means that it is trained.
         dynamic: further dynamic dimensions, `{input name: {dimension: name}}`.
+        words: of text: the word of each token id; pictures of augmented sentences show them.
+        nets: a name to an untrained net that fits the data; students are made by it.
         ref: name or `module:attribute` by which another process can load the same task; `tasks.catalog.load` sets it.
         data_dir: folder that the data was read from, where one was named.
     """
@@ -174,6 +178,8 @@ class Task:
     classes: int | None = None
     description: str = ""
     dataset_note: str = ""
+    words: tuple[str, ...] | None = None
+    nets: Callable[[str], nn.Module] | None = None
     ref: str | None = None
     data_dir: str | None = None
 
@@ -236,9 +242,17 @@ class Target:
 
 @dataclass(frozen=True)
 class Context:
-    """What a step may use: it is given `fit` and `price` and never imports a training loop, a runtime or a clock.
+    """What a step may use: it is given what trains, prices and teaches, and never imports a training loop, a runtime or a clock.
 
-    `price` tells the milliseconds of a layer on the target.
+    Attributes:
+        task: model, data, loss, metric.
+        fit: `laconic.fit`.
+        target: where the result will run.
+        seed: of random choices.
+        progress: shows long work.
+        scratch: a folder for what a step wants to keep.
+        price: the milliseconds of a layer on the target.
+        teacher: the program before all steps, from which a changed one recovers; None: each step's own input.
     """
 
     task: Task | None = None
@@ -248,3 +262,4 @@ class Context:
     progress: Progress = silent
     scratch: Path | None = None
     price: Callable[[Any], float] | None = None
+    teacher: Any = None

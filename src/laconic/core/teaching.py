@@ -1,48 +1,39 @@
-"""Training beside a teacher: a program before it was changed tells the changed one what to answer."""
+"""How every step trains what it made: with the task's data and loss, and beside a teacher where the plan says so."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
+from laconic.core.errors import BadInput
 from laconic.core.program import Program
-from laconic.core.task import Task, default_logits
-
-Distill = Callable[[Any, Any], Tensor]  # (student's outputs, teacher's outputs) -> scalar
+from laconic.core.task import Context, FitPlan
 
 
-def soft_targets(temperature: float) -> Distill:
-    """Cross entropy to the teacher's softened answers, times T² (Hinton et al. 2015, section 2)."""
+def check_trainable(step: str, context: Context) -> None:
+    """Whether a step has what it needs to train.
 
-    def loss(student: Any, teacher: Any) -> Tensor:
-        ours, theirs = default_logits(student) / temperature, default_logits(teacher) / temperature
-        return F.kl_div(F.log_softmax(ours, -1), F.log_softmax(theirs, -1), log_target=True, reduction="batchmean") * temperature**2
+    Raises:
+        BadInput: it has not; says what is missing.
+    """
+    task = context.task
+    if task is None or task.train is None or task.loss is None or context.fit is None:
+        raise BadInput(f"the step '{step}' trains: give it a task with train data and a loss, and a Context with fit=laconic.fit")
 
-    return loss
 
-
-def with_teacher(program: Program, task: Task, share: float, distill: Distill) -> tuple[Any, Any]:
-    """The task's split and loss, with the teacher's answers travelling beside the target.
+def retrain(
+    student: Program, plan: FitPlan, context: Context, teacher: Program, hooks: Sequence[Callable[..., None]] = ()
+) -> list[dict[str, Any]]:
+    """Train a program in place; returns what each epoch was like.
 
     Args:
-        program: the teacher; a copy of it answers in eval mode.
-        share: weight of `distill`; the task's loss has the rest.
+        student: what a step made.
+        plan: how.
+        context: with a task and `fit`.
+        teacher: the program before the step; the context's own teacher, the program before all steps, goes before it.
+        hooks: of `fit`.
     """
-    teacher = copy.deepcopy(program).eval()
-    assert task.loss is not None
-    hard = task.loss
-
-    def split(batch: Any) -> tuple[Any, Any]:
-        inputs, target = task.split(batch)
-        with torch.no_grad():
-            return inputs, (target, teacher.call(inputs))
-
-    def loss(outputs: Any, target: Any) -> Tensor:
-        return (1 - share) * hard(outputs, target[0]) + share * distill(outputs, target[1])
-
-    return split, loss
+    assert context.fit is not None
+    record = context.fit(student, plan, context.task, teacher=context.teacher or teacher, progress=context.progress, hooks=tuple(hooks))
+    return [asdict(epoch) for epoch in record.epochs]

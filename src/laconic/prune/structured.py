@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from laconic.core.graph import reestimate_batch_norm
 from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
 from laconic.core.task import Context, FitPlan, Task, calibration_subset
-from laconic.core.teaching import Distill, soft_targets, with_teacher
+from laconic.core.teaching import check_trainable, retrain
 from laconic.prune import allocation
 from laconic.prune.allocation import Limits
 from laconic.prune.collect import score
@@ -50,8 +50,7 @@ class Prune(FitPlan):
         rounds: of pruning and recovery; the later ones go further.
         examples: of the train data that a criterion looks at, and that batch-norms are estimated with anew.
         epochs: of recovery in all rounds together; 0 leaves it out.
-        distill: weight of the unpruned program's soft targets in recovery; 0 leaves the teacher out.
-        temperature: of the soft targets.
+        distill: weight of the unpruned program's soft targets in recovery; 0 leaves them out.
     """
 
     epochs: int = 1
@@ -68,7 +67,6 @@ class Prune(FitPlan):
     rounds: int = 1
     examples: int = 256
     distill: float = 0.5
-    temperature: float = 2.0
 
     def __post_init__(self) -> None:
         mistakes = []
@@ -86,8 +84,8 @@ class Prune(FitPlan):
             mistakes.append(f"floor: {self.floor} must lie above 0 and be 1 at most")
         if self.rounds < 1 or self.epochs < 0 or self.examples < 1 or (self.multiple or 1) < 1:
             mistakes.append("rounds, examples and multiple must be 1 or more, epochs 0 or more")
-        if not 0 <= self.distill <= 1 or not self.temperature > 0:
-            mistakes.append("distill lies between 0 and 1, temperature is more than 0")
+        if not 0 <= self.distill <= 1:
+            mistakes.append(f"distill: {self.distill} must lie between 0 and 1")
         if mistakes:
             raise BadInput("the pruning makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
 
@@ -102,7 +100,6 @@ def prune(
     program: Program,
     config: Prune,
     context: Context | Task | None = None,
-    distill: Distill | None = None,
     hooks: Sequence[Callable[..., None]] = (),
 ) -> tuple[Program, Outcome]:
     """Remove structures from a copy of a program, and train the rest.
@@ -112,7 +109,6 @@ def prune(
         config: what goes, and how the rest recovers.
         context: or the task alone, which is needed for recovery, for batch-norms and for criteria that look at data. Recovery needs `fit`, the allocation
             ``latency`` needs `price`.
-        distill: the loss between student and teacher; by default soft targets.
         hooks: of `fit`, in recovery; a regularizer of `coupling.groups`, for instance.
 
     Returns:
@@ -140,17 +136,14 @@ def prune(
             proof = max(proof, difference)
             survivors(coupling, keep, alive)
             _renew(found, config, context)
-        epochs += _recover(found, program, config, number, context, distill, hooks)
+        epochs += _recover(found, program, config, number, context, hooks)
     found = found.eval()
     return found, _outcome(first, couple(found, policy), alive, config, epochs, proof)
 
 
 def _check(config: Prune, context: Context) -> None:
-    task = context.task
-    if config.epochs and (task is None or task.train is None or task.loss is None or context.fit is None):
-        raise BadInput(
-            "pruning recovers by training: give it a task with train data and a loss, and a Context with fit=laconic.fit; or set epochs=0 and train yourself"
-        )
+    if config.epochs:
+        check_trainable("prune", context)
     if config.allocation == "latency" and context.price is None:
         raise BadInput("the allocation 'latency' needs the time of layers on the target: Context(price=laconic.prices(target))")
 
@@ -203,29 +196,13 @@ def _renew(found: Program, config: Prune, context: Context) -> None:
 
 
 def _recover(
-    found: Program,
-    teacher: Program,
-    config: Prune,
-    number: int,
-    context: Context,
-    distill: Distill | None,
-    hooks: Sequence[Callable[..., None]],
+    found: Program, teacher: Program, config: Prune, number: int, context: Context, hooks: Sequence[Callable[..., None]]
 ) -> list[dict[str, Any]]:
     """Train this round's share of the epochs, in place; returns what they were like."""
     epochs = config.epochs * number // config.rounds - config.epochs * (number - 1) // config.rounds
-    task = context.task
     if not epochs:
         return []
-    assert task is not None
-    assert context.fit is not None
-    split, loss = task.split, task.loss
-    if config.distill:
-        split, loss = with_teacher(teacher, task, config.distill, distill or soft_targets(config.temperature))
-    plan = replace(FitPlan(**{f.name: getattr(config, f.name) for f in fields(FitPlan)}), epochs=epochs)
-    record = context.fit(
-        found, plan, train=task.train, loss=loss, split=split, collate=task.collate, progress=context.progress, hooks=tuple(hooks)
-    )
-    return [{**asdict(epoch), "round": number} for epoch in record.epochs]
+    return [{**epoch, "round": number} for epoch in retrain(found, replace(config, epochs=epochs), context, teacher, hooks)]
 
 
 def _outcome(before: Coupling, after: Coupling, alive: Alive, config: Prune, epochs: list[dict[str, Any]], proof: float) -> Outcome:

@@ -7,7 +7,7 @@ step that does it all.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
@@ -28,7 +28,7 @@ from laconic.core.graph import clean, fold_batch_norm, get_tensor
 from laconic.core.program import Program
 from laconic.core.records import Outcome
 from laconic.core.task import Context, FitPlan, Task
-from laconic.core.teaching import Distill, soft_targets, with_teacher
+from laconic.core.teaching import check_trainable, retrain
 from laconic.quantize.scheme import Scheme, weight_grid
 from laconic.quantize.static import Quantize, as_context, static
 
@@ -42,7 +42,6 @@ class Qat(FitPlan):
         learned: learn the steps of the grids too (LSQ); else weights follow their range and activations keep that of calibration.
         freeze_batch_norm: from this share of training on, batch-norms use their running statistics.
         distill: weight of the soft targets of the unquantized program beside the task's loss; 0 leaves the teacher out.
-        temperature: of the soft targets.
         examples: that the first ranges are calibrated with.
         keep: as of `Quantize`.
     """
@@ -52,13 +51,12 @@ class Qat(FitPlan):
     learned: bool = False
     freeze_batch_norm: float = 0.5
     distill: float = 0.5
-    temperature: float = 2.0
     examples: int = 256
     keep: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.freeze_batch_norm <= 1 or not 0 <= self.distill <= 1 or not self.temperature > 0:
-            raise BadInput("qat: freeze_batch_norm and distill lie between 0 and 1, temperature is more than 0")
+        if not 0 <= self.freeze_batch_norm <= 1 or not 0 <= self.distill <= 1:
+            raise BadInput("qat: freeze_batch_norm and distill lie between 0 and 1")
 
 
 def prepare(program: Program, config: Qat | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:
@@ -106,11 +104,10 @@ class Schedule:
 
     def __call__(self, model: nn.Module, progress: float) -> None:
         """See the class."""
-        program = model if isinstance(model, Program) else getattr(model, "module", model)
-        assert isinstance(program, Program)
-        refresh(program)
+        assert isinstance(model, Program)
+        refresh(model)
         if progress >= self.freeze_batch_norm:
-            program.freeze_batch_norm()
+            model.freeze_batch_norm()
 
 
 @torch.no_grad()
@@ -127,16 +124,13 @@ def refresh(program: Program) -> None:
         get_tensor(program, node.args[1]).copy_(found.scale)  # type: ignore[arg-type]
 
 
-def qat(
-    program: Program, config: Qat | None = None, context: Context | Task | None = None, distill: Distill | None = None
-) -> tuple[Program, Outcome]:
+def qat(program: Program, config: Qat | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:
     """Quantize a copy of a program and train it so, from the ranges of static quantization.
 
     Args:
         program: in eval mode; also the teacher, if `config.distill` is more than 0.
         config: how.
         context: with a task that has train data and a loss, and with `fit`.
-        distill: the loss between student and teacher; by default soft targets.
 
     Returns:
         The program with batch-norms folded, in plain fake-quantize nodes as static quantization leaves them, and what was done.
@@ -146,20 +140,10 @@ def qat(
         TrainingStopped: the loss became NaN.
     """
     config, context = config or Qat(), as_context(context)
-    task = context.task
-    if task is None or task.train is None or task.loss is None or context.fit is None:
-        raise BadInput("the step 'qat' needs a task with train data and a loss, and a Context with fit=laconic.fit")
+    check_trainable("qat", context)
     student, outcome = prepare(program, config, context)
-    split, loss = task.split, task.loss
-    if config.distill:
-        split, loss = with_teacher(program, task, config.distill, distill or soft_targets(config.temperature))
-    plan = FitPlan(**{f.name: getattr(config, f.name) for f in fields(FitPlan)})
-    hooks = (Schedule(config.freeze_batch_norm),)
-    record = context.fit(
-        student, plan, train=task.train, loss=loss, split=split, collate=task.collate, progress=context.progress, hooks=hooks
-    )
+    epochs = retrain(student, config, context, program, (Schedule(config.freeze_batch_norm),))
     found = settle(student)
-    epochs = [asdict(epoch) for epoch in record.epochs]
     changed = {
         **{k: v for k, v in outcome.changed.items() if k != "mode"},
         "learned": config.learned,

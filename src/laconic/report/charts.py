@@ -7,6 +7,7 @@ Whatever a user named is escaped, because Plotly reads markup in texts.
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import ceil, floor, log10
 from typing import Any
@@ -137,6 +138,31 @@ def loss_chart(data: Training) -> Json:
 def score_chart(data: Training) -> Json:
     """The metric by epoch, where it was scored."""
     return _curve(data, [e.metric for e in data.epochs], escape(data.metric), escape(data.unit), "var(--accent)")
+
+
+# Lines that are told apart in both schemes and, by their dashes, without colour.
+_LINES = ("var(--accent)", "#c0643c", "#5b8c3a", "#8a63a8", "#b08a1e", "#3f8f8f", "#b3507a", "#6b7686")
+_DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+def lines_chart(lines: Mapping[str, tuple[Sequence[float], Sequence[float | None]]], x: str, y: str, log: bool = False) -> Json:
+    """Named lines over one axis, logarithmic on demand.
+
+    Args:
+        lines: name -> (places along, heights); a height that is None leaves a gap.
+    """
+    traces: list[Json] = [
+        {
+            "type": "scatter", "mode": "lines", "name": escape(name), "x": list(xs), "y": list(ys),
+            "line": {"color": _LINES[i % len(_LINES)], "dash": _DASHES[i // len(_LINES) % len(_DASHES)], "width": 2},
+            "hovertemplate": f"<b>{escape(name)}</b><br>%{{x:.3g}}: %{{y:.4g}}<extra></extra>",
+        }
+        for i, (name, (xs, ys)) in enumerate(lines.items())
+    ]  # fmt: skip
+    across: Json = {**_PLAIN_AXIS, "title": _title(x), "showgrid": False, **({"type": "log"} if log else {"nticks": 9})}
+    layout = _layout(across, {**_PLAIN_AXIS, "title": _title(y), "nticks": 6})
+    layout.update(showlegend=len(lines) > 1, legend={**_LEGEND, "traceorder": "normal"})
+    return {"data": traces, "layout": layout}
 
 
 def pruning_chart(data: Cuts) -> Json:

@@ -36,6 +36,17 @@ def page(result: Mapping[str, Any]) -> str:
 
 def draw(found: Facts) -> str:
     """The page of these facts; the same facts always give the same bytes."""
+    return render("page.html", charts(found), facts=found)
+
+
+def render(template: str, figures: Mapping[str, Any], **values: Any) -> str:
+    """A template with styles, scripts and figures inside.
+
+    Args:
+        template: a file beside `page.html`.
+        figures: by the id of their place.
+        values: what else it names.
+    """
     scripts = [_plotly(), (_TEMPLATES / "page.js").read_text(encoding="utf-8")]
     environment = need("jinja2").Environment(
         loader=need("jinja2").FileSystemLoader(_TEMPLATES),
@@ -44,16 +55,16 @@ def draw(found: Facts) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    figures = charts(found)
-    return environment.get_template("page.html").render(
-        facts=found,
+    made: str = environment.get_template(template).render(
         style=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
         scripts=scripts,
         policy=_policy(scripts),
         drawn=set(figures),
-        data=_data(figures),
+        data=_data(dict(figures)),
         megabytes=f"{sum(len(script) for script in scripts) / 1e6:.1f}",
+        **values,
     )
+    return made
 
 
 def write_page(result: Mapping[str, Any], path: Path) -> Path:

@@ -108,7 +108,7 @@ class Builder:
 
 def build_model(request: Mapping[str, Any], task: Task | None = None, progress: Progress = silent) -> dict[str, Any]:
     """Apply the steps to the source, unless that was done for another format, and write the model file. Everything appears whole."""
-    from laconic.train.engine import fit
+    from laconic.run.training import fit
 
     recipe = parse(request["recipe"]).recipe
     steps = Path(request["steps_folder"])
@@ -123,7 +123,7 @@ def build_model(request: Mapping[str, Any], task: Task | None = None, progress: 
         torch.manual_seed(request["seed"])
         price = prices(recipe.deploy)
         begun, done, rest = _begun(source, recipe, steps.parent)
-        program, outcomes = apply(begun, rest, Context(task, fit, recipe.deploy, request["seed"], progress, steps, price))
+        program, outcomes = apply(begun, rest, Context(task, fit, recipe.deploy, request["seed"], progress, steps, price, source))
         price.keep()
         leaves = [torch.from_numpy(array) for array in read_arrays(Path(request["first_batch"]))]
         with torch.no_grad():

@@ -15,9 +15,9 @@ from laconic.core.task import Progress, Task
 from laconic.run.examples import batches
 from laconic.run.ledger import Ledger
 from laconic.run.store import RunStore
+from laconic.run.training import fit
 from laconic.tasks import metrics
 from laconic.tasks.check import check_task
-from laconic.train.engine import fit
 
 
 def check(task: Task) -> None:
@@ -70,12 +70,10 @@ def train(task: Task, store: RunStore, progress: Progress) -> None:
     record = fit(
         task.build(),
         task.fit,
-        train=task.train,
-        loss=task.loss,
-        split=task.split,
+        task,
         valid=task.valid,
         score=lambda outputs, target: metric.score(task.logits(outputs), target),
-        collate=task.collate,
+        direction=metric.direction,
         progress=progress,
         checkpoint=store.path("training"),
     )

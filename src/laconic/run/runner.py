@@ -19,6 +19,11 @@ StepFunction = Callable[[Program, Any, Context], tuple[Program, Outcome]]
 TABLE: dict[str, tuple[str, str, str]] = {
     "fold_batch_norm": ("laconic.core.graph", "FoldBatchNorm", "fold_batch_norm"),
     "fit": ("laconic.train.step", "Fit", "fit_step"),
+    "insert_dropout": ("laconic.train.insert", "InsertDropout", "insert_dropout"),
+    "insert_stochastic_depth": ("laconic.train.insert", "InsertStochasticDepth", "insert_stochastic_depth"),
+    "insert_batch_norm": ("laconic.train.insert", "InsertBatchNorm", "insert_batch_norm"),
+    "drop_blocks": ("laconic.factorize.depth", "DropBlocks", "drop_blocks"),
+    "student": ("laconic.distill.student", "Student", "student"),
     "prune": ("laconic.prune.structured", "Prune", "prune"),
     "quantize": ("laconic.quantize.static", "Quantize", "quantize"),
     "quantize_mixed": ("laconic.quantize.mixed", "Mixed", "quantize_mixed"),

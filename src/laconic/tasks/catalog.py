@@ -173,14 +173,13 @@ def _users(ref: str) -> Task:
 
 
 def _built_in(name: str, entry: Entry, model: str, data: str | Path | None, seed: int) -> Task:
-    if model not in models.models_for(entry.kind):
-        raise BadInput(f"the task '{name}' has no model '{model}'." + nearest(model, models.models_for(entry.kind)))
+    models.check_name(model, entry.kind)
     raw = sources.read(name, entry.source, data)
     if raw.valid is None:
         train, valid = split_indices(raw.train[1], (1 - entry.valid, entry.valid), seed=2026)
         raw = Raw(_rows(raw.train, train), raw.test, _rows(raw.train, valid))
     assert raw.valid is not None
-    parts, shape = _PREPARE[entry.kind](raw, entry)
+    parts, shape, spelt = _PREPARE[entry.kind](raw, entry)
     plan = entry.plans.get(model, entry.plan)
     return Task(
         model=lambda: models.build(model, shape, seed),
@@ -195,6 +194,8 @@ def _built_in(name: str, entry: Entry, model: str, data: str | Path | None, seed
         classes=shape.classes,
         description=f"{entry.title}; {model}, trained on the spot",
         dataset_note=entry.note,
+        words=spelt,
+        nets=lambda name: models.build(name, shape, seed),
     )
 
 
@@ -209,9 +210,10 @@ def _rows(part: tuple[Any, np.ndarray], index: np.ndarray) -> tuple[Any, np.ndar
 
 
 Parts = tuple[ArrayDataset, ArrayDataset, ArrayDataset | None]
+Prepared = tuple[Parts, DataShape, tuple[str, ...] | None]  # the last: the words of text, by id
 
 
-def _images(raw: Raw, entry: Entry) -> tuple[Parts, DataShape]:
+def _images(raw: Raw, entry: Entry) -> Prepared:
     """Grey or coloured bytes to float32 (n, channels, height, width), with mean 0 and deviation 1 over the training images."""
 
     def layout(images: np.ndarray) -> np.ndarray:
@@ -219,25 +221,25 @@ def _images(raw: Raw, entry: Entry) -> tuple[Parts, DataShape]:
 
     mean, deviation = float(raw.train[0].mean()), float(raw.train[0].std())
     parts = _each(raw, lambda images: (layout(images).astype(np.float32) - mean) / deviation)
-    return parts, DataShape("image", tuple(parts[0][0][0].shape), _classes(raw))
+    return parts, DataShape("image", tuple(parts[0][0][0].shape), _classes(raw)), None
 
 
-def _steps(raw: Raw, entry: Entry) -> tuple[Parts, DataShape]:
+def _steps(raw: Raw, entry: Entry) -> Prepared:
     """Series (n, channels, length) as float32, each channel with mean 0 and deviation 1 over the training series."""
     train = raw.train[0].astype(np.float64)
     mean, deviation = train.mean((0, 2), keepdims=True), train.std((0, 2), keepdims=True) + 1e-8
     parts = _each(raw, lambda series: ((series - mean) / deviation).astype(np.float32))
-    return parts, DataShape("series", tuple(parts[0][0][0].shape), _classes(raw))
+    return parts, DataShape("series", tuple(parts[0][0][0].shape), _classes(raw)), None
 
 
-def _texts(raw: Raw, entry: Entry) -> tuple[Parts, DataShape]:
+def _texts(raw: Raw, entry: Entry) -> Prepared:
     """Sentences to ids and masks (n, length) over the commonest words of the training sentences."""
     vocabulary = Vocabulary(raw.train[0], _VOCABULARY)
     parts = _each(raw, lambda texts: vocabulary.encode(texts, entry.length))
-    return parts, DataShape("text", (entry.length,), _classes(raw), len(vocabulary))
+    return parts, DataShape("text", (entry.length,), _classes(raw), len(vocabulary)), vocabulary.words
 
 
-_PREPARE: dict[str, Callable[[Raw, Entry], tuple[Parts, DataShape]]] = {"image": _images, "series": _steps, "text": _texts}
+_PREPARE: dict[str, Callable[[Raw, Entry], Prepared]] = {"image": _images, "series": _steps, "text": _texts}
 
 
 def _each(raw: Raw, prepare: Callable[[Any], Any]) -> Parts:

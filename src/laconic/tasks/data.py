@@ -102,6 +102,11 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self._index) + 2
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The word of each id; padding is empty."""
+        return ("", "<unknown>", *self._index)
+
     def encode(self, texts: Sequence[str], length: int) -> dict[str, np.ndarray]:
         """Token ids and attention mask, both int64 of shape (texts, length); longer texts are cut."""
         ids = np.zeros((len(texts), length), np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -69,19 +70,20 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """ResNet of depth 6n+2 for small images: three stages of n blocks with 16, 32 and 64 channels (He et al. 2016, section 4.2)."""
+    """ResNet of depth 6n+2 for small images: three stages of n blocks with 16, 32 and 64 channels (He et al. 2016, section 4.2), times `width`."""
 
-    def __init__(self, data: DataShape, depth: int) -> None:
+    def __init__(self, data: DataShape, depth: int, width: float = 1.0) -> None:
         super().__init__()
         blocks = (depth - 2) // 6
-        self.conv1 = nn.Conv2d(data.shape[0], 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
+        first, second, third = (max(1, round(width * channels)) for channels in (16, 32, 64))
+        self.conv1 = nn.Conv2d(data.shape[0], first, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
 
         def stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
             return nn.Sequential(BasicBlock(inputs, outputs, stride), *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
 
-        self.layer1, self.layer2, self.layer3 = stage(16, 16, 1), stage(16, 32, 2), stage(32, 64, 2)
-        self.fc = nn.Linear(64, data.classes)
+        self.layer1, self.layer2, self.layer3 = stage(first, first, 1), stage(first, second, 2), stage(second, third, 2)
+        self.fc = nn.Linear(third, data.classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to logits (B, classes)."""
@@ -254,6 +256,15 @@ MODELS: dict[str, tuple[tuple[str, ...], Callable[[DataShape], nn.Module]]] = {
     "cnn1d": (("series", "text"), Cnn1d),
     "bert": (("text",), bert),
 }
+# Nets whose widths can be multiplied: `resnet20x0.5` has half the channels of resnet20 in every layer.
+WIDE: dict[str, Callable[[DataShape, float], nn.Module]] = {
+    "resnet8": lambda data, width: CifarResNet(data, 8, width),
+    "resnet20": lambda data, width: CifarResNet(data, 20, width),
+    "resnet56": lambda data, width: CifarResNet(data, 56, width),
+    "lstm": lambda data, width: Recurrent(data, nn.LSTM, max(1, round(64 * width))),
+    "gru": lambda data, width: Recurrent(data, nn.GRU, max(1, round(64 * width))),
+    "cnn1d": lambda data, width: Cnn1d(data, max(1, round(64 * width))),
+}
 
 
 def models_for(kind: str) -> list[str]:
@@ -261,18 +272,41 @@ def models_for(kind: str) -> list[str]:
     return [name for name, (kinds, _) in MODELS.items() if kind in kinds]
 
 
+def check_name(name: str, kind: str) -> None:
+    """Whether there is such a net for this kind of data.
+
+    Raises:
+        BadInput: there is none of this name, it takes another kind of data, or its width cannot be multiplied.
+    """
+    plain, width = _width_of(name)
+    fitting = models_for(kind)
+    if plain not in fitting:
+        why = "takes another kind of data" if plain in MODELS else "is not a reference net"
+        raise BadInput(f"'{name}' {why}." + nearest(plain, fitting))
+    if width is not None and (plain not in WIDE or not width > 0):
+        raise BadInput(f"'{name}': the width of {', '.join(sorted(set(WIDE) & set(fitting)))} can be multiplied by a number above 0")
+
+
+def _width_of(name: str) -> tuple[str, float | None]:
+    found = re.fullmatch(r"(.+)x(\d+(?:\.\d+)?)", name)
+    return (name, None) if found is None else (found[1], float(found[2]))
+
+
 def build(name: str, data: DataShape, seed: int = 0) -> nn.Module:
     """A reference net with random weights that depend on the seed alone.
 
+    Args:
+        name: of `MODELS`; of `WIDE` also with a multiple of its width behind it: ``resnet20x0.5``.
+        data: what the net must fit.
+        seed: of the weights.
+
     Raises:
-        BadInput: there is none of this name, or it takes another kind of data.
+        BadInput: see `check_name`.
     """
-    fitting = models_for(data.kind)
-    if name not in fitting:
-        why = "takes another kind of data" if name in MODELS else "is not a reference net"
-        raise BadInput(f"'{name}' {why}." + nearest(name, fitting))
+    check_name(name, data.kind)
+    plain, width = _width_of(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made: Any = MODELS[name][1](data)
+        made: Any = MODELS[plain][1](data) if width is None else WIDE[plain](data, width)
     assert isinstance(made, nn.Module)
     return made

@@ -17,21 +17,22 @@ from laconic.core.files import write_whole
 FILE = "checkpoint.safetensors"
 
 
-def save(folder: Path, model: nn.Module, optimizer: Optimizer, facts: Mapping[str, Any]) -> None:
-    """Write model, optimizer state, random state and `facts` (plain values)."""
+def save(folder: Path, model: nn.Module, optimizer: Optimizer, facts: Mapping[str, Any], more: Mapping[str, Tensor]) -> None:
+    """Write model, optimizer state, random state, `facts` (plain values) and `more` tensors."""
     from safetensors.torch import save_file
 
     tensors = {f"model.{name}": value.detach().contiguous().clone() for name, value in model.state_dict().items()}
     state = optimizer.state_dict()["state"]
     tensors |= {f"optimizer.{index}.{name}": value.detach().contiguous().clone() for index, name, value in _tensors(state)}
-    tensors |= {"random.cpu": torch.get_rng_state()}
+    tensors |= {"random.cpu": torch.get_rng_state()} | {f"more.{name}": value.contiguous().clone() for name, value in more.items()}
     plain = {str(index): {name: value for name, value in item.items() if not isinstance(value, Tensor)} for index, item in state.items()}
-    header = {"facts": json.dumps(facts), "optimizer": json.dumps(plain)}
+    groups = [{name: value for name, value in group.items() if isinstance(value, (bool, int, float))} for group in optimizer.param_groups]
+    header = {"facts": json.dumps(facts), "optimizer": json.dumps(plain), "groups": json.dumps(groups)}
     write_whole(folder / FILE, lambda aside: save_file(tensors, aside, header))
 
 
-def load(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
-    """Put a checkpoint's state back and return its facts; None where there is none.
+def load(folder: Path, model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Put a checkpoint's state back and return its facts and further tensors; None where there is none.
 
     Raises:
         CorruptFile: the file is not a whole checkpoint.
@@ -46,7 +47,7 @@ def load(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             header = file.metadata()
-        facts, plain = json.loads(header["facts"]), json.loads(header["optimizer"])
+        facts, plain, groups = (json.loads(header[name]) for name in ("facts", "optimizer", "groups"))
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError, OSError) as error:
         raise CorruptFile(f"{path} is not a whole checkpoint ({error}). Delete it to train from the start.") from error
     try:
@@ -58,9 +59,10 @@ def load(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
             state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    present = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": [{**now, **then} for now, then in zip(present, groups, strict=True)]})
     torch.set_rng_state(tensors["random.cpu"])
-    return dict(facts)
+    return facts, {name.removeprefix("more."): value for name, value in tensors.items() if name.startswith("more.")}
 
 
 def _tensors(state: Mapping[int, Mapping[str, Any]]) -> Iterator[tuple[int, str, Tensor]]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,18 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset
 
-from laconic.core.errors import BadInput, TrainingStopped, need
+from laconic.core.errors import BadInput, need
 from laconic.core.program import as_call
-from laconic.core.task import FitPlan, Progress, silent, split_batch
+from laconic.core.schedule import Schedule, plateau
+from laconic.core.task import Direction, FitPlan, Progress, silent, split_batch
 from laconic.train import checkpoint as checkpoints
+from laconic.train.augment import Augmenter
+from laconic.train.average import Average, renew_batch_norm
+from laconic.train.loop import Hook, Loop, Loss
 from laconic.train.optim import build
+from laconic.train.regularize import Regularizer
 
-Loss = Callable[[Any, Any], Tensor]
-Hook = Callable[[nn.Module, float], None]  # (model, progress in [0, 1]), called after each optimizer step
+_PLATEAU: dict[str, Any] = {"factor": 0.3, "patience": 2}  # of the schedule of that name
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ def fit(
     progress: Progress = silent,
     checkpoint: Path | None = None,
     hooks: Sequence[Hook] = (),
+    direction: Direction = "max",
+    rate: Schedule | None = None,
+    inner: nn.Module | None = None,
+    augment: Augmenter | None = None,
+    groups: Sequence[Any] = (),
 ) -> FitRecord:
     """Train a module (or a Program) in place.
 
@@ -72,89 +80,121 @@ def fit(
         progress: told the loss at each step and the metric at each epoch.
         checkpoint: a folder; an epoch's end is written there, and training goes on from it. Interrupted and continued, it ends bit-equal to uninterrupted.
         hooks: called after each optimizer step.
+        direction: of the score: whether more is better.
+        rate: the learning rate over progress in [0, 1], instead of the plan's schedule.
+        inner: the part of `model` that will be delivered, if it is not all: hooks and regularizers see it alone.
+        augment: what changes the inputs of a batch, where `plan.augment` alone does not say it (a source of synonyms).
+        groups: the coupled groups of structured pruning, for the regularizer ``group_lasso``.
 
     Raises:
-        TrainingStopped: a loss that is not a number; names epoch and step. The checkpoint of the last epoch stays.
+        TrainingStopped: a loss or weights that are not numbers; names epoch and step. The checkpoint of the last epoch stays.
         BadInput: the plan makes no sense, or the data is empty.
     """
-    optimizer, rate = build(model, plan)
+    optimizer, planned = build(model, plan)
+    inner = model if inner is None else inner
+    if plan.patience is not None and (valid is None or score is None):
+        raise BadInput(f"patience: {plan.patience} waits for a better metric on the valid data: give fit `valid` and `score`")
+    average = None if plan.average == "none" else Average(model, plan.average, plan.ema_decay)
     order = torch.Generator()
     loader = _loader(train, plan, collate, order)
-    start = checkpoint is not None and (checkpoint / checkpoints.FILE).exists()
     with _quiet(), _random_state(plan.seed), _layout(model, plan.channels_last):
         accelerator = _accelerator()
         prepared, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-        facts = checkpoints.load(checkpoint, model, optimizer.optimizer) if start and checkpoint is not None else None
-        epochs = [EpochRecord(**item) for item in (facts or {"epochs": []})["epochs"]]
-        loop = _Loop(prepared, accelerator, optimizer, loader, rate, plan, loss, split, hooks, progress)
+        history = _History(direction, plan.patience)
+        found = None if checkpoint is None else checkpoints.load(checkpoint, model, optimizer.optimizer)
+        if found is not None:
+            history.restore(*found)
+            if average is not None:
+                average.restore(_part(found[1], "average."))
+        augmenter = augment or (Augmenter(plan.augment) if plan.augment else None)
+        regularizer = Regularizer(plan.regularize, inner, groups) if plan.regularize else None
+        loop = Loop(
+            prepared,
+            inner,
+            accelerator,
+            optimizer,
+            loader,
+            rate or planned,
+            plan,
+            loss,
+            split,
+            hooks,
+            progress,
+            augmenter,
+            regularizer,
+            average,
+        )
         progress.start("training", plan.epochs * len(loader))
-        progress.advance(len(epochs) * len(loader))
-        for epoch in range(len(epochs), plan.epochs):
+        progress.advance(len(history.epochs) * len(loader))
+        for epoch in range(len(history.epochs), plan.epochs):
+            if history.stopped:
+                break
             began = time.perf_counter()
-            order.manual_seed(
-                plan.seed * 1_000_003 + epoch
-            )  # by seed and epoch alone: a continued run sees what an uninterrupted one would
-            mean, last = loop.epoch(epoch)
-            if valid is not None and score is not None:
-                loop.shown["metric"] = _score(model, valid, plan.batch_size, split, score, collate, accelerator.device)
-            epochs.append(EpochRecord(epoch + 1, mean, last, loop.shown.get("metric"), time.perf_counter() - began))
+            order.manual_seed(_order(plan, epoch))
+            mean, last = loop.epoch(epoch, plateau(history.figures, **_PLATEAU) if plan.schedule == "plateau" else 1.0)
+            with contextlib.nullcontext() if average is None else average.applied():
+                if valid is not None and score is not None:
+                    loop.shown["metric"] = _score(model, valid, plan.batch_size, split, score, collate, accelerator.device)
+                history.add(EpochRecord(epoch + 1, mean, last, loop.shown.get("metric"), time.perf_counter() - began), model)
             if checkpoint is not None and accelerator.is_main_process:
-                checkpoints.save(checkpoint, model, optimizer.optimizer, {"epochs": [asdict(item) for item in epochs]})
-        progress.finish(**({} if not epochs or epochs[-1].metric is None else {"metric": epochs[-1].metric}))
+                more = {**_prefixed("best.", history.best), **_prefixed("average.", {} if average is None else average.state())}
+                checkpoints.save(checkpoint, model, optimizer.optimizer, {"epochs": [asdict(item) for item in history.epochs]}, more)
+        if average is not None:
+            average.deliver()
+            if plan.average == "swa" and not history.best:
+                order.manual_seed(_order(plan, plan.epochs))
+                renew_batch_norm(inner, (split(_on(batch, accelerator.device))[0] for batch in loader))
+        if history.best:
+            model.load_state_dict(history.best)
+        progress.finish(**history.facts())
         model.to("cpu").eval()
-    return FitRecord(tuple(epochs))
+    return FitRecord(tuple(history.epochs))
 
 
-@dataclass(frozen=True)
-class _Loop:
-    """What one epoch needs; `shown` are figures that stay on the progress bar."""
+class _History:
+    """The epochs so far; with patience also the weights of the best one."""
 
-    model: nn.Module
-    accelerator: Any
-    optimizer: Any
-    loader: Any
-    rate: Callable[[float], float]
-    plan: FitPlan
-    loss: Loss
-    split: Callable[[Any], tuple[Any, Any]]
-    hooks: Sequence[Hook]
-    progress: Progress
-    shown: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, direction: Direction, patience: int | None) -> None:
+        self.sign, self.patience = (-1 if direction == "max" else 1), patience
+        self.epochs: list[EpochRecord] = []
+        self.best: dict[str, Tensor] = {}
 
-    def epoch(self, epoch: int) -> tuple[float, float]:
-        """One pass over the data; returns the mean loss and the last learning rate."""
-        self.model.train()
-        total, lr, steps = torch.zeros(()), self.plan.lr, self.plan.epochs * len(self.loader)
-        for index, batch in enumerate(self.loader):
-            done = epoch * len(self.loader) + index
-            lr = self.rate(done / max(1, steps - 1))
-            number = self._step(batch, lr, f"epoch {epoch + 1}, step {index + 1} of {len(self.loader)}")
-            for hook in self.hooks:
-                hook(self.model, (done + 1) / steps)
-            total += number
-            self.progress.advance(loss=number, **self.shown)
-        return float(self.accelerator.reduce(total.to(self.accelerator.device), "mean")) / len(self.loader), lr
+    def restore(self, facts: dict[str, Any], more: dict[str, Tensor]) -> None:
+        self.epochs = [EpochRecord(**item) for item in facts["epochs"]]
+        self.best = _part(more, "best.")
 
-    def _step(self, batch: Any, lr: float, place: str) -> float:
-        """One optimizer step at this learning rate; returns the loss."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        inputs, target = self.split(batch)
-        args, kwargs = as_call(_channels_last(inputs) if self.plan.channels_last else inputs)
-        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16"):
-            value = self.loss(self.model(*args, **kwargs), target)
-        number = float(value.detach())
-        if not math.isfinite(number):
-            raise TrainingStopped(
-                f"the loss is {number} at {place} (learning rate {lr:.3g}). The last epoch's checkpoint is kept. "
-                "Lower the learning rate, set grad_clip, or look for bad values in the data."
-            )
-        self.optimizer.zero_grad()
-        self.accelerator.backward(value)
-        if self.plan.grad_clip is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.plan.grad_clip)
-        self.optimizer.step()
-        return number
+    def add(self, epoch: EpochRecord, model: nn.Module) -> None:
+        self.epochs.append(epoch)
+        if self.patience is not None and self.figures[-1] <= min(self.figures):
+            self.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @property
+    def figures(self) -> list[float]:
+        """Of each epoch, less is better: the metric where there is one, else the loss."""
+        return [epoch.loss if epoch.metric is None else self.sign * epoch.metric for epoch in self.epochs]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the metric has not become better for so many epochs."""
+        if self.patience is None or not self.epochs:
+            return False
+        return len(self.epochs) - 1 - self.figures.index(min(self.figures)) >= self.patience
+
+    def facts(self) -> dict[str, Any]:
+        return {} if not self.epochs or self.epochs[-1].metric is None else {"metric": self.epochs[-1].metric}
+
+
+def _order(plan: FitPlan, epoch: int) -> int:
+    """The seed of an epoch's order, by seed and epoch alone: a continued run sees what an uninterrupted one would."""
+    return plan.seed * 1_000_003 + epoch
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: value for name, value in tensors.items()}
 
 
 def _loader(data: Dataset[Any], plan: FitPlan, collate: Callable[[list[Any]], Any] | None, order: torch.Generator) -> DataLoader[Any]:
@@ -190,10 +230,6 @@ def _layout(model: nn.Module, channels_last: bool) -> Iterator[None]:
     finally:
         if channels_last:
             model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-
-
-def _channels_last(inputs: Any) -> Any:
-    return tree_map(lambda x: x.contiguous(memory_format=torch.channels_last) if isinstance(x, Tensor) and x.dim() == 4 else x, inputs)
 
 
 def _on(value: Any, device: torch.device) -> Any:

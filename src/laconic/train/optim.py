@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from laconic.core import schedule
-from laconic.core.errors import BadInput, nearest
+from laconic.core.errors import BadInput, nearest, need
 from laconic.core.schedule import Schedule
 from laconic.core.task import FitPlan
 
@@ -22,16 +23,27 @@ OPTIMIZERS: dict[str, Callable[[Groups, FitPlan], Optimizer]] = {
     "adamw": lambda groups, plan: torch.optim.AdamW(groups, lr=plan.lr),
     "rmsprop": lambda groups, plan: torch.optim.RMSprop(groups, lr=plan.lr, momentum=plan.momentum),
     "adagrad": lambda groups, plan: torch.optim.Adagrad(groups, lr=plan.lr),
+    "adadelta": lambda groups, plan: torch.optim.Adadelta(groups, lr=plan.lr),
+    "schedule_free": lambda groups, plan: need("schedulefree", "schedule-free").AdamWScheduleFree(groups, lr=plan.lr),
 }
+# Optimizers that keep other weights while they train than those that they deliver, and have `train()` and `eval()` to change between them.
+TWO_WEIGHTS = ("schedule_free",)
 
-# From the peak rate to the schedule; warm-up is put before it.
-SCHEDULES: dict[str, Callable[[float], Schedule]] = {
-    "constant": schedule.constant,
-    "linear": lambda lr: schedule.linear(lr, 0.0),
-    "cosine": lambda lr: schedule.cosine(lr, 0.0),
-    "step": lambda lr: schedule.step(lr, 0.1, at=(0.5, 0.75)),
-    "exponential": lambda lr: schedule.exponential(lr, lr * 0.01),
-    "polynomial": lambda lr: schedule.polynomial(lr, 0.0, 2.0),
+_LOW, _CYCLES = 0.1, 3  # of the cyclical rates: the lowest as a share of the peak, and how many cycles
+# Schedules of the learning rate; warm-up is put before them. "plateau" is constant here: the loop lowers it by what it sees.
+SCHEDULES: dict[str, Callable[[FitPlan], Schedule]] = {
+    "constant": lambda plan: schedule.constant(plan.lr),
+    "linear": lambda plan: schedule.linear(plan.lr, 0.0),
+    "cosine": lambda plan: schedule.restarts(plan.lr, 0.0, plan.cycles or 1),
+    "step": lambda plan: schedule.step(plan.lr, 0.1, at=(0.5, 0.75)),
+    "exponential": lambda plan: schedule.exponential(plan.lr, plan.lr * 0.01),
+    "polynomial": lambda plan: schedule.polynomial(plan.lr, 0.0, 2.0),
+    "triangular": lambda plan: schedule.triangular(plan.lr * _LOW, plan.lr, plan.cycles or _CYCLES),
+    "triangular2": lambda plan: schedule.triangular(plan.lr * _LOW, plan.lr, plan.cycles or _CYCLES, shrink=0.5),
+    "exp_range": lambda plan: schedule.exp_range(plan.lr * _LOW, plan.lr, plan.cycles or _CYCLES),
+    "one_cycle": lambda plan: schedule.one_cycle(plan.lr),
+    "inverse_sqrt": lambda plan: schedule.inverse_sqrt(plan.lr, (1 - plan.warmup) / plan.warmup if plan.warmup > 1e-6 else 9.0),
+    "plateau": lambda plan: schedule.constant(plan.lr),
 }
 
 
@@ -44,7 +56,7 @@ def build(model: nn.Module, plan: FitPlan) -> tuple[Optimizer, Schedule]:
     mistakes = list(_mistakes(plan))
     if mistakes:
         raise BadInput("the plan of training makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
-    rate = schedule.warmup(SCHEDULES[plan.schedule](plan.lr), plan.warmup)
+    rate = schedule.warmup(SCHEDULES[plan.schedule](plan), plan.warmup)
     return OPTIMIZERS[plan.optimizer](groups(model, plan.weight_decay), plan), rate
 
 
@@ -57,22 +69,76 @@ def groups(model: nn.Module, weight_decay: float) -> Groups:
     ]
 
 
+def scheduler(optimizer: Optimizer, rate: Schedule, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """A schedule as PyTorch's own kind, for a loop of one's own: call `step()` after each of `steps` optimizer steps.
+
+    Every group's rate becomes the schedule's value, whatever it was.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] = 1.0
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step / max(1, steps - 1)))
+
+
+@torch.no_grad()
+def normalize_gradients(model: nn.Module, kind: str) -> None:
+    """Change the gradients of matrices and kernels in place.
+
+    Args:
+        kind: ``centralize`` takes the mean over each output channel's weights off its gradient (Yong et al. 2020, eq. 1); ``standardize`` makes each
+            tensor's gradient of mean 0 and deviation 1 (Yun 2024, ZNorm).
+    """
+    for p in model.parameters():
+        if p.grad is None or p.dim() < 2:
+            continue
+        if kind == "centralize":
+            p.grad -= p.grad.mean(dim=tuple(range(1, p.dim())), keepdim=True)
+        else:
+            p.grad.copy_((p.grad - p.grad.mean()) / (p.grad.std() + 1e-10))
+
+
+@contextlib.contextmanager
+def sharpened(model: nn.Module, radius: float) -> Iterator[None]:
+    """Inside, the weights lie `radius` further up their gradient (Foret et al. 2021, eq. 2); they come back as they were, the new gradients stay."""
+    moved = [p for p in model.parameters() if p.grad is not None]
+    with torch.no_grad():
+        length = torch.stack([p.grad.norm() for p in moved if p.grad is not None]).norm() + 1e-12
+        before = [p.detach().clone() for p in moved]
+        for p in moved:
+            assert p.grad is not None
+            p.add_(p.grad * (radius / length))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for p, own in zip(moved, before, strict=True):
+                p.copy_(own)
+
+
 def _mistakes(plan: FitPlan) -> Iterator[str]:
-    for field, table in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+    choices = {
+        "optimizer": tuple(OPTIMIZERS),
+        "schedule": tuple(SCHEDULES),
+        "gradients": ("plain", "centralize", "standardize"),
+        "average": ("none", "ema", "swa"),
+        "precision": ("fp32", "bf16"),
+    }
+    for field, names in choices.items():
         name = getattr(plan, field)
-        if name not in table:
-            yield f"{field}: '{name}'." + nearest(name, table)
-    if plan.epochs < 1:
-        yield f"epochs: {plan.epochs} must be 1 or more"
-    if plan.batch_size < 1:
-        yield f"batch_size: {plan.batch_size} must be 1 or more"
-    if not plan.lr > 0:
-        yield f"lr: {plan.lr} must be more than 0"
-    if not 0 <= plan.warmup <= 1:
-        yield f"warmup: {plan.warmup} is a fraction of all steps, 0 to 1"
-    if plan.weight_decay < 0:
-        yield f"weight_decay: {plan.weight_decay} must be 0 or more"
-    if plan.grad_clip is not None and not plan.grad_clip > 0:
-        yield f"grad_clip: {plan.grad_clip} must be more than 0"
-    if plan.precision not in ("fp32", "bf16"):
-        yield f"precision: '{plan.precision}'; choose fp32 or bf16"
+        if name not in names:
+            yield f"{field}: '{name}'." + nearest(name, names)
+    for field, (rule, holds) in _RULES.items():
+        value = getattr(plan, field)
+        if value is not None and not holds(value):
+            yield f"{field}: {value} {rule}"
+
+
+# option -> what it must be, and the check
+_RULES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    **dict.fromkeys(("epochs", "batch_size", "accumulate", "cycles", "patience"), ("must be 1 or more", lambda v: v >= 1)),
+    **dict.fromkeys(("lr", "grad_clip", "temperature"), ("must be more than 0", lambda v: v > 0)),
+    **dict.fromkeys(("weight_decay", "sam"), ("must be 0 or more", lambda v: v >= 0)),
+    "warmup": ("is a fraction of all steps, 0 to 1", lambda v: 0 <= v <= 1),
+    "distill": ("is a weight, 0 to 1", lambda v: 0 <= v <= 1),
+    "label_smoothing": ("is a share, 0 or more and less than 1", lambda v: 0 <= v < 1),
+    "ema_decay": ("lies between 0 and 1", lambda v: 0 < v < 1),
+}

@@ -1,20 +1,22 @@
-"""Training as a recipe step: fine-tuning on the task's own data and loss."""
+"""Training as a recipe step: fine-tuning on the task's own data and loss, beside a teacher if it is asked for."""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
-from laconic.core.errors import BadInput
 from laconic.core.program import Program
 from laconic.core.records import Outcome
 from laconic.core.task import Context, FitPlan
-from laconic.train.engine import fit
+from laconic.core.teaching import check_trainable, retrain
 
 
 @dataclass(frozen=True)
 class Fit(FitPlan):
-    """Train the program further with the task's loss; the options are those of `FitPlan`."""
+    """Train the program further with the task's loss; the options are those of `FitPlan`.
+
+    With `distill` or `hints` the teacher is the program before all steps of the recipe.
+    """
 
 
 def fit_step(program: Program, config: Fit, context: Context) -> tuple[Program, Outcome]:
@@ -24,12 +26,7 @@ def fit_step(program: Program, config: Fit, context: Context) -> tuple[Program, 
         BadInput: the task has no training data or no loss.
         TrainingStopped: the loss became NaN.
     """
-    task = context.task
-    if task is None or task.train is None or task.loss is None:
-        raise BadInput("the step 'fit' needs a task with train data and a loss")
+    check_trainable("fit", context)
     trained = copy.deepcopy(program)
-    plan = FitPlan(**{f.name: getattr(config, f.name) for f in fields(FitPlan)})
-    record = (context.fit or fit)(
-        trained, plan, train=task.train, loss=task.loss, split=task.split, collate=task.collate, progress=context.progress
-    )
-    return trained.eval(), Outcome("fit", {"epochs": [asdict(epoch) for epoch in record.epochs]})
+    epochs = retrain(trained, config, context, program)
+    return trained.eval(), Outcome("fit", {"epochs": epochs})

@@ -1,0 +1,284 @@
+"""Fewer blocks: drop repeated residual blocks of a program and keep the weights of the others (the start of DistilBERT, Sanh et al. 2019, section 3).
+
+A block is what the graph computed inside a module whose path ends in a number, e.g. ``encoder.layer.3``. It can be skipped if one value enters, one of
+the same shape leaves, and the rest of what it reads (masks, sizes) would be there without its siblings. It is residual if what enters is added to what
+is computed of it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx
+
+from laconic.core.errors import BadInput, nearest
+from laconic.core.graph import Value, shapes
+from laconic.core.program import Program, assemble, aten, tensors_of
+from laconic.core.records import Outcome, Skipped
+from laconic.core.task import Context
+
+_SUMS = (aten.add.Tensor, aten.add_.Tensor)
+# Operators behind which a value is no longer the one that entered, but something computed of it.
+_MIXING = frozenset(
+    getattr(getattr(aten, name), overload)
+    for name, overload in (
+        *((f"conv{n}d", "default") for n in (1, 2, 3)),
+        ("convolution", "default"),
+        ("conv_transpose1d", "default"),
+        ("conv_transpose2d", "input"),
+        ("conv_transpose3d", "input"),
+        ("linear", "default"),
+        ("addmm", "default"),
+        ("mm", "default"),
+        ("bmm", "default"),
+        ("baddbmm", "default"),
+        ("matmul", "default"),
+        ("einsum", "default"),
+        ("scaled_dot_product_attention", "default"),
+        ("lstm", "input"),
+        ("gru", "input"),
+        ("rnn_tanh", "input"),
+        ("rnn_relu", "input"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class DropBlocks:
+    """Drop repeated residual blocks. One of the three says which; without any it is every second.
+
+    Args:
+        keep: so many of each run of alike blocks stay, evenly spaced, the first among them.
+        every: of each run, every so-manieth goes: 2 drops the second, the fourth, …
+        blocks: module paths of those that go.
+    """
+
+    keep: int | None = None
+    every: int | None = None
+    blocks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        mistakes = []
+        if sum([self.keep is not None, self.every is not None, bool(self.blocks)]) > 1:
+            mistakes.append("one of keep, every and blocks says what goes")
+        if self.keep is not None and self.keep < 1:
+            mistakes.append(f"keep: {self.keep} must be 1 or more: the first of a run always stays")
+        if self.every is not None and self.every < 2:
+            mistakes.append(f"every: {self.every} must be 2 or more: the first of a run always stays")
+        if mistakes:
+            raise BadInput("dropping blocks so makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block that can be skipped: what enters, what leaves, and whether what enters is added to what is computed of it."""
+
+    path: str
+    entry: fx.Node
+    exit: fx.Node
+    inside: frozenset[fx.Node]
+    residual: bool
+
+
+def drop_blocks(program: Program, config: DropBlocks | None = None, context: Context | None = None) -> tuple[Program, Outcome]:
+    """Drop blocks from a copy of a program. Paths and parameters of those that stay keep their names.
+
+    Returns:
+        A smaller program, and which blocks went; siblings that cannot be skipped are listed with the reason.
+
+    Raises:
+        BadInput: there are no repeated residual blocks, none would go, or a named one cannot be skipped; says why.
+    """
+    config = config or DropBlocks()
+    found = copy.deepcopy(program).eval()
+    survey = Survey(found)
+    runs = survey.runs()
+    chosen = survey.named(config.blocks) if config.blocks else [block for run in runs for block in _leaving(run, config)]
+    if not chosen and runs:
+        raise BadInput(
+            f"no block would go: the runs of alike blocks have {', '.join(str(len(run)) for run in runs)} blocks. Keep fewer, or name blocks."
+        )
+    if not chosen:
+        reasons = "; ".join(f"{path}: {reason}" for path, reason in list(survey.reasons.items())[:3])
+        raise BadInput(f"there are no repeated residual blocks that can be skipped ({reasons or 'no module path ends in a number'}).")
+    small = _without(found, chosen)
+    skipped = [
+        Skipped(path, reason) for path, reason in survey.reasons.items() if any(_siblings(path, b.path) for run in runs for b in run)
+    ]
+    changed = {
+        "blocks": [block.path for block in chosen],
+        "runs": [[block.path for block in run] for run in runs],
+        "params": [sum(p.numel() for p in each.parameters()) for each in (program, small)],
+    }
+    return small, Outcome("drop_blocks", changed, tuple(skipped))
+
+
+def _leaving(run: Sequence[Block], config: DropBlocks) -> list[Block]:
+    """Those of a run that go.
+
+    >>> _leaving(list("abcdef"), DropBlocks(every=3)), _leaving(list("abcde"), DropBlocks(keep=2))
+    (['c', 'f'], ['b', 'd', 'e'])
+    """
+    n = len(run)
+    if config.keep is not None:
+        staying = {index * n // min(n, config.keep) for index in range(min(n, config.keep))}
+        return [block for index, block in enumerate(run) if index not in staying]
+    return [block for index, block in enumerate(run) if (index + 1) % (config.every or 2) == 0]
+
+
+def _siblings(path: str, other: str) -> bool:
+    """Whether two paths end in a number below the same parent."""
+    return path != other and _parent(path) == _parent(other) is not None
+
+
+def _parent(path: str) -> str | None:
+    head, _, leaf = path.rpartition(".")
+    return head if leaf.isdigit() else None
+
+
+class Survey:
+    """What a program's module paths hold: blocks that can be skipped, and for the others the reason why not.
+
+    Attributes:
+        blocks: by path, in the order of the graph.
+        reasons: by path.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.values = shapes(program)
+        self.order = {node: index for index, node in enumerate(program.graph.nodes)}
+        self.inside: dict[str, list[fx.Node]] = {}
+        self.kinds: dict[str, str] = {}
+        for node in program.graph.nodes:
+            for name, kind in (node.meta.get("nn_module_stack") or {}).values() if node.op == "call_function" else ():
+                path = name.partition("@")[0]
+                self.kinds[path] = kind if isinstance(kind, str) else kind.__name__
+                if path:
+                    self.inside.setdefault(path, []).append(node)
+        self.tensors = [name for name, _ in tensors_of(program.graph_module)]
+        self.blocks: dict[str, Block] = {}
+        self.reasons: dict[str, str] = {}
+        for path in self.inside:
+            if _parent(path) is not None:
+                self._look(path)
+
+    def _look(self, path: str) -> None:
+        block = self.block(path)
+        if isinstance(block, Block):
+            self.blocks[path] = block
+        else:
+            self.reasons[path] = block
+
+    def block(self, path: str) -> Block | str:
+        """The block at a path, or the reason why it cannot be skipped."""
+        inside = frozenset(self.inside[path])
+        exit = self.inside[path][-1]
+        if exit not in self.values:
+            return "its output is not one tensor"
+        read = {n for node in inside for n in node.all_input_nodes if n not in inside and n.op != "get_attr" and n in self.values}
+        fitting = [n for n in read if self.values[n] == self.values[exit]]
+        if not fitting:
+            return (
+                f"its output {_shown(self.values[exit])} has another shape or type than what it reads: {_all(self.values[n] for n in read)}"
+            )
+        behind = {n: _behind(n, self.inside[path]) for n in fitting}
+        residual = {n for n in fitting if _is_residual(n, self.inside[path], behind[n])}
+        # of several, the one that is added to; else the one computed last, since masks and positions are older
+        entry = max(residual or fitting, key=self.order.__getitem__)
+        depends = behind[entry]
+        if exit not in depends:
+            return "its output does not depend on its input"
+        leaks = [n for n in depends if n is not exit and any(user not in inside for user in n.users)]
+        if leaks:
+            return f"a value inside it ({leaks[0].name}) is read elsewhere too"
+        for other in read - {entry}:
+            sibling = next((p for p in self.inside if _siblings(p, path) and other in self.inside[p]), None)
+            if sibling is not None:
+                return f"it reads a second value ({other.name}) of {sibling}"
+        return Block(path, entry, exit, inside, entry in residual)
+
+    def runs(self) -> list[list[Block]]:
+        """Residual blocks with the same parent, class, names of parameters and shape of output, two or more; a block inside another run's is left out."""
+        found: dict[Any, list[Block]] = {}
+        for path, block in self.blocks.items():
+            if block.residual:
+                names = tuple(name.removeprefix(f"{path}.") for name in self.tensors if name.startswith(f"{path}."))
+                found.setdefault((_parent(path), self.kinds[path], names, self.values[block.exit]), []).append(block)
+        several = [sorted(run, key=lambda b: int(b.path.rpartition(".")[2])) for run in found.values() if len(run) > 1]
+        outer = {block.path for run in several for block in run}
+        return [run for run in several if not any(run[0].path.startswith(f"{path}.") for path in outer)]
+
+    def named(self, paths: Sequence[str]) -> list[Block]:
+        """The blocks at these paths, in the order of the graph.
+
+        Raises:
+            BadInput: a path that is not there, or one that cannot be skipped, with the reason.
+        """
+        found = []
+        for path in dict.fromkeys(paths):
+            if path not in self.inside:
+                raise BadInput(f"the program has no module path '{path}'." + nearest(path, self.inside))
+            block = self.block(path)
+            if not isinstance(block, Block):
+                raise BadInput(f"the block '{path}' cannot be skipped: {block}.")
+            found.append(block)
+        nested = next(((a.path, b.path) for a in found for b in found if b.path.startswith(f"{a.path}.")), None)
+        if nested:
+            raise BadInput(f"the block '{nested[1]}' lies inside '{nested[0]}', which goes as a whole. Name one of them.")
+        return sorted(found, key=lambda block: self.order[block.exit])
+
+
+def _shown(value: Value) -> str:
+    return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+
+
+def _all(values: Any) -> str:
+    return ", ".join(sorted({_shown(value) for value in values})) or "nothing"
+
+
+def _behind(entry: fx.Node, inside: Sequence[fx.Node]) -> list[fx.Node]:
+    """The nodes inside that depend on the entry, in order."""
+    found: dict[fx.Node, None] = {}
+    for node in inside:
+        if any(n is entry or n in found for n in node.all_input_nodes):
+            found[node] = None
+    return list(found)
+
+
+def _is_residual(entry: fx.Node, inside: Sequence[fx.Node], depends: Collection[fx.Node]) -> bool:
+    """Whether somewhere the value that entered (moved, normalized, scaled, but not mixed) is added to one that was computed of it."""
+    carried, mixed = {entry}, set(depends)
+    for node in inside:
+        if node not in mixed:
+            continue
+        ours = [n for n in node.all_input_nodes if n in carried or n in mixed]
+        if node.target in _SUMS and len(ours) == 2 and len(carried & set(ours)) == 1:
+            return True
+        if node.target not in _MIXING and all(n in carried for n in ours):
+            carried.add(node)
+            mixed.discard(node)
+    return False
+
+
+def _without(program: Program, blocks: Sequence[Block]) -> Program:
+    """The program with what reads each block's output reading its input instead. Later blocks first: one's input may be another's output."""
+    graph = program.graph
+    for block in reversed(blocks):
+        block.exit.replace_all_uses_with(block.entry)
+        for node in reversed(list(graph.nodes)):
+            if node in block.inside and not node.users:
+                graph.erase_node(node)
+    for node in reversed(list(graph.nodes)):
+        if node.op == "get_attr" and not node.users:
+            graph.erase_node(node)
+    return Program(assemble(graph, _staying(program, [block.path for block in blocks])), program.interface, program.example_inputs())
+
+
+def _staying(program: Program, paths: Sequence[str]) -> Any:
+    """The tensors that are read, or that lie outside the blocks that went."""
+    read = {str(node.target) for node in program.graph.nodes if node.op == "get_attr"}
+    gone: Mapping[str, None] = dict.fromkeys(f"{path}." for path in paths)
+    return [(name, rest) for name, rest in tensors_of(program.graph_module) if name in read or not name.startswith(tuple(gone))]

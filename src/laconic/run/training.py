@@ -1,0 +1,129 @@
+"""Training as the user calls it: the loop of `train`, the teachers of `distill` and the coupled groups of `prune` together."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from laconic.core.errors import BadInput
+from laconic.core.graph import get_tensor
+from laconic.core.program import Program, aten
+from laconic.core.task import FitPlan, Task, default_logits, split_batch
+from laconic.distill.lesson import teach
+from laconic.distill.teacher import Taught, answers
+from laconic.prune.coupling import couple
+from laconic.tasks import metrics
+from laconic.train import engine
+from laconic.train.augment import AUGMENTATIONS, Augmenter, EmbeddingNeighbours, Synonyms, WordNet
+from laconic.train.engine import FitRecord
+
+
+def fit(
+    model: nn.Module,
+    plan: FitPlan,
+    task: Task | None = None,
+    *,
+    teacher: nn.Module | Sequence[nn.Module] | None = None,
+    kept: Path | None = None,
+    **more: Any,
+) -> FitRecord:
+    """Train a module or a Program in place.
+
+    Args:
+        model: trained in train mode, left in eval mode.
+        plan: how: `FitPlan` lists all options.
+        task: whose train data, loss, splitting and collating are used; with `plan.patience`, also its valid data and metric.
+        teacher: one or several that answer beside the data, where `plan.distill` or `plan.hints` say so.
+        kept: a folder for the teacher's answers. They are computed once, not in each epoch, whenever the student sees the same inputs every time (no
+            augmentation, no hints) for two epochs or more.
+        more: of the loop (`train.engine.fit`): `train`, `loss`, `split`, `collate`, `valid`, `score`, `direction`, `progress`, `checkpoint`, `hooks`, `rate`,
+            `augment`, `groups`; they go before those of the task.
+
+    Raises:
+        TrainingStopped: a loss or weights that are not numbers.
+        BadInput: a plan that makes no sense, no data, no teacher where one is wanted, or one that does not fit.
+    """
+    options = {**_of_task(task, plan), **more}
+    missing = [name for name in ("train", "loss") if options.get(name) is None]
+    if missing:
+        raise BadInput(f"training needs {' and '.join(missing)}: give fit a task that has them, or the arguments {', '.join(missing)}")
+    options.setdefault("augment", augmenter(plan, model, None if task is None else task.words))
+    if "group_lasso" in [choice.name for choice in plan.regularize] and "groups" not in options:
+        options["groups"] = _groups(model)
+    if not plan.distill and not plan.hints:
+        return engine.fit(model, plan, **options)
+    if teacher is None:
+        raise BadInput("the plan has distill or hints, but there is no teacher: fit(…, teacher=program)")
+    return _taught(model, plan, teacher, kept, options, default_logits if task is None else task.logits)
+
+
+def _taught(
+    model: nn.Module, plan: FitPlan, teacher: Any, kept: Path | None, options: dict[str, Any], logits: Callable[[Any], Tensor]
+) -> FitRecord:
+    """Train beside the teacher: it is asked once where the student sees the same inputs in every epoch, else batch by batch."""
+    split, collate, data = options.get("split", split_batch), options.get("collate"), options["train"]
+    example = split((collate or default_collate)([data[i] for i in range(min(2, len(data)))]))[0] if len(data) > 1 else None
+    lesson = teach(model, teacher, plan, loss=options["loss"], logits=logits, example=example)
+    plain = options.get("valid") is None or (split is split_batch and collate is None)  # valid data goes the same way
+    if plain and plan.epochs > 1 and not plan.hints and options["augment"] is None and isinstance(teacher, nn.Module):
+        told = answers(teacher, data, split=split, collate=collate, logits=logits, batch_size=plan.batch_size, folder=kept)
+        lesson = teach(model, (), plan, loss=options["loss"], logits=logits, cached=True)
+        taught = Taught(data, told, split, collate)
+        options = {**options, "train": taught, "split": split_batch, "collate": taught.collate}
+    return engine.fit(lesson.module, plan, inner=model, **{**options, "loss": lesson.loss})
+
+
+def _of_task(task: Task | None, plan: FitPlan) -> dict[str, Any]:
+    if task is None:
+        return {}
+    found: dict[str, Any] = {"train": task.train, "loss": task.loss, "split": task.split, "collate": task.collate}
+    if plan.patience is not None:
+        metric = metrics.resolve(task.metric, task.direction)
+        found["valid"], found["direction"] = task.valid, metric.direction
+        found["score"] = lambda outputs, target: metric.score(task.logits(outputs), target)
+    return found
+
+
+_WORDNET = (os.environ.get("WNSEARCHDIR", ""), "/usr/share/wordnet")  # WordNet's own variable, and where Debian's wordnet-base puts it
+_SPECIAL = re.compile(r"<.*>|\[.+\]|")  # words that stand for no word: padding, unknown, [CLS]
+
+
+def augmenter(plan: FitPlan, model: nn.Module, words: Sequence[str] | None = None) -> Augmenter | None:
+    """As the plan says; None where it says nothing.
+
+    Synonyms are WordNet's where it is installed and the task tells its words, else neighbours in the model's own embedding.
+    """
+    if not plan.augment:
+        return None
+    special = [index for index, word in enumerate(words or ()) if _SPECIAL.fullmatch(word)]
+    text = AUGMENTATIONS["text"]
+    wanted = any(choice.name in text and text[choice.name].synonyms for choice in plan.augment)
+    return Augmenter(plan.augment, synonyms=_synonyms(model, words) if wanted else None, special=special)
+
+
+def _synonyms(model: nn.Module, words: Sequence[str] | None) -> Synonyms | None:
+    folder = next((Path(name) for name in _WORDNET if name and (Path(name) / "index.noun").exists()), None)
+    if words is not None and folder is not None:
+        return WordNet(folder, words)
+    weight = _embedding(model)
+    return None if weight is None else EmbeddingNeighbours(weight)
+
+
+def _embedding(model: nn.Module) -> Tensor | None:
+    """The table (V, D) of the first embedding that the model has."""
+    if isinstance(model, Program):
+        found = [node for node in model.graph.nodes if node.target is aten.embedding.default]
+        return get_tensor(model, found[0].args[0]) if found else None
+    return next((module.weight.detach() for module in model.modules() if isinstance(module, nn.Embedding)), None)
+
+
+def _groups(model: nn.Module) -> Sequence[Any]:
+    if not isinstance(model, Program):
+        raise BadInput("group_lasso acts on coupled groups, which are found in a Program: capture the model first, or give fit `groups`")
+    return couple(model).groups

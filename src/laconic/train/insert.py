@@ -1,0 +1,421 @@
+"""Steps that insert what helps training into a captured graph: dropout, stochastic depth, batch-norm. What the program answers in eval mode stays.
+
+Shapes: B batch, C channels, * any further dimensions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils.data import DataLoader
+
+from laconic.core.errors import BadInput, nearest
+from laconic.core.graph import get_tensor, module_outputs, module_path
+from laconic.core.program import Program, aten
+from laconic.core.records import Outcome, Skipped
+from laconic.core.task import Context, calibration_subset
+
+_CONVOLUTIONS = {getattr(getattr(aten, f"conv{n}d"), overload): n for n in (1, 2, 3) for overload in ("default", "padding")}
+_LAYERS = {*_CONVOLUTIONS, aten.linear.default}
+
+# Dropout ----------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class InsertDropout:
+    """Put dropout behind modules.
+
+    Args:
+        paths: of the modules, e.g. ``layers.0``; of a module that is called several times, behind each call. Empty: all convolutions and linear layers but
+            the last.
+        p: probability that a number is zeroed in training.
+    """
+
+    paths: tuple[str, ...] = ()
+    p: float = 0.1
+
+
+def insert_dropout(program: Program, config: InsertDropout, context: Context | None = None) -> tuple[Program, Outcome]:
+    """Insert dropout (Srivastava et al. 2014, section 4; scaled in training, so that eval mode is the identity) behind the outputs of modules.
+
+    Returns:
+        A new program, bit-equal in eval mode, and the paths.
+
+    Raises:
+        BadInput: an unknown path (names the nearest), no layer but the last, a module without one output of floats, or `p` out of range.
+    """
+    _check_probability("insert_dropout", config.p)
+    paths = config.paths or tuple(dict.fromkeys(module_path(n) for n in program.graph.nodes if n.target in _LAYERS))[:-1]
+    if not paths:
+        raise BadInput("insert_dropout finds no hidden convolution or linear layer: name modules, as InsertDropout(paths=('layers.0',))")
+    found = copy.deepcopy(program).eval()
+    for path in paths:
+        for inside in _calls(found, path):
+            output = _output(path, inside)
+            with found.graph.inserting_before(output.next):
+                node = found.graph.call_function(aten.dropout.default, (output, config.p, False))
+            _describe(node, output.meta.get("val"), _stack(inside[0], path), f"{path}.dropout", nn.Dropout)
+            _put_behind(output, node)
+    found.recompile()
+    return found, Outcome("insert_dropout", {"inserted": list(paths), "p": config.p})
+
+
+# Stochastic depth -------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class InsertStochasticDepth:
+    """Leave out residual branches at random in training.
+
+    Args:
+        paths: of modules whose output goes straight into a sum; empty: all residual branches that are found.
+        p: probability that an example does without the (last) branch.
+        decay: ``linear``: branch l of L is left out with probability p l / L, in the order of the graph; ``uniform``: each with p.
+    """
+
+    paths: tuple[str, ...] = ()
+    p: float = 0.1
+    decay: Literal["linear", "uniform"] = "linear"
+
+
+@dataclass(frozen=True)
+class Branch:
+    """An operand of a sum that can be left out."""
+
+    sum: fx.Node
+    node: fx.Node
+
+    @property
+    def name(self) -> str:
+        """The module that computes it last."""
+        return module_path(self.node) or self.node.name
+
+
+_SUMS = (aten.add.Tensor, aten.add_.Tensor)
+
+
+def insert_stochastic_depth(program: Program, config: InsertStochasticDepth, context: Context | None = None) -> tuple[Program, Outcome]:
+    """Insert stochastic depth per example (Huang et al. 2016, sections 3 and 4, "linear decay"; Larsson et al. 2017, section 3.1).
+
+    We differ: a branch that stays is divided by 1 − p in training, where the paper multiplies by it in eval mode, so that eval mode is the identity; and each
+    example has its own draw. A branch without paths is an operand of a sum of equal shapes that is computed, with weights, from the other operand; where the
+    other one has weights of its own (a projection), name the path.
+
+    It is `feature_dropout` on a value (B, 1, *), of which that operator drops whole examples; in eval mode it is the identity between two views.
+
+    Returns:
+        A new program, bit-equal in eval mode, and each branch with its probability.
+
+    Raises:
+        BadInput: an unknown path (names the nearest), one whose output is not added to a value of the same shape, or `p` out of range.
+    """
+    _check_probability("insert_stochastic_depth", config.p)
+    if config.decay not in ("linear", "uniform"):
+        raise BadInput(f"insert_stochastic_depth: decay '{config.decay}'.{nearest(config.decay, ('linear', 'uniform'))}")
+    found = copy.deepcopy(program).eval()
+    order = {node: index for index, node in enumerate(found.graph.nodes)}
+    candidates = _named_branches(found, config.paths) if config.paths else residual_branches(found)
+    reasons = {branch: _unfit(found, branch) for branch in sorted(candidates, key=lambda branch: order[branch.sum])}
+    if config.paths and (bad := next((f"{branch.name}: {reason}" for branch, reason in reasons.items() if reason), None)):
+        raise BadInput(f"insert_stochastic_depth: {bad}")
+    branches = [branch for branch, reason in reasons.items() if reason is None]
+    rates = [config.p * (i / len(branches) if config.decay == "linear" else 1.0) for i in range(1, len(branches) + 1)]
+    inserted = []
+    for branch, rate in zip(branches, rates, strict=True):
+        _drop(found, branch, rate)
+        inserted.append({"branch": branch.name, "p": rate})
+    found.recompile()
+    notes = () if branches else ("no residual branch was found: a sum of equal shapes, one computed with weights from the other",)
+    skipped = tuple(Skipped(branch.name, reason) for branch, reason in reasons.items() if reason)
+    return found, Outcome("insert_stochastic_depth", {"inserted": inserted}, skipped, notes)
+
+
+def residual_branches(program: Program) -> Iterator[Branch]:
+    """Sums of two values of equal shape of which one is computed from the other with weights: that one is the branch."""
+    order = {node: index for index, node in enumerate(program.graph.nodes)}
+    for node in filter(_is_sum_of_equals, program.graph.nodes):
+        for branch, identity in (node.args[:2], node.args[1::-1]):
+            if _computed_from(program, branch, identity, order):
+                yield Branch(node, branch)
+                break
+
+
+def _computed_from(program: Program, branch: fx.Node, identity: fx.Node, order: Mapping[fx.Node, int]) -> bool:
+    """Whether `identity` and a matrix or kernel are among what `branch` is computed from. (x + 0.04 x³ in a GELU is no residual.)"""
+    seen, waiting, meets, weights = {identity}, [branch], False, False
+    while waiting:
+        for source in waiting.pop().all_input_nodes:
+            meets |= source is identity
+            weights |= source.op == "get_attr" and isinstance(tensor := get_tensor(program, source), nn.Parameter) and tensor.dim() > 1
+            if source not in seen and order[source] > order[identity]:
+                seen.add(source)
+                waiting.append(source)
+    return meets and weights
+
+
+def _named_branches(program: Program, paths: Sequence[str]) -> Iterator[Branch]:
+    for path in paths:
+        for inside in _calls(program, path):
+            output = _output(path, inside)
+            sums = [user for user in output.users if _is_sum_of_equals(user)]
+            if not sums:
+                readers = ", ".join(sorted({str(getattr(user.target, "_opname", user.target)) for user in output.users}))
+                raise BadInput(
+                    f"insert_stochastic_depth: the output of '{path}' is not added to a value of its shape (it goes into {readers}). "
+                    "Name a module whose output goes straight into the sum."
+                )
+            yield from (Branch(node, output) for node in sums)
+
+
+def _is_sum_of_equals(node: fx.Node) -> bool:
+    if node.target not in _SUMS:
+        return False
+    left, right = node.args[:2]
+    return isinstance(left, fx.Node) and isinstance(right, fx.Node) and left is not right and _sizes(left) == _sizes(right) != ()
+
+
+def _unfit(program: Program, branch: Branch) -> str | None:
+    """Why a branch cannot be dropped example by example."""
+    if branch.node.target is aten.squeeze.dim and getattr(branch.node.args[0], "target", None) is aten.feature_dropout.default:
+        return "it has stochastic depth already"
+    sizes, batches = _sizes(branch.node), _batches(program)
+    if not sizes:
+        return "its shape is not known: insert stochastic depth before other steps insert operators"
+    if sizes[0] not in batches:
+        return f"its first dimension ({sizes[0]}) is not the batch"
+    return None if branch.node.meta["val"].is_floating_point() else "it holds no floats"
+
+
+def _batches(program: Program) -> set[str]:
+    """The sizes that a batch may have, as text: the symbol of a dynamic one, the number of a fixed one."""
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
+    first = [(spec.shape[0], (_sizes(node) or ("",))[0]) for node, spec in zip(nodes, program.inputs, strict=True) if spec.shape]
+    return {size for label, size in first if label == "batch"} or {size for _, size in first[:1]}
+
+
+def _drop(program: Program, branch: Branch, p: float) -> None:
+    value, path = branch.node.meta["val"], module_path(branch.sum)
+    with program.graph.inserting_before(branch.sum):
+        wide = program.graph.call_function(aten.unsqueeze.default, (branch.node, 1))
+        dropped = program.graph.call_function(aten.feature_dropout.default, (wide, p, False))
+        narrow = program.graph.call_function(aten.squeeze.dim, (dropped, 1))
+    for node, found in ((wide, value.unsqueeze(1)), (dropped, value.unsqueeze(1)), (narrow, value)):
+        _describe(node, found, _stack(branch.sum, path), f"{path}.stochastic_depth".lstrip("."), nn.Dropout)
+    branch.sum.replace_input_with(branch.node, narrow)
+
+
+# Batch-norm -------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class InsertBatchNorm:
+    """Put a batch-norm behind convolutions that lack one.
+
+    Args:
+        paths: of the convolutions, or of modules that hold them; empty: all.
+        examples: of the train data, from which mean and variance are estimated.
+    """
+
+    paths: tuple[str, ...] = ()
+    examples: int = 256
+
+
+_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+def insert_batch_norm(program: Program, config: InsertBatchNorm, context: Context | None = None) -> tuple[Program, Outcome]:
+    """Insert batch-norms (Ioffe & Szegedy 2015, algorithm 1) that change nothing yet.
+
+    The running mean and variance are those of the convolution's outputs on train data (0 and 1 without data), shift and scale undo them: β = mean,
+    γ = √(variance + ε). Tensors are called `PATH.batch_norm.weight` and so on, PATH the convolution's.
+
+    Returns:
+        A new program, equal in eval mode up to rounding; the paths, and how many examples were seen.
+
+    Raises:
+        BadInput: a path without a convolution (names the nearest), `examples` less than 2, or an output that is not finite.
+    """
+    if config.examples < 2:
+        raise BadInput(f"insert_batch_norm: examples is 2 or more (a variance needs two), not {config.examples}")
+    found = copy.deepcopy(program).eval()
+    chosen, skipped = [], []
+    for node in _convolutions(found, config.paths):
+        reason = _needs_no_norm(node)
+        if reason is None:
+            chosen.append(node)
+        else:
+            skipped.append(Skipped(module_path(node) or node.name, reason))
+    moments = {node: Moments() for node in chosen}
+    examples = _observe(found, moments, config.examples, context)
+    inserted = [_normalize(found, node, moments[node]) for node in chosen]
+    found.recompile()
+    return found, Outcome("insert_batch_norm", {"inserted": inserted, "examples": examples}, tuple(skipped))
+
+
+@dataclass
+class Moments:
+    """Mean and variance of each channel over all that was seen, folded batch by batch (Chan et al. 1979, equation 2.1); float64."""
+
+    count: int = 0
+    mean: Tensor | float = 0.0
+    squares: Tensor | float = 0.0
+
+    def fold(self, value: Tensor) -> None:
+        """See a value (B, C, *)."""
+        rows = value.double().movedim(1, 0).flatten(1)
+        count, mean = rows.shape[1], rows.mean(1)
+        gap, total = mean - self.mean, self.count + count
+        self.squares = self.squares + (rows - mean[:, None]).square().sum(1) + gap.square() * (self.count * count / total)
+        self.mean = self.mean + gap * (count / total)
+        self.count = total
+
+    @property
+    def variance(self) -> Tensor | float:
+        """Of the population, (C,)."""
+        return self.squares / self.count if self.count else 1.0
+
+
+def _convolutions(program: Program, paths: Sequence[str]) -> list[fx.Node]:
+    found = [node for node in program.graph.nodes if node.target in _CONVOLUTIONS]
+    places = {node: module_path(node) for node in found}
+    for path in paths:
+        if not any(f"{place}.".startswith(f"{path}.") for place in places.values()):
+            raise BadInput(f"insert_batch_norm: there is no convolution in '{path}'.{nearest(path, set(places.values()))}")
+    return [node for node in found if not paths or f"{places[node]}.".startswith(tuple(f"{path}." for path in paths))]
+
+
+def _needs_no_norm(node: fx.Node) -> str | None:
+    if any(user.target is aten.batch_norm.default for user in node.users):
+        return "a batch-norm reads it already"
+    if "val" not in node.meta:
+        return "its shape is not known: insert batch-norms before other steps insert operators"
+    return None if node.meta["val"].dim() == _CONVOLUTIONS[node.target] + 2 else "it has no batch dimension"
+
+
+@torch.no_grad()
+def _observe(program: Program, moments: Mapping[fx.Node, Moments], examples: int, context: Context | None) -> int:
+    """Fold what the nodes put out on train data; returns how many examples were seen."""
+    task = None if context is None else context.task
+    if task is None or task.train is None or not moments:
+        return 0
+    subset = calibration_subset(task.train, examples, 0 if context is None else context.seed)
+
+    class Watch(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            if n in moments:
+                moments[n].fold(result)
+            return result
+
+    batches: Iterable[Any] = DataLoader(subset, task.batch_size, collate_fn=task.collate)
+    for batch in batches:
+        Watch(program.graph_module).run(*program.flatten_inputs(task.split(batch)[0]))
+    return len(subset)
+
+
+@torch.no_grad()
+def _normalize(program: Program, node: fx.Node, moments: Moments) -> str:
+    """Put a norm behind a convolution; returns its path."""
+    value, place = node.meta["val"], module_path(node)
+    kind = _NORMS[_CONVOLUTIONS[node.target]]
+    norm = kind(value.shape[1], dtype=value.dtype, device=next(program.parameters()).device)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.copy_(torch.as_tensor(moments.mean))
+    norm.running_var.copy_(torch.as_tensor(moments.variance))
+    if not (norm.running_mean.isfinite().all() and norm.running_var.isfinite().all()):
+        raise BadInput(f"insert_batch_norm: '{place or node.name}' puts out numbers that are not finite on the train data")
+    norm.bias.copy_(norm.running_mean)
+    norm.weight.copy_((norm.running_var.double() + norm.eps).sqrt())
+    path = _add_module(program, f"{place}.batch_norm".lstrip("."), norm)
+    graph = program.graph
+    with graph.inserting_before(node.next):
+        tensors = [graph.get_attr(f"{path}.{leaf}") for leaf in ("weight", "bias", "running_mean", "running_var")]
+        inserted = graph.call_function(aten.batch_norm.default, (node, *tensors, False, norm.momentum, norm.eps, False))
+    _describe(inserted, value, _stack(node, place), path, kind)
+    _put_behind(node, inserted)
+    return path
+
+
+def _add_module(program: Program, path: str, module: nn.Module) -> str:
+    """Register a module under a path, numbered if that is taken; returns it."""
+    *above, leaf = path.split(".")
+    owner: nn.Module = program.graph_module
+    for part in above:
+        if part not in owner._modules:
+            owner.add_module(part, nn.Module())
+        owner = owner.get_submodule(part)
+    number = 0
+    while (name := f"{leaf}_{number}" if number else leaf) in owner._modules:
+        number += 1
+    owner.add_module(name, module)
+    return ".".join([*above, name])
+
+
+# What the steps share ---------------------------------------------------------------------------------------------------------------------
+
+
+def _check_probability(step: str, p: float) -> None:
+    if not 0 <= p < 1:
+        raise BadInput(f"{step}: p is a probability, 0 or more and less than 1, not {p}")
+
+
+def _calls(program: Program, path: str) -> list[list[fx.Node]]:
+    """The nodes of a module, call by call: PyTorch's metadata keeps a module under another key at each call.
+
+    Raises:
+        BadInput: there is no such path; names the nearest.
+    """
+    found: dict[str, list[fx.Node]] = {}
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            for call, (place, _) in (node.meta.get("nn_module_stack") or {}).items():
+                if place.partition("@")[0] == path and path:
+                    found.setdefault(call, []).append(node)
+    if not found:
+        raise BadInput(f"the program has no module path '{path}'.{nearest(path, module_outputs(program))}")
+    return list(found.values())
+
+
+def _output(path: str, inside: Sequence[fx.Node]) -> fx.Node:
+    """The one tensor that is computed inside a module and read outside."""
+    within = set(inside)
+    found = [node for node in inside if isinstance(node.meta.get("val"), Tensor) and any(user not in within for user in node.users)]
+    if len(found) != 1:
+        raise BadInput(f"'{path}' puts out {len(found)} tensors; name a module that puts out one")
+    if not found[0].meta["val"].is_floating_point():
+        raise BadInput(f"'{path}' puts out {found[0].meta['val'].dtype}, not floats")
+    return found[0]
+
+
+def _put_behind(node: fx.Node, inserted: fx.Node) -> None:
+    """What read a node reads the inserted one."""
+    node.replace_all_uses_with(inserted, delete_user_cb=lambda user: user is not inserted)
+
+
+def _sizes(node: fx.Node) -> tuple[str, ...]:
+    """The shape as text, so that comparing symbols fixes none; empty where it is not known."""
+    value = node.meta.get("val")
+    return tuple(str(size) for size in value.shape) if isinstance(value, Tensor) else ()
+
+
+def _stack(node: fx.Node, path: str) -> dict[str, Any]:
+    """The modules around a node, down to the one at `path`."""
+    found: dict[str, Any] = {}
+    for call, (place, kind) in (node.meta.get("nn_module_stack") or {}).items():
+        found[call] = (place, kind)
+        if place.partition("@")[0] == path:
+            break
+    return found
+
+
+def _describe(node: fx.Node, value: Any, stack: dict[str, Any], path: str, kind: type[nn.Module]) -> None:
+    """Say of an inserted node what capture says of the others: its value's shape and its module."""
+    call = f"{next(reversed(stack), '')}.{path.rpartition('.')[2]}"
+    node.meta["val"] = value
+    node.meta["nn_module_stack"] = {**stack, call: (path, f"{kind.__module__}.{kind.__qualname__}")}

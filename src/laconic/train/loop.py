@@ -1,0 +1,158 @@
+"""One epoch of training: batches to steps."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from laconic.core.errors import BadInput, TrainingStopped
+from laconic.core.program import as_call
+from laconic.core.task import FitPlan, Progress, default_logits
+from laconic.train.augment import Augmenter, Mix
+from laconic.train.average import Average
+from laconic.train.optim import TWO_WEIGHTS, normalize_gradients, sharpened
+from laconic.train.regularize import Regularizer
+
+Loss = Callable[[Any, Any], Tensor]
+Hook = Callable[[nn.Module, float], None]  # (model, progress in [0, 1]), called after each optimizer step
+_ADVICE = "The last epoch's checkpoint is kept. Lower the learning rate, set grad_clip, or look for bad values in the data."
+
+
+@dataclass(frozen=True)
+class Example:
+    """A batch as the model sees it."""
+
+    inputs: Any
+    target: Any
+    mix: Mix | None
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What one epoch needs; `inner` is the part of the model that will be delivered, `shown` are figures that stay on the progress bar."""
+
+    model: nn.Module
+    inner: nn.Module
+    accelerator: Any
+    optimizer: Any
+    loader: Any
+    rate: Callable[[float], float]
+    plan: FitPlan
+    loss: Loss
+    split: Callable[[Any], tuple[Any, Any]]
+    hooks: Sequence[Hook]
+    progress: Progress
+    augmenter: Augmenter | None
+    regularizer: Regularizer | None
+    average: Average | None
+    shown: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in an epoch."""
+        return math.ceil(len(self.loader) / self.plan.accumulate)
+
+    def epoch(self, epoch: int, slowed: float = 1.0) -> tuple[float, float]:
+        """One pass over the data, every learning rate `slowed` so many times; returns the mean loss and the last learning rate."""
+        self.model.train()
+        if self.plan.optimizer in TWO_WEIGHTS:
+            self.optimizer.optimizer.train()
+        total, lr, steps = torch.zeros(()), self.plan.lr, self.plan.epochs * self.steps
+        for index, batches in enumerate(_windows(self.loader, self.plan.accumulate)):
+            done = epoch * self.steps + index
+            lr = self.rate(done / max(1, steps - 1)) * slowed
+            number = self._step([self._example(batch) for batch in batches], lr, f"epoch {epoch + 1}, step {index + 1} of {self.steps}")
+            progress = (done + 1) / steps
+            if self.average is not None:
+                self.average.update(progress)
+            for hook in self.hooks:
+                hook(self.inner, progress)
+            total += number * len(batches)
+            self.progress.advance(len(batches), loss=number, **self.shown)
+        if self.plan.optimizer in TWO_WEIGHTS:
+            self.optimizer.optimizer.eval()
+        self._check(epoch)
+        return float(self.accelerator.reduce(total.to(self.accelerator.device), "mean")) / len(self.loader), lr
+
+    def _example(self, batch: Any) -> Example:
+        inputs, target = self.split(batch)
+        inputs, mix = (inputs, None) if self.augmenter is None else self.augmenter(inputs)
+        return Example(channels_last(inputs) if self.plan.channels_last else inputs, target, mix)
+
+    def _step(self, examples: Sequence[Example], lr: float, place: str) -> float:
+        """One optimizer step at this learning rate; returns the mean loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        number = self._gradients(examples, lr, place)
+        if self.plan.sam:
+            with sharpened(self.model, self.plan.sam):
+                self._gradients(examples, lr, place)
+        if self.plan.gradients != "plain":
+            normalize_gradients(self.model, self.plan.gradients)
+        if self.plan.grad_clip is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.plan.grad_clip)
+        self.optimizer.step()
+        if self.regularizer is not None:
+            self.regularizer.proximal(lr)
+        return number
+
+    def _gradients(self, examples: Sequence[Example], lr: float, place: str) -> float:
+        """Fresh gradients of the mean loss, which is returned."""
+        self.optimizer.zero_grad()
+        total = 0.0
+        for example in examples:
+            value = self._loss(example)
+            number = float(value.detach())
+            if not math.isfinite(number):
+                raise TrainingStopped(f"the loss is {number} at {place} (learning rate {lr:.3g}). {_ADVICE}")
+            self.accelerator.backward(value / len(examples) if len(examples) > 1 else value)
+            total += number / len(examples)
+        return total
+
+    def _loss(self, example: Example) -> Tensor:
+        args, kwargs = as_call(example.inputs)
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16"):
+            outputs = self._answers(args, kwargs)
+            value = self.loss(outputs, example.target)
+            if example.mix is not None:
+                order, share = example.mix.order, example.mix.share
+                other = tree_map(lambda t: t[order] if isinstance(t, Tensor) else t, example.target)
+                value = share * value + (1 - share) * self.loss(outputs, other)
+            if self.plan.label_smoothing:  # of cross-entropy: Szegedy et al. 2016, section 7
+                even = -F.log_softmax(default_logits(outputs), -1).mean()
+                value = (1 - self.plan.label_smoothing) * value + self.plan.label_smoothing * even
+        penalty = None if self.regularizer is None else self.regularizer.penalty()
+        return value if penalty is None else value + penalty
+
+    def _answers(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return self.model(*args, **kwargs)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise BadInput("a batch-norm was given one value per channel, which has no variance: set batch_size to 2 or more") from error
+
+    def _check(self, epoch: int) -> None:
+        """A step may have broken the weights after the last loss was seen."""
+        for name, p in self.model.named_parameters():
+            if not bool(p.detach().isfinite().all()):
+                raise TrainingStopped(f"{name} holds values that are no numbers after epoch {epoch + 1}. {_ADVICE}")
+
+
+def _windows(loader: Any, size: int) -> Iterator[list[Any]]:
+    batches = iter(loader)
+    while window := list(itertools.islice(batches, size)):
+        yield window
+
+
+def channels_last(inputs: Any) -> Any:
+    """Pictures (B, C, H, W) laid out pixel by pixel; the rest as it is."""
+    return tree_map(lambda x: x.contiguous(memory_format=torch.channels_last) if isinstance(x, Tensor) and x.dim() == 4 else x, inputs)
