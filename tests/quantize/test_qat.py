@@ -174,8 +174,10 @@ def test_in_a_users_own_loop(program: lc.Program, context: lc.Context, tmp_path:
 def test_what_is_missing_or_out_of_range_is_named(program: lc.Program) -> None:
     with pytest.raises(BadInput, match="give it a task with train data and a loss"):
         lc.qat(program, lc.Qat(target="openvino"), lc.Context())
-    with pytest.raises(BadInput, match="lie between 0 and 1"):
+    with pytest.raises(BadInput, match="distill: 2.0 is a weight"):
         lc.Qat(distill=2.0)
+    with pytest.raises(BadInput, match="freeze_batch_norm: 2.0 is a share"):
+        lc.Qat(freeze_batch_norm=2.0)
 
 
 def test_a_prepared_program_keeps_its_nodes_in_training(program: lc.Program, context: lc.Context) -> None:

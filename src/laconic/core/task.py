@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -137,6 +137,26 @@ class FitPlan:
     hints: tuple[Hint, ...] = ()
     channels_last: bool = False
     seed: int = 0
+
+
+# option of a plan -> what it must be, and the check
+_RULES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    **dict.fromkeys(("batch_size", "accumulate", "cycles", "patience"), ("must be 1 or more", lambda v: v >= 1)),
+    **dict.fromkeys(("lr", "grad_clip", "temperature"), ("must be more than 0", lambda v: v > 0)),
+    **dict.fromkeys(("epochs", "weight_decay", "sam"), ("must be 0 or more", lambda v: v >= 0)),
+    "warmup": ("is a fraction of all steps, 0 to 1", lambda v: 0 <= v <= 1),
+    "distill": ("is a weight, 0 to 1", lambda v: 0 <= v <= 1),
+    "label_smoothing": ("is a share, 0 or more and less than 1", lambda v: 0 <= v < 1),
+    "ema_decay": ("lies between 0 and 1", lambda v: 0 < v < 1),
+}
+
+
+def out_of_range(plan: FitPlan) -> Iterator[str]:
+    """The numbers of a plan that make no sense, one sentence each."""
+    for name, (rule, holds) in _RULES.items():
+        value = getattr(plan, name)
+        if value is not None and not holds(value):
+            yield f"{name}: {value} {rule}"
 
 
 @dataclass

@@ -15,7 +15,7 @@ from laconic.core.errors import BadInput, LaconicError, nearest
 from laconic.core.graph import reestimate_batch_norm
 from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
-from laconic.core.task import Context, FitPlan, Task, calibration_subset
+from laconic.core.task import Context, FitPlan, Task, calibration_subset, out_of_range
 from laconic.core.teaching import check_trainable, retrain
 from laconic.prune import allocation
 from laconic.prune.allocation import Limits
@@ -82,10 +82,9 @@ class Prune(FitPlan):
             mistakes.append(f"criterion: '{self.criterion}'." + nearest(self.criterion, CRITERIA))
         if not 0 < self.floor <= 1:
             mistakes.append(f"floor: {self.floor} must lie above 0 and be 1 at most")
-        if self.rounds < 1 or self.epochs < 0 or self.examples < 1 or (self.multiple or 1) < 1:
-            mistakes.append("rounds, examples and multiple must be 1 or more, epochs 0 or more")
-        if not 0 <= self.distill <= 1:
-            mistakes.append(f"distill: {self.distill} must lie between 0 and 1")
+        if self.rounds < 1 or self.examples < 1 or (self.multiple or 1) < 1:
+            mistakes.append("rounds, examples and multiple must be 1 or more")
+        mistakes += out_of_range(self)
         if mistakes:
             raise BadInput("the pruning makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
 

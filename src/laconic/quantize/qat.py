@@ -27,7 +27,7 @@ from laconic.core.fake_quant import (
 from laconic.core.graph import clean, fold_batch_norm, get_tensor
 from laconic.core.program import Program
 from laconic.core.records import Outcome
-from laconic.core.task import Context, FitPlan, Task
+from laconic.core.task import Context, FitPlan, Task, out_of_range
 from laconic.core.teaching import check_trainable, retrain
 from laconic.quantize.scheme import Scheme, weight_grid
 from laconic.quantize.static import Quantize, as_context, static
@@ -55,8 +55,11 @@ class Qat(FitPlan):
     keep: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.freeze_batch_norm <= 1 or not 0 <= self.distill <= 1:
-            raise BadInput("qat: freeze_batch_norm and distill lie between 0 and 1")
+        mistakes = list(out_of_range(self))
+        if not 0 <= self.freeze_batch_norm <= 1:
+            mistakes.append(f"freeze_batch_norm: {self.freeze_batch_norm} is a share of the training, 0 to 1")
+        if mistakes:
+            raise BadInput("qat makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
 
 
 def prepare(program: Program, config: Qat | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from laconic.core import schedule
 from laconic.core.errors import BadInput, nearest, need
 from laconic.core.schedule import Schedule
-from laconic.core.task import FitPlan
+from laconic.core.task import FitPlan, out_of_range
 
 Groups = list[dict[str, object]]
 
@@ -126,19 +126,6 @@ def _mistakes(plan: FitPlan) -> Iterator[str]:
         name = getattr(plan, field)
         if name not in names:
             yield f"{field}: '{name}'." + nearest(name, names)
-    for field, (rule, holds) in _RULES.items():
-        value = getattr(plan, field)
-        if value is not None and not holds(value):
-            yield f"{field}: {value} {rule}"
-
-
-# option -> what it must be, and the check
-_RULES: dict[str, tuple[str, Callable[[float], bool]]] = {
-    **dict.fromkeys(("epochs", "batch_size", "accumulate", "cycles", "patience"), ("must be 1 or more", lambda v: v >= 1)),
-    **dict.fromkeys(("lr", "grad_clip", "temperature"), ("must be more than 0", lambda v: v > 0)),
-    **dict.fromkeys(("weight_decay", "sam"), ("must be 0 or more", lambda v: v >= 0)),
-    "warmup": ("is a fraction of all steps, 0 to 1", lambda v: 0 <= v <= 1),
-    "distill": ("is a weight, 0 to 1", lambda v: 0 <= v <= 1),
-    "label_smoothing": ("is a share, 0 or more and less than 1", lambda v: 0 <= v < 1),
-    "ema_decay": ("lies between 0 and 1", lambda v: 0 < v < 1),
-}
+    yield from out_of_range(plan)
+    if plan.epochs == 0:
+        yield "epochs: 0 must be 1 or more"
