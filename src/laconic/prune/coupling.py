@@ -108,6 +108,7 @@ class Tracer:
         self._pairs: list[tuple[Ids, Ids]] = []
         self._frozen: list[tuple[Ids, str]] = []
         self._names: dict[int, str] = {}
+        self._tensors: dict[str, Tensor] = {}
         self._sizes: dict[fx.Node, list[tuple[int, bool]]] = {}
 
     # Ids ------------------------------------------------------------------------------------------------------------------------------
@@ -188,9 +189,16 @@ class Tracer:
 
     # Tensors --------------------------------------------------------------------------------------------------------------------------
 
+    def tensor(self, node: fx.Node) -> Tensor:
+        """The tensor behind an attribute; looked up once, for it is asked for many times."""
+        target = str(node.target)
+        if target not in self._tensors:
+            self._tensors[target] = get_tensor(self.program, node)
+        return self._tensors[target]
+
     def name(self, node: fx.Node) -> str:
         """The one name of the tensor behind an attribute, also where it is tied."""
-        tensor = get_tensor(self.program, node)
+        tensor = self.tensor(node)
         name = self._names.setdefault(id(tensor), str(node.target))
         if name not in self.tensors:
             self.tensors[name] = [_UNSET] * tensor.dim()
@@ -206,7 +214,7 @@ class Tracer:
 
     def length(self, node: Any, dim: int) -> int:
         """Size of a dimension of a tensor."""
-        return int(get_tensor(self.program, node).shape[dim]) if node.op == "get_attr" else size_of(self.value(node)[dim])
+        return int(self.tensor(node).shape[dim]) if node.op == "get_attr" else size_of(self.value(node)[dim])
 
     def tie(self, weight: Any, dim: int, given: Dim, role: str, node: fx.Node) -> None:
         """A dimension of a weight meets a dimension of a value. Nothing where there is no weight."""
@@ -239,7 +247,7 @@ class Tracer:
         if weight.op != "get_attr":
             return self.value(weight)[dim]
         name = self.name(weight)
-        size = get_tensor(self.program, weight).shape[dim]
+        size = self.tensor(weight).shape[dim]
         if self.tensors[name][dim] is _UNSET:
             self.tensors[name][dim] = self.fresh(size)[0][1]
             self.roles[name, dim] = role
@@ -248,7 +256,7 @@ class Tracer:
     def value(self, node: fx.Node) -> Value:
         """The dimensions of a tensor; an attribute that is read as such makes ids of its own."""
         if node.op == "get_attr" and node not in self.values:
-            self.values[node] = tuple(self.make(node, i, "table") for i in range(get_tensor(self.program, node).dim()))
+            self.values[node] = tuple(self.make(node, i, "table") for i in range(self.tensor(node).dim()))
         return self.values[node]
 
     def is_tensor(self, node: Any) -> bool:
@@ -257,7 +265,7 @@ class Tracer:
 
     def is_mask(self, node: Any) -> bool:
         """Whether an argument is a tensor of truth values."""
-        return self.is_tensor(node) and (get_tensor(self.program, node) if node.op == "get_attr" else node.meta["val"]).dtype == torch.bool
+        return self.is_tensor(node) and (self.tensor(node) if node.op == "get_attr" else node.meta["val"]).dtype == torch.bool
 
     def sizes(self, node: fx.Node, item: int | None = None) -> list[tuple[int, bool]]:
         """Size in the example and whether it is dynamic, for each dimension of a node's output (of item `item` where there are several)."""
@@ -427,6 +435,10 @@ class Coupling:
         found: list[list[Slot]] = [[] for _ in members]
         for name, dim, labeled in slots:
             ranks, places = group_of[labeled], position[labeled]
+            if len(ranks) and (ranks == ranks[0]).all():  # nearly every slot lies in one group
+                if ranks[0] >= 0:
+                    found[int(ranks[0])].append(Slot(name, dim, self.roles[name, dim], places))
+                continue
             for rank in np.flatnonzero(np.bincount(ranks + 1)[1:]).tolist():
                 found[rank].append(Slot(name, dim, self.roles[name, dim], np.where(ranks == rank, places, -1)))
         parameters = {name for name, _ in self.parameters()}
