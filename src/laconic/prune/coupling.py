@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -331,9 +331,16 @@ def where(node: fx.Node) -> str:
 
 def operator(node: fx.Node) -> str:
     """An operator's plain name: `relu` for ``aten.relu_.default``."""
-    schema = getattr(node.target, "_schema", None)
-    name = schema.name.partition("::")[2] if schema is not None else getattr(node.target, "__name__", str(node.target))
-    return str(name) if name.endswith("__") else str(name).removesuffix("_")
+    return _names_of(node.target)[0]
+
+
+@cache
+def _names_of(target: Any) -> tuple[str, str]:
+    """An operator's plain name, and the same with its overload; without a schema the latter is empty."""
+    schema = getattr(target, "_schema", None)
+    name = schema.name.partition("::")[2] if schema is not None else getattr(target, "__name__", str(target))
+    plain = str(name) if name.endswith("__") else str(name).removesuffix("_")
+    return plain, "" if schema is None else f"{plain}.{schema.overload_name}"
 
 
 @dataclass(frozen=True)
@@ -509,19 +516,16 @@ def couple(program: Program, policy: Policy | None = None, freeze: Iterable[str]
                 raise BadInput(f"{where(node)} carries no shape: structures are removed before other steps insert operators. Prune first.")
             if not isinstance(found, (Tensor, tuple, list)):
                 continue  # a size
-            rule: Callable[..., Any] = RULES.get(_full_name(node)) or RULES.get(operator(node)) or no_rule
+            plain, full = _names_of(node.target)
+            rule: Callable[..., Any] = RULES.get(full) or RULES.get(plain) or no_rule
             tracer.values[node] = rule(tracer, node)
         elif node.op == "output":
             for value in node.all_input_nodes:
                 for dim in tracer.value(value):
                     tracer.freeze(dim, "an output of the model")
-    _freeze_modules(tracer, freeze)
+    if freeze:
+        _freeze_modules(tracer, freeze)
     return tracer.finish()
-
-
-def _full_name(node: fx.Node) -> str:
-    schema = getattr(node.target, "_schema", None)
-    return f"{operator(node)}.{schema.overload_name}" if schema is not None else ""
 
 
 def _freeze_modules(tracer: Tracer, paths: Iterable[str]) -> None:
