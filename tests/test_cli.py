@@ -18,7 +18,7 @@ from laconic.run.store import read_result
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("optimize", "run", "bench", "inspect", "report", "doctor", "tasks")
+COMMANDS = ("optimize", "run", "bench", "inspect", "compare", "report", "doctor", "tasks")
 QUICK = ("--runtimes", "onnxruntime", "--precisions", "fp32", "--quantize", "none", "--prune", "none", "--rounds", "3")
 
 
@@ -109,6 +109,31 @@ def test_bench_compares_two_artifacts(run_folder: Path) -> None:
     assert "Timing(" not in told.stdout
 
 
+def test_compare_prints_a_table_and_writes_a_page(tmp_path: Path) -> None:
+    args = (
+        "compare",
+        "lr",
+        "digits",
+        "--epochs",
+        "1",
+        "--seeds",
+        "2",
+        "--fraction",
+        "0.2",
+        "--choices",
+        "one_cycle",
+        "--out",
+        tmp_path / "c",
+    )
+    done = laconic(*args)
+    assert done.returncode == 0, done.stderr
+    assert "Learning rates of digits" in done.stdout
+    assert "one_cycle, seed 1: " in done.stderr
+    assert f"Report: {tmp_path}/c/report.html" in done.stdout
+    assert "plot-curves" in (tmp_path / "c" / "report.html").read_text()
+    assert [row["name"] for row in answer(laconic(*args, "--json"))["rows"]] == ["constant", "one_cycle"]
+
+
 def test_inspect_doctor_and_tasks() -> None:
     layers = answer(laconic("inspect", "tests.run.tiny:task", "--json"))
     assert layers["params"] == sum(layer["params"] for layer in layers["layers"]) > 0
@@ -155,6 +180,8 @@ def test_inspect_without_sensitivity_runs_nothing() -> None:
         (("bench", "README.md"), "not a model file that Laconic runs"),
         (("inspect", "no.such.module:task"), "there is no module"),
         (("report", "tests"), "tests holds no run"),
+        (("compare", "augmen", "digits"), "'augmen'. Did you mean 'augment'"),
+        (("compare", "lr", "digits", "--choices", "cosin"), "Did you mean 'cosine'"),
     ],
 )
 def test_wrong_input_is_told_and_exits_with_2(args: tuple[str, ...], said: str) -> None:

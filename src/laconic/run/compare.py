@@ -136,7 +136,7 @@ def compare(task: Task, config: Comparing, out: Path, progress: Progress = silen
     Raises:
         BadInput: an unknown way, or the task cannot be trained.
     """
-    check_task(task)
+    check_task(replace(task))  # which makes the model: the task itself keeps its factory
     if task.train is None or task.loss is None:
         raise BadInput(f"to compare trainings, the task '{task.name}' needs train data and a loss")
     plan = _plan(task, config)
@@ -196,8 +196,9 @@ def _fresh(task: Task, seed: int) -> nn.Module:
         return copy.deepcopy(task.model)
     if task.ref is not None and ":" not in task.ref:
         return catalog.load(task.ref, task.data_dir, seed).build()
-    torch.manual_seed(seed)
-    return task.model()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return copy.deepcopy(task.model())
 
 
 def _kept(store: RunStore, task: Task, way: Way, plan: FitPlan, part: Dataset[Any], seed: int, progress: Progress) -> dict[str, Any]:

@@ -1,0 +1,96 @@
+"""The table and the page of a comparison."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from laconic.report.comparison import _png, charts, page, rows, table
+
+FIGURE = {"value": 91.234, "unit": "%", "n": 3, "low": 90.5, "high": 92.0, "device": "", "note": ""}
+MISSING = {"value": None, "unit": "%", "n": 0, "low": None, "high": None, "device": "", "note": "<b>the loss is nan</b>"}
+EPOCHS = {**FIGURE, "value": 2.0, "unit": "epochs"}
+
+
+def row(name: str, **more: Any) -> dict[str, Any]:
+    plain = {"name": name, "lr": 0.01, "peak_lr": 0.1, "final": FIGURE, "gain": {**FIGURE, "value": 0.5}, "epochs_to_first": EPOCHS}
+    return {**plain, "curves": [[1.0, 3.0], [2.0, 5.0]], "losses": [[1.0, 0.5], [1.0, 0.25]], "stopped": [], **more}
+
+
+FOUND: dict[str, Any] = {
+    "kind": "augment",
+    "task": "a & b",
+    "dataset_note": "",
+    "metric": {"name": "accuracy", "unit": "%", "direction": "max"},
+    "examples": 5500,
+    "epochs": 4,
+    "seeds": 2,
+    "scored_on": "test",
+    "rows": [
+        row("none"),
+        row("<crop>", final=MISSING, gain=MISSING, epochs_to_first=MISSING, stopped=["<b>the loss is nan</b>"], curves=[[], []]),
+    ],
+    "range_test": {"rates": [1e-4, 1e-3, 1e-2], "losses": [2.0, 1.0, 3.0], "proposal": 1e-3},
+    "pictures": [
+        {"name": "crop", "kind": "image", "before": [[[0, 255], [7, 9]]], "after": [[[1, 2], [3, 4]]]},
+        {"name": "jitter", "kind": "series", "before": [[1.0, 2.0]], "after": [[1.5, 2.5]]},
+        {"name": "swap", "kind": "text", "before": ["who <are> you"], "after": ["who you are"]},
+    ],
+    "command": "laconic compare augment digits",
+}
+
+
+def test_cells_are_rounded_with_their_intervals() -> None:
+    assert rows(FOUND)[0] == ("none", "0.01 → 0.1", "2.0 of 4", "91.23 [90.50, 92.00]", "+0.50 [+90.50, +92.00]")
+    assert rows(FOUND)[1][2:4] == ("–", "not measured: <b>the loss is nan</b>")
+
+
+def test_curves_are_means_over_the_seeds_that_trained() -> None:
+    drawn = charts(FOUND)
+    assert [(trace["name"], trace["x"], trace["y"]) for trace in drawn["curves"]["data"]] == [("none", [1.0, 2.0], [1.5, 4.0])]
+    assert drawn["range"]["layout"]["xaxis"]["type"] == "log"
+    assert [trace["y"] for trace in drawn["picture-1"]["data"]] == [[1.0, 2.0], [1.5, 2.5]]
+    assert [trace["name"] for trace in drawn["losses"]["data"]] == ["none", "&lt;crop&gt;"]
+
+
+def test_the_terminal_shows_the_table_and_what_stopped() -> None:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table(FOUND))
+    told = console.export_text()
+    assert "5,500 training examples, 4 epochs, 2 seeds" in told
+    assert "<crop>: <b>the loss is nan</b>" in told
+    assert "proposes a peak rate of 0.001" in told
+
+
+def test_the_page_is_whole_and_escaped() -> None:
+    text = page(FOUND)
+    assert "Augmentation of a &amp; b" in text
+    assert "<b>the loss" not in text
+    assert "who &lt;are&gt; you" in text
+    assert text.count('<img src="data:image/png;base64,') == 2
+    assert not re.search(r'(src|href)="http', text)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)], ids=["grey", "color"])
+def test_a_picture_is_a_png_of_these_pixels(shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    data = base64.b64decode(_png(pixels.tolist()).partition(",")[2])
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    chunks, place = {}, 8
+    while place < len(data):
+        (size,) = struct.unpack(">I", data[place : place + 4])
+        kind, body = data[place + 4 : place + 8], data[place + 8 : place + 8 + size]
+        assert struct.unpack(">I", data[place + 8 + size : place + 12 + size])[0] == zlib.crc32(kind + body)
+        chunks[kind], place = body, place + 12 + size
+    assert struct.unpack(">IIBB", chunks[b"IHDR"][:10]) == (7, 5, 8, 2 if len(shape) == 3 else 0)
+    lines = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(5, -1)
+    assert (lines[:, 0] == 0).all()
+    assert np.array_equal(lines[:, 1:].reshape(shape), pixels)
