@@ -46,15 +46,24 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def visit(browser: Any, tmp_path: Path) -> Iterator[Visitor]:
+def visit(show: Callable[..., Visit], tmp_path: Path) -> Visitor:
     """visit("met", scheme="dark", width=375, …) opens the page of that result and waits until its plots are drawn."""
-    contexts: list[Any] = []
 
-    def go(name: str, scheme: str = "light", width: int = 1280, change: Callable[[Any], None] | None = None, **options: Any) -> Visit:
+    def go(name: str, change: Callable[[Any], None] | None = None, **options: Any) -> Visit:
         result = named(name)
         if change is not None:
             change(result)
-        path = write_page(result, tmp_path / f"{name}.html")
+        return show(write_page(result, tmp_path / f"{name}.html"), **options)
+
+    return go
+
+
+@pytest.fixture
+def show(browser: Any) -> Iterator[Callable[..., Visit]]:
+    """show(path, scheme="dark", width=375, …) opens any page and waits until its plots are drawn."""
+    contexts: list[Any] = []
+
+    def go(path: Path, scheme: str = "light", width: int = 1280, **options: Any) -> Visit:
         context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
         made = Visit(context.new_page(), path)

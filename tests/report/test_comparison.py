@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 import struct
 import zlib
 from typing import Any
@@ -76,7 +75,6 @@ def test_the_page_is_whole_and_escaped() -> None:
     assert "<b>the loss" not in text
     assert "who &lt;are&gt; you" in text
     assert text.count('<img src="data:image/png;base64,') == 2
-    assert not re.search(r'(src|href)="http', text)
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)], ids=["grey", "color"])
