@@ -159,7 +159,9 @@ def lines_chart(lines: Mapping[str, tuple[Sequence[float], Sequence[float | None
         }
         for i, (name, (xs, ys)) in enumerate(lines.items())
     ]  # fmt: skip
-    across: Json = {**_PLAIN_AXIS, "title": _title(x), "showgrid": False, **({"type": "log"} if log else {"nticks": 9})}
+    most = max((len(xs) for xs, _ in lines.values()), default=1)
+    ticks: Json = {"type": "log"} if log else {"tickformat": "d", "nticks": min(9, most + 1)}
+    across: Json = {**_PLAIN_AXIS, "title": _title(x), "showgrid": False, **ticks}
     layout = _layout(across, {**_PLAIN_AXIS, "title": _title(y), "nticks": 6})
     layout.update(showlegend=len(lines) > 1, legend={**_LEGEND, "traceorder": "normal"})
     return {"data": traces, "layout": layout}

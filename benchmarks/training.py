@@ -1,0 +1,193 @@
+"""Training and distillation: `python -m benchmarks.training {overhead,lr,augment,series,text,regularize,bert,resnet} [NAME=VALUE …]`.
+
+- overhead: seconds of the loop against a bare PyTorch loop, of distillation against teacher forward and student step, of kept answers against a
+  live teacher; interleaved.
+- lr, augment, series, text, regularize: the tables of `laconic compare` on real data; `seeds`, `epochs`, `fraction` can be given.
+- bert: MiniLM-L6 to three of its layers on SST-2, with and without the teacher; accuracy, and speed on both runtimes.
+- resnet: Fashion-MNIST's ResNet-20 teaches ResNet-8 and itself at half width; the same nets alone; three seeds.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import nn
+from torch.utils.data import DataLoader
+
+import laconic as lc
+from benchmarks import trained
+from benchmarks.command import command
+from benchmarks.contest import Entry, contest
+from laconic.deploy.export import write_onnx
+from laconic.deploy.runtime import Settings
+from laconic.distill.lesson import teach
+from laconic.measure.stats import over_seeds
+from laconic.report.comparison import table
+from laconic.run.compare import Comparing, compare
+from laconic.tasks.models import DataShape, build
+
+
+def _options(names: list[str]) -> dict[str, Any]:
+    """`seeds=3 epochs=2` as numbers."""
+    pairs = [name.partition("=") for name in names]
+    return {key: float(value) if "." in value else int(value) for key, _, value in pairs}
+
+
+# Seconds ----------------------------------------------------------------------------------------------------------------------------------
+
+
+def overhead(names: list[str]) -> None:
+    """Print ratios of seconds for so many examples of Fashion-MNIST through ResNet-20, the median over rounds, with the quartiles."""
+    options = {"examples": 2560, "rounds": 7, **_options(names)}
+    task = trained.task("resnet20")
+    part = task.train.take(np.arange(options["examples"]))  # type: ignore[union-attr]
+    plan = lc.FitPlan(epochs=1, optimizer="sgd", lr=1e-3, batch_size=128)
+    teacher = lc.capture(task.build(), torch.randn(2, 1, 28, 28))
+    student = build("resnet8", DataShape("image", (1, 28, 28), 10))
+
+    def bare() -> None:
+        net = copy.deepcopy(task.build()).train()
+        optimizer = torch.optim.SGD(net.parameters(), 1e-3, momentum=0.9)
+        for x, y in DataLoader(part, 128, shuffle=True):
+            loss = F.cross_entropy(net(x), y)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+    def both() -> None:
+        net = copy.deepcopy(student).train()
+        optimizer = torch.optim.SGD(net.parameters(), 1e-3, momentum=0.9)
+        for x, y in DataLoader(part, 128, shuffle=True):
+            with torch.no_grad():
+                told = teacher(x)
+            out = net(x)
+            loss = 0.5 * F.cross_entropy(out, y) + 0.5 * 4 * F.kl_div(
+                F.log_softmax(out / 2, 1), F.softmax(told / 2, 1), reduction="batchmean"
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    def ours(net: nn.Module, **more: Any) -> None:
+        lc.fit(copy.deepcopy(net), replace(plan, **more), train=part, loss=F.cross_entropy)
+
+    def taught(epochs: int) -> None:
+        lc.fit(copy.deepcopy(student), replace(plan, distill=0.5, epochs=epochs), train=part, loss=F.cross_entropy, teacher=teacher)
+
+    def live() -> None:
+        lesson = teach(copy.deepcopy(student), teacher, replace(plan, distill=0.5), loss=F.cross_entropy)
+        lc.fit(lesson.module, replace(plan, epochs=2), train=part, loss=lesson.loss)
+
+    contests: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
+        "loop against a bare one": (lambda: ours(task.build()), bare),
+        "loop, channels last, against a bare one": (lambda: ours(task.build(), channels_last=True), bare),
+        "distillation against teacher forward + student step": (lambda: taught(1), both),
+        "two epochs with kept answers against a live teacher": (lambda: taught(2), live),
+    }
+    for label, (one, other) in contests.items():
+        ratios = []
+        one(), other()
+        for _ in range(options["rounds"]):
+            seconds = []
+            for work in (one, other):
+                start = time.perf_counter()
+                work()
+                seconds.append(time.perf_counter() - start)
+            ratios.append(seconds[0] / seconds[1])
+        low, middle, high = np.percentile(ratios, [25, 50, 75])
+        print(f"{label:54s} {middle:.3f} [{low:.3f}, {high:.3f}]", flush=True)
+
+
+# Tables -----------------------------------------------------------------------------------------------------------------------------------
+
+TABLES: dict[str, tuple[str, Comparing]] = {
+    "lr": (
+        "fashion-mnist@resnet20",
+        Comparing("lr", ("step", "cosine", "triangular2", "one_cycle", "plateau"), epochs=10, fraction=0.2, lr=0.003, channels_last=True),
+    ),
+    "augment": (
+        "fashion-mnist@resnet20",
+        Comparing("augment", ("crop", "flip", "rotation+scale", "color", "all"), epochs=20, fraction=0.1, channels_last=True),
+    ),
+    "series": ("osuleaf@cnn1d", Comparing("augment", None, epochs=80)),
+    "text": ("trec@lstm", Comparing("augment", None, epochs=20, fraction=0.1)),
+    "regularize": ("fashion-mnist@lenet5", Comparing("regularize", None, epochs=15, fraction=0.1)),
+}
+
+
+def _table(kind: str) -> Callable[[list[str]], None]:
+    def work(names: list[str]) -> None:
+        ref, config = TABLES[kind]
+        options = _options(names)
+        config = replace(config, **options)
+        told = "-".join(f"{key}{value}" for key, value in options.items())
+        out = trained.FOLDER / f"compare-{kind}{'-' if told else ''}{told}"
+        found = compare(lc.load_task(ref, data=trained.DATA), config, out)
+        Console(width=160).print(table(found))
+
+    return work
+
+
+# Students ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def resnet(names: list[str]) -> None:
+    """Print test accuracy of ResNet-8 and of ResNet-20 at half width, taught and alone."""
+    options = {"epochs": 3, "seeds": 3, **_options(names)}
+    task = trained.task("resnet20")
+    teacher = lc.capture(task.build(), torch.randn(2, 1, 28, 28))
+    print(f"teacher: {trained.accuracy(teacher, task.test):.2f} %; {options['epochs']} epochs", flush=True)  # type: ignore[arg-type]
+    plan = lc.FitPlan(epochs=options["epochs"], lr=3e-3, weight_decay=1e-2, batch_size=128, warmup=0.1, channels_last=True, temperature=4.0)
+    for name in ("resnet8", "resnet20x0.5"):
+        found: dict[str, list[float]] = {"taught": [], "alone": []}
+        for seed in range(options["seeds"]):
+            for label, share in (("taught", 0.9), ("alone", 0.0)):
+                net = build(name, DataShape("image", (1, 28, 28), 10), seed)
+                lc.fit(net, replace(plan, distill=share, seed=seed), task, teacher=teacher)
+                found[label].append(trained.accuracy(net, task.test))  # type: ignore[arg-type]
+        for label, values in found.items():
+            print(f"  {name:14s} {label:7s} {over_seeds(values, '%')}   {'  '.join(f'{v:.2f}' for v in values)}", flush=True)
+        print(f"  {name:14s} gain    {over_seeds(list(np.subtract(found['taught'], found['alone'])), 'points')}", flush=True)
+
+
+def bert(names: list[str]) -> None:
+    """Print accuracy of three of MiniLM's six layers, taught and alone, as a share of the teacher's, and the speed-up on both runtimes."""
+    options = {"epochs": 3, "seeds": 1, **_options(names)}
+    task = trained.task("minilm")
+    example = next(iter(DataLoader(task.test, 2)))[0]  # type: ignore[arg-type]
+    teacher = lc.capture(task.build(), example)
+    base = trained.accuracy(teacher, task.test)  # type: ignore[arg-type]
+    small, outcome = lc.apply(teacher, [lc.DropBlocks(keep=3)], lc.Context(task))
+    print(f"teacher {base:.2f} %; {outcome[0].changed}", flush=True)
+    plan = lc.FitPlan(epochs=options["epochs"], lr=1e-4, batch_size=32, schedule="linear", warmup=0.1, temperature=2.0)
+    for label, share in (("taught", 0.9), ("alone", 0.0)):
+        for seed in range(options["seeds"]):
+            student = copy.deepcopy(small)
+            lc.fit(student, replace(plan, distill=share, seed=seed), task, teacher=teacher)
+            found = trained.accuracy(student, task.test)  # type: ignore[arg-type]
+            print(f"  {label:7s} seed {seed}: {found:.2f} %, {100 * found / base:.1f} % of the teacher's", flush=True)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for name, program in (("teacher", teacher), ("student", small)):
+            write_onnx(program, folder / f"{name}.onnx", f"{name}.onnx")
+        leaves = [leaf.numpy() for leaf in teacher.flatten_inputs({key: value[:1] for key, value in example.items()})]
+        for kind in ("onnxruntime", "openvino"):
+            entries = {name: Entry(folder / f"{name}.onnx", Settings(kind)) for name in ("teacher", "student")}
+            row = contest(entries, leaves, folder, "teacher")["student"]
+            print(f"  {kind}: {row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}] times as fast", flush=True)
+
+
+COMMANDS = {"overhead": overhead, **{kind: _table(kind) for kind in TABLES}, "bert": bert, "resnet": resnet}
+
+if __name__ == "__main__":
+    command(__doc__, COMMANDS)
