@@ -1,9 +1,10 @@
-"""Structured pruning beside its peer: `python -m benchmarks.pruning {coverage,analysis,growth,accuracy,minilm,speed} [NAME …]`.
+"""Structured pruning beside its peer: `python -m benchmarks.pruning {coverage,analysis,growth,accuracy,equal,minilm,speed} [NAME …]`.
 
 - coverage: which of those in docs/architectures.md can be pruned, and is the pruned program the masked one; writes docs/pruned.md.
 - analysis: seconds of the coupling analysis against Torch-Pruning's own group building, interleaved.
 - growth: seconds by number of ids, up to a million; draws docs/coupling.svg.
 - accuracy: drop of Fashion-MNIST's ResNet-20 at 2.1 and 3 times fewer multiply-adds after the same training, three seeds, against Torch-Pruning's group L1.
+- equal: the same at equal time of the layers, shared out by latency and uniformly.
 - minilm: the same of MiniLM on SST-2 with half the heads and feed-forward units.
 - speed: measured speed-up on the runtime by allocation, at the same time budget.
 """
@@ -32,6 +33,7 @@ from benchmarks.contest import Entry, contest
 from laconic.core.errors import LaconicError
 from laconic.deploy.export import parity, write_onnx
 from laconic.deploy.runtime import Settings, runtime
+from laconic.prune import allocation
 from laconic.prune.criteria import CRITERIA
 from laconic.prune.proof import equivalence, random_choice
 from laconic.prune.sizes import Sizes, keep_of
@@ -379,6 +381,49 @@ def accuracy(names: list[str]) -> None:
             print(f"  {full / left:.2f} times fewer  {label:24s} {cells}   mean {np.mean(drops):+.2f}", flush=True)
 
 
+def equal(names: list[str]) -> None:
+    """Print drops and measured speed of ResNet-20 at the same time of its layers, shared out by latency and uniformly. Names: runtimes, seeds as s0."""
+    task = trained.task("resnet20")
+    net, test = task.build(), task.test
+    assert test is not None
+    program = lc.capture(net, torch.randn(2, 1, 28, 28))
+    base = trained.accuracy(net, test)  # type: ignore[arg-type]
+    seeds = [int(name[1:]) for name in names if name[0] == "s" and name[1:].isdigit()] or [0, 1, 2]
+    for target in [name for name in names if name in BOTH] or BOTH:
+        price, sizes = prices(lc.Target(target)), Sizes(lc.couple(program))
+
+        def time_of(counts: Any, sizes: Sizes = sizes, price: Any = price) -> float:
+            return sum(price(sizes.layer(node, counts)) for node in sizes.layers)
+
+        even = allocation.uniform(sizes, time_of, 0.5 * time_of(sizes.full), allocation.Limits(multiple=4))
+        ways: dict[str, dict[str, Any]] = {
+            "latency": {"latency": 0.5, "allocation": "latency"},
+            "uniform": {"macs": sizes.macs(even) / sizes.macs(sizes.full), "allocation": "uniform"},
+        }
+        with tempfile.TemporaryDirectory() as place:
+            folder, drops, left = Path(place), {}, {}
+            write_onnx(program, folder / "full.onnx", "full.onnx")
+            entries = {"full": Entry(folder / "full.onnx", Settings(target, threads=1))}
+            for label, options in ways.items():
+                drops[label] = []
+                for seed in seeds:
+                    config = lc.Prune(**{**asdict(PLAN), "epochs": 2, "seed": seed, "multiple": 4, "distill": 0.5, **options})
+                    found, _ = lc.prune(program, config, lc.Context(task, lc.fit, seed=seed, price=price))  # type: ignore[operator]
+                    drops[label].append(base - trained.accuracy(found, test))  # type: ignore[arg-type]
+                left[label] = lc.count(program).macs / lc.count(found).macs
+                write_onnx(found, folder / f"{label}.onnx", f"{label}.onnx")
+                entries[label] = Entry(folder / f"{label}.onnx", Settings(target, threads=1))
+            price.keep()
+            row = contest(entries, [np.zeros((1, 1, 28, 28), np.float32)], folder, "full")
+        for label, values in drops.items():
+            cells = "  ".join(f"{drop:+.2f}" for drop in values)
+            speed = f"{row[label].ratio:.2f} [{row[label].low:.2f}, {row[label].high:.2f}] times as fast"
+            print(
+                f"{target} {label}: {left[label]:.2f} times fewer multiply-adds, {speed}; drops {cells}  mean {np.mean(values):+.2f}",
+                flush=True,
+            )
+
+
 def minilm(names: list[str]) -> None:
     """Print drops of MiniLM with half the heads and feed-forward units."""
     task = trained.task("minilm")
@@ -425,8 +470,6 @@ def speed(names: list[str]) -> None:
         sizes = Sizes(coupling)
         scores = [torch.rand(n, generator=torch.Generator().manual_seed(i)) + 0.5 for i, n in enumerate(sizes.full)]
         price = prices(lc.Target(target))
-        from laconic.prune import allocation
-
         made = {
             "uniform": allocation.uniform(sizes, sizes.macs, 0.5 * full, allocation.Limits()),
             "uniform, multiples of 8": allocation.uniform(sizes, sizes.macs, 0.5 * full, allocation.Limits(multiple=8)),
@@ -457,7 +500,15 @@ def speed(names: list[str]) -> None:
             )
 
 
-COMMANDS = {"coverage": coverage, "analysis": analysis, "growth": growth, "accuracy": accuracy, "minilm": minilm, "speed": speed}
+COMMANDS = {
+    "coverage": coverage,
+    "analysis": analysis,
+    "growth": growth,
+    "accuracy": accuracy,
+    "equal": equal,
+    "minilm": minilm,
+    "speed": speed,
+}
 
 if __name__ == "__main__":
     command(__doc__, COMMANDS)
