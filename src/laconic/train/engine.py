@@ -126,6 +126,7 @@ def fit(
         )
         progress.start("training", plan.epochs * len(loader))
         progress.advance(len(history.epochs) * len(loader))
+        scored = None if valid is None or score is None else (valid, plan.batch_size, split, score, collate, accelerator.device)
         for epoch in range(len(history.epochs), plan.epochs):
             if history.stopped:
                 break
@@ -133,19 +134,19 @@ def fit(
             order.manual_seed(_order(plan, epoch))
             mean, last = loop.epoch(epoch, plateau(history.figures, **_PLATEAU) if plan.schedule == "plateau" else 1.0)
             with contextlib.nullcontext() if average is None else average.applied():
-                if valid is not None and score is not None:
-                    loop.shown["metric"] = _score(model, valid, plan.batch_size, split, score, collate, accelerator.device)
+                if scored is not None:
+                    loop.shown["metric"] = _score(model, *scored)
                 history.add(EpochRecord(epoch + 1, mean, last, loop.shown.get("metric"), time.perf_counter() - began), model)
             if checkpoint is not None and accelerator.is_main_process:
                 more = {**_prefixed("best.", history.best), **_prefixed("average.", {} if average is None else average.state())}
                 checkpoints.save(checkpoint, model, optimizer.optimizer, {"epochs": [asdict(item) for item in history.epochs]}, more)
-        if average is not None:
-            average.deliver()
-            if plan.average == "swa" and not history.best:
-                order.manual_seed(_order(plan, plan.epochs))
-                renew_batch_norm(inner, (split(_on(batch, accelerator.device))[0] for batch in loader))
         if history.best:
             model.load_state_dict(history.best)
+        elif average is not None:
+            average.deliver()
+            if plan.average == "swa":
+                order.manual_seed(_order(plan, plan.epochs))
+                renew_batch_norm(inner, (split(_on(batch, accelerator.device))[0] for batch in loader))
         progress.finish(**history.facts())
         model.to("cpu").eval()
     return FitRecord(tuple(history.epochs))
