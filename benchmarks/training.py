@@ -113,15 +113,15 @@ def overhead(names: list[str]) -> None:
 TABLES: dict[str, tuple[str, Comparing]] = {
     "lr": (
         "fashion-mnist@resnet20",
-        Comparing("lr", ("step", "cosine", "triangular2", "one_cycle", "plateau"), epochs=10, fraction=0.2, lr=0.003, channels_last=True),
+        Comparing("lr", ("step", "triangular2", "one_cycle", "plateau"), epochs=10, fraction=0.1, lr=0.003, channels_last=True),
     ),
     "augment": (
-        "fashion-mnist@resnet20",
+        "fashion-mnist@resnet8",
         Comparing("augment", ("crop", "flip", "rotation+scale", "color", "all"), epochs=20, fraction=0.1, channels_last=True),
     ),
-    "series": ("osuleaf@cnn1d", Comparing("augment", None, epochs=80)),
+    "series": ("osuleaf@cnn1d", Comparing("augment", ("jitter", "scaling", "time_warp", "window_slice", "permutation"), epochs=50, fraction=0.4)),
     "text": ("trec@lstm", Comparing("augment", None, epochs=20, fraction=0.1)),
-    "regularize": ("fashion-mnist@lenet5", Comparing("regularize", None, epochs=15, fraction=0.1)),
+    "regularize": ("fashion-mnist@lenet5", Comparing("regularize", ("l2", "dropout", "batch-norm", "label smoothing"), epochs=12, fraction=0.1)),
 }
 
 
