@@ -144,8 +144,8 @@ def test_a_users_task_by_module_and_attribute(users_module: str, attribute: str)
     ("ref", "said"),
     [
         ("digit", "'digit' is not a built-in task. Did you mean 'digits'"),
-        ("digits@resnet9", "the task 'digits' has no model 'resnet9'. Did you mean 'resnet8'"),
-        ("digits@lstm", "has no model 'lstm'"),
+        ("digits@resnet9", "the task 'digits' has no such model: 'resnet9' is not a reference net. Did you mean 'resnet8'"),
+        ("digits@lstm", "'lstm' takes another kind of data"),
         ("no_such_module:x", "there is no module 'no_such_module'"),
         ("users_broken:x", "the module 'users_broken' needs 'nowhere_to_be_found', which is not installed"),
         ("users_tasks:raedy", "users_tasks has no 'raedy'. Did you mean 'ready'"),

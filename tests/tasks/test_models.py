@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from laconic.core.errors import BadInput
-from laconic.tasks.models import MODELS, DataShape, build, models_for
+from laconic.tasks.models import MODELS, WIDE, DataShape, build, models_for
 
 IMAGE, LARGE = DataShape("image", (3, 32, 32), 10), DataShape("image", (3, 224, 224), 1000)
 SERIES, TEXT = DataShape("series", (6, 40), 4), DataShape("text", (24,), 3, vocabulary=100)
@@ -67,3 +67,20 @@ def test_weights_depend_on_the_seed_alone() -> None:
 def test_an_unknown_net_is_told_with_the_nearest() -> None:
     with pytest.raises(BadInput, match="'resnet2' is not a reference net. Did you mean 'resnet20'"):
         build("resnet2", IMAGE)
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_a_multiple_of_the_width(name: str) -> None:
+    shape = DataShape("text", (16,), 3, 50) if name in ("lstm", "gru", "cnn1d") else DataShape("image", (1, 16, 16), 3)
+    x = torch.randint(0, 50, (2, 16)) if shape.kind == "text" else torch.randn(2, 1, 16, 16)
+    half, whole, double = (build(f"{name}{suffix}", shape) for suffix in ("x0.5", "", "x2"))
+    assert all(net.eval()(x).shape == (2, 3) for net in (half, whole, double))
+    sizes = [sum(p.numel() for p in net.parameters()) for net in (half, whole, double)]
+    assert sizes[0] < sizes[1] < sizes[2]
+    assert str(build(f"{name}x1", shape)) == str(whole)
+
+
+@pytest.mark.parametrize("name", ["lenet5x0.5", "resnet8x0"])
+def test_a_width_that_cannot_be(name: str) -> None:
+    with pytest.raises(BadInput, match=r"resnet20, resnet56, resnet8 can be multiplied by a number above 0"):
+        build(name, DataShape("image", (1, 16, 16), 3))

@@ -173,7 +173,10 @@ def _users(ref: str) -> Task:
 
 
 def _built_in(name: str, entry: Entry, model: str, data: str | Path | None, seed: int) -> Task:
-    models.check_name(model, entry.kind)
+    try:
+        models.check_name(model, entry.kind)
+    except BadInput as error:
+        raise BadInput(f"the task '{name}' has no such model: {error}") from None
     raw = sources.read(name, entry.source, data)
     if raw.valid is None:
         train, valid = split_indices(raw.train[1], (1 - entry.valid, entry.valid), seed=2026)
