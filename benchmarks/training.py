@@ -119,9 +119,15 @@ TABLES: dict[str, tuple[str, Comparing]] = {
         "fashion-mnist@resnet8",
         Comparing("augment", ("crop", "flip", "rotation+scale", "color", "all"), epochs=20, fraction=0.1, channels_last=True),
     ),
-    "series": ("osuleaf@cnn1d", Comparing("augment", ("jitter", "scaling", "time_warp", "window_slice", "permutation"), epochs=50, fraction=0.4)),
+    "series": (
+        "osuleaf@cnn1d",
+        Comparing("augment", ("jitter", "scaling", "time_warp", "window_slice", "permutation"), epochs=50, fraction=0.4),
+    ),
     "text": ("trec@lstm", Comparing("augment", None, epochs=20, fraction=0.1)),
-    "regularize": ("fashion-mnist@lenet5", Comparing("regularize", ("l2", "dropout", "batch-norm", "label smoothing"), epochs=12, fraction=0.1)),
+    "regularize": (
+        "fashion-mnist@lenet5",
+        Comparing("regularize", ("l2", "dropout", "batch-norm", "label smoothing"), epochs=12, fraction=0.1),
+    ),
 }
 
 

@@ -21,5 +21,7 @@ def test_it_draws_its_curves_and_asks_nothing_of_any_network(show: Callable[...,
     assert seen.errors == []
     assert [address for address in seen.requests if not address.startswith("data:")] == [path.as_uri()]
     assert seen.page.locator("[data-figure] .main-svg").count() > 0
-    assert seen.page.locator(".pictures img").evaluate_all("(images) => images.map((i) => [i.naturalWidth, i.naturalHeight])") == [[2, 2]] * 2
+    assert (
+        seen.page.locator(".pictures img").evaluate_all("(images) => images.map((i) => [i.naturalWidth, i.naturalHeight])") == [[2, 2]] * 2
+    )
     assert seen.page.evaluate("document.documentElement.scrollWidth") <= 375
