@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 import laconic as lc
 from benchmarks import architectures, trained
@@ -278,32 +277,6 @@ def _drawn(points: list[tuple[int, float]]) -> str:
 # Accuracy ---------------------------------------------------------------------------------------------------------------------------------
 
 
-def _taught(task: lc.Task, teacher: lc.Program) -> lc.Task:
-    """The task with the teacher's logits beside each target, computed once, and a loss of both halves."""
-    from laconic.core.teaching import soft_targets
-
-    hard, soft = task.loss, soft_targets(2.0)
-    assert hard is not None
-    with torch.no_grad():
-        found = [teacher.call(task.split(batch)[0]) for batch in DataLoader(task.train, 128)]  # type: ignore[arg-type]
-    logits = torch.cat(found)
-
-    class Taught(Dataset[Any]):
-        def __len__(self) -> int:
-            return len(logits)
-
-        def __getitem__(self, index: int) -> Any:
-            inputs, target = task.train[index]  # type: ignore[index]
-            return inputs, {"target": target, "teacher": logits[index]}
-
-    def loss(outputs: Any, target: Any) -> Tensor:
-        if isinstance(target, Tensor):
-            return hard(outputs, target)
-        return 0.5 * hard(outputs, target["target"]) + 0.5 * soft(outputs, target["teacher"])
-
-    return replace(task, train=Taught(), loss=loss)
-
-
 def _peer(net: nn.Module, inputs: Tensor, macs: float) -> nn.Module:
     """Torch-Pruning's group L1, step by step until so many multiply-adds are left."""
     import torch_pruning as tp
@@ -343,7 +316,6 @@ def accuracy(names: list[str]) -> None:
     assert test is not None
     inputs = torch.randn(2, 1, 28, 28)
     program = lc.capture(net, inputs)
-    taught = _taught(task, program)
     full = lc.count(program).macs
     base = trained.accuracy(net, test)  # type: ignore[arg-type]
     numbers = [float(name) for name in names if name[0].isdigit()] or [2.1, 3.0]
@@ -354,23 +326,23 @@ def accuracy(names: list[str]) -> None:
     plan = replace(PLAN, **{key: type(getattr(PLAN, key))(value) for key, value in options.items()})
     print(f"resnet20: float {base:.2f} %, {full / 1e6:.1f} M multiply-adds; {plan}; drops by seed {seeds}", flush=True)
 
-    def own(seed: int, times: float, criterion: str, task: lc.Task) -> nn.Module:
-        config = lc.Prune(**{**asdict(plan), "seed": seed, "macs": 1 / times, "criterion": criterion, "distill": 0.0})
+    def own(seed: int, times: float, criterion: str, share: float) -> nn.Module:
+        config = lc.Prune(**{**asdict(plan), "seed": seed, "macs": 1 / times, "criterion": criterion, "distill": share})
         return lc.prune(program, config, lc.Context(task, lc.fit, seed=seed))[0]  # type: ignore[no-any-return, operator]
 
-    def peer(seed: int, times: float, task: lc.Task) -> nn.Module:
+    def peer(seed: int, times: float, share: float) -> nn.Module:
         found = _peer(net, inputs, full / times)
-        lc.fit(found, replace(plan, seed=seed), train=task.train, loss=task.loss)  # type: ignore[arg-type]
+        lc.fit(found, replace(plan, seed=seed, distill=share), task, teacher=program)
         return found.eval()
 
     for times in numbers:
         made: dict[str, Callable[[int], nn.Module]] = {}
         for name in contenders:
-            part = taught if name in ("own", "peer-taught") else task
+            share = 0.5 if name in ("own", "peer-taught") else 0.0
             if name.startswith("own"):
-                made |= {f"{name} {c}": lambda seed, c=c, part=part, times=times: own(seed, times, c, part) for c in criteria}  # type: ignore[misc]
+                made |= {f"{name} {c}": lambda seed, c=c, share=share, times=times: own(seed, times, c, share) for c in criteria}  # type: ignore[misc]
             else:
-                made[name] = lambda seed, part=part, times=times: peer(seed, times, part)  # type: ignore[misc]
+                made[name] = lambda seed, share=share, times=times: peer(seed, times, share)  # type: ignore[misc]
         for label, make in made.items():
             drops, left = [], 0
             for seed in seeds:

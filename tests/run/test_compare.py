@@ -14,6 +14,7 @@ from torch import nn
 
 import laconic as lc
 from laconic.core.errors import BadInput
+from laconic.core.task import Silent
 from laconic.measure.stats import over_seeds
 from laconic.run.compare import KINDS, Comparing, compare
 from laconic.tasks.data import ArrayDataset
@@ -95,26 +96,17 @@ def test_an_interrupted_comparison_goes_on(tmp_path: Path) -> None:
     class Stop(Exception):
         pass
 
-    class Progress:
+    class Stopping(Silent):
         seen = 0
 
         def start(self, name: str, total: int) -> None:
-            Progress.seen += 1
-            if Progress.seen == 3:
+            self.seen += 1
+            if self.seen == 3:
                 raise Stop
-
-        def advance(self, n: int = 1, **facts: Any) -> None:
-            pass
-
-        def finish(self, **facts: Any) -> None:
-            pass
-
-        def log(self, text: str) -> None:
-            pass
 
     config = Comparing("lr", ("step",), seeds=2, epochs=2)
     with pytest.raises(Stop):
-        compare(task(), config, tmp_path / "a", Progress())
+        compare(task(), config, tmp_path / "a", Stopping())
     assert len(list((tmp_path / "a" / "runs").iterdir())) == 2
     again = compare(task(), config, tmp_path / "a")
     assert again == compare(task(), config, tmp_path / "b")

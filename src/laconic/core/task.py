@@ -233,21 +233,23 @@ class Progress(Protocol):
         """One line for the reader."""
 
 
-class _Silent:
+class Silent:
+    """Progress that says nothing; what listens to one of its calls is made from it."""
+
     def start(self, name: str, total: int) -> None:
-        pass
+        """See `Progress`."""
 
     def advance(self, n: int = 1, **facts: Any) -> None:
-        pass
+        """See `Progress`."""
 
     def finish(self, **facts: Any) -> None:
-        pass
+        """See `Progress`."""
 
     def log(self, text: str) -> None:
-        pass
+        """See `Progress`."""
 
 
-silent: Progress = _Silent()
+silent: Progress = Silent()
 
 
 @dataclass(frozen=True)

@@ -308,13 +308,14 @@ def _pictures(task: Task, ways: Sequence[Way], part: Dataset[Any]) -> Iterator[d
     """Of each augmentation, examples before and after it: bytes of pictures, values of series (the first channel), words of text."""
     collate = task.collate or default_collate
     inputs = task.split(collate([part[i] for i in range(min(_SHOWN, length(part)))]))[0]
+    net = _fresh(task, 0)
     for way in ways:
         plan = replace(FitPlan(), **way.plan)
         if not plan.augment:
             continue
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            found = augmenter(plan, _fresh(task, 0), task.words)
+            found = augmenter(plan, net, task.words)
             assert found is not None
             before, after = (_main(value) for value in (inputs, found(inputs)[0]))
         kind = kind_of(before)

@@ -109,20 +109,20 @@ def fit(
         augmenter = augment or (Augmenter(plan.augment) if plan.augment else None)
         regularizer = Regularizer(plan.regularize, inner, groups) if plan.regularize else None
         loop = Loop(
-            prepared,
-            inner,
-            accelerator,
-            optimizer,
-            loader,
-            rate or planned,
-            plan,
-            loss,
-            split,
-            hooks,
-            progress,
-            augmenter,
-            regularizer,
-            average,
+            model=prepared,
+            inner=inner,
+            accelerator=accelerator,
+            optimizer=optimizer,
+            loader=loader,
+            rate=rate or planned,
+            plan=plan,
+            loss=loss,
+            split=split,
+            hooks=hooks,
+            progress=progress,
+            augmenter=augmenter,
+            regularizer=regularizer,
+            average=average,
         )
         progress.start("training", plan.epochs * len(loader))
         progress.advance(len(history.epochs) * len(loader))

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from laconic.core.errors import BadInput, TrainingStopped
 from laconic.core.schedule import exponential
-from laconic.core.task import FitPlan
+from laconic.core.task import FitPlan, Silent
 from laconic.train.engine import fit
 
 _MEMORY = 0.9  # of the moving average over steps
@@ -36,7 +36,7 @@ class _Ended(Exception):
     pass
 
 
-class _Losses:
+class _Losses(Silent):
     """Progress that keeps the smoothed loss of each step, and ends the training after so many or when it has diverged."""
 
     def __init__(self, steps: int) -> None:
@@ -48,9 +48,6 @@ class _Losses:
     def seen(self) -> int:
         return len(self.smoothed)
 
-    def start(self, name: str, total: int) -> None:
-        pass
-
     def advance(self, n: int = 1, **facts: Any) -> None:
         if "loss" not in facts:
             return
@@ -59,12 +56,6 @@ class _Losses:
         diverged = self.seen > _FEWEST and self.smoothed[-1] > _DIVERGED * min(self.smoothed)
         if diverged or self.seen == self.steps:
             raise _Ended
-
-    def finish(self, **facts: Any) -> None:
-        pass
-
-    def log(self, text: str) -> None:
-        pass
 
 
 def range_test(
