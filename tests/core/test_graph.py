@@ -7,7 +7,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from laconic.core.capture import capture
 from laconic.core.errors import BadInput
-from laconic.core.graph import FoldBatchNorm, clean, fold_batch_norm, module_type, taps
+from laconic.core.graph import FoldBatchNorm, clean, fold_batch_norm, module_type, taps, without_dropout
 from laconic.core.program import Program, aten
 from tests.core.models import ConvNet
 
@@ -142,3 +142,16 @@ def test_a_tap_that_does_not_exist_names_the_nearest() -> None:
 def test_module_types_are_kept() -> None:
     program = capture(ConvNet(), torch.randn(2, 1, 12, 12))
     assert {module_type(n) for n in program.graph.nodes if n.target is aten.batch_norm.default} == {"BatchNorm2d"}
+
+
+def test_dropouts_of_every_kind_are_left_out_of_what_is_deployed() -> None:
+    net = nn.Sequential(
+        nn.Dropout(), nn.Conv2d(1, 2, 3), nn.Dropout2d(), nn.Dropout2d(), nn.AlphaDropout(), nn.Flatten(), nn.Dropout()
+    ).eval()
+    program, x = capture(net, torch.randn(2, 1, 5, 5)), torch.randn(4, 1, 5, 5)
+    before = program.fingerprint()
+    found = without_dropout(program)
+    assert [node.target for node in found.graph.nodes if node.op == "call_function"] == [aten.conv2d.default, aten.flatten.using_ints]
+    assert torch.equal(found(x), program(x))
+    assert program.fingerprint() == before
+    assert without_dropout(found) is found

@@ -194,3 +194,9 @@ def test_synonyms_are_neighbours_in_the_models_own_embedding(make: Callable[[], 
     plan = lc.FitPlan(epochs=1, augment=(lc.Choice("synonym", 3.0),))
     lc.fit(make(), plan, train=data, loss=F.cross_entropy)
     assert seen[0].synonyms is not None
+
+
+def test_an_empty_class_is_told_beside_a_teacher_too() -> None:
+    one, teacher = nn.Linear(6, 3), nn.Linear(6, 3).eval()
+    record = lc.fit(one, PLAN, task(), teacher=teacher)
+    assert record.notes == ("1 of 3 classes have no example in the training data and cannot be learned: 2",)

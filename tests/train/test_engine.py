@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import laconic as lc
 from laconic.core.errors import BadInput, CorruptFile, TrainingStopped
-from laconic.core.task import Choice, FitPlan
+from laconic.core.task import Choice, FitPlan, Silent
 from laconic.tasks.data import ArrayDataset
 from laconic.train import checkpoint
 from laconic.train.augment import Mix
@@ -329,6 +329,39 @@ def test_a_program_trains_as_its_module_does() -> None:
     assert same(program, module)
 
 
+def test_classes_without_an_example_are_told() -> None:
+    """Thirteen answers of the model, two classes in the data."""
+    wide = nn.Sequential(nn.Linear(6, 13))
+    lines: list[str] = []
+
+    class Hearing(Silent):
+        def log(self, text: str) -> None:
+            lines.append(text)
+
+    record = fit(wide, PLAN, train=DATA, loss=F.cross_entropy, progress=Hearing())
+    told = "11 of 13 classes have no example in the training data and cannot be learned: 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, …"
+    assert record.notes == (told,)
+    assert lines == [told]
+
+
+def test_nothing_is_said_where_all_classes_are_there_or_none_is_meant() -> None:
+    assert trained()[1].notes == ()
+    plain = nn.Linear(6, 1)
+    values = ArrayDataset(X, X[:, 0].copy())
+    assert fit(plain, PLAN, train=values, loss=lambda out, y: F.mse_loss(out[:, 0], y)).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"), [({}, ()), ({"average": "ema"}, ("ema",)), ({"optimizer": "schedule_free"}, ("schedule_free",))]
+)
+def test_means_of_weights_lose_zeros_and_say_so(options: dict[str, Any], told: tuple[str, ...]) -> None:
+    plan = dataclasses.replace(PLAN, regularize=(Choice("l1", 0.1), Choice("l2", 0.1)), **options)
+    _, record = trained(plan)
+    assert record.notes == tuple(
+        f"{name} delivers means of weights: of the exact zeros that l1 makes, few are left in them" for name in told
+    )
+
+
 class Telling:
     def __init__(self) -> None:
         self.started: list[tuple[str, int]] = []
@@ -362,13 +395,18 @@ def test_progress_counts_every_step_and_ends_with_the_metric() -> None:
 SCRIPT = """
 import sys, os, torch
 import laconic as lc
-from tests.train.test_engine import PLAN, DATA, X, net, F, fit
+from tests.train.test_engine import PLAN, DATA, X, net, F
 import dataclasses
 model = net(dropout=0.0)
 model[1] = torch.nn.Identity()
 if sys.argv[3] == "program":
     model = lc.capture(model.eval(), torch.from_numpy(X[:4]))
-fit(model, dataclasses.replace(PLAN, batch_size=int(sys.argv[1])), train=DATA, loss=F.cross_entropy)
+plan, teacher = dataclasses.replace(PLAN, batch_size=int(sys.argv[1])), None
+if sys.argv[3] in ("kept answers", "hints"):
+    torch.manual_seed(1)
+    teacher = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2)).eval()
+    plan = dataclasses.replace(plan, distill=0.5, hints=(lc.Hint("features", "0", "0"),) if sys.argv[3] == "hints" else ())
+lc.fit(model, plan, train=DATA, loss=F.cross_entropy, teacher=teacher, kept=os.path.dirname(sys.argv[2]))
 if os.environ.get("RANK", "0") == "0":
     torch.save(model.state_dict(), sys.argv[2])
 if torch.distributed.is_initialized():
@@ -377,7 +415,7 @@ if torch.distributed.is_initialized():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["module", "program"])
+@pytest.mark.parametrize("kind", ["module", "program", "kept answers", "hints"])
 def test_two_processes_equal_one_with_the_doubled_batch(kind: str, tmp_path: Path) -> None:
     """Gradients are averaged over processes in another order of additions: equal to 1e-5."""
     (tmp_path / "train.py").write_text(SCRIPT)

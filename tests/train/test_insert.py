@@ -138,8 +138,14 @@ class TestEachStep:
         with torch.no_grad():
             assert parity([answer], [found(X).numpy()])["max_rel"] < 1e-5
         assert not {"Dropout", "RandomUniformLike", "Bernoulli"} & set(operators)
-        if name == "dropout":
+        if name != "batch_norm":
             assert operators == shipped(captured(), tmp_path)[1]
+
+    def test_it_quantizes_as_without(self, name: str) -> None:
+        """The same operators in int8; a norm goes into its convolution again."""
+        one, other = (lc.quantize(program, lc.Quantize(target="onnxruntime"), context())[1] for program in (inserted(name), captured()))
+        assert len(one.changed["operators"]) == len(other.changed["operators"])
+        assert len(one.changed["activations"]) == len(other.changed["activations"])
 
     def test_what_is_inserted_can_be_pruned(self, name: str) -> None:
         coupling, before = couple(inserted(name)), couple(captured())

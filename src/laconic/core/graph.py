@@ -17,6 +17,7 @@ from laconic.core.records import Outcome, Skipped
 from laconic.core.task import Context
 
 _CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv3d.default}
+_DROPOUTS = {aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.feature_alpha_dropout.default}
 _FOLDABLE = _CONVOLUTIONS | {aten.linear.default}
 
 
@@ -228,6 +229,27 @@ def set_parameter(program: Program, name: str, value: Tensor) -> None:
     owner, _, leaf = name.rpartition(".")
     module = program.graph_module.get_submodule(owner)
     module.register_parameter(leaf, nn.Parameter(value.contiguous()))
+
+
+def is_stochastic_depth(node: fx.Node) -> bool:
+    """Whether a node ends a dropping of whole examples: `feature_dropout` between two views, the identity in evaluation mode."""
+    return node.target is aten.squeeze.dim and getattr(node.args[0], "target", None) is aten.feature_dropout.default
+
+
+def without_dropout(program: Program) -> Program:
+    """What is deployed: a copy without dropout and stochastic depth, which optimizers of graphs may not look through; itself where there is none."""
+    if not any(node.target in _DROPOUTS for node in program.graph.nodes):
+        return program
+    found = copy.deepcopy(program)
+    for node in list(found.graph.nodes):
+        if is_stochastic_depth(node):
+            node.replace_all_uses_with(node.args[0].args[0].args[0])
+        elif node.target in _DROPOUTS:
+            node.replace_all_uses_with(node.args[0], delete_user_cb=lambda user: not is_stochastic_depth(user))
+    for node in reversed(list(found.graph.nodes)):  # random operators count as effects, which `clean` leaves
+        if not node.users and (is_stochastic_depth(node) or node.target in _DROPOUTS):
+            found.graph.erase_node(node)
+    return clean(found)
 
 
 def clean(program: Program) -> Program:

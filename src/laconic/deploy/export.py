@@ -15,6 +15,7 @@ from torch import fx
 from laconic.core.capture import quiet_export
 from laconic.core.errors import BadInput, ExportError, need
 from laconic.core.files import write_whole
+from laconic.core.graph import without_dropout
 from laconic.core.program import Program
 from laconic.deploy import qdq
 
@@ -29,6 +30,7 @@ def write_onnx(program: Program, path: Path, name: str) -> None:
 
     Weights of more than 2 GiB go into `NAME.data` beside it, which is of no use to anybody until the file itself is there.
     """
+    program = without_dropout(program)
     quantized = qdq.is_quantized(program)
     program = qdq.lower(program) if quantized else program
     try:

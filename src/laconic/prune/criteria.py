@@ -268,7 +268,7 @@ def bn_scale(evidence: Evidence, group: Group) -> Tensor:
 
 @criterion("fpgm")
 def fpgm(evidence: Evidence, group: Group) -> Tensor:
-    """Sum of the Euclidean distances to all other components' producing weights (He et al. 2019, FPGM, section 3.3).
+    """Sum of the Euclidean distances to all other components' producing weights (He et al. 2019, FPGM).
 
     What lies next to the geometric median can be replaced by others. Weights of all coupled layers are one vector; biases are left out, as in the paper.
     """
@@ -280,7 +280,7 @@ def fpgm(evidence: Evidence, group: Group) -> Tensor:
 
 @criterion("gini_weight")
 def gini_weight(evidence: Evidence, group: Group) -> Tensor:
-    """Gini index of \\|w\\| over the producing weights (Hurley & Rickard 2009, equation 14): 0 where all are equal, near 1 where few are large.
+    """Gini index of \\|w\\| over the producing weights (Hurley & Rickard 2009): 0 where all are equal, near 1 where few are large.
 
     Larger = keep: weights that are spread like the noise they started from have a low index (0.41 for a normal distribution), filters that learned to look at
     something in particular a high one. Zero weights score 0. Blind to scale; biases are left out.

@@ -11,7 +11,7 @@ from torch import fx
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.fake_quant import Quantizer
-from laconic.core.graph import fold_batch_norm, get_tensor, set_parameter
+from laconic.core.graph import fold_batch_norm, get_tensor, set_parameter, without_dropout
 from laconic.core.program import Program, aten
 from laconic.core.records import Outcome
 from laconic.core.task import Context, Task
@@ -107,7 +107,7 @@ def quantize(program: Program, config: Quantize | None = None, context: Context 
 def static(program: Program, config: Quantize, context: Context, fold: bool = True) -> tuple[Program, Outcome]:
     """Static quantization, see `quantize`. Without folding, batch-norms stay behind their convolutions, for training."""
     target = config.target or context.target.runtime
-    found, folding = fold_batch_norm(program) if fold else (copy.deepcopy(program).eval(), Outcome("fold_batch_norm"))
+    found, folding = fold_batch_norm(without_dropout(program)) if fold else (copy.deepcopy(program).eval(), Outcome("fold_batch_norm"))
     take_apart(found)
     batches = calibration_batches(context, config.examples, config.batch_size, found)
     counts = _prepare(found, config, batches, context)

@@ -23,8 +23,8 @@ from laconic.train import checkpoint as checkpoints
 from laconic.train.augment import Augmenter
 from laconic.train.average import Average, renew_batch_norm
 from laconic.train.loop import Hook, Loop, Loss
-from laconic.train.optim import build
-from laconic.train.regularize import Regularizer
+from laconic.train.optim import TWO_WEIGHTS, build
+from laconic.train.regularize import REGULARIZERS, Regularizer
 
 _PLATEAU: dict[str, Any] = {"factor": 0.3, "patience": 2}  # of the schedule of that name
 
@@ -42,9 +42,10 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class FitRecord:
-    """All epochs, those before an interruption included."""
+    """All epochs, those before an interruption included; notes on classes without an example and on options that undo each other."""
 
     epochs: tuple[EpochRecord, ...]
+    notes: tuple[str, ...] = ()
 
 
 def fit(
@@ -127,12 +128,16 @@ def fit(
         progress.start("training", plan.epochs * len(loader))
         progress.advance(len(history.epochs) * len(loader))
         scored = None if valid is None or score is None else (valid, plan.batch_size, split, score, collate, accelerator.device)
-        for epoch in range(len(history.epochs), plan.epochs):
+        notes = list(_unwise(plan))
+        first = len(history.epochs)
+        for epoch in range(first, plan.epochs):
             if history.stopped:
                 break
             began = time.perf_counter()
             order.manual_seed(_order(plan, epoch))
             mean, last = loop.epoch(epoch, plateau(history.figures, **_PLATEAU) if plan.schedule == "plateau" else 1.0)
+            if epoch == first and (missing := loop.classes.missing(accelerator)):
+                notes.append(missing)
             with contextlib.nullcontext() if average is None else average.applied():
                 if scored is not None:
                     loop.shown["metric"] = _score(model, *scored)
@@ -148,8 +153,10 @@ def fit(
                 order.manual_seed(_order(plan, plan.epochs))
                 renew_batch_norm(inner, (split(_on(batch, accelerator.device))[0] for batch in loader))
         progress.finish(**history.facts())
+        for note in notes:
+            progress.log(note)
         model.to("cpu").eval()
-    return FitRecord(tuple(history.epochs))
+    return FitRecord(tuple(history.epochs), tuple(notes))
 
 
 class _History:
@@ -183,6 +190,14 @@ class _History:
 
     def facts(self) -> dict[str, Any]:
         return {} if not self.epochs or self.epochs[-1].metric is None else {"metric": self.epochs[-1].metric}
+
+
+def _unwise(plan: FitPlan) -> Iterator[str]:
+    """Options that undo each other."""
+    sparse = [choice.name for choice in plan.regularize if REGULARIZERS[choice.name].proximal is not None]
+    mixing = plan.average if plan.average != "none" else plan.optimizer if plan.optimizer in TWO_WEIGHTS else None
+    if sparse and mixing is not None:
+        yield f"{mixing} delivers means of weights: of the exact zeros that {' and '.join(sparse)} makes, few are left in them"
 
 
 def _order(plan: FitPlan, epoch: int) -> int:

@@ -18,6 +18,7 @@ from laconic.core.program import as_call
 from laconic.core.task import FitPlan, Progress, default_logits
 from laconic.train.augment import Augmenter, Mix
 from laconic.train.average import Average
+from laconic.train.classes import Classes
 from laconic.train.optim import TWO_WEIGHTS, normalize_gradients, sharpened
 from laconic.train.regularize import Regularizer
 
@@ -37,7 +38,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Loop:
-    """What one epoch needs; `inner` is the part of the model that will be delivered, `shown` are figures that stay on the progress bar."""
+    """What one epoch needs.
+
+    `inner` is the part of the model that will be delivered, `shown` are figures that stay on the progress bar, `classes` counts what it learns from.
+    """
 
     model: nn.Module
     inner: nn.Module
@@ -54,6 +58,7 @@ class Loop:
     regularizer: Regularizer | None
     average: Average | None
     shown: dict[str, Any] = field(default_factory=dict)
+    classes: Classes = field(default_factory=Classes)
 
     @property
     def steps(self) -> int:
@@ -122,6 +127,7 @@ class Loop:
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16"):
             outputs = self._answers(args, kwargs)
             value = self.loss(outputs, example.target)
+            self.classes.add(outputs, example.target)
             if example.mix is not None:
                 order, share = example.mix.order, example.mix.share
                 other = tree_map(lambda t: t[order] if isinstance(t, Tensor) else t, example.target)
