@@ -237,7 +237,11 @@ def compare(
     kind: Annotated[str, typer.Argument(metavar="WHAT", help="lr, augment or regularize.")],
     task: TaskArgument,
     choices: Annotated[
-        str | None, typer.Option("--choices", help="Only these ways, separated by commas; the first of all is always there.")
+        str | None,
+        typer.Option(
+            "--choices",
+            help="Only these ways, separated by commas; the first of all is always there. Augmentations combine: flip+erasing=0.5.",
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each way.")] = 3,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Of each run. [default: as the task trains, or 5]")] = None,

@@ -14,9 +14,9 @@ from torch import nn
 
 import laconic as lc
 from laconic.core.errors import BadInput
-from laconic.core.task import Silent
+from laconic.core.task import Choice, Silent
 from laconic.measure.stats import over_seeds
-from laconic.run.compare import KINDS, Comparing, compare
+from laconic.run.compare import KINDS, Comparing, _ways, compare
 from laconic.tasks.data import ArrayDataset
 
 RNG = np.random.default_rng(0)
@@ -41,12 +41,12 @@ def task(make: Any = net, x: np.ndarray = X) -> lc.Task:
 
 def test_rows_tell_every_way_of_several_seeds(tmp_path: Path) -> None:
     found = compare(task(), Comparing("lr", ("one_cycle", "step"), seeds=2), tmp_path)
-    assert [row["name"] for row in found["rows"]] == ["constant", "step", "one_cycle"]
+    assert [row["name"] for row in found["rows"]] == ["constant", "one_cycle", "step"]
     assert all(len(row["curves"]) == 2 and len(row["curves"][0]) == 3 for row in found["rows"])
     first = found["rows"][0]
     assert first["gain"]["value"] == 0
     assert first["final"]["n"] == 2
-    assert found["rows"][2]["lr"] == pytest.approx(0.05 / 25)
+    assert found["rows"][1]["lr"] == pytest.approx(0.05 / 25)
     assert found["rows"][2]["peak_lr"] == 0.05
     assert found["examples"] == 60
     assert "proposal" in found["range_test"]
@@ -110,6 +110,38 @@ def test_an_interrupted_comparison_goes_on(tmp_path: Path) -> None:
     assert len(list((tmp_path / "a" / "runs").iterdir())) == 2
     again = compare(task(), config, tmp_path / "a")
     assert again == compare(task(), config, tmp_path / "b")
+
+
+def test_more_ways_and_seeds_train_only_these(tmp_path: Path) -> None:
+    compare(task(), Comparing("lr", ("step",), seeds=1, epochs=1), tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
+    found = compare(task(), Comparing("lr", ("step", "cosine"), seeds=2, epochs=1), tmp_path)
+    assert [row["name"] for row in found["rows"]] == ["constant", "step", "cosine"]
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
+    assert len(after) == 6
+    assert {name: after[name] for name in before} == before
+    with pytest.raises(BadInput, match="holds another run"):
+        compare(task(), Comparing("lr", ("step",), seeds=1, epochs=2), tmp_path)
+
+
+COMBINED = {
+    "jitter=2": (Choice("jitter", 2.0),),
+    "scaling+jitter=0.5": (Choice("scaling"), Choice("jitter", 0.5)),
+    "all=2+mixup": (*(Choice(name, 2.0) for name in ("jitter", "scaling", "time_warp", "window_slice")), Choice("mixup")),
+}
+
+
+@pytest.mark.parametrize("name", COMBINED)
+def test_augmentations_combine_with_strengths(name: str) -> None:
+    ways = _ways(Comparing("augment", (name, "none")), torch.zeros(2, 3, 8))
+    assert [way.name for way in ways] == ["none", name]
+    assert ways[1].plan["augment"] == COMBINED[name]
+
+
+@pytest.mark.parametrize("name", ["jitter=much", "jitter+flip", "jitter+", "="])
+def test_what_does_not_combine_is_told(name: str) -> None:
+    with pytest.raises(BadInput, match="is no way to compare here"):
+        _ways(Comparing("augment", (name,)), torch.zeros(2, 3, 8))
 
 
 def test_a_training_that_breaks_is_told_in_its_row(tmp_path: Path) -> None:

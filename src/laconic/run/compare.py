@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def rates(inputs: Any) -> list[Way]:
     return [Way(name, {"schedule": name, "warmup": 0.0}) for name in names]
 
 
-# What is combined where every augmentation of a kind would be too many; a name that holds several is their list.
+# What is combined where nobody asks for something else.
 _TOGETHER: dict[str, dict[str, tuple[str, ...]]] = {
     "image": {"rotation+scale": ("rotation", "scale"), "all": ("crop", "rotation", "scale", "color")},
     "series": {"all": ("jitter", "scaling", "time_warp", "window_slice")},
@@ -88,7 +88,8 @@ class Comparing:
 
     Args:
         kind: a name in `KINDS`.
-        choices: names of ways; None: all of the kind. The first of the kind is always among them, since the others are compared with it.
+        choices: names of ways; None: all of the kind. The first of the kind is always among them, since the others are compared with it. Augmentations
+            can be combined, with strengths: ``flip+erasing=0.5``.
         seeds: runs of each way.
         epochs: of each run; None: as the task's plan says, or 5.
         fraction: share of the training set, each class alike.
@@ -127,7 +128,7 @@ def compare(task: Task, config: Comparing, out: Path, progress: Progress = silen
     Args:
         task: with train data and a loss.
         config: what is compared.
-        out: a folder; each run is kept there, so that an interrupted comparison goes on.
+        out: a folder; each run is kept there, so that an interrupted comparison goes on, and one with more ways or seeds trains only these.
         progress: shows the runs.
 
     Returns:
@@ -143,7 +144,10 @@ def compare(task: Task, config: Comparing, out: Path, progress: Progress = silen
     build(nn.Linear(1, 1), plan)  # checks it
     ways = _ways(config, next(batches(task, task.valid))[0])
     part = _part(task.train, config.fraction)
-    store = RunStore(out, {"compare": config, "task": task.name, "plan": plan})
+    told = {
+        name: value for name, value in asdict(config).items() if name not in ("choices", "seeds")
+    }  # of these, more can be asked for later
+    store = RunStore(out, {"compare": told, "task": task.name, "plan": plan})
     try:
         runs = {way.name: [_kept(store, task, way, plan, part, seed, progress) for seed in range(config.seeds)] for way in ways}
         found = {
@@ -171,12 +175,30 @@ def _plan(task: Task, config: Comparing) -> FitPlan:
 
 
 def _ways(config: Comparing, inputs: Any) -> list[Way]:
-    every = KINDS[config.kind](inputs)
-    names = [way.name for way in every]
-    unknown = [name for name in config.choices or () if name not in names]
+    every = {way.name: way for way in KINDS[config.kind](inputs)}
+    if config.choices is None:
+        return list(every.values())
+    made = {name: every.get(name) or (_combined(name, every) if config.kind == "augment" else None) for name in config.choices}
+    unknown = [name for name, way in made.items() if way is None]
     if unknown:
-        raise BadInput("\n".join(f"'{name}' is no way to compare here." + nearest(name, names) for name in unknown))
-    return [way for index, way in enumerate(every) if not index or config.choices is None or way.name in config.choices]
+        raise BadInput("\n".join(f"'{name}' is no way to compare here." + nearest(name, every) for name in unknown))
+    first = next(iter(every.values()))
+    return [first, *(way for way in made.values() if way is not None and way.name != first.name)]
+
+
+def _combined(name: str, every: Mapping[str, Way]) -> Way | None:
+    """Augmentations one behind the other, each with a strength: ``flip+erasing=0.5``; None where a part is unknown."""
+    chosen: list[Choice] = []
+    for part in name.split("+"):
+        known, given, strength = part.partition("=")
+        try:
+            factor = float(strength) if given else 1.0
+        except ValueError:
+            return None
+        if known not in every:
+            return None
+        chosen += [Choice(choice.name, choice.strength * factor) for choice in every[known].plan.get("augment", ())]
+    return Way(name, {"augment": tuple(chosen)})
 
 
 def _part(data: Dataset[Any], fraction: float) -> Dataset[Any]:
