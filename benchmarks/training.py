@@ -121,8 +121,15 @@ TABLES: dict[str, tuple[str, Comparing]] = {
         Comparing("augment", ("crop", "flip", "rotation+scale", "color", "all"), epochs=20, fraction=0.1, channels_last=True),
     ),
     "series": (
-        "osuleaf@cnn1d",
-        Comparing("augment", ("jitter", "scaling", "time_warp", "window_slice", "permutation"), epochs=50, fraction=0.4),
+        "japanese-vowels@gru",
+        Comparing(
+            "augment",
+            ("jitter=4", "scaling=2", "magnitude_warp=2", "time_warp", "window_slice", "mixup=5", "all"),
+            seeds=10,
+            epochs=200,
+            fraction=0.1,
+            lr=0.003,
+        ),
     ),
     "text": ("trec@lstm", Comparing("augment", None, epochs=20, fraction=0.1)),
     "regularize": (
