@@ -348,6 +348,8 @@ def test_nothing_is_said_where_all_classes_are_there_or_none_is_meant() -> None:
     assert trained()[1].notes == ()
     plain = nn.Linear(6, 1)
     values = ArrayDataset(X, X[:, 0].copy())
+    coded = ArrayDataset(X, np.arange(96))  # numbers that a loss of one's own makes classes of
+    assert fit(nn.Linear(6, 2), PLAN, train=coded, loss=lambda out, y: F.cross_entropy(out, y % 2)).notes == ()
     assert fit(plain, PLAN, train=values, loss=lambda out, y: F.mse_loss(out[:, 0], y)).notes == ()
 
 

@@ -82,6 +82,9 @@ def regularizations(inputs: Any) -> list[Way]:
 KINDS: dict[str, Callable[[Any], list[Way]]] = {"lr": rates, "augment": augmentations, "regularize": regularizations}
 
 
+_GROWS = ("choices", "seeds")  # of these, more can be asked for later
+
+
 @dataclass(frozen=True)
 class Comparing:
     """What is compared, and at which cost.
@@ -144,9 +147,7 @@ def compare(task: Task, config: Comparing, out: Path, progress: Progress = silen
     build(nn.Linear(1, 1), plan)  # checks it
     ways = _ways(config, next(batches(task, task.valid))[0])
     part = _part(task.train, config.fraction)
-    told = {
-        name: value for name, value in asdict(config).items() if name not in ("choices", "seeds")
-    }  # of these, more can be asked for later
+    told = {name: value for name, value in asdict(config).items() if name not in _GROWS}
     store = RunStore(out, {"compare": told, "task": task.name, "plan": plan})
     try:
         runs = {way.name: [_kept(store, task, way, plan, part, seed, progress) for seed in range(config.seeds)] for way in ways}

@@ -31,7 +31,8 @@ class Classes:
             return
         if logits.dim() != 2 or logits.shape[1] < 2 or len(logits) != len(target):
             return
-        counted = torch.bincount(target[target >= 0].long(), minlength=logits.shape[1])
+        known = (target >= 0) & (target < logits.shape[1])  # a loss of one's own may take other numbers
+        counted = torch.bincount(target[known].long(), minlength=logits.shape[1])
         self.counts = counted if self.counts is None else self.counts + counted
 
     def missing(self, accelerator: Any) -> str | None:
