@@ -155,3 +155,21 @@ def test_dropouts_of_every_kind_are_left_out_of_what_is_deployed() -> None:
     assert torch.equal(found(x), program(x))
     assert program.fingerprint() == before
     assert without_dropout(found) is found
+
+
+class Squeezed(nn.Module):
+    """Dropout between an operator and a view that are its model's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.drop = nn.Conv2d(1, 1, 3), nn.Dropout2d()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.drop(self.conv(x)).squeeze(1) + self.drop(x[:, :, 1:-1, 1:-1].squeeze(1).unsqueeze(2)).squeeze(1).sum()
+
+
+def test_views_of_the_model_itself_stay() -> None:
+    program, x = capture(Squeezed().eval(), torch.randn(2, 1, 5, 5)), torch.randn(4, 1, 5, 5)
+    found = without_dropout(program)
+    assert not any("dropout" in str(node.target) for node in found.graph.nodes)
+    assert torch.equal(found(x), program(x))

@@ -138,10 +138,26 @@ def test_augmentations_combine_with_strengths(name: str) -> None:
     assert ways[1].plan["augment"] == COMBINED[name]
 
 
-@pytest.mark.parametrize("name", ["jitter=much", "jitter+flip", "jitter+", "="])
-def test_what_does_not_combine_is_told(name: str) -> None:
-    with pytest.raises(BadInput, match="is no way to compare here"):
-        _ways(Comparing("augment", (name,)), torch.zeros(2, 3, 8))
+NONSENSE = {
+    "jitter=much": "'jitter=much': the strength 'much' is no number",
+    "jitter+flip": "'flip' is no way to compare here",
+    "jiter+scaling": "'jiter' is no way to compare here. Did you mean 'jitter'",
+    "=": "'' is no way to compare here",
+    "jitter=20": "'jitter': the strength must be from 0 to 10; it is 20.0",
+    "mixup+mixup": "one mixture at most",
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_what_does_not_combine_is_told_before_anything_is_trained(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=NONSENSE[name]):
+        compare(task(), Comparing("augment", (name,)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_augmentations_combine() -> None:
+    with pytest.raises(BadInput, match="'step=2' is no way"):
+        _ways(Comparing("lr", ("step=2",)), torch.zeros(2, 3, 8))
 
 
 def test_a_training_that_breaks_is_told_in_its_row(tmp_path: Path) -> None:

@@ -12,12 +12,11 @@ from torch import Tensor, fx, nn
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.fake_quant import LEARNED_CHANNEL, PER_CHANNEL, is_fake_quant
-from laconic.core.program import Program, argument, assemble, aten, set_argument, tensors_of
+from laconic.core.program import DROPOUTS, Program, argument, assemble, aten, set_argument, tensors_of
 from laconic.core.records import Outcome, Skipped
 from laconic.core.task import Context
 
 _CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv3d.default}
-_DROPOUTS = {aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.feature_alpha_dropout.default}
 _FOLDABLE = _CONVOLUTIONS | {aten.linear.default}
 
 
@@ -231,24 +230,17 @@ def set_parameter(program: Program, name: str, value: Tensor) -> None:
     module.register_parameter(leaf, nn.Parameter(value.contiguous()))
 
 
-def is_stochastic_depth(node: fx.Node) -> bool:
-    """Whether a node ends a dropping of whole examples: `feature_dropout` between two views, the identity in evaluation mode."""
-    return node.target is aten.squeeze.dim and getattr(node.args[0], "target", None) is aten.feature_dropout.default
-
-
 def without_dropout(program: Program) -> Program:
-    """What is deployed: a copy without dropout and stochastic depth, which optimizers of graphs may not look through; itself where there is none."""
-    if not any(node.target in _DROPOUTS for node in program.graph.nodes):
+    """What is deployed: a copy without dropouts and the views around them, which optimizers of graphs may not look through; itself where there is none."""
+    if not any(node.target in DROPOUTS for node in program.graph.nodes):
         return program
     found = copy.deepcopy(program)
     for node in list(found.graph.nodes):
-        if is_stochastic_depth(node):
-            node.replace_all_uses_with(node.args[0].args[0].args[0])
-        elif node.target in _DROPOUTS:
-            node.replace_all_uses_with(node.args[0], delete_user_cb=lambda user: not is_stochastic_depth(user))
-    for node in reversed(list(found.graph.nodes)):  # random operators count as effects, which `clean` leaves
-        if not node.users and (is_stochastic_depth(node) or node.target in _DROPOUTS):
+        if node.target in DROPOUTS:
+            node.replace_all_uses_with(node.args[0])
             found.graph.erase_node(node)
+        elif node.target is aten.squeeze.dim and node.args[0].target is aten.unsqueeze.default and node.args[0].args[1] == node.args[1]:
+            node.replace_all_uses_with(node.args[0].args[0])
     return clean(found)
 
 

@@ -23,15 +23,19 @@ from laconic.core.errors import BadInput
 
 aten = torch.ops.aten
 
+# What acts in training only: the identity in evaluation mode.
+DROPOUTS = (
+    aten.dropout.default,
+    aten.dropout_.default,
+    aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.feature_alpha_dropout.default,
+)
 # Where each operator keeps its train/eval argument (the position in its ATen schema).
 MODE_ARGUMENT: dict[Any, int] = {
     aten.batch_norm.default: 5,
     aten.instance_norm.default: 5,
-    aten.dropout.default: 2,
-    aten.dropout_.default: 2,
-    aten.feature_dropout.default: 2,
-    aten.alpha_dropout.default: 2,
-    aten.feature_alpha_dropout.default: 2,
+    **dict.fromkeys(DROPOUTS, 2),
     aten.lstm.input: 6,
     aten.gru.input: 6,
     aten.rnn_tanh.input: 6,

@@ -27,7 +27,7 @@ from laconic.run.training import augmenter, fit
 from laconic.tasks import catalog, metrics
 from laconic.tasks.check import check_task
 from laconic.tasks.data import split_indices
-from laconic.train.augment import AUGMENTATIONS, kind_of
+from laconic.train.augment import AUGMENTATIONS, Augmenter, kind_of
 from laconic.train.insert import InsertBatchNorm, InsertDropout
 from laconic.train.optim import build
 from laconic.train.rate import range_test
@@ -179,26 +179,35 @@ def _ways(config: Comparing, inputs: Any) -> list[Way]:
     every = {way.name: way for way in KINDS[config.kind](inputs)}
     if config.choices is None:
         return list(every.values())
-    made = {name: every.get(name) or (_combined(name, every) if config.kind == "augment" else None) for name in config.choices}
-    unknown = [name for name, way in made.items() if way is None]
-    if unknown:
-        raise BadInput("\n".join(f"'{name}' is no way to compare here." + nearest(name, every) for name in unknown))
-    first = next(iter(every.values()))
-    return [first, *(way for way in made.values() if way is not None and way.name != first.name)]
+    first = next(iter(every))
+    found, mistakes = {first: every[first]}, []
+    for name in config.choices:
+        try:
+            found[name] = every[name] if name in every else _combined(name, every, config.kind)
+        except BadInput as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise BadInput("\n".join(mistakes))
+    return list(found.values())
 
 
-def _combined(name: str, every: Mapping[str, Way]) -> Way | None:
-    """Augmentations one behind the other, each with a strength: ``flip+erasing=0.5``; None where a part is unknown."""
+def _combined(name: str, every: Mapping[str, Way], kind: str) -> Way:
+    """Augmentations one behind the other, each with a strength: ``flip+erasing=0.5``.
+
+    Raises:
+        BadInput: a part is unknown, a strength is none, or they do not go together.
+    """
     chosen: list[Choice] = []
-    for part in name.split("+"):
-        known, given, strength = part.partition("=")
+    for part in name.split("+") if kind == "augment" else (name,):
+        known, given, strength = part.partition("=") if kind == "augment" else (part, "", "")
+        if known not in every:
+            raise BadInput(f"'{known}' is no way to compare here." + nearest(known, every))
         try:
             factor = float(strength) if given else 1.0
         except ValueError:
-            return None
-        if known not in every:
-            return None
+            raise BadInput(f"'{part}': the strength '{strength}' is no number") from None
         chosen += [Choice(choice.name, choice.strength * factor) for choice in every[known].plan.get("augment", ())]
+    Augmenter(chosen, synonyms=lambda ids: ids[:, None])  # checks them; the model's own synonyms come later
     return Way(name, {"augment": tuple(chosen)})
 
 

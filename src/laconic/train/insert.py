@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.utils.data import DataLoader
 
 from laconic.core.errors import BadInput, nearest
-from laconic.core.graph import get_tensor, is_stochastic_depth, module_outputs, module_path
+from laconic.core.graph import get_tensor, module_outputs, module_path
 from laconic.core.program import Program, aten
 from laconic.core.records import Outcome, Skipped
 from laconic.core.task import Context, calibration_subset
@@ -181,7 +181,7 @@ def _is_sum_of_equals(node: fx.Node) -> bool:
 
 def _unfit(program: Program, branch: Branch) -> str | None:
     """Why a branch cannot be dropped example by example."""
-    if is_stochastic_depth(branch.node):
+    if branch.node.target is aten.squeeze.dim and getattr(branch.node.args[0], "target", None) is aten.feature_dropout.default:
         return "it has stochastic depth already"
     sizes, batches = _sizes(branch.node), _batches(program)
     if not sizes:
