@@ -58,7 +58,7 @@ def table(found: Mapping[str, Any]) -> RenderableType:
     """For a terminal."""
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for index, column in enumerate(COLUMNS):
-        made.add_column(column, justify="right" if index else "left")
+        made.add_column(column, justify="right" if index else "left", overflow="fold")
     for cells in rows(found):
         made.add_row(*map(Text, cells))
     notes = [f"{row['name']}: {text}" for row in found["rows"] for text in row["stopped"]]
