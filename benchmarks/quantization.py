@@ -1,7 +1,7 @@
 """Quantization beside its peers: `python -m benchmarks.quantization {speed,accuracy,cost,architectures} [NAME …]`.
 
 - speed: latency (batch 1) and size of int8 files of ResNet-50, MobileNetV2, BERT-base and MiniLM-L6 (random weights: time does not depend on them) against NNCF
-  (OpenVINO) and ONNX Runtime's own tools, with their defaults, interleaved in processes of their own.
+  (OpenVINO) and ONNX Runtime's own tools (settings are printed), interleaved in processes of their own.
 - accuracy: drop on test data of the files themselves, in both runtimes, three seeds of calibration: ResNet-20 and MobileNetV2 on Fashion-MNIST, MiniLM on
   SST-2, an LSTM on JapaneseVowels; quantization-aware training of ResNet-20; the peers' files beside them.
 - cost: seconds from Program to checked file against NNCF on the same 256 images, and peak memory of calibration with 64 and 4,096 samples.
@@ -26,7 +26,7 @@ from torch import nn
 import laconic as lc
 from benchmarks import architectures, trained
 from benchmarks.command import command
-from benchmarks.contest import Entry, contest, nncf_openvino, ort_dynamic, ort_static
+from benchmarks.contest import ORT_STATIC, Entry, against, nncf_openvino, ort_dynamic, ort_static, settings, take_turns
 from laconic.core.errors import LaconicError
 from laconic.deploy.child import memory_of
 from laconic.deploy.export import parity, write_onnx
@@ -68,11 +68,13 @@ def captured(net: nn.Module, data: ArrayDataset) -> lc.Program:
     return lc.capture(net, next(iter(torch.utils.data.DataLoader(data, 2)))[0])
 
 
+PEERS = ("NNCF", *ORT_STATIC, "quantize_dynamic")
 SPEED = ("resnet50@224", "mobilenet_v2@224", "minilm@64", "minilm@128", "bert@64", "bert@128")
 
 
 def speed(names: list[str]) -> None:
     """Print a table for each net."""
+    print(f"peers' settings:\n{settings()}", flush=True)
     for name in names or SPEED:
         n = 8 if name.startswith("bert") else 16
         net, data = network(name, n)
@@ -96,16 +98,22 @@ def speed(names: list[str]) -> None:
                     sizes[f"Laconic {mode} {kind}"] = file.stat().st_size / plain.stat().st_size
             nncf_openvino(plain, folder / "nncf.xml", lambda: feed(program, data, n), n, transformer=text)  # noqa: B023
             entries["NNCF openvino"] = Entry(folder / "nncf.xml", Settings("openvino"))
-            ort_static(plain, folder / "static.onnx", lambda: feed(program, data, n))  # noqa: B023
-            entries["quantize_static onnxruntime"] = Entry(folder / "static.onnx", Settings("onnxruntime"))
+            for label, options in ORT_STATIC.items():
+                file = folder / f"{label.split()[-1]}.onnx"
+                ort_static(plain, file, lambda: feed(program, data, n), options)  # noqa: B023
+                entries[f"{label} onnxruntime"] = Entry(file, Settings("onnxruntime"))
             if text:
                 ort_dynamic(plain, folder / "dynamic.onnx")
                 entries["quantize_dynamic onnxruntime"] = Entry(folder / "dynamic.onnx", Settings("onnxruntime"))
-            found = contest(entries, list(next(feed(program, data, 1)).values()), folder, "NNCF openvino")
-        print(f"\n{name}: median ms; latency of NNCF over this one's with its 95 % interval; size of fp32's", flush=True)
-        for key, row in sorted(found.items(), key=lambda item: item[1].p50_ms):
+            rounds = take_turns(entries, list(next(feed(program, data, 1)).values()), folder)
+        medians = {key: row.p50_ms for key, row in against(rounds, "NNCF openvino").items()}
+        best = {kind: min((k for k in PEERS if f"{k} {kind}" in medians), key=lambda k: medians[f"{k} {kind}"]) for kind in BOTH}
+        tables = {kind: against(rounds, f"{peer} {kind}") for kind, peer in best.items()}
+        print(f"\n{name}: median ms; latency of its runtime's fastest peer ({best}) over this one's with its 95 % interval; size of fp32's")
+        for key in sorted(medians, key=medians.__getitem__):
+            row = tables["openvino" if key.endswith("openvino") else "onnxruntime"][key]
             size = f"  {sizes[key]:.4f}" if key in sizes else ""
-            print(f"  {key:30s} {row.p50_ms:8.3f}  {row.ratio:6.3f} [{row.low:.3f}, {row.high:.3f}]{size}", flush=True)
+            print(f"  {key:34s} {row.p50_ms:8.3f}  {row.ratio:6.3f} [{row.low:.3f}, {row.high:.3f}]{size}", flush=True)
 
 
 def answers(file: Path, kind: str, program: lc.Program, batches: list[Any]) -> np.ndarray:
@@ -154,8 +162,9 @@ def accuracy(names: list[str]) -> None:
             n = min(256, len(task.train))  # type: ignore[arg-type]
             source: Any = task.train
             if name != "lstm":
-                ort_static(file, folder / "static.onnx", lambda: feed(program, source, n))  # noqa: B023
-                print(f"  quantize_static          onnxruntime  {drop(folder / 'static.onnx', 'onnxruntime')}", flush=True)
+                for label, options in ORT_STATIC.items():
+                    ort_static(file, folder / "static.onnx", lambda: feed(program, source, n), options)  # noqa: B023
+                    print(f"  {label:24s} onnxruntime  {drop(folder / 'static.onnx', 'onnxruntime')}", flush=True)
                 nncf_openvino(file, folder / "nncf.xml", lambda: feed(program, source, n), n, transformer=name == "minilm")  # noqa: B023
                 print(f"  NNCF                     openvino     {drop(folder / 'nncf.xml', 'openvino')}", flush=True)
 
