@@ -26,7 +26,7 @@ from torch import nn
 import laconic as lc
 from benchmarks import architectures, trained
 from benchmarks.command import command
-from benchmarks.contest import ORT_STATIC, Entry, against, nncf_openvino, ort_dynamic, ort_static, settings, take_turns
+from benchmarks.contest import ORT_STATIC, PREPARATIONS, Entry, against, nncf_openvino, ort_dynamic, ort_static, settings, take_turns
 from laconic.core.errors import LaconicError
 from laconic.deploy.child import memory_of
 from laconic.deploy.export import parity, write_onnx
@@ -68,7 +68,8 @@ def captured(net: nn.Module, data: ArrayDataset) -> lc.Program:
     return lc.capture(net, next(iter(torch.utils.data.DataLoader(data, 2)))[0])
 
 
-PEERS = ("NNCF", *ORT_STATIC, "quantize_dynamic")
+DYNAMIC = ("quantize_dynamic", "quantize_dynamic fused")
+PEERS = ("NNCF", *ORT_STATIC, *DYNAMIC)
 SPEED = ("resnet50@224", "mobilenet_v2@224", "minilm@64", "minilm@128", "bert@64", "bert@128")
 
 
@@ -103,8 +104,10 @@ def speed(names: list[str]) -> None:
                 ort_static(plain, file, lambda: feed(program, data, n), options)  # noqa: B023
                 entries[f"{label} onnxruntime"] = Entry(file, Settings("onnxruntime"))
             if text:
-                ort_dynamic(plain, folder / "dynamic.onnx")
-                entries["quantize_dynamic onnxruntime"] = Entry(folder / "dynamic.onnx", Settings("onnxruntime"))
+                for label, preparation in zip(DYNAMIC, PREPARATIONS, strict=True):
+                    file = folder / f"{preparation}.onnx"
+                    ort_dynamic(plain, file, preparation)
+                    entries[f"{label} onnxruntime"] = Entry(file, Settings("onnxruntime"))
             rounds = take_turns(entries, list(next(feed(program, data, 1)).values()), folder)
         medians = {key: row.p50_ms for key, row in against(rounds, "NNCF openvino").items()}
         best = {kind: min((k for k in PEERS if f"{k} {kind}" in medians), key=lambda k: medians[f"{k} {kind}"]) for kind in BOTH}
