@@ -80,7 +80,7 @@ def test_as_pytorchs_scheduler_it_sets_every_group(name: str) -> None:
     rate = SCHEDULES[name](PLAN)
     found = scheduler(opt, rate, STEPS)
     for index in range(STEPS + 5):  # past its end it stays
-        assert [group["lr"] for group in opt.param_groups] == pytest.approx([rate(min(1.0, index / (STEPS - 1)))] * 2, abs=1e-12)
+        assert [group["lr"] for group in opt.param_groups] == pytest.approx([rate(min(1.0, index / STEPS))] * 2, abs=1e-12)
         opt.step()
         found.step()
 
