@@ -149,6 +149,14 @@ def test_standardized_gradients_have_mean_zero_and_deviation_one() -> None:
     assert float(model.weight.grad.std()) == pytest.approx(1, abs=1e-5)
 
 
+def test_a_single_number_has_no_deviation_and_keeps_its_gradient() -> None:
+    model = nn.Linear(1, 1)
+    (3 * model(torch.ones(1, 1))).sum().backward()
+    normalize_gradients(model, "standardize")
+    assert model.weight.grad is not None
+    assert model.weight.grad.item() == 3
+
+
 def test_the_sharpened_weights_lie_a_radius_up_the_gradient() -> None:
     model = nn.Linear(3, 2)
     model(torch.randn(4, 3)).square().sum().backward()

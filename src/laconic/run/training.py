@@ -14,6 +14,7 @@ from torch.utils.data import default_collate
 from laconic.core.errors import BadInput
 from laconic.core.graph import get_tensor
 from laconic.core.program import Program, aten
+from laconic.core.smoothing import PlanLoss
 from laconic.core.task import FitPlan, Task, default_logits, split_batch
 from laconic.distill.lesson import teach
 from laconic.distill.teacher import Taught, answers
@@ -56,7 +57,7 @@ def fit(
     options.setdefault("augment", augmenter(plan, model, None if task is None else task.words))
     if "group_lasso" in [choice.name for choice in plan.regularize] and "groups" not in options:
         options["groups"] = _groups(model)
-    if not plan.distill and not plan.hints:
+    if isinstance(options["loss"], PlanLoss) or not (plan.distill or plan.hints):  # a lesson's loss holds what the teacher says
         return engine.fit(model, plan, **options)
     if teacher is None:
         raise BadInput("the plan has distill or hints, but there is no teacher: fit(…, teacher=program)")

@@ -257,11 +257,12 @@ def _score(
 ) -> float:
     model.eval()
     outputs, targets = [], []
-    for item in DataLoader(valid, batch, collate_fn=collate):
-        inputs, target = split(item)
-        args, kwargs = as_call(_on(inputs, device))
-        outputs.append(model(*args, **kwargs))
-        targets.append(target)
+    with torch.random.fork_rng(devices=[]):  # a loader draws a seed: training must not depend on whether it is scored
+        for item in DataLoader(valid, batch, collate_fn=collate):
+            inputs, target = split(item)
+            args, kwargs = as_call(_on(inputs, device))
+            outputs.append(model(*args, **kwargs))
+            targets.append(target)
     return score(_joined([_on(out, torch.device("cpu")) for out in outputs]), torch.cat([torch.as_tensor(t) for t in targets]))
 
 
