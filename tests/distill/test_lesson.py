@@ -167,6 +167,29 @@ def test_weights_of_hints_and_of_the_task() -> None:
     torch.testing.assert_close(only.loss(only.module(X), Y), SOFT["soft_targets"].loss(student(X), teacher(X), None, 2.0))
 
 
+WEIGHTS = pytest.mark.parametrize(("distill", "smooth"), [(0.5, 0.2), (0.25, 0.4), (0.0, 0.2), (1.0, 0.3), (0.7, 0.0)])
+
+
+@WEIGHTS
+def test_label_smoothing_is_of_the_tasks_loss_alone(distill: float, smooth: float) -> None:
+    """Weights (1 - d)(1 - s) of the labels, (1 - d) s of the even distribution, d of the teacher; those of hints stay."""
+    student, teacher = Net().eval(), Net().eval()
+    hint = Hint("similarity", "stem", weight=3.0)
+    plan = FitPlan(distill=distill, label_smoothing=smooth, hints=(hint,))
+    lesson = teach(student, teacher, plan, loss=F.cross_entropy, example=X[:2])
+    lesson.module.train()
+    student.eval()
+    out = student(X)
+    parts = {
+        "labels": ((1 - distill) * (1 - smooth), F.cross_entropy(out, Y)),
+        "even": ((1 - distill) * smooth, -F.log_softmax(out, 1).mean()),
+        "teacher": (distill, SOFT["soft_targets"].loss(out, teacher(X), None, 2.0)),
+        "hint": (3.0, HINTS["similarity"].loss(student.stem(X), teacher.stem(X))),
+    }
+    wanted = torch.stack([weight * value for weight, value in parts.values()]).sum()
+    torch.testing.assert_close(lesson.loss(lesson.module(X), Y), wanted)
+
+
 def test_several_teachers_count_alike() -> None:
     student, teachers = Net().eval(), [Net().eval(), Net(6).eval()]
     plan = FitPlan(distill=1.0, hints=(Hint("similarity", "stem"),))

@@ -15,6 +15,7 @@ from torch import nn
 
 import laconic as lc
 from laconic.core.errors import BadInput
+from laconic.distill.lesson import teach
 from laconic.tasks.data import ArrayDataset
 from laconic.train.augment import Augmenter
 
@@ -90,6 +91,44 @@ def test_it_equals_a_plain_loop_beside_a_teacher(captured: bool) -> None:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     assert torch.allclose(state(model), state(twin), atol=1e-6)
+
+
+@pytest.mark.parametrize("epochs", [1, 2], ids=["asked each time", "kept answers"])
+def test_label_smoothing_beside_a_teacher_leaves_its_weight(epochs: int) -> None:
+    """d = 0.5 and s = 0.2: 0.4 of the labels, 0.1 of the even distribution, 0.5 of the teacher."""
+    smoothed, twin, teacher = net(), net(), net(16, seed=1).eval()
+    plan = dataclasses.replace(PLAN, epochs=epochs, label_smoothing=0.2)
+    lc.fit(smoothed, plan, task(), teacher=teacher)
+    told = lc.Task(net(), DATA, DATA, loss=lambda out, y: F.cross_entropy(out, y, label_smoothing=0.2))
+    lc.fit(twin, dataclasses.replace(plan, label_smoothing=0.0), told, teacher=teacher)
+    assert torch.allclose(state(smoothed), state(twin), atol=1e-6)
+
+
+def test_a_lesson_in_the_loop_is_not_smoothed_twice() -> None:
+    one, two, teacher = net(), net(), net(16, seed=1).eval()
+    plan = dataclasses.replace(PLAN, epochs=1, label_smoothing=0.2)
+    lc.fit(one, plan, task(), teacher=teacher)
+    lesson = teach(two, teacher, plan, loss=F.cross_entropy)
+    lc.fit(lesson.module, plan, train=DATA, loss=lesson.loss)
+    assert torch.equal(state(one), state(two))
+
+
+def test_label_smoothing_looks_where_the_task_says() -> None:
+    """The logits are the second of what the model puts out; the first has other classes."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net()
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x, self.net(x)
+
+    one, two = Two(), net()
+    plan = dataclasses.replace(PLAN, distill=0.0, label_smoothing=0.2)
+    lc.fit(one, plan, lc.Task(one, DATA, DATA, loss=lambda out, y: F.cross_entropy(out[1], y), logits=lambda out: out[1]))
+    lc.fit(two, plan, task())
+    assert torch.equal(state(one), state(two))
 
 
 ASKED: dict[str, tuple[dict[str, Any], int]] = {

@@ -81,6 +81,30 @@ def test_the_state_goes_on_where_it_was() -> None:
     assert all(torch.equal(value, again.values[name]) for name, value in one.values.items())
 
 
+def test_what_is_done_inside_is_undone_outside() -> None:
+    model = net()
+    average = Average(model, "ema", 0.5)
+    walk(model, average, 3)
+    own = copy.deepcopy(model.state_dict())
+    with average.applied():
+        renew_batch_norm(model, [torch.randn(8, 2, 4, 4) for _ in range(5)])
+        assert int(model.state_dict()["1.num_batches_tracked"]) == 5
+    assert all(torch.equal(value, own[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["from eval", "from train"])
+@pytest.mark.parametrize("captured", [False, True], ids=["module", "program"])
+def test_dropout_adds_nothing_to_the_statistics(captured: bool, training: bool) -> None:
+    model = nn.Sequential(nn.Dropout(0.5), nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4)).eval()
+    x = torch.randn(64, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = lc.capture(model, x) if captured else model
+    found.train(training)
+    renew_batch_norm(found, [x])
+    with torch.no_grad():
+        value = model[1](x)
+    assert torch.allclose(found.state_dict()["2.running_var"], value.var((0, 2, 3)), atol=1e-4)
+
+
 @pytest.mark.parametrize("captured", [False, True])
 def test_batch_norm_is_estimated_anew(captured: bool) -> None:
     model = net().eval()

@@ -80,7 +80,7 @@ def test_as_pytorchs_scheduler_it_sets_every_group(name: str) -> None:
     rate = SCHEDULES[name](PLAN)
     found = scheduler(opt, rate, STEPS)
     for index in range(STEPS + 5):  # past its end it stays
-        assert [group["lr"] for group in opt.param_groups] == pytest.approx([rate(min(1.0, index / (STEPS - 1)))] * 2, abs=1e-12)
+        assert [group["lr"] for group in opt.param_groups] == pytest.approx([rate(min(1.0, index / STEPS))] * 2, abs=1e-12)
         opt.step()
         found.step()
 
@@ -147,6 +147,14 @@ def test_standardized_gradients_have_mean_zero_and_deviation_one() -> None:
     assert model.weight.grad is not None
     assert float(model.weight.grad.mean()) == pytest.approx(0, abs=1e-6)
     assert float(model.weight.grad.std()) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_single_number_has_no_deviation_and_keeps_its_gradient() -> None:
+    model = nn.Linear(1, 1)
+    (3 * model(torch.ones(1, 1))).sum().backward()
+    normalize_gradients(model, "standardize")
+    assert model.weight.grad is not None
+    assert model.weight.grad.item() == 3
 
 
 def test_the_sharpened_weights_lie_a_radius_up_the_gradient() -> None:

@@ -14,7 +14,8 @@ from typing import Any
 class Measurement:
     """One figure with its unit, the number of samples behind it and its 95 % interval.
 
-    `value` is None where nothing could be measured; `note` then says why.
+    `value` is None where nothing could be measured; `note` then says why. Of a paired difference of scores that are right or wrong, `worse` and `better` are
+    the numbers of examples on which only the baseline and only the candidate is right.
     """
 
     value: float | None
@@ -24,6 +25,8 @@ class Measurement:
     high: float | None = None
     device: str = ""
     note: str = ""
+    worse: int | None = None
+    better: int | None = None
 
     @classmethod
     def missing(cls, unit: str, why: str) -> Measurement:

@@ -151,8 +151,8 @@ _RULES: dict[str, tuple[str, Callable[[float], bool]]] = {
 }
 
 
-def out_of_range(plan: FitPlan) -> Iterator[str]:
-    """The numbers of a plan that make no sense, one sentence each."""
+def out_of_range(plan: Any) -> Iterator[str]:
+    """The numbers of a plan (or of changes of one, where None says nothing) that make no sense, one sentence each."""
     for name, (rule, holds) in _RULES.items():
         value = getattr(plan, name)
         if value is not None and not holds(value):
@@ -174,6 +174,8 @@ class Task:
         split: `batch -> (inputs, target)`; inputs as a tensor, a tuple (positional) or a mapping (keywords).
         logits: `outputs -> tensor` that the metric looks at.
         fit: how to train a model that is still untrained; None means that it is trained.
+        recovery: how what is left of it is trained after a step took something away (pruning); None: with optimizer, batches and augmentation of `fit`, at a
+            rate that a range test finds.
         dynamic: further dynamic dimensions, `{input name: {dimension: name}}`.
         words: of text: the word of each token id; pictures of augmented sentences show them.
         nets: a name to an untrained net that fits the data; students are made by it.
@@ -194,6 +196,7 @@ class Task:
     collate: Callable[[list[Any]], Any] | None = None
     batch_size: int = 64
     fit: FitPlan | None = None
+    recovery: FitPlan | None = None
     dynamic: dict[str, dict[int, str]] | None = None
     classes: int | None = None
     description: str = ""

@@ -34,6 +34,17 @@ def retrain(
         teacher: the program before the step; the context's own teacher, the program before all steps, goes before it.
         hooks: of `fit`.
     """
-    assert context.fit is not None
-    record = context.fit(student, plan, context.task, teacher=context.teacher or teacher, progress=context.progress, hooks=tuple(hooks))
+    record = trainer(context, teacher)(student, plan, progress=context.progress, hooks=tuple(hooks))
     return [asdict(epoch) for epoch in record.epochs]
+
+
+def trainer(context: Context, teacher: Program) -> Callable[..., Any]:
+    """Return `(program, plan, **more of fit)`, which trains in place with the task's data and loss.
+
+    Args:
+        context: with a task and `fit`.
+        teacher: the program before the step; the context's own teacher, the program before all steps, goes before it.
+    """
+    fit = context.fit
+    assert fit is not None
+    return lambda program, plan, **more: fit(program, plan, context.task, teacher=context.teacher or teacher, **more)

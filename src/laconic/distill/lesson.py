@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from laconic.core import structure
 from laconic.core.errors import BadInput, TrainingStopped, nearest
 from laconic.core.program import Program, as_call
+from laconic.core.smoothing import PlanLoss, smoothed
 from laconic.core.task import FitPlan, Hint, default_logits
 from laconic.distill.bridge import build
 from laconic.distill.losses import HINTS, SOFT
@@ -126,13 +127,16 @@ def teach(
 ) -> Lesson:
     """A lesson: (1 − `plan.distill`) · loss + `plan.distill` · soft loss + Σ weight · hint.
 
+    `plan.label_smoothing` is of the task's loss alone: with a share s of it and a weight d of the soft targets, the task's loss has (1 − d)(1 − s), the even
+    distribution (1 − d) s. No training loop adds it a second time.
+
     Several teachers count alike: the soft loss is their mean, and so is each hint over the teachers that have its path. Without soft targets the
     task's loss has weight 1.
 
     Args:
         student: a program or a module, trained in place.
         teachers: one or several; a copy of the student too. Nothing of them is changed.
-        plan: `distill`, `temperature`, `soft`, `hints` and, for projectors, `seed`.
+        plan: `distill`, `temperature`, `soft`, `hints`, `label_smoothing` and, for projectors, `seed`.
         loss: the task's, `(student's outputs, target) -> scalar`; not called if `plan.distill` is 1.
         logits: `outputs -> (B, K)`.
         example: inputs of two examples or more, for a first run that checks answers and builds projectors; of a program its own by default. Hints need it.
@@ -223,11 +227,12 @@ def _agree(plan: FitPlan, ours: Tensor, theirs: Tensor, number: int = 0) -> None
         raise BadInput(f"'{plan.soft}' needs answers over two classes or more; these are {tuple(ours.shape)}. Use soft='mse_logits'.")
 
 
-class _Loss:
+class _Loss(PlanLoss):
     """The loss of a lesson."""
 
     def __init__(self, plan: FitPlan, hard: Loss, logits: Logits) -> None:
         self.plan, self.hard, self.logits = plan, hard, logits
+        self.smooth = smoothed(hard, plan.label_smoothing, logits)
 
     def __call__(self, outputs: Any, target: Any) -> Tensor:
         """See `Lesson.loss`."""
@@ -235,7 +240,7 @@ class _Loss:
         target, kept = _parts(target)
         if not isinstance(outputs, Exchange):
             return self.hard(outputs, target)
-        terms = [(1 - plan.distill) * self.hard(outputs.outputs, target)] if plan.distill < 1 else []
+        terms = [(1 - plan.distill) * self.smooth(outputs.outputs, target)] if plan.distill < 1 else []
         if plan.distill:
             terms.append(plan.distill * self._soft(outputs, target, kept))
         for hint, pairs in zip(plan.hints, outputs.hints, strict=True):

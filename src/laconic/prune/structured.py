@@ -15,7 +15,8 @@ from laconic.core.errors import BadInput, LaconicError, nearest
 from laconic.core.graph import reestimate_batch_norm
 from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
-from laconic.core.task import Context, FitPlan, Task, calibration_subset, out_of_range
+from laconic.core.recovery import PlanChanges, Recovery, recovery
+from laconic.core.task import Context, Task, calibration_subset, out_of_range
 from laconic.core.teaching import check_trainable, retrain
 from laconic.prune import allocation
 from laconic.prune.allocation import Limits
@@ -33,8 +34,11 @@ _PROOF = 1e-4  # relative difference that summing in another order explains
 
 
 @dataclass(frozen=True)
-class Prune(FitPlan):
+class Prune(PlanChanges):
     """Structured pruning. The options of `FitPlan` say how the rest recovers, and these what goes.
+
+    What is left out (None) of the first kind is the task's: `Task.recovery`, or else optimizer, batches and augmentation of `Task.fit` and a learning rate found
+    by a short range test.
 
     Args:
         macs: share of the multiply-adds to be kept; a half where none of the three is given.
@@ -49,11 +53,10 @@ class Prune(FitPlan):
         multiple: of channels that is kept in groups of twice that or more; None: 8 with the allocation ``latency``, else 1.
         rounds: of pruning and recovery; the later ones go further.
         examples: of the train data that a criterion looks at, and that batch-norms are estimated with anew.
-        epochs: of recovery in all rounds together; 0 leaves it out.
-        distill: weight of the unpruned program's soft targets in recovery; 0 leaves them out.
+        epochs: of recovery in all rounds together; 0 leaves it out. None: as of `Task.recovery`, else 1.
+        distill: weight of the unpruned program's soft targets in recovery; 0 leaves them out. None: as of `Task.recovery`, where that has some, else 0.5.
     """
 
-    epochs: int = 1
     macs: float | None = None
     params: float | None = None
     latency: float | None = None
@@ -66,7 +69,6 @@ class Prune(FitPlan):
     multiple: int | None = None
     rounds: int = 1
     examples: int = 256
-    distill: float = 0.5
 
     def __post_init__(self) -> None:
         mistakes = []
@@ -118,7 +120,8 @@ def prune(
         LaconicError: the pruned program does not compute what the masked one does.
     """
     context = context if isinstance(context, Context) else Context(task=context)
-    _check(config, context)
+    plan = recovery(config, context.task)
+    _check(config, plan, context)
     policy = Policy(config.attention, config.groups)
     share = config.goal[1]
     first = couple(program, policy, config.freeze)
@@ -131,17 +134,19 @@ def prune(
         counts, scores = _decide(coupling, config, share ** (number / config.rounds), share ** (1 / config.rounds), first, context)
         if counts != [len(group) for group in coupling.groups]:
             keep = keep_of(coupling, scores, counts)
-            found, difference = _cut(coupling, keep, config.seed)
+            found, difference = _cut(coupling, keep, plan.plan.seed)
             proof = max(proof, difference)
             survivors(coupling, keep, alive)
-            _renew(found, config, context)
-        epochs += _recover(found, program, config, number, context, hooks)
+            _renew(found, config.examples, plan.plan.batch_size, context)
+        if share_of_round(plan.plan.epochs, number, config.rounds):
+            plan = plan.settled(found, context, program)
+            epochs += _recover(found, program, plan, number, config.rounds, context, hooks)
     found = found.eval()
-    return found, _outcome(first, couple(found, policy), alive, config, epochs, proof)
+    return found, _outcome(first, couple(found, policy), alive, config, plan, epochs, proof)
 
 
-def _check(config: Prune, context: Context) -> None:
-    if config.epochs:
+def _check(config: Prune, plan: Recovery, context: Context) -> None:
+    if plan.plan.epochs:
         check_trainable("prune", context)
     if config.allocation == "latency" and context.price is None:
         raise BadInput("the allocation 'latency' needs the time of layers on the target: Context(price=laconic.prices(target))")
@@ -180,31 +185,36 @@ def _decide(
     return allocation.ranked(sizes, cost, share * total, limits, scores), scores
 
 
-def _renew(found: Program, config: Prune, context: Context) -> None:
+def _renew(found: Program, examples: int, batch_size: int, context: Context) -> None:
     """Estimate the statistics of batch-norms anew, where there is data for it."""
     task = context.task
     data: Any = None if task is None else task.train if task.train is not None else task.valid
     if data is None or len(data) < 2:
         return
     assert task is not None
-    subset = calibration_subset(data, max(2, config.examples), context.seed)
-    size = max(2, min(config.batch_size, len(subset)))
+    subset = calibration_subset(data, max(2, examples), context.seed)
+    size = max(2, min(batch_size, len(subset)))
     # batch-norm has no variance of one example
     loader: Any = DataLoader(subset, size, collate_fn=task.collate, drop_last=len(subset) % size == 1)
     reestimate_batch_norm(found, (found.flatten_inputs(task.split(batch)[0]) for batch in loader))
 
 
+def share_of_round(epochs: int, number: int, rounds: int) -> int:
+    """How many of all epochs this round (from 1) takes; the later ones take what is left over."""
+    return epochs * number // rounds - epochs * (number - 1) // rounds
+
+
 def _recover(
-    found: Program, teacher: Program, config: Prune, number: int, context: Context, hooks: Sequence[Callable[..., None]]
+    found: Program, teacher: Program, plan: Recovery, number: int, rounds: int, context: Context, hooks: Sequence[Callable[..., None]]
 ) -> list[dict[str, Any]]:
     """Train this round's share of the epochs, in place; returns what they were like."""
-    epochs = config.epochs * number // config.rounds - config.epochs * (number - 1) // config.rounds
-    if not epochs:
-        return []
-    return [{**epoch, "round": number} for epoch in retrain(found, replace(config, epochs=epochs), context, teacher, hooks)]
+    own = replace(plan.plan, epochs=share_of_round(plan.plan.epochs, number, rounds))
+    return [{**epoch, "round": number} for epoch in retrain(found, own, context, teacher, hooks)]
 
 
-def _outcome(before: Coupling, after: Coupling, alive: Alive, config: Prune, epochs: list[dict[str, Any]], proof: float) -> Outcome:
+def _outcome(
+    before: Coupling, after: Coupling, alive: Alive, config: Prune, plan: Recovery, epochs: list[dict[str, Any]], proof: float
+) -> Outcome:
     old, new = Sizes(before), Sizes(after)
     goal, share = config.goal
     changed = {
@@ -217,10 +227,11 @@ def _outcome(before: Coupling, after: Coupling, alive: Alive, config: Prune, epo
         "macs": [old.macs(old.full), new.macs(new.full)],
         "difference": proof,
         "epochs": epochs,
+        "recovery": plan.told() if epochs else None,
     }
     skipped = [Skipped(name, cause) for name, cause in before.frozen_causes().items()]
     skipped += [Skipped(str(node.target), "has no rule, so what it reads stays") for node in before.unknown]
-    return Outcome("prune", changed, tuple(skipped))
+    return Outcome("prune", changed, tuple(skipped), (plan.note(),) if epochs else ())
 
 
 def survivors(coupling: Coupling, keep: Keep, alive: Alive) -> None:

@@ -14,6 +14,7 @@ from torch.utils.data import default_collate
 from laconic.core.errors import BadInput
 from laconic.core.graph import get_tensor
 from laconic.core.program import Program, aten
+from laconic.core.smoothing import PlanLoss
 from laconic.core.task import FitPlan, Task, default_logits, split_batch
 from laconic.distill.lesson import teach
 from laconic.distill.teacher import Taught, answers
@@ -43,7 +44,7 @@ def fit(
         kept: a folder for the teacher's answers. They are computed once, not in each epoch, whenever the student sees the same inputs every time (no
             augmentation, no hints) for two epochs or more.
         more: of the loop (`train.engine.fit`): `train`, `loss`, `split`, `collate`, `valid`, `score`, `direction`, `progress`, `checkpoint`, `hooks`, `rate`,
-            `augment`, `groups`; they go before those of the task.
+            `augment`, `groups`, `logits`; they go before those of the task.
 
     Raises:
         TrainingStopped: a loss or weights that are not numbers.
@@ -56,18 +57,17 @@ def fit(
     options.setdefault("augment", augmenter(plan, model, None if task is None else task.words))
     if "group_lasso" in [choice.name for choice in plan.regularize] and "groups" not in options:
         options["groups"] = _groups(model)
-    if not plan.distill and not plan.hints:
+    if isinstance(options["loss"], PlanLoss) or not (plan.distill or plan.hints):  # a lesson's loss holds what the teacher says
         return engine.fit(model, plan, **options)
     if teacher is None:
         raise BadInput("the plan has distill or hints, but there is no teacher: fit(…, teacher=program)")
-    return _taught(model, plan, teacher, kept, options, default_logits if task is None else task.logits)
+    return _taught(model, plan, teacher, kept, options)
 
 
-def _taught(
-    model: nn.Module, plan: FitPlan, teacher: Any, kept: Path | None, options: dict[str, Any], logits: Callable[[Any], Tensor]
-) -> FitRecord:
+def _taught(model: nn.Module, plan: FitPlan, teacher: Any, kept: Path | None, options: dict[str, Any]) -> FitRecord:
     """Train beside the teacher: it is asked once where the student sees the same inputs in every epoch, else batch by batch."""
     split, collate, data = options.get("split", split_batch), options.get("collate"), options["train"]
+    logits: Callable[[Any], Tensor] = options.get("logits", default_logits)
     example = split((collate or default_collate)([data[i] for i in range(min(2, len(data)))]))[0] if len(data) > 1 else None
     lesson = teach(model, teacher, plan, loss=options["loss"], logits=logits, example=example)
     plain = options.get("valid") is None or (split is split_batch and collate is None)  # valid data goes the same way
@@ -82,7 +82,7 @@ def _taught(
 def _of_task(task: Task | None, plan: FitPlan) -> dict[str, Any]:
     if task is None:
         return {}
-    found: dict[str, Any] = {"train": task.train, "loss": task.loss, "split": task.split, "collate": task.collate}
+    found: dict[str, Any] = {"train": task.train, "loss": task.loss, "split": task.split, "collate": task.collate, "logits": task.logits}
     if plan.patience is not None:
         metric = metrics.resolve(task.metric, task.direction)
         found["valid"], found["direction"] = task.valid, metric.direction

@@ -73,13 +73,10 @@ def prunings(
     """Structured pruning with recovery, alone and with static quantization behind it, on the runtimes that serve; nothing without data to recover with."""
     if task.train is None or task.loss is None:
         return []
-    plan = task.fit
-    batch_size = task.batch_size if plan is None else plan.batch_size
-    fewest, most = _RECOVERY_EPOCHS
-    epochs = min(most, max(fewest, math.ceil(_RECOVERY_STEPS * batch_size / len(task.train))))  # type: ignore[arg-type]
+    epochs = None if task.recovery is not None else _recovery_epochs(task, len(task.train))  # type: ignore[arg-type]
     found = []
     for share in shares:
-        step = Prune(macs=share, epochs=epochs, batch_size=batch_size)
+        step = Prune(macs=share, epochs=epochs)
         for name in TARGETS:
             if name not in (runtimes or runtime.names()) or runtime.runtime(name).available("fp32", "cpu") is not None:
                 continue
@@ -88,6 +85,13 @@ def prunings(
             if "static" in quantizations:
                 found.append(Recipe((step, Quantize(target=name)), deploy))
     return found
+
+
+def _recovery_epochs(task: Task, examples: int) -> int:
+    """As many epochs as the wanted steps take; what else recovery is like is the task's (`core.recovery`)."""
+    batch_size = task.batch_size if task.fit is None else task.fit.batch_size
+    fewest, most = _RECOVERY_EPOCHS
+    return min(most, max(fewest, math.ceil(_RECOVERY_STEPS * batch_size / examples)))
 
 
 def kinds(chosen: Sequence[str] | None, budget: Budget) -> tuple[str, ...]:

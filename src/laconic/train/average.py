@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from laconic.core.graph import reestimate_batch_norm
 from laconic.core.program import Program, as_call
 
-_SWA_FROM = 0.75  # Izmailov et al. 2018, section 4: averaging over the last quarter
+SWA_FROM = 0.75  # of the steps. Izmailov et al. 2018, section 4: averaging over the last quarter
 
 
 class Average:
@@ -21,7 +21,7 @@ class Average:
     Args:
         model: whose weights; read at each update.
         kind: ``ema``, an exponential moving average whose memory grows to `decay` (Tarvainen & Valpola 2017, section 2); or ``swa``, the plain mean of the
-            last quarter of the steps (Izmailov et al. 2018, section 3).
+            last quarter of the steps and of those that it begins with (Izmailov et al. 2018, algorithm 1).
     """
 
     def __init__(self, model: nn.Module, kind: str, decay: float) -> None:
@@ -31,7 +31,7 @@ class Average:
     @torch.no_grad()
     def update(self, progress: float) -> None:
         """Take the weights in that the model has after a step; `progress` in [0, 1] is that of the training."""
-        if self.kind == "swa" and progress < _SWA_FROM:
+        if self.kind == "swa" and progress < SWA_FROM:
             return
         keep = self.steps / (self.steps + 1)
         if self.kind == "ema":
@@ -42,16 +42,18 @@ class Average:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """The model has the averages inside, its own weights outside."""
+        """The model has the averages inside, its own weights and buffers outside, whatever is done to them inside."""
         if not self.steps:
             yield
             return
-        own = _values(self.model)
+        own = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         _put(self.model, self.values)
         try:
             yield
         finally:
-            _put(self.model, own)
+            with torch.no_grad():
+                for name, value in self.model.state_dict().items():
+                    value.copy_(own[name])
 
     def deliver(self) -> None:
         """Leave the averages in the model."""
@@ -82,7 +84,11 @@ def _put(model: nn.Module, values: Mapping[str, Tensor]) -> None:
 
 
 def renew_batch_norm(model: nn.Module, inputs: Iterable[Any]) -> None:
-    """Estimate the statistics of batch-norms anew from batches of inputs, as averaged weights need (Izmailov et al. 2018, section 3.2)."""
+    """Estimate the statistics of batch-norms anew from batches of inputs, as averaged weights need (Izmailov et al. 2018, section 3.2).
+
+    The rest stays in evaluation mode: the statistics are those that the delivered model will meet, without dropout.
+    """
+    model.eval()
     if isinstance(model, Program):
         reestimate_batch_norm(model, (model.flatten_inputs(item) for item in inputs))
         return
@@ -91,8 +97,8 @@ def renew_batch_norm(model: nn.Module, inputs: Iterable[Any]) -> None:
         return
     before = [(m, m.momentum) for m in norms]
     try:
-        model.train()
         for m in norms:
+            m.train()
             m.reset_running_stats()
             m.momentum = None  # PyTorch then keeps the mean over all batches
         with torch.no_grad():

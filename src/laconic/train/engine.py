@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,12 +19,13 @@ from torch.utils.data import DataLoader, Dataset
 from laconic.core.errors import BadInput, need
 from laconic.core.program import as_call
 from laconic.core.schedule import Schedule, plateau
-from laconic.core.task import Direction, FitPlan, Progress, silent, split_batch
+from laconic.core.smoothing import smoothed
+from laconic.core.task import Direction, FitPlan, Progress, default_logits, silent, split_batch
 from laconic.train import checkpoint as checkpoints
 from laconic.train.augment import Augmenter
-from laconic.train.average import Average, renew_batch_norm
+from laconic.train.average import SWA_FROM, Average, renew_batch_norm
 from laconic.train.loop import Hook, Loop, Loss
-from laconic.train.optim import TWO_WEIGHTS, build
+from laconic.train.optim import TWO_WEIGHTS, build, planned
 from laconic.train.regularize import REGULARIZERS, Regularizer
 
 _PLATEAU: dict[str, Any] = {"factor": 0.3, "patience": 2}  # of the schedule of that name
@@ -66,6 +68,7 @@ def fit(
     inner: nn.Module | None = None,
     augment: Augmenter | None = None,
     groups: Sequence[Any] = (),
+    logits: Callable[[Any], Tensor] = default_logits,
 ) -> FitRecord:
     """Train a module (or a Program) in place.
 
@@ -82,16 +85,17 @@ def fit(
         checkpoint: a folder; an epoch's end is written there, and training goes on from it. Interrupted and continued, it ends bit-equal to uninterrupted.
         hooks: called after each optimizer step.
         direction: of the score: whether more is better.
-        rate: the learning rate over progress in [0, 1], instead of the plan's schedule.
+        rate: the learning rate over progress in [0, 1], instead of the plan's schedule; step k (from 0) of n has that at k / n.
         inner: the part of `model` that will be delivered, if it is not all: hooks and regularizers see it alone.
         augment: what changes the inputs of a batch, where `plan.augment` alone does not say it (a source of synonyms).
         groups: the coupled groups of structured pruning, for the regularizer ``group_lasso``.
+        logits: `outputs -> (B, C, …)`, which label smoothing looks at.
 
     Raises:
         TrainingStopped: a loss or weights that are not numbers; names epoch and step. The checkpoint of the last epoch stays.
         BadInput: the plan makes no sense, or the data is empty.
     """
-    optimizer, planned = build(model, plan)
+    optimizer, _ = build(model, plan)
     inner = model if inner is None else inner
     if plan.patience is not None and (valid is None or score is None):
         raise BadInput(f"patience: {plan.patience} waits for a better metric on the valid data: give fit `valid` and `score`")
@@ -101,7 +105,7 @@ def fit(
     with _quiet(), _random_state(plan.seed), _layout(model, plan.channels_last):
         accelerator = _accelerator()
         prepared, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-        history = _History(direction, plan.patience)
+        history = _History(direction, plan.patience, _first_delivered(plan))
         found = None if checkpoint is None else checkpoints.load(checkpoint, model, optimizer.optimizer)
         if found is not None:
             history.restore(*found)
@@ -115,9 +119,9 @@ def fit(
             accelerator=accelerator,
             optimizer=optimizer,
             loader=loader,
-            rate=rate or planned,
+            rate=rate or planned(plan, plan.epochs * math.ceil(len(loader) / plan.accumulate)),
             plan=plan,
-            loss=loss,
+            loss=smoothed(loss, plan.label_smoothing, logits),
             split=split,
             hooks=hooks,
             progress=progress,
@@ -128,6 +132,8 @@ def fit(
         progress.start("training", plan.epochs * len(loader))
         progress.advance(len(history.epochs) * len(loader))
         scored = None if valid is None or score is None else (valid, plan.batch_size, split, score, collate, accelerator.device)
+        renews = plan.average == "swa" or plan.optimizer in TWO_WEIGHTS  # no step was taken at the weights that are delivered
+        inputs = _Inputs(loader, split, order, _order(plan, plan.epochs), accelerator.device)
         notes = list(_unwise(plan))
         first = len(history.epochs)
         for epoch in range(first, plan.epochs):
@@ -139,6 +145,8 @@ def fit(
             if epoch == first and (missing := loop.classes.missing(accelerator)):
                 notes.append(missing)
             with contextlib.nullcontext() if average is None else average.applied():
+                if scored is not None and renews and epoch >= history.first:
+                    inputs.renew(inner)
                 if scored is not None:
                     loop.shown["metric"] = _score(model, *scored)
                 history.add(EpochRecord(epoch + 1, mean, last, loop.shown.get("metric"), time.perf_counter() - began), model)
@@ -149,9 +157,8 @@ def fit(
             model.load_state_dict(history.best)
         elif average is not None:
             average.deliver()
-            if plan.average == "swa":
-                order.manual_seed(_order(plan, plan.epochs))
-                renew_batch_norm(inner, (split(_on(batch, accelerator.device))[0] for batch in loader))
+        if renews and not history.best:
+            inputs.renew(inner)
         progress.finish(**history.facts())
         for note in notes:
             progress.log(note)
@@ -159,11 +166,33 @@ def fit(
     return FitRecord(tuple(history.epochs), tuple(notes))
 
 
-class _History:
-    """The epochs so far; with patience also the weights of the best one."""
+@dataclass(frozen=True)
+class _Inputs:
+    """The training data once more, without augmentation, from which batch-norms are estimated anew."""
 
-    def __init__(self, direction: Direction, patience: int | None) -> None:
-        self.sign, self.patience = (-1 if direction == "max" else 1), patience
+    loader: Any
+    split: Callable[[Any], tuple[Any, Any]]
+    order: torch.Generator
+    seed: int
+    device: torch.device
+
+    def renew(self, model: nn.Module) -> None:
+        """Estimate the statistics for the weights that the model has now; the random state stays as it is."""
+        with torch.random.fork_rng(devices=[]):
+            self.order.manual_seed(self.seed)
+            renew_batch_norm(model, (self.split(_on(batch, self.device))[0] for batch in self.loader))
+
+
+def _first_delivered(plan: FitPlan) -> int:
+    """The first epoch at whose end the weights are of the kind that is delivered: averages of the last quarter are not there before it."""
+    return math.ceil(SWA_FROM * plan.epochs) - 1 if plan.average == "swa" else 0
+
+
+class _History:
+    """The epochs so far; with patience also the weights of the best one from epoch `first` on."""
+
+    def __init__(self, direction: Direction, patience: int | None, first: int) -> None:
+        self.sign, self.patience, self.first = (-1 if direction == "max" else 1), patience, first
         self.epochs: list[EpochRecord] = []
         self.best: dict[str, Tensor] = {}
 
@@ -173,7 +202,8 @@ class _History:
 
     def add(self, epoch: EpochRecord, model: nn.Module) -> None:
         self.epochs.append(epoch)
-        if self.patience is not None and self.figures[-1] <= min(self.figures):
+        counted = self.figures[self.first :]
+        if self.patience is not None and counted and counted[-1] <= min(counted):
             self.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     @property
@@ -184,9 +214,8 @@ class _History:
     @property
     def stopped(self) -> bool:
         """Whether the metric has not become better for so many epochs."""
-        if self.patience is None or not self.epochs:
-            return False
-        return len(self.epochs) - 1 - self.figures.index(min(self.figures)) >= self.patience
+        counted = self.figures[self.first :]
+        return self.patience is not None and bool(counted) and len(counted) - 1 - counted.index(min(counted)) >= self.patience
 
     def facts(self) -> dict[str, Any]:
         return {} if not self.epochs or self.epochs[-1].metric is None else {"metric": self.epochs[-1].metric}
@@ -228,11 +257,12 @@ def _score(
 ) -> float:
     model.eval()
     outputs, targets = [], []
-    for item in DataLoader(valid, batch, collate_fn=collate):
-        inputs, target = split(item)
-        args, kwargs = as_call(_on(inputs, device))
-        outputs.append(model(*args, **kwargs))
-        targets.append(target)
+    with torch.random.fork_rng(devices=[]):  # a loader draws a seed: training must not depend on whether it is scored
+        for item in DataLoader(valid, batch, collate_fn=collate):
+            inputs, target = split(item)
+            args, kwargs = as_call(_on(inputs, device))
+            outputs.append(model(*args, **kwargs))
+            targets.append(target)
     return score(_joined([_on(out, torch.device("cpu")) for out in outputs]), torch.cat([torch.as_tensor(t) for t in targets]))
 
 

@@ -9,17 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from laconic.core.errors import BadInput, TrainingStopped
 from laconic.core.program import as_call
-from laconic.core.task import FitPlan, Progress, default_logits
+from laconic.core.task import FitPlan, Progress
 from laconic.train.augment import Augmenter, Mix
 from laconic.train.average import Average
 from laconic.train.classes import Classes
-from laconic.train.optim import TWO_WEIGHTS, normalize_gradients, sharpened
+from laconic.train.optim import TWO_WEIGHTS, buffers_kept, normalize_gradients, sharpened
 from laconic.train.regularize import Regularizer
 
 Loss = Callable[[Any, Any], Tensor]
@@ -40,7 +39,7 @@ class Example:
 class Loop:
     """What one epoch needs.
 
-    `inner` is the part of the model that will be delivered, `shown` are figures that stay on the progress bar, `classes` counts what it learns from.
+    `rate` is the learning rate over progress: step k (from 0) of all n has that at k / n. `loss` holds all that the plan adds to the task's. `inner` is the part of the model that will be delivered, `shown` are figures that stay on the progress bar, `classes` counts what it learns from.
     """
 
     model: nn.Module
@@ -73,7 +72,7 @@ class Loop:
         total, lr, steps = torch.zeros(()), self.plan.lr, self.plan.epochs * self.steps
         for index, batches in enumerate(_windows(self.loader, self.plan.accumulate)):
             done = epoch * self.steps + index
-            lr = self.rate(done / max(1, steps - 1)) * slowed
+            lr = self.rate(done / steps) * slowed
             number = self._step([self._example(batch) for batch in batches], lr, f"epoch {epoch + 1}, step {index + 1} of {self.steps}")
             progress = (done + 1) / steps
             if self.average is not None:
@@ -98,7 +97,7 @@ class Loop:
             group["lr"] = lr
         number = self._gradients(examples, lr, place)
         if self.plan.sam:
-            with sharpened(self.model, self.plan.sam):
+            with sharpened(self.model, self.plan.sam), buffers_kept(self.model):
                 self._gradients(examples, lr, place)
         if self.plan.gradients != "plain":
             normalize_gradients(self.model, self.plan.gradients)
@@ -132,9 +131,6 @@ class Loop:
                 order, share = example.mix.order, example.mix.share
                 other = tree_map(lambda t: t[order] if isinstance(t, Tensor) else t, example.target)
                 value = share * value + (1 - share) * self.loss(outputs, other)
-            if self.plan.label_smoothing:  # of cross-entropy: Szegedy et al. 2016, section 7
-                even = -F.log_softmax(default_logits(outputs), -1).mean()
-                value = (1 - self.plan.label_smoothing) * value + self.plan.label_smoothing * even
         penalty = None if self.regularizer is None else self.regularizer.penalty()
         return value if penalty is None else value + penalty
 

@@ -30,7 +30,8 @@ OPTIMIZERS: dict[str, Callable[[Groups, FitPlan], Optimizer]] = {
 TWO_WEIGHTS = ("schedule_free",)
 
 _LOW, _CYCLES = 0.1, 3  # of the cyclical rates: the lowest as a share of the peak, and how many cycles
-# Schedules of the learning rate; warm-up is put before them. "plateau" is constant here: the loop lowers it by what it sees.
+# Schedules of the learning rate over progress, in the limit of many steps; warm-up is put before them. "plateau" is constant here: the loop lowers it by what
+# it sees.
 SCHEDULES: dict[str, Callable[[FitPlan], Schedule]] = {
     "constant": lambda plan: schedule.constant(plan.lr),
     "linear": lambda plan: schedule.linear(plan.lr, 0.0),
@@ -45,10 +46,17 @@ SCHEDULES: dict[str, Callable[[FitPlan], Schedule]] = {
     "inverse_sqrt": lambda plan: schedule.inverse_sqrt(plan.lr, (1 - plan.warmup) / plan.warmup if plan.warmup > 1e-6 else 9.0),
     "plateau": lambda plan: schedule.constant(plan.lr),
 }
+# Of those that count whole steps: plan, steps of the warm-up, steps behind it.
+_IN_STEPS: dict[str, Callable[[FitPlan, int, int], Schedule]] = {
+    "one_cycle": lambda plan, warm, rest: schedule.one_cycle(plan.lr, steps=rest),
+    "inverse_sqrt": lambda plan, warm, rest: (
+        schedule.inverse_sqrt(plan.lr, rest / warm, 1 + 1 / warm) if warm else SCHEDULES["inverse_sqrt"](plan)
+    ),
+}
 
 
 def build(model: nn.Module, plan: FitPlan) -> tuple[Optimizer, Schedule]:
-    """The optimizer over the model's trainable parameters, and the learning rate over progress in [0, 1].
+    """The optimizer over the model's trainable parameters, and the learning rate over progress in [0, 1] in the limit of many steps.
 
     Raises:
         BadInput: an unknown name, or values out of range, all told at once.
@@ -58,6 +66,14 @@ def build(model: nn.Module, plan: FitPlan) -> tuple[Optimizer, Schedule]:
         raise BadInput("the plan of training makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
     rate = schedule.warmup(SCHEDULES[plan.schedule](plan), plan.warmup)
     return OPTIMIZERS[plan.optimizer](groups(model, plan.weight_decay), plan), rate
+
+
+def planned(plan: FitPlan, steps: int) -> Schedule:
+    """The learning rate of a training of so many steps: step k (from 0) has that at progress k / steps."""
+    warm = schedule.warm_steps(plan.warmup, steps)
+    rest = steps - warm
+    course = _IN_STEPS[plan.schedule](plan, warm, rest) if plan.schedule in _IN_STEPS and rest else SCHEDULES[plan.schedule](plan)
+    return schedule.warmup(course, plan.warmup, steps, plan.lr if plan.schedule == "inverse_sqrt" else None)
 
 
 def groups(model: nn.Module, weight_decay: float) -> Groups:
@@ -70,13 +86,13 @@ def groups(model: nn.Module, weight_decay: float) -> Groups:
 
 
 def scheduler(optimizer: Optimizer, rate: Schedule, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    """A schedule as PyTorch's own kind, for a loop of one's own: call `step()` after each of `steps` optimizer steps.
+    """A schedule (of `planned`, for instance) as PyTorch's own kind, for a loop of one's own: call `step()` after each of `steps` optimizer steps.
 
-    Every group's rate becomes the schedule's value, whatever it was.
+    Every group's rate becomes the schedule's value, whatever it was: at step k that at progress k / steps, as in `fit`.
     """
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] = 1.0
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step / max(1, steps - 1)))
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step / max(1, steps)))
 
 
 @torch.no_grad()
@@ -88,7 +104,7 @@ def normalize_gradients(model: nn.Module, kind: str) -> None:
             tensor's gradient of mean 0 and deviation 1 (Yun 2024, ZNorm).
     """
     for p in model.parameters():
-        if p.grad is None or p.dim() < 2:
+        if p.grad is None or p.dim() < 2 or p.numel() < 2:  # one number has no deviation
             continue
         if kind == "centralize":
             p.grad -= p.grad.mean(dim=tuple(range(1, p.dim())), keepdim=True)
@@ -112,6 +128,18 @@ def sharpened(model: nn.Module, radius: float) -> Iterator[None]:
         with torch.no_grad():
             for p, own in zip(moved, before, strict=True):
                 p.copy_(own)
+
+
+@contextlib.contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Whatever is computed inside, the buffers (running statistics, counters) come back as they were: a second pass over a batch is not a second batch."""
+    before = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, own in before:
+                buffer.copy_(own)
 
 
 def _mistakes(plan: FitPlan) -> Iterator[str]:
