@@ -109,3 +109,14 @@ def percent(share: float) -> str:
     if 0.99 < share < 1:
         return "more than 99 %"
     return f"{fixed(100 * share, 0 if share >= 0.1 or share == 0 else 1)} %"
+
+
+def numerics(bits: int | None, precision: str) -> str:
+    """What a model computes with: the integers it is rounded to (`bits` of them; None: to none), and its floats where these are not fp32.
+
+    >>> numerics(8, "fp32"), numerics(8, "bf16"), numerics(None, "bf16")
+    ('int8', 'int8 with bf16', 'bf16')
+    """
+    if bits is None:
+        return precision
+    return f"int{bits}" if precision == "fp32" else f"int{bits} with {precision}"
