@@ -71,6 +71,15 @@ def given(value: float) -> str:
     return f"{value + 0.0:g}".replace("-", "−")
 
 
+def short(value: float) -> str:
+    """At most three significant digits, no zeros at the end.
+
+    >>> short(0.6), short(0.12345), short(-0.0)
+    ('0.6', '0.123', '0')
+    """
+    return given(float(f"{value:.3g}"))
+
+
 def spanned(value: float, low: float, high: float, places: int | None = None) -> tuple[str, str, str]:
     """A value and the ends of its interval with the same decimals: those given, or as many as the interval's width makes meaningful.
 

@@ -154,6 +154,7 @@ def _finish(file: Path, interface: Interface, settings: Settings, lineage: Mappi
         "sha256": artifact.sha256,
         "size_bytes": artifact.size_bytes,
         "settings": asdict(settings),
+        "numerics": artifact.numerics,
         "inputs": artifact.inputs,
         "outputs": artifact.outputs,
         "output_structure": interface.output_structure,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from laconic.core.errors import BadInput
-from laconic.core.wording import given
+from laconic.core.wording import given, short
 from laconic.run.gate import Rule, better
 from laconic.run.record import Reason, Record
 from laconic.search.readings import Reading, readings
@@ -108,11 +108,12 @@ class Budget:
             return Reason("metric", f"the drop was not measured on the {data} data; at most {given(limit)} may be lost")
         unit = f" {drop.unit}" if drop.unit else ""
         if drop.value > limit + _HAIR:
-            return Reason("metric", f"the drop is {drop.value:.3g}{unit} on the {data} data; at most {given(limit)} may be lost")
+            return Reason("metric", f"the drop is {short(drop.value)}{unit} on the {data} data; at most {given(limit)} may be lost")
         if not self.confident or (drop.high is not None and drop.high <= limit + _HAIR):
             return None
-        end = "its interval is not known" if drop.high is None else f"a true drop of up to {drop.high:.3g}{unit} cannot be excluded"
-        return Reason("metric", f"the drop is {drop.value:.3g}{unit} on the {data} data, but {end}; at most {given(limit)} may be lost for certain")
+        found = f"the drop is {short(drop.value)}" if drop.value >= 0 else f"the gain is {short(-drop.value)}"
+        end = "its interval is not known" if drop.high is None else f"a true drop of up to {short(drop.high)}{unit} cannot be excluded"
+        return Reason("metric", f"{found}{unit} on the {data} data, but {end}; at most {given(limit)} may be lost for certain")
 
     def _speedup(self, record: Record) -> Reason | None:
         ratio = record.speedup

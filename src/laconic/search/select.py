@@ -8,7 +8,7 @@ of the second comparison never move anybody up.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from laconic.measure.stats import ratio_of_rounds
@@ -16,7 +16,7 @@ from laconic.run.gate import Rule, gate
 from laconic.run.record import Reason, Record
 from laconic.search.budget import Budget
 
-FINALISTS = 6
+FINALISTS = 5
 _OF_TIME = ("budget:min_speedup", "budget:max_latency_ms")  # rules that a comparison of time decides; `better` too, where the objective is latency
 Rounds = Mapping[str, Sequence[Sequence[float]]]
 Anew = Callable[[Sequence[Record], Sequence[Record]], list[Record]]
@@ -37,7 +37,7 @@ class Choice:
     fallen: tuple[str, ...] = ()
 
 
-def ranking(records: Sequence[Record], budget: Budget, rounds: Rounds) -> list[tuple[Record, tuple[str, ...]]]:
+def ranking(records: Sequence[Record], budget: Budget, rounds: Rounds) -> Iterator[tuple[Record, tuple[str, ...]]]:
     """Those that passed, in the order in which they would be delivered; each with the keys of those it is tied with, itself among them.
 
     First comes, among those that are as good in the objective as can be told from the best, the one that loses least, then the one of the smallest file;
@@ -49,14 +49,12 @@ def ranking(records: Sequence[Record], budget: Budget, rounds: Rounds) -> list[t
         rounds: nanoseconds of the first comparison by key and round.
     """
     left = [record for record in records if record.status == "passed"]
-    order = []
     while left:
         best = min(left, key=budget.order)
         tied = [record for record in left if record is best or _level(best, record, budget, rounds)]
         first = min(tied, key=lambda r: (_drop(r), r.size_bytes or 0, budget.order(r)))
-        order.append((first, tuple(record.key for record in tied)))
+        yield first, tuple(record.key for record in tied)
         left = [record for record in left if record is not first]
-    return order
 
 
 def _level(best: Record, other: Record, budget: Budget, rounds: Rounds) -> bool:
@@ -69,17 +67,17 @@ def _level(best: Record, other: Record, budget: Budget, rounds: Rounds) -> bool:
     return ahead.low is not None and ahead.low <= 1.0
 
 
-def finalists(order: Sequence[Record], records: Sequence[Record], budget: Budget) -> list[Record]:
-    """The few that are timed anew, unless they were: the first in the order, its neighbours on the frontier, and who follows in the order.
+def finalists(first: Record, tied: Collection[str], records: Sequence[Record], budget: Budget) -> list[Record]:
+    """The few that are timed anew, unless they were: the first in the order, its neighbours on the frontier, those tied with it, the best of the rest.
 
     Args:
-        order: who may be delivered, the first before all.
+        first: who is delivered if it holds.
+        tied: the keys of those that are as good as can be told.
         records: all, the baseline first.
+        budget: its objective.
     """
-    if not order:
-        return []
-    near = neighbours(order[0], records, budget)
-    found = {record.key: record for record in (*order[:2], *near, *order[2:]) if record.timing != "finalists"}
+    passed = sorted((r for r in records if r.status == "passed"), key=lambda r: (r.key not in tied, budget.order(r)))
+    found = {record.key: record for record in (first, *neighbours(first, records, budget), *passed) if record.timing != "finalists"}
     return list(found.values())[:FINALISTS]
 
 
@@ -102,20 +100,19 @@ def choose(records: Sequence[Record], budget: Budget, rounds: Rounds, anew: Anew
         rounds: nanoseconds of the first comparison.
         anew: from all records and the finalists to all records, where the finalists and the baseline have the figures of a new comparison.
     """
-    order = ranking(records, budget, rounds)
     now, fallen = list(records), []
-    for record, tied in order:
+    for record, tied in ranking(records, budget, rounds):
         if _found(now, record.key).timing != "finalists":
-            waiting = [r for r, _ in order if _found(now, r.key).timing != "finalists"]
-            now = judged_again(now, anew(now, finalists(waiting, now, budget)), budget)
-        if _found(now, record.key).status == "passed":
-            return now, Choice(_found(now, record.key), tied=tied, fallen=tuple(fallen))
+            now = judged_again(now, anew(now, finalists(_found(now, record.key), tied, now, budget)), budget)
+        found = _found(now, record.key)
+        if found.status == "passed":
+            return now, Choice(found, tied=tied, fallen=tuple(fallen))
         fallen.append(record.key)
     near = nearest(now, budget)
     if near is None:
         return now, Choice(reason=_nothing(now[1:]), fallen=tuple(fallen))
     if near.timing != "finalists":
-        now = judged_again(now, anew(now, finalists([near], now, budget)), budget)
+        now = judged_again(now, anew(now, finalists(near, (), now, budget)), budget)
         near = _found(now, near.key)
     return now, Choice(None, near, "; ".join(reason.text for reason in near.reasons), fallen=tuple(fallen))
 
