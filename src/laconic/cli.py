@@ -41,12 +41,25 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="The run's folder. An unfinished run in it is continued. [default: laconic-runs/TASK-TIME]")
 ]
-DropOption = Annotated[float | None, typer.Option("--max-drop", help="Points of the metric that may be lost.  [default: 0.5]")]
+DropOption = Annotated[
+    str | None,
+    typer.Option(
+        "--max-drop",
+        metavar="NUMBER",
+        help="What may be lost: points of a percentage, else in the metric's own unit; or any.  [default: 0.5 points of a percentage]",
+    ),
+]
 SpeedOption = Annotated[float | None, typer.Option("--min-speedup", help="Times faster than PyTorch eager, at the least.")]
 LatencyOption = Annotated[float | None, typer.Option("--max-latency", help="Median latency in ms, at the most.")]
 SizeOption = Annotated[float | None, typer.Option("--max-size", help="Size of the file in MB (10^6 bytes), at the most.")]
 ObjectiveOption = Annotated[
     str | None, typer.Option("--objective", help="What is to be best: latency, size or memory.  [default: latency]")
+]
+ConfidentOption = Annotated[
+    bool, typer.Option("--confident", help="Each limit must hold at the bad end of its figure's 95 % interval, not only as measured.")
+]
+WaitOption = Annotated[
+    bool, typer.Option("--wait-quiet", help="Wait, a bounded while, until the machine does little else before anything is timed.")
 ]
 LimitOption = Annotated[str | None, typer.Option("--time-limit", help="Start no further candidate after this long, e.g. 90s, 5m, 2h.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of every runtime. [default: all cores]")]
@@ -64,6 +77,7 @@ def optimize(
     max_latency: LatencyOption = None,
     max_size: SizeOption = None,
     objective: ObjectiveOption = None,
+    confident: ConfidentOption = False,
     time_limit: LimitOption = None,
     runtimes: Annotated[str | None, typer.Option("--runtimes", help="Try only these, separated by commas.")] = None,
     precisions: Annotated[str | None, typer.Option("--precisions", help="Try only these, separated by commas: fp32, bf16.")] = None,
@@ -85,6 +99,7 @@ def optimize(
         float | None, typer.Option("--memory-limit", help="GB (10^9 bytes) that a candidate's process may use.")
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=3, help="Turns that each contender has when latency is measured.")] = 15,
+    wait_quiet: WaitOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -96,9 +111,14 @@ def optimize(
     def work() -> Result:
         import laconic as lc
 
-        limits = _limits(max_drop, min_speedup, max_latency, max_size, objective)
+        limits = _limits(max_drop, min_speedup, max_latency, max_size, objective, confident)
         options = lc.Options(
-            batch=batch, rounds=rounds, candidate_timeout_s=candidate_timeout, memory_limit_bytes=_giga(memory_limit), seed=seed
+            batch=batch,
+            rounds=rounds,
+            candidate_timeout_s=candidate_timeout,
+            memory_limit_bytes=_giga(memory_limit),
+            seed=seed,
+            wait_quiet=wait_quiet,
         )
         sweep = lc.Sweep(_names(runtimes), _names(precisions), threads, device, _names(quantize), _shares("--prune", prune))
         found = lc.load_task(task, data=data, seed=seed)
@@ -127,10 +147,12 @@ def run(
     max_latency: LatencyOption = None,
     max_size: SizeOption = None,
     objective: ObjectiveOption = None,
+    confident: ConfidentOption = False,
     batch: BatchOption = 1,
     data: DataOption = None,
     out: OutOption = None,
     seed: SeedOption = 0,
+    wait_quiet: WaitOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -143,7 +165,7 @@ def run(
         name = task or found.task
         if name is None:
             raise lc.BadInput(f"{recipe} names no task; add `task: NAME` to it or give --task NAME")
-        limits = {**(found.budget or {}), **_limits(max_drop, min_speedup, max_latency, max_size, objective)}
+        limits = {**(found.budget or {}), **_limits(max_drop, min_speedup, max_latency, max_size, objective, confident)}
         wanted = lc.load_task(name, data=data, seed=seed)
         folder = _folder(out, wanted.name)
         with _display(quiet or as_json) as progress, _resumable(folder):
@@ -153,7 +175,7 @@ def run(
                 out=folder,
                 recipes=[found.recipe],
                 sweep=lc.Sweep(threads=found.recipe.deploy.threads, device=found.recipe.deploy.device),
-                options=lc.Options(batch=batch, seed=seed),
+                options=lc.Options(batch=batch, seed=seed, wait_quiet=wait_quiet),
                 progress=progress,
                 command=_command(),
             )
@@ -171,6 +193,7 @@ def bench(
     length: Annotated[list[str] | None, typer.Option("--length", help="Size of another dynamic dimension, NAME=SIZE.")] = None,
     threads: ThreadsOption = None,
     rounds: Annotated[int, typer.Option("--rounds", min=3, help="Turns that each contender has.")] = 15,
+    wait_quiet: WaitOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -190,6 +213,7 @@ def bench(
                 rounds=rounds,
                 lengths=dict(_pair(item) for item in length or []),
                 progress=progress,
+                **({"wait_quiet": True} if wait_quiet else {}),
             )
 
     found = _guarded(work)
@@ -354,16 +378,30 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 def _limits(
-    max_drop: float | None, min_speedup: float | None, max_latency: float | None, max_size: float | None, objective: str | None
+    max_drop: str | None,
+    min_speedup: float | None,
+    max_latency: float | None,
+    max_size: float | None,
+    objective: str | None,
+    confident: bool,
 ) -> dict[str, Any]:
+    """The limits that were given; a recipe's own may stand beside them."""
     given = {
-        "max_drop": max_drop,
+        "max_drop": _drop(max_drop),
         "min_speedup": min_speedup,
         "max_latency_ms": max_latency,
         "max_size_mb": max_size,
         "objective": objective,
+        "confident": confident or None,
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _drop(text: str | None) -> float | str | None:
+    try:
+        return text if text in (None, "any") else float(text)
+    except ValueError as error:
+        raise _bad(f"--max-drop: {text!r} is not a number, nor 'any', which sets no limit") from error
 
 
 def _giga(value: float | None) -> int | None:
@@ -461,8 +499,9 @@ def _fail(error: Exception, code: int) -> NoReturn:
 def _print(found: Any, as_json: bool, pretty: Callable[[], Any]) -> None:
     if as_json:
         from laconic.core.records import to_json
+        from laconic.display import speaks_unicode
 
-        typer.echo(json.dumps(to_json(found), ensure_ascii=False))
+        typer.echo(json.dumps(to_json(found), ensure_ascii=not speaks_unicode(sys.stdout)))
     else:
         from rich.console import Console
 
@@ -490,6 +529,9 @@ def _finish(result: Result, as_json: bool) -> None:
 
 def main() -> None:
     """The console script."""
+    from laconic.display import forgiving_console
+
+    forgiving_console()
     app()
 
 

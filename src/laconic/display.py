@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 import time
 from types import TracebackType
 from typing import Any
+
+# Letters that figures and sentences are written with, and what stands for them on a console that has not got them; others become a question mark.
+_PLAIN = {"−": "-", "–": "-", "—": "-", "‑": "-", "×": "x", "·": "|", "→": "->", "…": "...", "µ": "u", "≥": ">=", "≤": "<=", "±": "+-", "“": '"', "”": '"',
+          "‘": "'", "’": "'", "\u00a0": " ", "\u202f": " ", "⁶": "^6", "━": "-", "╸": "-", "╺": "-"}  # fmt: skip
+
+
+def forgiving_console() -> None:
+    """Let the console show another letter where it has not got the one that is written, instead of failing."""
+    codecs.register_error("laconic.plain", _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # none where something else took their place
+            stream.reconfigure(errors="laconic.plain")
+
+
+def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_PLAIN.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
+
+
+def speaks_unicode(stream: Any) -> bool:
+    """Whether every letter can be written to a stream."""
+    return (getattr(stream, "encoding", None) or "").lower().replace("-", "").replace("_", "") in ("utf8", "utf16", "utf32")
 
 
 class Display:
@@ -69,4 +93,4 @@ class Display:
 
 
 def _told(facts: dict[str, Any]) -> str:
-    return "  ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in facts.items())
+    return "  ".join(f"{name} {value + 0.0:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in facts.items())

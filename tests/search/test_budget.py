@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -7,32 +8,10 @@ import pytest
 
 from laconic.core.errors import BadInput
 from laconic.core.records import Measurement
-from laconic.run.gate import gate, parity
+from laconic.run.gate import parity
 from laconic.run.record import Reason, Record
 from laconic.search.budget import Budget
-from laconic.search.select import choose, confirm, frontier
-
-
-def record(key: str, speed: float = 2.0, drop: float = 0.0, size: int = 1_000_000, status: str = "passed", **more: Any) -> Record:
-    return Record(
-        key,
-        key.title(),
-        {},
-        status=status,
-        size_bytes=size,
-        latency={"p50_ms": 10 / speed},
-        speedup=Measurement(speed, "x", low=speed * 0.9, high=speed * 1.1),
-        drop=Measurement(drop, "points", n=100, low=drop - 1, high=drop + 1),
-        peak_memory_bytes=size * 2,
-        **more,
-    )
-
-
-BASE = record("base", speed=1.0, status="baseline")
-
-
-def judged(budget: Budget, *records: Record) -> list[Record]:
-    return [BASE, *(gate(r, budget.rules(BASE)) for r in records)]
+from tests.search.records import BASE, judged, record
 
 
 @pytest.mark.parametrize(
@@ -43,6 +22,8 @@ def judged(budget: Budget, *records: Record) -> list[Record]:
         ({"min_speedup": 0}, ["min_speedup: 0"]),
         ({"max_latency_ms": "fast"}, ["max_latency_ms: 'fast'"]),
         ({"max_size_mb": True}, ["max_size_mb: True"]),
+        ({"max_drop": "some"}, ["max_drop: 'some' is not a number, nor 'any'"]),
+        ({"max_size_mb": math.inf, "confident": "yes"}, ["max_size_mb: inf", "confident: 'yes' must be true or false"]),
         ({"objective": "beauty", "min_speedup": math.inf}, ["objective: 'beauty'", "min_speedup: inf"]),
     ],
     ids=str,
@@ -96,60 +77,6 @@ def test_what_was_not_measured_meets_no_limit() -> None:
     assert all("not" in reason.text for reason in found.reasons)
 
 
-@pytest.mark.parametrize(("objective", "best"), [("latency", "fast"), ("size", "small"), ("memory", "small")])
-def test_the_objective_decides_among_those_that_hold(objective: Any, best: str) -> None:
-    records = judged(
-        Budget(objective=objective),
-        record("fast", speed=4, size=900_000),
-        record("small", speed=2, size=500_000),
-        record("bad", speed=9, drop=9),
-    )
-    choice = choose(records, Budget(objective=objective))
-    assert choice.best is not None
-    assert choice.best.key == best
-
-
-def test_the_nearest_miss_comes_with_its_reasons() -> None:
-    budget = Budget(min_speedup=4)
-    records = judged(budget, record("a", speed=3), record("b", speed=2), record("c", speed=3.9, status="failed"))
-    choice = confirm(choose(records, budget), records, budget, "%")
-    assert choice.best is None
-    assert choice.nearest is not None
-    assert choice.nearest.key == "a"
-    assert "3.00×" in choice.reason
-    assert choice.verdict.startswith("Budget not met (lose at most 0.5 points; at least 4× faster; best latency): the nearest, A, is 3.00×")
-
-
-def test_a_broken_model_is_never_the_nearest_miss() -> None:
-    budget = Budget()
-    wrong = record("wrong", speed=9, status="rejected", reasons=(Reason("parity", "differs"),))
-    choice = choose([BASE, wrong], budget)
-    assert (choice.best, choice.nearest) == (None, None)
-    assert choice.reason == "no candidate could be measured (1 rejected); the first reason: differs"
-
-
-@pytest.mark.parametrize(("test_drop", "met"), [(0.4, True), (0.6, False)])
-def test_test_data_confirms_the_choice(test_drop: float, met: bool) -> None:
-    budget = Budget(max_drop=0.5)
-    records = judged(budget, record("a", test_drop=Measurement(test_drop, "points", n=50, low=0.1, high=0.9)))
-    choice = confirm(choose(records, budget), records, budget, "%")
-    assert (choice.best is not None) == met
-    if not met:
-        assert choice.nearest is not None
-        assert "held the budget on the valid data, but the drop is 0.6 points on the test data" in choice.verdict
-
-
-def test_the_frontier_keeps_what_nothing_beats() -> None:
-    records = [
-        BASE,
-        record("a", speed=3, drop=0.2),
-        record("b", speed=2, drop=0.3),
-        record("c", speed=1.5, drop=-0.1),
-        record("d", speed=9, status="failed"),
-    ]
-    assert [r.key for r in frontier(records, Budget()) if r.frontier] == ["a", "c"]
-
-
 @pytest.mark.parametrize(
     ("rel", "precision", "ok"),
     [(9e-4, "fp32", True), (2e-3, "fp32", False), (5e-2, "bf16", True), (0.2, "bf16", False), (math.inf, "bf16", False)],
@@ -173,3 +100,83 @@ def test_a_rounded_program_is_compared_by_signal_to_noise(decibels: float, passe
     assert (reason is None) is passes
     assert evidence["tolerance_sqnr_db"] == 12.0
     assert reason is None or "12 dB" in reason.text
+
+
+def test_a_drop_that_was_given_is_no_default() -> None:
+    given = Budget(max_drop=0.5)
+    assert given.filled("mae", percentage=False) == given
+    with pytest.raises(BadInput, match="'mae' has no fixed scale.*Give max_drop"):
+        Budget(min_speedup=1.1).filled("mae", percentage=False)
+
+
+def test_left_out_it_is_half_a_point_of_a_percentage() -> None:
+    assert Budget().max_drop is None
+    assert Budget(min_speedup=2).filled("accuracy", percentage=True) == Budget(max_drop=0.5, min_speedup=2)
+
+
+@pytest.mark.parametrize("limit", ["any", math.inf])
+def test_any_drop_sets_no_limit_and_survives_a_file(limit: Any) -> None:
+    budget = Budget(max_drop=limit)
+    assert budget.filled("mae", percentage=False) == budget
+    assert judged(budget, record("a", drop=99.0))[1].status == "passed"
+    assert str(budget) == "no limit; best latency"
+    assert json.loads(json.dumps(budget.to_plain()))["max_drop"] == "any"
+    assert Budget.from_plain(budget.to_plain()) == budget
+
+
+@pytest.mark.parametrize(
+    ("high", "ok"), [(0.5, True), (0.51, False), (None, False)], ids=["the end holds", "the end breaks it", "no interval"]
+)
+def test_who_is_confident_wants_the_bad_end_of_the_drop_within_the_limit(high: float | None, ok: bool) -> None:
+    one = record("a").but(drop=Measurement(-0.2, "points", n=100, low=-0.9, high=high))
+    assert judged(Budget(max_drop=0.5), one)[1].status == "passed"
+    found = judged(Budget(max_drop=0.5, confident=True), one)[1]
+    assert (found.status == "passed") is ok
+    if not ok:
+        assert "the gain is 0.2 points on the valid data, but" in found.reasons[0].text
+
+
+def test_who_is_confident_wants_it_of_the_test_data_too() -> None:
+    one = record("a", test_drop=Measurement(0.1, "points", n=50, low=-0.9, high=1.1))
+    assert Budget(max_drop=0.5).drop_reason(one, "test") is None
+    found = Budget(max_drop=0.5, confident=True).drop_reason(one, "test")
+    assert found is not None
+    assert found.text == (
+        "the drop is 0.1 points on the test data, but a true drop of up to 1.1 points cannot be excluded; at most 0.5 may be lost for certain"
+    )
+
+
+@pytest.mark.parametrize(("limit", "ok"), [(6.26, True), (6.24, False)])
+def test_who_is_confident_wants_the_median_latency_with_its_interval(limit: float, ok: bool) -> None:
+    """5 ms at 200 a second; the rate may be 160, which is 6.25 ms."""
+    one = record("a", throughput_per_s=Measurement(200.0, "1/s", n=15, low=160.0, high=240.0)).but(
+        drop=Measurement(0.0, "points", n=100, low=-0.1, high=0.1)
+    )
+    assert judged(Budget(max_latency_ms=limit), one)[1].status == "passed"
+    found = judged(Budget(max_drop=0.5, max_latency_ms=limit, confident=True), one)[1]
+    assert (found.status, [reason.rule for reason in found.reasons]) == (
+        ("passed", []) if ok else ("rejected", ["budget:max_latency_ms"])
+    )
+
+
+def test_each_limit_is_read_twice() -> None:
+    one = record(
+        "a",
+        speed=2.0,
+        drop=0.4,
+        throughput_per_s=Measurement(200.0, "1/s", n=15, low=160.0, high=240.0),
+        test_drop=Measurement(0.1, "points", n=50, low=-0.2, high=0.4),
+    )
+    budget = Budget(max_drop=0.5, min_speedup=1.9, max_latency_ms=6, max_size_mb=1)
+    found = {(r.limit, r.data): (r.measured, r.held, r.bad_end and round(r.bad_end, 6), r.bad_end_held) for r in budget.readings(one)}
+    assert found == {
+        ("max_drop", "valid"): (0.4, True, 1.4, False),
+        ("max_drop", "test"): (0.1, True, 0.4, True),
+        ("min_speedup", ""): (2.0, True, 1.8, False),
+        ("max_latency_ms", ""): (5.0, True, 6.25, False),
+        ("max_size_mb", ""): (1.0, True, 1.0, True),
+    }
+
+
+def test_what_was_not_measured_is_not_read() -> None:
+    assert Budget(max_drop=1, min_speedup=1.1, max_latency_ms=100, max_size_mb=100).readings(Record("a", "A", {})) == []

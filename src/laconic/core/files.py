@@ -35,7 +35,7 @@ def write_whole(path: Path, write: bytes | str | Callable[[Path], object]) -> Pa
         if callable(write):
             write(aside)
         else:
-            aside.write_bytes(write.encode() if isinstance(write, str) else write)
+            aside.write_bytes(utf8(write) if isinstance(write, str) else write)
         sync(aside)
         aside.chmod(0o644)
         aside.replace(path)
@@ -49,6 +49,18 @@ def write_whole(path: Path, write: bytes | str | Callable[[Path], object]) -> Pa
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
     return path
+
+
+def utf8(text: str) -> bytes:
+    """The text in UTF-8, whatever the locale; names that Python could not decode (in the locale C it keeps their bytes) get these back.
+
+    >>> utf8("Größe"), utf8(b"Gr\xc3\xb6\xc3\x9fe".decode("ascii", "surrogateescape")), utf8("\udcff")
+    (b'Gr\xc3\xb6\xc3\x9fe', b'Gr\xc3\xb6\xc3\x9fe', b'\xef\xbf\xbd')
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
 
 
 def sync(path: Path) -> None:
@@ -77,7 +89,7 @@ def read_json(path: Path) -> Any:
         CorruptFile: it is not whole JSON; names the file and the place.
     """
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CorruptFile(f"{path} is not whole JSON ({error}). Delete it to have it made again.") from error
 

@@ -12,7 +12,7 @@ def cpuinfo() -> dict[str, str]:
     if not path.exists():
         return {}
     rows: dict[str, str] = {}
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition(":")
         rows.setdefault({"Features": "flags"}.get(name.strip(), name.strip()), value.strip())
     return rows

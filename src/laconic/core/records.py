@@ -46,8 +46,8 @@ class Measurement:
     def __str__(self) -> str:
         if self.value is None:
             return f"not measured: {self.note}"
-        interval = "" if self.low is None or self.high is None else f" [{self.low:.4g}, {self.high:.4g}]"
-        return f"{self.value:.4g}{interval} {self.unit}".rstrip()
+        interval = "" if self.low is None or self.high is None else f" [{self.low + 0.0:.4g}, {self.high + 0.0:.4g}]"
+        return f"{self.value + 0.0:.4g}{interval} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from laconic.core.files import read_json, sha256, write_json, write_whole
 from laconic.core.program import Interface, Program, TensorSpec
 from laconic.core.records import to_json
 from laconic.deploy.export import FORMATS, write_model
+from laconic.deploy.numerics import of_file
 from laconic.deploy.runtime import Settings, runtime
 from laconic.deploy.script import script
 
@@ -57,6 +58,11 @@ class Artifact:
     def format(self) -> str:
         """``onnx``, ``pt2`` or ``torchscript``."""
         return SUFFIXES[self.file.suffix]
+
+    @property
+    def numerics(self) -> str:
+        """What it computes with, as its file shows: ``int8`` where it rounds to integers, else the precision of its settings."""
+        return of_file(self.file, self.settings.precision)
 
     @classmethod
     def open(cls, path: str | Path) -> Artifact:
@@ -148,6 +154,7 @@ def _finish(file: Path, interface: Interface, settings: Settings, lineage: Mappi
         "sha256": artifact.sha256,
         "size_bytes": artifact.size_bytes,
         "settings": asdict(settings),
+        "numerics": artifact.numerics,
         "inputs": artifact.inputs,
         "outputs": artifact.outputs,
         "output_structure": interface.output_structure,

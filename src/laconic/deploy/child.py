@@ -139,7 +139,7 @@ class Child:
 def memory_of(pid: int) -> dict[str, int]:
     """Bytes of memory of a process: `rss_bytes` now and `peak_bytes` at its highest; empty where there is no /proc."""
     try:
-        text = Path(f"/proc/{pid}/status").read_text()
+        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
         return {}
     rows = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
@@ -152,7 +152,7 @@ def answer_requests(handle: Callable[[dict[str, Any]], Any], expected: type[Exce
     """The child's side: answer each request until the parent is gone. Descriptors are the last two arguments of the command."""
     _die_with_parent()
     requests, answers = (int(argument) for argument in sys.argv[-2:])
-    with os.fdopen(requests, "r") as incoming, os.fdopen(answers, "w") as outgoing:
+    with os.fdopen(requests, "r", encoding="utf-8") as incoming, os.fdopen(answers, "w", encoding="utf-8") as outgoing:
         for line in incoming:
             try:
                 answer = {"answer": handle(json.loads(line))}

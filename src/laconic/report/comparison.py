@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from laconic.core.files import write_whole
+from laconic.core.wording import fixed, signed
 from laconic.report.charts import Json, escape, lines_chart
 from laconic.report.page import render
 
@@ -27,7 +28,7 @@ def rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     for row in found["rows"]:
         at = row["epochs_to_first"]
         reached = "–" if at["value"] is None else f"{at['value']:.1f} of {found['epochs']}"
-        cells = (f"{row['lr']:.2g} → {row['peak_lr']:.2g}", reached, _measured(row["final"], "{:.2f}"), _measured(row["gain"], "{:+.2f}"))
+        cells = (f"{row['lr']:.2g} → {row['peak_lr']:.2g}", reached, _measured(row["final"], fixed), _measured(row["gain"], signed))
         made.append((row["name"], *cells))
     return made
 
@@ -35,11 +36,11 @@ def rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
 COLUMNS = ("Way", "Rate at first → peak", "Epochs until as good as the first way", "At the end", "Gain")
 
 
-def _measured(figure: Mapping[str, Any], form: str) -> str:
+def _measured(figure: Mapping[str, Any], told: Callable[[float, int], str]) -> str:
     if figure["value"] is None:
         return f"not measured: {figure['note']}"
-    value = form.format(figure["value"])
-    return value if figure["low"] is None else f"{value} [{form.format(figure['low'])}, {form.format(figure['high'])}]"
+    value = told(figure["value"], 2)
+    return value if figure["low"] is None else f"{value} [{told(figure['low'], 2)}, {told(figure['high'], 2)}]"
 
 
 def caption(found: Mapping[str, Any]) -> str:

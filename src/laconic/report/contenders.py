@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from laconic.core.wording import numerics
 from laconic.report.units import BYTES, NO_REASON, TIME, Quantity, finite, given, missing, number, scaled, with_interval
 
 RUNTIMES = {
@@ -33,7 +34,7 @@ RULES = {
     "budget": "budget",
 }
 _SOME = 3  # names that stand for all of a long list
-_UNRUN = {"unavailable": "not available on this machine", "failed": "the candidate failed"}
+_UNRUN = {"unavailable": "not available on this machine", "failed": "the candidate failed", "not_tried": "its turn never came"}
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,19 @@ class Contender:
     outcomes: tuple[Outcome, ...]
     notes: tuple[str, ...]
     seconds: Quantity
+    timing: str = ""
+    first_speedup: Quantity = missing("")
+    busy: str = ""
+
+    @property
+    def state(self) -> str:
+        """The status in words: `not tried`."""
+        return self.status.replace("_", " ")
+
+    @property
+    def tried(self) -> bool:
+        """Whether anything was done with it."""
+        return self.status not in ("not_tried", "unavailable")
 
     @property
     def why(self) -> str:
@@ -151,7 +165,7 @@ def contender(record: Mapping[str, Any]) -> Contender:
         key=str(record.get("key") or ""),
         title=str(record.get("title") or record.get("key") or "untitled"),
         status=status,
-        recipe=recipe_text(record.get("recipe") or {}),
+        recipe=recipe_text(record.get("recipe") or {}, _bits(record.get("outcomes") or ())),
         reasons=reasons,
         p50=seconds(latency.get("p50_ms")),
         p95=seconds(latency.get("p95_ms")),
@@ -163,16 +177,27 @@ def contender(record: Mapping[str, Any]) -> Contender:
         memory=scaled(finite(record.get("peak_memory_bytes")), BYTES, why),
         size=scaled(finite(record.get("size_bytes")), BYTES, why),
         metric=measured("metric", places=places),
-        drop=measured("drop", "points", places),
+        drop=measured("drop", places=places),
         test_metric=_test(record, "test_metric", "", places),
-        test_drop=_test(record, "test_drop", "points", places),
+        test_drop=_test(record, "test_drop", "", places),
         parity=_parity(record.get("parity")),
         frontier=bool(record.get("frontier")),
         artifact=str(record.get("artifact") or ""),
         outcomes=tuple(_outcome(item) for item in record.get("outcomes") or ()),
         notes=tuple(str(note) for note in record.get("notes") or ()),
         seconds=seconds(record.get("seconds"), per=1.0),
+        timing=str(record.get("timing") or ""),
+        first_speedup=measured("first_speedup", "×", 2),
+        busy=str(record.get("busy") or ""),
     )
+
+
+def _bits(outcomes: Sequence[Any]) -> int | None:
+    """The bits of the integers that the steps rounded weights to, as they told; None where none did."""
+    weights = [(outcome.get("changed") or {}).get("weights") for outcome in outcomes if isinstance(outcome, Mapping)]
+    found = [finite(w.get("bits")) for w in weights if isinstance(w, Mapping)]
+    known = [int(bits) for bits in found if bits is not None]
+    return known[-1] if known else None
 
 
 def measurement(data: Mapping[str, Any] | None, unit: str = "", why: str = "", places: int | None = None) -> Quantity:
@@ -186,15 +211,18 @@ def measurement(data: Mapping[str, Any] | None, unit: str = "", why: str = "", p
     return with_interval(value, low, high, unit or str(data.get("unit") or ""), places=places, n=n, note=str(data.get("note") or ""))
 
 
-def recipe_text(recipe: Mapping[str, Any]) -> str:
-    """A recipe in one line: its steps, then how it is deployed.
+def recipe_text(recipe: Mapping[str, Any], bits: int | None = None) -> str:
+    """A recipe in one line: its steps, then how it is deployed; `bits` are those of the integers that its steps round to.
 
     >>> recipe_text({"steps": [{"step": "prune", "macs": 0.5}], "deploy": {"runtime": "openvino", "precision": "bf16", "threads": 2}})
     'prune (macs 0.5) → OpenVINO bf16, 2 threads'
+    >>> recipe_text({"steps": ["quantize"], "deploy": {"runtime": "onnxruntime", "precision": "fp32"}}, bits=8)
+    'quantize → ONNX Runtime int8'
     """
     deploy = recipe.get("deploy") or {}
     runtime = str(deploy.get("runtime") or "")
-    where = " ".join(part for part in (RUNTIMES.get(runtime, runtime), str(deploy.get("precision") or "")) if part)
+    numbers = numerics(bits, str(deploy.get("precision") or ""))
+    where = " ".join(part for part in (RUNTIMES.get(runtime, runtime), numbers) if part)
     threads = finite(deploy.get("threads"))
     device = str(deploy.get("device") or "cpu")
     extras = [f"{threads:.0f} thread{'s' if threads != 1 else ''}"] if threads is not None else []

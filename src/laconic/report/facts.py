@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -11,10 +11,11 @@ from laconic.core.errors import BadInput
 from laconic.report import sections
 from laconic.report.contenders import Contender, contender
 from laconic.report.frontier import Frontier, frontier
+from laconic.report.limits import Loss, Rule, broke, rules
 from laconic.report.pruning import Pruning, pruning
 from laconic.report.quantization import Quantization, quantization
 from laconic.report.tables import Table, candidates_table, final_table
-from laconic.report.units import BYTES, TIME, Quantity, Scale, finite, fixed, given, joined, number, scaled, shared
+from laconic.report.units import BYTES, TIME, Quantity, Scale, finite, fixed, joined, number, scaled, shared
 
 FORMAT = 1
 BADGES = {
@@ -23,17 +24,21 @@ BADGES = {
     "kept": "Baseline kept",
     "missed": "Budget not met",
     "nothing": "Nothing to hand over",
+    "untried": "Nothing was tried",
 }
 
 
 @dataclass(frozen=True)
 class Heading:
-    """The first lines. `kind` is a key of BADGES; `lines` are label and text of what the run was about."""
+    """The first lines. `kind` is a key of BADGES; `verdict` is the first sentence of it, `certainty` those that say how sure it is, `whole` all of it;
+    `lines` are label and text of what the run was about."""
 
     kind: str
     badge: str
     task: str
     verdict: str
+    certainty: tuple[str, ...]
+    whole: str
     reason: str
     notice: str
     lines: tuple[tuple[str, str], ...]
@@ -51,16 +56,6 @@ class Figure:
     before: str
     remark: str
     tone: str
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One line of the budget: what was asked, what was reached, and whether the gate let it pass (None: nothing was measured)."""
-
-    name: str
-    asked: str
-    reached: str
-    held: bool | None
 
 
 @dataclass(frozen=True)
@@ -85,6 +80,7 @@ class Facts:
     contenders: tuple[Contender, ...]
     frontier: Frontier
     candidates: Table
+    timing_note: str
     unavailable: tuple[tuple[str, str], ...]
     final: Table
     final_note: str
@@ -114,20 +110,22 @@ def facts(result: Mapping[str, Any]) -> Facts:
     chosen = _chosen(result, contenders)
     label = "Best" if result.get("best") else "Nearest miss"
     key = chosen.key if chosen else ""
+    loss = Loss.of(spec)
     return Facts(
-        heading=_heading(result, chosen, notice),
+        heading=_heading(result, chosen, contenders[1:], notice),
         batch=_batch(result),
-        figures=_figures(baseline, chosen, metric, str(budget.get("objective") or "")),
-        budget=_budget(budget, chosen, metric, bool(result.get("met"))),
+        figures=_figures(baseline, chosen, metric, loss, str(budget.get("objective") or "")),
+        budget=rules(result, chosen, metric, loss),
         baseline=baseline,
         chosen=chosen,
         label=label,
         contenders=contenders,
         frontier=frontier(contenders, spec, metric, budget, key),
-        candidates=candidates_table(contenders, metric, key, label),
+        candidates=candidates_table(contenders, metric, loss, key, label),
+        timing_note=_timing_note(contenders),
         unavailable=tuple((c.title, c.why or "no reason was recorded") for c in contenders if c.status == "unavailable"),
-        final=final_table(contenders, metric, key, label),
-        final_note=_final_note(task, baseline),
+        final=final_table(contenders, metric, loss, key, label),
+        final_note=_final_note(task, baseline, chosen),
         layers=sections.layers(result),
         pruning=pruning(result, contenders[1:], chosen, metric, str(spec.get("unit") or "")),
         quantization=quantization(result, contenders[1:], chosen, metric, str(spec.get("unit") or "")),
@@ -174,14 +172,14 @@ def _chosen(result: Mapping[str, Any], contenders: Sequence[Contender]) -> Conte
     return found if found.status != "baseline" else None
 
 
-def _heading(result: Mapping[str, Any], chosen: Contender | None, notice: str) -> Heading:
+def _heading(result: Mapping[str, Any], chosen: Contender | None, others: Sequence[Contender], notice: str) -> Heading:
     task, budget = result.get("task") or {}, result.get("budget") or {}
     limited = any(budget.get(name) is not None for name in ("max_drop", "min_speedup", "max_latency_ms", "max_size_mb"))
     if chosen is None:
-        kind = "kept" if result.get("met") else "nothing"
+        kind = "kept" if result.get("met") else "nothing" if any(one.tried for one in others) else "untried"
     else:
         kind = ("met" if limited else "improved") if result.get("met") else "missed"
-    verdict = str(
+    whole = str(
         result.get("verdict")
         or (f"{chosen.title} is what this run found." if chosen else "This run found nothing better than the baseline.")
     )
@@ -197,8 +195,10 @@ def _heading(result: Mapping[str, Any], chosen: Contender | None, notice: str) -
         kind=kind,
         badge=BADGES[kind],
         task=str(task.get("name") or "task"),
-        verdict=verdict,
-        reason="" if reason in verdict else reason[:1].upper() + reason[1:],
+        verdict=str(result.get("headline") or whole),
+        certainty=tuple(str(text) for text in result.get("certainty") or ()),
+        whole=whole,
+        reason="" if reason in whole else reason[:1].upper() + reason[1:],
         notice=notice,
         lines=tuple((label, text) for label, text in lines if text),
         finished=_date(result.get("finished")) or "not finished",
@@ -206,7 +206,7 @@ def _heading(result: Mapping[str, Any], chosen: Contender | None, notice: str) -
     )
 
 
-def _figures(baseline: Contender, chosen: Contender | None, metric: str, objective: str) -> tuple[Figure, ...]:
+def _figures(baseline: Contender, chosen: Contender | None, metric: str, loss: Loss, objective: str) -> tuple[Figure, ...]:
     """The big figures, the objective's first; of the baseline alone where there is nothing to compare it with."""
     if chosen is None:
         shown = (
@@ -223,10 +223,10 @@ def _figures(baseline: Contender, chosen: Contender | None, metric: str, objecti
             "Speed-up",
             chosen.speedup,
             _labelled("median", _arrow(baseline.p50, chosen.p50, TIME)),
-            "",
+            _busy(chosen),
             _speed_tone(chosen.speedup),
         ),
-        _drop(baseline, chosen, metric),
+        _drop(baseline, chosen, metric, loss),
         _smaller("size", "File size", baseline.size, chosen.size, BYTES, ("smaller", "larger")),
         _smaller("memory", "Peak memory", baseline.memory, chosen.memory, BYTES, ("less", "more")),
         _smaller("cold_start", "Cold start", baseline.cold_start, chosen.cold_start, TIME, ("faster", "slower")),
@@ -234,13 +234,17 @@ def _figures(baseline: Contender, chosen: Contender | None, metric: str, objecti
     return tuple(sorted(figures, key=lambda figure: figure.key != objective))
 
 
-def _drop(baseline: Contender, chosen: Contender, metric: str) -> Figure:
+def _busy(chosen: Contender) -> str:
+    return f"machine busy: {chosen.busy}" if chosen.busy else ""
+
+
+def _drop(baseline: Contender, chosen: Contender, metric: str, loss: Loss) -> Figure:
     """The drop on test data where it was measured there (nothing was selected on it), else on validation data."""
     tested = chosen.test_drop.raw is not None
     drop = chosen.test_drop if tested else chosen.drop
     before, after = (baseline.test_metric, chosen.test_metric) if tested else (baseline.metric, chosen.metric)
     where = _labelled("test data" if tested else "validation", _arrow(before, after))
-    return Figure("drop", f"{metric} drop", drop, where, "", _drop_tone(chosen, drop))
+    return Figure("drop", f"{metric} {loss.noun}", drop, where, "", _drop_tone(chosen, drop))
 
 
 def _smaller(key: str, label: str, before: Quantity, after: Quantity, scale: Scale, words: tuple[str, str]) -> Figure:
@@ -280,55 +284,29 @@ def _speed_tone(speedup: Quantity) -> str:
 
 def _drop_tone(chosen: Contender, drop: Quantity) -> str:
     """Bad where the gate says so (a drop within the budget is what was bargained for); good where it is surely a gain."""
-    if _broke(chosen, "max_drop"):
+    if broke(chosen, "max_drop"):
         return "bad"
     return "good" if drop.high is not None and drop.high < 0 else "plain"
 
 
-def _budget(budget: Mapping[str, Any], chosen: Contender | None, metric: str, met: bool) -> tuple[Rule, ...]:
-    """What was asked, in the words of the command line, and what was reached."""
-    drop, speed, latency, size = (finite(budget.get(name)) for name in ("max_drop", "min_speedup", "max_latency_ms", "max_size_mb"))
-    rows: list[Rule] = []
-    if drop is not None:
-        rows.append(_drop_rule(drop, chosen, metric, met))
-    if speed is not None:
-        asked = f"Speed-up at least {given(speed)}×, also by the lower end of its interval"
-        rows.append(_rule("min_speedup", asked, chosen, chosen.speedup.full if chosen and chosen.speedup.raw else ""))
-    if latency is not None:
-        reached = f"{number(chosen.p50.raw * 1e3)} ms" if chosen and chosen.p50.raw else ""
-        rows.append(_rule("max_latency_ms", f"Median latency at most {given(latency)} ms", chosen, reached))
-    if size is not None:
-        reached = f"{number(chosen.size.raw / 1e6)} MB" if chosen and chosen.size.raw else ""
-        rows.append(_rule("max_size_mb", f"File at most {given(size)} MB", chosen, reached))
-    return tuple(rows)
-
-
-def _drop_rule(limit: float, chosen: Contender | None, metric: str, met: bool) -> Rule:
-    """The drop decides twice: on validation data, and once more on test data before anything is handed over."""
-    found = [] if chosen is None else [(chosen.drop, "validation"), (chosen.test_drop, "test")]
-    reached = ", ".join(f"{drop.full} on {data} data" for drop, data in found if drop.raw is not None)
-    rule = _rule("max_drop", f"{metric} drop at most {given(limit)} points", chosen, reached)
-    late = chosen is not None and not met and chosen.test_drop.raw is not None and chosen.test_drop.raw > limit + 1e-9
-    return replace(rule, held=False) if late else rule
-
-
-def _rule(name: str, asked: str, chosen: Contender | None, reached: str) -> Rule:
-    """Whether a line held is the gate's word, never judged again here."""
-    broken = chosen is not None and _broke(chosen, name)
-    held = None if not reached and not broken else not broken
-    return Rule(name, asked, f"reached {reached}" if reached else "nothing was measured", held)
-
-
-def _broke(chosen: Contender, name: str) -> bool:
-    """Whether the gate named this line of the budget; it calls the drop `metric` too."""
-    return chosen.broke(name) or (name == "max_drop" and chosen.broke("metric"))
-
-
-def _final_note(task: Mapping[str, Any], baseline: Contender) -> str:
+def _final_note(task: Mapping[str, Any], baseline: Contender, chosen: Contender | None) -> str:
     n = finite(task.get("n_test"))
     if baseline.test_metric.raw is None:
         return "The test data was not used in this run."
-    return f"{fixed(n, 0) if n else 'The'} test examples, used once, after everything had been chosen on validation data. Timings are those of the run."
+    anew = chosen is not None and chosen.timing == "finalists"
+    timings = "Timings were measured anew after the choice." if anew else "Timings are those of the run."
+    return f"{fixed(n, 0) if n else 'The'} test examples, used once, after everything had been chosen on validation data. {timings}"
+
+
+def _timing_note(contenders: Sequence[Contender]) -> str:
+    """Which figures of time come from which comparison; empty where there was one alone."""
+    anew = [one.title for one in contenders if one.timing == "finalists" and one.status != "baseline"]
+    if not anew:
+        return ""
+    return (
+        f"Figures of time of {', '.join(anew)} and of the baseline come from a comparison made anew, in fresh processes, after the choice: the best of many "
+        "looks faster than it is in the comparison that chose it. All others' come from the first one."
+    )
 
 
 def _examples(task: Mapping[str, Any]) -> str:

@@ -115,7 +115,7 @@ def _point(one: Contender, objective: _Objective, size: float, base: Contender |
     x_low, x_high = _x_interval(one, x) if objective is OBJECTIVES["latency"] else (x, x)
     y_low, y_high = _y_interval(one, y, higher)
     return Point(
-        one.key, one.title, "chosen" if one.key == chosen else one.status, x, y, x_low, x_high, y_low, y_high, y, False, one.frontier, _facts(one, base)
+        one.key, one.title, "chosen" if one.key == chosen else one.status, x, y, x_low, x_high, y_low, y_high, y, False, one.frontier, _facts(one, base, higher)
     )  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def _limits(budget: Mapping[str, object], objective: str, size: float, unit: str
     made: list[Limit] = []
     drop, speed, latency, megabytes = (finite(budget.get(name)) for name in ("max_drop", "min_speedup", "max_latency_ms", "max_size_mb"))
     if drop is not None and base is not None and base.metric.raw is not None:
-        made.append(Limit("y", base.metric.raw - drop if higher else base.metric.raw + drop, f"max drop {given(drop)}"))
+        made.append(Limit("y", base.metric.raw - drop if higher else base.metric.raw + drop, f"max {'drop' if higher else 'rise'} {given(drop)}"))
     if objective == "latency" and latency is not None:
         made.append(Limit("x", latency * _MS / size, f"max latency {joined(given(latency), 'ms')}"))
     if objective == "latency" and speed and base is not None and base.p50.raw is not None:
@@ -180,16 +180,16 @@ def _limits(budget: Mapping[str, object], objective: str, size: float, unit: str
     return made
 
 
-def _facts(one: Contender, base: Contender | None) -> tuple[tuple[str, str], ...]:
+def _facts(one: Contender, base: Contender | None, higher: bool) -> tuple[tuple[str, str], ...]:
     """What hovering shows: the recipe first, then what was measured."""
     rows = [
         ("Recipe", one.recipe),
         ("Latency", one.p50.text + (f", 95 % under {one.p95.text}" if one.p95.raw is not None else "")),
         ("Speed-up", "reference" if one is base else one.speedup.full),
         ("Metric", one.metric.full),
-        ("Drop", "reference" if one is base else one.drop.full),
+        ("Drop" if higher else "Rise", "reference" if one is base else one.drop.full),
         ("File", one.size.text),
-        ("Status", one.status + (f": {one.why}" if one.why else "")),
+        ("Status", one.state + (f": {one.why}" if one.why else "")),
     ]
     return tuple((label, text) for label, text in rows if text)
 

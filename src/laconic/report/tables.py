@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from laconic.report.contenders import Contender
+from laconic.report.limits import Loss
 from laconic.report.units import BYTES, TIME, Quantity, Scale, missing, scaled, shared
 
 # What the baseline is compared with itself: no measurement, but a place in the order.
@@ -45,6 +46,11 @@ class Row:
     gap: str = ""
     marked: str = ""
 
+    @property
+    def state(self) -> str:
+        """The status in words: `not tried`."""
+        return self.status.replace("_", " ")
+
 
 @dataclass(frozen=True)
 class Table:
@@ -65,7 +71,7 @@ class _Kind:
     hint: str = ""
 
 
-def candidates_table(contenders: Sequence[Contender], metric: str, chosen: str, label: str) -> Table:
+def candidates_table(contenders: Sequence[Contender], metric: str, loss: Loss, chosen: str, label: str) -> Table:
     """All contenders as they were measured on validation data; `chosen` is the key to mark with `label`."""
     kinds = (
         _Kind("speedup", "Speed-up", lambda c: c.speedup, hint="old/new, interleaved; more is better"),
@@ -74,7 +80,7 @@ def candidates_table(contenders: Sequence[Contender], metric: str, chosen: str, 
         _Kind("metric", metric, lambda c: c.metric, hint="on validation data"),
         _Kind(
             "drop",
-            "Drop",
+            loss.noun.capitalize(),
             lambda c: c.drop,
             hint="against the baseline on the same validation examples; negative is a gain",
         ),
@@ -86,12 +92,12 @@ def candidates_table(contenders: Sequence[Contender], metric: str, chosen: str, 
     return _table(kinds, contenders, chosen, label, notes=True)
 
 
-def final_table(contenders: Sequence[Contender], metric: str, chosen: str, label: str) -> Table:
+def final_table(contenders: Sequence[Contender], metric: str, loss: Loss, chosen: str, label: str) -> Table:
     """Those that met the test data, which is touched once."""
     shown = [c for c in contenders if c.test_metric.raw is not None or c.key == chosen or c.status == "baseline"]
     kinds = (
         _Kind("metric", metric, lambda c: c.test_metric),
-        _Kind("drop", "Drop", lambda c: c.test_drop),
+        _Kind("drop", loss.noun.capitalize(), lambda c: c.test_drop),
         _Kind("speedup", "Speed-up", lambda c: c.speedup),
         _Kind("p50", "Median latency", lambda c: c.p50, TIME),
         _Kind("size", "File", lambda c: c.size, BYTES),
@@ -117,7 +123,11 @@ def _row(kinds: Sequence[_Kind], units: dict[str, tuple[float, str]], one: Conte
     if not one.measured:
         return Row(one.key, one.title, one.status, (), gap=missing(one.why).text, marked=marked)
     cells = tuple(_cell(kind, units[kind.key], one) for kind in kinds)
-    return Row(one.key, one.title, one.status, cells, note=one.why if notes else "", marked=marked)
+    return Row(one.key, one.title, one.status, cells, note=_note(one) if notes else "", marked=marked)
+
+
+def _note(one: Contender) -> str:
+    return "; ".join(text for text in (one.why, f"machine busy: {one.busy}" if one.busy else "") if text)
 
 
 def _cell(kind: _Kind, unit: tuple[float, str], one: Contender) -> Cell:

@@ -14,8 +14,8 @@ from laconic.report.tables import Column, Row
 
 _ROWS = 24  # longer tables are cut: the page has them all
 _COLUMNS = ("speedup", "p50", "metric", "drop", "size")
-_STYLES = {"passed": "green", "baseline": "bold", "rejected": "yellow", "failed": "red", "unavailable": "dim"}
-_BADGES = {"met": "bold green", "improved": "bold green", "kept": "bold", "missed": "bold red", "nothing": "bold red"}
+_STYLES = {"passed": "green", "baseline": "bold", "rejected": "yellow", "failed": "red", "unavailable": "dim", "not_tried": "dim"}
+_BADGES = {"met": "bold green", "improved": "bold green", "kept": "bold", "missed": "bold red", "nothing": "bold red", "untried": "bold"}
 _TONES = {"good": "green", "bad": "red"}
 
 
@@ -28,7 +28,7 @@ def summary(facts: Facts) -> RenderableType:
         if said
         else Text.assemble((heading.badge, _BADGES[heading.kind]), "  ", heading.verdict)
     )
-    parts: list[RenderableType] = [verdict]
+    parts: list[RenderableType] = [verdict, *(Text(text) for text in heading.certainty)]
     if heading.reason:
         parts.append(Text(heading.reason))
     parts += [Padding(_figures(facts), (1, 0, 0, 0))]
@@ -41,6 +41,8 @@ def summary(facts: Facts) -> RenderableType:
     reasons = [_reason(row, facts) for row in _shown(facts)]
     if any(reasons):
         parts.append(Padding(Group(*(reason for reason in reasons if reason)), (1, 0, 0, 0)))
+    if facts.timing_note:
+        parts.append(Padding(Text(facts.timing_note, "dim"), (1, 0, 0, 0)))
     if facts.unavailable:
         parts.append(Padding(Group(*_unavailable(facts)), (1, 0, 0, 0)))
     return Group(*parts)
@@ -69,7 +71,11 @@ def _change(figure: Figure) -> Text:
 
 def _rule(rule: Rule) -> Text:
     word, style = ("unknown", "dim") if rule.held is None else ("held", "green") if rule.held else ("missed", "red")
-    return Text.assemble((f"{word:<8}", style), rule.asked, (f"  {rule.reached}", "dim"))
+    line = Text.assemble((f"{word:<8}", style), rule.asked, (f"  {rule.reached}", "dim"))
+    if rule.worst:
+        surely, color = ("holds too", "green") if rule.surely else ("not held", "yellow")
+        line.append_text(Text.assemble((f"\n{'':<8}at the bad end of the interval {rule.worst}: ", "dim"), (surely, color)))
+    return line
 
 
 def _candidates(facts: Facts) -> Table:
@@ -81,7 +87,7 @@ def _candidates(facts: Facts) -> Table:
         table.add_column(Text(f"{column.title}\n{column.unit}"), justify="right", no_wrap=True)
     for row in _shown(facts):
         title = Text.assemble(row.title, (f" ({row.marked.lower()})", "bold") if row.marked else "")
-        table.add_row(title, Text(row.status, _STYLES.get(row.status, "")), *_cells(row, shown))
+        table.add_row(title, Text(row.state, _STYLES.get(row.status, "")), *_cells(row, shown))
     return table
 
 

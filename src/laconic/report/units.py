@@ -9,6 +9,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from laconic.core.wording import decimals as decimals
+from laconic.core.wording import fixed as fixed
+from laconic.core.wording import given as given
+from laconic.core.wording import joined as joined
+from laconic.core.wording import number as number
+from laconic.core.wording import spanned
+
 Scale = tuple[tuple[float, str], ...]
 
 TIME: Scale = ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s"))
@@ -17,7 +24,6 @@ PARAMS: Scale = ((1, "params"), (1e3, "k params"), (1e6, "M params"), (1e9, "G p
 MACS: Scale = ((1, "MACs"), (1e3, "k MACs"), (1e6, "M MACs"), (1e9, "G MACs"), (1e12, "T MACs"))
 
 NO_REASON = "no reason was recorded"
-_THIN = "\u202f"  # narrow no-break space: groups digits and never breaks a line
 _DIGITS = 3
 
 
@@ -52,63 +58,11 @@ class Quantity:
         return f"{self.text} ({self.interval})" if self.interval else self.text
 
 
-def joined(number: str, unit: str) -> str:
-    """A number and its unit: `7.1×`, `12 ms`, `5`."""
-    if not unit:
-        return number
-    return number + unit if unit == "×" else f"{number}\u00a0{unit}"
-
-
 def finite(value: object) -> float | None:
     """The value as a float, or None where it is missing, not a number or not finite."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
-
-
-def decimals(value: float, digits: int = _DIGITS) -> int:
-    """How many decimals show `digits` significant digits of the value (0 for large values).
-
-    >>> decimals(0.351), decimals(2.44), decimals(1234.5)
-    (3, 2, 0)
-    """
-    if value == 0:
-        return digits - 1
-    exponent = int(f"{abs(value):.{digits - 1}e}".partition("e")[2])
-    return max(0, digits - 1 - exponent)
-
-
-def fixed(value: float, places: int) -> str:
-    """The value with that many decimals, grouped digits and a true minus sign; what rounds to zero has no sign.
-
-    >>> fixed(-0.25, 2), fixed(-0.001, 2), fixed(1234567, 0)
-    ('−0.25', '0.00', '1\u202f234\u202f567')
-    """
-    text = f"{value:,.{places}f}"
-    if float(text.replace(",", "")) == 0:
-        text = text.lstrip("-")
-    return text.replace(",", _THIN).replace("-", "−")
-
-
-def number(value: float, digits: int = _DIGITS) -> str:
-    """The value in `digits` significant digits; below one ten-thousandth in powers of ten.
-
-    >>> number(0.3514), number(12.0), number(3.2e-7)
-    ('0.351', '12.0', '3.20e−7')
-    """
-    if value != 0 and abs(value) < 1e-4:
-        mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
-        return f"{mantissa}e{int(exponent)}".replace("-", "−")
-    return fixed(value, decimals(value, digits))
-
-
-def given(value: float) -> str:
-    """A number that a person chose, as it was written: no digits added.
-
-    >>> given(0.5), given(8.0)
-    ('0.5', '8')
-    """
-    return f"{value:g}".replace("-", "−")
 
 
 def clock(seconds: float) -> str:
@@ -161,14 +115,5 @@ def with_interval(
     if low is None or high is None:
         text = number(value) if places is None else fixed(value, places)
         return Quantity(value, unit, value, text, reason=note, n=n)
-    shown = _places(value, low, high) if places is None else places
-    if low != high and fixed(low, shown) == fixed(high, shown):
-        shown = decimals((high - low) / 2, 1)
-    span = f"{fixed(low, shown)} to {fixed(high, shown)}"
-    return Quantity(value, unit, value, fixed(value, shown), low, high, span, note, n)
-
-
-def _places(value: float, low: float, high: float) -> int:
-    """Two digits of the interval's half width, and no more than three of the largest number."""
-    most = decimals(max(abs(value), abs(low), abs(high)))
-    return most if low == high else min(most, decimals((high - low) / 2, 2))
+    text, least, most = spanned(value, low, high, places)
+    return Quantity(value, unit, value, text, low, high, f"{least} to {most}", note, n)

@@ -127,7 +127,7 @@ def _timed(
     for contender, item, facts in workers:
         times = run.rounds[contender.name]
         found = latency.summarize(times)
-        title = f"{contender.name} ({item.settings.runtime}, {item.settings.precision})"
+        title = f"{contender.name} ({item.settings.runtime}, {item.numerics})"
         ratio = None if times is first else latency.ratio(first, times)
         per_second = latency.throughput(times, size)
         memory = contender.worker.memory().get("peak_bytes")

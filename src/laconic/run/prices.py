@@ -56,7 +56,7 @@ class Prices:
         # on one thread: the threads of two sessions in a process fight over the cores
         self.settings = Settings(kind, target.precision, 1)
         self.path = table or folder() / f"{_key(self.settings)}.json"
-        self.known: dict[str, float] = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        self.known: dict[str, float] = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
         self.measured = 0
         self._reference: tuple[Session, list[np.ndarray]] | None = None
 

@@ -13,6 +13,7 @@ from typing import Any
 from laconic.core.errors import BadInput, nearest, need
 from laconic.core.records import to_json
 from laconic.core.task import Target
+from laconic.core.wording import numerics
 from laconic.run.runner import STEPS
 
 VERSION = 1
@@ -57,9 +58,15 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @property
+    def numerics(self) -> str:
+        """What the artifact computes with: ``int8`` where a step rounds to integers (its config has `bits`), else the precision of its floats."""
+        bits = [config.bits for config in self.steps if "bits" in _fields(config)]
+        return numerics(bits[-1] if bits else None, self.deploy.precision)
+
+    @property
     def key(self) -> str:
         """A name for files and tables, e.g. ``openvino-bf16``."""
-        parts = [self.deploy.runtime, self.deploy.precision, self.steps_key, "" if self.deploy.device == "cpu" else self.deploy.device]
+        parts = [self.deploy.runtime, self.numerics.replace(" with ", "-"), self.steps_key, "" if self.deploy.device == "cpu" else self.deploy.device]
         threads = f"{self.deploy.threads}t" if self.deploy.threads else ""
         return "-".join(part.replace(".", "-") for part in [*parts, threads] if part)
 
@@ -68,7 +75,7 @@ class Recipe:
         """The recipe in a few words."""
         steps = [_words(config) for config in self.steps]
         device = [] if self.deploy.device == "cpu" else [self.deploy.device]
-        return " · ".join([*steps, _NAMES.get(self.deploy.runtime, self.deploy.runtime), self.deploy.precision, *device])
+        return " · ".join([*steps, _NAMES.get(self.deploy.runtime, self.deploy.runtime), self.numerics, *device])
 
 
 def _fields(config: Any) -> dict[str, Any]:
@@ -112,7 +119,7 @@ def read_recipe(path: Path) -> RecipeFile:
     if not path.is_file():
         raise BadInput(f"there is no recipe file {path}")
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is not YAML: {error}") from error
     return parse(data, str(path))

@@ -10,7 +10,7 @@ from typing import Any
 from laconic.core.records import Measurement, Outcome
 from laconic.run.recipe import Recipe
 
-_MEASUREMENTS = ("speedup", "throughput_per_s", "metric", "drop", "test_metric", "test_drop")
+_MEASUREMENTS = ("speedup", "first_speedup", "throughput_per_s", "metric", "drop", "test_metric", "test_drop")
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,10 @@ class Reason:
 class Record:
     """One candidate with its evidence.
 
-    `status` is ``baseline``, ``passed``, ``rejected`` (measured, and not good enough), ``failed`` (crashed, hung, ran out of time or memory, was not
-    finite) or ``unavailable`` (this machine cannot run it).
+    `status` is ``baseline``, ``passed``, ``rejected`` (measured, and not good enough), ``failed`` (crashed, hung, ran out of memory, was not
+    finite), ``unavailable`` (this machine cannot run it) or ``not_tried`` (the time limit came before its turn).
+    `timing` says which comparison the figures of time come from: ``first`` (of all candidates) or ``finalists`` (anew, after the choice); `first_speedup`
+    is then what the first one said. `busy` says what else the machine did meanwhile, where that spoils the figures.
     """
 
     key: str
@@ -37,7 +39,10 @@ class Record:
     size_bytes: int | None = None
     latency: Mapping[str, Any] | None = None
     speedup: Measurement | None = None
+    first_speedup: Measurement | None = None
     throughput_per_s: Measurement | None = None
+    timing: str = ""
+    busy: str = ""
     cold_start_ms: float | None = None
     peak_memory_bytes: int | None = None
     metric: Measurement | None = None
@@ -74,6 +79,10 @@ class Record:
     def rejected(self, *reasons: Reason) -> Record:
         """The same record, rejected for these reasons; unchanged without any."""
         return self.but(status="rejected", reasons=(*self.reasons, *reasons)) if reasons else self
+
+    def not_tried(self, text: str) -> Record:
+        """The same record, whose turn never came."""
+        return self.but(status="not_tried", reasons=(*self.reasons, Reason("time_limit", text)))
 
     def failed(self, rule: str, text: str) -> Record:
         """The same record, failed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -23,7 +24,7 @@ def measure(metric: MetricSpec, logits: Tensor, target: Tensor) -> Measurement:
 
 
 def compare(metric: MetricSpec, baseline: Tensor, candidate: Tensor, target: Tensor, seed: int = 0) -> Measurement:
-    """By how much the candidate is worse than the baseline, in points of the metric, with the 95 % interval of the paired difference.
+    """By how much the candidate is worse than the baseline, in points of a percentage or the metric's own unit, with the 95 % interval of the paired difference.
 
     Args:
         baseline: answers, shape (n, …).
@@ -33,9 +34,15 @@ def compare(metric: MetricSpec, baseline: Tensor, candidate: Tensor, target: Ten
     sign = 1.0 if metric.direction == "max" else -1.0
     if metric.per_example is not None:
         scores = [np.asarray(metric.per_example(logits, target), dtype=float) for logits in (baseline, candidate)]
-        return stats.paired_difference(sign * scores[0], sign * scores[1], scale=metric.scale, seed=seed)
+        return _in_unit(stats.paired_difference(sign * scores[0], sign * scores[1], scale=metric.scale, seed=seed), metric)
 
     def drop(index: np.ndarray) -> float:
         return sign * (metric.score(baseline[index], target[index]) - metric.score(candidate[index], target[index]))
 
-    return stats.paired_bootstrap(drop, len(target), seed=seed)
+    return _in_unit(stats.paired_bootstrap(drop, len(target), seed=seed), metric)
+
+
+def _in_unit(drop: Measurement, metric: MetricSpec) -> Measurement:
+    """The drop in the unit of what it is a difference of: points of a percentage, else the metric's own. A zero has no sign."""
+    value, low, high = (None if end is None else end + 0.0 for end in (drop.value, drop.low, drop.high))
+    return dataclasses.replace(drop, unit="points" if metric.scale == 100 else metric.unit, value=value, low=low, high=high)

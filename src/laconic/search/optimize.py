@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from laconic.run.store import FORMAT, RESULT, RunStore
 from laconic.search import space
 from laconic.search.budget import Budget
 from laconic.search.select import Choice, choose, confirm, frontier
+from laconic.search.verdict import Verdict, verdict
 from laconic.tasks import metrics
 
 
@@ -82,7 +83,7 @@ def search(
     """The search itself, see `laconic.optimize`; `limit` is in seconds. Returns the content of the run's `result.json`."""
     ledger = Ledger()
     metric = metrics.resolve(task.metric, task.direction)
-    _check_limit(budget, metric)
+    budget = budget.filled(metric.name, metric.scale == 100)
     prepare.check(task)
     with RunStore(folder, _manifest(task, budget, sweep, recipes, options)) as store:
         if store.has(RESULT):
@@ -111,10 +112,12 @@ def search(
                 records += session.check_more(more, records[0])
             records = session.time(records)
             records = [records[0], *(gate(record, budget.rules(records[0])) for record in records[1:])]
-            choice = choose(records, budget)
+            records, choice = choose(
+                records, budget, session.rounds, lambda known, few: session.time_again(known, {record.key for record in few})
+            )
             tested = session.test(records[0], [r for r in (choice.best or choice.nearest,) if r is not None])
         records = frontier([tested[0], *_replaced(records[1:], tested[1:])], budget)
-        choice = confirm(choice, records, budget, metric.unit)
+        choice = confirm(choice, records, budget)
         context = _Facts(task, metric, budget, program, training, command, ledger, options)
         data = store.write(RESULT, _result(context, records, choice))
         shutil.rmtree(store.path("examples"), ignore_errors=True)
@@ -136,17 +139,14 @@ def seconds(limit: str | float | None) -> float | None:
     return value
 
 
-def _check_limit(budget: Budget, metric: metrics.MetricSpec) -> None:
-    if budget.max_drop == Budget.max_drop and metric.scale != 100:
-        raise BadInput(
-            f"the metric '{metric.name}' has no fixed scale, so the default limit of {Budget.max_drop} points has no meaning. Give max_drop."
-        )
-
-
 def new_folder(name: str) -> Path:
     """A new run's folder, named for the task and the time."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     return Path("laconic-runs") / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-{stamp}"
+
+
+# Options that say when evidence is gathered, not which.
+_NO_EVIDENCE = ("wait_quiet",)
 
 
 def _manifest(task: Task, budget: Budget, sweep: Sweep, recipes: Sequence[Recipe] | None, options: Options) -> dict[str, Any]:
@@ -154,10 +154,10 @@ def _manifest(task: Task, budget: Budget, sweep: Sweep, recipes: Sequence[Recipe
     return {
         "task": task.ref or task.name,
         "metric": task.metric if isinstance(task.metric, str) else getattr(task.metric, "__qualname__", "custom"),
-        "budget": asdict(budget),
+        "budget": budget.to_plain(),
         "sweep": to_json(sweep),
         "recipes": None if recipes is None else [recipe.to_plain() for recipe in recipes],
-        "options": to_json(options),
+        "options": {name: value for name, value in to_json(options).items() if name not in _NO_EVIDENCE},
         "fit": to_json(task.fit),
         "model": None if task.fit is not None else prepare.fingerprint(task),
     }
@@ -184,15 +184,20 @@ class _Facts:
 def _result(known: _Facts, records: Sequence[Record], choice: Choice) -> dict[str, Any]:
     counts = count(known.program)
     chosen = choice.best or choice.nearest
+    words: Verdict = verdict(choice, records, known.budget, known.metric)
     return {
         "format": FORMAT,
         "laconic": laconic.__version__,
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "task": _task_facts(known),
-        "budget": asdict(known.budget),
+        "budget": known.budget.to_plain(),
         "batch": known.options.batch,
         "met": choice.best is not None,
-        "verdict": choice.verdict,
+        "verdict": str(words),
+        "headline": words.headline,
+        "certainty": words.certainty,
+        "readings": known.budget.readings(chosen) if chosen else [],
+        "tied": choice.tied,
         "best": choice.best.key if choice.best else None,
         "nearest": choice.nearest.key if choice.nearest else None,
         "reason": choice.reason,
@@ -228,4 +233,4 @@ def _yaml(known: _Facts, chosen: Record) -> str:
 
     recipe = parse({"steps": chosen.recipe["steps"], "deploy": chosen.recipe["deploy"]}).recipe
     task = {"task": known.task.ref} if known.task.ref else {}
-    return recipe.to_yaml(**task, budget={key: value for key, value in asdict(known.budget).items() if value is not None})
+    return recipe.to_yaml(**task, budget={key: value for key, value in known.budget.to_plain().items() if value not in (None, False)})

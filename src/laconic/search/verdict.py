@@ -1,0 +1,236 @@
+"""The verdict in words: what is delivered and why, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from laconic.core.records import Measurement
+from laconic.core.wording import counted, decimals, given, number, percent, spanned
+from laconic.run.record import Record
+from laconic.search.budget import Budget
+from laconic.search.select import Choice, untried
+from laconic.tasks.metrics import MetricSpec
+
+_POINTS = "points"
+_NIL = 1e-9  # what is less than this is rounding
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The first sentence, and those that say how sure it is."""
+
+    headline: str
+    certainty: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join((self.headline, *self.certainty))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How losses of a metric are told: in points of a percentage, or in the metric's own unit, with its name; and whether points count examples."""
+
+    name: str
+    unit: str
+    counts: bool
+
+    @classmethod
+    def of(cls, metric: MetricSpec) -> Scale:
+        """The scale of a metric; points count examples where the metric is a mean over them."""
+        points = metric.scale == 100
+        return cls(metric.name, _POINTS if points else metric.unit, points and metric.per_example is not None)
+
+    @property
+    def points(self) -> bool:
+        """Whether it is a percentage."""
+        return self.unit == _POINTS
+
+    @property
+    def noun(self) -> str:
+        """What stands behind a number: `points`, `kg of mae`, `of mae`."""
+        return _POINTS if self.points else f"{self.unit} of {self.name}".strip()
+
+    def told(self, drop: Measurement) -> str:
+        """What is lost or won, with its interval.
+
+        >>> Scale("accuracy", "points", True).told(Measurement(-0.251, "points", n=9, low=-0.5, high=0.0))
+        'gains 0.25 points (interval 0.00 to 0.50)'
+        >>> Scale("mae", "", False).told(Measurement(0.0312, "", n=9, low=-0.0041, high=0.0702))
+        'loses 0.031 (mae; interval −0.004 to 0.070)'
+        """
+        assert drop.value is not None
+        sign = -1.0 if drop.value < -_NIL else 1.0
+        verb = "gains" if sign < 0 else "loses"
+        value, unit = sign * drop.value, f" {self.unit}" if self.unit else ""
+        if drop.low is None or drop.high is None:
+            text = f"{verb} {self._alone(value)}{unit}"
+            return text if self.points else f"{text} ({self.name})"
+        ends = sorted((sign * drop.low, sign * drop.high))
+        text, low, high = spanned(value, *ends, places=self._places(value))
+        name = "" if self.points else f"{self.name}; "
+        return f"{verb} {text}{unit} ({name}interval {low} to {high})"
+
+    def _places(self, value: float) -> int | None:
+        """Two decimals of points, and more where so few would hide the value."""
+        if not self.points:
+            return None
+        return 2 if abs(value) <= _NIL else max(2, decimals(value, 1))
+
+    def _alone(self, value: float) -> str:
+        return number(value) if not self.points else spanned(value, value, value, places=self._places(value))[0]
+
+
+def verdict(choice: Choice, records: Sequence[Record], budget: Budget, metric: MetricSpec) -> Verdict:
+    """The choice in words.
+
+    Args:
+        choice: confirmed.
+        records: all, the baseline first.
+        budget: what was asked.
+        metric: of the task.
+    """
+    scale = Scale.of(metric)
+    others = records[1:]
+    asked = budget.told(scale.noun)
+    if choice.best is not None:
+        headline = f"Budget met: {choice.best.title} {_gain(choice.best)}{_loss(choice.best, scale)}."
+    elif choice.nearest is not None:
+        found = f"{choice.nearest.title}, {_gain(choice.nearest)}{_loss(choice.nearest, scale)}"
+        headline = f"Budget not met ({asked}): the nearest, {found}; {choice.reason}."
+    elif why := untried(others):
+        headline = f"Nothing was tried: {why}."
+    else:
+        headline = f"Budget not met ({asked}): {choice.reason}."
+    return Verdict(headline, tuple(_certainty(choice, others, budget, scale)))
+
+
+def _gain(record: Record) -> str:
+    ratio = record.speedup
+    if ratio is None or ratio.value is None:
+        return "could not be timed"
+    interval = f" (95 % interval {ratio.low:.2f} to {ratio.high:.2f})" if ratio.low is not None else ""
+    return f"is {ratio.value:.2f}× as fast as the baseline{interval}"
+
+
+def _loss(record: Record, scale: Scale) -> str:
+    drop, data = _published(record)
+    if drop is None or drop.value is None:
+        return ""
+    if _same(drop):
+        return f" and scores the same on each of {counted(drop.n, f'{data} example')}"
+    return f" and {scale.told(drop)} on {counted(drop.n, f'{data} example')}"
+
+
+def _published(record: Record) -> tuple[Measurement | None, str]:
+    """The drop on test data, which no choice has seen; on valid data where there is none."""
+    return (record.drop, "valid") if record.test_drop is None else (record.test_drop, "test")
+
+
+def _same(drop: Measurement) -> bool:
+    """Whether every example scored the same."""
+    worse, better = getattr(drop, "worse", None), getattr(drop, "better", None)
+    if worse is not None and better is not None:
+        return bool(worse == 0 == better)
+    return drop.value == 0 and drop.low == 0 == drop.high
+
+
+def _certainty(choice: Choice, others: Sequence[Record], budget: Budget, scale: Scale) -> Iterator[str]:
+    record = choice.best or choice.nearest
+    if record is not None:
+        yield from _ties(choice, others, budget)
+        yield from _examples(record, budget, scale)
+        yield from _luck(record, others, budget, scale)
+        yield from _anew(record, choice)
+        if record.busy:
+            yield f"Machine busy: {record.busy}."
+    late = sum(r.status == "not_tried" for r in others)
+    if late and not untried(others):
+        yield f"{counted(late, 'candidate')} {'was' if late == 1 else 'were'} not tried: the time limit was reached first."
+
+
+def _ties(choice: Choice, others: Sequence[Record], budget: Budget) -> Iterator[str]:
+    tied = [record for record in others if record.key in choice.tied]
+    if choice.best is None or len(tied) < 2:
+        return
+    as_good = {"latency": "as fast as can be told", "size": "of one size", "memory": "of one need of memory"}[budget.objective]
+    least = choice.best.drop.value if choice.best.drop is not None else None
+    even = sum(record.drop is not None and record.drop.value == least for record in tied)
+    why = "this one loses least" if even < 2 else f"of the {even} that lose least, this one has the smallest file"
+    yield f"{len(tied)} candidates are {as_good}; {why}."
+
+
+def _examples(record: Record, budget: Budget, scale: Scale) -> Iterator[str]:
+    """The limit in examples, what was counted, and what cannot be excluded with so few."""
+    drop, _ = _published(record)
+    if drop is None or drop.value is None:
+        return
+    limit = budget.drop_limit
+    parts = []
+    if limit and scale.counts:
+        parts.append(f"{given(limit)} points of {drop.n:,} are {number(limit * drop.n / 100, 2)} examples")
+    worse, better = getattr(drop, "worse", None), getattr(drop, "better", None)
+    if worse is not None and better is not None and not _same(drop):
+        parts.append(f"it is worse on {worse:,} and better on {better:,}")
+    if drop.high is not None and drop.high > 0:
+        few = "with so few" if limit is None or drop.high > limit + _NIL else "(95 %), which the limit covers"
+        parts.append(f"a true {'drop' if scale.points else 'loss'} of up to {_end(drop.high, scale)} cannot be excluded {few}")
+    if parts:
+        text = "; ".join(parts)
+        yield f"{text[:1].upper()}{text[1:]}."
+
+
+def _end(value: float, scale: Scale) -> str:
+    return f"{spanned(value, value, value, places=max(2, decimals(value, 2)))[0]} points" if scale.points else f"{number(value)} {scale.noun}"
+
+
+def _luck(record: Record, others: Sequence[Record], budget: Budget, scale: Scale) -> Iterator[str]:
+    """How likely one of many passes without deserving it, computed from the widths of this one's intervals."""
+    limit, tried = budget.drop_limit, sum(r.drop is not None and r.drop.value is not None for r in others)
+    if limit is None or tried < 2 or record.drop is None:
+        return
+    one = pass_by_luck(record.drop, limit, budget.confident)
+    if one is None:
+        yield f"{tried} candidates were judged on the same valid examples: the more there are, the likelier one passes by luck."
+        return
+    by = "just more than the limit" if budget.confident or not limit else f"twice the limit ({given(2 * limit)} {scale.noun})"
+    text = f"{tried} candidates were judged on the same valid examples; had each truly lost {by}, one would pass there by luck in up to {percent(any_of(tried, one))} of runs"
+    tested = None if record.test_drop is None else pass_by_luck(record.test_drop, limit, budget.confident)
+    more = "" if tested is None else f", and on the test data too in up to {percent(any_of(tried, one) * tested)}"
+    yield f"{text}{more}."
+
+
+def pass_by_luck(drop: Measurement, limit: float, confident: bool) -> float | None:
+    """The chance that a candidate whose true drop is twice the limit is measured within it: Φ(−limit / s), where the interval is ±1.96 s.
+
+    With `confident`, that of one whose true drop is just more than the limit: the share of intervals that miss the truth on that side, 2.5 %.
+
+    Returns:
+        None where no interval is known.
+    """
+    if confident:
+        return 0.025
+    if drop.low is None or drop.high is None or drop.high <= drop.low:
+        return None
+    deviation = (drop.high - drop.low) / (2 * 1.959964)
+    return 0.5 * math.erfc(limit / deviation / math.sqrt(2))
+
+
+def any_of(n: int, chance: float) -> float:
+    """The chance of at least one of n, each with this chance: the most where they go together, as candidates judged on the same examples do."""
+    return -math.expm1(n * math.log1p(-chance)) if chance < 1 else 1.0
+
+
+def _anew(record: Record, choice: Choice) -> Iterator[str]:
+    """Where the figures of speed come from, and who was out in the second comparison."""
+    if record.timing == "finalists":
+        first = record.first_speedup
+        said = "" if first is None or first.value is None else f" (the comparison that chose it said {first.value:.2f}×)"
+        yield f"The speed-up was measured anew after the choice{said}."
+    if choice.fallen:
+        n = len(choice.fallen)
+        yield (
+            f"{counted(n, 'candidate')} before it in the order did not hold the budget when timed anew; each further one has 2.5 % more of a chance to pass "
+            "by luck."
+        )
