@@ -24,7 +24,7 @@ from laconic.run import prepare
 from laconic.run.gate import gate
 from laconic.run.ledger import Ledger
 from laconic.run.recipe import PRECISIONS, Recipe
-from laconic.run.record import Record
+from laconic.run.record import Record, opponent
 from laconic.run.session import Options, Session
 from laconic.run.store import FORMAT, RESULT, RunStore
 from laconic.search import space
@@ -102,18 +102,23 @@ def search(
         session = Session(store, task, metric, program, options, ledger, progress)
         session.deadline = None if limit is None else time.monotonic() + limit
         with contextlib.closing(session):
-            records = session.check(chosen, space.baseline_recipe(sweep.threads, sweep.device))
+            bases = space.baseline_recipes(chosen) or [space.baseline_recipe(sweep.threads, sweep.device)]
+            records = session.check(chosen, bases)
+            bases, records = _parted(records)
             if recipes is None:
                 rounding = space.kinds(sweep.quantize, budget)
                 shares = space.PRUNE_SHARES if sweep.prune is None else sweep.prune
                 more = space.prunings(task, shares, sweep.runtimes, rounding, sweep.threads) if sweep.device == "cpu" else []
-                more += space.followups(task, chosen, records, rounding)
-                records += session.check_more(more, records[0])
-            records = session.time(records)
-            records = [records[0], *(gate(record, budget.rules(records[0])) for record in records[1:])]
-            choice = choose(records, budget)
-            tested = session.test(records[0], [r for r in (choice.best or choice.nearest,) if r is not None])
-        records = frontier([tested[0], *_replaced(records[1:], tested[1:])], budget)
+                more += space.followups(task, chosen, [bases[0], *records], rounding)
+                records += session.check_more(more, bases)
+            bases, records = _parted(session.time([*bases, *records]))
+            records = [gate(record, budget.rules(opponent(record, bases))) for record in records]
+            choice = choose([bases[0], *records], budget)
+            handed = choice.best or choice.nearest
+            first = bases[0] if handed is None else opponent(handed, bases)
+            tested = session.test(first, [] if handed is None else [handed])
+        bases = [tested[0], *(base for base in bases if base.key != first.key)]
+        records = frontier([*bases, *_replaced(records, tested[1:])], budget)
         choice = confirm(choice, records, budget, metric.unit)
         context = _Facts(task, metric, budget, program, training, command, ledger, options)
         data = store.write(RESULT, _result(context, records, choice))
@@ -163,6 +168,11 @@ def _manifest(task: Task, budget: Budget, sweep: Sweep, recipes: Sequence[Recipe
     }
 
 
+def _parted(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """The baselines, and the others."""
+    return [r for r in records if r.status == "baseline"], [r for r in records if r.status != "baseline"]
+
+
 def _replaced(records: Sequence[Record], tested: Sequence[Record]) -> Iterator[Record]:
     found = {record.key: record for record in tested}
     for record in records:
@@ -197,7 +207,8 @@ def _result(known: _Facts, records: Sequence[Record], choice: Choice) -> dict[st
         "nearest": choice.nearest.key if choice.nearest else None,
         "reason": choice.reason,
         "baseline": records[0],
-        "candidates": list(records[1:]),
+        "other_baselines": [record for record in records[1:] if record.status == "baseline"],
+        "candidates": [record for record in records[1:] if record.status != "baseline"],
         "layers": counts.layers,
         "totals": {"params": counts.params, "macs": counts.macs},
         "unknown_operators": counts.unknown,
