@@ -117,12 +117,12 @@ class Session:
         self.progress.finish()
         return [*(record for record in bases if record.status == "baseline"), *records]
 
-    def check_more(self, recipes: Sequence[Recipe], baselines: Sequence[Record]) -> list[Record]:
-        """The same for recipes that the first records gave reason to try."""
+    def check_more(self, recipes: Sequence[Recipe], before: Sequence[Record]) -> list[Record]:
+        """The same for recipes that the records `before`, the baselines among them, gave reason to try."""
         if not recipes:
             return []
         self.progress.start("checking what the first results suggest", len(recipes))
-        records = [self._compared(recipe, baselines) for recipe in recipes]
+        records = [self._compared(recipe, before) for recipe in recipes]
         self.progress.finish()
         return records
 
@@ -147,7 +147,7 @@ class Session:
             record = self._checked(recipe, base).but(baseline=base.key)
         else:
             told = f"the baseline with its threads on its device cannot be measured: {base.reasons[-1].text}"
-            record = Record.of(recipe, status=base.status, reasons=(Reason("baseline", told),))
+            record = Record.of(recipe, baseline=base.key, status=base.status, reasons=(Reason("baseline", told),))
         self.progress.advance(candidate=recipe.title)
         return record
 

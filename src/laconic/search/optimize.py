@@ -103,22 +103,20 @@ def search(
         session.deadline = None if limit is None else time.monotonic() + limit
         with contextlib.closing(session):
             bases = space.baseline_recipes(chosen) or [space.baseline_recipe(sweep.threads, sweep.device)]
+            chosen = [recipe for recipe in chosen if recipe.key not in {base.key for base in bases}]
             records = session.check(chosen, bases)
-            bases, records = _parted(records)
             if recipes is None:
                 rounding = space.kinds(sweep.quantize, budget)
                 shares = space.PRUNE_SHARES if sweep.prune is None else sweep.prune
                 more = space.prunings(task, shares, sweep.runtimes, rounding, sweep.threads) if sweep.device == "cpu" else []
-                more += space.followups(task, chosen, [bases[0], *records], rounding)
-                records += session.check_more(more, bases)
-            bases, records = _parted(session.time([*bases, *records]))
-            records = [gate(record, budget.rules(opponent(record, bases))) for record in records]
-            choice = choose([bases[0], *records], budget)
-            handed = choice.best or choice.nearest
-            first = bases[0] if handed is None else opponent(handed, bases)
-            tested = session.test(first, [] if handed is None else [handed])
-        bases = [tested[0], *(base for base in bases if base.key != first.key)]
-        records = frontier([*bases, *_replaced(records, tested[1:])], budget)
+                more += space.followups(task, chosen, records, rounding)
+                records += session.check_more(more, records)
+            records = session.time(records)
+            records = [gate(record, budget.rules(opponent(record, records))) for record in records]
+            choice = choose(records, budget)
+            handed = [r for r in (choice.best or choice.nearest,) if r is not None]
+            tested = session.test(opponent(handed[0], records) if handed else records[0], handed)
+        records = frontier(list(_replaced(records, tested)), budget)
         choice = confirm(choice, records, budget, metric.unit)
         context = _Facts(task, metric, budget, program, training, command, ledger, options)
         data = store.write(RESULT, _result(context, records, choice))
@@ -168,11 +166,6 @@ def _manifest(task: Task, budget: Budget, sweep: Sweep, recipes: Sequence[Recipe
     }
 
 
-def _parted(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
-    """The baselines, and the others."""
-    return [r for r in records if r.status == "baseline"], [r for r in records if r.status != "baseline"]
-
-
 def _replaced(records: Sequence[Record], tested: Sequence[Record]) -> Iterator[Record]:
     found = {record.key: record for record in tested}
     for record in records:
@@ -194,6 +187,7 @@ class _Facts:
 def _result(known: _Facts, records: Sequence[Record], choice: Choice) -> dict[str, Any]:
     counts = count(known.program)
     chosen = choice.best or choice.nearest
+    baseline = records[0] if chosen is None else opponent(chosen, records)
     return {
         "format": FORMAT,
         "laconic": laconic.__version__,
@@ -206,9 +200,9 @@ def _result(known: _Facts, records: Sequence[Record], choice: Choice) -> dict[st
         "best": choice.best.key if choice.best else None,
         "nearest": choice.nearest.key if choice.nearest else None,
         "reason": choice.reason,
-        "baseline": records[0],
-        "other_baselines": [record for record in records[1:] if record.status == "baseline"],
-        "candidates": [record for record in records[1:] if record.status != "baseline"],
+        "baseline": baseline,
+        "other_baselines": [record for record in records if record.baseline is None and record is not baseline],
+        "candidates": [record for record in records if record.baseline is not None],
         "layers": counts.layers,
         "totals": {"params": counts.params, "macs": counts.macs},
         "unknown_operators": counts.unknown,

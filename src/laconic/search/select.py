@@ -22,7 +22,7 @@ class Choice:
 
 def choose(records: Sequence[Record], budget: Budget) -> Choice:
     """The best of those that passed; else, of those that were measured and computed the right thing, the one closest to the budget."""
-    baseline, *others = records
+    baseline, others = records[0], [record for record in records if record.status != "baseline"]
     passed = [record for record in others if record.status == "passed"]
     if passed:
         return Choice(min(passed, key=budget.order), None)
