@@ -230,14 +230,15 @@ def test_parity_is_infinite_where_nothing_can_be_compared(found: list[np.ndarray
 
 def test_parity_forgives_what_is_infinite_in_both() -> None:
     masked = np.array([1.0, -np.inf, np.nan])
-    assert parity([masked], [masked]) == {"max_abs": 0.0, "max_rel": 0.0, "sqnr_db": math.inf, "n": 3}
+    found = parity([masked], [masked])
+    assert [found[name] for name in ("max_abs", "max_rel", "sqnr_db", "n")] == [0.0, 0.0, math.inf, 3]
 
 
-def test_signal_to_noise_is_that_of_all_outputs_together() -> None:
+def test_signal_to_noise_is_that_of_the_worst_output() -> None:
     rng = np.random.default_rng(0)
     signal = [rng.standard_normal(500), 3 * rng.standard_normal((10, 4))]
     noise = [0.01 * rng.standard_normal(500), 0.02 * rng.standard_normal((10, 4))]
-    power = sum((s**2).sum() for s in signal) / sum((n**2).sum() for n in noise)
+    power = min((s**2).sum() / (n**2).sum() for s, n in zip(signal, noise, strict=True))
     found = parity([s + n for s, n in zip(signal, noise, strict=True)], signal)
     assert found["sqnr_db"] == pytest.approx(10 * np.log10(power))
     assert parity([signal[0] * np.nan, signal[1]], signal)["sqnr_db"] == -math.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import os
 import signal
@@ -56,9 +57,14 @@ def test_the_best_is_an_artifact_that_answers_as_the_model(finished: lc.Result, 
 def test_every_candidate_comes_with_its_evidence(finished: lc.Result) -> None:
     assert finished.data["baseline"]["status"] == "baseline"
     assert finished.data["baseline"]["drop"]["value"] == 0
+    onnx = finished.folder / by_key(finished)["onnxruntime-fp32"]["artifact"] / "model.onnx"
+    assert finished.data["baseline"]["onnx_size_bytes"] == onnx.stat().st_size
     for record in finished.data["candidates"]:
         if record["status"] in ("passed", "rejected"):
             assert record["parity"]["max_rel"] < TOLERANCE[record["recipe"]["deploy"]["precision"]]
+            assert record["parity"]["batches"] == 3
+            assert record["parity"]["sizes"] == {"batch": [32, 1, 3]}
+            assert record["baseline"] == finished.data["baseline"]["key"]
             assert record["latency"]["n"] >= 15
             assert record["speedup"]["low"] <= record["speedup"]["value"] <= record["speedup"]["high"]
             assert record["drop"]["n"] == 96
@@ -195,7 +201,8 @@ def test_no_budget_met_gives_the_nearest_miss_and_the_reason(tmp_path: Path) -> 
     assert result.best is None
     assert result.nearest is not None
     assert "at least 10000× is asked for" in result.verdict
-    assert result.verdict in (result.folder / "report.html").read_text()
+    assert "its file is not smaller than the baseline's" in result.verdict  # the baseline's size is that of the same ONNX file
+    assert result.verdict in html.unescape((result.folder / "report.html").read_text())
 
 
 def test_a_baseline_of_nan_is_told(tmp_path: Path) -> None:

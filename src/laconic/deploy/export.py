@@ -1,4 +1,4 @@
-"""Lower a program to a file that a runtime reads, and compare what two of them answer."""
+"""Lower a program to a file that a runtime reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import fx
 
@@ -18,6 +17,7 @@ from laconic.core.files import write_whole
 from laconic.core.graph import without_dropout
 from laconic.core.program import Program
 from laconic.deploy import qdq
+from laconic.deploy.parity import parity as parity
 
 OPSET = 20
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
@@ -150,50 +150,3 @@ def write_model(program: Program, folder: Path, kind: str) -> Path:
         raise BadInput(f"'{kind}' is not a model format; there are {', '.join(FORMATS)}")
     name, write = FORMATS[kind]
     return write_whole(Path(folder) / name, lambda aside: write(program, aside, name))
-
-
-def parity(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> dict[str, float]:
-    """How far outputs differ.
-
-    Returns:
-        `max_abs`, the largest difference; `max_rel`, the same relative to the largest expected value of that output (infinite where shapes differ or
-        one is not finite where the other is); `sqnr_db`, the power of the expected values over that of the differences (infinite where there are none);
-        `n`, numbers compared.
-    """
-    if len(found) != len(expected):
-        return {"max_abs": float("inf"), "max_rel": float("inf"), "sqnr_db": float("-inf"), "n": 0}
-    rows = [_difference(a, b) for a, b in zip(found, expected, strict=True)]
-    return {
-        "max_abs": max(r[0] for r in rows),
-        "max_rel": max(r[1] for r in rows),
-        "sqnr_db": _sqnr_db(found, expected) if all(np.isfinite(r[0]) for r in rows) else float("-inf"),
-        "n": sum(array.size for array in expected),
-    }
-
-
-def _sqnr_db(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
-    """Over all finite numbers of all outputs."""
-    noise = power = 0.0
-    for a, b in zip(found, expected, strict=True):
-        finite = np.isfinite(b)
-        x, y = a.astype(np.float64)[finite], b.astype(np.float64)[finite]
-        noise, power = noise + float(np.square(x - y).sum()), power + float(np.square(y).sum())
-    if noise == 0:
-        return float("inf")
-    return float(10 * np.log10(power / noise)) if power > 0 else float("-inf")
-
-
-def _difference(found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
-    if found.shape != expected.shape:
-        return float("inf"), float("inf")
-    if expected.size == 0:
-        return 0.0, 0.0
-    a, b = found.astype(np.float64), expected.astype(np.float64)
-    finite = np.isfinite(b)
-    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
-        return float("inf"), float("inf")
-    gap, largest = np.abs(a[finite] - b[finite]).max(initial=0.0), np.abs(b[finite]).max(initial=0.0)
-    if not np.isfinite(gap):
-        return float("inf"), float("inf")
-    with np.errstate(over="ignore"):
-        return float(gap), float(gap / largest) if largest > 0 else float(gap)

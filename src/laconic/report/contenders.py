@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from laconic.core.wording import numerics
-from laconic.report.units import BYTES, NO_REASON, TIME, Quantity, finite, given, missing, number, scaled, with_interval
+from laconic.report import parity
+from laconic.report.units import BYTES, NO_REASON, TIME, Quantity, finite, missing, scaled, with_interval
 
 RUNTIMES = {
     "torch": "PyTorch",
@@ -31,6 +32,7 @@ RULES = {
     "nan": "not a number",
     "error": "failed",
     "time_limit": "no time left",
+    "baseline": "no baseline",
     "budget": "budget",
 }
 _SOME = 3  # names that stand for all of a long list
@@ -90,7 +92,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Contender:
-    """The baseline or a candidate. Times are in seconds, sizes in bytes, metric and drop as the record has them."""
+    """The baseline or a candidate. Times are in seconds, sizes in bytes, metric and drop as the record has them.
+
+    The size of a baseline is that of its ONNX file where there is one; `sizes` names both. `parity` is the worst of all outputs, `outputs` each one.
+    """
 
     key: str
     title: str
@@ -111,6 +116,8 @@ class Contender:
     test_metric: Quantity
     test_drop: Quantity
     parity: str
+    outputs: tuple[str, ...]
+    sizes: str
     frontier: bool
     artifact: str
     outcomes: tuple[Outcome, ...]
@@ -175,12 +182,14 @@ def contender(record: Mapping[str, Any]) -> Contender:
         throughput=measured("throughput_per_s", "per s"),
         cold_start=seconds(record.get("cold_start_ms")),
         memory=scaled(finite(record.get("peak_memory_bytes")), BYTES, why),
-        size=scaled(finite(record.get("size_bytes")), BYTES, why),
+        size=scaled(finite(record.get("onnx_size_bytes") or record.get("size_bytes")), BYTES, why),
         metric=measured("metric", places=places),
         drop=measured("drop", places=places),
         test_metric=_test(record, "test_metric", "", places),
         test_drop=_test(record, "test_drop", "", places),
-        parity=_parity(record.get("parity")),
+        parity=parity.summary(record.get("parity")),
+        outputs=parity.outputs(record.get("parity")),
+        sizes=_sizes(record),
         frontier=bool(record.get("frontier")),
         artifact=str(record.get("artifact") or ""),
         outcomes=tuple(_outcome(item) for item in record.get("outcomes") or ()),
@@ -314,18 +323,12 @@ def _runs(latency: Mapping[str, Any]) -> str:
     return f"{n:.0f} runs in {rounds:.0f} rounds" if rounds is not None else f"{n:.0f} runs"
 
 
-def _parity(data: Mapping[str, Any] | None) -> str:
-    if not data:
+def _sizes(record: Mapping[str, Any]) -> str:
+    """Both sizes of a baseline, named; empty where there is one."""
+    onnx, runs = finite(record.get("onnx_size_bytes")), finite(record.get("size_bytes"))
+    if onnx is None or runs is None:
         return ""
-    absolute, relative, tolerance = (finite(data.get(name)) for name in ("max_abs", "max_rel", "tolerance"))
-    found = [f"{number(value, 2)} {name}" for value, name in ((absolute, "absolute"), (relative, "relative")) if value is not None]
-    allowed = f", tolerance {given(tolerance)}" if tolerance is not None else ""
-    n = finite(data.get("n"))
-    return (
-        f"largest difference to the program {' and '.join(found) or 'unknown'}"
-        + (f" over {n:.0f} outputs" if n is not None else "")
-        + allowed
-    )
+    return f"{scaled(onnx, BYTES).text} as an fp32 ONNX file, with which sizes are compared; {scaled(runs, BYTES).text} the file that runs here"
 
 
 def _unit(data: Mapping[str, Any] | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -106,7 +106,8 @@ def facts(result: Mapping[str, Any]) -> Facts:
     spec = task.get("metric") or {}
     metric = _capital(str(spec.get("name") or "metric"))
     baseline = contender({**(result.get("baseline") or {}), "status": "baseline"})
-    contenders = (baseline, *(contender(record) for record in result.get("candidates") or ()))
+    others = [{**record, "status": "baseline"} for record in result.get("other_baselines") or ()]
+    contenders = (baseline, *(contender(record) for record in (*others, *(result.get("candidates") or ()))))
     chosen = _chosen(result, contenders)
     label = "Best" if result.get("best") else "Nearest miss"
     key = chosen.key if chosen else ""
@@ -227,7 +228,7 @@ def _figures(baseline: Contender, chosen: Contender | None, metric: str, loss: L
             _speed_tone(chosen.speedup),
         ),
         _drop(baseline, chosen, metric, loss),
-        _smaller("size", "File size", baseline.size, chosen.size, BYTES, ("smaller", "larger")),
+        _size(baseline, chosen),
         _smaller("memory", "Peak memory", baseline.memory, chosen.memory, BYTES, ("less", "more")),
         _smaller("cold_start", "Cold start", baseline.cold_start, chosen.cold_start, TIME, ("faster", "slower")),
     )
@@ -257,6 +258,11 @@ def _smaller(key: str, label: str, before: Quantity, after: Quantity, scale: Sca
         return Figure(key, label, after, _arrow(before, after, scale), "the same", "plain")
     remark = f"{joined(number(times), '×')} {words[0] if ratio > 1 else words[1]}"
     return Figure(key, label, after, _arrow(before, after, scale), remark, "good" if ratio > 1 else "bad")
+
+
+def _size(baseline: Contender, chosen: Contender) -> Figure:
+    figure = _smaller("size", "File size", baseline.size, chosen.size, BYTES, ("smaller", "larger"))
+    return replace(figure, before=_labelled("fp32 ONNX file", figure.before)) if baseline.sizes else figure
 
 
 def _arrow(before: Quantity, after: Quantity, scale: Scale | None = None) -> str:

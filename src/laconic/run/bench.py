@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class Timing:
     cold_start_ms: float
     peak_memory_bytes: int | None
     size_bytes: int
+    threads: int | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ def bench(
     runtime: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    baseline_threads: int | None = None,
     batch: int | Sequence[int] = 1,
     rounds: int = 15,
     turn_seconds: float = 0.2,
@@ -81,7 +84,8 @@ def bench(
         baseline: what it is compared with: another artifact, or a program or module, which is run in PyTorch eager.
         runtime: run the artifact in this runtime instead of its own; the baseline keeps its own.
         precision: likewise.
-        threads: for both; None means all cores.
+        threads: for both; None means those of the artifact.
+        baseline_threads: of the baseline, where it is to have others.
         batch: one batch size or several.
         rounds: turns per contender and batch size.
         turn_seconds: length of a turn.
@@ -97,7 +101,7 @@ def bench(
     new = Artifact.open(Path(artifact)) if isinstance(artifact, (str, Path)) else artifact
     new = new.with_settings(runtime=runtime, precision=precision, threads=threads)
     with tempfile.TemporaryDirectory(prefix="laconic-bench-") as scratch, contextlib.ExitStack() as stack:
-        old = _baseline(baseline, new, Path(scratch), threads)
+        old = _baseline(baseline, new, Path(scratch), baseline_threads)
         contenders = [(name, item) for name, item in (("baseline", old), ("artifact", new)) if item is not None]
         workers = []
         for name, item in contenders:
@@ -127,7 +131,7 @@ def _timed(
     for contender, item, facts in workers:
         times = run.rounds[contender.name]
         found = latency.summarize(times)
-        title = f"{contender.name} ({item.settings.runtime}, {item.numerics})"
+        title = f"{contender.name} ({item.settings.runtime}, {item.numerics}{_threads(item, workers)})"
         ratio = None if times is first else latency.ratio(first, times)
         per_second = latency.throughput(times, size)
         memory = contender.worker.memory().get("peak_bytes")
@@ -144,9 +148,19 @@ def _timed(
                 facts["cold_start_ms"],
                 memory,
                 item.size_bytes,
+                item.settings.threads,
+                item.settings.device,
             )
         )
     return timings
+
+
+def _threads(item: Artifact, workers: list[tuple[Any, Artifact, Any]]) -> str:
+    """The threads of one contender, where they are not those of all."""
+    if len({other.settings.threads for _, other, _ in workers}) == 1:
+        return ""
+    threads = item.settings.threads
+    return ", all cores" if threads is None else f", {threads} thread{'s' * (threads != 1)}"
 
 
 def _check_available(artifact: Artifact) -> None:
@@ -157,15 +171,18 @@ def _check_available(artifact: Artifact) -> None:
 
 
 def _baseline(baseline: Any, new: Artifact, scratch: Path, threads: int | None) -> Artifact | None:
+    """What the artifact is compared with; unless told otherwise with its threads, and a module on its device too."""
     if baseline is None:
         return None
+    threads = new.settings.threads if threads is None else threads
     if isinstance(baseline, (str, Path)):
         baseline = Artifact.open(Path(baseline))
     if isinstance(baseline, nn.Module):
         example = tuple(torch.from_numpy(array) for array in random_inputs(new.inputs, 2, {}, 0))
-        baseline = save_artifact(capture(baseline, example), scratch / "baseline", Settings("torch", "fp32", threads), {})
-    elif threads is not None:
-        baseline = baseline.with_settings(threads=threads)
+        settings = Settings("torch", "fp32", threads, new.settings.device)
+        baseline = save_artifact(capture(baseline, example), scratch / "baseline", settings, {})
+    else:
+        baseline = replace(baseline, settings=replace(baseline.settings, threads=threads))
     mine, theirs = ([spec.shape for spec in item.inputs] for item in (new, baseline))
     if [len(shape) for shape in mine] != [len(shape) for shape in theirs]:
         raise BadInput(f"the two take different inputs: {new.file} takes {mine}, the baseline {theirs}")

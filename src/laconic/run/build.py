@@ -18,7 +18,7 @@ from laconic.deploy.artifact import Artifact, pack
 from laconic.deploy.child import Child, answer_requests
 from laconic.deploy.export import write_model
 from laconic.deploy.runtime import Settings, runtime
-from laconic.run.examples import read_arrays, write_arrays
+from laconic.run.agreement import write_answers
 from laconic.run.prices import prices
 from laconic.run.recipe import Recipe, parse
 from laconic.run.runner import apply
@@ -32,7 +32,7 @@ class Builder:
     Args:
         source: the captured model, a `.pt2`.
         folder: where model files are kept.
-        first_batch: flat inputs; what the program answers to them is kept beside it, for the parity check.
+        inputs: files of flat inputs by name; what the program answers to them is kept beside it, for the parity check.
         task: given to steps that need data. Another process loads it by its `ref`; a task without one is used in this process.
     """
 
@@ -40,7 +40,7 @@ class Builder:
         self,
         source: Path,
         folder: Path,
-        first_batch: Path,
+        inputs: Mapping[str, Path],
         task: Task,
         *,
         timeout_s: float,
@@ -48,7 +48,7 @@ class Builder:
         seed: int,
         progress: Progress,
     ) -> None:
-        self.source, self.folder, self.first_batch, self.task = source, folder, first_batch, task
+        self.source, self.folder, self.inputs, self.task = source, folder, inputs, task
         self.timeout_s, self.memory_limit_bytes, self.seed, self.progress = timeout_s, memory_limit_bytes, seed, progress
         self._child: Child | None = None
 
@@ -56,30 +56,13 @@ class Builder:
         """Build an artifact into `folder`.
 
         Returns:
-            The artifact, what each step did, and the file with the program's answers to the first batch.
+            The artifact, what each step did, and the folder with the program's answers to the inputs.
 
         Raises:
             WorkerFailed: the process died, hung or used too much memory.
             LaconicError: a step or the export failed; says why.
         """
-        kind = runtime(recipe.deploy.runtime).format
-        steps = self.folder / (recipe.steps_key or "base")
-        place = steps / kind
-        if not (place / _DONE).exists():
-            request = {
-                "source": str(self.source),
-                "recipe": recipe.to_plain(),
-                "format": kind,
-                "steps_folder": str(steps),
-                "first_batch": str(self.first_batch),
-                "task": self.task.ref,
-                "data": self.task.data_dir,
-                "seed": self.seed,
-            }
-            if recipe.steps and self.task.ref is None:
-                build_model(request, self.task, self.progress)
-            else:
-                self._ask(request)
+        place = self._place(recipe, runtime(recipe.deploy.runtime).format)
         built = read_json(place / _DONE)
         settings = Settings(recipe.deploy.runtime, recipe.deploy.precision, recipe.deploy.threads, recipe.deploy.device)
         lineage = {
@@ -89,7 +72,38 @@ class Builder:
             "outcomes": built["outcomes"],
         }
         artifact = pack(place / built["file"], Interface.from_json(built["interface"]), folder, settings, lineage)
-        return artifact, tuple(Outcome.from_json(item) for item in built["outcomes"]), steps / "expected.npz"
+        return artifact, tuple(Outcome.from_json(item) for item in built["outcomes"]), place.parent / "expected"
+
+    def size(self, recipe: Recipe, kind: str) -> int:
+        """Bytes of the model file of a recipe in a format, e.g. ``onnx``, with its external weights; it is built if it is not there.
+
+        Raises:
+            LaconicError: the program cannot be written in this format; says why.
+        """
+        place = self._place(recipe, kind)
+        file = place / read_json(place / _DONE)["file"]
+        return sum(part.stat().st_size for part in (file, file.with_name(file.name + ".data")) if part.exists())
+
+    def _place(self, recipe: Recipe, kind: str) -> Path:
+        """The folder with a recipe's model file in a format, built if it is not there."""
+        steps = self.folder / (recipe.steps_key or "base")
+        place = steps / kind
+        if not (place / _DONE).exists():
+            request = {
+                "source": str(self.source),
+                "recipe": recipe.to_plain(),
+                "format": kind,
+                "steps_folder": str(steps),
+                "inputs": {name: str(path) for name, path in self.inputs.items()},
+                "task": self.task.ref,
+                "data": self.task.data_dir,
+                "seed": self.seed,
+            }
+            if recipe.steps and self.task.ref is None:
+                build_model(request, self.task, self.progress)
+            else:
+                self._ask(request)
+        return place
 
     def _ask(self, request: Mapping[str, Any]) -> None:
         if self._child is None or not self._child.alive:
@@ -125,10 +139,7 @@ def build_model(request: Mapping[str, Any], task: Task | None = None, progress: 
         begun, done, rest = _begun(source, recipe, steps.parent)
         program, outcomes = apply(begun, rest, Context(task, fit, recipe.deploy, request["seed"], progress, steps, price, source))
         price.keep()
-        leaves = [torch.from_numpy(array) for array in read_arrays(Path(request["first_batch"]))]
-        with torch.no_grad():
-            expected = program.graph_module(*leaves)
-        write_arrays(steps / "expected.npz", [leaf.numpy() for leaf in expected])
+        write_answers(program, request["inputs"], steps / "expected")
         program.save(steps / "program.pt2")
         write_json(steps / "steps.json", {"outcomes": [*done, *outcomes]})
     else:

@@ -3,43 +3,125 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from laconic.run.record import Reason, Record
 
 Rule = Callable[[Record], Reason | None]
 
-# Largest difference of any output, relative to the largest output of the program, by precision of the arithmetic. fp32 runtimes sum in other orders
-# (1e-6 per operator, growing with depth); bf16 keeps 8 bits of mantissa (4e-3 per operator). What these let through, the metric still judges.
-PARITY_TOLERANCE: dict[str, float] = {"fp32": 1e-3, "bf16": 1e-1}
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far the outputs of a file may be from its program's, each output and each channel by itself.
+
+    Args:
+        max_rel: largest difference, relative to the output's largest value; None: not asked.
+        sqnr_db: least power of an output over that of its differences; None: not asked.
+        channel_db: the same of a channel, in which a small channel cannot hide behind large ones.
+        equal: least share of equal numbers, of outputs that are whole numbers or booleans.
+        resolution: see `deploy.parity.ParityMeter.result`.
+        grid: likewise.
+    """
+
+    max_rel: float | None
+    sqnr_db: float | None
+    channel_db: float
+    equal: float
+    resolution: float = 1e-6
+    grid: bool = False
+
+
 # Steps after which values lie on coarse grids: another order of a sum moves some to the next step, and later layers spread that over all outputs. There
 # the largest difference says little; the power of all differences does. A lost zero point leaves less than 5 dB, the next step 20 to 50 dB.
 ROUNDING = ("quantize", "quantize_mixed", "qat")
-PARITY_SQNR_DB = 12.0
+ROUNDED = "rounded"
+# By precision of the arithmetic. fp32 runtimes sum in other orders (1e-6 per operator, growing with depth); bf16 keeps 8 bits of mantissa (4e-3 per
+# operator). A zeroed channel leaves 0 dB; channels of a softmax carry e to the power of the logits' noise, so those of rounded programs may be noisy. What
+# these let through, the metric still judges.
+TOLERANCES: dict[str, Tolerance] = {
+    "fp32": Tolerance(max_rel=1e-3, sqnr_db=None, channel_db=20.0, equal=0.99),
+    "bf16": Tolerance(max_rel=1e-1, sqnr_db=None, channel_db=6.0, equal=0.9, resolution=1e-4),
+    ROUNDED: Tolerance(max_rel=None, sqnr_db=12.0, channel_db=3.0, equal=0.75, grid=True),
+}
 
 
-def parity(found: Mapping[str, float], precision: str, rounded: bool = False) -> tuple[dict[str, Any], Reason | None]:
-    """Judge the outputs of an artifact against those of the program it came from.
+def tolerance(precision: str, rounded: bool = False) -> Tolerance:
+    """What is asked of an artifact in this precision; `rounded`: whether its program rounds to the grids of integers."""
+    return TOLERANCES[ROUNDED if rounded else precision]
+
+
+def parity(found: Mapping[str, Any], precision: str, rounded: bool = False) -> tuple[dict[str, Any], Reason | None]:
+    """Judge the outputs of an artifact against those of the program it came from; the worst output decides.
 
     Args:
-        found: `max_abs`, `max_rel`, `sqnr_db` and `n` as `deploy.export.parity` gives them.
+        found: what `deploy.parity.ParityMeter.result` tells; of one output, its figures alone will do.
         precision: of the artifact's arithmetic.
         rounded: whether the program rounds to the grids of integers.
+
+    Returns:
+        What was found, with the tolerance and the name of the worst output, and why it is not enough.
     """
-    if rounded:
-        evidence = {**found, "tolerance_sqnr_db": PARITY_SQNR_DB}
-        if found["sqnr_db"] >= PARITY_SQNR_DB:
-            return evidence, None
-        return evidence, Reason(
-            "parity",
-            f"its outputs differ from the rounded program's: signal to noise is {found['sqnr_db']:.3g} dB; at least {PARITY_SQNR_DB:g} dB is asked for",
-        )
-    tolerance = PARITY_TOLERANCE[precision]
-    evidence = {**found, "tolerance": tolerance}
-    if found["max_rel"] <= tolerance:
+    asked = tolerance(precision, rounded)
+    evidence = {
+        **found,
+        **({"tolerance": asked.max_rel} if asked.max_rel is not None else {"tolerance_sqnr_db": asked.sqnr_db}),
+        "tolerance_channel_db": asked.channel_db,
+    }
+    outputs = found.get("outputs") or [found]
+    worst = max(outputs, key=lambda output: _rank(output, asked))
+    what = "rounded program's" if rounded else "program's"
+    told = [text for rule in _PARITY_RULES if (text := rule(worst, asked)) is not None]
+    evidence["worst"] = worst.get("name")
+    if not told:
         return evidence, None
-    text = f"its outputs differ from the program's by {found['max_rel']:.2g} of the largest output; {precision} allows {tolerance:g}"
-    return evidence, Reason("parity", text)
+    return evidence, Reason("parity", f"{_of(worst)} differ{'s' if 'name' in worst else ''} from the {what}: {told[0]}")
+
+
+def _of(output: Mapping[str, Any]) -> str:
+    return f"its output '{output['name']}'" if "name" in output else "its outputs"
+
+
+def _rank(output: Mapping[str, Any], asked: Tolerance) -> tuple[bool, float]:
+    """What orders outputs from good to bad: whether a rule is broken, and then how near the output is to its limit."""
+    broken = any(rule(output, asked) is not None for rule in _PARITY_RULES)
+    if "equal" in output:
+        return broken, (1 - output["equal"]) / (1 - asked.equal) - 1
+    if asked.max_rel is not None:
+        return broken, output["max_rel"] / asked.max_rel - 1
+    return broken, (asked.sqnr_db or 0.0) - output["sqnr_db"]
+
+
+def _agrees(output: Mapping[str, Any], asked: Tolerance) -> str | None:
+    if "equal" not in output or output["equal"] >= asked.equal:
+        return None
+    return f"{100 * output['equal']:.3g} % of its whole numbers are equal; at least {100 * asked.equal:g} % is asked for"
+
+
+def _near(output: Mapping[str, Any], asked: Tolerance) -> str | None:
+    if "equal" in output or asked.max_rel is None or output["max_rel"] <= asked.max_rel:
+        return None
+    return f"by {output['max_rel']:.2g} of the largest value; {asked.max_rel:g} is allowed"
+
+
+def _clear(output: Mapping[str, Any], asked: Tolerance) -> str | None:
+    if "equal" in output or asked.sqnr_db is None or output["sqnr_db"] >= asked.sqnr_db:
+        return None
+    return f"signal to noise is {output['sqnr_db']:.3g} dB; at least {asked.sqnr_db:g} dB is asked for"
+
+
+def _channels(output: Mapping[str, Any], asked: Tolerance) -> str | None:
+    if output.get("dead_channels"):
+        which = ", ".join(map(str, output["dead_channels"]))
+        return f"channel {which} of dimension {output['channel_axis']} is constant in the file and varies in the program"
+    found = output.get("worst_channel_db")
+    if found is None or found >= asked.channel_db:
+        return None
+    place = f"channel {output['worst_channel']} of dimension {output['channel_axis']}"
+    return f"signal to noise of {place} is {found:.3g} dB; at least {asked.channel_db:g} dB is asked for"
+
+
+_PARITY_RULES: tuple[Callable[[Mapping[str, Any], Tolerance], str | None], ...] = (_agrees, _near, _clear, _channels)
 
 
 def better(objective: str, baseline: Record) -> Rule:
@@ -56,7 +138,7 @@ def better(objective: str, baseline: Record) -> Rule:
         )
 
     def size(record: Record) -> Reason | None:
-        return _smaller("file", record.size_bytes, baseline.size_bytes)
+        return _smaller("file", record.reference_size_bytes, baseline.reference_size_bytes)
 
     def memory(record: Record) -> Reason | None:
         return _smaller("peak memory", record.peak_memory_bytes, baseline.peak_memory_bytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,12 @@ class Record:
 
     `status` is ``baseline``, ``passed``, ``rejected`` (measured, and not good enough), ``failed`` (crashed, hung, ran out of memory, was not
     finite), ``unavailable`` (this machine cannot run it) or ``not_tried`` (the time limit came before its turn).
+
     `timing` says which comparison the figures of time come from: ``first`` (of all candidates) or ``finalists`` (anew, after the choice); `first_speedup`
     is then what the first one said. `busy` says what else the machine did meanwhile, where that spoils the figures.
+
+    `baseline` is the key of the record that it is compared with: the one with its threads and its device. `size_bytes` are those of the file that runs;
+    `onnx_size_bytes`, of a baseline, those of its ONNX file in fp32, against which sizes are compared.
     """
 
     key: str
@@ -36,7 +40,9 @@ class Record:
     recipe: Mapping[str, Any]
     status: str = "passed"
     reasons: tuple[Reason, ...] = ()
+    baseline: str | None = None
     size_bytes: int | None = None
+    onnx_size_bytes: int | None = None
     latency: Mapping[str, Any] | None = None
     speedup: Measurement | None = None
     first_speedup: Measurement | None = None
@@ -72,6 +78,11 @@ class Record:
         values["notes"] = tuple(values.get("notes", ()))
         return cls(**values)
 
+    @property
+    def reference_size_bytes(self) -> int | None:
+        """The size that counts in a comparison: that of the ONNX file where it is known apart from what runs."""
+        return self.size_bytes if self.onnx_size_bytes is None else self.onnx_size_bytes
+
     def but(self, **changes: Any) -> Record:
         """The same record with other values."""
         return dataclasses.replace(self, **changes)
@@ -87,3 +98,19 @@ class Record:
     def failed(self, rule: str, text: str) -> Record:
         """The same record, failed."""
         return self.but(status="failed", reasons=(*self.reasons, Reason(rule, text)))
+
+
+def opponent(of: Recipe | Record, records: Sequence[Record]) -> Record:
+    """The baseline with the threads and the device of a recipe or record; the first where there is none such.
+
+    Args:
+        of: what is compared.
+        records: among them the baselines, which are those that name no baseline themselves.
+    """
+    wanted = (of.to_plain() if isinstance(of, Recipe) else of.recipe)["deploy"]
+    baselines = [record for record in records if record.baseline is None]
+    for record in baselines:
+        deploy = record.recipe["deploy"]
+        if (deploy["threads"], deploy["device"]) == (wanted["threads"], wanted["device"]):
+            return record
+    return baselines[0]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from laconic.core.errors import BadInput, LaconicError, WorkerFailed
@@ -18,21 +17,18 @@ from laconic.core.program import Program
 from laconic.core.records import to_json
 from laconic.core.task import Progress, Task, silent
 from laconic.deploy import runtime
-from laconic.deploy.export import parity as compare_outputs
 from laconic.deploy.process import WorkerProcess
 from laconic.measure import latency
-from laconic.run import gate
+from laconic.run import agreement, gate
 from laconic.run.build import Builder
 from laconic.run.examples import Examples, read_arrays, read_logits, write_arrays, write_examples
 from laconic.run.ledger import Ledger
 from laconic.run.recipe import Recipe
-from laconic.run.record import Reason, Record
+from laconic.run.record import Reason, Record, opponent
 from laconic.run.score import compare, measure
 from laconic.run.store import RunStore
 from laconic.run.workers import Workers
 from laconic.tasks.metrics import MetricSpec
-
-FIRST = "000000.npz"
 
 
 @dataclass(frozen=True)
@@ -94,10 +90,11 @@ class Session:
         self.store, self.task, self.metric, self.program = store, task, metric, program
         self.options, self.ledger, self.progress = options, ledger, progress
         self.valid = write_examples(task, task.valid, program, store.path("examples", "valid"))
+        self.parity = agreement.parity_inputs(program, self.valid, store.path("examples", "sizes"))
         self.builder = Builder(
             store.path("program.pt2"),
             store.path("models"),
-            self.valid.first,
+            self.parity.files,
             task,
             timeout_s=options.candidate_timeout_s,
             memory_limit_bytes=options.memory_limit_bytes,
@@ -110,30 +107,53 @@ class Session:
 
     # Stage 1: build and check -----------------------------------------------------------------------------------------------------
 
-    def check(self, recipes: Sequence[Recipe], baseline: Recipe) -> list[Record]:
-        """Build each recipe's artifact; load it in a fresh process; compare its outputs and score it on the valid data. The baseline comes first."""
-        self.progress.start("checking candidates", len(recipes) + 1)
-        records = [self._checked(baseline, None)]
-        if records[0].status != "passed":
-            raise LaconicError(f"the baseline itself cannot be measured: {records[0].reasons[-1].text}")
-        self.progress.advance(candidate=baseline.title)
-        for recipe in recipes:
-            records.append(self._checked(recipe, records[0]))
-            self.progress.advance(candidate=recipe.title)
-        self.progress.finish()
-        return [records[0].but(status="baseline"), *records[1:]]
+    def check(self, recipes: Sequence[Recipe], baselines: Sequence[Recipe]) -> list[Record]:
+        """Build each recipe's artifact; load it in a fresh process; compare its outputs and score it on the valid data. The baselines come first.
 
-    def check_more(self, recipes: Sequence[Recipe], baseline: Record) -> list[Record]:
-        """The same for recipes that the first records gave reason to try."""
+        Raises:
+            LaconicError: no baseline can be measured.
+        """
+        self.progress.start("checking candidates", len(recipes) + len(baselines))
+        bases = [self._baseline(recipe) for recipe in baselines]
+        if not any(record.status == "baseline" for record in bases):
+            raise LaconicError(f"the baseline itself cannot be measured: {bases[0].reasons[-1].text}")
+        records = [self._compared(recipe, bases) for recipe in recipes]
+        self.progress.finish()
+        return [*(record for record in bases if record.status == "baseline"), *records]
+
+    def check_more(self, recipes: Sequence[Recipe], before: Sequence[Record]) -> list[Record]:
+        """The same for recipes that the records `before`, the baselines among them, gave reason to try."""
         if not recipes:
             return []
         self.progress.start("checking what the first results suggest", len(recipes))
-        records = []
-        for recipe in recipes:
-            records.append(self._checked(recipe, baseline))
-            self.progress.advance(candidate=recipe.title)
+        records = [self._compared(recipe, before) for recipe in recipes]
         self.progress.finish()
         return records
+
+    def _baseline(self, recipe: Recipe) -> Record:
+        record = self._checked(recipe, None)
+        if record.status == "passed":
+            record = self._with_onnx_size(record.but(status="baseline"), recipe)
+        self.progress.advance(candidate=recipe.title)
+        return record
+
+    def _with_onnx_size(self, record: Record, recipe: Recipe) -> Record:
+        """The record with the bytes of the model's ONNX file; where there can be none, with a note that says so."""
+        try:
+            with self.ledger.part("export"):
+                return record.but(onnx_size_bytes=self.builder.size(recipe, "onnx"))
+        except LaconicError as error:
+            return record.but(notes=(*record.notes, f"sizes are compared with the file that runs, for there is no ONNX file: {error}"))
+
+    def _compared(self, recipe: Recipe, baselines: Sequence[Record]) -> Record:
+        base = opponent(recipe, baselines)
+        if base.status == "baseline":
+            record = self._checked(recipe, base).but(baseline=base.key)
+        else:
+            told = f"the baseline with its threads on its device cannot be measured: {base.reasons[-1].text}"
+            record = Record.of(recipe, baseline=base.key, status=base.status, reasons=(Reason("baseline", told),))
+        self.progress.advance(candidate=recipe.title)
+        return record
 
     def _checked(self, recipe: Recipe, baseline: Record | None) -> Record:
         name = f"candidates/{recipe.key}/check.json"
@@ -185,13 +205,19 @@ class Session:
             worker = self.workers.get(recipe.key, folder / "artifact")
             memory = worker.memory()
             worker.predict(self.valid.folder, folder / "valid")
-        evidence, reason = gate.parity(
-            compare_outputs(read_arrays(folder / "valid" / FIRST), read_arrays(expected)),
-            recipe.deploy.precision,
-            rounded=any(outcome.step in gate.ROUNDING for outcome in outcomes),
-        )
+            self._predict_sizes(worker, folder / "sizes")
+        rounded = any(outcome.step in gate.ROUNDING for outcome in outcomes)
+        evidence, reason = agreement.compare(self.parity, folder, expected, artifact.outputs, recipe.deploy.precision, rounded)
         record = record.but(parity=evidence, cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory.get("peak_bytes"))
         return record if reason is None else record.rejected(reason)
+
+    def _predict_sizes(self, worker: WorkerProcess, folder: Path) -> None:
+        if not self.parity.resized:
+            return
+        try:
+            worker.predict(self.parity.folder, folder)
+        except WorkerFailed as error:
+            raise WorkerFailed(f"it answers the valid data, but not {self.parity.other_sizes}: {error}", error.kind) from error
 
     def _scored(self, record: Record, baseline: Record | None) -> Record:
         return self._with_scores(record, self.valid, "valid", "metric", "drop", baseline)
@@ -214,31 +240,31 @@ class Session:
     # Stage 2: time ----------------------------------------------------------------------------------------------------------------
 
     def time(self, records: Sequence[Record]) -> list[Record]:
-        """Time the baseline (the first record) and all that passed so far, interleaved, each in its own process."""
+        """Time the baselines and all that passed so far, interleaved, each in its own process; each is held against its own baseline."""
         entered = [record for record in records if record.status in ("baseline", "passed")]
         with self.ledger.part("time"):
             timings = self.store.once(f"timing/{self._timing_key(entered)}.json", lambda: self._interleaved(entered))
         self.rounds = timings["rounds"]
-        return [
-            _timed(record, timings, records[0].key, self.options).but(timing="first") if record in entered else record for record in records
-        ]
+        return [_timed(record, timings, self.options).but(timing="first") if record in entered else record for record in records]
 
     def time_again(self, records: Sequence[Record], keys: Collection[str]) -> list[Record]:
-        """Time the baseline and these few once more, in fresh processes, after they were chosen: what is published comes from here alone.
+        """Time these few and their baselines once more, in fresh processes, after they were chosen: what is published comes from here alone.
 
         The best of many looks faster than it is in the comparison that chose it; this one knows of no choice.
         """
-        entered = [record for record in records if record.status == "baseline" or record.key in keys]
+        opponents = {record.baseline for record in records if record.key in keys}
+        entered = [record for record in records if record.key in keys or record.key in opponents]
 
         def work() -> dict[str, Any]:
             self.workers.close()
             found = self._interleaved(entered)
-            _check_baseline(found, records[0].key)  # before it is kept: another try may go well
+            for baseline in opponents:
+                _check_baseline(found, baseline)  # before it is kept: another try may go well
             return found
 
         with self.ledger.part("time"):
             timings = self.store.once(f"timing/finalists-{self._timing_key(entered)}.json", work)
-        return [_again(record, timings, records[0].key, self.options) if record in entered else record for record in records]
+        return [_again(record, timings, self.options) if record in entered else record for record in records]
 
     def _timing_key(self, entered: Sequence[Record]) -> str:
         return hashlib.sha256(" ".join([*sorted(r.key for r in entered), str(self.options.batch)]).encode()).hexdigest()[:12]
@@ -258,10 +284,7 @@ class Session:
 
     def _timing_inputs(self) -> Path:
         """One batch of real examples, repeated or cut to the size that is timed."""
-        arrays = read_arrays(self.valid.first)
-        rows = arrays[0].shape[0]
-        take = np.arange(self.options.batch) % rows
-        sized = [array[take] if array.ndim and array.shape[0] == rows else array for array in arrays]
+        sized = agreement.resized(read_arrays(self.valid.first), self.program.inputs, {"batch": self.options.batch})
         return write_arrays(self.store.path("examples", f"timing-{self.options.batch}.npz"), sized)
 
     # Stage 3: test ----------------------------------------------------------------------------------------------------------------
@@ -306,7 +329,8 @@ class Contender:
         return self.worker.time(seconds, min_runs)
 
 
-def _timed(record: Record, timings: Any, baseline: str, options: Options) -> Record:
+def _timed(record: Record, timings: Any, options: Options) -> Record:
+    baseline = record.baseline or record.key
     _check_baseline(timings, baseline)
     if record.key not in timings["rounds"]:
         return record.failed("crash", timings["failed"].get(record.key, "it was not timed"))
@@ -318,14 +342,14 @@ def _timed(record: Record, timings: Any, baseline: str, options: Options) -> Rec
     )
 
 
-def _check_baseline(timings: Any, baseline: str) -> None:
+def _check_baseline(timings: Any, baseline: str | None) -> None:
     if baseline not in timings["rounds"]:
         raise LaconicError(f"the baseline itself could not be timed: {timings['failed'].get(baseline, 'it left no times')}")
 
 
-def _again(record: Record, timings: Any, baseline: str, options: Options) -> Record:
+def _again(record: Record, timings: Any, options: Options) -> Record:
     """The record with the figures of the second comparison, which remembers what the first one said."""
-    return _timed(record, timings, baseline, options).but(timing="finalists", first_speedup=record.first_speedup or record.speedup)
+    return _timed(record, timings, options).but(timing="finalists", first_speedup=record.first_speedup or record.speedup)
 
 
 def _wait_quiet(progress: Progress) -> None:

@@ -156,7 +156,7 @@ class Budget:
         """A number that is smaller for a better record, by the objective."""
         if self.objective == "latency":
             return -record.speedup.value if record.speedup is not None and record.speedup.value is not None else math.inf
-        value = record.size_bytes if self.objective == "size" else record.peak_memory_bytes
+        value = record.reference_size_bytes if self.objective == "size" else record.peak_memory_bytes
         return math.inf if value is None else float(value)
 
     def told(self, unit: str = "points") -> str:

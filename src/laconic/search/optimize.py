@@ -24,7 +24,7 @@ from laconic.run import prepare
 from laconic.run.gate import gate
 from laconic.run.ledger import Ledger
 from laconic.run.recipe import PRECISIONS, Recipe
-from laconic.run.record import Record
+from laconic.run.record import Record, opponent
 from laconic.run.session import Options, Session
 from laconic.run.store import FORMAT, RESULT, RunStore
 from laconic.search import space
@@ -103,20 +103,23 @@ def search(
         session = Session(store, task, metric, program, options, ledger, progress)
         session.deadline = None if limit is None else time.monotonic() + limit
         with contextlib.closing(session):
-            records = session.check(chosen, space.baseline_recipe(sweep.threads, sweep.device))
+            bases = space.baseline_recipes(chosen) or [space.baseline_recipe(sweep.threads, sweep.device)]
+            chosen = [recipe for recipe in chosen if recipe.key not in {base.key for base in bases}]
+            records = session.check(chosen, bases)
             if recipes is None:
                 rounding = space.kinds(sweep.quantize, budget)
                 shares = space.PRUNE_SHARES if sweep.prune is None else sweep.prune
                 more = space.prunings(task, shares, sweep.runtimes, rounding, sweep.threads) if sweep.device == "cpu" else []
                 more += space.followups(task, chosen, records, rounding)
-                records += session.check_more(more, records[0])
+                records += session.check_more(more, records)
             records = session.time(records)
-            records = [records[0], *(gate(record, budget.rules(records[0])) for record in records[1:])]
+            records = [gate(record, budget.rules(opponent(record, records))) for record in records]
             records, choice = choose(
                 records, budget, session.rounds, lambda known, few: session.time_again(known, {record.key for record in few})
             )
-            tested = session.test(records[0], [r for r in (choice.best or choice.nearest,) if r is not None])
-        records = frontier([tested[0], *_replaced(records[1:], tested[1:])], budget)
+            handed = [r for r in (choice.best or choice.nearest,) if r is not None]
+            tested = session.test(opponent(handed[0], records) if handed else records[0], handed)
+        records = frontier(list(_replaced(records, tested)), budget)
         choice = confirm(choice, records, budget)
         context = _Facts(task, metric, budget, program, training, command, ledger, options)
         data = store.write(RESULT, _result(context, records, choice))
@@ -184,6 +187,7 @@ class _Facts:
 def _result(known: _Facts, records: Sequence[Record], choice: Choice) -> dict[str, Any]:
     counts = count(known.program)
     chosen = choice.best or choice.nearest
+    baseline = records[0] if chosen is None else opponent(chosen, records)
     words: Verdict = verdict(choice, records, known.budget, known.metric)
     return {
         "format": FORMAT,
@@ -201,8 +205,9 @@ def _result(known: _Facts, records: Sequence[Record], choice: Choice) -> dict[st
         "best": choice.best.key if choice.best else None,
         "nearest": choice.nearest.key if choice.nearest else None,
         "reason": choice.reason,
-        "baseline": records[0],
-        "candidates": list(records[1:]),
+        "baseline": baseline,
+        "other_baselines": [record for record in records if record.baseline is None and record is not baseline],
+        "candidates": [record for record in records if record.baseline is not None],
         "layers": counts.layers,
         "totals": {"params": counts.params, "macs": counts.macs},
         "unknown_operators": counts.unknown,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from laconic.measure.stats import ratio_of_rounds
 from laconic.run.gate import Rule, gate
-from laconic.run.record import Reason, Record
+from laconic.run.record import Reason, Record, opponent
 from laconic.search.budget import Budget
 
 FINALISTS = 5
@@ -100,7 +100,8 @@ def choose(records: Sequence[Record], budget: Budget, rounds: Rounds, anew: Anew
         rounds: nanoseconds of the first comparison.
         anew: from all records and the finalists to all records, where the finalists and the baseline have the figures of a new comparison.
     """
-    now, fallen = list(records), []
+    now = list(records)
+    fallen: list[str] = []
     for record, tied in ranking(records, budget, rounds):
         if _found(now, record.key).timing != "finalists":
             now = judged_again(now, anew(now, finalists(_found(now, record.key), tied, now, budget)), budget)
@@ -110,7 +111,7 @@ def choose(records: Sequence[Record], budget: Budget, rounds: Rounds, anew: Anew
         fallen.append(record.key)
     near = nearest(now, budget)
     if near is None:
-        return now, Choice(reason=_nothing(now[1:]), fallen=tuple(fallen))
+        return now, Choice(reason=_nothing(candidates(now)), fallen=tuple(fallen))
     if near.timing != "finalists":
         now = judged_again(now, anew(now, finalists(near, (), now, budget)), budget)
         near = _found(now, near.key)
@@ -119,15 +120,15 @@ def choose(records: Sequence[Record], budget: Budget, rounds: Rounds, anew: Anew
 
 def judged_again(before: Sequence[Record], after: Sequence[Record], budget: Budget) -> list[Record]:
     """Hold those that were timed anew against the budget once more. Who was rejected stays so: a second chance would be a second draw."""
-    rules = budget.rules(after[0])
     timed = (*_OF_TIME, "better") if budget.objective == "latency" else _OF_TIME
 
     def judged(was: Record, record: Record) -> Record:
         if record.timing != "finalists" or was.timing == "finalists":
             return record
+        rules = budget.rules(opponent(record, after))
         return _still_rejected(record, rules, timed) if record.status == "rejected" else gate(record, rules)
 
-    return [after[0], *map(judged, before[1:], after[1:])]
+    return [*map(judged, before, after)]
 
 
 def _still_rejected(record: Record, rules: Sequence[Rule], timed: Sequence[str]) -> Record:
@@ -146,9 +147,14 @@ def _still_rejected(record: Record, rules: Sequence[Rule], timed: Sequence[str])
 def nearest(records: Sequence[Record], budget: Budget) -> Record | None:
     """Of those that were measured and computed the right thing, the one closest to the budget."""
     sound = [
-        r for r in records[1:] if r.status == "rejected" and r.latency is not None and not any(x.rule == "parity" for x in r.reasons)
+        r for r in records if r.status == "rejected" and r.latency is not None and not any(x.rule == "parity" for x in r.reasons)
     ]
     return min(sound, key=lambda r: (budget.shortfall(r), budget.order(r)), default=None)
+
+
+def candidates(records: Sequence[Record]) -> list[Record]:
+    """The records without the baselines."""
+    return [record for record in records if record.status != "baseline"]
 
 
 def _nothing(others: Sequence[Record]) -> str:

@@ -33,8 +33,14 @@ _RECURRENT = (aten.lstm.input, aten.gru.input)
 
 
 def baseline_recipe(threads: int | None, device: str) -> Recipe:
-    """What every candidate is compared with: the model as it was given, in PyTorch eager, fp32."""
+    """What the candidates with these threads on this device are compared with: the model as it was given, in PyTorch eager, fp32."""
     return Recipe((), Target(BASELINE_RUNTIME, "fp32", threads, device))
+
+
+def baseline_recipes(recipes: Sequence[Recipe]) -> list[Recipe]:
+    """The baselines of these recipes: one for each number of threads and device among them, in their order."""
+    settings = dict.fromkeys((recipe.deploy.threads, recipe.deploy.device) for recipe in recipes)
+    return [baseline_recipe(*setting) for setting in settings]
 
 
 def candidates(

@@ -10,7 +10,7 @@ from laconic.core.records import Measurement
 from laconic.core.wording import counted, decimals, given, number, percent, spanned
 from laconic.run.record import Record
 from laconic.search.budget import Budget
-from laconic.search.select import Choice, untried
+from laconic.search.select import Choice, candidates, untried
 from laconic.tasks.metrics import MetricSpec
 
 _POINTS = "points"
@@ -92,7 +92,7 @@ def verdict(choice: Choice, records: Sequence[Record], budget: Budget, metric: M
         metric: of the task.
     """
     scale = Scale.of(metric)
-    others = records[1:]
+    others = candidates(records)
     asked = budget.told(scale.noun)
     if choice.best is not None:
         headline = f"Budget met: {choice.best.title} {_gain(choice.best)}{_loss(choice.best, scale)}."
