@@ -100,17 +100,6 @@ class Record:
         return self.but(status="failed", reasons=(*self.reasons, Reason(rule, text)))
 
 
-def opponent(of: Recipe | Record, records: Sequence[Record]) -> Record:
-    """The baseline with the threads and the device of a recipe or record; the first where there is none such.
-
-    Args:
-        of: what is compared.
-        records: among them the baselines, which are those that name no baseline themselves.
-    """
-    wanted = (of.to_plain() if isinstance(of, Recipe) else of.recipe)["deploy"]
-    baselines = [record for record in records if record.baseline is None]
-    for record in baselines:
-        deploy = record.recipe["deploy"]
-        if (deploy["threads"], deploy["device"]) == (wanted["threads"], wanted["device"]):
-            return record
-    return baselines[0]
+def opponent(record: Record, records: Sequence[Record]) -> Record:
+    """Return what a record is compared with: the baseline that it names; the first of the records where it names none."""
+    return next((other for other in records if other.key == record.baseline), records[0])

@@ -24,7 +24,7 @@ from laconic.run.build import Builder
 from laconic.run.examples import Examples, read_arrays, read_logits, write_arrays, write_examples
 from laconic.run.ledger import Ledger
 from laconic.run.recipe import Recipe
-from laconic.run.record import Reason, Record, opponent
+from laconic.run.record import Reason, Record
 from laconic.run.score import compare, measure
 from laconic.run.store import RunStore
 from laconic.run.workers import Workers
@@ -146,7 +146,7 @@ class Session:
             return record.but(notes=(*record.notes, f"sizes are compared with the file that runs, for there is no ONNX file: {error}"))
 
     def _compared(self, recipe: Recipe, baselines: Sequence[Record]) -> Record:
-        base = opponent(recipe, baselines)
+        base = _baseline_of(recipe, baselines)
         if base.status == "baseline":
             record = self._checked(recipe, base).but(baseline=base.key)
         else:
@@ -327,6 +327,13 @@ class Contender:
     def time(self, seconds: float, min_runs: int) -> list[int]:
         """Nanoseconds of each call in one turn."""
         return self.worker.time(seconds, min_runs)
+
+
+def _baseline_of(recipe: Recipe, records: Sequence[Record]) -> Record:
+    """Return the baseline with the recipe's threads and device; the first where there is none such. Baselines name no baseline themselves."""
+    baselines = [record for record in records if record.baseline is None]
+    place = (recipe.deploy.threads, recipe.deploy.device)
+    return next((r for r in baselines if (r.recipe["deploy"]["threads"], r.recipe["deploy"]["device"]) == place), baselines[0])
 
 
 def _timed(record: Record, timings: Any, options: Options) -> Record:
