@@ -10,7 +10,7 @@ from typing import Any
 from laconic.core.records import Measurement, Outcome
 from laconic.run.recipe import Recipe
 
-_MEASUREMENTS = ("speedup", "throughput_per_s", "metric", "drop", "test_metric", "test_drop")
+_MEASUREMENTS = ("speedup", "speedup_cpu", "throughput_per_s", "metric", "drop", "test_metric", "test_drop")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Record:
 
     `status` is ``baseline``, ``passed``, ``rejected`` (measured, and not good enough), ``failed`` (crashed, hung, ran out of time or memory, was not
     finite) or ``unavailable`` (this machine cannot run it).
+    `busy` says what else the machine did during the timing, where that spoils the figures; `speedup_cpu` is then the ratio of processor times.
     """
 
     key: str
@@ -38,6 +39,8 @@ class Record:
     latency: Mapping[str, Any] | None = None
     speedup: Measurement | None = None
     throughput_per_s: Measurement | None = None
+    busy: str = ""
+    speedup_cpu: Measurement | None = None
     cold_start_ms: float | None = None
     peak_memory_bytes: int | None = None
     metric: Measurement | None = None
