@@ -41,25 +41,27 @@ def waited_share(turn: Turn) -> float | None:
     return sum(known) / turn.wall_ns if turn.wall_ns and turn.wait_ns is not None else None
 
 
-def summarize(turns: Mapping[str, Sequence[Turn]], repeated: int) -> dict[str, Any]:
+def summarize(turns: Mapping[str, Sequence[Turn]], repeated: int, stolen: float | None = None) -> dict[str, Any]:
     """Return what is known of the machine during a comparison, as plain values.
 
     Args:
         turns: those that count, by contender.
         repeated: number of turns that were taken again.
+        stolen: share of the used processor time that the host of a virtual machine gave to others meanwhile; no process inside sees it.
 
     Returns:
         `busy`: the sentence that marks the figures, empty where they stand; `preempted`: share of turns by contender; `waited`: the median of `waited_share`
-        by contender; `turns`, `repeated`: numbers; `load_average`.
+        by contender; `turns`, `repeated`: numbers; `stolen`; `load_average`.
     """
     shares = {name: float(np.mean([preempted(turn) for turn in found])) if found else 0.0 for name, found in turns.items()}
     waited = {name: _median([waited_share(turn) for turn in found]) for name, found in turns.items()}
     return {
-        "busy": _sentence(turns) if any(share > ALLOWED for share in shares.values()) else "",
+        "busy": _sentence(turns, any(share > ALLOWED for share in shares.values()), stolen or 0.0),
         "preempted": shares,
         "waited": waited,
         "turns": sum(len(found) for found in turns.values()),
         "repeated": repeated,
+        "stolen": stolen,
         "load_average": [round(value, 2) for value in os.getloadavg()] if sys.platform != "win32" else [],
     }
 
@@ -69,9 +71,13 @@ def _median(shares: Sequence[float | None]) -> float | None:
     return float(np.median(known)) if known else None
 
 
-def _sentence(turns: Mapping[str, Sequence[Turn]]) -> str:
+def _sentence(turns: Mapping[str, Sequence[Turn]], often: bool, stolen: float) -> str:
     every = [turn for found in turns.values() for turn in found]
-    disturbed = sum(preempted(turn) for turn in every)
-    throttled = sum(turn.throttled_ns or 0 for turn in every) > sum(turn.wait_ns or 0 for turn in every)
-    who = "the control group's limit of processor time stopped it" if throttled else "other work had the processor"
-    return f"machine busy: in {disturbed} of {len(every)} turns {who}; these times are not those of a quiet machine"
+    reasons = []
+    if often:
+        throttled = sum(turn.throttled_ns or 0 for turn in every) > sum(turn.wait_ns or 0 for turn in every)
+        who = "the control group's limit of processor time stopped it" if throttled else "other work had the processor"
+        reasons.append(f"in {sum(preempted(turn) for turn in every)} of {len(every)} turns {who}")
+    if stolen > WAITED:
+        reasons.append(f"the host of this virtual machine took {100 * stolen:.0f} % of the processor time")
+    return f"machine busy: {'; '.join(reasons)}; these times are not those of a quiet machine" if reasons else ""

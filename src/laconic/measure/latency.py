@@ -19,6 +19,7 @@ from laconic.core.task import Progress, silent
 from laconic.core.turn import Turn
 from laconic.measure import busy
 from laconic.measure.stats import median_of_rounds, ratio_of_rounds
+from laconic.measure.ticks import Ticks, stolen_share
 
 MIN_RUNS = 3
 WARM_UP_SECONDS = 0.3
@@ -102,6 +103,7 @@ class _Table:
         self._contenders = contenders
         self._turns: dict[str, list[Turn]] = {contender.name: [] for contender in contenders}
         self._dropped: dict[str, str] = {}
+        self._start = Ticks.now()
         self._repeated, self._budget = 0, int(REPEATS_SHARE * rounds * len(contenders))
 
     def warm_up(self, contender: Contender) -> None:
@@ -129,7 +131,7 @@ class _Table:
 
     def finish(self) -> Rounds:
         left = {name: turns for name, turns in self._turns.items() if name not in self._dropped}
-        machine = busy.summarize(left, self._repeated)
+        machine = busy.summarize(left, self._repeated, stolen_share(self._start, Ticks.now()))
         if machine["busy"]:
             machine["cpu_ns"] = self._work()
         return Rounds({name: [list(turn.times_ns) for turn in turns] for name, turns in left.items()}, self._dropped, machine)
@@ -184,14 +186,14 @@ def _tells(turns: Sequence[Sequence[int]]) -> bool:
     return bool(turns) and all(len(turn) > 0 and np.median(turn) > 0 for turn in turns)
 
 
-def times(found: Measurement) -> str:
+def times(found: Measurement, what: str = "") -> str:
     """Write a ratio with its interval.
 
-    >>> times(Measurement(2.0, "x", low=1.5, high=2.25))
-    '2.00× [1.50, 2.25]'
+    >>> times(Measurement(2.0, "x", low=1.5, high=2.25), " as fast")
+    '2.00× as fast [1.50, 2.25]'
     """
     interval = "" if found.low is None or found.high is None else f" [{found.low:.2f}, {found.high:.2f}]"
-    return f"{found.value:.2f}×{interval}"
+    return f"{found.value:.2f}×{what}{interval}"
 
 
 def throughput(rounds: Sequence[Sequence[int]], batch: int) -> Measurement:

@@ -6,19 +6,16 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 from laconic.core.errors import BadInput
 from laconic.core.task import Progress, silent
+from laconic.measure.ticks import Ticks
 
 # Others may use this share of all cores, in so many looks on end.
 QUIET_SHARE = 0.05
 LOOKS = 3
 LOOK_SECONDS = 1.0
 LIMIT_S = 600.0
-_STAT = Path("/proc/stat")
-_IDLE, _WAITING_FOR_DISK = 3, 4
 
 
 def wait_quiet(
@@ -68,31 +65,14 @@ def wait_quiet(
 
 def others_share(seconds: float = LOOK_SECONDS) -> float | None:
     """Return the share of all cores' time that other processes use, seen over some seconds; None where the system does not tell."""
-    if not _STAT.exists():
+    before, own = Ticks.now(), time.process_time()
+    if before is None:
         return _from_load(seconds)
-    before = _Clock.now()
     time.sleep(seconds)
-    after = _Clock.now()
-    whole = after.whole_s - before.whole_s
-    used = after.used_s - before.used_s - (after.own_s - before.own_s)
-    return min(max(used / whole, 0.0), 1.0) if whole > 0 else 0.0
-
-
-@dataclass(frozen=True)
-class _Clock:
-    """Seconds since the start, summed over cores: all, those at work, and those at work for this process."""
-
-    whole_s: float
-    used_s: float
-    own_s: float
-
-    @classmethod
-    def now(cls) -> _Clock:
-        """Read the first line of /proc/stat: user nice system idle iowait irq softirq steal; guests are counted under user."""
-        ticks = [int(value) for value in _STAT.read_text().split("\n", 1)[0].split()[1:9]]
-        per_s = os.sysconf("SC_CLK_TCK")
-        idle = ticks[_IDLE] + ticks[_WAITING_FOR_DISK]
-        return cls(sum(ticks) / per_s, (sum(ticks) - idle) / per_s, time.process_time())
+    after, own = Ticks.now(), time.process_time() - own
+    if after is None or after.whole_s <= before.whole_s:
+        return 0.0
+    return min(max((after.used_s - before.used_s - own) / (after.whole_s - before.whole_s), 0.0), 1.0)
 
 
 def _from_load(seconds: float) -> float | None:

@@ -145,9 +145,11 @@ def comparison(found: Mapping[str, Any]) -> RenderableType:
         about[row["name"]] = Text(f"{row['name']}: {', '.join(facts)}")
     note = Text("Speed-up: the first one's latency over this one's, with the 95 % interval; they took turns.", "dim")
     marks = [
-        Text(f"{row['name']}, batch {row['batch']}: {row['busy']}", "yellow") for row in found["timings"] if row["speedup"] and row["busy"]
+        Text(f"{row['name']}, batch {row['batch']}: {row['busy']}", "yellow")
+        for row in found["timings"]
+        if row["speedup"] and row.get("busy")
     ]
-    alone = [Text(found["busy"], "yellow")] if found["busy"] and not marks else []
+    alone = [Text(found["busy"], "yellow")] if found.get("busy") and not marks else []
     return Group(table, Text(), *about.values(), note, *marks, *alone)
 
 

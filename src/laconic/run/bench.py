@@ -59,7 +59,7 @@ class Comparison:
     def __str__(self) -> str:
         rows = [
             f"{t.name}, batch {t.batch}: {t.p50_ms:.3g} ms (p95 {t.p95_ms:.3g}, p99 {t.p99_ms:.3g}, n {t.n}), {t.throughput_per_s}"
-            + (f", {latency.times(t.speedup)} as fast" if t.speedup else "")
+            + (f", {latency.times(t.speedup, ' as fast')}" if t.speedup else "")
             + (f" ({t.busy})" if t.busy else "")
             for t in self.timings
         ]
