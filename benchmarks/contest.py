@@ -52,6 +52,8 @@ def contest(
             worker.use_inputs(file)
             contenders.append(Contender(name, worker))
         run = latency.interleave(contenders, rounds, seconds)
+    if run.machine["busy"]:
+        print(run.machine["busy"], flush=True)
     found = {}
     for name, times in run.rounds.items():
         ratio = latency.ratio(run.rounds[reference], times)
