@@ -59,7 +59,10 @@ def take_turns(entries: Mapping[str, Entry], inputs: Sequence[np.ndarray], folde
             worker.start(file)
             worker.use_inputs(file)
             contenders.append(Contender(name, worker))
-        return latency.interleave(contenders, rounds, seconds).rounds
+        run = latency.interleave(contenders, rounds, seconds)
+    if run.machine["busy"]:
+        print(run.machine["busy"], flush=True)
+    return run.rounds
 
 
 def against(rounds: Rounds, reference: str) -> dict[str, Result]:

@@ -119,6 +119,8 @@ def measure(program: lc.Program, device: str, folder: Path) -> None:
         print(f"{title}: parity {difference:.1e}, cold start {facts['cold_start_ms']:.0f} ms")
         contenders.append(Contender(title, worker))
     run = latency.interleave(contenders, 15, 0.2)
+    if run.machine["busy"]:
+        print(run.machine["busy"])
     first = next(iter(run.rounds))
     for name, rounds in run.rounds.items():
         found_ms, ratio = latency.summarize(rounds), latency.ratio(run.rounds[first], rounds)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,9 +47,11 @@ def test_it_answers_as_the_program_does(program: lc.Program, artifact: Artifact,
         with torch.no_grad():
             expected = program(torch.from_numpy(read_arrays(inputs / name)[0]))
         assert np.allclose(read_arrays(tmp_path / "out" / name)[0], expected.numpy(), atol=1e-5)
-    times = worker.time(0.05, 7)
-    assert len(times) >= 7
-    assert all(time > 0 for time in times)
+    turn = worker.time(0.05, 7)
+    assert len(turn.times_ns) == len(turn.cpu_ns) >= 7
+    assert all(time > 0 for time in turn.times_ns)
+    assert 0 < sum(turn.times_ns) <= turn.wall_ns
+    assert sum(turn.cpu_ns) > 0
     memory = worker.memory()
     assert memory["peak_bytes"] >= memory["rss_bytes"] > 1e7
     worker.close()
@@ -81,6 +84,29 @@ def test_a_runtime_that_goes_wrong(faulty_package: None, artifact: Artifact, inp
         worker.start(inputs / "000000.npz")
     worker.close()
     assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("threads", "name", "fresh"), [(2, "torch", True), (None, "torch", True), (1, "torch", False), (2, "onnxruntime", False)]
+)
+def test_processor_time_is_taken_where_threads_do_not_spin(
+    program: lc.Program, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int | None, name: str, fresh: bool
+) -> None:
+    worker = process(save_artifact(program, tmp_path, Settings(name, threads=threads), {}))
+    worker.start(inputs / "000001.npz")
+    started: list[dict[str, Any]] = []
+    plain = WorkerProcess.__init__
+
+    def seen(self: WorkerProcess, *args: Any, **options: Any) -> None:
+        started.append(options)
+        plain(self, *args, **options)
+
+    monkeypatch.setattr(WorkerProcess, "__init__", seen)
+    turns = worker.work(3, 0.01, 2)
+    assert len(turns) == 3
+    assert all(len(turn.cpu_ns) >= 2 and min(turn.cpu_ns) > 0 for turn in turns)
+    assert [options["one_thread"] for options in started] == [True] * fresh
+    worker.close()
 
 
 def test_a_truncated_file_is_told(program: lc.Program, inputs: Path, tmp_path: Path) -> None:

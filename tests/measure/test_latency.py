@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from laconic.core.errors import WorkerFailed
-from laconic.measure.latency import MIN_RUNS, interleave, ratio, summarize, throughput
+from laconic.core.turn import Turn
+from laconic.measure.latency import MIN_RUNS, REPEATS, REPEATS_SHARE, WORK_TURNS, interleave, mark, ratio, summarize, throughput
 
 
 class Machine:
@@ -29,6 +30,9 @@ class Fake:
             raise WorkerFailed("it died", "crash")
         self._machine.turns.append(self.name)
         return [int(self._cost * self._machine.slowness)] * min_runs
+
+    def work(self, turns: int, seconds: float, min_runs: int) -> list[Turn]:
+        raise AssertionError("times alone tell nothing of the machine")
 
 
 def test_contenders_take_turns_and_who_starts_rotates() -> None:
@@ -69,5 +73,98 @@ def test_a_summary_is_numpys_percentiles_in_milliseconds() -> None:
 
 def test_throughput_counts_examples() -> None:
     found = throughput([[2_000_000] * 3, [4_000_000] * 3, [2_000_000]], batch=8)
-    assert found.value == 4000.0
-    assert (found.low, found.high, found.unit) == (2000.0, 4000.0, "1/s")
+    assert (found.value, found.unit, found.n) == (4000.0, "1/s", 3)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < 4000.0 < found.high
+
+
+# A busy machine -------------------------------------------------------------------------------------------------------------------------
+
+MS = 1_000_000
+
+
+class Shared:
+    """A contender whose turns wait for a core as a script says: shares of the turn, one for each time that it is asked; then none."""
+
+    def __init__(self, name: str, cost_ns: int, waits: list[float] | float) -> None:
+        self.name, self._cost = name, cost_ns
+        self._waits = waits
+        self.turns = self.worked = 0
+
+    def time(self, seconds: float, min_runs: int) -> Turn:
+        index = self.turns - 1  # the first is to warm up
+        self.turns += 1
+        waits = self._waits if isinstance(self._waits, list) else [self._waits] * 1000
+        share = waits[index] if 0 <= index < len(waits) else 0.0
+        slow = int(self._cost * (1 + 10 * share))
+        return Turn([slow + self.turns] * min_runs, [self._cost] * min_runs, wall_ns=100 * MS, wait_ns=int(100 * MS * share))
+
+    def work(self, turns: int, seconds: float, min_runs: int) -> list[Turn]:
+        self.worked += 1
+        return [Turn([1], [self._cost + i]) for i in range(turns)]
+
+
+def test_a_quiet_machine_is_not_marked_and_nothing_is_repeated() -> None:
+    slow, fast = Shared("slow", 20 * MS, 0.01), Shared("fast", 2 * MS, 0.002)
+    found = interleave([slow, fast], rounds=10, seconds=0.1)
+    assert (found.machine["busy"], found.machine["repeated"], found.machine["turns"]) == ("", 0, 20)
+    assert (slow.turns, slow.worked, fast.worked) == (11, 0, 0)
+    assert mark(found.machine, "slow", "fast") == ("", None)
+
+
+def test_a_preempted_turn_is_taken_out_and_repeated() -> None:
+    slow, fast = Shared("slow", 20 * MS, [0, 0.5, 0, 0.6, 0.4]), Shared("fast", 2 * MS, 0.0)
+    found = interleave([slow, fast], rounds=8, seconds=0.1)
+    assert (found.machine["busy"], found.machine["repeated"]) == ("", 3)
+    assert (slow.turns, fast.turns) == (8 + 3 + 1, 8 + 1)
+    assert max(max(times) for times in found.rounds["slow"]) < 20 * MS + 100
+    assert [len(found.rounds[name]) for name in ("slow", "fast")] == [8, 8]
+    assert ratio(found.rounds["slow"], found.rounds["fast"]).value == pytest.approx(10, rel=1e-3)
+
+
+def test_of_tries_that_all_were_preempted_the_least_disturbed_counts() -> None:
+    slow = Shared("slow", 20 * MS, [0.5, 0.1, 0.3])
+    found = interleave([slow], rounds=10, seconds=0.1)
+    assert found.machine["repeated"] == REPEATS
+    assert found.rounds["slow"][0][0] == pytest.approx(20 * MS * 2, rel=1e-3)
+    assert found.machine["preempted"] == {"slow": 0.1}
+    assert found.machine["busy"] == ""
+
+
+def test_a_machine_that_stays_busy_is_marked_with_the_ratio_of_processor_times_beside() -> None:
+    """Long runs are preempted and short ones are not: times say 110, the processor 10."""
+    slow, fast = Shared("slow", 20 * MS, 1.0), Shared("fast", 2 * MS, 0.0)
+    found = interleave([slow, fast], rounds=10, seconds=0.1)
+    assert ratio(found.rounds["slow"], found.rounds["fast"]).value == pytest.approx(110, rel=1e-3)
+    sentence, by_cpu = mark(found.machine, "slow", "fast")
+    assert sentence.startswith("machine busy: in 10 of 20 turns other work had the processor")
+    assert by_cpu is not None
+    assert by_cpu.value == pytest.approx(10, rel=1e-3)
+    assert "by processor time 10.00× [10.00, 10.00]" in sentence
+    assert mark(found.machine, "slow", "slow") == (found.machine["busy"], None)
+    assert (slow.worked, fast.worked) == (1, 1)
+    assert len(found.machine["cpu_ns"]["slow"]) == WORK_TURNS
+
+
+def test_repeats_are_bounded_on_a_machine_that_stays_busy() -> None:
+    contenders = [Shared(name, MS, 0.5) for name in "abc"]
+    found = interleave(contenders, rounds=10, seconds=0.1)
+    assert found.machine["repeated"] == REPEATS_SHARE * 30
+    assert sum(c.turns for c in contenders) == 3 + 30 + 15
+
+
+def test_a_contender_that_cannot_tell_its_processor_time_keeps_its_times() -> None:
+    class Dies(Shared):
+        def work(self, turns: int, seconds: float, min_runs: int) -> list[Turn]:
+            raise WorkerFailed("no memory left", "memory")
+
+    class OnGpu(Shared):
+        def work(self, turns: int, seconds: float, min_runs: int) -> list[Turn]:
+            return [Turn([1])] * turns
+
+    found = interleave([Shared("base", 9 * MS, 1.0), Dies("dies", MS, 1.0), OnGpu("gpu", MS, 1.0)], rounds=4, seconds=0.1)
+    assert list(found.rounds) == ["base", "dies", "gpu"]
+    assert found.dropped == {}
+    for name in ("dies", "gpu"):
+        assert mark(found.machine, "base", name) == (found.machine["busy"], None)

@@ -141,6 +141,30 @@ def test_a_catalog_tells_where_data_is_missing() -> None:
     assert "other digits a, b here" in lines
 
 
+def test_a_comparison_on_a_busy_machine_is_marked() -> None:
+    row = {
+        "name": "baseline",
+        "batch": 1,
+        "p50_ms": 2.0,
+        "p95_ms": 3.0,
+        "p99_ms": 4.0,
+        "speedup": None,
+        "cold_start_ms": 1500.0,
+        "size_bytes": 1,
+    }
+    row |= {"throughput_per_s": {"value": 500.0}, "peak_memory_bytes": None, "busy": "machine busy: much"}
+    other = {
+        **row,
+        "name": "artifact",
+        "speedup": {"value": 2.0, "low": None, "high": None},
+        "busy": "machine busy: much; by processor time 3.00×",
+    }
+    assert "machine busy: much" in told(comparison({"timings": [row], "busy": "machine busy: much"}), 120)
+    lines = told(comparison({"timings": [row, other], "busy": "machine busy: much"}), 120)
+    assert "artifact, batch 1: machine busy: much; by processor time 3.00×" in lines
+    assert sum("machine busy" in line for line in lines) == 1
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_comparison_fits_the_terminal(width: int) -> None:
     ratio = {"value": 2.0, "low": 1.9, "high": 2.1}

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,10 @@ from torch import nn
 import laconic as lc
 from laconic.core.errors import BadInput, WorkerFailed
 from laconic.core.program import TensorSpec
+from laconic.core.records import to_json
+from laconic.core.task import silent
+from laconic.measure import quiet
+from laconic.measure.quiet import QUIET_SHARE, others_share
 from laconic.run.bench import random_inputs
 from tests.core.models import ConvNet
 
@@ -52,6 +60,64 @@ def test_alone_it_tells_its_own_figures(artifact: lc.Artifact) -> None:
     assert only.speedup is None
     assert only.p50_ms <= only.p95_ms <= only.p99_ms
     assert only.size_bytes == artifact.file.stat().st_size
+
+
+@pytest.fixture
+def shared_core() -> Iterator[None]:
+    """This process, whatever it starts, and two processes that never rest, on one and the same core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        yield
+    finally:
+        for one in busy:
+            one.kill()
+            one.wait()
+        os.sched_setaffinity(0, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pins processes")
+def test_figures_of_a_busy_machine_are_marked(artifact: lc.Artifact, shared_core: None) -> None:
+    found = lc.bench(artifact, baseline=Heavy(), threads=1, rounds=5, turn_seconds=0.05)
+    base, new = found.timings
+    assert found.busy == base.busy
+    assert base.busy.startswith("machine busy: in ")
+    assert new.busy.startswith(base.busy + "; by processor time ")
+    assert base.speedup_cpu is None
+    assert new.speedup_cpu is not None
+    # a hundred times the multiply-adds: not what it is by the clock, but certainly more than as much work
+    assert 1 < new.speedup_cpu.low < new.speedup_cpu.value < 10_000  # type: ignore[operator]
+    assert "(machine busy: in " in str(found)
+    row = to_json(found)["timings"][1]
+    assert row["busy"] == new.busy
+    assert row["speedup_cpu"]["value"] == new.speedup_cpu.value
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_figures_of_a_quiet_machine_are_not_marked(artifact: lc.Artifact) -> None:
+    before = others_share(0.5)
+    found = lc.bench(artifact, baseline=Heavy(), threads=1, rounds=5, turn_seconds=0.05)
+    after = others_share(0.5)
+    if before is None or after is None or max(before, after) > QUIET_SHARE:
+        pytest.skip("this machine is not quiet now")
+    assert (found.busy, [t.busy for t in found.timings], found.timings[1].speedup_cpu) == ("", ["", ""], None)
+
+
+def test_it_waits_for_a_quiet_machine_where_asked_to(artifact: lc.Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = []
+    monkeypatch.setattr(quiet, "wait_quiet", lambda *, progress: waited.append(progress))
+    lc.bench(artifact, rounds=3, turn_seconds=0.01, threads=1)
+    assert waited == []
+    lc.bench(artifact, rounds=3, turn_seconds=0.01, threads=1, batch=(1, 2), wait_quiet=True, progress=silent)
+    assert waited == [silent, silent]
+
+
+def test_one_round_has_no_interval(artifact: lc.Artifact) -> None:
+    found = lc.bench(artifact, baseline=artifact, rounds=1, turn_seconds=0.01, threads=1)
+    assert found.timings[1].speedup is not None
+    assert found.timings[1].speedup.low is None
+    assert "× as fast" in str(found)
 
 
 def test_what_cannot_be_compared_is_refused(artifact: lc.Artifact, tmp_path: Path) -> None:

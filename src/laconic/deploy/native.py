@@ -22,6 +22,7 @@ Forward = Callable[..., Any]
 
 class _Native(Runtime):
     package = "torch"
+    spins = True  # libgomp
 
     def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:
         """See `Runtime.available`."""

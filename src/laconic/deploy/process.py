@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from laconic.core.turn import Turn
 from laconic.deploy.artifact import Artifact
 from laconic.deploy.child import Child
-from laconic.deploy.runtime import cores
+from laconic.deploy.runtime import cores, runtime
 
 
 class WorkerProcess:
@@ -21,12 +22,15 @@ class WorkerProcess:
         artifact: what is run.
         timeout_s: for loading and for each request.
         memory_limit_bytes: resident memory beyond which it is ended; None sets no limit.
+        one_thread: run it with one thread, whatever its settings say.
 
     Every method raises WorkerFailed if the process crashes, hangs, uses too much memory or meets an error.
     """
 
-    def __init__(self, artifact: Artifact, *, timeout_s: float, memory_limit_bytes: int | None = None) -> None:
-        settings = artifact.settings
+    def __init__(self, artifact: Artifact, *, timeout_s: float, memory_limit_bytes: int | None = None, one_thread: bool = False) -> None:
+        settings = replace(artifact.settings, threads=1) if one_thread else artifact.settings
+        self._artifact, self._settings, self._timeout_s, self._limit = artifact, settings, timeout_s, memory_limit_bytes
+        self._inputs: Path | None = None
         threads = str(settings.threads or cores())
         environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENVINO_TELEMETRY_OPT_OUT": "1", "PYTHONHASHSEED": "0"}
         argv = [sys.executable, "-m", "laconic.deploy.worker", str(artifact.file.resolve()), json.dumps(asdict(settings))]
@@ -43,16 +47,33 @@ class WorkerProcess:
         Returns:
             `cold_start_ms`, from the start of the process to here; of that `load_ms` and `first_ms`.
         """
+        self._inputs = inputs
         facts = self._child.ask({"op": "load", "inputs": None if inputs is None else str(inputs)})
         return {**facts, "cold_start_ms": 1e3 * (time.monotonic() - self._child.started)}
 
     def use_inputs(self, path: Path) -> None:
         """Time these inputs from now on: an npz file with arrays "0", "1", … in the order of the artifact's inputs."""
+        self._inputs = path
         self._child.ask({"op": "inputs", "inputs": str(path)})
 
-    def time(self, seconds: float, min_runs: int) -> list[int]:
-        """Nanoseconds of each run, for at least so many seconds and runs."""
-        return [int(value) for value in self._child.ask({"op": "time", "seconds": seconds, "min_runs": min_runs})["times_ns"]]
+    def time(self, seconds: float, min_runs: int) -> Turn:
+        """Run for at least so many seconds and runs."""
+        return Turn.from_json(self._child.ask({"op": "time", "seconds": seconds, "min_runs": min_runs}))
+
+    def work(self, turns: int, seconds: float, min_runs: int) -> list[Turn]:
+        """Take turns of which the processor time is to be compared, also on a busy machine.
+
+        Threads of some runtimes spin while they wait for each other, on a busy machine for most of the time: these take the turns in a fresh process with one
+        thread, after one turn to warm up.
+        """
+        if self._settings.threads == 1 or not runtime(self._settings.runtime).spins:
+            return [self.time(seconds, min_runs) for _ in range(turns)]
+        twin = WorkerProcess(self._artifact, timeout_s=self._timeout_s, memory_limit_bytes=self._limit, one_thread=True)
+        try:
+            twin.start(self._inputs)
+            return [twin.time(seconds, min_runs) for _ in range(turns + 1)][1:]
+        finally:
+            twin.close()
 
     def predict(self, source: Path, target: Path) -> dict[str, Any]:
         """Answer each batch `NNNNNN.npz` in one folder into a file of the same name in another."""

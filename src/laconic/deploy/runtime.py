@@ -47,8 +47,12 @@ class Session(ABC):
 
 
 class Runtime(ABC):
-    """Loads a model file of one format and runs it."""
+    """Loads a model file of one format and runs it.
 
+    `spins` says that its threads wait for each other by computing nothing, without end: their processor time then says nothing on a busy machine.
+    """
+
+    spins: ClassVar[bool] = False
     name: ClassVar[str]
     package: ClassVar[str]
     format: ClassVar[str]

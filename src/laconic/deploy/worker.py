@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 
 from laconic.core.errors import BadInput
 from laconic.deploy.child import answer_requests, memory_of
-from laconic.deploy.runtime import Session, Settings, runtime
+from laconic.deploy.runtime import Session, Settings, cores, runtime
+from laconic.deploy.turns import take_turn
 
 
 class Worker:
@@ -40,15 +42,12 @@ class Worker:
         return {}
 
     def time(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Run until both the seconds and the number of runs are reached; nanoseconds of each run."""
-        session, inputs, clock = self._loaded(), self._inputs, time.perf_counter_ns
-        times: list[int] = []
-        end = clock() + int(1e9 * request["seconds"])
-        while len(times) < request["min_runs"] or clock() < end:
-            start = clock()
-            session.run(inputs)
-            times.append(clock() - start)
-        return {"times_ns": times}
+        """Run until both the seconds and the number of runs are reached; the fields of a `Turn`."""
+        session, inputs = self._loaded(), self._inputs
+        crowded = (self._settings.threads or cores()) > cores()
+        turn = take_turn(lambda: session.run(inputs), request["seconds"], request["min_runs"], crowded=crowded)
+        # the processor that waits for a GPU tells nothing of the work
+        return asdict(turn if self._settings.device == "cpu" else replace(turn, cpu_ns=[]))
 
     def predict(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer every batch of a folder into another folder."""

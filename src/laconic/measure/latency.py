@@ -1,20 +1,34 @@
-"""Latency, compared honestly: contenders take turns, A B C A B C …, because these machines drift by a factor of three within minutes."""
+"""Latency, compared honestly.
+
+Contenders take turns, A B C A B C …, because these machines drift by a factor of three within minutes; a turn during which something else had the processor is
+taken again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from laconic.core.errors import WorkerFailed
 from laconic.core.records import Measurement
 from laconic.core.task import Progress, silent
-from laconic.measure.stats import ratio_of_rounds
+from laconic.core.turn import Turn
+from laconic.measure import busy
+from laconic.measure.stats import median_of_rounds, ratio_of_rounds
+from laconic.measure.ticks import Ticks, stolen_share
 
 MIN_RUNS = 3
 WARM_UP_SECONDS = 0.3
+# A preempted turn is taken again so often; on a machine that is never quiet, all repeats together are at most this share of the turns.
+REPEATS = 2
+REPEATS_SHARE = 0.5
+# Turns in which processor time is taken where the machine is busy, and the length of one.
+WORK_TURNS = 7
+WORK_SECONDS = 0.1
 
 
 class Contender(Protocol):
@@ -24,16 +38,23 @@ class Contender(Protocol):
     def name(self) -> str:
         """The name under which its times are kept."""
 
-    def time(self, seconds: float, min_runs: int) -> list[int]:
-        """Nanoseconds of each run, for at least so many seconds and runs."""
+    def time(self, seconds: float, min_runs: int) -> Turn | list[int]:
+        """Run for at least so many seconds and runs. Nanoseconds of each run alone say nothing of the machine."""
+
+    def work(self, turns: int, seconds: float, min_runs: int) -> list[Turn]:
+        """Take turns of which the processor time counts. It is asked only for those that tell `Turn`s."""
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """Nanoseconds per contender, per round; and the contenders that failed, with the reason."""
+    """Nanoseconds per contender, per round; the contenders that failed, with the reason; and what the machine did meanwhile.
+
+    `machine` has the keys of `busy.summarize`, and on a busy machine `cpu_ns`: per contender the processor time of each run in some turns.
+    """
 
     rounds: dict[str, list[list[int]]]
     dropped: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,33 +71,84 @@ class Latency:
 def interleave(contenders: Sequence[Contender], rounds: int, seconds: float, progress: Progress = silent) -> Rounds:
     """Warm each contender up, then let them take turns; who starts a round rotates.
 
+    A turn that was preempted is taken again at once, a bounded number of times; of its tries the least disturbed counts. Where too many remain, the machine was
+    busy, and processor times are taken beside.
+
     Args:
         contenders: at least one. One that fails is dropped with its reason; the others go on.
         rounds: turns of each.
         seconds: length of a turn, at the least; never fewer than three runs.
         progress: advanced once a round.
     """
-    times: dict[str, list[list[int]]] = {c.name: [] for c in contenders}
-    dropped: dict[str, str] = {}
-
-    def turn(contender: Contender, length: float) -> list[int]:
-        try:
-            return contender.time(length, MIN_RUNS)
-        except WorkerFailed as error:
-            dropped[contender.name] = str(error)
-            return []
-
+    table = _Table(contenders, rounds)
     progress.start("timing, interleaved", rounds)
     for contender in contenders:
-        turn(contender, WARM_UP_SECONDS)
+        table.warm_up(contender)
     for index in range(rounds):
         shift = index % len(contenders)
         for contender in (*contenders[shift:], *contenders[:shift]):
-            if contender.name not in dropped:
-                times[contender.name].append(turn(contender, seconds))
+            table.take(contender, seconds)
         progress.advance()
     progress.finish()
-    return Rounds({name: found for name, found in times.items() if name not in dropped}, dropped)
+    found = table.finish()
+    if found.machine["busy"]:
+        progress.log(found.machine["busy"])
+    return found
+
+
+class _Table:
+    """The turns of all contenders, filled one by one."""
+
+    def __init__(self, contenders: Sequence[Contender], rounds: int) -> None:
+        self._contenders = contenders
+        self._turns: dict[str, list[Turn]] = {contender.name: [] for contender in contenders}
+        self._dropped: dict[str, str] = {}
+        self._start = Ticks.now()
+        self._repeated, self._budget = 0, int(REPEATS_SHARE * rounds * len(contenders))
+
+    def warm_up(self, contender: Contender) -> None:
+        self._try(contender, WARM_UP_SECONDS)
+
+    def take(self, contender: Contender, seconds: float) -> None:
+        tries: list[Turn] = []
+        while contender.name not in self._dropped:
+            turn = self._try(contender, seconds)
+            if turn is None:
+                return
+            tries.append(turn)
+            if not busy.preempted(turn) or len(tries) > REPEATS or self._repeated >= self._budget:
+                self._turns[contender.name].append(min(tries, key=_disturbance))
+                return
+            self._repeated += 1
+
+    def _try(self, contender: Contender, seconds: float) -> Turn | None:
+        try:
+            found = contender.time(seconds, MIN_RUNS)
+        except WorkerFailed as error:
+            self._dropped[contender.name] = str(error)
+            return None
+        return found if isinstance(found, Turn) else Turn(found)
+
+    def finish(self) -> Rounds:
+        left = {name: turns for name, turns in self._turns.items() if name not in self._dropped}
+        machine = busy.summarize(left, self._repeated, stolen_share(self._start, Ticks.now()))
+        if machine["busy"]:
+            machine["cpu_ns"] = self._work()
+        return Rounds({name: [list(turn.times_ns) for turn in turns] for name, turns in left.items()}, self._dropped, machine)
+
+    def _work(self) -> dict[str, list[list[int]]]:
+        """Processor time per contender, turn and run; none of one that fails at it: its times stand."""
+        found = {}
+        for contender in self._contenders:
+            if contender.name not in self._dropped:
+                with contextlib.suppress(WorkerFailed):
+                    found[contender.name] = [list(turn.cpu_ns) for turn in contender.work(WORK_TURNS, WORK_SECONDS, MIN_RUNS)]
+        return found
+
+
+def _disturbance(turn: Turn) -> float:
+    waited = busy.waited_share(turn)
+    return waited if waited is not None else float(turn.involuntary or 0)
 
 
 def summarize(rounds: Sequence[Sequence[int]]) -> Latency:
@@ -91,9 +163,39 @@ def ratio(base: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> Meas
     return ratio_of_rounds(base, other)
 
 
+def mark(machine: Mapping[str, Any], base: str, other: str) -> tuple[str, Measurement | None]:
+    """Return the sentence that marks the times of `other` where the machine was busy, and how many times less processor time it takes than `base`.
+
+    Args:
+        machine: of `Rounds`.
+        base: name of a contender.
+        other: likewise; of `base` itself there is no ratio.
+
+    Returns:
+        The sentence, with the ratio in it, and the ratio; an empty one and None where the machine was quiet. None also where processor time does not tell
+        what a run costs: on a GPU, or because it could not be taken.
+    """
+    sentence, spent = machine.get("busy", ""), machine.get("cpu_ns", {})
+    if not sentence or other == base or not all(_tells(spent.get(name, [])) for name in (base, other)):
+        return sentence, None
+    found = ratio_of_rounds(spent[base], spent[other])
+    return f"{sentence}; by processor time {times(found)}", found
+
+
+def _tells(turns: Sequence[Sequence[int]]) -> bool:
+    return bool(turns) and all(len(turn) > 0 and np.median(turn) > 0 for turn in turns)
+
+
+def times(found: Measurement, what: str = "") -> str:
+    """Write a ratio with its interval.
+
+    >>> times(Measurement(2.0, "x", low=1.5, high=2.25), " as fast")
+    '2.00× as fast [1.50, 2.25]'
+    """
+    interval = "" if found.low is None or found.high is None else f" [{found.low:.2f}, {found.high:.2f}]"
+    return f"{found.value:.2f}×{what}{interval}"
+
+
 def throughput(rounds: Sequence[Sequence[int]], batch: int) -> Measurement:
     """Examples per second at this batch size, from the medians of the rounds."""
-    rates = np.array([batch * 1e9 / np.median(r) for r in rounds])
-    picks = np.random.default_rng(0).integers(0, len(rates), (1000, len(rates)))
-    low, high = np.percentile(np.median(rates[picks], axis=1), (2.5, 97.5))
-    return Measurement(float(np.median(rates)), "1/s", n=len(rates), low=float(low), high=float(high))
+    return median_of_rounds([float(batch * 1e9 / np.median(r)) for r in rounds], "1/s")

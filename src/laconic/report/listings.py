@@ -134,7 +134,7 @@ def comparison(found: Mapping[str, Any]) -> RenderableType:
     about: dict[str, Text] = {}
     for row in found["timings"]:
         ratio = row["speedup"]
-        faster = Text(f"{ratio['value']:.2f}×\n{ratio['low']:.2f} to {ratio['high']:.2f}") if ratio else Text("reference", "dim")
+        faster = Text(_faster(ratio)) if ratio else Text("reference", "dim")
         latencies = [scaled(1e-3 * row[name], TIME).text for name in ("p50_ms", "p95_ms", "p99_ms")]
         table.add_row(Text(row["name"]), str(row["batch"]), *latencies, faster, number(row["throughput_per_s"]["value"]))
         facts = (
@@ -144,7 +144,18 @@ def comparison(found: Mapping[str, Any]) -> RenderableType:
         )
         about[row["name"]] = Text(f"{row['name']}: {', '.join(facts)}")
     note = Text("Speed-up: the first one's latency over this one's, with the 95 % interval; they took turns.", "dim")
-    return Group(table, Text(), *about.values(), note)
+    marks = [
+        Text(f"{row['name']}, batch {row['batch']}: {row['busy']}", "yellow")
+        for row in found["timings"]
+        if row["speedup"] and row.get("busy")
+    ]
+    alone = [Text(found["busy"], "yellow")] if found.get("busy") and not marks else []
+    return Group(table, Text(), *about.values(), note, *marks, *alone)
+
+
+def _faster(ratio: Mapping[str, Any]) -> str:
+    interval = "" if ratio["low"] is None else f"\n{ratio['low']:.2f} to {ratio['high']:.2f}"
+    return f"{ratio['value']:.2f}×{interval}"
 
 
 def busy(environment: Mapping[str, Any]) -> bool:

@@ -22,7 +22,7 @@ from laconic.deploy import runtime as runtimes
 from laconic.deploy.artifact import Artifact, save_artifact
 from laconic.deploy.process import WorkerProcess
 from laconic.deploy.runtime import Settings
-from laconic.measure import latency
+from laconic.measure import latency, quiet
 from laconic.run.examples import write_arrays
 from laconic.run.session import Contender
 
@@ -44,18 +44,25 @@ class Timing:
     size_bytes: int
     threads: int | None = None
     device: str = "cpu"
+    busy: str = ""
+    speedup_cpu: Measurement | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Timings of all contenders at all batch sizes; the first contender is what the others are compared with."""
+    """Timings of all contenders at all batch sizes; the first contender is what the others are compared with.
+
+    `busy` marks the figures where something else used the processors so much that they do not hold; `Timing.speedup_cpu` is then the ratio of processor times.
+    """
 
     timings: tuple[Timing, ...]
+    busy: str = ""
 
     def __str__(self) -> str:
         rows = [
             f"{t.name}, batch {t.batch}: {t.p50_ms:.3g} ms (p95 {t.p95_ms:.3g}, p99 {t.p99_ms:.3g}, n {t.n}), {t.throughput_per_s}"
-            + (f", {t.speedup.value:.2f}× as fast [{t.speedup.low:.2f}, {t.speedup.high:.2f}]" if t.speedup and t.speedup.value else "")
+            + (f", {latency.times(t.speedup, ' as fast')}" if t.speedup else "")
+            + (f" ({t.busy})" if t.busy else "")
             for t in self.timings
         ]
         return "\n".join(rows)
@@ -75,6 +82,7 @@ def bench(
     lengths: dict[str, int] | None = None,
     seed: int = 0,
     timeout_s: float = 900.0,
+    wait_quiet: bool = False,
     progress: Progress = silent,
 ) -> Comparison:
     """Compare latency, throughput, cold start and memory.
@@ -92,6 +100,7 @@ def bench(
         lengths: sizes of further dynamic dimensions, e.g. `{"length": 64}`.
         seed: of the random inputs.
         timeout_s: for loading, and for each turn.
+        wait_quiet: wait, ten minutes at most, until other work on the machine is little before anything is timed.
         progress: told of every round.
 
     Raises:
@@ -113,8 +122,10 @@ def bench(
         timings = []
         for size in [batch] if isinstance(batch, int) else batch:
             inputs = write_arrays(Path(scratch) / f"{size}.npz", random_inputs(new.inputs, size, lengths or {}, seed))
+            if wait_quiet:
+                quiet.wait_quiet(progress=progress)
             timings += _timed(workers, inputs, size, rounds, turn_seconds, progress)
-    return Comparison(tuple(timings))
+    return Comparison(tuple(timings), next((timing.busy for timing in timings if timing.busy), ""))
 
 
 def _timed(
@@ -152,7 +163,9 @@ def _timed(
                 item.settings.device,
             )
         )
-    return timings
+    base = workers[0][0].name
+    marks = [latency.mark(run.machine, base, contender.name) for contender, _, _ in workers]
+    return [replace(timing, busy=mark, speedup_cpu=ratio) for timing, (mark, ratio) in zip(timings, marks, strict=True)]
 
 
 def _threads(item: Artifact, workers: list[tuple[Any, Artifact, Any]]) -> str:

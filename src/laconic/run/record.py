@@ -10,7 +10,7 @@ from typing import Any
 from laconic.core.records import Measurement, Outcome
 from laconic.run.recipe import Recipe
 
-_MEASUREMENTS = ("speedup", "first_speedup", "throughput_per_s", "metric", "drop", "test_metric", "test_drop")
+_MEASUREMENTS = ("speedup", "first_speedup", "speedup_cpu", "throughput_per_s", "metric", "drop", "test_metric", "test_drop")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Record:
     finite), ``unavailable`` (this machine cannot run it) or ``not_tried`` (the time limit came before its turn).
 
     `timing` says which comparison the figures of time come from: ``first`` (of all candidates) or ``finalists`` (anew, after the choice); `first_speedup`
-    is then what the first one said. `busy` says what else the machine did meanwhile, where that spoils the figures.
+    is then what the first one said. `busy` says what else the machine did meanwhile, where that spoils the figures; `speedup_cpu` is then the ratio of
+    processor times.
 
     `baseline` is the key of the record that it is compared with: the one with its threads and its device. `size_bytes` are those of the file that runs;
     `onnx_size_bytes`, of a baseline, those of its ONNX file in fp32, against which sizes are compared.
@@ -49,6 +50,7 @@ class Record:
     throughput_per_s: Measurement | None = None
     timing: str = ""
     busy: str = ""
+    speedup_cpu: Measurement | None = None
     cold_start_ms: float | None = None
     peak_memory_bytes: int | None = None
     metric: Measurement | None = None

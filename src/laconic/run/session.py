@@ -16,6 +16,7 @@ from laconic.core.errors import BadInput, LaconicError, WorkerFailed
 from laconic.core.program import Program
 from laconic.core.records import to_json
 from laconic.core.task import Progress, Task, silent
+from laconic.core.turn import Turn
 from laconic.deploy import runtime
 from laconic.deploy.process import WorkerProcess
 from laconic.measure import latency
@@ -280,7 +281,7 @@ class Session:
             except LaconicError as error:
                 failed[record.key] = str(error)
         run = latency.interleave(contenders, self.options.rounds, self.options.turn_seconds, progress=self.progress)
-        return {"rounds": run.rounds, "failed": failed | run.dropped, "batch": self.options.batch}
+        return {"rounds": run.rounds, "failed": failed | run.dropped, "batch": self.options.batch, "machine": run.machine}
 
     def _timing_inputs(self) -> Path:
         """One batch of real examples, repeated or cut to the size that is timed."""
@@ -324,9 +325,13 @@ class Contender:
     name: str
     worker: WorkerProcess
 
-    def time(self, seconds: float, min_runs: int) -> list[int]:
-        """Nanoseconds of each call in one turn."""
+    def time(self, seconds: float, min_runs: int) -> Turn:
+        """See `latency.Contender`."""
         return self.worker.time(seconds, min_runs)
+
+    def work(self, turns: int, seconds: float, min_runs: int) -> list[Turn]:
+        """See `latency.Contender`."""
+        return self.worker.work(turns, seconds, min_runs)
 
 
 def _baseline_of(recipe: Recipe, records: Sequence[Record]) -> Record:
@@ -342,7 +347,10 @@ def _timed(record: Record, timings: Any, options: Options) -> Record:
     if record.key not in timings["rounds"]:
         return record.failed("crash", timings["failed"].get(record.key, "it was not timed"))
     rounds = timings["rounds"][record.key]
+    busy, speedup_cpu = latency.mark(timings.get("machine", {}), baseline, record.key)
     return record.but(
+        busy=busy,
+        speedup_cpu=speedup_cpu,
         latency=to_json(latency.summarize(rounds)),
         speedup=latency.ratio(timings["rounds"][baseline], rounds),
         throughput_per_s=latency.throughput(rounds, options.batch),
