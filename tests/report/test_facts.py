@@ -91,8 +91,8 @@ def test_the_objective_comes_first(met: Json, objective: str, first: str) -> Non
         ("met", "met", "Best", "openvino-bf16"),
         ("not-met", "missed", "Nearest miss", "openvino-bf16"),
         ("all-failed", "nothing", "Nearest miss", None),
-        ("nothing-available", "nothing", "Nearest miss", None),
-        ("only-baseline", "nothing", "Nearest miss", None),
+        ("nothing-available", "untried", "Nearest miss", None),
+        ("only-baseline", "untried", "Nearest miss", None),
     ],
 )
 def test_what_kind_of_end_a_run_had(name: str, kind: str, label: str, chosen: str | None) -> None:

@@ -9,6 +9,8 @@ from laconic.core.errors import BadInput
 from laconic.core.graph import FoldBatchNorm
 from laconic.core.task import Target
 from laconic.prune.structured import Prune
+from laconic.quantize.mixed import Mixed
+from laconic.quantize.qat import Qat
 from laconic.quantize.static import Quantize
 from laconic.run.recipe import Recipe, parse, read_recipe
 from laconic.run.runner import STEPS
@@ -23,6 +25,12 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
     assert found.recipe == recipe
     assert (found.task, found.budget) == ("digits", {"max_drop": 0.5})
     assert "- fold_batch_norm\n" in path.read_text()
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "with the mark that Windows writes"])
+def test_a_recipe_is_utf8_whatever_the_locale(mark: bytes, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_bytes(mark + "task: größe\nsteps: [fold_batch_norm]\n".encode())
+    assert read_recipe(tmp_path / "recipe.yaml").task == "größe"
 
 
 def test_all_mistakes_at_once_with_place_and_nearest_name() -> None:
@@ -91,17 +99,28 @@ def test_keys_tell_recipes_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "words"),
+    ("step", "words", "numbers"),
     [
-        (Prune(macs=0.5), "prune to 50 % of MACs"),
-        (Prune(params=0.125), "prune to 12.5 % of parameters"),
-        (Prune(latency=0.3, allocation="latency"), "prune to 30 % of layer time"),
-        (Quantize(mode="weights", bits=4), "quantize weights int4"),
-        (FoldBatchNorm(), "fold batch norm"),
+        (Prune(macs=0.5), "prune to 50 % of MACs", "fp32"),
+        (Prune(params=0.125), "prune to 12.5 % of parameters", "fp32"),
+        (Prune(latency=0.3, allocation="latency"), "prune to 30 % of layer time", "fp32"),
+        (Quantize(), "quantize static", "int8"),
+        (Quantize(mode="weights", bits=4), "quantize weights int4", "int4"),
+        (Mixed(), "quantize mixed", "int8"),
+        (Qat(), "qat", "int8"),
+        (FoldBatchNorm(), "fold batch norm", "fp32"),
     ],
 )
-def test_a_title_says_what_each_step_is_about(step: object, words: str) -> None:
-    assert Recipe((step,), Target("openvino")).title == f"{words} · OpenVINO · fp32"
+def test_a_title_says_what_each_step_is_about_and_what_it_computes_with(step: object, words: str, numbers: str) -> None:
+    recipe = Recipe((step,), Target("openvino"))
+    assert recipe.title == f"{words} · OpenVINO · {numbers}"
+    assert recipe.key.startswith(f"openvino-{numbers}-")
+
+
+def test_integers_beside_bf16_are_both_named() -> None:
+    recipe = Recipe((Prune(macs=0.5), Quantize()), Target("openvino", "bf16"))
+    assert recipe.title.endswith("OpenVINO · int8 with bf16")
+    assert recipe.key.startswith("openvino-int8-bf16-")
 
 
 @dataclass(frozen=True)

@@ -154,9 +154,7 @@ def test_who_is_confident_wants_the_median_latency_with_its_interval(limit: floa
     )
     assert judged(Budget(max_latency_ms=limit), one)[1].status == "passed"
     found = judged(Budget(max_drop=0.5, max_latency_ms=limit, confident=True), one)[1]
-    assert (found.status, [reason.rule for reason in found.reasons]) == (
-        ("passed", []) if ok else ("rejected", ["budget:max_latency_ms"])
-    )
+    assert (found.status, [reason.rule for reason in found.reasons]) == (("passed", []) if ok else ("rejected", ["budget:max_latency_ms"]))
 
 
 def test_each_limit_is_read_twice() -> None:

@@ -41,9 +41,7 @@ def made(records: Sequence[Record], budget: Budget, rounds: Any = None, second: 
 @pytest.mark.parametrize(("objective", "best"), [("latency", "fast"), ("size", "small"), ("memory", "small")])
 def test_the_objective_decides_among_those_that_hold(objective: Any, best: str) -> None:
     budget = Budget(max_drop=0.5, objective=objective)
-    records = judged(
-        budget, record("fast", speed=4, size=900_000), record("small", speed=2, size=500_000), record("bad", speed=9, drop=9)
-    )
+    records = judged(budget, record("fast", speed=4, size=900_000), record("small", speed=2, size=500_000), record("bad", speed=9, drop=9))
     _, choice = made(records, budget)
     assert choice.best is not None
     assert choice.best.key == best
@@ -145,7 +143,12 @@ def test_a_finalist_that_crashes_when_timed_anew_is_not_delivered() -> None:
 
 def test_the_neighbours_on_the_frontier_are_timed_anew_too() -> None:
     budget = Budget(max_drop=0.5)
-    some = [record("fast", speed=9, drop=2), record("best", speed=5, drop=0.4), record("exact", speed=2, drop=0.0), record("far", speed=1.5, drop=-0.2)]
+    some = [
+        record("fast", speed=9, drop=2),
+        record("best", speed=5, drop=0.4),
+        record("exact", speed=2, drop=0.0),
+        record("far", speed=1.5, drop=-0.2),
+    ]
     records = judged(budget, *some)
     best = next(one for one in records if one.key == "best")
     assert [one.key for one in neighbours(best, records, budget)] == ["fast", "exact"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import fx, nn
@@ -45,6 +46,8 @@ class Qat(FitPlan):
         examples: that the first ranges are calibrated with.
         keep: as of `Quantize`.
     """
+
+    bits: ClassVar[int] = 8  # of weights and activations; names what the artifact computes with
 
     lr: float = 1e-4
     target: str | None = None

@@ -170,7 +170,9 @@ def _limits(budget: Mapping[str, object], objective: str, size: float, unit: str
     made: list[Limit] = []
     drop, speed, latency, megabytes = (finite(budget.get(name)) for name in ("max_drop", "min_speedup", "max_latency_ms", "max_size_mb"))
     if drop is not None and base is not None and base.metric.raw is not None:
-        made.append(Limit("y", base.metric.raw - drop if higher else base.metric.raw + drop, f"max {'drop' if higher else 'rise'} {given(drop)}"))
+        made.append(
+            Limit("y", base.metric.raw - drop if higher else base.metric.raw + drop, f"max {'drop' if higher else 'rise'} {given(drop)}")
+        )
     if objective == "latency" and latency is not None:
         made.append(Limit("x", latency * _MS / size, f"max latency {joined(given(latency), 'ms')}"))
     if objective == "latency" and speed and base is not None and base.p50.raw is not None:

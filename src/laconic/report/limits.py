@@ -63,7 +63,9 @@ def rules(result: Mapping[str, Any], chosen: Contender | None, metric: str, loss
 
 def _read_twice(rule: Rule, readings: Sequence[Mapping[str, Any]]) -> Rule:
     """The line with its second reading; what is exact, or was not read, has none."""
-    found = [r for r in readings if r.get("limit") == rule.name and finite(r.get("bad_end")) is not None and r["bad_end"] != r.get("measured")]
+    found = [
+        r for r in readings if r.get("limit") == rule.name and finite(r.get("bad_end")) is not None and r["bad_end"] != r.get("measured")
+    ]
     if not found:
         return rule
     told = [_bad_end(rule.name, reading) for reading in found]

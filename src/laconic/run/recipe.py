@@ -59,14 +59,19 @@ class Recipe:
 
     @property
     def numerics(self) -> str:
-        """What the artifact computes with: ``int8`` where a step rounds to integers (its config has `bits`), else the precision of its floats."""
-        bits = [config.bits for config in self.steps if "bits" in _fields(config)]
+        """What the artifact computes with: ``int8`` where a step rounds to integers (its config tells its `bits`), else the precision of its floats."""
+        bits = [found for config in self.steps if (found := getattr(config, "bits", None)) is not None]
         return numerics(bits[-1] if bits else None, self.deploy.precision)
 
     @property
     def key(self) -> str:
         """A name for files and tables, e.g. ``openvino-bf16``."""
-        parts = [self.deploy.runtime, self.numerics.replace(" with ", "-"), self.steps_key, "" if self.deploy.device == "cpu" else self.deploy.device]
+        parts = [
+            self.deploy.runtime,
+            self.numerics.replace(" with ", "-"),
+            self.steps_key,
+            "" if self.deploy.device == "cpu" else self.deploy.device,
+        ]
         threads = f"{self.deploy.threads}t" if self.deploy.threads else ""
         return "-".join(part.replace(".", "-") for part in [*parts, threads] if part)
 

@@ -201,4 +201,6 @@ class Budget:
 def _over(rule: str, what: str, found: float | None, limit: float | None, unit: str, how: str = "") -> Reason | None:
     if limit is None or (found is not None and found <= limit):
         return None
-    return Reason(rule, f"{what} {how}{'was not measured' if found is None else f'{found:.3g} {unit}'}; at most {limit:g} {unit} is asked for")
+    return Reason(
+        rule, f"{what} {how}{'was not measured' if found is None else f'{found:.3g} {unit}'}; at most {limit:g} {unit} is asked for"
+    )

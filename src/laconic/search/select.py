@@ -11,13 +11,17 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from laconic.core.wording import counted
 from laconic.measure.stats import ratio_of_rounds
 from laconic.run.gate import Rule, gate
 from laconic.run.record import Reason, Record, opponent
 from laconic.search.budget import Budget
 
 FINALISTS = 5
-_OF_TIME = ("budget:min_speedup", "budget:max_latency_ms")  # rules that a comparison of time decides; `better` too, where the objective is latency
+_OF_TIME = (
+    "budget:min_speedup",
+    "budget:max_latency_ms",
+)  # rules that a comparison of time decides; `better` too, where the objective is latency
 Rounds = Mapping[str, Sequence[Sequence[float]]]
 Anew = Callable[[Sequence[Record], Sequence[Record]], list[Record]]
 
@@ -146,9 +150,7 @@ def _still_rejected(record: Record, rules: Sequence[Rule], timed: Sequence[str])
 
 def nearest(records: Sequence[Record], budget: Budget) -> Record | None:
     """Of those that were measured and computed the right thing, the one closest to the budget."""
-    sound = [
-        r for r in records if r.status == "rejected" and r.latency is not None and not any(x.rule == "parity" for x in r.reasons)
-    ]
+    sound = [r for r in records if r.status == "rejected" and r.latency is not None and not any(x.rule == "parity" for x in r.reasons)]
     return min(sound, key=lambda r: (budget.shortfall(r), budget.order(r)), default=None)
 
 
@@ -176,8 +178,9 @@ def untried(others: Sequence[Record]) -> str:
         return ""
     late = [record for record in others if record.status == "not_tried"]
     told = late or others
+    what = ("was" if len(late) == 1 else "were") + " not tried" if late else "cannot run here"
     reason = next((reason.text for record in told for reason in record.reasons), "no reason was recorded")
-    return f"of {len(others)} candidates {len(told)} {'were not tried' if late else 'cannot run here'}: {reason}"
+    return f"{counted(len(told), 'candidate')} {what}: {reason}"
 
 
 def confirm(choice: Choice, records: Sequence[Record], budget: Budget) -> Choice:

@@ -169,7 +169,7 @@ def _examples(record: Record, budget: Budget, scale: Scale) -> Iterator[str]:
     limit = budget.drop_limit
     parts = []
     if limit and scale.counts:
-        parts.append(f"{given(limit)} points of {drop.n:,} are {number(limit * drop.n / 100, 2)} examples")
+        parts.append(f"{_much(limit, scale)} of {drop.n:,} {'is' if limit == 1 else 'are'} {number(limit * drop.n / 100, 2)} examples")
     worse, better = getattr(drop, "worse", None), getattr(drop, "better", None)
     if worse is not None and better is not None and not _same(drop):
         parts.append(f"it is worse on {worse:,} and better on {better:,}")
@@ -181,8 +181,14 @@ def _examples(record: Record, budget: Budget, scale: Scale) -> Iterator[str]:
         yield f"{text[:1].upper()}{text[1:]}."
 
 
+def _much(value: float, scale: Scale) -> str:
+    return "1 point" if scale.points and value == 1 else f"{given(value)} {scale.noun}"
+
+
 def _end(value: float, scale: Scale) -> str:
-    return f"{spanned(value, value, value, places=max(2, decimals(value, 2)))[0]} points" if scale.points else f"{number(value)} {scale.noun}"
+    return (
+        f"{spanned(value, value, value, places=max(2, decimals(value, 2)))[0]} points" if scale.points else f"{number(value)} {scale.noun}"
+    )
 
 
 def _luck(record: Record, others: Sequence[Record], budget: Budget, scale: Scale) -> Iterator[str]:
@@ -194,7 +200,7 @@ def _luck(record: Record, others: Sequence[Record], budget: Budget, scale: Scale
     if one is None:
         yield f"{tried} candidates were judged on the same valid examples: the more there are, the likelier one passes by luck."
         return
-    by = "just more than the limit" if budget.confident or not limit else f"twice the limit ({given(2 * limit)} {scale.noun})"
+    by = "just more than the limit" if budget.confident or not limit else f"twice the limit ({_much(2 * limit, scale)})"
     text = f"{tried} candidates were judged on the same valid examples; had each truly lost {by}, one would pass there by luck in up to {percent(any_of(tried, one))} of runs"
     tested = None if record.test_drop is None else pass_by_luck(record.test_drop, limit, budget.confident)
     more = "" if tested is None else f", and on the test data too in up to {percent(any_of(tried, one) * tested)}"

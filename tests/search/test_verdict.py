@@ -1,0 +1,193 @@
+"""What the verdict says, and that it says how sure it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import scipy.stats
+from hypothesis import given, strategies
+
+from laconic.core.records import Measurement
+from laconic.run.record import Reason, Record
+from laconic.search.budget import Budget
+from laconic.search.select import Choice
+from laconic.search.verdict import Scale, Verdict, any_of, pass_by_luck, verdict
+from laconic.tasks.metrics import METRICS, MetricSpec
+from tests.search.records import BASE, record
+
+ACCURACY, MAE = METRICS["accuracy"], METRICS["mae"]
+KILOGRAMS = dataclasses.replace(MAE, name="weight error", unit="kg")
+
+
+def points(value: float, low: float, high: float, n: int = 287) -> Measurement:
+    return Measurement(value, "points", n=n, low=low, high=high)
+
+
+def said(
+    best: Record, others: Sequence[Record] = (), *, budget: Budget | None = None, metric: MetricSpec = ACCURACY, **choice: Any
+) -> Verdict:
+    return verdict(Choice(best, **choice), [BASE, best, *others], budget or Budget(max_drop=0.5), metric)
+
+
+def test_it_says_in_examples_how_sure_it_is() -> None:
+    found = said(record("a", speed=3, test_drop=points(0.35, -0.4, 1.0)))
+    assert found.headline == (
+        "Budget met: A is 3.00× as fast as the baseline (95 % interval 2.70 to 3.30) and loses 0.35 points (interval −0.40 to 1.00) on 287 test examples."
+    )
+    assert found.certainty[0] == "0.5 points of 287 are 1.4 examples; a true drop of up to 1.00 points cannot be excluded with so few."
+    assert str(found) == " ".join((found.headline, *found.certainty))
+
+
+def test_an_interval_within_the_limit_is_said_to_be() -> None:
+    found = said(record("a", test_drop=points(0.1, -0.1, 0.3, n=20_000)))
+    assert (
+        found.certainty[0]
+        == "0.5 points of 20,000 are 100 examples; a true drop of up to 0.30 points cannot be excluded (95 %), which the limit covers."
+    )
+
+
+def test_without_test_data_the_valid_data_speaks() -> None:
+    assert "loses 0.40 points (interval −0.60 to 1.40) on 100 valid examples" in said(record("a", drop=0.4)).headline
+
+
+@pytest.mark.parametrize(
+    ("metric", "drop", "words"),
+    [
+        (ACCURACY, (-0.251, -0.7, 0.2), "gains 0.25 points (interval −0.20 to 0.70)"),
+        (ACCURACY, (-0.001, -0.4, 0.4), "gains 0.001 points (interval −0.400 to 0.400)"),
+        (ACCURACY, (-0.0, -0.4, 0.4), "loses 0.00 points (interval −0.40 to 0.40)"),
+        (MAE, (0.0312, -0.0041, 0.0702), "loses 0.031 (mae; interval −0.004 to 0.070)"),
+        (MAE, (-0.0312, -0.0702, 0.0041), "gains 0.031 (mae; interval −0.004 to 0.070)"),
+        (KILOGRAMS, (12.5, 10.0, 15.0), "loses 12.5 kg (weight error; interval 10.0 to 15.0)"),
+    ],
+)
+def test_a_loss_has_the_metrics_unit_and_a_falling_error_is_a_gain(
+    metric: MetricSpec, drop: tuple[float, float, float], words: str
+) -> None:
+    unit = "points" if metric is ACCURACY else metric.unit
+    best = record("a", test_drop=Measurement(drop[0], unit, n=80, low=drop[1], high=drop[2]))
+    found = said(best, budget=Budget(max_drop=20), metric=metric)
+    assert words in found.headline
+    assert metric is ACCURACY or "points" not in str(found)
+
+
+@given(strategies.floats(-1, 1), strategies.floats(0, 1), strategies.floats(0, 1), strategies.sampled_from([ACCURACY, MAE, KILOGRAMS]))
+def test_zero_never_has_a_sign(value: float, below: float, above: float, metric: MetricSpec) -> None:
+    drop = Measurement(value, "", n=9, low=value - below, high=value + above)
+    assert not re.search(r"[-−]0(\.0*)?(?![.\d])", Scale.of(metric).told(drop))
+
+
+def test_what_an_error_may_rise_by_is_told_in_its_unit() -> None:
+    near = record("a", status="rejected").but(drop=Measurement(3.0, "kg", n=80, low=1.0, high=5.0))
+    choice = Choice(None, near, "the drop is 3 kg on the valid data; at most 1 may be lost")
+    found = verdict(choice, [BASE, near], Budget(max_drop=1), KILOGRAMS)
+    assert found.headline.startswith("Budget not met (lose at most 1 kg of weight error; best latency): the nearest, A, is 2.00×")
+    assert found.certainty == ("A true loss of up to 5.00 kg of weight error cannot be excluded with so few.",)
+
+
+def test_equal_scores_are_not_called_certain() -> None:
+    same = dataclasses.replace(points(0.0, -0.83, 0.83, n=359), **({"worse": 0, "better": 0} if _counts() else {}))
+    found = said(record("a", test_drop=same))
+    if _counts():
+        assert "and scores the same on each of 359 test examples." in found.headline
+    assert found.certainty[0] == "0.5 points of 359 are 1.8 examples; a true drop of up to 0.83 points cannot be excluded with so few."
+
+
+def _counts() -> bool:
+    return {"worse", "better"} <= {field.name for field in dataclasses.fields(Measurement)}
+
+
+@pytest.mark.skipif(not _counts(), reason="measurements carry no counts of examples")
+def test_it_counts_the_examples_that_differ() -> None:
+    drop = dataclasses.replace(points(0.35, -0.4, 1.0), worse=3, better=2)
+    assert "it is worse on 3 and better on 2;" in said(record("a", test_drop=drop)).certainty[0]
+
+
+def test_a_tie_says_why_this_one() -> None:
+    a, b, c = record("a", drop=0.1), record("b", drop=0.2), record("c", drop=0.3)
+    assert said(a, [b, c], tied=("a", "b", "c")).certainty[0] == "3 candidates are as fast as can be told; this one loses least."
+    even = [record("b", drop=0.1, size=2_000_000), c]
+    assert said(a, even, tied=("a", "b", "c")).certainty[0] == (
+        "3 candidates are as fast as can be told; of the 2 that lose least, this one has the smallest file."
+    )
+    assert not any("can be told" in text for text in said(a, [b], tied=("a",)).certainty)
+
+
+def test_luck_among_many_is_said_with_its_chance() -> None:
+    """Interval ±1.96 s: s = 0.5 on the valid data, 0.4 on the test data; a true drop of 1 is measured as at most 0.5 with Φ(−0.5 / s)."""
+    best = record("a", test_drop=points(0.1, 0.1 - 1.96 * 0.4, 0.1 + 1.96 * 0.4)).but(
+        drop=points(0.1, 0.1 - 1.96 * 0.5, 0.1 + 1.96 * 0.5, n=200)
+    )
+    found = said(best, [record(f"c{i}") for i in range(21)])
+    valid, test = scipy.stats.norm.cdf(-0.5 / 0.5), scipy.stats.norm.cdf(-0.5 / 0.4)
+    some = 1 - (1 - valid) ** 22
+    assert (round(100 * some), round(100 * some * test)) == (98, 10)
+    assert (
+        "22 candidates were judged on the same valid examples; had each truly lost twice the limit (1 point), one would pass there by luck in up to 98 % "
+        "of runs, and on the test data too in up to 10 %."
+    ) in found.certainty
+
+
+def test_luck_of_the_confident_is_the_intervals_error() -> None:
+    best = record("a").but(drop=points(0.1, -0.1, 0.3))
+    found = said(best, [record(f"c{i}") for i in range(19)], budget=Budget(max_drop=0.5, confident=True))
+    assert (
+        "20 candidates were judged on the same valid examples; had each truly lost just more than the limit, one would pass there by luck in up to 40 % of runs."
+    ) in found.certainty
+    assert round(100 * (1 - 0.975**20)) == 40
+
+
+def test_one_candidate_has_no_luck_of_many() -> None:
+    assert not any("by luck" in text for text in said(record("a")).certainty)
+
+
+@pytest.mark.parametrize(("limit", "half", "chance"), [(0.5, 0.98, 0.1587), (0.0, 0.98, 0.5), (0.5, 0.098, 0.0)])
+def test_the_chance_to_pass_by_luck_is_that_of_a_normal(limit: float, half: float, chance: float) -> None:
+    assert pass_by_luck(points(0.2, 0.2 - half, 0.2 + half), limit, confident=False) == pytest.approx(chance, abs=1e-4)
+    assert pass_by_luck(points(0.2, 0.2, 0.2), limit, confident=False) is None
+
+
+def test_at_least_one_of_many() -> None:
+    assert any_of(20, 0.025) == pytest.approx(1 - 0.975**20)
+    assert (any_of(5, 1.0), any_of(5, 0.0)) == (1.0, 0.0)
+    assert math.isclose(any_of(3, 1e-12), 3e-12)
+
+
+def test_it_says_where_the_speed_comes_from_and_who_fell() -> None:
+    best = record("a", speed=3.0).but(timing="finalists", first_speedup=Measurement(3.4, "x"))
+    told = said(best, fallen=("b", "c")).certainty
+    assert "The speed-up was measured anew after the choice (the comparison that chose it said 3.40×)." in told
+    assert any(text.startswith("2 candidates before it in the order did not hold the budget when timed anew") for text in told)
+
+
+def test_a_busy_machine_is_said() -> None:
+    assert "Machine busy: 40 % of the turns were preempted." in said(record("a").but(busy="40 % of the turns were preempted")).certainty
+
+
+LATE = Record("a", "A", {}).not_tried("the time limit was reached before its turn")
+ABSENT = Record("b", "B", {}, status="unavailable", reasons=(Reason("available", "no such kernel"),))
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        ([], "Nothing was tried: there was no candidate."),
+        ([LATE, LATE], "Nothing was tried: 2 candidates were not tried: the time limit was reached before its turn."),
+        ([ABSENT, LATE], "Nothing was tried: 1 candidate was not tried: the time limit was reached before its turn."),
+        ([ABSENT], "Nothing was tried: 1 candidate cannot run here: no such kernel."),
+        ([LATE, Record("c", "C", {}).failed("crash", "it died")], "Budget not met (lose at most 0.5 points; best latency): why."),
+    ],
+    ids=["none", "no time", "no time for the only one", "not here", "one failed"],
+)
+def test_nothing_tried_is_not_a_budget_missed(others: list[Record], words: str) -> None:
+    found = verdict(Choice(reason="why"), [BASE, *others], Budget(max_drop=0.5), ACCURACY)
+    assert found.headline == words
+
+
+def test_those_that_were_not_tried_are_counted_beside_a_best() -> None:
+    assert "2 candidates were not tried: the time limit was reached first." in said(record("z"), [LATE, LATE]).certainty
