@@ -448,3 +448,68 @@ def test_reading_needs_neither_torch_nor_plotly() -> None:
 def test_all_results_are_json() -> None:
     for make in RESULTS.values():
         assert json.loads(json.dumps(make(), allow_nan=False)) == make()
+
+
+def outputs(*rows: Json) -> Json:
+    common = {"max_abs": 1e-3, "n": 640}
+    found = {
+        "outputs": [{**common, **row} for row in rows],
+        "max_abs": 2e-3,
+        "max_rel": 3e-4,
+        "sqnr_db": 41.0,
+        "n": 1280,
+        "worst": "scores",
+    }
+    return {**found, "batches": 4, "sizes": {"batch": [64, 1, 3], "length": [20, 10]}, "left_out": ["batch 3, length 5: too short"]}
+
+
+def test_parity_is_told_output_by_output(met: Json) -> None:
+    boxes = {"name": "boxes", "max_rel": 2e-7, "sqnr_db": None}
+    channel = {"channel_axis": 1, "channels": 6, "worst_channel": 3, "worst_channel_db": 22.0, "dead_channels": []}
+    met["candidates"][0]["parity"] = {**outputs(boxes, {"name": "scores", "max_rel": 3e-4, "sqnr_db": 41.0, **channel}), "tolerance": 1e-3}
+    best = facts(met).contenders[1]
+    assert best.outputs == (
+        "boxes: 2.0e−7 of the largest value",
+        "scores: 0.00030 of the largest value, 41.0 dB, worst channel 3 of 6 (dimension 1) 22.0 dB",
+        "not compared, since the model itself does not answer it: batch 3, length 5: too short",
+    )
+    assert best.parity.endswith("over 1280 outputs, tolerance 0.001, 4 batches of validation data, batch 64 and 1 and 3, length 20 and 10")
+
+
+def test_parity_of_a_rounded_program_is_told_in_decibels(met: Json) -> None:
+    dead = {"channel_axis": 1, "channels": 6, "worst_channel": 3, "worst_channel_db": -0.5, "dead_channels": [3, 4]}
+    limits = {"tolerance_sqnr_db": 12.0, "tolerance_channel_db": 3.0}
+    met["candidates"][0]["parity"] = {**outputs({"name": "scores", "max_rel": 0.2, "sqnr_db": 41.0, **dead}), **limits}
+    best = facts(met).contenders[1]
+    assert "41.0 dB signal to noise, at least 12 dB, of each channel at least 3 dB" in best.parity
+    assert best.outputs[0].endswith("worst channel 3 of 6 (dimension 1) −0.500 dB, constant in the file alone: 3, 4")
+
+
+def test_the_size_of_the_baseline_is_that_of_its_onnx_file_and_both_are_named(met: Json) -> None:
+    met["baseline"].update(onnx_size_bytes=2_236_416, size_bytes=9_000_000)
+    met["candidates"][0]["size_bytes"] = 1_118_208
+    found = facts(met)
+    shown = figure(found, "size")
+    assert shown.remark.replace("\u00a0", "").replace("\u2009", "").startswith("2.00×")
+    assert shown.before.startswith("fp32 ONNX file 2.24")
+    assert found.baseline.size.raw == 2_236_416
+    assert found.baseline.sizes == "2.24\u00a0MB as an fp32 ONNX file, with which sizes are compared; 9.00\u00a0MB the file that runs here"
+
+
+def test_several_baselines_are_told_apart_by_their_threads(met: Json) -> None:
+    other = {
+        **met["baseline"],
+        "key": "torch-fp32-1t",
+        "test_metric": None,
+        "recipe": {"steps": [], "deploy": {**met["baseline"]["recipe"]["deploy"], "threads": 1}},
+    }
+    met["other_baselines"] = [other]
+    for one in met["candidates"]:
+        one["baseline"] = met["baseline"]["key"]
+    met["candidates"][1]["baseline"] = "torch-fp32-1t"
+    found = facts(met)
+    titles = [one.title for one in found.contenders[:2]]
+    assert titles == ["PyTorch eager · fp32 · 2 threads", "PyTorch eager · fp32 · 1 thread"]
+    assert [one.against for one in found.contenders[2:4]] == titles
+    assert [row.status for row in found.candidates.rows[:2]] == ["baseline", "baseline"]
+    assert [row.status for row in found.final.rows].count("baseline") == 1

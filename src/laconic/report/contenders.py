@@ -94,7 +94,8 @@ class Outcome:
 class Contender:
     """The baseline or a candidate. Times are in seconds, sizes in bytes, metric and drop as the record has them.
 
-    The size of a baseline is that of its ONNX file where there is one; `sizes` names both. `parity` is the worst of all outputs, `outputs` each one.
+    The size of a baseline is that of its ONNX file where there is one; `sizes` names both. `parity` is the worst of all outputs, `outputs` each one;
+    `against` is the title of its baseline where there are several.
     """
 
     key: str
@@ -118,6 +119,7 @@ class Contender:
     parity: str
     outputs: tuple[str, ...]
     sizes: str
+    against: str
     frontier: bool
     artifact: str
     outcomes: tuple[Outcome, ...]
@@ -190,6 +192,7 @@ def contender(record: Mapping[str, Any]) -> Contender:
         parity=parity.summary(record.get("parity")),
         outputs=parity.outputs(record.get("parity")),
         sizes=_sizes(record),
+        against=str(record.get("against") or ""),
         frontier=bool(record.get("frontier")),
         artifact=str(record.get("artifact") or ""),
         outcomes=tuple(_outcome(item) for item in record.get("outcomes") or ()),

@@ -105,9 +105,8 @@ def facts(result: Mapping[str, Any]) -> Facts:
     task, budget = result.get("task") or {}, result.get("budget") or {}
     spec = task.get("metric") or {}
     metric = _capital(str(spec.get("name") or "metric"))
-    baseline = contender({**(result.get("baseline") or {}), "status": "baseline"})
-    others = [{**record, "status": "baseline"} for record in result.get("other_baselines") or ()]
-    contenders = (baseline, *(contender(record) for record in (*others, *(result.get("candidates") or ()))))
+    contenders = tuple(contender(record) for record in _records(result))
+    baseline, candidates = contenders[0], contenders[1 + len(result.get("other_baselines") or ()) :]
     chosen = _chosen(result, contenders)
     label = "Best" if result.get("best") else "Nearest miss"
     key = chosen.key if chosen else ""
@@ -128,13 +127,29 @@ def facts(result: Mapping[str, Any]) -> Facts:
         final=final_table(contenders, metric, loss, key, label),
         final_note=_final_note(task, baseline, chosen),
         layers=sections.layers(result),
-        pruning=pruning(result, contenders[1:], chosen, metric, str(spec.get("unit") or "")),
-        quantization=quantization(result, contenders[1:], chosen, metric, str(spec.get("unit") or "")),
+        pruning=pruning(result, candidates, chosen, metric, str(spec.get("unit") or "")),
+        quantization=quantization(result, candidates, chosen, metric, str(spec.get("unit") or "")),
         training=sections.training(result, metric, str(spec.get("unit") or "")),
         ledger=sections.ledger(result),
         environment=sections.environment(result),
         reproduce=Reproduce(*(str((result.get("reproduce") or {}).get(name) or "") for name in ("command", "recipe_yaml"))),
     )
+
+
+def _records(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """All records, the baseline first; where there are several baselines, titles say with how many threads."""
+    bases = [{**record, "status": "baseline"} for record in (result.get("baseline") or {}, *(result.get("other_baselines") or ()))]
+    records = [*bases, *(result.get("candidates") or ())]
+    if len(bases) == 1:
+        return records
+    titles = {record.get("key"): _with_threads(record) for record in records}
+    return [{**record, "title": titles[record.get("key")], "against": titles.get(record.get("baseline"), "")} for record in records]
+
+
+def _with_threads(record: Mapping[str, Any]) -> str:
+    threads = finite(((record.get("recipe") or {}).get("deploy") or {}).get("threads"))
+    told = "all cores" if threads is None else f"{threads:.0f} thread{'s' if threads != 1 else ''}"
+    return f"{record.get('title') or record.get('key')} · {told}"
 
 
 def _check(result: Any) -> str:
