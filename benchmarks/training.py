@@ -33,7 +33,7 @@ from benchmarks.contest import Entry, contest
 from laconic.deploy.export import write_onnx
 from laconic.deploy.runtime import Settings
 from laconic.distill.lesson import teach
-from laconic.measure.stats import over_seeds
+from laconic.measure.stats import over_seeds, paired_gain
 from laconic.report.comparison import table
 from laconic.run.compare import Comparing, compare
 from laconic.tasks.models import DataShape, build
@@ -161,7 +161,7 @@ def lr(names: list[str]) -> None:
         [json.loads((out / "runs" / f"{name}-{seed}.json").read_text())["final"] for seed in range(config.seeds)]
         for out, name in ((part, "one_cycle"), (whole, "constant"))
     ]
-    gain = over_seeds(list(np.subtract(*finals)), "points")
+    gain = paired_gain(*finals, bounds=(0.0, 100.0))
     print(f"one_cycle in {short.epochs} epochs against constant in {config.epochs}: {gain}", flush=True)
 
 
@@ -183,8 +183,8 @@ def resnet(names: list[str]) -> None:
                 lc.fit(net, replace(plan, distill=share, seed=seed), task, teacher=teacher)
                 found[label].append(trained.accuracy(net, task.test))  # type: ignore[arg-type]
         for label, values in found.items():
-            print(f"  {name:14s} {label:7s} {over_seeds(values, '%')}   {'  '.join(f'{v:.2f}' for v in values)}", flush=True)
-        print(f"  {name:14s} gain    {over_seeds(list(np.subtract(found['taught'], found['alone'])), 'points')}", flush=True)
+            print(f"  {name:14s} {label:7s} {over_seeds(values, '%', (0.0, 100.0))}   {'  '.join(f'{v:.2f}' for v in values)}", flush=True)
+        print(f"  {name:14s} gain    {paired_gain(found['taught'], found['alone'], bounds=(0.0, 100.0))}", flush=True)
 
 
 def bert(names: list[str]) -> None:

@@ -264,10 +264,10 @@ def compare(
         str | None,
         typer.Option(
             "--choices",
-            help="Only these ways, separated by commas; the first of all is always there. Augmentations combine: flip+erasing=0.5.",
+            help="Only these variants, separated by commas; the first of all is always there. Augmentations combine: flip+erasing=0.5.",
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each way.")] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each variant.")] = 3,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Of each run. [default: as the task trains, or 5]")] = None,
     fraction: Annotated[float, typer.Option("--fraction", help="Share of the training set.")] = 1.0,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate. [default: the task's]")] = None,

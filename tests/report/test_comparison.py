@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from laconic.report.comparison import _png, charts, page, rows, table
+from laconic.report.comparison import _png, caption, charts, columns, page, rows, table
 
 FIGURE = {"value": 91.234, "unit": "%", "n": 3, "low": 90.5, "high": 92.0, "device": "", "note": ""}
 MISSING = {"value": None, "unit": "%", "n": 0, "low": None, "high": None, "device": "", "note": "<b>the loss is nan</b>"}
@@ -20,7 +20,9 @@ EPOCHS = {**FIGURE, "value": 2.0, "unit": "epochs"}
 
 
 def row(name: str, **more: Any) -> dict[str, Any]:
-    plain = {"name": name, "lr": 0.01, "peak_lr": 0.1, "final": FIGURE, "gain": {**FIGURE, "value": 0.5}, "epochs_to_first": EPOCHS}
+    gain = {**FIGURE, "value": 0.5, "low": -0.001, "high": 1.0}
+    plain = {"name": name, "lr": 0.01, "peak_lr": 0.1, "rank": 1, "p": 0.034, "valid": FIGURE, "valid_gain": gain, "epochs_to_first": EPOCHS}
+    plain |= {"final": {**FIGURE, "value": 90.0}, "gain": gain}
     return {**plain, "curves": [[1.0, 3.0], [2.0, 5.0]], "losses": [[1.0, 0.5], [1.0, 0.25]], "stopped": [], **more}
 
 
@@ -35,8 +37,9 @@ FOUND: dict[str, Any] = {
     "scored_on": "test",
     "rows": [
         row("none"),
-        row("<crop>", final=MISSING, gain=MISSING, epochs_to_first=MISSING, stopped=["<b>the loss is nan</b>"], curves=[[], []]),
+        row("<crop>", **dict.fromkeys(("valid", "valid_gain", "final", "gain", "epochs_to_first"), MISSING), rank=None, p=None, stopped=["<b>the loss is nan</b>"], curves=[[], []]),
     ],
+    "verdict": {"winner": None, "text": "Nothing won: <crop> comes nearest."},
     "range_test": {"rates": [1e-4, 1e-3, 1e-2], "losses": [2.0, 1.0, 3.0], "proposal": 1e-3},
     "pictures": [
         {"name": "crop", "kind": "image", "before": [[[0, 255], [7, 9]]], "after": [[[1, 2], [3, 4]]]},
@@ -48,8 +51,18 @@ FOUND: dict[str, Any] = {
 
 
 def test_cells_are_rounded_with_their_intervals() -> None:
-    assert rows(FOUND)[0] == ("none", "0.01 → 0.1", "2.0 of 4", "91.23 [90.50, 92.00]", "+0.50 [+90.50, +92.00]")
-    assert rows(FOUND)[1][2:4] == ("–", "not measured: <b>the loss is nan</b>")
+    """What rounds to zero has no minus."""
+    gain, valid = "+0.50 [+0.00, +1.00]", "91.23 [90.50, 92.00]"
+    assert rows(FOUND)[0] == ("none", "0.01 → 0.1", "2.0 of 4", "1", valid, gain, "0.034", "90.00 [90.50, 92.00]", gain)
+    assert rows(FOUND)[1][2:5] == ("–", "–", "not measured: <b>the loss is nan</b>")
+
+
+def test_without_test_data_no_column_tells_of_it() -> None:
+    found = {**FOUND, "scored_on": "valid"}
+    assert columns(found)[-1] == "p"
+    assert all(len(cells) == len(columns(found)) for cells in rows(found))
+    assert "Test data" not in caption(found)
+    assert "Test data was scored once" in caption(FOUND)
 
 
 def test_curves_are_means_over_the_seeds_that_trained() -> None:
@@ -67,12 +80,14 @@ def test_the_terminal_shows_the_table_and_what_stopped() -> None:
     assert "5,500 training examples, 4 epochs, 2 seeds" in told
     assert "<crop>: <b>the loss is nan</b>" in told
     assert "proposes a peak rate of 0.001" in told
+    assert "Nothing won: <crop> comes nearest." in told
 
 
 def test_the_page_is_whole_and_escaped() -> None:
     text = page(FOUND)
     assert "Augmentation of a &amp; b" in text
     assert "<b>the loss" not in text
+    assert "Nothing won: &lt;crop&gt; comes nearest." in text
     assert "who &lt;are&gt; you" in text
     assert text.count('<img src="data:image/png;base64,') == 2
 

@@ -16,7 +16,8 @@ import laconic as lc
 from laconic.core.errors import BadInput
 from laconic.core.task import Choice, Silent
 from laconic.measure.stats import over_seeds
-from laconic.run.compare import KINDS, Comparing, _ways, compare
+from laconic.run.compare import Comparing, compare
+from laconic.run.variants import KINDS, chosen
 from laconic.tasks.data import ArrayDataset
 
 RNG = np.random.default_rng(0)
@@ -133,16 +134,16 @@ COMBINED = {
 
 @pytest.mark.parametrize("name", COMBINED)
 def test_augmentations_combine_with_strengths(name: str) -> None:
-    ways = _ways(Comparing("augment", (name, "none")), torch.zeros(2, 3, 8))
-    assert [way.name for way in ways] == ["none", name]
-    assert ways[1].plan["augment"] == COMBINED[name]
+    variants = chosen("augment", (name, "none"), torch.zeros(2, 3, 8))
+    assert [variant.name for variant in variants] == ["none", name]
+    assert variants[1].plan["augment"] == COMBINED[name]
 
 
 NONSENSE = {
     "jitter=much": "'jitter=much': the strength 'much' is no number",
-    "jitter+flip": "'flip' is no way to compare here",
-    "jiter+scaling": "'jiter' is no way to compare here. Did you mean 'jitter'",
-    "=": "'' is no way to compare here",
+    "jitter+flip": "'flip' is no variant to compare here",
+    "jiter+scaling": "'jiter' is no variant to compare here. Did you mean 'jitter'",
+    "=": "'' is no variant to compare here",
     "jitter=20": "'jitter': the strength must be from 0 to 10; it is 20.0",
     "mixup+mixup": "one mixture at most",
 }
@@ -156,8 +157,8 @@ def test_what_does_not_combine_is_told_before_anything_is_trained(name: str, tmp
 
 
 def test_only_augmentations_combine() -> None:
-    with pytest.raises(BadInput, match="'step=2' is no way"):
-        _ways(Comparing("lr", ("step=2",)), torch.zeros(2, 3, 8))
+    with pytest.raises(BadInput, match="'step=2' is no variant"):
+        chosen("lr", ("step=2",), torch.zeros(2, 3, 8))
 
 
 def test_a_training_that_breaks_is_told_in_its_row(tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_a_share_of_the_data_has_each_class_alike(tmp_path: Path) -> None:
         ({"kind": "augmen"}, "'augmen'. Did you mean 'augment'"),
         ({"kind": "lr", "fraction": 0.0}, "fraction: 0.0 is a share"),
         ({"kind": "lr", "seeds": 0}, "seeds and epochs must be 1 or more"),
-        ({"kind": "lr", "choices": ("cosin",)}, "'cosin' is no way to compare here. Did you mean 'cosine'"),
+        ({"kind": "lr", "choices": ("cosin",)}, "'cosin' is no variant to compare here. Did you mean 'cosine'"),
         ({"kind": "lr", "optimizer": "sgdd"}, "optimizer: 'sgdd'"),
     ],
 )

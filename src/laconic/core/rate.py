@@ -106,7 +106,12 @@ def _steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
 
 
 def _edge(rates: Sequence[float], told: _Losses) -> float:
-    """The largest rate at which the smoothed loss is at its lowest, within its own noise: the deviation of steps, less what the moving average leaves of it."""
+    """The largest rate at which the smoothed loss is at its lowest, within its own noise: the deviation of steps, less what the moving average leaves of it.
+
+    A moving average tells of earlier steps, on average so many as its memory is long.
+    """
     smoothed = np.array(told.smoothed)
     noise = 1.4826 * np.median(np.abs(np.array(told.plain) - smoothed)) * math.sqrt((1 - _MEMORY) / (1 + _MEMORY))
-    return float(rates[int(np.flatnonzero(smoothed <= smoothed.min() + noise)[-1])])
+    last = int(np.flatnonzero(smoothed <= smoothed.min() + noise)[-1])
+    late = min(last // 2, round(_MEMORY / (1 - _MEMORY)))
+    return float(rates[last - late])

@@ -19,21 +19,48 @@ from laconic.core.wording import fixed, signed
 from laconic.report.charts import Json, escape, lines_chart
 from laconic.report.page import render
 
+_SPREAD = "; intervals are Student's, 95 % over seeds, each by itself; gains are paired by seed; p is of no gain on valid data, after Holm's correction for all variants"
 _TITLES = {"lr": "Learning rates", "augment": "Augmentation", "regularize": "Regularization"}
 
 
+COLUMNS = (
+    "Variant",
+    "Rate at first → peak",
+    "Epochs until as good as the first",
+    "Rank",
+    "On valid data",
+    "Gain on valid data",
+    "p",
+    "On test data",
+    "Gain on test data",
+)
+_NONE = "–"
+_TESTED = 2  # columns, the last ones
+
+
+def columns(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """The table's head; without test data, without what it would say."""
+    return COLUMNS if found["scored_on"] == "test" else COLUMNS[:-_TESTED]
+
+
 def rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The table's cells: way, rate at the start and at its peak, epochs until it is as good as the first way, the metric at the end, the gain."""
-    made: list[tuple[str, ...]] = []
-    for row in found["rows"]:
-        at = row["epochs_to_first"]
-        reached = "–" if at["value"] is None else f"{at['value']:.1f} of {found['epochs']}"
-        cells = (f"{row['lr']:.2g} → {row['peak_lr']:.2g}", reached, _measured(row["final"], fixed), _measured(row["gain"], signed))
-        made.append((row["name"], *cells))
-    return made
+    """The table's cells, in the order of `columns`."""
+    return [_cells(row, found["epochs"])[: len(columns(found))] for row in found["rows"]]
 
 
-COLUMNS = ("Way", "Rate at first → peak", "Epochs until as good as the first way", "At the end", "Gain")
+def _cells(row: Mapping[str, Any], epochs: int) -> tuple[str, ...]:
+    at = row["epochs_to_first"]
+    return (
+        row["name"],
+        f"{row['lr']:.2g} → {row['peak_lr']:.2g}",
+        _NONE if at["value"] is None else f"{at['value']:.1f} of {epochs}",
+        _NONE if row["rank"] is None else str(row["rank"]),
+        _measured(row["valid"], fixed),
+        _measured(row["valid_gain"], signed),
+        _NONE if row["p"] is None else f"{row['p']:.2g}",
+        _measured(row["final"], fixed),
+        _measured(row["gain"], signed),
+    )
 
 
 def _measured(figure: Mapping[str, Any], told: Callable[[float, int], str]) -> str:
@@ -47,18 +74,19 @@ def caption(found: Mapping[str, Any]) -> str:
     """What the table's numbers are."""
     metric = found["metric"]
     runs = f"{found['seeds']} seed{'s' * (found['seeds'] > 1)}"
-    spread = "; intervals are Student's, 95 % over seeds" if found["seeds"] > 1 else "; one seed has no interval"
+    spread = _SPREAD if found["seeds"] > 1 else "; one seed has no interval and no p"
+    tested = " Test data was scored once and chose nothing." if found["scored_on"] == "test" else ""
     unit = f" in {metric['unit']}" if metric["unit"] else ""
     return (
-        f"{found['examples']:,} training examples, {found['epochs']} epochs, {runs}. {metric['name']}{unit} of the last epoch on {found['scored_on']} data"
-        f"{spread}. Epochs are counted on valid data."
+        f"{found['examples']:,} training examples, {found['epochs']} epochs, {runs}. {metric['name']}{unit} at the end{spread}. Ranks, p and epochs are of valid "
+        f"data.{tested}"
     )
 
 
 def table(found: Mapping[str, Any]) -> RenderableType:
     """For a terminal."""
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for index, column in enumerate(COLUMNS):
+    for index, column in enumerate(columns(found)):
         made.add_column(column, justify="right" if index else "left", overflow="fold")
     for cells in rows(found):
         made.add_row(*map(Text, cells))
@@ -69,7 +97,8 @@ def table(found: Mapping[str, Any]) -> RenderableType:
             f"the range test proposes a peak rate of {test['proposal']:.2g}" if "proposal" in test else f"the range test: {test['stopped']}"
         )
     head = Text.assemble((f"{_TITLES[found['kind']]} of {found['task']}", "bold"))
-    return Group(head, Text(caption(found), "dim"), Text(), made, *(Text(f"note: {note}", "dim") for note in notes))
+    said = Text(found["verdict"]["text"])
+    return Group(head, Text(caption(found), "dim"), Text(), made, Text(), said, *(Text(f"note: {note}", "dim") for note in notes))
 
 
 def charts(found: Mapping[str, Any]) -> dict[str, Json]:
@@ -111,7 +140,8 @@ def page(found: Mapping[str, Any]) -> str:
         charts(found),
         title=f"{_TITLES[found['kind']]} of {found['task']}",
         caption=caption(found),
-        columns=COLUMNS,
+        verdict=found["verdict"]["text"],
+        columns=columns(found),
         rows=rows(found),
         stopped=[(row["name"], text) for row in found["rows"] for text in row["stopped"]],
         test=found["range_test"],
