@@ -33,6 +33,7 @@ class Masked(fx.Interpreter):
         self.extra_traceback = False
         self.coupling, self.kept = coupling, keep[coupling.label]
         self.tensors = tensors or {}
+        self.names = {id(tensor): name for name, tensor in coupling.parameters()} | coupling.names
 
     def run_node(self, n: fx.Node) -> Any:
         """See `fx.Interpreter`."""
@@ -47,7 +48,7 @@ class Masked(fx.Interpreter):
     def _attribute(self, node: fx.Node) -> Tensor:
         """A copy of a tensor, for operators may write into it; a parameter's removed slices are zero."""
         tensor = get_tensor(self.coupling.program, node)
-        name = self.coupling.names.get(id(tensor), "")
+        name = self.names.get(id(tensor), "")
         value = self.tensors.get(name, tensor).detach().clone()
         if isinstance(tensor, nn.Parameter):
             for dim, ids in enumerate(self.coupling.tensors.get(name, [])):
