@@ -81,16 +81,16 @@ def test_differences_by_hand(found: list[Tensor], expected: list[Tensor], value:
 
 
 def test_a_masked_program_that_is_no_number_is_no_proof() -> None:
-    """Half of nothing over nothing: the channels that stay are zero, and their norm divides."""
-
-    def forward(m: Net, x: Tensor) -> Tensor:
-        y = m.a(x)
-        return m.b(y / y.norm(dim=(2, 3), keepdim=True).sum(1, keepdim=True))
-
-    module = randomized(Net(forward, a=conv(3, 6, bias=False), b=conv(6, 2)))
-    coupling = coupled(module, torch.zeros(2, 3, 4, 4))
-    with pytest.raises(LaconicError, match="is not finite"):
-        equivalence(coupling, half(coupling))
+    """Channels that are divided by their own norm: those that go are zero over zero, the rest is fine."""
+    module = randomized(Net(lambda m, x: m.b((y := m.a(x)) / y.norm(dim=(2, 3), keepdim=True)), a=conv(3, 6, bias=False), b=conv(6, 2)))
+    program = capture(module, (torch.randn(2, 3, 4, 4),))
+    coupling = couple(program)
+    keep = half(coupling)
+    assert all(bool(leaf.isfinite().all()) for leaf in remove(coupling, keep).graph_module(torch.randn(3, 3, 4, 4)))
+    with pytest.raises(LaconicError, match="output 0 of the masked program is not finite"):
+        equivalence(coupling, keep)
+    with pytest.raises(LaconicError, match="output 0 of the masked program is not finite.*freeze"):
+        lc.prune(program, lc.Prune(epochs=0))  # type: ignore[operator]
 
 
 # Real data --------------------------------------------------------------------------------------------------------------------------------

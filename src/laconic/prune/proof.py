@@ -184,7 +184,7 @@ def difference(found: Outputs, expected: Outputs, sides: tuple[str, str], told: 
             if not bool(torch.isfinite(value).all()):
                 raise LaconicError(
                     f"the proof of equivalence compares nothing: output {number} of {side} is not finite on {told}. "
-                    "Look for an overflow, a division by zero or a logarithm of zero in the model."
+                    "Look for an overflow, or for channels that are divided by what is zero when they are (freeze their layer, or add an epsilon)."
                 )
     exact = [(a, b) for a, b in pairs if a.numel() and not (a.is_floating_point() or a.is_complex())]
     real = [(a, b) for a, b in pairs if a.numel() and (a.is_floating_point() or a.is_complex())]
