@@ -325,3 +325,20 @@ def test_the_step_stops_where_the_proof_does(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(structured, "prove", fail)
     with pytest.raises(LaconicError, match="no"):
         lc.prune(capture(mlp(), (torch.randn(2, 4),)), lc.Prune(epochs=0))  # type: ignore[operator]
+
+
+def test_activations_that_vanish_before_a_batch_norm_are_raised() -> None:
+    """New nets with epsilons of 1e-3 lose a factor of ten in every layer."""
+    layers: list[nn.Module] = []
+    for before, after in ((3, 8), (8, 8), (8, 8), (8, 8)):
+        layers += [conv(before, after), nn.BatchNorm2d(after, eps=1e-3), nn.ReLU()]
+        nn.init.normal_(layers[-3].weight, std=1e-3)
+        nn.init.zeros_(layers[-3].bias)
+    torch.manual_seed(0)
+    module = nn.Sequential(*layers, conv(8, 2)).eval()
+    coupling = coupled(module, torch.randn(4, 3, 4, 4))
+    keep = random_choice(coupling, 0.5, seed=1)
+    assert max(movements(coupling, keep, coupling.program.example_inputs()).values()) < 1e-6
+    proof = prove(coupling, keep, remove(coupling, keep))
+    assert min(proof.moved.values()) > 1e-3
+    assert proof.difference < 1e-5

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from laconic.core.program import argument
 from laconic.prune.coupling import Coupling, operator
@@ -17,7 +17,8 @@ from laconic.prune.masked import Masked
 
 _WEAK = 1e-3  # of the usual deviation of a weight
 _WEAK_VECTOR = 1e-2  # of scales and shifts, which are near one where they matter
-_LEAST_VARIANCE = 1e-4
+_DEAD = 1e-2  # of the mean variance: a channel below it is hardly alive
+_ROUNDING = 1e-6  # of the squared mean: a variance below it is that of roundings
 
 
 @torch.no_grad()
@@ -68,16 +69,25 @@ class _Settled(Masked):
 
     def run_node(self, n: fx.Node) -> Any:
         """See `fx.Interpreter`."""
-        sources = n.args[3:5] if n.op == "call_function" and operator(n) == "batch_norm" and not argument(n, 5) else ()
-        if not all(isinstance(source, fx.Node) and source.op == "get_attr" for source in sources) or not sources:
-            return super().run_node(n)
-        x = self.env[n.args[0]]  # type: ignore[index]
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        if x.numel() // x.shape[1] < 2:
-            return super().run_node(n)
-        var, mean = torch.var_mean(x, axes, correction=0)
-        for source, value in zip(sources, (mean, var.clamp(min=_LEAST_VARIANCE)), strict=True):
-            name = self.coupling.name(source)  # type: ignore[arg-type]
-            if not isinstance(self.coupling.tensor(name), nn.Parameter):
-                self.statistics[name] = self.env[source] = value  # type: ignore[index]
+        if n.op == "call_function" and operator(n) == "batch_norm" and not argument(n, 5):
+            x = self.env[n.args[0]]  # type: ignore[index]
+            if x.numel() // x.shape[1] > 1:
+                self._settle(n, x)
         return super().run_node(n)
+
+    def _settle(self, n: fx.Node, x: Tensor) -> None:
+        """Replace statistics and scale: activations small beside the norm's epsilon come out as large as others."""
+        var, mean = torch.var_mean(x, [axis for axis in range(x.dim()) if axis != 1], correction=0)
+        usual = float(var.mean())
+        if usual <= _ROUNDING * float(mean.square().mean()):
+            return
+        var = var.clamp(min=_DEAD * usual)
+        self._replace(n.args[3], mean)
+        self._replace(n.args[4], var)
+        scale = n.args[1]
+        if isinstance(scale, fx.Node) and scale.op == "get_attr":
+            self._replace(scale, self.env[scale] * (1 + argument(n, 7) / var).sqrt())
+
+    def _replace(self, source: Any, value: Tensor) -> None:
+        if isinstance(source, fx.Node) and source.op == "get_attr":
+            self.statistics[self.coupling.name(source)] = self.env[source] = value
