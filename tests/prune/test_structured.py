@@ -13,6 +13,7 @@ from torch import nn
 import laconic as lc
 from laconic.core.errors import BadInput, LaconicError
 from laconic.prune import structured
+from laconic.prune.surgery import remove
 from tests.run import tiny
 
 
@@ -175,7 +176,14 @@ def test_a_program_that_differs_from_the_masked_one_stops_the_step(
     program: lc.Program, context: lc.Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = program.fingerprint()
-    monkeypatch.setattr(structured, "equivalence", lambda *given, **more: 0.5)
+
+    def wrong(coupling: Any, keep: Any) -> lc.Program:
+        found = remove(coupling, keep)
+        with torch.no_grad():
+            found.get_parameter("0.weight").mul_(1.01)
+        return found
+
+    monkeypatch.setattr(structured, "remove", wrong)
     with pytest.raises(LaconicError, match="does not compute what the masked one does"):
         pruned(program, context, macs=0.5)
     assert program.fingerprint() == before

@@ -20,7 +20,7 @@ MODEL: dict[str, Any] = {
     "task": "[red]mine", "description": "a net", "trained": False, "params": 30, "macs": 40, "notes": ["a note"],
     "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 4]}], "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 2]}],
     "layers": [{"path": "fc", "type": "Linear", "params": 20, "macs": 30}, {"path": "", "type": "Net", "params": 10, "macs": 10}],
-    "unknown_operators": {"aten.cdist": 2}, "groups": [], "prunable": {"params": 0, "of": 30}, "frozen": [], "no_rule": {}, "sensitivity": None,
+    "unknown_operators": {"aten.cdist": 2}, "groups": [], "prunable": {"channels": 0, "of": 30}, "frozen": [], "no_rule": {}, "sensitivity": None,
 }  # fmt: skip
 PRUNABLE: dict[str, Any] = {
     **MODEL,
@@ -29,7 +29,7 @@ PRUNABLE: dict[str, Any] = {
         {"name": "blocks.0", "components": 8, "slices": 6, "removed": 4, "sqnr_db": None},
         {"name": "blocks.1", "components": 1, "slices": 2, "removed": 0, "sqnr_db": None},
     ],
-    "prunable": {"params": 2961, "of": 3000},
+    "prunable": {"channels": 2961, "of": 3000},
     "frozen": [{"name": name, "reason": "an output of the model"} for name in ("a[0]", "b[0]", "c[0]", "d[0]")] + [{"name": "e[1]", "reason": "odd"}],
     "no_rule": {"aten.cdist.default": 2},
     "sensitivity": {"share": 0.5, "examples": 1},
@@ -62,7 +62,7 @@ def test_what_can_be_pruned_and_what_stays() -> None:
         "an output of the model: 4 dimensions, e.g. a[0], b[0], c[0]",
         "odd: 1 dimension: e[1]",
         "without a rule, so that what they read stays: aten.cdist.default × 2",
-        "98.7 % of parameters can be pruned (2,961 of 3,000)",
+        "98.7 % of output channels can be removed (2,961 of 3,000)",
     ]
     assert any("when half of this group alone is gone" in line and line.endswith("Over 1 example.") for line in lines)
 

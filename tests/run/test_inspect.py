@@ -32,7 +32,7 @@ def test_groups_are_those_of_the_coupling_with_the_sensitivity_of_each() -> None
         {"name": "stem", "components": 8, "slices": 15, "removed": 4, "sqnr_db": pytest.approx(found["groups"][0]["sqnr_db"])}
     ]
     assert found["frozen"] == [{"name": "head.weight[0]", "reason": "an output of the model"}]
-    assert found["prunable"] == {"params": 8 * (9 + 1 + 2 * 72 + 4 + 10), "of": found["params"]}
+    assert found["prunable"] == {"channels": 3 * 8, "of": 3 * 8 + 10}
     assert (found["no_rule"], found["notes"]) == ({}, [])
     json.dumps(found, allow_nan=False)
 
@@ -92,4 +92,4 @@ def test_whatever_breaks_the_layers_are_shown(broken: str, note: str, groups: in
 def test_a_model_without_groups_needs_no_run() -> None:
     found = inspect(tiny.task(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))))
     assert (found["groups"], found["sensitivity"], found["notes"]) == ([], None, [])
-    assert found["prunable"] == {"params": 0, "of": 650}
+    assert found["prunable"] == {"channels": 0, "of": 10}

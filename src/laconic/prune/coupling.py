@@ -457,15 +457,17 @@ class Coupling:
         return tuple(sorted(groups, key=lambda group: int(group.components[0])))
 
     def prunable(self) -> tuple[int, int]:
-        """How many parameters lie in a slice that can be removed, and how many there are."""
+        """Return how many output channels of all weights can be removed, and how many there are: rows of a linear weight, filters of a convolution.
+
+        A weight that is multiplied along several dimensions that it makes counts with each. Tables, norms and biases make no channels and do not count.
+        """
         free = total = 0
-        for name, tensor in self.parameters():
-            total += tensor.numel()
-            stuck = 1
-            for dim, size in enumerate(tensor.shape):
-                ids = self.tensors[name][dim] if name in self.tensors else None
-                stuck *= size if ids is None else int(self.frozen[self.label[ids]].sum())
-            free += tensor.numel() - stuck
+        parameters = dict(self.parameters())
+        for (name, dim), role in self.roles.items():
+            if role == "out" and name in parameters:
+                ids = self.tensors[name][dim]
+                total += parameters[name].shape[dim]
+                free += 0 if ids is None else int((~self.frozen[self.label[ids]]).sum())
         return free, total
 
     def parameters(self) -> Iterator[tuple[str, Tensor]]:

@@ -1,22 +1,52 @@
-"""Proof that the compact program computes what the masked one does: random slices are set to zero, removed, and the outputs compared.
+"""Proof that the compact program computes what the masked one does: slices are set to zero, removed, and the outputs compared.
 
-Operators that compute over a dimension of which slices were removed (a mean, a layer norm, a product of two activations) see fewer numbers afterwards; there
-the zeroed program is run with a mask in place of the operator.
+A difference of zero proves something only where the cut could have made one. So the comparison is repeated with parameters that are not degenerate (see
+`perturb`), at other batch sizes and lengths than the example's, and it is measured how much each group's cut moves the output.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from laconic.core.program import Program, argument
-from laconic.prune.coupling import DYNAMIC, Coupling, carries, is_ids, operator
-from laconic.prune.rules import reduced_axes
-from laconic.prune.surgery import Keep, remove
+from laconic.core.errors import LaconicError
+from laconic.core.program import Program
+from laconic.prune.coupling import Coupling
+from laconic.prune.inputs import Resized, other_sizes
+from laconic.prune.masked import Masked
+from laconic.prune.perturb import perturbed
+from laconic.prune.surgery import Keep, Surgeon, remove
+
+PASSES = 1e-4  # relative difference that summing in another order explains
+_TELLS = 10  # a cut that moves the output by less than so many differences cannot be told from none
+_LEAST = 1e-6  # nor one within some roundings of single precision
+
+Outputs = Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was compared, and what it was worth.
+
+    Attributes:
+        difference: the largest of any output between the pruned and the masked program, relative to the largest number of that output.
+        moved: by group, how much its cut changes the output of the unpruned program with perturbed parameters, relative in the same way.
+        sizes: other sizes than the example's at which both were compared, e.g. ``batch 3, length 17``.
+        real: how many batches of the task's data were compared.
+        idle: groups whose cut moves the output so little that the comparison says nothing of them.
+    """
+
+    difference: float
+    moved: Mapping[str, float]
+    sizes: tuple[str, ...] = ()
+    real: int = 0
+    idle: tuple[str, ...] = ()
 
 
 def random_choice(coupling: Coupling, share: float, seed: int = 0) -> Keep:
@@ -30,171 +60,185 @@ def random_choice(coupling: Coupling, share: float, seed: int = 0) -> Keep:
     return keep
 
 
-def equivalence(coupling: Coupling, keep: Keep, inputs: tuple[Tensor, ...] | None = None, pruned: Program | None = None) -> float:
-    """Largest difference of outputs between the pruned and the zeroed program, relative to the largest output.
+def prove(coupling: Coupling, keep: Keep, pruned: Program, real: Sequence[tuple[Tensor, ...]] = (), seed: int = 0) -> Proof:
+    """Compare a pruned program with the masked one, as it is and with perturbed parameters, and a random choice as well.
+
+    Args:
+        pruned: what `remove` made of `keep`.
+        real: batches of the task's data, flat.
+        seed: of the perturbation and of the random choice.
+
+    Raises:
+        LaconicError: the outputs differ, are not finite or not comparable, or no cut that was compared could have moved them.
+        BadInput: the program declares dynamic sizes and runs at those of the example only.
+    """
+    with _evaluated(coupling.program):
+        example = coupling.program.example_inputs()
+        others = other_sizes(coupling.program)
+        tensors = _usable(coupling, example, others, seed)
+        worst = [_compared(coupling, keep, pruned, inputs, told) for told, inputs in _as_it_is(example, real)]
+        chance = random_choice(coupling, 0.5, seed)
+        for choice, program in ((keep, pruned), (chance, remove(coupling, chance))):
+            twin = _with(program, coupling, choice, tensors)
+            for told, inputs in [("the example", example), *((str(other), other.inputs) for other in others)]:
+                worst.append(_compared(coupling, choice, twin, inputs, f"{told}, with perturbed parameters", tensors))
+        moved = movements(coupling, keep, example, tensors)
+        by_chance = moves(coupling, chance, example, tensors)
+    largest = max(worst)
+    if largest > PASSES:
+        raise LaconicError(
+            f"the pruned program does not compute what the masked one does (relative difference {largest:.1e}). This is a defect of Laconic: "
+            "please report the model. Freeze the modules in question meanwhile (freeze)."
+        )
+    idle = tuple(name for name, value in moved.items() if value <= max(_TELLS * largest, _LEAST))
+    if len(idle) == len(moved) and by_chance <= max(_TELLS * largest, _LEAST):
+        raise LaconicError(
+            f"the proof of equivalence proves nothing: whatever is removed, the output moves by {by_chance:.1e} of it at most. "
+            "Prune a model whose output depends on its channels."
+        )
+    return Proof(largest, moved, tuple(map(str, others)), len(real), idle)
+
+
+def _as_it_is(example: tuple[Tensor, ...], real: Sequence[tuple[Tensor, ...]]) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+    yield "the example", example
+    for number, inputs in enumerate(real, 1):
+        yield f"batch {number} of the task's data", inputs
+
+
+def equivalence(
+    coupling: Coupling,
+    keep: Keep,
+    inputs: tuple[Tensor, ...] | None = None,
+    pruned: Program | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> float:
+    """Largest difference of outputs between the pruned and the masked program, relative to the largest output.
 
     Args:
         inputs: flat, as `Program.inputs`; by default the example.
         pruned: what `remove` made, if it was made before.
+        tensors: by canonical name, values that stand for the tensors of both.
+
+    Raises:
+        LaconicError: an output of either is not finite, their shapes differ, or there is nothing to compare.
     """
     pruned = remove(coupling, keep) if pruned is None else pruned
+    if tensors:
+        pruned = _with(pruned, coupling, keep, tensors)
     inputs = coupling.program.example_inputs() if inputs is None else inputs
-    with torch.no_grad():
-        expected = Masked(coupling, keep).run(*inputs)
+    with _evaluated(coupling.program):
+        return _compared(coupling, keep, pruned, inputs, "the inputs given" if inputs else "no inputs", tensors)
+
+
+@torch.no_grad()
+def moves(coupling: Coupling, keep: Keep, inputs: tuple[Tensor, ...], tensors: Mapping[str, Tensor] | None = None) -> float:
+    """Return how much the output changes, relative to its largest number, when the removed components are masked.
+
+    Args:
+        tensors: as for `equivalence`.
+    """
+    with _evaluated(coupling.program):
+        whole = Masked(coupling, coupling.everything(), tensors).run(*inputs)
+        return difference(
+            Masked(coupling, keep, tensors).run(*inputs), whole, ("the masked program", "the unpruned program"), "the example"
+        )
+
+
+def movements(coupling: Coupling, keep: Keep, inputs: tuple[Tensor, ...], tensors: Mapping[str, Tensor] | None = None) -> dict[str, float]:
+    """Return what `moves` says of each group's removed components alone.
+
+    Returns:
+        By name of those groups that lose something; of groups of one name, the least.
+    """
+    found: dict[str, float] = {}
+    for group in coupling.groups:
+        gone = group.components[~keep[group.components]]
+        if len(gone):
+            alone = coupling.everything()
+            alone[gone] = False
+            value = moves(coupling, alone, inputs, tensors)
+            found[group.name] = min(value, found.get(group.name, value))
+    return found
+
+
+def difference(found: Outputs, expected: Outputs, sides: tuple[str, str], told: str) -> float:
+    """Largest difference of any output, relative to the largest number of the expected one.
+
+    Outputs of whole numbers or truth values count, as the share of those that differ, where there are no others: a rounding may tip one of many.
+
+    Args:
+        sides: what the two are, for errors.
+        told: on which inputs they were computed, for errors.
+
+    Raises:
+        LaconicError: something is not finite, shapes differ, or there is no number to compare.
+    """
+    pairs = list(zip(found, expected, strict=True))
+    for number, (a, b) in enumerate(pairs):
+        if a.shape != b.shape:
+            raise LaconicError(
+                f"the proof of equivalence failed on {told}: output {number} has the shape {tuple(a.shape)} in {sides[0]} "
+                f"and {tuple(b.shape)} in {sides[1]}"
+            )
+        for side, value in zip(sides, (a, b), strict=True):
+            if not bool(torch.isfinite(value).all()):
+                raise LaconicError(
+                    f"the proof of equivalence compares nothing: output {number} of {side} is not finite on {told}. "
+                    "Look for an overflow, or for channels that are divided by what is zero when they are (freeze their layer, or add an epsilon)."
+                )
+    exact = [(a, b) for a, b in pairs if a.numel() and not (a.is_floating_point() or a.is_complex())]
+    real = [(a, b) for a, b in pairs if a.numel() and (a.is_floating_point() or a.is_complex())]
+    if not exact and not real:
+        raise LaconicError(f"the proof of equivalence compares nothing: the model puts out no number on {told}")
+    if not real:
+        return max(float((a != b).double().mean()) for a, b in exact)
+    return max(float((a - b).abs().max()) / (float(b.abs().max()) or 1.0) for a, b in real)
+
+
+@torch.no_grad()
+def _compared(
+    coupling: Coupling, keep: Keep, pruned: Program, inputs: tuple[Tensor, ...], told: str, tensors: Mapping[str, Tensor] | None = None
+) -> float:
+    """`difference` of the pruned and the masked program."""
+    expected = Masked(coupling, keep, tensors).run(*inputs)
+    try:
         found = pruned.graph_module(*inputs)
-    worst = 0.0
-    for a, b in zip(found, expected, strict=True):
-        if a.is_floating_point():
-            scale = float(b.abs().max()) or 1.0
-            worst = max(worst, float((a - b).abs().max()) / scale) if bool(torch.isfinite(a).all()) else float("inf")
-    return worst
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise LaconicError(
+            f"the pruned program does not run on {told}, where the unpruned one does: {type(error).__name__}: {text}. This is a defect of Laconic: "
+            "please report the model. Freeze the modules in question meanwhile (freeze)."
+        ) from error
+    return difference(found, expected, ("the pruned program", "the masked program"), told)
 
 
-class Masked(fx.Interpreter):
-    """Runs the program as it was, with the slices of all removed components at zero."""
-
-    def __init__(self, coupling: Coupling, keep: Keep) -> None:
-        program = copy.deepcopy(coupling.program).eval()
-        super().__init__(program.graph_module)
-        self.coupling, self.kept = coupling, keep[coupling.label]
-        self.origin = dict(zip(program.graph.nodes, coupling.program.graph.nodes, strict=True))
-        with torch.no_grad():
-            for name, value in program.graph_module.named_parameters():
-                old = coupling.program.graph_module.get_parameter(name)
-                key = coupling.names.get(id(old))
-                for dim, ids in enumerate(coupling.tensors.get(key, []) if key else []):
-                    if ids is not None:
-                        value.movedim(dim, 0)[torch.from_numpy(~self.kept[ids])] = 0
-
-    def run_node(self, n: fx.Node) -> Any:
-        """See `fx.Interpreter`."""
-        old = self.origin[n]
-        masked = _MASKED.get(operator(old)) if n.op == "call_function" else None
-        if masked is None or not self._reduces(old):
-            return super().run_node(n)
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        return masked(self, old, n, args, kwargs)
-
-    def _reduces(self, old: fx.Node) -> bool:
-        return any(type(self._value(v)) is tuple and any(carries(d) for d in self._value(v)) for v in old.all_input_nodes)
-
-    def _value(self, node: fx.Node) -> Any:
-        return self.coupling.values.get(node)
-
-    def mask(self, node: fx.Node, axes: list[int], value: Tensor) -> Tensor:
-        """1 where indices along these axes survive, broadcastable to `value`."""
-        found = torch.ones([1] * value.dim(), dtype=torch.bool)
-        dims = self._value(node)
-        if dims is None:
-            return found
-        for axis in axes:
-            if carries(dims[axis]):
-                parts = [torch.from_numpy(self.kept[ids]) if is_ids(ids) else None for _, ids in dims[axis]]
-                sizes = [1 if ids is DYNAMIC else n for n, ids in dims[axis]]
-                loose = [i for i, (_, ids) in enumerate(dims[axis]) if ids is DYNAMIC]
-                if loose:  # where there are two, they lie side by side
-                    sizes[loose[0]] = value.shape[axis] // int(np.prod(sizes))
-                flat = torch.ones(sizes, dtype=torch.bool)
-                for i, part in enumerate(parts):
-                    if part is not None:
-                        flat &= part.view([-1 if i == j else 1 for j in range(len(sizes))])
-                found = found & flat.reshape([-1 if i == axis % value.dim() else 1 for i in range(value.dim())])
-        return found
+def _with(pruned: Program, coupling: Coupling, keep: Keep, tensors: Mapping[str, Tensor]) -> Program:
+    """A copy of the pruned program with what survives of these tensors."""
+    twin = copy.deepcopy(pruned).eval()
+    surgeon = Surgeon(twin, coupling, keep)
+    for name, value in tensors.items():
+        owner, _, leaf = name.rpartition(".")
+        getattr(twin.graph_module.get_submodule(owner), leaf).data = surgeon.sliced(name, value) if name in coupling.tensors else value
+    return twin
 
 
-def _standardized(x: Tensor, mask: Tensor, axes: list[int], eps: float) -> Tensor:
-    """x less its mean over its deviation along some axes, as far as the mask goes; 0 elsewhere."""
-    count = mask.sum(axes, keepdim=True).clamp(min=1)
-    mean = (x * mask).sum(axes, keepdim=True) / count
-    var = ((x - mean).square() * mask).sum(axes, keepdim=True) / count
-    return (x - mean) * (var + eps).rsqrt() * mask
+def _usable(coupling: Coupling, example: tuple[Tensor, ...], others: Sequence[Resized], seed: int) -> dict[str, Tensor]:
+    """Perturbed tensors with which the outputs are finite; none where the perturbation overflows."""
+    tensors = perturbed(coupling, example, seed)
+    with torch.no_grad():
+        for inputs in (example, *(other.inputs for other in others)):
+            outputs = Masked(coupling, coupling.everything(), tensors).run(*inputs)
+            if not all(bool(torch.isfinite(leaf).all()) for leaf in outputs):
+                return {}
+    return tensors
 
 
-def _norm(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -> Any:
-    x, shape = args[0], args[1]
-    axes = list(range(x.dim() - len(shape), x.dim()))
-    mask = run.mask(old.args[0], axes, x).expand(x.shape).to(x.dtype)  # type: ignore[arg-type]
-    weight = argument(n, 2)
-    weight = run.env[weight] if isinstance(weight, fx.Node) else weight
-    if operator(old) == "rms_norm":
-        eps = argument(old, 3) or torch.finfo(x.dtype).eps
-        found = x * ((x * mask).square().sum(axes, keepdim=True) / mask.sum(axes, keepdim=True) + eps).rsqrt()
-        return found if weight is None else found * weight
-    bias = argument(n, 3)
-    bias = run.env[bias] if isinstance(bias, fx.Node) else bias
-    found = _standardized(x, mask, axes, argument(old, 4))
-    found = found if weight is None else found * weight
-    return found if bias is None else found + bias
-
-
-def _group_norm(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -> Any:
-    x, groups = args[0], args[1]
-    mask = run.mask(old.args[0], [1], x).expand(x.shape).to(x.dtype).reshape(x.shape[0], groups, -1)  # type: ignore[arg-type]
-    parts = x.reshape(x.shape[0], groups, -1)
-    found = _standardized(parts, mask, [-1], argument(old, 4)).reshape(x.shape)
-    shape = [1, -1, *[1] * (x.dim() - 2)]
-    for position, combine in ((2, torch.mul), (3, torch.add)):
-        tensor = argument(n, position)
-        if tensor is not None:
-            found = combine(found, run.env[tensor].view(shape))
-    return found
-
-
-def _batch_norm(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -> Any:
-    """Only one that takes its statistics from what it reads, as standardized weights do, computes over removed slices."""
-    if not argument(old, 5):
-        return n.target(*args, **kwargs)  # type: ignore[operator]
-    x = args[0]
-    axes = [i for i in range(x.dim()) if i != 1]
-    mask = run.mask(old.args[0], axes, x).expand(x.shape).to(x.dtype)  # type: ignore[arg-type]
-    found = _standardized(x, mask, axes, argument(old, 7))
-    shape = [1, -1, *[1] * (x.dim() - 2)]
-    for tensor, combine in ((args[1], torch.mul), (args[2], torch.add)):
-        found = found if tensor is None else combine(found, tensor.view(shape))
-    return found
-
-
-def _weight_norm(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -> Any:
-    """The norm of a removed row is 0, and what is divided by it no number."""
-    return torch.nan_to_num(n.target(*args, **kwargs))  # type: ignore[operator]
-
-
-def _reduction(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -> Any:
-    x = args[0]
-    axes = reduced_axes(old, x.dim())
-    mask = run.mask(old.args[0], axes, x)  # type: ignore[arg-type]
-    if bool(mask.all()):
-        return n.target(*args, **kwargs)  # type: ignore[operator]
-    # pick what is there, axis by axis, and let the operator itself reduce it
-    for axis in axes:
-        along = mask.any([i for i in range(mask.dim()) if i != axis], keepdim=False) if mask.dim() > 1 else mask
-        if len(along) > 1:
-            x = x.index_select(axis, along.nonzero().flatten())
-    return n.target(x, *args[1:], **kwargs)  # type: ignore[operator]
-
-
-def _masked_inputs(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -> Any:
-    """Products of two values: what was removed adds nothing."""
-    masked = []
-    for node, value in zip(old.args, args, strict=True):
-        if isinstance(node, fx.Node) and isinstance(value, Tensor) and value.is_floating_point():
-            value = value * run.mask(node, list(range(value.dim())), value).to(value.dtype)
-        masked.append(value)
-    return n.target(*masked, **kwargs)  # type: ignore[operator]
-
-
-def _einsum(run: Masked, old: fx.Node, n: fx.Node, args: Any, kwargs: Any) -> Any:
-    nodes: Any = old.args[1]
-    values = [v * run.mask(node, list(range(v.dim())), v).to(v.dtype) for node, v in zip(nodes, args[1], strict=True)]
-    return n.target(args[0], values, *args[2:], **kwargs)  # type: ignore[operator]
-
-
-_MASKED = {
-    **dict.fromkeys(("layer_norm", "rms_norm"), _norm),
-    **dict.fromkeys(("mean", "sum", "amax", "amin", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "logsumexp"), _reduction),
-    **dict.fromkeys(("matmul", "bmm", "mm", "addmm", "baddbmm", "addbmm", "scaled_dot_product_attention"), _masked_inputs),
-    "batch_norm": _batch_norm,
-    "_weight_norm": _weight_norm,
-    "group_norm": _group_norm,
-    "einsum": _einsum,
-}
+@contextmanager
+def _evaluated(program: Program) -> Iterator[None]:
+    """The program in eval mode; given back as it was."""
+    mode = program.training
+    try:
+        program.eval()
+        yield
+    finally:
+        program.train(mode)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Sequence
+from functools import wraps
 from typing import Any
 
 import numpy as np
+from torch import fx
 
 from laconic.core.program import argument
 from laconic.prune.coupling import DYNAMIC, Dim, Factor, Tracer, Value, carries, is_ids, operator, plain, size_of, where
@@ -30,6 +32,21 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
         return function
 
     return enter
+
+
+def numbers(*positions: int) -> Callable[[Rule], Rule]:
+    """Let a rule see an operator only where its arguments at these positions are numbers; computed sizes are for no rule that reads them."""
+
+    def guard(function: Rule) -> Rule:
+        @wraps(function)
+        def guarded(t: Tracer, node: Node) -> Any:
+            given = [argument(node, i) for i in positions if i < len(node.target._schema.arguments)]
+            flat = [item for value in given for item in (value if isinstance(value, (list, tuple)) else (value,))]
+            return no_rule(t, node) if any(isinstance(item, fx.Node) for item in flat) else function(t, node)
+
+        return guarded
+
+    return guard
 
 
 def no_rule(t: Tracer, node: Node) -> Any:
@@ -239,6 +256,7 @@ def einsum(t: Tracer, node: Node) -> Value:
 
 
 @rule("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@numbers(6, 8)
 def convolution(t: Tracer, node: Node) -> Value:
     """x (B, I, …), weight (O, I/G, …), bias (O); transposed, the weight is (I, O/G, …)."""
     name = operator(node)
@@ -320,6 +338,7 @@ def last_norm(t: Tracer, node: Node) -> Any:
 
 
 @rule("group_norm")
+@numbers(1)
 def group_norm(t: Tracer, node: Node) -> Value:
     """x (B, C, …): whole groups go, or the same channels of every group."""
     x, groups = node.args[:2]
@@ -602,6 +621,7 @@ def repeat(t: Tracer, node: Node) -> Value:
 
 
 @rule("repeat_interleave.self_int")
+@numbers(1)
 def repeat_interleave(t: Tracer, node: Node) -> Value:
     """(dimension, copies)."""
     value = list(t.value(node.args[0]))
@@ -681,6 +701,14 @@ def select(t: Tracer, node: Node) -> Value:
     return (*value[:axis], *value[axis + 1 :])
 
 
+def is_whole(node: Node, axis: int) -> bool:
+    """Whether a slice takes all of its axis, at every size: a length that happens to be the example's batch does not."""
+    before, after = (n.meta["val"].shape[axis] for n in (node.args[0], node))
+    if isinstance(before, int) or isinstance(after, int):
+        return isinstance(before, int) and isinstance(after, int) and before == after
+    return bool(before.node.expr == after.node.expr)
+
+
 @rule("slice", "narrow")
 def cut(t: Tracer, node: Node) -> Value:
     """A run of indices."""
@@ -689,7 +717,7 @@ def cut(t: Tracer, node: Node) -> Value:
     rest = t.sizes(node)[axis]
     dim = plain(*rest)
     if carries(value[axis]):
-        if rest[0] == size_of(value[axis]):
+        if is_whole(node, axis):
             return value
         ids = t.flat(value[axis], node)
         step = argument(node, 4) if operator(node) == "slice" else 1
@@ -751,6 +779,7 @@ def gather(t: Tracer, node: Node) -> Value:
 
 
 @rule("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "replication_pad3d")
+@numbers(1)
 def pad(t: Tracer, node: Node) -> Value:
     """Padding of channels may go, number by number."""
     value, amounts, sizes = t.value(node.args[0]), list(node.args[1]), t.sizes(node)
@@ -833,6 +862,7 @@ def _blocks(t: Tracer, dim: Dim, count: int, node: Node) -> Dim:
 
 
 @rule("pixel_unshuffle")
+@numbers(1)
 def pixel_unshuffle(t: Tracer, node: Node) -> Value:
     """(…, C, rH, rW) to (…, C · r², H, W)."""
     value, r = t.value(node.args[0]), int(node.args[1])
@@ -840,6 +870,7 @@ def pixel_unshuffle(t: Tracer, node: Node) -> Value:
 
 
 @rule("channel_shuffle", "native_channel_shuffle")
+@numbers(1)
 def channel_shuffle(t: Tracer, node: Node) -> Value:
     """(groups, C / groups) becomes (C / groups, groups); the same channels of every group go."""
     value, groups = list(t.value(node.args[0])), int(node.args[1])

@@ -18,6 +18,7 @@ from laconic.core.errors import BadInput
 from laconic.core.graph import get_tensor
 from laconic.core.program import Program, argument, aten, set_argument
 from laconic.prune.coupling import Coupling, Dim, is_ids, operator, size_of
+from laconic.prune.rules import is_whole
 
 Node = Any  # an fx.Node, whose arguments are of every type
 Keep = np.ndarray[Any, np.dtype[np.bool_]]  # for each component, whether it stays
@@ -231,6 +232,9 @@ def _slice(s: Surgeon, old: Node, new: Node) -> None:
     source = s.coupling.values[old.args[0]]
     axis = int(argument(old, 1)) % len(source)
     if not s.changed(source[axis]):
+        return
+    if is_whole(old, axis):  # its end may be a number that holds for all sizes, or be computed from the size before
+        new.target, new.args, new.kwargs = aten.alias.default, new.args[:1], {}
         return
     size, start = size_of(source[axis]), argument(old, 2) or 0
     begin = _before(s, source[axis], max(start + size, 0) if start < 0 else start)

@@ -57,9 +57,9 @@ def _pruning(found: Mapping[str, Any]) -> Iterator[RenderableType]:
     if found["no_rule"]:
         told = ", ".join(f"{name} × {times}" for name, times in found["no_rule"].items())
         yield Text(f"without a rule, so that what they read stays: {told}")
-    free, total = found["prunable"]["params"], found["prunable"]["of"]
+    free, total = found["prunable"]["channels"], found["prunable"]["of"]
     share = f"{100 * free / total:.1f} % of" if total else "no"
-    yield Text(f"\n{share} parameters can be pruned ({free:,} of {total:,})", "bold")
+    yield Text(f"\n{share} output channels can be removed ({free:,} of {total:,})", "bold")
 
 
 def _groups(found: Mapping[str, Any]) -> Table:

@@ -187,7 +187,9 @@ def _proof(changes: Sequence[Mapping[str, Any]], cuts: Cuts) -> str:
         return "nothing was removed, and nothing compared"
     rule = f"up to {_PASSES_TEXT} passes" if worst <= _PASSES else f"more than the {_PASSES_TEXT} that passes"
     what = "the largest difference that removing components made to outputs with those components at zero, before recovery"
-    return f"{number(worst, 2)} of the largest output: {what}; {rule}"
+    moved = [value for changed in changes if (value := finite(changed.get("moved"))) is not None]
+    worth = f"; with perturbed parameters each group's cut moves the output by {number(min(moved), 2)} of it or more" if moved else ""
+    return f"{number(worst, 2)} of the largest output: {what}; {rule}{worth}"
 
 
 def _recovery(changes: Sequence[Mapping[str, Any]]) -> str:

@@ -89,14 +89,14 @@ def _examples(program: Program, leaves: tuple[Tensor, ...]) -> int:
 
 
 def structure(coupling: Coupling) -> dict[str, Any]:
-    """Groups in the order of the graph, how many parameters can go, what is frozen and why, and operators without a rule by how often they occur."""
+    """Groups in the order of the graph, how many output channels can go, what is frozen and why, and operators without a rule by how often they occur."""
     free, total = coupling.prunable()
     return {
         "groups": [
             {"name": group.name, "components": len(group), "slices": len(group.slots), "removed": None, "sqnr_db": None}
             for group in coupling.groups
         ],
-        "prunable": {"params": free, "of": total},
+        "prunable": {"channels": free, "of": total},
         "frozen": [{"name": name, "reason": reason} for name, reason in coupling.frozen_causes().items()],
         "no_rule": dict(Counter(str(node.target) for node in coupling.unknown)),
     }
