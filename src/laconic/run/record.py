@@ -26,7 +26,7 @@ class Record:
     """One candidate with its evidence.
 
     `status` is ``baseline``, ``passed``, ``rejected`` (measured, and not good enough), ``failed`` (crashed, hung, ran out of time or memory, was not
-    finite) or ``unavailable`` (this machine cannot run it).
+    finite) or ``unavailable`` (this machine cannot run it). `probes` are the baseline's own score and those of answers that know nothing, see `run.blind`.
     """
 
     key: str
@@ -45,6 +45,7 @@ class Record:
     test_metric: Measurement | None = None
     test_drop: Measurement | None = None
     parity: Mapping[str, Any] | None = None
+    probes: Mapping[str, float] | None = None
     frontier: bool = False
     artifact: str | None = None
     outcomes: tuple[Outcome, ...] = ()

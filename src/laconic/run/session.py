@@ -21,6 +21,7 @@ from laconic.deploy.export import parity as compare_outputs
 from laconic.deploy.process import WorkerProcess
 from laconic.measure import latency
 from laconic.run import gate
+from laconic.run.blind import probed
 from laconic.run.build import Builder
 from laconic.run.examples import Examples, read_arrays, read_logits, write_arrays, write_examples
 from laconic.run.ledger import Ledger
@@ -112,6 +113,7 @@ class Session:
         records = [self._checked(baseline, None)]
         if records[0].status != "passed":
             raise LaconicError(f"the baseline itself cannot be measured: {records[0].reasons[-1].text}")
+        records[0] = probed(records[0], self.metric, self._logits(records[0].key, "valid"), self.valid, self.task, self.program)
         self.progress.advance(candidate=baseline.title)
         for recipe in recipes:
             records.append(self._checked(recipe, records[0]))
