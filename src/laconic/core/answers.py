@@ -138,9 +138,9 @@ def stand_in(answers: Answers, logits: Tensor, target: Tensor) -> Tensor:
         target: (m, …), of other examples, perhaps of other lengths.
     """
     zero = torch.zeros((), dtype=logits.dtype)
-    axis, entries = answers.axis, logits.shape[answers.axis]
     if answers.form == "values" or target.dim() > logits.dim() or logits.dim() < 2:
         return zero.expand(target.shape)
+    axis, entries = answers.axis, logits.shape[answers.axis]
     if target.dim() == logits.dim() and (answers.form == "labels" or target.shape[axis] == entries):
         return zero.expand(target.shape)
     view = next((view for view in _views(target) if view.dim() == logits.dim() - 1), target)

@@ -28,12 +28,13 @@ def sizes_of(n: int, batch: int) -> list[int]:
     return [min(batch, n - start) for start in range(0, n, batch)]
 
 
-def plain_target(value: Any, size: int) -> Any:
+def plain_target(value: Any, size: int, like: Any = None) -> Any:
     """A batch's target in the form that joined targets have: tensors, lists by example, tuples and mappings of parts.
 
     Args:
         value: as the user's data gives it; arrays and lists of numbers become tensors.
         size: examples in the batch; it tells a list of examples from a list of parts.
+        like: another batch's in this form, which is followed where a batch is too small to tell.
 
     Raises:
         BadInput: an object that is none of these.
@@ -45,12 +46,18 @@ def plain_target(value: Any, size: int) -> Any:
     if isinstance(value, _NUMBERS) and size == 1:
         return torch.as_tensor(value).reshape(1)
     if isinstance(value, Mapping):
-        return {key: plain_target(item, size) for key, item in value.items()}
+        known = like if isinstance(like, Mapping) else {}
+        return {key: plain_target(item, size, known.get(key)) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        if len(value) != size or all(_is_part(item, size) for item in value):
-            return tuple(plain_target(item, size) for item in value)
-        return torch.as_tensor(value) if all(isinstance(item, _NUMBERS) for item in value) else list(value)
+        if _by_example(value, size) if like is None else not isinstance(like, tuple):
+            return torch.as_tensor(value) if all(isinstance(item, _NUMBERS) for item in value) else list(value)
+        known = like if isinstance(like, tuple) and len(like) == len(value) else [None] * len(value)
+        return tuple(plain_target(item, size, other) for item, other in zip(value, known, strict=True))
     raise BadInput(f"{_WANTED}; this one is {type(value).__name__}. Give Task(split=…) or Task(collate=…) that makes one.")
+
+
+def _by_example(value: Sequence[Any], size: int) -> bool:
+    return len(value) == size and (size == 1 or not all(_is_part(item, size) for item in value))
 
 
 def _is_part(value: Any, size: int) -> bool:
@@ -95,10 +102,11 @@ def join_targets(targets: Sequence[Any], sizes: Sequence[int], again: Callable[[
     Raises:
         BadInput: what no target can be, or lengths that differ and cannot be padded alike.
     """
-    parts = [plain_target(target, size) for target, size in zip(targets, sizes, strict=True)]
+    first = plain_target(targets[0], sizes[0])
+    parts = [first, *(plain_target(target, size, first) for target, size in zip(targets[1:], sizes[1:], strict=True))]
     if not any(_ragged(leaves) for leaves in _leaves(parts)):
         return _joined(parts)
-    whole = _collated(again, sum(sizes))
+    whole = _collated(again, sum(sizes), first)
     start = 0
     for part, size in zip(parts, sizes, strict=True):
         for own, wide in zip(_tensors(part), _tensors(rows(whole, range(start, start + size))), strict=True):
@@ -111,9 +119,9 @@ def join_targets(targets: Sequence[Any], sizes: Sequence[int], again: Callable[[
     return whole
 
 
-def _collated(again: Callable[[], Any], n: int) -> Any:
+def _collated(again: Callable[[], Any], n: int, like: Any) -> Any:
     try:
-        return plain_target(again(), n)
+        return plain_target(again(), n, like)
     except (RuntimeError, TypeError, ValueError, LookupError) as error:
         raise BadInput(
             f"the targets of batches have different shapes, and all examples cannot be collated at once ({type(error).__name__}: "
