@@ -236,7 +236,7 @@ def _targets(task: Task, name: str, batch: _Batch, spec: metrics.MetricSpec, log
         raise BadInput(f"{_kind(target)} is no tensor, as that of the valid data is")
     found = spec.read(stand_in(first, logits, target), target)
     if scored and spec.undefined is not None and (why := spec.undefined(found)):
-        yield f"'{spec.name}' is not defined on the {name} data: {why}"
+        yield f"{name}: '{spec.name}' is not defined on these targets: {why}"
 
 
 def _all_targets(task: Task, data: Any, spec: metrics.MetricSpec, logits: Tensor, first: Answers) -> Any:
