@@ -76,7 +76,7 @@ def capture(model: nn.Module, example: Any, *, dynamic: Dynamic | None = None, d
     if isinstance(model, Program):
         return model
     args, kwargs = as_call(example)
-    names = _names(model, args, kwargs)
+    names = argument_names(model, args, kwargs)
     values = dict(zip(names, [*args, *kwargs.values()], strict=True))
     leaves: list[Tensor] = []
     input_structure = structure.describe(values, leaves)
@@ -101,8 +101,8 @@ def capture(model: nn.Module, example: Any, *, dynamic: Dynamic | None = None, d
     return Program(assemble(graph, tensors_in(exported)), interface, leaves, exported if unchanged else None)
 
 
-def _names(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
-    """The names under which the arguments of this call are known: those of `forward`, numbered for `*args`."""
+def argument_names(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
+    """Return the names under which the arguments of this call are known: those of `forward`, numbered for `*args`."""
     signature = inspect.signature(model.forward)
     try:
         bound = signature.bind(*args, **kwargs)

@@ -169,7 +169,7 @@ class Task:
         valid: examples that select between candidates.
         test: examples touched once, for the final table; may be None.
         loss: `(outputs, target) -> scalar tensor`; needed only to train.
-        metric: a name (`laconic.tasks.metrics.METRICS`) or a function `(logits, target) -> float`.
+        metric: a name (`laconic.tasks.metrics.METRICS`) or a function `(logits, target) -> float`, of all examples at once.
         direction: whether more is better; known for named metrics.
         split: `batch -> (inputs, target)`; inputs as a tensor, a tuple (positional) or a mapping (keywords).
         logits: `outputs -> tensor` that the metric looks at.
@@ -181,6 +181,8 @@ class Task:
         nets: a name to an untrained net that fits the data; students are made by it.
         ref: name or `module:attribute` by which another process can load the same task; `tasks.catalog.load` sets it.
         data_dir: folder that the data was read from, where one was named.
+        ignore: entries of the target that do not count; -100 never does for class metrics.
+        class_axis: the dimension of the logits that holds the classes or labels, where their shape does not say it.
     """
 
     model: nn.Module | Callable[[], nn.Module]
@@ -205,6 +207,8 @@ class Task:
     nets: Callable[[str], nn.Module] | None = None
     ref: str | None = None
     data_dir: str | None = None
+    ignore: float | None = None
+    class_axis: int | None = None
 
     def build(self) -> nn.Module:
         """The module itself; a factory is called once and its result kept."""

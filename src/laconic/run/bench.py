@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from laconic.core.capture import capture
+from laconic.core.capture import argument_names, capture
 from laconic.core.errors import BadInput, WorkerFailed
 from laconic.core.program import Program, TensorSpec
 from laconic.core.records import Measurement
@@ -110,7 +110,7 @@ def bench(
     new = Artifact.open(Path(artifact)) if isinstance(artifact, (str, Path)) else artifact
     new = new.with_settings(runtime=runtime, precision=precision, threads=threads)
     with tempfile.TemporaryDirectory(prefix="laconic-bench-") as scratch, contextlib.ExitStack() as stack:
-        old = _baseline(baseline, new, Path(scratch), baseline_threads)
+        old = _baseline(baseline, new, Path(scratch), baseline_threads, lengths or {})
         contenders = [(name, item) for name, item in (("baseline", old), ("artifact", new)) if item is not None]
         workers = []
         for name, item in contenders:
@@ -183,7 +183,7 @@ def _check_available(artifact: Artifact) -> None:
         raise BadInput(f"{artifact.file} cannot run in {settings.runtime} with {settings.precision} on {settings.device}: {why}")
 
 
-def _baseline(baseline: Any, new: Artifact, scratch: Path, threads: int | None) -> Artifact | None:
+def _baseline(baseline: Any, new: Artifact, scratch: Path, threads: int | None, lengths: dict[str, int]) -> Artifact | None:
     """What the artifact is compared with; unless told otherwise with its threads, and a module on its device too."""
     if baseline is None:
         return None
@@ -191,15 +191,24 @@ def _baseline(baseline: Any, new: Artifact, scratch: Path, threads: int | None) 
     if isinstance(baseline, (str, Path)):
         baseline = Artifact.open(Path(baseline))
     if isinstance(baseline, nn.Module):
-        example = tuple(torch.from_numpy(array) for array in random_inputs(new.inputs, 2, {}, 0))
-        settings = Settings("torch", "fp32", threads, new.settings.device)
-        baseline = save_artifact(capture(baseline, example), scratch / "baseline", settings, {})
+        program = baseline if isinstance(baseline, Program) else _captured(baseline, new.inputs, lengths)
+        baseline = save_artifact(program, scratch / "baseline", Settings("torch", "fp32", threads, new.settings.device), {})
     else:
         baseline = replace(baseline, settings=replace(baseline.settings, threads=threads))
     mine, theirs = ([spec.shape for spec in item.inputs] for item in (new, baseline))
     if [len(shape) for shape in mine] != [len(shape) for shape in theirs]:
         raise BadInput(f"the two take different inputs: {new.file} takes {mine}, the baseline {theirs}")
     return baseline
+
+
+def _captured(module: nn.Module, specs: Sequence[TensorSpec], lengths: dict[str, int]) -> Program:
+    """Capture a module on random inputs of these shapes, with the same dynamic dimensions; sizes of 1 would be fixed."""
+    example = tuple(torch.from_numpy(array) for array in random_inputs(specs, 2, {name: max(2, size) for name, size in lengths.items()}, 0))
+    dynamic = {
+        name: {axis: size for axis, size in enumerate(spec.shape) if isinstance(size, str) and (axis, size) != (0, "batch")}
+        for name, spec in zip(argument_names(module, example, {}), specs, strict=True)
+    }
+    return capture(module, example, dynamic={name: axes for name, axes in dynamic.items() if axes})
 
 
 def random_inputs(specs: Sequence[TensorSpec], batch: int, lengths: dict[str, int], seed: int) -> list[np.ndarray]:

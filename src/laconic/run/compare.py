@@ -8,17 +8,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import Dataset, Subset, default_collate
 
+from laconic.core.batches import join_tensors
 from laconic.core.capture import capture
 from laconic.core.errors import BadInput, LaconicError, nearest
 from laconic.core.program import as_call
 from laconic.core.records import to_json
 from laconic.core.task import Context, FitPlan, Progress, Task, calibration_subset, silent
-from laconic.run.examples import batches
+from laconic.run.examples import batches, targets_of
 from laconic.run.gains import Measured, compared, verdict
 from laconic.run.prepare import length
 from laconic.run.runner import apply
@@ -31,7 +33,6 @@ from laconic.tasks.data import split_indices
 from laconic.train.augment import kind_of
 from laconic.train.optim import build
 from laconic.train.rate import range_test
-
 
 _GROWS = ("choices", "seeds")  # of these, more can be asked for later
 
@@ -134,7 +135,8 @@ def _part(data: Dataset[Any], fraction: float) -> Dataset[Any]:
     if fraction == 1:
         return data
     n = length(data)
-    targets = [torch.as_tensor(data[i][1]) for i in range(n)] if isinstance(data[0], tuple) else []
+    kinds = (Tensor, int, np.ndarray, np.generic)
+    targets = [torch.as_tensor(data[i][1]) for i in range(n)] if isinstance(data[0], tuple) and isinstance(data[0][1], kinds) else []
     if targets and targets[0].dim() == 0 and not targets[0].is_floating_point():
         return Subset(data, split_indices(torch.stack(targets).numpy(), (fraction, 1 - fraction))[0].tolist())
     return calibration_subset(data, max(1, round(fraction * n)))
@@ -164,7 +166,7 @@ def _kept(store: RunStore, task: Task, variant: Variant, plan: FitPlan, part: Da
 
 def _trained(task: Task, variant: Variant, plan: FitPlan, part: Dataset[Any], seed: int, progress: Progress) -> dict[str, Any]:
     """One run: the metric after each epoch on valid data, and at the end on test data; or what stopped it."""
-    metric = metrics.resolve(task.metric, task.direction)
+    metric = metrics.of(task)
     model = _fresh(task, seed)
     if variant.steps:
         program = capture(model.eval(), next(batches(task, task.valid))[0], dynamic=task.dynamic)
@@ -192,17 +194,16 @@ def _trained(task: Task, variant: Variant, plan: FitPlan, part: Dataset[Any], se
 
 
 @torch.no_grad()
-def _answers(model: nn.Module, task: Task, data: Dataset[Any]) -> tuple[Tensor, Tensor]:
-    logits, targets = [], []
-    for inputs, target in batches(task, data):
+def _answers(model: nn.Module, task: Task, data: Dataset[Any]) -> tuple[Tensor, Any]:
+    logits = []
+    for inputs, _ in batches(task, data):
         args, kwargs = as_call(inputs)
         logits.append(task.logits(model(*args, **kwargs)))
-        targets.append(torch.as_tensor(target))
-    return torch.cat(logits), torch.cat(targets)
+    return join_tensors(logits), targets_of(task, data)
 
 
 def _metric(task: Task) -> dict[str, str]:
-    found = metrics.resolve(task.metric, task.direction)
+    found = metrics.of(task)
     return {"name": found.name, "unit": found.unit, "direction": found.direction}
 
 

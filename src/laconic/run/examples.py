@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from laconic.core.batches import count, join_targets, join_tensors, sizes_of
 from laconic.core.files import write_json, write_whole
 from laconic.core.program import Program
 from laconic.core.task import Task
@@ -22,10 +23,16 @@ _DONE = "done.json"
 
 @dataclass(frozen=True)
 class Examples:
-    """A folder of batches `000000.npz`, … (arrays "0", "1", … in the order of the program's inputs) and the targets of all of them."""
+    """A folder of batches `000000.npz`, … (arrays "0", "1", … in the order of the program's inputs) and the targets of all of them.
+
+    Attributes:
+        folder: of the batches.
+        target: of all examples, joined; see `core.batches`.
+        n: number of examples.
+    """
 
     folder: Path
-    target: Tensor
+    target: Any
     n: int
 
     @property
@@ -35,19 +42,43 @@ class Examples:
 
 
 def write_examples(task: Task, data: Dataset[Any], program: Program, folder: Path) -> Examples:
-    """Write a dataset's batches; what is complete already is only read."""
-    targets_file = folder / "targets.npy"
+    """Write a dataset's batches; what is complete already is only read. Targets that are no tensor are read from the dataset each time."""
+    file = folder / "targets.npy"
     if not (folder / _DONE).exists():
         folder.mkdir(parents=True, exist_ok=True)
         targets = []
         for index, (inputs, target) in enumerate(batches(task, data)):
-            write_arrays(folder / f"{index:06d}.npz", [leaf.numpy() for leaf in program.flatten_inputs(inputs)])
-            targets.append(torch.as_tensor(target))
-        joined = torch.cat([t.reshape(1) if t.dim() == 0 else t for t in targets]).numpy()
-        write_whole(targets_file, lambda path: np.save(path, joined, allow_pickle=False))
-        write_json(folder / _DONE, {"n": len(joined)})
-    target = torch.from_numpy(np.load(targets_file, allow_pickle=False))
-    return Examples(folder, target, len(target))
+            write_arrays(folder / f"{index:06d}.npz", [_array(leaf) for leaf in program.flatten_inputs(inputs)])
+            targets.append(target)
+        joined = _all_targets(task, data, targets)
+        if isinstance(joined, Tensor):
+            array = _array(joined)
+            write_whole(file, lambda path: np.save(path, array, allow_pickle=False))
+        write_json(folder / _DONE, {"n": count(joined)})
+    elif not file.exists():
+        joined = targets_of(task, data)
+    if file.exists():
+        joined = torch.from_numpy(np.load(file, allow_pickle=False))
+    return Examples(folder, joined, count(joined))
+
+
+def targets_of(task: Task, data: Dataset[Any]) -> Any:
+    """The targets of all examples, joined; see `core.batches`."""
+    return _all_targets(task, data, [target for _, target in batches(task, data)])
+
+
+def _all_targets(task: Task, data: Dataset[Any], targets: list[Any]) -> Any:
+    n = len(data)  # type: ignore[arg-type]
+
+    def again() -> Any:
+        return task.split(next(iter(loader(data, n, shuffle=False, seed=0, collate=task.collate))))[1]
+
+    return join_targets(targets, sizes_of(n, task.batch_size), again)
+
+
+def _array(leaf: Tensor) -> np.ndarray:
+    """As numpy; bfloat16, which it does not know, as float32."""
+    return np.asarray((leaf.float() if leaf.dtype == torch.bfloat16 else leaf).detach().cpu().numpy())
 
 
 def batches(task: Task, data: Dataset[Any]) -> Iterator[tuple[Any, Any]]:
@@ -73,9 +104,9 @@ def read_arrays(path: Path) -> list[np.ndarray]:
 
 
 def read_logits(task: Task, program: Program, folder: Path) -> Tensor:
-    """The answers that a worker wrote for a folder of examples, joined, as the metric takes them."""
+    """The answers that a worker wrote for a folder of examples, joined, as the metric takes them: (n, …), shorter batches filled up with zeros at the end."""
     parts = []
     for path in sorted(folder.glob("*.npz")):
         leaves = [torch.from_numpy(array) for array in read_arrays(path)]
         parts.append(task.logits(program.unflatten_outputs(leaves)))
-    return torch.cat(parts)
+    return join_tensors(parts)

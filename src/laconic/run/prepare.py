@@ -66,7 +66,7 @@ def train(task: Task, store: RunStore, progress: Progress) -> None:
     """Train an untrained model by the task's plan; an interrupted training goes on from its last checkpoint."""
     if task.train is None or task.loss is None or task.fit is None:
         raise BadInput(f"the model of task '{task.name}' is untrained (fit is set), and to train it the task needs train data and a loss")
-    metric = metrics.resolve(task.metric, task.direction)
+    metric = metrics.of(task)
     record = fit(
         task.build(),
         task.fit,

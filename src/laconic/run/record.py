@@ -33,7 +33,8 @@ class Record:
     processor times.
 
     `baseline` is the key of the record that it is compared with: the one with its threads and its device. `size_bytes` are those of the file that runs;
-    `onnx_size_bytes`, of a baseline, those of its ONNX file in fp32, against which sizes are compared.
+    `onnx_size_bytes`, of a baseline, those of its ONNX file in fp32, against which sizes are compared. `probes` are a baseline's own score and those of
+    answers that know nothing, see `run.blind`.
     """
 
     key: str
@@ -58,6 +59,7 @@ class Record:
     test_metric: Measurement | None = None
     test_drop: Measurement | None = None
     parity: Mapping[str, Any] | None = None
+    probes: Mapping[str, float] | None = None
     frontier: bool = False
     artifact: str | None = None
     outcomes: tuple[Outcome, ...] = ()

@@ -4,45 +4,52 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from laconic.core.batches import count
 from laconic.core.records import Measurement
 from laconic.measure import stats
-from laconic.tasks.metrics import MetricSpec
+from laconic.tasks.metrics import MetricSpec, Undefined
 
 
-def measure(metric: MetricSpec, logits: Tensor, target: Tensor) -> Measurement:
-    """The metric of these answers; its value is None where it is not finite."""
+def measure(metric: MetricSpec, logits: Tensor, target: Any) -> Measurement:
+    """The metric of these answers; its value is None where it is not finite or not defined."""
     if not bool(logits.isfinite().all()):
         return Measurement.missing(metric.unit, "the answers are not finite")
-    value = metric.score(logits, target)
+    try:
+        value = metric.score(logits, target)
+    except Undefined as error:
+        return Measurement.missing(metric.unit, str(error))
     if not math.isfinite(value):
         return Measurement.missing(metric.unit, "the metric is not finite")
-    return Measurement(value, metric.unit, n=len(target))
+    return Measurement(value, metric.unit, n=count(target))
 
 
-def compare(metric: MetricSpec, baseline: Tensor, candidate: Tensor, target: Tensor, seed: int = 0) -> Measurement:
-    """By how much the candidate is worse than the baseline, in points of a percentage or the metric's own unit, with the 95 % interval of the paired difference.
+def compare(metric: MetricSpec, baseline: Tensor, candidate: Tensor, target: Any, seed: int = 0) -> Measurement:
+    """Return by how much the candidate is worse than the baseline, in the unit of the metric's differences, with its 95 % interval, paired by example.
+
+    Resamples in which the metric is not defined give NaN, which `stats.paired_bootstrap` leaves out and counts.
 
     Args:
         baseline: answers, shape (n, …).
         candidate: answers to the same n questions.
-        target: shape (n, …).
+        target: of n examples, joined; see `core.batches`.
     """
     sign = 1.0 if metric.direction == "max" else -1.0
     if metric.per_example is not None:
-        scores = [np.asarray(metric.per_example(logits, target), dtype=float) for logits in (baseline, candidate)]
-        return _in_unit(stats.paired_difference(sign * scores[0], sign * scores[1], scale=metric.scale, seed=seed), metric)
+        scores = [metric.per_example(logits, target) for logits in (baseline, candidate)]
+        if scores[0] is not None and scores[1] is not None:
+            each = [sign * np.asarray(score, dtype=float) for score in scores]
+            return _in_unit(metric, stats.paired_difference(*each, scale=metric.scale, seed=seed))
+    before, after = (metric.resampler(logits, target) for logits in (baseline, candidate))
+    found = stats.paired_bootstrap(lambda index: sign * (before(index) - after(index)), count(target), seed=seed)
+    return _in_unit(metric, found)
 
-    def drop(index: np.ndarray) -> float:
-        return sign * (metric.score(baseline[index], target[index]) - metric.score(candidate[index], target[index]))
 
-    return _in_unit(stats.paired_bootstrap(drop, len(target), seed=seed), metric)
-
-
-def _in_unit(drop: Measurement, metric: MetricSpec) -> Measurement:
-    """The drop in the unit of what it is a difference of: points of a percentage, else the metric's own. A zero has no sign."""
-    value, low, high = (None if end is None else end + 0.0 for end in (drop.value, drop.low, drop.high))
-    return dataclasses.replace(drop, unit="points" if metric.scale == 100 else metric.unit, value=value, low=low, high=high)
+def _in_unit(metric: MetricSpec, difference: Measurement) -> Measurement:
+    """In points of a percentage, else in the metric's own unit; a zero has no sign."""
+    value, low, high = (None if end is None else end + 0.0 for end in (difference.value, difference.low, difference.high))
+    return dataclasses.replace(difference, unit=metric.difference_unit, value=value, low=low, high=high)

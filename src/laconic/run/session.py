@@ -21,6 +21,7 @@ from laconic.deploy import runtime
 from laconic.deploy.process import WorkerProcess
 from laconic.measure import latency
 from laconic.run import agreement, gate
+from laconic.run.blind import probed
 from laconic.run.build import Builder
 from laconic.run.examples import Examples, read_arrays, read_logits, write_arrays, write_examples
 from laconic.run.ledger import Ledger
@@ -118,6 +119,8 @@ class Session:
         bases = [self._baseline(recipe) for recipe in baselines]
         if not any(record.status == "baseline" for record in bases):
             raise LaconicError(f"the baseline itself cannot be measured: {bases[0].reasons[-1].text}")
+        first = next(i for i, record in enumerate(bases) if record.status == "baseline")
+        bases[first] = probed(bases[first], self.metric, self._logits(bases[first].key, "valid"), self.valid, self.task, self.program)
         records = [self._compared(recipe, bases) for recipe in recipes]
         self.progress.finish()
         return [*(record for record in bases if record.status == "baseline"), *records]

@@ -84,7 +84,7 @@ def _of_task(task: Task | None, plan: FitPlan) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {"train": task.train, "loss": task.loss, "split": task.split, "collate": task.collate, "logits": task.logits}
     if plan.patience is not None:
-        metric = metrics.resolve(task.metric, task.direction)
+        metric = metrics.of(task)
         found["valid"], found["direction"] = task.valid, metric.direction
         found["score"] = lambda outputs, target: metric.score(task.logits(outputs), target)
     return found

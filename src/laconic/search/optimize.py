@@ -82,7 +82,7 @@ def search(
 ) -> dict[str, Any]:
     """The search itself, see `laconic.optimize`; `limit` is in seconds. Returns the content of the run's `result.json`."""
     ledger = Ledger()
-    metric = metrics.resolve(task.metric, task.direction)
+    metric = metrics.of(task)
     budget = budget.filled(metric.name, metric.scale == 100)
     prepare.check(task)
     with RunStore(folder, _manifest(task, budget, sweep, recipes, options)) as store:
@@ -157,6 +157,7 @@ def _manifest(task: Task, budget: Budget, sweep: Sweep, recipes: Sequence[Recipe
     return {
         "task": task.ref or task.name,
         "metric": task.metric if isinstance(task.metric, str) else getattr(task.metric, "__qualname__", "custom"),
+        "answers": {"ignore": task.ignore, "class_axis": task.class_axis},
         "budget": budget.to_plain(),
         "sweep": to_json(sweep),
         "recipes": None if recipes is None else [recipe.to_plain() for recipe in recipes],

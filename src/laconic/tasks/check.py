@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sized
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +12,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import Dataset
 
+from laconic.core import structure
+from laconic.core.answers import Answers, OutOfRange, stand_in
+from laconic.core.batches import count, join_targets, padding, plain_target, sizes_of
+from laconic.core.capture import argument_names
 from laconic.core.errors import BadInput, LaconicError
 from laconic.core.program import as_call
 from laconic.core.task import Task
@@ -20,8 +26,18 @@ from laconic.tasks.data import loader
 _USERS = (LaconicError, ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """The first batch of a dataset: inputs and target as the user gives them, the target in its joined form, the number of examples."""
+
+    inputs: Any
+    raw: Any
+    target: Any
+    size: int
+
+
 def check_task(task: Task) -> None:
-    """Run the first batch of each dataset through the model, the metric and the loss.
+    """Run the first batch of each dataset through the model, the metric and the loss; of a named metric, look at all targets that will be scored.
 
     Raises:
         BadInput: every mistake, each with its place.
@@ -32,12 +48,11 @@ def check_task(task: Task) -> None:
         lacking = " and ".join(name for name, part in (("train data", task.train), ("a loss", task.loss)) if part is None)
         mistakes.append(f"fit: a plan of training is given, but the task has no {lacking}")
     batches = {name: _first(task, name, data, mistakes) for name, data in _datasets(task)}
-    mistakes += _differences(batches)
-    outputs = _outputs(task, batches.get("valid"), mistakes)
-    if outputs is not None:
-        for name, batch in batches.items():
-            if batch is not None:
-                mistakes += _against(task, name, outputs if name == "valid" else None, batch[1], spec, outputs)
+    mistakes += _differences(task, batches)
+    valid = batches.get("valid")
+    outputs = _outputs(task, valid, mistakes)
+    if outputs is not None and valid is not None:
+        mistakes += _against(task, outputs, valid, spec, batches)
     if mistakes:
         plural = "s" * (len(mistakes) > 1)
         raise BadInput("\n".join([f"the task '{task.name}' has {len(mistakes)} mistake{plural}:", *(f"  {m}" for m in mistakes)]))
@@ -45,7 +60,7 @@ def check_task(task: Task) -> None:
 
 def _metric(task: Task, mistakes: list[str]) -> metrics.MetricSpec | None:
     try:
-        return metrics.resolve(task.metric, task.direction)
+        return metrics.of(task)
     except BadInput as error:
         mistakes.append(f"metric: {error}")
         return None
@@ -57,7 +72,7 @@ def _datasets(task: Task) -> Iterator[tuple[str, Dataset[Any]]]:
             yield name, data  # type: ignore[misc]
 
 
-def _first(task: Task, name: str, data: Any, mistakes: list[str]) -> tuple[Any, Any] | None:
+def _first(task: Task, name: str, data: Any, mistakes: list[str]) -> _Batch | None:
     """The first batch, split; None and a mistake where there is none."""
     if not isinstance(data, Sized):
         mistakes.append(f"{name}: {type(data).__name__} has no length; give a map-style dataset")
@@ -65,35 +80,66 @@ def _first(task: Task, name: str, data: Any, mistakes: list[str]) -> tuple[Any, 
     if len(data) == 0:
         mistakes.append(f"{name}: the dataset is empty")
         return None
+    size = min(task.batch_size, len(data))
     try:
-        batch = next(iter(loader(data, min(task.batch_size, len(data)), shuffle=False, seed=0, collate=task.collate)))  # type: ignore[arg-type]
+        batch = next(iter(loader(data, size, shuffle=False, seed=0, collate=task.collate)))  # type: ignore[arg-type]
         inputs, target = task.split(batch)
-        return inputs, target
+        return _Batch(inputs, target, plain_target(target, size), size)
     except _USERS as error:
         mistakes.append(f"{name}: no batch can be made of it: {_told(error)}")
         return None
 
 
-def _differences(batches: dict[str, tuple[Any, Any] | None]) -> Iterator[str]:
+def _differences(task: Task, batches: dict[str, _Batch | None]) -> Iterator[str]:
     """Train and test data must look like the valid data."""
-    if batches.get("valid") is None:
+    valid = batches.get("valid")
+    if valid is None:
         return
-    expected = _look(batches["valid"])
+    expected = _look(task, valid)
     for name in ("train", "test"):
-        if batches.get(name) is not None and (found := _look(batches[name])) != expected:
-            yield f"{name}: one example has {found}; one of the valid data has {expected}"
+        batch = batches.get(name)
+        if batch is not None and (found := _look(task, batch)) != expected:
+            hint = "" if task.dynamic else "; a dimension that may vary is told by Task(dynamic={input: {dimension: name}})"
+            yield f"{name}: one example has {found}; one of the valid data has {expected}{hint}"
 
 
-def _look(batch: tuple[Any, Any] | None) -> str:
-    """Shapes and types of one example's inputs; a dimension beside the batch may vary between batches where it is padded."""
-    assert batch is not None
-    leaves = [leaf for leaf in tree_leaves(batch[0]) if isinstance(leaf, Tensor)]
+def _look(task: Task, batch: _Batch) -> str:
+    """Shapes and types of one example's inputs, dynamic dimensions by their names; beside integers a dimension may vary where batches are padded."""
+    names = _input_names(task, batch.inputs)
+    leaves = [leaf for leaf in tree_leaves(batch.inputs) if isinstance(leaf, Tensor)]
     if len(leaves) > 1 or any(not leaf.is_floating_point() for leaf in leaves):
         return ", ".join(f"{leaf.dim() - 1} dimensions {str(leaf.dtype).removeprefix('torch.')}" for leaf in leaves)
-    return ", ".join(f"shape {tuple(leaf.shape[1:])} {str(leaf.dtype).removeprefix('torch.')}" for leaf in leaves)
+    return ", ".join(
+        f"shape {_shape(leaf, (task.dynamic or {}).get(name, {}))} {str(leaf.dtype).removeprefix('torch.')}"
+        for leaf, name in zip(leaves, names or [""] * len(leaves), strict=True)
+    )
 
 
-def _outputs(task: Task, batch: tuple[Any, Any] | None, mistakes: list[str]) -> Any:
+def _shape(leaf: Tensor, dynamic: dict[int, str]) -> str:
+    """The shape beside the batch; as a tuple prints, with names for what is dynamic."""
+    shape: list[Any] = list(leaf.shape)
+    for axis, name in dynamic.items():
+        if -len(shape) <= axis < len(shape):
+            shape[axis] = name
+    return f"({', '.join(map(str, shape[1:]))}{',' * (len(shape) == 2)})"
+
+
+def _input_names(task: Task, inputs: Any) -> list[str] | None:
+    """The names of the tensors in inputs, in order, by which `Task.dynamic` knows them; None where the model cannot tell."""
+    if not task.dynamic:
+        return None
+    try:
+        args, kwargs = as_call(inputs)
+        values = dict(zip(argument_names(task.build(), args, kwargs), [*args, *kwargs.values()], strict=True))
+        leaves: list[Tensor] = []
+        names = list(structure.places(structure.describe(values, leaves), ""))
+        same = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+        return names if len(names) == len(same) and all(a is b for a, b in zip(leaves, same, strict=True)) else None
+    except _USERS:
+        return None
+
+
+def _outputs(task: Task, batch: _Batch | None, mistakes: list[str]) -> Any:
     """The model's answers to the first valid batch; None and a mistake where it has none."""
     if batch is None:
         return None
@@ -105,48 +151,120 @@ def _outputs(task: Task, batch: tuple[Any, Any] | None, mistakes: list[str]) -> 
     training, random = model.training, torch.get_rng_state()
     try:
         with torch.no_grad():
-            args, kwargs = as_call(batch[0])
+            args, kwargs = as_call(batch.inputs)
             outputs = model.eval()(*args, **kwargs)
         task.logits(outputs)
         return outputs
     except _USERS as error:
-        mistakes.append(f"model: it cannot answer the first batch of the valid data ({_look(batch)}): {_told(error)}")
+        mistakes.append(f"model: it cannot answer the first batch of the valid data ({_look(task, batch)}): {_told(error)}")
         return None
     finally:
         model.train(training)
         torch.set_rng_state(random)
 
 
-def _against(task: Task, name: str, own: Any, target: Any, spec: metrics.MetricSpec | None, outputs: Any) -> Iterator[str]:
-    """What is wrong between the model's outputs and a dataset's targets."""
+def _against(
+    task: Task, outputs: Any, valid: _Batch, spec: metrics.MetricSpec | None, batches: dict[str, _Batch | None]
+) -> Iterator[str]:
+    """What is wrong between the model's outputs, the targets, the metric and the loss."""
     logits = task.logits(outputs)
-    target = torch.as_tensor(target)
-    whole = not target.is_floating_point()
-    if whole and logits.dim() > 1 and logits.shape[1] > 1 and len(target):
-        low, high = int(target.min()), int(target.max())
-        if low < 0 or high >= logits.shape[1]:
-            yield f"{name}: a target is {high if high >= logits.shape[1] else low}; the model knows the classes 0 to {logits.shape[1] - 1}"
-            return
-    if own is None:
+    found = count(valid.target)
+    if found < 0:
+        yield f"valid: the parts of a target hold different numbers of examples, in a batch of {valid.size}; give each part, or a list, one entry for each example"
         return
-    if len(target) != len(logits):
-        yield f"{name}: the model gives {len(logits)} answers to {len(target)} targets; the first dimension of its output must be the batch"
+    if logits.dim() == 0 or found != len(logits):
+        rows = len(logits) if logits.dim() else "one number as"
+        yield f"valid: the model gives {rows} answers to {found} targets; the first dimension of its output must be the batch"
         return
-    if spec is not None:
+    mistakes = [] if spec is None else list(_scored(task, spec, logits, valid, batches))
+    yield from mistakes
+    if task.loss is not None and not any(mistake.startswith("valid:") for mistake in mistakes):
         try:
-            spec.score(logits, target)
-        except _USERS as error:
-            shapes = f"logits {tuple(logits.shape)}, target {tuple(target.shape)} {str(target.dtype).removeprefix('torch.')}"
-            yield f"metric: '{spec.name}' cannot be computed from {shapes}: {_told(error)}"
-    if task.loss is not None:
-        try:
-            value = task.loss(outputs, target)
+            value = task.loss(outputs, valid.raw)
             if not isinstance(value, Tensor) or value.dim() != 0:
                 yield f"loss: it must return a scalar tensor; it returns {tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__}"
         except _USERS as error:
             yield f"loss: it cannot be computed: {_told(error)}"
 
 
+def _scored(task: Task, spec: metrics.MetricSpec, logits: Tensor, valid: _Batch, batches: dict[str, _Batch | None]) -> Iterator[str]:
+    """What keeps the metric from being computed: of these answers, and by the targets of all datasets."""
+    try:
+        value = spec.score(logits, valid.target)
+        if mistake := _uneven(spec, logits, valid.target, value):
+            yield mistake
+            return
+    except (OutOfRange, metrics.Undefined):
+        pass  # told below, of all targets
+    except _USERS as error:
+        yield f"metric: '{spec.name}' cannot be computed from logits {tuple(logits.shape)}, {_kind(valid.target)}: {_told(error)}"
+        return
+    if spec.read is None:
+        return
+    first = _read(spec, logits, valid.target)
+    for name, batch in batches.items():
+        if batch is not None:
+            try:
+                yield from _targets(task, name, batch, spec, logits, first)
+            except _USERS as error:
+                yield f"{name}: {_told(error)}"
+
+
+def _read(spec: metrics.MetricSpec, logits: Tensor, target: Tensor) -> Answers:
+    """How the first batch is read; where it holds what is no class, how it would be if it did not."""
+    assert spec.read is not None
+    try:
+        return spec.read(logits, target)
+    except OutOfRange:
+        return spec.read(logits, torch.zeros_like(target))
+
+
+def _uneven(spec: metrics.MetricSpec, logits: Tensor, target: Any, value: float) -> str | None:
+    """The mean over examples, where the metric has one, must be the metric."""
+    each = None if spec.per_example is None else spec.per_example(logits, target)
+    if each is None or math.isclose(spec.scale * float(each.double().mean()), value, rel_tol=1e-6, abs_tol=1e-9):
+        return None
+    return f"metric: '{spec.name}' is {value:.6g}, the mean of its scores by example {spec.scale * float(each.double().mean()):.6g}; leave per_example out"
+
+
+def _targets(task: Task, name: str, batch: _Batch, spec: metrics.MetricSpec, logits: Tensor, first: Answers) -> Iterator[str]:
+    """What is wrong with a dataset's targets for a named metric: with all of those that are scored, with the first batch of the train data."""
+    assert spec.read is not None
+    scored = name != "train"
+    target = _all_targets(task, getattr(task, name), spec, logits, first) if scored else batch.target
+    if not isinstance(target, Tensor):
+        raise BadInput(f"{_kind(target)} is no tensor, as that of the valid data is")
+    found = spec.read(stand_in(first, logits, target), target)
+    if scored and spec.undefined is not None and (why := spec.undefined(found)):
+        yield f"{name}: '{spec.name}' is not defined on these targets: {why}"
+
+
+def _all_targets(task: Task, data: Any, spec: metrics.MetricSpec, logits: Tensor, first: Answers) -> Any:
+    """All targets, joined; what batches of different length are filled up with must not count."""
+    targets = [task.split(batch)[1] for batch in loader(data, task.batch_size, shuffle=False, seed=0, collate=task.collate)]
+    sizes = sizes_of(len(data), task.batch_size)
+    whole = join_targets(targets, sizes, lambda: task.split(next(iter(loader(data, len(data), shuffle=False, seed=0, collate=task.collate))))[1])
+    if not isinstance(whole, Tensor) or whole.dim() < 2:
+        return whole
+    filled = padding(targets, sizes, whole)
+    if len(filled):
+        assert spec.read is not None
+        known = spec.read(stand_in(first, logits, whole), whole).known.sum()
+        less = sum(int(spec.read(stand_in(first, logits, part), part).known.sum()) for part in map(plain_target, targets, sizes))
+        if known != less:
+            raise BadInput(
+                f"batches of different length are filled up with {', '.join(f'{value:g}' for value in filled.unique().tolist()[:3])}, which counts as a "
+                f"target. Pad with -100 in Task(collate=…), or say Task(ignore={filled[0].item():g})"
+            )
+    return whole
+
+
+def _kind(target: Any) -> str:
+    if isinstance(target, Tensor):
+        return f"target {tuple(target.shape)} {str(target.dtype).removeprefix('torch.')}"
+    return f"target {type(target).__name__}"
+
+
 def _told(error: BaseException) -> str:
-    first = (str(error).strip().splitlines() or [""])[0][:300]
+    first = (str(error).strip().splitlines() or [""])[0][:400]
     return first if isinstance(error, LaconicError) else f"{type(error).__name__}: {first}"

@@ -1,19 +1,30 @@
-"""The number that may not be lost: named metrics through torchmetrics, and a user's own function."""
+"""The number that may not be lost: named metrics, and a user's own function."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.core.errors import BadInput, nearest, need
-from laconic.core.task import Direction
+from laconic.core.answers import Answers, read_answers, read_values
+from laconic.core.batches import rows
+from laconic.core.errors import BadInput, nearest
+from laconic.core.task import Direction, Task
+from laconic.tasks import figures
+from laconic.tasks.figures import Figure
 
-Score = Callable[[Tensor, Tensor], float]
-PerExample = Callable[[Tensor, Tensor], Tensor]
+Score = Callable[[Tensor, Any], float]
+PerExample = Callable[[Tensor, Tensor], Tensor | None]
+Resampled = Callable[[np.ndarray], float]
+
+
+class Undefined(BadInput):
+    """A metric has no value on this target, whatever the answers are."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +36,14 @@ class MetricSpec:
         direction: whether ``max`` or ``min`` is better.
         scale: points in one unit of the raw metric: 100 for shares, which are told in percent; 1 for the rest.
         unit: of the score, ``%`` or empty.
-        score: from logits (n, …) and target (n, …) to the score, scaled.
-        per_example: each example's raw score, shape (n,), where the metric is their mean; makes paired intervals exact and fast.
+        score: from logits (n, …) and target (n, …) to the score, scaled; `Undefined` where there is none. A user's own may also return NaN.
+        per_example: each example's raw score, shape (n,), where the metric can be their mean; None where it is not for these shapes. Makes paired
+            intervals exact and fast.
+        bounds: the least and the largest score, scaled; None where there is no end.
+        zero_one: whether an answer scores 0 or 1, so that examples of one answer do.
+        read: brings logits and target into one form; None for a user's own metric, which takes them as they are.
+        resampled: from logits and target to a function from positions of examples, shape (k,), to their score, scaled; NaN where it is not defined.
+        undefined: why there is no score, by the target alone; None where there is one.
     """
 
     name: str
@@ -35,68 +52,113 @@ class MetricSpec:
     unit: str
     score: Score
     per_example: PerExample | None = None
+    bounds: tuple[float | None, float | None] = (None, None)
+    zero_one: bool = False
+    read: Callable[[Tensor, Tensor], Answers] | None = None
+    resampled: Callable[[Tensor, Any], Resampled] | None = None
+    undefined: Callable[[Answers], str | None] | None = None
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of the difference of two scores: points of percent, else the metric's own."""
+        return "points" if self.unit == "%" else self.unit
+
+    def resampler(self, logits: Tensor, target: Any) -> Resampled:
+        """The score by positions of examples, scaled; NaN where it is not defined."""
+        if self.resampled is not None:
+            return self.resampled(logits, target)
+
+        def score(index: np.ndarray) -> float:
+            try:
+                return self.score(rows(logits, index), rows(target, index))
+            except Undefined:
+                return float("nan")
+
+        return score
 
 
-def classes_of(logits: Tensor) -> Tensor:
-    """The predicted class: of two-class logits without a class dimension (n,) or (n, 1) by their sign, else the largest along dimension 1."""
-    if logits.dim() == 1 or logits.shape[1] == 1:
-        return (logits.reshape(logits.shape[0], *logits.shape[2:]) > 0).long()
-    return logits.argmax(1)
+@dataclass(frozen=True)
+class _Row:
+    """A named metric: `figure` computes it, `undefined` says why it has no value; `mean` says whether it can be a mean over examples."""
+
+    name: str
+    direction: Direction
+    figure: Callable[[Answers], Figure]
+    percent: bool
+    undefined: Callable[[Answers], str | None] = figures.nothing_known
+    mean: bool = False
+    zero_one: bool = False
+    bounds: tuple[float | None, float | None] = (0.0, 100.0)
 
 
-def _correct(logits: Tensor, target: Tensor) -> Tensor:
-    return (
-        (classes_of(logits) == target.reshape(classes_of(logits).shape))
-        .double()
-        .flatten(1 if logits.dim() > 2 else 0)
-        .reshape(len(logits), -1)
-        .mean(1)
+_ROWS = (
+    _Row("accuracy", "max", figures.accuracy, True, mean=True, zero_one=True),
+    _Row("balanced_accuracy", "max", figures.balanced_accuracy, True),
+    _Row("f1", "max", figures.f1, True, figures.without_yes),
+    _Row("auroc", "max", figures.auroc, True, figures.one_sided),
+    _Row("mse", "min", figures.mse, False, mean=True, bounds=(0.0, None)),
+    _Row("mae", "min", figures.mae, False, mean=True, bounds=(0.0, None)),
+    _Row("rmse", "min", figures.rmse, False, bounds=(0.0, None)),
+    _Row("r2", "max", figures.r2, False, figures.constant_output, bounds=(None, 1.0)),
+)
+
+
+def _spec(row: _Row, ignore: float | None = None, class_axis: int | None = None) -> MetricSpec:
+    scale = 100.0 if row.percent else 1.0
+
+    def read(logits: Tensor, target: Tensor) -> Answers:
+        if not isinstance(target, Tensor):
+            raise BadInput(
+                f"'{row.name}' takes a tensor of targets; these are {type(target).__name__}. Give a function as the metric, or Task(split=…) that picks one"
+            )
+        return read_answers(logits, target, ignore, class_axis) if row.percent else read_values(logits, target, ignore)
+
+    def figure(logits: Tensor, target: Tensor) -> Figure:
+        answers = read(logits, target)
+        if why := row.undefined(answers):
+            raise Undefined(f"'{row.name}' is not defined here: {why}")
+        return row.figure(answers)
+
+    def score(logits: Tensor, target: Tensor) -> float:
+        return scale * figure(logits, target).of(np.ones(len(target)))
+
+    def per_example(logits: Tensor, target: Tensor) -> Tensor | None:
+        found = figure(logits, target).per_example
+        return None if found is None else torch.from_numpy(found)
+
+    def resampled(logits: Tensor, target: Tensor) -> Resampled:
+        n, of = len(target), figure(logits, target).of
+        return lambda index: scale * of(np.bincount(index, minlength=n).astype(float))
+
+    return MetricSpec(
+        row.name,
+        row.direction,
+        scale,
+        "%" if row.percent else "",
+        score,
+        per_example if row.mean else None,
+        row.bounds,
+        row.zero_one,
+        read,
+        resampled,
+        row.undefined,
     )
 
 
-def _squared(logits: Tensor, target: Tensor) -> Tensor:
-    return (logits.double().reshape(target.shape) - target.double()).pow(2).reshape(len(target), -1).mean(1)
+METRICS: dict[str, MetricSpec] = {row.name: _spec(row) for row in _ROWS}
+_NAMED = {row.name: functools.partial(_spec, row) for row in _ROWS}
 
 
-def _absolute(logits: Tensor, target: Tensor) -> Tensor:
-    return (logits.double().reshape(target.shape) - target.double()).abs().reshape(len(target), -1).mean(1)
+def of(task: Task) -> MetricSpec:
+    """The task's metric, with what the task says of its targets.
 
-
-def _classified(name: str, **options: Any) -> Score:
-    """A classification metric of torchmetrics, in percent; binary or multiclass as the logits say."""
-
-    def score(logits: Tensor, target: Tensor) -> float:
-        functional = need("torchmetrics.functional.classification")
-        if logits.dim() == 1 or logits.shape[1] == 1:
-            return 100 * float(getattr(functional, f"binary_{name}")(logits.reshape(target.shape).float().sigmoid(), target.long()))
-        return 100 * float(
-            getattr(functional, f"multiclass_{name}")(logits.float().softmax(1), target.long(), num_classes=logits.shape[1], **options)
-        )
-
-    return score
-
-
-def _regressed(name: str, **options: Any) -> Score:
-    def score(logits: Tensor, target: Tensor) -> float:
-        function = getattr(need("torchmetrics.functional.regression"), name)
-        return float(function(logits.reshape(target.shape).double().flatten(), target.double().flatten(), **options))
-
-    return score
-
-
-METRICS: dict[str, MetricSpec] = {
-    spec.name: spec
-    for spec in (
-        MetricSpec("accuracy", "max", 100.0, "%", _classified("accuracy", average="micro"), _correct),
-        MetricSpec("balanced_accuracy", "max", 100.0, "%", _classified("accuracy", average="macro")),
-        MetricSpec("f1", "max", 100.0, "%", _classified("f1_score", average="macro")),
-        MetricSpec("auroc", "max", 100.0, "%", _classified("auroc", average="macro")),
-        MetricSpec("mse", "min", 1.0, "", _regressed("mean_squared_error"), _squared),
-        MetricSpec("mae", "min", 1.0, "", _regressed("mean_absolute_error"), _absolute),
-        MetricSpec("rmse", "min", 1.0, "", _regressed("mean_squared_error", squared=False)),
-        MetricSpec("r2", "max", 1.0, "", _regressed("r2_score")),
-    )
-}
+    Raises:
+        BadInput: as of `resolve`.
+    """
+    found = resolve(task.metric, task.direction)
+    if isinstance(task.metric, str) and METRICS[task.metric] is found and task.metric in _NAMED:
+        return _NAMED[task.metric](task.ignore, task.class_axis)
+    return found
 
 
 def resolve(metric: str | Callable[[Any, Any], float], direction: Direction | None = None) -> MetricSpec:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset
 
+from laconic.core.batches import join_targets, join_tensors, sizes_of
 from laconic.core.errors import BadInput, need
 from laconic.core.program import as_call
 from laconic.core.schedule import Schedule, plateau
@@ -79,7 +80,7 @@ def fit(
         loss: `(outputs, target) -> scalar tensor`.
         split: `batch -> (inputs, target)`.
         valid: scored after each epoch, if there is a `score`.
-        score: `(outputs, target) -> float` over the whole valid data; outputs of batches are joined as tensors.
+        score: `(outputs, target) -> float` over the whole valid data; outputs and targets of batches are joined, see `core.batches`.
         collate: as of `DataLoader`.
         progress: told the loss at each step and the metric at each epoch.
         checkpoint: a folder; an epoch's end is written there, and training goes on from it. Interrupted and continued, it ends bit-equal to uninterrupted.
@@ -256,14 +257,15 @@ def _score(
     model: nn.Module, valid: Dataset[Any], batch: int, split: Any, score: Callable[[Any, Any], float], collate: Any, device: torch.device
 ) -> float:
     model.eval()
-    outputs, targets = [], []
+    outputs, targets, n = [], [], len(valid)  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]):  # a loader draws a seed: training must not depend on whether it is scored
         for item in DataLoader(valid, batch, collate_fn=collate):
             inputs, target = split(item)
             args, kwargs = as_call(_on(inputs, device))
-            outputs.append(model(*args, **kwargs))
+            outputs.append(_on(model(*args, **kwargs), torch.device("cpu")))
             targets.append(target)
-    return score(_joined([_on(out, torch.device("cpu")) for out in outputs]), torch.cat([torch.as_tensor(t) for t in targets]))
+        joined = join_targets(targets, sizes_of(n, batch), lambda: split(next(iter(DataLoader(valid, n, collate_fn=collate))))[1])
+    return score(_joined(outputs), joined)
 
 
 @contextlib.contextmanager
@@ -283,11 +285,11 @@ def _on(value: Any, device: torch.device) -> Any:
 
 
 def _joined(outputs: list[Any]) -> Any:
-    """Outputs of batches as one output: tensors are concatenated, containers entry by entry."""
+    """Outputs of batches as one output: tensors are concatenated (shorter ones filled up with zeros), containers entry by entry."""
     first = outputs[0]
     if isinstance(first, Tensor):
-        return torch.cat(outputs) if first.dim() else torch.stack(outputs)
-    if isinstance(first, dict):
+        return join_tensors(outputs)
+    if isinstance(first, Mapping):
         return {key: _joined([out[key] for out in outputs]) for key in first}
     if isinstance(first, (tuple, list)):
         return tuple(_joined([out[i] for out in outputs]) for i in range(len(first)))
