@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.fake_quant import LEARNED_CHANNEL, PER_CHANNEL, is_fake_quant
+from laconic.core.norms import insert_checks, remove_checks
 from laconic.core.program import DROPOUTS, Program, argument, assemble, aten, set_argument, tensors_of
 from laconic.core.records import Outcome, Skipped
 from laconic.core.task import Context
@@ -177,12 +178,16 @@ def reestimate_batch_norm(program: Program, batches: Iterable[Sequence[Tensor]])
     Args:
         program: changed in place, left in eval mode.
         batches: flat inputs, each of two or more examples.
+
+    Raises:
+        BadInput: a batch-norm is given one value per channel.
     """
     norms = [n for n in program.graph.nodes if n.target is aten.batch_norm.default and isinstance(n.args[3], fx.Node)]
     if not norms:
         return 0
     momenta = [argument(n, 6) for n in norms]
     modes = [(n, argument(n, 5)) for n in norms]
+    checks = insert_checks(program.graph, norms)
     try:
         for n in norms:
             set_argument(n, 5, True)
@@ -192,6 +197,7 @@ def reestimate_batch_norm(program: Program, batches: Iterable[Sequence[Tensor]])
             program.graph_module.recompile()
             program.graph_module(*leaves)
     finally:
+        remove_checks(program.graph, checks)
         for (n, mode), momentum in zip(modes, momenta, strict=True):
             set_argument(n, 5, mode)
             set_argument(n, 6, momentum)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from laconic.core.capture import quiet_export
 from laconic.core.errors import BadInput, ExportError, need
+from laconic.core.exported import quiet_export
 from laconic.core.files import write_whole
 from laconic.core.graph import without_dropout
 from laconic.core.program import Program
