@@ -42,6 +42,21 @@ def resize(specs: Sequence[TensorSpec], leaves: Sequence[Array], size: int) -> l
     return list(leaves) if rows is None else take(specs, leaves, np.arange(size) % rows)
 
 
+def joined(specs: Sequence[TensorSpec], batches: Sequence[Sequence[Tensor]], size: int) -> tuple[Tensor, ...]:
+    """The first `size` examples of several batches as one; the first batch alone where the batch is fixed, or other sizes differ between batches."""
+    axes = [batch_axis(spec) for spec in specs]
+    rows = batch_size(specs, batches[0])
+    few = batches[: 1 if rows is None else -(-size // max(1, rows))]
+    shapes = {
+        tuple(leaf.shape[:axis] + leaf.shape[axis + 1 :] for axis, leaf in zip(axes, leaves, strict=True) if axis is not None)
+        for leaves in few
+    }
+    if len(few) == 1 or len(shapes) > 1:
+        return tuple(take(specs, batches[0], range(min(size, rows)))) if rows is not None else tuple(batches[0])
+    whole = [parts[0] if axis is None else torch.cat(parts, axis) for axis, parts in zip(axes, zip(*few, strict=True), strict=True)]
+    return tuple(take(specs, whole, range(min(size, batch_size(specs, whole) or 0))))
+
+
 def _taken(leaf: Any, axis: int | None, rows: np.ndarray) -> Any:
     if axis is None:
         return leaf

@@ -15,6 +15,7 @@ from laconic.core.fake_quant import LEARNED_CHANNEL, PER_CHANNEL, is_fake_quant
 from laconic.core.norms import insert_checks, remove_checks
 from laconic.core.program import DROPOUTS, Program, argument, assemble, aten, set_argument, tensors_of
 from laconic.core.records import Outcome, Skipped
+from laconic.core.step import step
 from laconic.core.task import Context
 
 _CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv3d.default}
@@ -110,6 +111,7 @@ class FoldBatchNorm:
     """Merge each batch-norm into the convolution or linear layer before it. Exact up to rounding; has no options."""
 
 
+@step("fold_batch_norm")
 def fold_batch_norm(program: Program, config: FoldBatchNorm | None = None, context: Context | None = None) -> tuple[Program, Outcome]:
     """Fold batch-norms in eval mode into the weights before them (Jacob et al. 2018, section 3.2, eq. 14).
 

@@ -73,6 +73,11 @@ class Interface:
         size = self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else None
         return size if isinstance(size, int) and not any("batch" in spec.shape for spec in self.inputs) else None
 
+    def loading(self, batch_size: int) -> dict[str, Any]:
+        """Arguments of a `DataLoader` whose batches the program takes: of this size, or whole ones of the fixed size."""
+        fixed = self.fixed_batch
+        return {"batch_size": batch_size} if fixed is None else {"batch_size": fixed, "drop_last": True}
+
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         """Flat tensors from a call's arguments; positional and keyword arguments are interchangeable.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from laconic.core.errors import BadInput
+from laconic.core.model import as_module
 
 Direction = Literal["max", "min"]
 _TARGET_KEYS = ("labels", "label", "target", "targets")
@@ -174,7 +176,8 @@ class Task:
         split: `batch -> (inputs, target)`; inputs as a tensor, a tuple (positional) or a mapping (keywords).
         logits: `outputs -> tensor` that the metric looks at.
         fit: how to train a model that is still untrained; None means that it is trained.
-        dynamic: further dynamic dimensions, `{input name: {dimension: name}}`.
+        dynamic: further dynamic dimensions, `{input name: {dimension: name}}`, as of `capture`.
+        dynamic_batch: the model takes any number of examples. Without it, every call holds `batch_size` of them.
         words: of text: the word of each token id; pictures of augmented sentences show them.
         nets: a name to an untrained net that fits the data; students are made by it.
         ref: name or `module:attribute` by which another process can load the same task; `tasks.catalog.load` sets it.
@@ -195,6 +198,7 @@ class Task:
     batch_size: int = 64
     fit: FitPlan | None = None
     dynamic: dict[str, dict[int, str]] | None = None
+    dynamic_batch: bool = True
     classes: int | None = None
     description: str = ""
     dataset_note: str = ""
@@ -204,10 +208,24 @@ class Task:
     data_dir: str | None = None
 
     def build(self) -> nn.Module:
-        """The module itself; a factory is called once and its result kept."""
+        """The module itself; a factory is called once and its result kept.
+
+        Raises:
+            BadInput: neither a module nor a function without arguments that makes one; says what it is.
+        """
         if not isinstance(self.model, nn.Module):
-            self.model = self.model()
+            self.model = self._made()
+        self.model = as_module(self.model, f"the task '{self.name}'")
         return self.model
+
+    def _made(self) -> Any:
+        """What the factory makes; anything that is no factory, as it is."""
+        given: Any = self.model
+        try:
+            inspect.signature(given).bind()
+        except (TypeError, ValueError):  # it is no function, or one that wants arguments
+            return given
+        return given()
 
 
 def calibration_subset(data: Dataset[Any], n: int, seed: int = 0) -> Subset[Any]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
+from laconic.core.batch import resize
 from laconic.core.errors import BadInput, LaconicError, WorkerFailed
 from laconic.core.program import Program
 from laconic.core.records import to_json
@@ -233,10 +233,9 @@ class Session:
     def _timing_inputs(self) -> Path:
         """One batch of real examples, repeated or cut to the size that is timed."""
         arrays = read_arrays(self.valid.first)
-        rows = arrays[0].shape[0]
-        take = np.arange(self.options.batch) % rows
-        sized = [array[take] if array.ndim and array.shape[0] == rows else array for array in arrays]
-        return write_arrays(self.store.path("examples", f"timing-{self.options.batch}.npz"), sized)
+        return write_arrays(
+            self.store.path("examples", f"timing-{self.options.batch}.npz"), resize(self.program.inputs, arrays, self.options.batch)
+        )
 
     # Stage 3: test ----------------------------------------------------------------------------------------------------------------
 
