@@ -124,8 +124,11 @@ def _captured(call: _Call, given: Sequence[Tensor], dynamic: Dynamic, dynamic_ba
     outputs: list[structure.Spec] = []
 
     def forward(*flat: Tensor) -> tuple[Tensor, ...]:
+        before = findings.plain_attributes(call.model)
         found: list[Tensor] = []
         outputs.append(structure.describe(call(call.model, flat), found, "output"))
+        after = findings.plain_attributes(call.model)
+        ran.attributes[:] = [name for name, value in after.items() if before.get(name, value) != value]
         return tuple(found)
 
     with findings.recording() as ran:

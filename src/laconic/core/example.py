@@ -37,8 +37,8 @@ class Sample:
             return cls(tuple(leaf.shape), dtype, -1.0, 1.0)
         if not leaf.is_floating_point():
             whole = leaf.to(torch.int64)
-            low, high = (int(whole.min()), int(whole.max())) if leaf.numel() else (0, 0)
-            return cls(tuple(leaf.shape), dtype, *_inside(low, high))
+            ends = (int(whole.min()), int(whole.max())) if leaf.numel() else (0, 0)
+            return cls(tuple(leaf.shape), dtype, *_inside(*ends))
         finite = leaf.detach().double()
         finite = finite[finite.isfinite()]
         low, high = (float(finite.min()), float(finite.max())) if finite.numel() else (0.0, 0.0)

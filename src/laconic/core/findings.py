@@ -26,6 +26,7 @@ class Recording:
 
     functions: list[type[Any]] = field(default_factory=list)
     autocast: list[str] = field(default_factory=list)
+    attributes: list[str] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -37,6 +38,17 @@ def recording() -> Iterator[Recording]:
     found = Recording()
     with _functions(found.functions), _autocast(found.autocast):
         yield found
+
+
+def plain_attributes(model: nn.Module) -> dict[str, Any]:
+    """The numbers and texts that a module and its parts hold, by dotted name."""
+    parts = model.named_modules()
+    return {
+        f"{path}.{name}".lstrip("."): value
+        for path, part in parts
+        for name, value in vars(part).items()
+        if isinstance(value, (int, float, str)) and name != "training"
+    }
 
 
 @contextlib.contextmanager
@@ -56,7 +68,7 @@ def _functions(found: list[type[Any]]) -> Iterator[None]:
         note(cls)
         return transformed(cls, *args, **kwargs)
 
-    base.apply = classmethod(apply)  # type: ignore[attr-defined]
+    base.apply = classmethod(apply)
     autograd_function.custom_function_call = custom_function_call  # type: ignore[assignment]
     try:
         yield
@@ -75,7 +87,7 @@ def _autocast(found: list[str]) -> Iterator[None]:
         return self
 
     torch.autocast.__enter__ = note  # type: ignore[method-assign]
-    torch.autocast.__exit__ = lambda self, *_: False  # type: ignore[assignment, method-assign, return-value]
+    torch.autocast.__exit__ = lambda self, *_: False  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -98,7 +110,8 @@ def changed_state(module: fx.GraphModule) -> State:
         for target in _written(node):
             if (base := _base(target)) is not None:
                 written.setdefault(str(base.target), []).append(node)
-    read, unread = [], []
+    read: list[str] = []
+    unread: list[str] = []
     for name, writers in written.items():
         same = [n for n in module.graph.nodes if n.op == "get_attr" and tensors.get(str(n.target)) is tensors.get(name)]
         (read if _reaches_output(same) else unread).append(name)
@@ -253,6 +266,8 @@ def notes(graph: fx.Graph, model: nn.Module, found: Recording, state: State, los
         yield f"forward changes the buffer {', '.join(state.read)}, and answers depend on it: no file can keep that, so export refuses"
     if state.unread:
         yield f"forward writes {', '.join(state.unread)}, on which no answer depends; the graph leaves it out"
+    if found.attributes:
+        yield f"forward changes the attribute {', '.join(found.attributes)}; the graph keeps what followed from its value at capture"
     if lost:
         yield f"the gradient of {', '.join(lost)} (a torch.autograd.Function) is not in the graph: steps that train refuse"
 

@@ -20,6 +20,7 @@ from laconic.core.task import Context, FitPlan, Task
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _EXAMPLES = 2
+_STATISTICS = ("running_mean", "running_var")
 _inside: ContextVar[bool] = ContextVar("inside a step", default=False)
 
 
@@ -104,7 +105,12 @@ def check_finite(name: str, found: Program, before: Program, task: Task | None =
 
 
 def check_tensors(name: str, model: nn.Module, before: nn.Module | None = None) -> None:
-    """Refuse parameters that are not finite, and buffers that hold no numbers (infinite ones may be masks) where they did before.
+    """Refuse parameters and statistics of norms that are not finite, and other buffers that hold no numbers (infinite ones may be masks).
+
+    Args:
+        name: of the step.
+        model: what it returned.
+        before: what it was given; a buffer that held no numbers there may go on doing so.
 
     Raises:
         LaconicError: names the tensor.
@@ -117,7 +123,8 @@ def check_tensors(name: str, model: nn.Module, before: nn.Module | None = None) 
             value = value.detach()
             if kind == "buffer" and path in known and bool(known[path].isnan().any()):
                 continue
-            if bool(value.isnan().any()) or (kind == "parameter" and bool(value.isinf().any())):
+            endless = kind == "parameter" or path.endswith(_STATISTICS)
+            if bool(value.isnan().any()) or (endless and bool(value.isinf().any())):
                 raise LaconicError(
                     f"'{name}' left the {kind} '{path}' with values that are not finite. The program is not returned. Lower the learning rate, set grad_clip, "
                     "or look for bad values in the data or in the model that was given."

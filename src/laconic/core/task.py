@@ -221,6 +221,8 @@ class Task:
     def _made(self) -> Any:
         """What the factory makes; anything that is no factory, as it is."""
         given: Any = self.model
+        if isinstance(given, (torch.export.ExportedProgram, torch.jit.ScriptFunction)):
+            return given
         try:
             inspect.signature(given).bind()
         except (TypeError, ValueError):  # it is no function, or one that wants arguments

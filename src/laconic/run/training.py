@@ -55,7 +55,7 @@ def fit(
     """
     if isinstance(model, Program):
         model.interface.limits.check_trainable("fit")
-    elif not isinstance(model, nn.Module):
+    else:
         as_module(model, "fit")
     record = _fit(model, plan, task, teacher, kept, more)
     check_tensors("fit", model)
