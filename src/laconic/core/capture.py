@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
-import io
 import itertools
-import logging
 import re
 import sysconfig
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,15 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from laconic.core import structure
+from laconic.core import findings, precision, structure
+from laconic.core.batch import resize
 from laconic.core.errors import BadInput, CaptureError
-from laconic.core.program import Interface, Program, Tensors, TensorSpec, as_call, assemble, aten, dynamic_shape
+from laconic.core.example import Sample, generate, samples_like
+from laconic.core.exported import plain_graph, quiet_export, tensors_in
+from laconic.core.interface import Interface, TensorSpec, as_call
+from laconic.core.limits import Limits
+from laconic.core.model import as_module
+from laconic.core.program import Program, assemble, dynamic_shape
 
 Dynamic = Mapping[str, Mapping[int, str]]
 
@@ -46,14 +51,6 @@ MENDS = (
     ),
     ("nonzero", "an operator returns a number of values that depends on the data. Use a mask of fixed shape (torch.where)."),
 )
-# Wrappers that `with torch.no_grad()` and `with torch.autocast()` leave in the graph: positions of the subgraph and of its first input.
-_REGIONS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
-_CHECKS = (
-    aten._assert_tensor_metadata.default,
-    aten._assert_scalar.default,
-    aten.sym_constrain_range_for_size.default,
-    aten.sym_constrain_range.default,
-)
 
 
 def capture(model: nn.Module, example: Any, *, dynamic: Dynamic | None = None, dynamic_batch: bool = True) -> Program:
@@ -62,43 +59,112 @@ def capture(model: nn.Module, example: Any, *, dynamic: Dynamic | None = None, d
     Args:
         model: the module; it is captured in eval mode, whichever mode it is in.
         example: its inputs: a tensor or a tuple (positional), or a mapping (keywords). Dimension 0 of the first tensor is the batch; a batch of one is doubled,
-            since `torch.export` would fix it.
-        dynamic: further dynamic dimensions by input name, e.g. `{"input_ids": {1: "length"}}`.
-        dynamic_batch: keep dimension 0 dynamic in every input that shares it.
+            since `torch.export` would fix it. Of the values no more than a coarse range is kept (`core.example`).
+        dynamic: further dynamic dimensions by input name, e.g. `{"input_ids": {1: "length"}}`. Where the batch is another dimension it is named so:
+            `{"state": {1: "batch"}}`. An input with an empty mapping has none, not even the batch.
+        dynamic_batch: keep dimension 0 dynamic in every input that shares it with the first. Without it every call takes as many examples as this one.
 
     Returns:
         The program, in eval mode.
 
     Raises:
         CaptureError: names the operator, the line of the model and the usual mend.
-        BadInput: the example cannot be passed to the model.
+        BadInput: no module, one that is not in float32 or float64, or an example that cannot be passed to it.
     """
     if isinstance(model, Program):
         return model
+    model = as_module(model, "laconic.capture")
+    precision.check_module(model)
     args, kwargs = as_call(example)
     names = argument_names(model, args, kwargs)
     values = dict(zip(names, [*args, *kwargs.values()], strict=True))
-    leaves: list[Tensor] = []
-    input_structure = structure.describe(values, leaves)
-    if not leaves:
+    found: list[Tensor] = []
+    nesting = structure.describe(values, found)
+    if not found:
         raise BadInput("the example holds no tensor; give the model's inputs as a tensor, a tuple or a mapping")
-    leaves = _two_or_more([leaf.detach() for leaf in leaves]) if dynamic_batch else [leaf.detach() for leaf in leaves]
-    specs = _specs(input_structure, leaves, dynamic or {}, dynamic_batch)
+    call = _Call(model, nesting, names, len(args))
+    leaves = [leaf.detach() for leaf in found]
+    precision.check_inputs(structure.places(nesting, ""), leaves)
+    try:
+        return _captured(call, leaves, dynamic or {}, dynamic_batch)
+    except CaptureError as error:
+        if not dynamic_batch or not _fits(call, leaves, dynamic or {}):
+            raise
+        raise CaptureError(
+            f"{type(model).__name__} can be captured for batches of exactly this size and no other: capture it with dynamic_batch=False, give "
+            f"Task(dynamic_batch=False), or make it independent of that size. With a dynamic batch: {str(error).partition(' Usual mend:')[0]}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A module and how it is called: the nesting of its arguments by name, and how many are positional."""
+
+    model: nn.Module
+    nesting: structure.Spec
+    names: Sequence[str]
+    positional: int
+
+    def __call__(self, model: nn.Module, leaves: Sequence[Tensor]) -> Any:
+        """What forward answers to flat inputs."""
+        bound = structure.build(self.nesting, iter(leaves))
+        named = {name: bound[name] for name in self.names[self.positional :]}
+        return type(model).forward(model, *[bound[name] for name in self.names[: self.positional]], **named)
+
+    def flat(self, model: nn.Module, leaves: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors in it."""
+        found: list[Tensor] = []
+        structure.describe(self(model, leaves), found, "output")
+        return found
+
+
+def _captured(call: _Call, given: Sequence[Tensor], dynamic: Dynamic, dynamic_batch: bool) -> Program:
+    specs = _specs(call.nesting, given, dynamic, dynamic_batch)
+    leaves = [_two_or_more(leaf, spec) for leaf, spec in zip(given, specs, strict=True)]
     outputs: list[structure.Spec] = []
 
     def forward(*flat: Tensor) -> tuple[Tensor, ...]:
-        bound = structure.build(input_structure, iter(flat))
-        result = type(model).forward(
-            model, *[bound[name] for name in names[: len(args)]], **{name: bound[name] for name in names[len(args) :]}
-        )
+        before = findings.plain_attributes(call.model)
         found: list[Tensor] = []
-        outputs.append(structure.describe(result, found, "output"))
+        outputs.append(structure.describe(call(call.model, flat), found, "output"))
+        after = findings.plain_attributes(call.model)
+        ran.attributes[:] = [name for name, value in after.items() if before.get(name, value) != value]
         return tuple(found)
 
-    exported = _export(model, forward, leaves, specs)
+    with findings.recording() as ran:
+        exported = _export(call.model, forward, leaves, specs)
+    exported._example_inputs = None  # they are the user's data
     graph, unchanged = plain_graph(exported)
-    interface = Interface(specs, _output_specs(graph, outputs[-1], specs, leaves), input_structure, outputs[-1], tuple(_notes(graph)))
-    return Program(assemble(graph, tensors_in(exported)), interface, leaves, exported if unchanged else None)
+    precision.check_graph(graph)
+    module = assemble(graph, tensors_in(exported))
+    state = findings.changed_state(module)
+    few = functools.partial(resize, specs, size=2)
+    samples = samples_like(leaves, findings.undone(module, state.read), few)
+    with _evaluating(call.model):
+        lost = findings.lost_gradients(ran.functions, call.model, call.flat, module, leaves)
+    notes = list(findings.notes(graph, call.model, ran, state, lost))
+    if samples is None:
+        notes.append("no example inputs could be made on which the model runs: what compares programs on them may fail")
+    interface = Interface(
+        specs,
+        _output_specs(graph, outputs[-1], specs, leaves),
+        call.nesting,
+        outputs[-1],
+        tuple(notes),
+        samples or tuple(map(Sample.of, leaves)),
+        Limits(lost, state.read, tuple(ran.autocast)),
+    )
+    example = [made.to(leaf.device) for made, leaf in zip(generate(interface.samples), leaves, strict=True)]
+    return Program(module, interface, example, exported if unchanged and not state.unread else None)
+
+
+def _fits(call: _Call, leaves: Sequence[Tensor], dynamic: Dynamic) -> bool:
+    """Whether a fixed batch would do."""
+    try:
+        _captured(call, leaves, dynamic, False)
+    except (CaptureError, BadInput):
+        return False
+    return True
 
 
 def argument_names(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
@@ -115,11 +181,12 @@ def argument_names(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, A
     return [*positional[: len(args)], *kwargs]
 
 
-def _two_or_more(leaves: list[Tensor]) -> list[Tensor]:
-    """Double a batch of one: `torch.export` takes a size of 1 for a constant."""
-    if leaves[0].dim() == 0 or leaves[0].shape[0] != 1:
-        return leaves
-    return [leaf.repeat_interleave(2, 0) if leaf.dim() and leaf.shape[0] == 1 else leaf for leaf in leaves]
+def _two_or_more(leaf: Tensor, spec: TensorSpec) -> Tensor:
+    """Double dynamic dimensions of size 1: `torch.export` takes a size of 1 for a constant."""
+    for axis, size in enumerate(spec.shape):
+        if isinstance(size, str) and leaf.shape[axis] == 1:
+            leaf = leaf.repeat_interleave(2, axis)
+    return leaf
 
 
 def _specs(spec: structure.Spec, leaves: Sequence[Tensor], dynamic: Dynamic, dynamic_batch: bool) -> tuple[TensorSpec, ...]:
@@ -127,48 +194,60 @@ def _specs(spec: structure.Spec, leaves: Sequence[Tensor], dynamic: Dynamic, dyn
     unknown = [name for name in dynamic if name not in names]
     if unknown:
         raise BadInput(f"dynamic names the input '{unknown[0]}', which the model does not have; it has {', '.join(names)}")
-    batch = leaves[0].shape[0] if leaves[0].dim() else None
+    labels = [_labels(name, leaf, dynamic.get(name, {})) for name, leaf in zip(names, leaves, strict=True)]
+    batch = _batch(labels, leaves) if dynamic_batch else None
     specs = []
-    for name, leaf in zip(names, leaves, strict=True):
-        shape: list[int | str] = list(leaf.shape)
-        if dynamic_batch and shape and shape[0] == batch:
+    for name, leaf, given in zip(names, leaves, labels, strict=True):
+        shape: list[int | str] = [given.get(index, size) for index, size in enumerate(leaf.shape)]
+        if batch is not None and shape and shape[0] == batch and "batch" not in shape and dynamic.get(name) != {}:
             shape[0] = "batch"
-        for index, label in dynamic.get(name, {}).items():
-            if not -len(shape) <= index < len(shape):
-                raise BadInput(f"dynamic names dimension {index} of '{name}', which has {len(shape)} dimensions")
-            shape[index] = label
         specs.append(TensorSpec(name, tuple(shape), str(leaf.dtype).removeprefix("torch.")))
     return tuple(specs)
+
+
+def _labels(name: str, leaf: Tensor, dynamic: Mapping[int, str]) -> dict[int, str]:
+    """The names of an input's dimensions, counted from the first one."""
+    for index in dynamic:
+        if not -leaf.dim() <= index < leaf.dim():
+            raise BadInput(f"dynamic names dimension {index} of '{name}', which has {leaf.dim()} dimensions")
+    return {index % leaf.dim(): label for index, label in dynamic.items()}
+
+
+def _batch(labels: Sequence[Mapping[int, str]], leaves: Sequence[Tensor]) -> int | None:
+    """The number of examples: the size of a dimension that is called ``batch``, or else dimension 0 of the first tensor."""
+    named = [leaf.shape[index] for given, leaf in zip(labels, leaves, strict=True) for index, label in given.items() if label == "batch"]
+    if len(set(named)) > 1:
+        raise BadInput(
+            f"dynamic calls dimensions of different sizes 'batch': {', '.join(map(str, named))}. In the example all have the same size."
+        )
+    first = leaves[0].shape[0] if leaves[0].dim() and 0 not in labels[0] else None
+    return named[0] if named else first
 
 
 @contextlib.contextmanager
 def _borrowed(model: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """The module in eval mode with a forward on flat tensors; given back as it was."""
-    modes = [(module, module.training) for module in model.modules()]
     before = model.__dict__.get("forward")
-    model.eval()
-    model.__dict__["forward"] = forward
-    try:
-        yield
-    finally:
-        del model.__dict__["forward"]
-        if before is not None:
-            model.__dict__["forward"] = before
-        for module, training in modes:
-            module.training = training
+    with _evaluating(model):
+        model.__dict__["forward"] = forward
+        try:
+            yield
+        finally:
+            del model.__dict__["forward"]
+            if before is not None:
+                model.__dict__["forward"] = before
 
 
 @contextlib.contextmanager
-def quiet_export() -> Iterator[None]:
-    """Keep the exporters' own warnings and log lines from the reader; what matters of them is raised."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Each part of the module in eval mode; given back as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        logging.disable(before)
+        for module, training in modes:
+            module.training = training
 
 
 def _export(model: nn.Module, forward: Callable[..., Any], leaves: Sequence[Tensor], specs: Sequence[TensorSpec]) -> ExportedProgram:
@@ -225,57 +304,6 @@ def _user_line(error: BaseException) -> str:
     return ""
 
 
-def plain_graph(exported: ExportedProgram) -> tuple[fx.Graph, bool]:
-    """The graph with parameters as attributes, without checks and regions, and whether it had no region to begin with."""
-    module = exported.module(check_guards=False)
-    graph = module.graph
-    graph.set_codegen(fx.graph.CodeGen())
-    inlined = _inline_regions(module)
-    for node in reversed(list(graph.nodes)):
-        if node.target in _CHECKS or (node.op == "call_module" and "_guards_fn" in str(node.target)):
-            graph.erase_node(node)
-    for node in reversed(list(graph.nodes)):
-        if not node.users and (node.op == "get_attr" or "sym_size" in str(node.target)):
-            graph.erase_node(node)
-    return graph, not inlined
-
-
-def _inline_regions(module: Any) -> int:
-    """Replace `no_grad` and `autocast` regions by their content and count them; what was computed without gradient is detached."""
-    graph, count = module.graph, 0
-    for node in list(graph.nodes):
-        first = _REGIONS.get(str(getattr(node.target, "__name__", "")))
-        if first is None:
-            continue
-        inner = module.get_submodule(node.args[first].target)
-        inner_inputs = [n for n in inner.graph.nodes if n.op == "placeholder"]
-        values = dict(zip(inner_inputs, node.args[first + 1 :], strict=True))
-        with graph.inserting_before(node):
-            results = graph.graph_copy(inner.graph, values)
-            if node.target.__name__ == "wrap_with_set_grad_enabled" and node.args[0] is False:
-                results = fx.node.map_arg(results, lambda n: _detached(graph, n))
-        for user in list(node.users):
-            user.replace_all_uses_with(results[user.args[1]])
-            graph.erase_node(user)
-        graph.erase_node(node)
-        count += 1
-    return count
-
-
-def _detached(graph: fx.Graph, node: fx.Node) -> fx.Node:
-    twin = graph.call_function(aten.detach.default, (node,))
-    twin.meta = dict(node.meta)
-    return twin
-
-
-def tensors_in(exported: ExportedProgram) -> Tensors:
-    """Parameters, buffers and lifted constants with their names."""
-    signature = exported.graph_signature
-    parameters, transient = set(signature.parameters), set(signature.non_persistent_buffers)
-    found: Tensors = [(name, (value, name in parameters, name not in transient)) for name, value in exported.state_dict.items()]
-    return found + [(name, (value, False, False)) for name, value in exported.constants.items() if isinstance(value, Tensor)]
-
-
 def _output_specs(graph: fx.Graph, spec: structure.Spec, inputs: Sequence[TensorSpec], leaves: Sequence[Tensor]) -> tuple[TensorSpec, ...]:
     """Names, shapes and dtypes of the outputs; a dimension that carries an input's symbol carries its name."""
     symbols: dict[str, str] = {}
@@ -292,11 +320,3 @@ def _output_specs(graph: fx.Graph, spec: structure.Spec, inputs: Sequence[Tensor
         shape = tuple(size if isinstance(size, int) else symbols.get(str(size), f"dim{next(counter)}") for size in node.meta["val"].shape)
         specs.append(TensorSpec(name, shape, str(node.meta["val"].dtype).removeprefix("torch.")))
     return tuple(specs)
-
-
-def _notes(graph: fx.Graph) -> Iterator[str]:
-    """What training the program would do otherwise than training the module."""
-    if any(node.target is aten.scaled_dot_product_attention.default for node in graph.nodes):
-        yield "dropout inside scaled_dot_product_attention, if the module has any, is not applied when the program trains"
-    if any(node.target is aten.batch_norm.default and node.args[6] == 0.0 for node in graph.nodes):
-        yield "a batch-norm with momentum=None (cumulative average) does not update its statistics when the program trains"

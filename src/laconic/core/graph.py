@@ -12,8 +12,10 @@ from torch import Tensor, fx, nn
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.fake_quant import LEARNED_CHANNEL, PER_CHANNEL, is_fake_quant
+from laconic.core.norms import insert_checks, remove_checks
 from laconic.core.program import DROPOUTS, Program, argument, assemble, aten, set_argument, tensors_of
 from laconic.core.records import Outcome, Skipped
+from laconic.core.step import step
 from laconic.core.task import Context
 
 _CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv3d.default}
@@ -109,6 +111,7 @@ class FoldBatchNorm:
     """Merge each batch-norm into the convolution or linear layer before it. Exact up to rounding; has no options."""
 
 
+@step("fold_batch_norm")
 def fold_batch_norm(program: Program, config: FoldBatchNorm | None = None, context: Context | None = None) -> tuple[Program, Outcome]:
     """Fold batch-norms in eval mode into the weights before them (Jacob et al. 2018, section 3.2, eq. 14).
 
@@ -177,12 +180,16 @@ def reestimate_batch_norm(program: Program, batches: Iterable[Sequence[Tensor]])
     Args:
         program: changed in place, left in eval mode.
         batches: flat inputs, each of two or more examples.
+
+    Raises:
+        BadInput: a batch-norm is given one value per channel.
     """
     norms = [n for n in program.graph.nodes if n.target is aten.batch_norm.default and isinstance(n.args[3], fx.Node)]
     if not norms:
         return 0
     momenta = [argument(n, 6) for n in norms]
     modes = [(n, argument(n, 5)) for n in norms]
+    checks = insert_checks(program.graph, norms)
     try:
         for n in norms:
             set_argument(n, 5, True)
@@ -192,6 +199,7 @@ def reestimate_batch_norm(program: Program, batches: Iterable[Sequence[Tensor]])
             program.graph_module.recompile()
             program.graph_module(*leaves)
     finally:
+        remove_checks(program.graph, checks)
         for (n, mode), momentum in zip(modes, momenta, strict=True):
             set_argument(n, 5, mode)
             set_argument(n, 6, momentum)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,11 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from laconic.core import structure
-from laconic.core.errors import BadInput
+from laconic.core.example import generate
+from laconic.core.interface import Interface as Interface
+from laconic.core.interface import TensorSpec as TensorSpec
+from laconic.core.interface import as_call as as_call
+from laconic.core.norms import insert_checks, remove_checks
 
 aten = torch.ops.aten
 
@@ -31,6 +34,7 @@ DROPOUTS = (
     aten.alpha_dropout.default,
     aten.feature_alpha_dropout.default,
 )
+NORMS = (aten.batch_norm.default, aten.instance_norm.default)
 # Where each operator keeps its train/eval argument (the position in its ATen schema).
 MODE_ARGUMENT: dict[Any, int] = {
     aten.batch_norm.default: 5,
@@ -43,93 +47,6 @@ MODE_ARGUMENT: dict[Any, int] = {
 }
 
 
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output: its name, its shape (a string is a dynamic dimension) and its dtype, e.g. ``float32``."""
-
-    name: str
-    shape: tuple[int | str, ...]
-    dtype: str
-
-    def concrete(self, **sizes: int) -> tuple[int, ...]:
-        """The shape with numbers for the named dimensions.
-
-        >>> TensorSpec("x", ("batch", 3), "float32").concrete(batch=8)
-        (8, 3)
-        """
-        missing = [dim for dim in self.shape if isinstance(dim, str) and dim not in sizes]
-        if missing:
-            raise BadInput(f"input '{self.name}' has the dynamic dimension '{missing[0]}': say how long it is to be, e.g. {missing[0]}=64")
-        return tuple(sizes[dim] if isinstance(dim, str) else dim for dim in self.shape)
-
-
-@dataclass(frozen=True)
-class Interface:
-    """How a program is called: tensors, their nesting, and how many parameters were positional at capture."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    input_structure: structure.Spec  # kind "dict": parameter name -> nesting
-    output_structure: structure.Spec
-    notes: tuple[str, ...] = field(default=())
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for the extra file inside a `.pt2`."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Interface:
-        """Read back what `to_json` wrote."""
-
-        def specs(items: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-            return tuple(TensorSpec(item["name"], tuple(item["shape"]), item["dtype"]) for item in items)
-
-        return cls(specs(data["inputs"]), specs(data["outputs"]), data["input_structure"], data["output_structure"], tuple(data["notes"]))
-
-    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-        """Flat tensors from a call's arguments; positional and keyword arguments are interchangeable.
-
-        Raises:
-            BadInput: an argument is missing, unknown, or nested otherwise than at capture.
-        """
-        names: list[str] = self.input_structure["keys"]
-        if (
-            len(args) == 1
-            and not kwargs
-            and len(names) == 1
-            and isinstance(args[0], Tensor)
-            and self.input_structure["items"][0]["kind"] == "tensor"
-        ):
-            return [args[0]]
-        if len(args) > len(names):
-            raise BadInput(f"the model takes {len(names)} inputs ({', '.join(names)}); {len(args)} were given")
-        given = dict(zip(names, args, strict=False)) | dict(kwargs)
-        unknown = [name for name in given if name not in names]
-        if unknown:
-            raise BadInput(f"the model has no input '{unknown[0]}'; it was captured with {', '.join(names)}")
-        leaves: list[Tensor] = []
-        for name, spec in zip(names, self.input_structure["items"], strict=True):
-            if name not in given and spec["kind"] == "const":
-                continue
-            if name not in given:
-                raise BadInput(f"input '{name}' is missing; the model was captured with {', '.join(names)}")
-            leaves.extend(structure.flatten(spec, given[name], name))
-        return leaves
-
-
-def as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments from the form in which inputs are written everywhere in Laconic.
-
-    A mapping holds keyword arguments, a tuple or list positional ones; anything else is the one positional argument. A model whose
-    forward takes a mapping is given it in a tuple: `({"pixels": x},)`.
-    """
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    if isinstance(inputs, (tuple, list)):
-        return tuple(inputs), {}
-    return (inputs,), {}
-
-
 class Program(nn.Module):
     """A captured model: an `nn.Module` whose forward is a graph of ATen operators.
 
@@ -137,17 +54,21 @@ class Program(nn.Module):
 
     Attributes:
         graph_module: flat tensors in, a flat tuple of tensors out. Passes edit it and then call `recompile`.
-        interface: names, shapes and nesting of inputs and outputs.
+        interface: names, shapes and nesting of inputs and outputs, and how example inputs are made.
     """
 
     graph_module: fx.GraphModule
 
     def __init__(
-        self, graph_module: fx.GraphModule, interface: Interface, example: Sequence[Tensor], exported: ExportedProgram | None = None
+        self,
+        graph_module: fx.GraphModule,
+        interface: Interface,
+        example: Sequence[Tensor] | None = None,
+        exported: ExportedProgram | None = None,
     ) -> None:
         super().__init__()
         self.interface = interface
-        self._example = tuple(t.detach() for t in example)
+        self._example = generate(interface.samples) if example is None else tuple(t.detach() for t in example)
         self._exported = exported
         self._exported_code = ""
         # Kept out of the registry of submodules, and sharing its registries, so that names carry no prefix.
@@ -155,6 +76,7 @@ class Program(nn.Module):
         for registry in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
             self.__dict__[registry] = graph_module.__dict__[registry]
         self._norms_frozen = False
+        self._checks: list[fx.Node] = []  # of norms, in the graph in training mode only
         self.recompile()
         self.training = False
         if exported is not None:
@@ -199,7 +121,7 @@ class Program(nn.Module):
         return leaves[0] if spec["kind"] == "tensor" else structure.build(spec, iter(leaves))
 
     def example_inputs(self) -> tuple[Tensor, ...]:
-        """The flat inputs that the model was captured with, batch 2 or more."""
+        """Flat inputs of the shapes, types and coarse ranges of those that the model was captured with, batch 2 or more; generated, never anybody's data."""
         return self._example
 
     def train(self, mode: bool = True) -> Program:
@@ -207,6 +129,9 @@ class Program(nn.Module):
         if mode != self.training:
             for node, index in self._mode_nodes:
                 set_argument(node, index, mode and not (self._norms_frozen and node.target is aten.batch_norm.default))
+            remove_checks(self.graph, self._checks)
+            norms = [node for node in self.graph.nodes if node.target in NORMS and argument(node, 5)]
+            self._checks = insert_checks(self.graph, norms if mode else ())
             self.graph_module.recompile()
         super().train(mode)
         return self

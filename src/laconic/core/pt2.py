@@ -3,15 +3,17 @@
 The file is PyTorch's own (`torch.export.save`), so `torch.export.load` reads it too. That function, however, unpickles the sample inputs and any
 constant marked `use_pickle`, evaluates symbolic expressions as Python, and resolves operator names through attributes of `torch`. So the archive is
 read here entry by entry: JSON and raw tensors only, after a check of every operator name and expression against a list of what is allowed.
+
+No example inputs are in the file: `Interface.samples` says how to make some.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,14 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from laconic.core.capture import plain_graph, quiet_export, tensors_in
 from laconic.core.errors import CorruptFile, LaconicError
+from laconic.core.example import Sample
+from laconic.core.exported import plain_graph, quiet_export, tensors_in
 from laconic.core.files import write_whole
-from laconic.core.program import Interface, Program, assemble
+from laconic.core.interface import Interface
+from laconic.core.program import Program, assemble
 
-FORMAT = 1
+FORMAT = 2
 _EXTRA = "laconic.json"
 _OPERATOR = re.compile(
     r"(torch\.ops\.(aten|prims|quantized_decomposed)\.\w+(\.\w+)?|_operator\.\w+|math\.(ceil|floor|trunc|sqrt)|torch\.sym_\w+)"
@@ -43,8 +47,8 @@ _HEADER_LIMIT = 512 << 20
 def save(program: Program, path: Path) -> Path:
     """Write a program; the file appears whole. A program in training mode is written in eval mode, as every file is."""
     exported = program.exported()
-    example = [{"dtype": str(t.dtype).removeprefix("torch."), "shape": list(t.shape), "data": _encode(t)} for t in program.example_inputs()]
-    extra = {"format": FORMAT, "interface": program.interface.to_json(), "example": example}
+    exported._example_inputs = None
+    extra = {"format": FORMAT, "interface": program.interface.to_json()}
 
     def write(aside: Path) -> None:
         with quiet_export():
@@ -101,9 +105,11 @@ def _read(archive: _Archive) -> Program:
     serialized = archive.json("models/model.json")
     _check(serialized, archive)
     exported = _deserialize(serialized, dict(_payloads(archive, "weights")), dict(_payloads(archive, "constants")))
-    example = [_decode(item) for item in extra["example"]]
-    graph, _ = plain_graph(exported)
-    return Program(assemble(graph, tensors_in(exported)), Interface.from_json(extra["interface"]), example, exported)
+    interface = Interface.from_json(extra["interface"])
+    if extra["format"] == 1:  # it holds the example itself, of which no more is taken than its shapes
+        interface = replace(interface, samples=tuple(Sample(tuple(item["shape"]), item["dtype"], 0, 0) for item in extra["example"]))
+    graph, unchanged = plain_graph(exported)
+    return Program(assemble(graph, tensors_in(exported)), interface, exported=exported if unchanged else None)
 
 
 def _check(value: Any, archive: _Archive) -> None:
@@ -158,17 +164,3 @@ def _deserialize(graph: Any, weights: dict[str, Tensor], constants: dict[str, Te
     from torch._export.serde.serialize import ExportedProgramDeserializer, _dict_to_dataclass
 
     return ExportedProgramDeserializer().deserialize(_dict_to_dataclass(schema.ExportedProgram, graph), weights, constants, None)
-
-
-def _encode(value: Tensor) -> str:
-    data = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-    return base64.b64encode(data).decode()
-
-
-def _decode(item: Any) -> Tensor:
-    data = bytearray(base64.b64decode(item["data"]))
-    dtype = getattr(torch, item["dtype"])
-    if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"unknown dtype {item['dtype']}")
-    flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-    return flat.reshape(item["shape"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from laconic.core.errors import BadInput
+from laconic.core.model import as_module
 
 Direction = Literal["max", "min"]
 _TARGET_KEYS = ("labels", "label", "target", "targets")
@@ -176,7 +178,8 @@ class Task:
         fit: how to train a model that is still untrained; None means that it is trained.
         recovery: how what is left of it is trained after a step took something away (pruning); None: with optimizer, batches and augmentation of `fit`, at a
             rate that a range test finds.
-        dynamic: further dynamic dimensions, `{input name: {dimension: name}}`.
+        dynamic: further dynamic dimensions, `{input name: {dimension: name}}`, as of `capture`.
+        dynamic_batch: the model takes any number of examples. Without it, every call holds `batch_size` of them.
         words: of text: the word of each token id; pictures of augmented sentences show them.
         nets: a name to an untrained net that fits the data; students are made by it.
         ref: name or `module:attribute` by which another process can load the same task; `tasks.catalog.load` sets it.
@@ -200,6 +203,7 @@ class Task:
     fit: FitPlan | None = None
     recovery: FitPlan | None = None
     dynamic: dict[str, dict[int, str]] | None = None
+    dynamic_batch: bool = True
     classes: int | None = None
     description: str = ""
     dataset_note: str = ""
@@ -211,10 +215,26 @@ class Task:
     class_axis: int | None = None
 
     def build(self) -> nn.Module:
-        """The module itself; a factory is called once and its result kept."""
+        """The module itself; a factory is called once and its result kept.
+
+        Raises:
+            BadInput: neither a module nor a function without arguments that makes one; says what it is.
+        """
         if not isinstance(self.model, nn.Module):
-            self.model = self.model()
+            self.model = self._made()
+        self.model = as_module(self.model, f"the task '{self.name}'")
         return self.model
+
+    def _made(self) -> Any:
+        """What the factory makes; anything that is no factory, as it is."""
+        given: Any = self.model
+        if isinstance(given, (torch.export.ExportedProgram, torch.jit.ScriptFunction)):
+            return given
+        try:
+            inspect.signature(given).bind()
+        except (TypeError, ValueError):  # it is no function, or one that wants arguments
+            return given
+        return given()
 
 
 def calibration_subset(data: Dataset[Any], n: int, seed: int = 0) -> Subset[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from laconic.core.errors import BadInput
@@ -29,11 +29,14 @@ def retrain(
 
     Args:
         student: what a step made.
-        plan: how.
+        plan: how; a program whose batch is fixed is given batches of that size.
         context: with a task and `fit`.
         teacher: the program before the step; the context's own teacher, the program before all steps, goes before it.
         hooks: of `fit`.
     """
+    student.interface.limits.check_trainable("fit")
+    if student.interface.fixed_batch is not None:
+        plan = replace(plan, batch_size=student.interface.fixed_batch)
     record = trainer(context, teacher)(student, plan, progress=context.progress, hooks=tuple(hooks))
     return [asdict(epoch) for epoch in record.epochs]
 

@@ -14,7 +14,7 @@ from laconic.core.errors import BadInput, CorruptFile, need
 from laconic.core.files import read_json, sha256, write_json, write_whole
 from laconic.core.program import Interface, Program, TensorSpec
 from laconic.core.records import to_json
-from laconic.deploy.export import FORMATS, write_model
+from laconic.deploy.export import FORMATS, check_shippable, write_model
 from laconic.deploy.numerics import of_file
 from laconic.deploy.runtime import Settings, runtime
 from laconic.deploy.script import script
@@ -133,10 +133,16 @@ def export(
     """Write a program as a model file of the kind that `path` ends in (.onnx, .pt2, .ts), with its card and its script beside it.
 
     Raises:
-        BadInput: another ending.
+        BadInput: another ending; no program; one that changes its own buffers, or that is not in float32.
         ExportError: an operator cannot be lowered; names it.
     """
     path = Path(path)
+    if not isinstance(program, Program):
+        raise BadInput(
+            f"export takes a Program; it was given an object of the class {type(program).__name__}. Capture the module first: "
+            "laconic.capture(model, example)."
+        )
+    check_shippable(program)
     if path.suffix not in SUFFIXES:
         raise BadInput(f"{path}: a model file ends in {', '.join(SUFFIXES)}")
     kind = SUFFIXES[path.suffix]

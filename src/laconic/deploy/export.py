@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from laconic.core.capture import quiet_export
 from laconic.core.errors import BadInput, ExportError, need
+from laconic.core.exported import quiet_export
 from laconic.core.files import write_whole
 from laconic.core.graph import without_dropout
+from laconic.core.precision import check_float32
 from laconic.core.program import Program
 from laconic.deploy import qdq
 from laconic.deploy.parity import parity as parity
@@ -107,6 +108,16 @@ def _rename_dimensions(model: Any, names: dict[str, str]) -> None:
             value.shape = ir.Shape([names.get(str(dim), dim) if not isinstance(dim, int) else dim for dim in value.shape])
 
 
+def check_shippable(program: Program) -> None:
+    """Refuse what no file can carry.
+
+    Raises:
+        BadInput: a program that changes its own buffers, or one that is not in float32; says which and what to do.
+    """
+    program.interface.limits.check_stateless("the program cannot be exported")
+    check_float32(program, "export")
+
+
 def write_pt2(program: Program, path: Path, name: str) -> None:
     """Write a `.pt2`."""
     program.save(path)
@@ -144,9 +155,10 @@ def write_model(program: Program, folder: Path, kind: str) -> Path:
 
     Raises:
         ExportError: an operator cannot be lowered; names it.
-        BadInput: unknown format.
+        BadInput: unknown format; a program that no file can carry (`check_shippable`).
     """
     if kind not in FORMATS:
         raise BadInput(f"'{kind}' is not a model format; there are {', '.join(FORMATS)}")
+    check_shippable(program)
     name, write = FORMATS[kind]
     return write_whole(Path(folder) / name, lambda aside: write(program, aside, name))

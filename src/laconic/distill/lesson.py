@@ -148,6 +148,8 @@ def teach(
     """
     several = (teachers,) if isinstance(teachers, nn.Module) else tuple(teachers)
     _check(plan, several, cached)
+    if isinstance(student, Program):
+        student.interface.limits.check_trainable("teach")
     hints = [(hint, Tap(hint.student, HINTS[hint.loss].value)) for hint in plan.hints]
     ours = watch(student, [tap for _, tap in hints], "student")
     asked = _asked(several, hints, student) if hints or (plan.distill and not cached) else ()

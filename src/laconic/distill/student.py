@@ -16,6 +16,7 @@ from laconic.core.capture import capture
 from laconic.core.errors import BadInput
 from laconic.core.program import Program
 from laconic.core.records import Outcome
+from laconic.core.step import step
 from laconic.core.task import Context
 
 
@@ -32,6 +33,7 @@ class Student:
     transfer: bool = False
 
 
+@step("student")
 def student(program: Program, config: Student, context: Context) -> tuple[Program, Outcome]:
     """A new net, captured with the program's inputs and known by their names.
 

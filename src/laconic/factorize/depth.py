@@ -18,6 +18,7 @@ from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import Value, shapes
 from laconic.core.program import Program, assemble, aten, tensors_of
 from laconic.core.records import Outcome, Skipped
+from laconic.core.step import step
 from laconic.core.task import Context
 
 _SUMS = (aten.add.Tensor, aten.add_.Tensor)
@@ -83,6 +84,7 @@ class Block:
     residual: bool
 
 
+@step("drop_blocks")
 def drop_blocks(program: Program, config: DropBlocks | None = None, context: Context | None = None) -> tuple[Program, Outcome]:
     """Drop blocks from a copy of a program. Paths and parameters of those that stay keep their names.
 

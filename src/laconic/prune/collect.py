@@ -67,7 +67,7 @@ def collect(coupling: Coupling, needs: Collection[str], context: Context, exampl
     task = _task(context, needs)
     gradients = _Gradients(coupling) if "gradients" in needs else None
     readers = _readers(coupling) if "activations" in needs else {}
-    loader = _loader(task, context.seed, examples, batch_size)
+    loader = _loader(task, context.seed, examples, coupling.program.interface.loading(batch_size))
     with _borrowed(coupling.program, gradients.parameters if gradients else ()):
         run = _Watched(coupling.program, readers.values())
         context.progress.start("collecting " + " and ".join(kind for kind in _KINDS if kind in needs), len(loader))
@@ -101,15 +101,15 @@ def _task(context: Context, needs: Collection[str]) -> Task:
     return task
 
 
-def _loader(task: Task, seed: int, examples: int, batch_size: int) -> DataLoader[Any]:
-    if examples < 1 or batch_size < 1:
-        raise BadInput(f"examples and batch_size must be 1 or more; they are {examples} and {batch_size}")
+def _loader(task: Task, seed: int, examples: int, loading: Mapping[str, Any]) -> DataLoader[Any]:
+    if examples < 1 or loading["batch_size"] < 1:
+        raise BadInput(f"examples and batch_size must be 1 or more; they are {examples} and {loading['batch_size']}")
     assert task.train is not None
     subset = calibration_subset(task.train, examples, seed)
     if not len(subset):
         raise BadInput(f"the train data of the task '{task.name}' are empty: there is nothing to collect from")
     # a generator of its own, so that the global one is not advanced
-    return DataLoader(subset, batch_size, collate_fn=task.collate, generator=torch.Generator().manual_seed(seed))
+    return DataLoader(subset, collate_fn=task.collate, generator=torch.Generator().manual_seed(seed), **loading)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from laconic.core.graph import reestimate_batch_norm
 from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
 from laconic.core.recovery import PlanChanges, Recovery, recovery
+from laconic.core.step import step
 from laconic.core.task import Context, Task, calibration_subset, out_of_range
 from laconic.core.teaching import check_trainable, retrain
 from laconic.prune import allocation
@@ -97,6 +98,7 @@ class Prune(PlanChanges):
         return given[0] if given else ("macs", 0.5)
 
 
+@step("prune")
 def prune(
     program: Program,
     config: Prune,
@@ -177,13 +179,15 @@ def _renew(found: Program, examples: int, batch_size: int, context: Context) -> 
     """Estimate the statistics of batch-norms anew, where there is data for it."""
     task = context.task
     data: Any = None if task is None else task.train if task.train is not None else task.valid
-    if data is None or len(data) < 2:
+    fixed = found.interface.fixed_batch
+    if data is None or len(data) < 2 or fixed == 1:
         return
     assert task is not None
     subset = calibration_subset(data, max(2, examples), context.seed)
     size = max(2, min(batch_size, len(subset)))
     # batch-norm has no variance of one example
-    loader: Any = DataLoader(subset, size, collate_fn=task.collate, drop_last=len(subset) % size == 1)
+    loading = {"batch_size": size, "drop_last": len(subset) % size == 1} if fixed is None else found.interface.loading(fixed)
+    loader: Any = DataLoader(subset, collate_fn=task.collate, **loading)
     reestimate_batch_norm(found, (found.flatten_inputs(task.split(batch)[0]) for batch in loader))
 
 

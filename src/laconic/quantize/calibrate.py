@@ -34,7 +34,7 @@ def calibration_batches(context: Context, examples: int, batch_size: int, progra
         raise BadInput("static quantization needs data to calibrate with: give it a task (or a Context that holds one)")
     data = task.train if task.train is not None else task.valid
     subset = calibration_subset(data, examples, context.seed)
-    loader = torch.utils.data.DataLoader(subset, batch_size, collate_fn=task.collate)
+    loader = torch.utils.data.DataLoader(subset, collate_fn=task.collate, **program.interface.loading(batch_size))
     return [_checked(program, program.flatten_inputs(task.split(batch)[0])) for batch in loader]
 
 

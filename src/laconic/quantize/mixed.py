@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import fx
 
+from laconic.core.batch import joined
 from laconic.core.fake_quant import is_fake_quant
 from laconic.core.program import Program
 from laconic.core.records import Outcome
 from laconic.core.signal import sqnr_db
+from laconic.core.step import step
 from laconic.core.task import Context, Task, calibration_subset
 from laconic.quantize.calibrate import Batch, calibration_batches
 from laconic.quantize.placement import operator_name
@@ -83,6 +85,7 @@ def sensitivity(rounded: Program, leaves: Batch, advance: Callable[[], None] = l
     return sorted(found, key=lambda item: item.sqnr_db)
 
 
+@step("quantize_mixed", float32=True)
 def quantize_mixed(program: Program, config: Mixed | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:
     """Static quantization with as many operators in float as the loss asks for, those of the worst sensitivity first.
 
@@ -95,7 +98,7 @@ def quantize_mixed(program: Program, config: Mixed | None = None, context: Conte
     base = Quantize(**{name: getattr(config, name) for name in Quantize.__dataclass_fields__})
     full, outcome = static(program, base, context)
     batches = calibration_batches(context, config.examples, config.batch_size, full)
-    few = tuple(torch.cat(parts)[:_EXAMPLES] for parts in zip(*batches[: -(-_EXAMPLES // config.batch_size)], strict=True))
+    few = joined(full.inputs, batches, _EXAMPLES)
     context.progress.start("sensitivity", len(outcome.changed["operators"]))
     ranking = sensitivity(full, few, context.progress.advance)
     context.progress.finish()
@@ -124,7 +127,7 @@ def _rise(program: Program, context: Context, config: Mixed) -> Callable[[Progra
     assert task is not None
     data = task.train if task.train is not None else task.valid
     subset = calibration_subset(data, config.examples, context.seed)
-    loader = torch.utils.data.DataLoader(subset, config.batch_size, collate_fn=task.collate)
+    loader = torch.utils.data.DataLoader(subset, collate_fn=task.collate, **program.interface.loading(config.batch_size))
     batches = [task.split(batch) for batch in loader]
 
     @torch.no_grad()

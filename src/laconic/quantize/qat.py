@@ -28,6 +28,7 @@ from laconic.core.fake_quant import (
 from laconic.core.graph import clean, fold_batch_norm, get_tensor
 from laconic.core.program import Program
 from laconic.core.records import Outcome
+from laconic.core.step import step
 from laconic.core.task import Context, FitPlan, Task, out_of_range
 from laconic.core.teaching import check_trainable, retrain
 from laconic.quantize.scheme import Scheme, weight_grid
@@ -65,6 +66,7 @@ class Qat(FitPlan):
             raise BadInput("qat makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
 
 
+@step("qat", float32=True)
 def prepare(program: Program, config: Qat | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:
     """A program that trains with rounding in place, from the ranges of static quantization; batch-norms stay and train.
 
@@ -130,6 +132,7 @@ def refresh(program: Program) -> None:
         get_tensor(program, node.args[1]).copy_(found.scale)  # type: ignore[arg-type]
 
 
+@step("qat", float32=True)
 def qat(program: Program, config: Qat | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:
     """Quantize a copy of a program and train it so, from the ranges of static quantization.
 
@@ -147,6 +150,7 @@ def qat(program: Program, config: Qat | None = None, context: Context | Task | N
     """
     config, context = config or Qat(), as_context(context)
     check_trainable("qat", context)
+    program.interface.limits.check_trainable("qat")
     student, outcome = prepare(program, config, context)
     epochs = retrain(student, config, context, program, (Schedule(config.freeze_batch_norm),))
     found = settle(student)

@@ -14,6 +14,7 @@ from laconic.core.fake_quant import Quantizer
 from laconic.core.graph import fold_batch_norm, get_tensor, set_parameter, without_dropout
 from laconic.core.program import Program, aten
 from laconic.core.records import Outcome
+from laconic.core.step import step
 from laconic.core.task import Context, Task
 from laconic.quantize import correct, rounding
 from laconic.quantize.apply import activation_grids, round_activations, round_weights, weight_grids
@@ -82,6 +83,7 @@ def as_context(given: Context | Task | None) -> Context:
     return given if isinstance(given, Context) else Context(task=given)
 
 
+@step("quantize", float32=True)
 def quantize(program: Program, config: Quantize | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:
     """Quantize a copy of a program.
 

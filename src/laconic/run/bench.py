@@ -15,6 +15,7 @@ from torch import nn
 
 from laconic.core.capture import argument_names, capture
 from laconic.core.errors import BadInput, WorkerFailed
+from laconic.core.model import as_module
 from laconic.core.program import Program, TensorSpec
 from laconic.core.records import Measurement
 from laconic.core.task import Progress, silent
@@ -108,6 +109,10 @@ def bench(
         WorkerFailed: one of them crashed, hung or was not loaded.
     """
     new = Artifact.open(Path(artifact)) if isinstance(artifact, (str, Path)) else artifact
+    if not isinstance(new, Artifact):
+        raise BadInput(
+            f"bench takes an artifact, its folder or its file; it was given an object of the class {type(new).__name__}. Export it: laconic.export."
+        )
     new = new.with_settings(runtime=runtime, precision=precision, threads=threads)
     with tempfile.TemporaryDirectory(prefix="laconic-bench-") as scratch, contextlib.ExitStack() as stack:
         old = _baseline(baseline, new, Path(scratch), baseline_threads, lengths or {})
@@ -190,6 +195,8 @@ def _baseline(baseline: Any, new: Artifact, scratch: Path, threads: int | None, 
     threads = new.settings.threads if threads is None else threads
     if isinstance(baseline, (str, Path)):
         baseline = Artifact.open(Path(baseline))
+    if not isinstance(baseline, (Artifact, Program)):
+        baseline = as_module(baseline, "bench, as the baseline,")
     if isinstance(baseline, nn.Module):
         program = baseline if isinstance(baseline, Program) else _captured(baseline, new.inputs, lengths)
         baseline = save_artifact(program, scratch / "baseline", Settings("torch", "fp32", threads, new.settings.device), {})

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from laconic.core.batch import batch_size
 from laconic.core.capture import capture
 from laconic.core.program import Program
 from laconic.core.records import to_json
@@ -38,7 +39,7 @@ def inspect(task: Task, sensitivity: bool = True, progress: Progress = silent) -
     """
     check_task(task)
     inputs, _ = next(batches(task, task.valid))
-    program = capture(task.build(), inputs, dynamic=task.dynamic)
+    program = capture(task.build(), inputs, dynamic=task.dynamic, dynamic_batch=task.dynamic_batch)
     counts = count(program)
     pruning = _pruning(program, program.flatten_inputs(inputs), _why_not(task, sensitivity), progress)
     return {
@@ -85,7 +86,7 @@ def _pruning(program: Program, leaves: tuple[Tensor, ...], why_not: str, progres
 
 def _examples(program: Program, leaves: tuple[Tensor, ...]) -> int:
     """How many examples a batch holds."""
-    return next(leaf.shape[spec.shape.index("batch")] for spec, leaf in zip(program.inputs, leaves, strict=True) if "batch" in spec.shape)
+    return batch_size(program.inputs, leaves) or program.interface.fixed_batch or 1
 
 
 def structure(coupling: Coupling) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from torch.utils.data import Dataset
 
 from laconic.core.capture import capture
 from laconic.core.errors import BadInput
+from laconic.core.precision import check_module
 from laconic.core.program import Program
 from laconic.core.records import to_json
 from laconic.core.task import Progress, Task
+from laconic.deploy.export import check_shippable
 from laconic.run.examples import batches
 from laconic.run.ledger import Ledger
 from laconic.run.store import RunStore
@@ -50,16 +52,32 @@ def fingerprint(task: Task) -> str:
 def program(task: Task, store: RunStore, ledger: Ledger, progress: Progress) -> tuple[Program, list[dict[str, Any]]]:
     """The captured model, from the run's folder if it is there, and the record of its training (empty if it came trained)."""
     if not store.has("program.pt2"):
+        check_module(task.build())
         if task.fit is not None:
             with ledger.part("train"):
                 train(task, store, progress)
+        _check_fixed(task)
         inputs, _ = next(batches(task, task.valid))
         with ledger.part("capture"):
             progress.log("capturing the model")
-            capture(task.build(), inputs, dynamic=task.dynamic).save(store.path("program.pt2"))
+            captured = capture(task.build(), inputs, dynamic=task.dynamic, dynamic_batch=task.dynamic_batch)
+            check_shippable(captured)
+            for note in captured.interface.notes:
+                progress.log(note)
+            captured.save(store.path("program.pt2"))
     training = store.read("training.json") if store.has("training.json") else []
     with ledger.part("capture"):
         return Program.load(store.path("program.pt2")), training
+
+
+def _check_fixed(task: Task) -> None:
+    """A batch that is fixed fits into the data without a rest."""
+    for name, data in (("valid", task.valid), ("test", task.test)):
+        if not task.dynamic_batch and data is not None and (rest := length(data) % task.batch_size):
+            raise BadInput(
+                f"the task '{task.name}' has dynamic_batch=False, so every call holds batch_size={task.batch_size} examples; of the {name} data "
+                f"{rest} would be left over. Choose a batch_size that divides {length(data)}, 1 for instance."
+            )
 
 
 def train(task: Task, store: RunStore, progress: Progress) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from laconic.core.errors import BadInput
 from laconic.core.program import Program
 from laconic.core.records import Outcome
+from laconic.core.step import as_step
 from laconic.core.task import Context
 
 StepFunction = Callable[[Program, Any, Context], tuple[Program, Outcome]]
@@ -44,9 +45,9 @@ class Registry:
         return _attribute(module, config)
 
     def function(self, name: str) -> StepFunction:
-        """The function `(program, config, context) -> (program, outcome)`."""
+        """The function `(program, config, context) -> (program, outcome)`, with the checks that hold for every step (`core.step`)."""
         module, _, function = _table()[name]
-        return _attribute(module, function)
+        return as_step(name, _attribute(module, function))
 
     def name_of(self, config: Any) -> str:
         """The name under which a config's type is registered.
@@ -85,6 +86,9 @@ def apply(program: Program, steps: Sequence[Any], context: Context) -> tuple[Pro
 
     Returns:
         The last program, and what each step did.
+
+    Raises:
+        LaconicError: a step failed, or made a program that is not finite; the steps' own errors too.
     """
     outcomes = []
     for config in steps:

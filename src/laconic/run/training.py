@@ -13,8 +13,10 @@ from torch.utils.data import default_collate
 
 from laconic.core.errors import BadInput
 from laconic.core.graph import get_tensor
+from laconic.core.model import as_module
 from laconic.core.program import Program, aten
 from laconic.core.smoothing import PlanLoss
+from laconic.core.step import check_tensors
 from laconic.core.task import FitPlan, Task, default_logits, split_batch
 from laconic.distill.lesson import teach
 from laconic.distill.teacher import Taught, answers
@@ -48,8 +50,20 @@ def fit(
 
     Raises:
         TrainingStopped: a loss or weights that are not numbers.
-        BadInput: a plan that makes no sense, no data, no teacher where one is wanted, or one that does not fit.
+        BadInput: a plan that makes no sense, no data, no module, a program whose gradients are not its module's, no teacher where one is wanted, or one that
+            does not fit.
+        LaconicError: buffers that are no numbers in the end, such as statistics of a batch-norm.
     """
+    if isinstance(model, Program):
+        model.interface.limits.check_trainable("fit")
+    else:
+        as_module(model, "fit")
+    record = _fit(model, plan, task, teacher, kept, more)
+    check_tensors("fit", model)
+    return record
+
+
+def _fit(model: nn.Module, plan: FitPlan, task: Task | None, teacher: Any, kept: Path | None, more: dict[str, Any]) -> FitRecord:
     options = {**_of_task(task, plan), **more}
     missing = [name for name in ("train", "loss") if options.get(name) is None]
     if missing:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from laconic.core.batches import join_targets, join_tensors, sizes_of
 from laconic.core.errors import BadInput, need
-from laconic.core.program import as_call
+from laconic.core.program import Program, as_call
 from laconic.core.schedule import Schedule, plateau
 from laconic.core.smoothing import smoothed
 from laconic.core.task import Direction, FitPlan, Progress, default_logits, silent, split_batch
@@ -102,7 +102,8 @@ def fit(
         raise BadInput(f"patience: {plan.patience} waits for a better metric on the valid data: give fit `valid` and `score`")
     average = None if plan.average == "none" else Average(model, plan.average, plan.ema_decay)
     order = torch.Generator()
-    loader = _loader(train, plan, collate, order)
+    whole = isinstance(inner, Program) and inner.interface.fixed_batch is not None
+    loader = _loader(train, plan, collate, order, whole)
     with _quiet(), _random_state(plan.seed), _layout(model, plan.channels_last):
         accelerator = _accelerator()
         prepared, optimizer, loader = accelerator.prepare(model, optimizer, loader)
@@ -243,12 +244,14 @@ def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: value for name, value in tensors.items()}
 
 
-def _loader(data: Dataset[Any], plan: FitPlan, collate: Callable[[list[Any]], Any] | None, order: torch.Generator) -> DataLoader[Any]:
-    """Shuffled batches. A last batch of one example is left out: batch-norm has no variance of it."""
+def _loader(
+    data: Dataset[Any], plan: FitPlan, collate: Callable[[list[Any]], Any] | None, order: torch.Generator, whole: bool = False
+) -> DataLoader[Any]:
+    """Shuffled batches. A last batch of one example is left out: batch-norm has no variance of it. So is any that is not `whole`, where that is asked."""
     size = len(data)  # type: ignore[arg-type]
     if size == 0:
         raise BadInput("the training data is empty")
-    drop_last = size > plan.batch_size and size % plan.batch_size == 1
+    drop_last = whole or (size > plan.batch_size and size % plan.batch_size == 1)
     return DataLoader(data, plan.batch_size, shuffle=True, collate_fn=collate, drop_last=drop_last, generator=order)
 
 

@@ -18,6 +18,7 @@ from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import get_tensor, module_outputs, module_path
 from laconic.core.program import Program, aten
 from laconic.core.records import Outcome, Skipped
+from laconic.core.step import step
 from laconic.core.task import Context, calibration_subset
 
 _CONVOLUTIONS = {getattr(getattr(aten, f"conv{n}d"), overload): n for n in (1, 2, 3) for overload in ("default", "padding")}
@@ -40,6 +41,7 @@ class InsertDropout:
     p: float = 0.1
 
 
+@step("insert_dropout")
 def insert_dropout(program: Program, config: InsertDropout, context: Context | None = None) -> tuple[Program, Outcome]:
     """Insert dropout (Srivastava et al. 2014, section 4; scaled in training, so that eval mode is the identity) behind the outputs of modules.
 
@@ -99,6 +101,7 @@ class Branch:
 _SUMS = (aten.add.Tensor, aten.add_.Tensor)
 
 
+@step("insert_stochastic_depth")
 def insert_stochastic_depth(program: Program, config: InsertStochasticDepth, context: Context | None = None) -> tuple[Program, Outcome]:
     """Insert stochastic depth per example (Huang et al. 2016, sections 3 and 4, "linear decay"; Larsson et al. 2017, section 3.1).
 
@@ -228,6 +231,7 @@ class InsertBatchNorm:
 _NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
+@step("insert_batch_norm")
 def insert_batch_norm(program: Program, config: InsertBatchNorm, context: Context | None = None) -> tuple[Program, Outcome]:
     """Insert batch-norms (Ioffe & Szegedy 2015, algorithm 1) that change nothing yet.
 
@@ -312,7 +316,7 @@ def _observe(program: Program, moments: Mapping[fx.Node, Moments], examples: int
                 moments[n].fold(result)
             return result
 
-    batches: Iterable[Any] = DataLoader(subset, task.batch_size, collate_fn=task.collate)
+    batches: Iterable[Any] = DataLoader(subset, collate_fn=task.collate, **program.interface.loading(task.batch_size))
     for batch in batches:
         Watch(program.graph_module).run(*program.flatten_inputs(task.split(batch)[0]))
     return len(subset)

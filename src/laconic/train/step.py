@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from laconic.core.program import Program
 from laconic.core.records import Outcome
+from laconic.core.step import step
 from laconic.core.task import Context, FitPlan
 from laconic.core.teaching import check_trainable, retrain
 
@@ -19,6 +20,7 @@ class Fit(FitPlan):
     """
 
 
+@step("fit")
 def fit_step(program: Program, config: Fit, context: Context) -> tuple[Program, Outcome]:
     """Train a copy of the program.
 

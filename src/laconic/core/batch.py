@@ -1,0 +1,63 @@
+"""Inputs along their batch axis: each input has its own, the one that its spec calls ``batch``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from laconic.core.interface import TensorSpec
+
+Array = TypeVar("Array", Tensor, np.ndarray)
+
+
+def batch_axis(spec: TensorSpec) -> int | None:
+    """The axis that the spec calls ``batch``; None where it has none."""
+    return spec.shape.index("batch") if "batch" in spec.shape else None
+
+
+def batch_size(specs: Sequence[TensorSpec], leaves: Sequence[Any]) -> int | None:
+    """How many examples flat inputs hold; None where no input has a batch axis."""
+    found = ((batch_axis(spec), leaf) for spec, leaf in zip(specs, leaves, strict=True))
+    return next((int(leaf.shape[axis]) for axis, leaf in found if axis is not None), None)
+
+
+def take(specs: Sequence[TensorSpec], leaves: Sequence[Array], rows: Sequence[int] | np.ndarray) -> list[Array]:
+    """These examples of flat inputs; an input without a batch axis stays as it is.
+
+    Args:
+        specs: of the inputs.
+        leaves: tensors or arrays, each with the batch on the axis that its spec names.
+        rows: positions in the batch, in order; they may repeat.
+    """
+    return [_taken(leaf, batch_axis(spec), np.asarray(rows)) for spec, leaf in zip(specs, leaves, strict=True)]
+
+
+def resize(specs: Sequence[TensorSpec], leaves: Sequence[Array], size: int) -> list[Array]:
+    """Flat inputs of `size` examples: cut, or repeated from the first on; unchanged where the batch is fixed."""
+    rows = batch_size(specs, leaves)
+    return list(leaves) if rows is None else take(specs, leaves, np.arange(size) % rows)
+
+
+def joined(specs: Sequence[TensorSpec], batches: Sequence[Sequence[Tensor]], size: int) -> tuple[Tensor, ...]:
+    """The first `size` examples of several batches as one; the first batch alone where the batch is fixed, or other sizes differ between batches."""
+    axes = [batch_axis(spec) for spec in specs]
+    rows = batch_size(specs, batches[0])
+    few = batches[: 1 if rows is None else -(-size // max(1, rows))]
+    shapes = {
+        tuple(leaf.shape[:axis] + leaf.shape[axis + 1 :] for axis, leaf in zip(axes, leaves, strict=True) if axis is not None)
+        for leaves in few
+    }
+    if len(few) == 1 or len(shapes) > 1:
+        return tuple(take(specs, batches[0], range(min(size, rows)))) if rows is not None else tuple(batches[0])
+    whole = [parts[0] if axis is None else torch.cat(parts, axis) for axis, parts in zip(axes, zip(*few, strict=True), strict=True)]
+    return tuple(take(specs, whole, range(min(size, batch_size(specs, whole) or 0))))
+
+
+def _taken(leaf: Any, axis: int | None, rows: np.ndarray) -> Any:
+    if axis is None:
+        return leaf
+    return leaf.index_select(axis, torch.from_numpy(rows).to(leaf.device)) if isinstance(leaf, Tensor) else leaf.take(rows, axis)

@@ -1,0 +1,306 @@
+"""What `torch.export` leaves behind without a word: found while it runs and in the graph that it makes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.autograd import function as autograd_function
+from torch.func import functional_call
+
+from laconic.core.program import MODE_ARGUMENT, NORMS, argument, aten, tensors_of
+
+_ATTENTION = aten.scaled_dot_product_attention.default
+_HARMLESS = ("torch.utils.checkpoint",)  # modules of functions whose gradient is that of what they run
+_SCALES = (1.0, 8.0)  # of inputs and weights, so that what is clipped somewhere is seen too
+_SAME = 1e-3  # relative difference of gradients that summing in another order explains
+
+
+@dataclass
+class Recording:
+    """What ran while a module was exported."""
+
+    functions: list[type[Any]] = field(default_factory=list)
+    autocast: list[str] = field(default_factory=list)
+    attributes: list[str] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[Recording]:
+    """Note each `torch.autograd.Function` that runs inside, and leave out regions of `torch.autocast`.
+
+    The graph of a region would be computed without autocast, with types that say otherwise.
+    """
+    found = Recording()
+    with _functions(found.functions), _autocast(found.autocast):
+        yield found
+
+
+def plain_attributes(model: nn.Module) -> dict[str, Any]:
+    """The numbers and texts that a module and its parts hold, by dotted name."""
+    parts = model.named_modules()
+    return {
+        f"{path}.{name}".lstrip("."): value
+        for path, part in parts
+        for name, value in vars(part).items()
+        if isinstance(value, (int, float, str)) and name != "training"
+    }
+
+
+@contextlib.contextmanager
+def _functions(found: list[type[Any]]) -> Iterator[None]:
+    base = autograd_function._SingleLevelFunction  # `Function.apply` calls the `apply` of its parents
+    transformed = autograd_function.custom_function_call
+
+    def note(cls: type[Any]) -> None:
+        if not cls.__module__.startswith(_HARMLESS) and cls not in found:
+            found.append(cls)
+
+    def apply(cls: type[Any], *args: Any, **kwargs: Any) -> Any:
+        note(cls)
+        return super(base, cls).apply(*args, **kwargs)  # type: ignore[misc]
+
+    def custom_function_call(cls: type[Any], *args: Any, **kwargs: Any) -> Any:
+        note(cls)
+        return transformed(cls, *args, **kwargs)
+
+    base.apply = classmethod(apply)
+    autograd_function.custom_function_call = custom_function_call  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del base.apply  # type: ignore[attr-defined]
+        autograd_function.custom_function_call = transformed
+
+
+@contextlib.contextmanager
+def _autocast(found: list[str]) -> Iterator[None]:
+    enter, leave = torch.autocast.__enter__, torch.autocast.__exit__
+
+    def note(self: Any) -> Any:
+        if self._enabled and (name := str(self.fast_dtype).removeprefix("torch.")) not in found:
+            found.append(name)
+        return self
+
+    torch.autocast.__enter__ = note  # type: ignore[method-assign]
+    torch.autocast.__exit__ = lambda self, *_: False  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.autocast.__enter__, torch.autocast.__exit__ = enter, leave  # type: ignore[method-assign]
+
+
+@dataclass(frozen=True)
+class State:
+    """Parameters and buffers that forward writes, by whether answers depend on what is in them."""
+
+    read: tuple[str, ...]
+    unread: tuple[str, ...]
+
+
+def changed_state(module: fx.GraphModule) -> State:
+    """Find what operators in place change through any view of it. What no answer depends on is no longer written: those operators are erased."""
+    tensors = {name: value for name, (value, *_) in tensors_of(module)}
+    written: dict[str, list[fx.Node]] = {}
+    for node in module.graph.nodes:
+        for target in _written(node):
+            if (base := _base(target)) is not None:
+                written.setdefault(str(base.target), []).append(node)
+    read: list[str] = []
+    unread: list[str] = []
+    for name, writers in written.items():
+        same = [n for n in module.graph.nodes if n.op == "get_attr" and tensors.get(str(n.target)) is tensors.get(name)]
+        (read if _reaches_output(same) else unread).append(name)
+        if name in unread:
+            for node in reversed(writers):
+                _erase(module.graph, node)
+    if unread:
+        module.recompile()
+    return State(tuple(read), tuple(unread))
+
+
+def _written(node: fx.Node) -> Iterator[fx.Node]:
+    """The arguments that an operator writes into."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return
+    for index, spec in enumerate(node.target._schema.arguments):
+        if spec.alias_info is not None and spec.alias_info.is_write:
+            value = node.args[index] if index < len(node.args) else node.kwargs.get(spec.name)
+            yield from (item for item in (value if isinstance(value, (list, tuple)) else (value,)) if isinstance(item, fx.Node))
+
+
+def _base(node: fx.Node) -> fx.Node | None:
+    """The parameter or buffer that a value is a view of; None where it is of its own."""
+    while node.op == "call_function":
+        target: Any = node.target
+        if isinstance(target, torch._ops.OpOverload):
+            source = next((i for i, spec in enumerate(target._schema.arguments) if spec.alias_info is not None), None)
+            if source is None or all(item.alias_info is None for item in target._schema.returns):
+                return None
+            value: Any = argument(node, source)
+        else:
+            value = node.args[0] if "getitem" in str(target) else None
+        if not isinstance(value, fx.Node):
+            return None
+        node = value
+    return node if node.op == "get_attr" else None
+
+
+def _reaches_output(sources: Sequence[fx.Node]) -> bool:
+    seen, waiting = set(sources), list(sources)
+    while waiting:
+        for user in waiting.pop().users:
+            if user.op == "output":
+                return True
+            if user not in seen:
+                seen.add(user)
+                waiting.append(user)
+    return False
+
+
+def _erase(graph: fx.Graph, node: fx.Node) -> None:
+    """Erase a node, what reads it, and nothing else: no output does."""
+    for user in list(node.users):
+        _erase(graph, user)
+    if not node.users and node in set(graph.nodes):
+        graph.erase_node(node)
+
+
+def undone(module: fx.GraphModule, names: Sequence[str]) -> Callable[..., Sequence[Tensor]]:
+    """Run a module without gradient, leaving tensors that it changes and the random state as they were."""
+    tensors = [value for name, (value, *_) in tensors_of(module) if name in names]
+
+    def run(*leaves: Tensor) -> Sequence[Tensor]:
+        before = [value.detach().clone() for value in tensors]
+        random = torch.get_rng_state()
+        try:
+            with torch.no_grad():
+                result: Sequence[Tensor] = module(*leaves)
+                return result
+        finally:
+            torch.set_rng_state(random)
+            with torch.no_grad():
+                for value, old in zip(tensors, before, strict=True):
+                    value.copy_(old)
+
+    return run
+
+
+def lost_gradients(
+    functions: Sequence[type[Any]],
+    model: nn.Module,
+    run: Callable[[nn.Module, Sequence[Tensor]], Sequence[Tensor]],
+    graph: nn.Module,
+    leaves: Sequence[Tensor],
+) -> tuple[str, ...]:
+    """The functions' names, unless the module's gradients and the graph's agree at several scales of inputs and weights.
+
+    Args:
+        functions: that ran in forward.
+        model: the module, which stays as it is.
+        run: `(model, flat inputs) -> flat outputs`.
+        graph: the same from flat inputs to flat outputs, with the module's names of parameters.
+        leaves: flat inputs.
+    """
+    if not functions:
+        return ()
+    names = tuple(cls.__qualname__ for cls in functions)
+    wrapped = _Flat(model, run)
+    try:
+        for scale in _SCALES:
+            given = [leaf * scale if leaf.is_floating_point() else leaf for leaf in leaves]
+            theirs, ours = (_gradients(net, prefix, given, scale) for net, prefix in ((wrapped, "model."), (graph, "")))
+            if not all(_same(value, ours.get(name)) for name, value in theirs.items()):
+                return names
+    except Exception:  # noqa: BLE001 - a backward of somebody else's: what cannot be compared is not known to be right
+        return names
+    return ()
+
+
+class _Flat(nn.Module):
+    def __init__(self, model: nn.Module, run: Callable[[nn.Module, Sequence[Tensor]], Sequence[Tensor]]) -> None:
+        super().__init__()
+        self.model, self._run = model, run
+
+    def forward(self, *leaves: Tensor) -> Sequence[Tensor]:
+        return self._run(self.model, leaves)
+
+
+def _gradients(net: nn.Module, prefix: str, leaves: Sequence[Tensor], scale: float) -> dict[str, Tensor | None]:
+    """Gradients of a fixed random sum of all outputs, by the parameter's name without the prefix, at weights that are scaled."""
+    weights = {name: (p.detach() * scale).requires_grad_() for name, p in net.named_parameters() if p.is_floating_point()}
+    buffers = {name: b.detach().clone() for name, b in net.named_buffers()}
+    generator = torch.Generator().manual_seed(0)
+    with torch.enable_grad():
+        outputs = [out for out in functional_call(net, {**weights, **buffers}, tuple(leaves)) if out.requires_grad]
+        total = sum((out * torch.randn(out.shape, generator=generator).to(out)).sum() for out in outputs)
+    found = torch.autograd.grad(total, list(weights.values()), allow_unused=True) if isinstance(total, Tensor) else [None] * len(weights)
+    return {name.removeprefix(prefix): value for name, value in zip(weights, found, strict=True)}
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        rest = a if b is None else b
+        return rest is None or not bool(rest.any())
+    return bool(torch.isclose(a, b, rtol=0, atol=_SAME * max(float(a.abs().max()), 1e-12)).all())
+
+
+def notes(graph: fx.Graph, model: nn.Module, found: Recording, state: State, lost: Sequence[str]) -> Iterator[str]:
+    """What the program does otherwise than the module, one sentence each."""
+    yield from _attention(graph, model)
+    if any(node.target is aten.batch_norm.default and node.args[6] == 0.0 for node in graph.nodes):
+        yield "a batch-norm with momentum=None (cumulative average) does not update its statistics when the program trains"
+    if any(node.target in NORMS[:1] and argument(node, 5) for node in graph.nodes):
+        yield "a batch-norm uses the batch's statistics in evaluation too (track_running_stats=False): an answer depends on the other examples in the batch"
+    for node in graph.nodes:
+        if _is_random(node):
+            yield f"{node.target} draws random numbers in evaluation too: the same input has other answers each time"
+            break
+    if found.autocast:
+        yield f"torch.autocast inside forward ({', '.join(found.autocast)}) is left out: the graph computes those operators in float32"
+    if state.read:
+        yield f"forward changes the buffer {', '.join(state.read)}, and answers depend on it: no file can keep that, so export refuses"
+    if state.unread:
+        yield f"forward writes {', '.join(state.unread)}, on which no answer depends; the graph leaves it out"
+    if found.attributes:
+        yield f"forward changes the attribute {', '.join(found.attributes)}; the graph keeps what followed from its value at capture"
+    if lost:
+        yield f"the gradient of {', '.join(lost)} (a torch.autograd.Function) is not in the graph: steps that train refuse"
+
+
+def _is_random(node: fx.Node) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in node.target.tags:
+        return False
+    switch = MODE_ARGUMENT.get(node.target)
+    if switch is not None:
+        return bool(argument(node, switch))
+    return node.target is not _ATTENTION or bool(argument(node, 4))
+
+
+def _attention(graph: fx.Graph, model: nn.Module) -> Iterator[str]:
+    """Dropout that the fused attention would apply in training, as far as the modules around it tell."""
+    owners = {path: _dropouts(model, path) for node in graph.nodes if node.target is _ATTENTION for path in [_owner(node, model)]}
+    if not owners or all(rates is not None and not any(rates.values()) for rates in owners.values()):
+        return
+    known = [f"{path}.{name} = {rate:g}".lstrip(".") for path, rates in owners.items() for name, rate in (rates or {}).items() if rate]
+    told = f" ({known[0]}{f' and {len(known) - 1} more' if len(known) > 1 else ''})" if known else ", if the module has any,"
+    yield f"dropout inside scaled_dot_product_attention{told} is not applied when the program trains"
+
+
+def _owner(node: fx.Node, model: nn.Module) -> str:
+    """The path of the innermost module that an operator came from."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    paths = [path.partition("@")[0] for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
+    return next((path for path in reversed(paths) if path in modules), "")
+
+
+def _dropouts(model: nn.Module, path: str) -> Mapping[str, float] | None:
+    """The dropout rates that a module holds, by name; None where it holds none, so that nothing is known."""
+    owner = model.get_submodule(path)
+    rates = {name: float(value) for name, value in vars(owner).items() if "drop" in name and isinstance(value, (int, float))}
+    rates |= {name: float(part.p) for name, part in owner.named_children() if isinstance(part, nn.Dropout)}
+    return rates or None

@@ -1,0 +1,132 @@
+"""How a program is called: its flat inputs and outputs, their nesting, and what its graph does not carry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from laconic.core import structure
+from laconic.core.errors import BadInput
+from laconic.core.example import Sample
+from laconic.core.limits import Limits
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output: its name, its shape (a string is a dynamic dimension) and its dtype, e.g. ``float32``."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+
+    def concrete(self, **sizes: int) -> tuple[int, ...]:
+        """The shape with numbers for the named dimensions.
+
+        >>> TensorSpec("x", ("batch", 3), "float32").concrete(batch=8)
+        (8, 3)
+        """
+        missing = [dim for dim in self.shape if isinstance(dim, str) and dim not in sizes]
+        if missing:
+            raise BadInput(f"input '{self.name}' has the dynamic dimension '{missing[0]}': say how long it is to be, e.g. {missing[0]}=64")
+        return tuple(sizes[dim] if isinstance(dim, str) else dim for dim in self.shape)
+
+
+@dataclass(frozen=True)
+class Interface:
+    """How a program is called: tensors, their nesting, and how many parameters were positional at capture."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    input_structure: structure.Spec  # kind "dict": parameter name -> nesting
+    output_structure: structure.Spec
+    notes: tuple[str, ...] = field(default=())
+    samples: tuple[Sample, ...] = field(default=())  # how to make example inputs
+    limits: Limits = field(default_factory=Limits)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the extra file inside a `.pt2`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Interface:
+        """Read back what `to_json` wrote."""
+
+        def specs(items: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+            return tuple(TensorSpec(item["name"], tuple(item["shape"]), item["dtype"]) for item in items)
+
+        return cls(
+            specs(data["inputs"]),
+            specs(data["outputs"]),
+            data["input_structure"],
+            data["output_structure"],
+            tuple(data["notes"]),
+            tuple(Sample.from_json(item) for item in data.get("samples", ())),
+            Limits.from_json(data.get("limits", {})),
+        )
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The number of examples in every call, where the batch is fixed: the first size of the first input; None where it is dynamic."""
+        size = self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else None
+        return size if isinstance(size, int) and not any("batch" in spec.shape for spec in self.inputs) else None
+
+    def loading(self, batch_size: int) -> dict[str, Any]:
+        """Arguments of a `DataLoader` whose batches the program takes: of this size, or whole ones of the fixed size."""
+        fixed = self.fixed_batch
+        return {"batch_size": batch_size} if fixed is None else {"batch_size": fixed, "drop_last": True}
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+        """Flat tensors from a call's arguments; positional and keyword arguments are interchangeable.
+
+        Raises:
+            BadInput: an argument is missing, unknown, or nested otherwise than at capture; another number of examples than a fixed batch has.
+        """
+        leaves = self._leaves(args, kwargs)
+        fixed = self.fixed_batch
+        if fixed is not None and leaves[0].dim() and leaves[0].shape[0] != fixed:
+            raise BadInput(
+                f"the program takes exactly {fixed} example{'s' * (fixed != 1)} in a call, since it was captured with dynamic_batch=False; "
+                f"{leaves[0].shape[0]} were given. Set batch_size={fixed}, or capture a model that takes any number."
+            )
+        return leaves
+
+    def _leaves(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+        names: list[str] = self.input_structure["keys"]
+        if (
+            len(args) == 1
+            and not kwargs
+            and len(names) == 1
+            and isinstance(args[0], Tensor)
+            and self.input_structure["items"][0]["kind"] == "tensor"
+        ):
+            return [args[0]]
+        if len(args) > len(names):
+            raise BadInput(f"the model takes {len(names)} inputs ({', '.join(names)}); {len(args)} were given")
+        given = dict(zip(names, args, strict=False)) | dict(kwargs)
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise BadInput(f"the model has no input '{unknown[0]}'; it was captured with {', '.join(names)}")
+        leaves: list[Tensor] = []
+        for name, spec in zip(names, self.input_structure["items"], strict=True):
+            if name not in given and spec["kind"] == "const":
+                continue
+            if name not in given:
+                raise BadInput(f"input '{name}' is missing; the model was captured with {', '.join(names)}")
+            leaves.extend(structure.flatten(spec, given[name], name))
+        return leaves
+
+
+def as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments from the form in which inputs are written everywhere in Laconic.
+
+    A mapping holds keyword arguments, a tuple or list positional ones; anything else is the one positional argument. A model whose
+    forward takes a mapping is given it in a tuple: `({"pixels": x},)`.
+    """
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    if isinstance(inputs, (tuple, list)):
+        return tuple(inputs), {}
+    return (inputs,), {}

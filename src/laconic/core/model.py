@@ -1,0 +1,55 @@
+"""What is taken for a model: a plain `torch.nn.Module`, and nothing that only looks like one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from laconic.core.errors import BadInput
+
+_QUANTIZED = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.intrinsic.quantized")
+
+
+def as_module(value: Any, where: str) -> nn.Module:
+    """The module that was given, out of a wrapper that `torch.compile` or data-parallel training put around it.
+
+    Args:
+        value: what was given as the model.
+        where: who asks; begins the message.
+
+    Raises:
+        BadInput: it is no module, or one of TorchScript or of PyTorch's own quantization, which cannot be captured; says what was given.
+    """
+    if isinstance(value, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return as_module(value.module, where)
+    if isinstance(value, nn.Module) and type(value).__name__ == "OptimizedModule":  # of torch.compile; its class lies in a slow import
+        return as_module(value._orig_mod, where)
+    if isinstance(value, nn.Module) and not isinstance(value, torch.jit.ScriptModule):
+        rounded = next((name for name, part in value.named_modules() if type(part).__module__.startswith(_QUANTIZED)), None)
+        if rounded is None:
+            return value
+        raise BadInput(
+            f"{where} wants a torch.nn.Module in float32; the module given is quantized by PyTorch already (at '{rounded}'). Give the one before that."
+        )
+    raise BadInput(f"{where} wants a torch.nn.Module; it was given {_told(value)}")
+
+
+def _told(value: Any) -> str:
+    """What a value is, and what to hand over in its place."""
+    if isinstance(value, (str, PurePath)):
+        return f"the path '{value}'. Build the module and load its weights; a file cannot be optimized further."
+    if isinstance(value, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        return f"a TorchScript object ({type(value).__name__}). Give the module that it was made from."
+    if isinstance(value, torch.export.ExportedProgram):
+        return "an ExportedProgram. Give the module that it was exported from, or its .module()."
+    if isinstance(value, Mapping) and all(isinstance(item, Tensor) for item in value.values()):
+        return "a mapping of names to tensors (a state_dict?). Build the module and call its load_state_dict."
+    if isinstance(value, type):
+        return f"the class {value.__name__}. Give an object of it: {value.__name__}(…)."
+    if callable(value):
+        return f"a function ({type(value).__name__}). Put it into the forward of a torch.nn.Module."
+    return f"an object of the class {type(value).__name__}. Give the module itself."

@@ -1,0 +1,75 @@
+"""The checks of PyTorch's norm layers that its operators lack: a variance needs two values or more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, fx
+
+from laconic.core.errors import BadInput
+
+aten = torch.ops.aten
+
+
+def check_batch_norm(x: Tensor, name: str) -> None:
+    """Refuse a batch-norm in training mode that sees one value per channel: its output would be its bias, and its running variance no number.
+
+    Args:
+        x: the input, (B, C) or (B, C, …).
+        name: of the layer.
+
+    Raises:
+        BadInput: names the layer and the way out.
+    """
+    if x.dim() > 1 and x.shape[1] and x.numel() == x.shape[1]:
+        raise BadInput(
+            f"the batch-norm '{name}' was given one value per channel (shape {tuple(x.shape)}), which has no variance: set batch_size to 2 or more, and "
+            "leave out a last batch of one example"
+        )
+
+
+def check_instance_norm(x: Tensor, name: str) -> None:
+    """Refuse an instance norm that sees one value per channel of an example.
+
+    Args:
+        x: the input, (B, C, …).
+        name: of the layer.
+
+    Raises:
+        BadInput: names the layer.
+    """
+    if x.dim() > 2 and x.numel() and x.numel() == x.shape[0] * x.shape[1]:
+        raise BadInput(
+            f"the instance norm '{name}' was given one value per channel (shape {tuple(x.shape)}), which has no variance: give larger inputs"
+        )
+
+
+_CHECKS: dict[object, Callable[[Tensor, str], None]] = {
+    aten.batch_norm.default: check_batch_norm,
+    aten.instance_norm.default: check_instance_norm,
+}
+
+
+def insert_checks(graph: fx.Graph, nodes: Iterable[fx.Node]) -> list[fx.Node]:
+    """Put a check before each of these norms, and return the new nodes; recompile afterwards."""
+    made = []
+    for node in nodes:
+        if (check := _CHECKS.get(node.target)) is not None:
+            with graph.inserting_before(node):
+                made.append(graph.call_function(check, (node.args[0], layer_name(node))))
+    return made
+
+
+def remove_checks(graph: fx.Graph, checks: Iterable[fx.Node]) -> None:
+    """Take out what `insert_checks` put in, as far as it is still there; recompile afterwards."""
+    there = set(graph.nodes)
+    for node in checks:
+        if node in there:
+            graph.erase_node(node)
+
+
+def layer_name(node: fx.Node) -> str:
+    """The dotted name of a norm: that of its tensors, or of its operator where it has none."""
+    owned = next((str(a.target) for a in node.args[1:5] if isinstance(a, fx.Node) and a.op == "get_attr"), "")
+    return owned.rpartition(".")[0] or node.name

@@ -1,0 +1,159 @@
+"""What holds for every step, whoever calls it: a program goes in, and a program of finite numbers comes out."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any, TypeVar, cast
+
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from laconic.core.batch import resize
+from laconic.core.errors import BadInput, LaconicError
+from laconic.core.findings import undone
+from laconic.core.precision import check_float32
+from laconic.core.program import Program
+from laconic.core.task import Context, FitPlan, Task
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_EXAMPLES = 2
+_STATISTICS = ("running_mean", "running_var")
+_inside: ContextVar[bool] = ContextVar("inside a step", default=False)
+
+
+def step(name: str, *, float32: bool = False) -> Callable[[Function], Function]:
+    """Decorate the function of a step, `(program, config, context, …) -> (program, outcome)`.
+
+    A step that another one calls is not looked at by itself.
+
+    Args:
+        name: of the step, in errors.
+        float32: it works on programs in float32 only.
+
+    Raises:
+        BadInput: before it runs: the first argument is no program, has another precision, or is to be trained though its gradients are not the module's.
+        LaconicError: after it: a parameter, a buffer or an output of the returned program is not finite; names it.
+    """
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def run(program: Any, *args: Any, **kwargs: Any) -> Any:
+            if _inside.get():
+                return function(program, *args, **kwargs)
+            given = (*args, *kwargs.values())
+            _check_given(name, program, given, float32)
+            token = _inside.set(True)
+            try:
+                found, outcome = function(program, *args, **kwargs)
+            finally:
+                _inside.reset(token)
+            check_finite(name, found, program, _task(given))
+            return found, outcome
+
+        run.__dict__["step"] = name
+        return cast(Function, run)
+
+    return decorate
+
+
+def as_step(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of a step with the checks of `step`, whether it was decorated or not."""
+    return function if "step" in vars(function) else step(name)(function)
+
+
+def _check_given(name: str, program: Any, given: Sequence[Any], float32: bool) -> None:
+    if not isinstance(program, Program):
+        raise BadInput(
+            f"'{name}' takes a Program; it was given an object of the class {type(program).__name__}. Capture the module first: "
+            "program = laconic.capture(model, example)."
+        )
+    if float32:
+        check_float32(program, f"'{name}'")
+    if any(isinstance(item, FitPlan) and item.epochs > 0 for item in given):
+        program.interface.limits.check_trainable(name)
+
+
+def _task(given: Sequence[Any]) -> Task | None:
+    tasks = [item if isinstance(item, Task) else item.task for item in given if isinstance(item, (Task, Context))]
+    return tasks[0] if tasks else None
+
+
+def check_finite(name: str, found: Program, before: Program, task: Task | None = None) -> None:
+    """Refuse a program that a step made of finite numbers and that has others, in its tensors or in what it answers.
+
+    Args:
+        name: of the step.
+        found: what it returned.
+        before: what it was given; infinite answers that this one gives too (masked logits) are nobody's fault.
+        task: whose first valid examples are answered, besides the program's own.
+
+    Raises:
+        LaconicError: names the tensor or the output.
+    """
+    check_tensors(name, found, before)
+    for kind, leaves in _inputs(found, task):
+        bad = _broken(found, leaves)
+        if bad - (_broken(before, leaves) if bad else set()):
+            place = ", ".join(sorted(f"'{output}'" for output, _ in bad))
+            raise LaconicError(
+                f"'{name}' made a program whose answers are not finite (output {place}, on {kind}), and the one before it had finite answers. The program is "
+                "not returned. Choose milder options, and look for values far out of range in the data."
+            )
+
+
+def check_tensors(name: str, model: nn.Module, before: nn.Module | None = None) -> None:
+    """Refuse parameters and statistics of norms that are not finite, and other buffers that hold no numbers (infinite ones may be masks).
+
+    Args:
+        name: of the step.
+        model: what it returned.
+        before: what it was given; a buffer that held no numbers there may go on doing so.
+
+    Raises:
+        LaconicError: names the tensor.
+    """
+    known = {} if before is None else dict(before.named_buffers())
+    for kind, items in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
+        for path, value in items:
+            if not value.is_floating_point():
+                continue
+            value = value.detach()
+            if kind == "buffer" and path in known and bool(known[path].isnan().any()):
+                continue
+            endless = kind == "parameter" or path.endswith(_STATISTICS)
+            if bool(value.isnan().any()) or (endless and bool(value.isinf().any())):
+                raise LaconicError(
+                    f"'{name}' left the {kind} '{path}' with values that are not finite. The program is not returned. Lower the learning rate, set grad_clip, "
+                    "or look for bad values in the data or in the model that was given."
+                )
+
+
+def _inputs(program: Program, task: Task | None) -> Iterator[tuple[str, Sequence[Tensor]]]:
+    example = program.example_inputs()
+    if all(leaf.device.type == "meta" for leaf in example):
+        return
+    yield "generated inputs", resize(program.inputs, example, _EXAMPLES)
+    with contextlib.suppress(Exception):  # data that cannot be read is the business of the step, which needed none
+        if task is not None and task.valid is not None:
+            rows = [task.valid[i] for i in range(min(program.interface.fixed_batch or _EXAMPLES, len(task.valid)))]  # type: ignore[arg-type]
+            inputs, _ = task.split((task.collate or default_collate)(rows))
+            yield "the first examples of the valid data", [leaf.to(example[0].device) for leaf in program.flatten_inputs(inputs)]
+
+
+def _broken(program: Program, leaves: Sequence[Tensor]) -> set[tuple[str, str]]:
+    """Which outputs hold what: (name, "nan" or "inf")."""
+    training = program.training
+    try:
+        outputs = undone(program.eval().graph_module, program.interface.limits.state)(*leaves)
+    except (RuntimeError, IndexError, ValueError):  # these inputs do not go together; nothing is known
+        return set()
+    finally:
+        program.train(training)
+    found: set[tuple[str, str]] = set()
+    for spec, out in zip(program.outputs, outputs, strict=True):
+        if out.is_floating_point():
+            found |= {(spec.name, kind) for kind, bad in (("nan", out.isnan()), ("inf", out.isinf())) if bool(bad.any())}
+    return found
