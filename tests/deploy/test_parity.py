@@ -224,3 +224,35 @@ def test_a_zeroed_row_of_a_file_is_found(tmp_path: Path) -> None:
     boxes, scores = parity(answers(), expected, program.outputs)["outputs"]
     assert boxes["max_rel"] < 1e-5
     assert scores["dead_channels"] == [3]
+
+
+def test_a_channel_that_moves_by_less_than_rounding_is_not_dead() -> None:
+    expected = np.concatenate([RNG.standard_normal((40, 3)), 5 + 1e-5 * RNG.standard_normal((40, 1))], axis=1)
+    found = expected.copy()
+    found[:, 3] = 5.0
+    (row,) = parity([found], [expected])["outputs"]
+    assert row["channels"] == 4
+    assert row["dead_channels"] == []
+    assert row["worst_channel_db"] > 100
+
+
+def test_a_dead_channel_is_told_before_a_noisy_one() -> None:
+    expected = RNG.standard_normal((200, 4))
+    found = expected.copy()
+    found[:, 1] = -expected[:, 1]
+    found[:, 2] = 0.0
+    (row,) = parity([found], [expected])["outputs"]
+    assert (row["worst_channel"], row["dead_channels"]) == (2, [2])
+    assert row["worst_channel_db"] == pytest.approx(0.0, abs=0.05)  # but for the mean of the channel, which was lost too
+
+
+@pytest.mark.parametrize(("noise", "said"), [(1e-9, math.inf), (1e-3, -math.inf)])
+def test_an_output_of_zeros_has_no_signal(noise: float, said: float) -> None:
+    assert parity([np.full((20, 3), noise)], [np.zeros((20, 3))])["sqnr_db"] == said
+
+
+def test_a_few_numbers_say_nothing_of_a_channel() -> None:
+    expected = RNG.standard_normal((5, 4))
+    (row,) = parity([np.zeros((5, 4))], [expected])["outputs"]
+    assert "worst_channel" not in row
+    assert row["sqnr_db"] == 0.0

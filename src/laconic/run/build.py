@@ -139,11 +139,11 @@ def build_model(request: Mapping[str, Any], task: Task | None = None, progress: 
         begun, done, rest = _begun(source, recipe, steps.parent)
         program, outcomes = apply(begun, rest, Context(task, fit, recipe.deploy, request["seed"], progress, steps, price, source))
         price.keep()
-        write_answers(program, request["inputs"], steps / "expected")
         program.save(steps / "program.pt2")
         write_json(steps / "steps.json", {"outcomes": [*done, *outcomes]})
     else:
         program = Program.load(steps / "program.pt2")
+    write_answers(program, request["inputs"], steps / "expected")
     file = write_model(program, place, request["format"])
     built = {
         "file": file.name,
