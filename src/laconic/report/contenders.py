@@ -33,6 +33,7 @@ RULES = {
     "time_limit": "no time left",
     "budget": "budget",
 }
+_UNKNOWN = missing("")
 _SOME = 3  # names that stand for all of a long list
 _UNRUN = {"unavailable": "not available on this machine", "failed": "the candidate failed", "not_tried": "its turn never came"}
 
@@ -117,7 +118,7 @@ class Contender:
     notes: tuple[str, ...]
     seconds: Quantity
     timing: str = ""
-    first_speedup: Quantity = missing("")
+    first_speedup: Quantity = _UNKNOWN
     busy: str = ""
 
     @property

@@ -24,7 +24,7 @@ def measure(metric: MetricSpec, logits: Tensor, target: Tensor) -> Measurement:
 
 
 def compare(metric: MetricSpec, baseline: Tensor, candidate: Tensor, target: Tensor, seed: int = 0) -> Measurement:
-    """By how much the candidate is worse than the baseline, in points of a percentage or the metric's own unit, with the 95 % interval of the paired difference.
+    """By how much the candidate is worse than the baseline, in points of a percentage or the metric's own unit, with its paired 95 % interval.
 
     Args:
         baseline: answers, shape (n, …).

@@ -104,7 +104,8 @@ def choose(records: Sequence[Record], budget: Budget, rounds: Rounds, anew: Anew
         rounds: nanoseconds of the first comparison.
         anew: from all records and the finalists to all records, where the finalists and the baseline have the figures of a new comparison.
     """
-    now, fallen = list(records), []
+    now = list(records)
+    fallen: list[str] = []
     for record, tied in ranking(records, budget, rounds):
         if _found(now, record.key).timing != "finalists":
             now = judged_again(now, anew(now, finalists(_found(now, record.key), tied, now, budget)), budget)
