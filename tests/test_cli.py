@@ -23,7 +23,12 @@ QUICK = ("--runtimes", "onnxruntime", "--precisions", "fp32", "--quantize", "non
 
 
 def laconic(*args: str | Path, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "120", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), **variables}
+    environment = {
+        **os.environ,
+        "COLUMNS": "120",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        **variables,
+    }
     return subprocess.run(
         [sys.executable, "-m", "laconic.cli", *map(str, args)],
         cwd=cwd,
@@ -109,7 +114,9 @@ def test_files_are_utf8_in_the_locale_c(tmp_path: Path) -> None:
     """Commands and recipes with letters; Python decodes arguments as ASCII there and keeps the bytes of the others."""
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     folder = tmp_path / "run"
-    done = laconic("optimize", "tests.run.tiny:task", *QUICK, "--time-limit", "0.001", "--data", "Größe", "--out", folder, "--json", **plain)
+    done = laconic(
+        "optimize", "tests.run.tiny:task", *QUICK, "--time-limit", "0.001", "--data", "Größe", "--out", folder, "--json", **plain
+    )
     assert done.returncode == 3, done.stderr
     assert "--data 'Größe'" in json.loads((folder / "result.json").read_text(encoding="utf-8"))["reproduce"]["command"]
     assert "Größe" in (folder / "report.html").read_text(encoding="utf-8")
