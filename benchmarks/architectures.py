@@ -127,7 +127,7 @@ def main() -> None:
     passed = sum(not row.reason for row in rows)
     print(f"{passed} of {len(rows)} hold")
     if not only:
-        DOCS.write_text("\n".join(table(rows)) + "\n")
+        DOCS.write_text("\n".join(table(rows)) + "\n", encoding="utf-8")
         print(f"wrote {DOCS}")
 
 

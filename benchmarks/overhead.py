@@ -48,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         wall = seconds(laconic, "optimize", "digits", "--max-drop", "0.5", "--time-limit", "5m", "--out", str(out), "--quiet")
-        found = json.loads((out / "result.json").read_text())
+        found = json.loads((out / "result.json").read_text(encoding="utf-8"))
     spent = found["spent"]
     print(found["verdict"])
     print(f"optimize digits: {wall:.1f} s from outside, of which the ledger saw {spent['total']:.1f} s")

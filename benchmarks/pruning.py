@@ -151,7 +151,7 @@ def coverage(names: list[str]) -> None:
         "| architecture | output channels that can go, % | groups | 70 % kept | 30 % kept | moved | ONNX Runtime | OpenVINO | holds |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
-    (DOCS / "pruned.md").write_text("\n".join([*head, *rows]) + "\n")
+    (DOCS / "pruned.md").write_text("\n".join([*head, *rows]) + "\n", encoding="utf-8")
 
 
 # Analysis ---------------------------------------------------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def growth(names: list[str]) -> None:
         ids = sum(len(found) for dims in coupling.tensors.values() for found in dims if found is not None)
         points.append((ids, float(np.median(times))))
         print(f"{ids:9,d} ids in {len(program.graph.nodes)} nodes: {1e3 * points[-1][1]:.1f} ms", flush=True)
-    (DOCS / "coupling.svg").write_text(_drawn(points))
+    (DOCS / "coupling.svg").write_text(_drawn(points), encoding="utf-8")
 
 
 class _Doubled(nn.Module):

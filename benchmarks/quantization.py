@@ -296,7 +296,7 @@ def quantized_architectures(names: list[str]) -> None:
             "| architecture | ONNX Runtime | OpenVINO | rounding for ONNX Runtime | rounding for OpenVINO | holds |",
             "| --- | ---: | ---: | ---: | ---: | --- |",
         ]
-        DOCS.write_text("\n".join([*head, *rows]) + "\n")
+        DOCS.write_text("\n".join([*head, *rows]) + "\n", encoding="utf-8")
 
 
 COMMANDS = {"speed": speed, "accuracy": accuracy, "qat": qat, "cost": cost, "architectures": quantized_architectures}

@@ -158,7 +158,7 @@ def lr(names: list[str]) -> None:
     short = replace(config, epochs=round(0.6 * (config.epochs or 0)), choices=("one_cycle",))
     whole, part = (_compare("lr", "fashion-mnist@resnet20", one) for one in (config, short))
     finals = [
-        [json.loads((out / "runs" / f"{name}-{seed}.json").read_text())["final"] for seed in range(config.seeds)]
+        [json.loads((out / "runs" / f"{name}-{seed}.json").read_text(encoding="utf-8"))["final"] for seed in range(config.seeds)]
         for out, name in ((part, "one_cycle"), (whole, "constant"))
     ]
     gain = paired_gain(*finals, bounds=(0.0, 100.0))

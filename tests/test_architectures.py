@@ -9,7 +9,7 @@ import pytest
 from benchmarks.architectures import ARCHITECTURES, DOCS, check, line
 
 pytest.importorskip("transformers", reason="the architectures of transformers need the hf extra")
-TABLE = {row.split("|")[1].strip(): row for row in DOCS.read_text().splitlines() if row.startswith("| ")}
+TABLE = {row.split("|")[1].strip(): row for row in DOCS.read_text(encoding="utf-8").splitlines() if row.startswith("| ")}
 
 
 def without_differences(row: str) -> str:

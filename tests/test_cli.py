@@ -22,14 +22,19 @@ COMMANDS = ("optimize", "run", "bench", "inspect", "compare", "report", "doctor"
 QUICK = ("--runtimes", "onnxruntime", "--precisions", "fp32", "--quantize", "none", "--prune", "none", "--rounds", "3")
 
 
-def laconic(*args: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "120", "PYTHONPATH": str(ROOT)}
+def laconic(*args: str | Path, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "COLUMNS": "120",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        **variables,
+    }
     return subprocess.run(
         [sys.executable, "-m", "laconic.cli", *map(str, args)],
         cwd=cwd,
         env=environment,
         capture_output=True,
-        text=True,
+        encoding=variables.get("PYTHONIOENCODING", "utf-8"),
         check=False,
         timeout=300,
     )
@@ -81,9 +86,49 @@ def test_a_budget_that_nothing_meets_exits_with_3(tmp_path: Path) -> None:
     assert "Run: " in done.stderr
 
 
+def test_what_was_given_reaches_the_budget(tmp_path: Path) -> None:
+    """Told before any work: the folder holds a run of another budget."""
+    (tmp_path / "run.json").write_text('{"format": 1, "run": {}}', encoding="utf-8")
+    done = laconic("optimize", "tests.run.tiny:task", *QUICK, "--out", tmp_path, "--max-drop", "any", "--confident", "--wait-quiet")
+    assert done.returncode == 2
+    assert "'max_drop': 'any'" in done.stderr
+    assert "'confident': True" in done.stderr
+    assert "wait_quiet" not in done.stderr
+
+
+def test_a_run_out_of_time_has_tried_nothing(tmp_path: Path) -> None:
+    done = laconic("optimize", "tests.run.tiny:task", *QUICK, "--out", tmp_path / "run", "--time-limit", "0.001")
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.startswith("Nothing was tried: 1 candidate was not tried")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_report_is_shown_on_any_console(run_folder: Path, encoding: str) -> None:
+    for args in (("report", run_folder), ("report", run_folder, "--json")):
+        done = laconic(*args, PYTHONIOENCODING=encoding)
+        assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["result"] == read_result(run_folder)
+
+
+def test_files_are_utf8_in_the_locale_c(tmp_path: Path) -> None:
+    """Commands and recipes with letters; Python decodes arguments as ASCII there and keeps the bytes of the others."""
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    folder = tmp_path / "run"
+    done = laconic(
+        "optimize", "tests.run.tiny:task", *QUICK, "--time-limit", "0.001", "--data", "Größe", "--out", folder, "--json", **plain
+    )
+    assert done.returncode == 3, done.stderr
+    assert "--data 'Größe'" in json.loads((folder / "result.json").read_text(encoding="utf-8"))["reproduce"]["command"]
+    assert "Größe" in (folder / "report.html").read_text(encoding="utf-8")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("# Größe\ntask: nosuchtask\nsteps: [fold_batch_norm]\n", encoding="utf-8")
+    done = laconic("run", recipe, **plain)
+    assert (done.returncode, "nosuchtask" in done.stderr) == (2, True)
+
+
 def test_run_carries_out_the_recipe_that_a_run_tells(run_folder: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(read_result(run_folder)["reproduce"]["recipe_yaml"])
+    recipe.write_text(read_result(run_folder)["reproduce"]["recipe_yaml"], encoding="utf-8")
     found = answer(laconic("run", recipe, "--out", tmp_path / "again", "--json"))
     assert [record["key"] for record in found["candidates"]] == ["onnxruntime-fp32"]
     assert found["candidates"][0]["drop"]["value"] == 0
@@ -130,7 +175,7 @@ def test_compare_prints_a_table_and_writes_a_page(tmp_path: Path) -> None:
     assert "Learning rates of digits" in done.stdout
     assert "one_cycle, seed 1: " in done.stderr
     assert f"Report: {tmp_path}/c/report.html" in done.stdout
-    assert "plot-curves" in (tmp_path / "c" / "report.html").read_text()
+    assert "plot-curves" in (tmp_path / "c" / "report.html").read_text(encoding="utf-8")
     assert [row["name"] for row in answer(laconic(*args, "--json"))["rows"]] == ["constant", "one_cycle"]
 
 
@@ -172,6 +217,7 @@ def test_inspect_without_sensitivity_runs_nothing() -> None:
         (("optimize", "digits", "--runtimes", "onnxruntim"), "Did you mean 'onnxruntime'"),
         (("optimize", "digits", "--time-limit", "soon"), "time limit 'soon'"),
         (("optimize", "digits", "--objective", "beauty"), "objective: 'beauty'; choose from latency, size, memory"),
+        (("optimize", "digits", "--max-drop", "much"), "--max-drop: 'much' is not a number, nor 'any'"),
         (("optimize", "digits", "--threads", "many"), "should be a valid integer"),
         (("optimize",), "(?i)missing argument 'TASK'"),
         (("optimise", "digits"), "(?i)no such command 'optimise'"),
@@ -195,7 +241,7 @@ def test_wrong_input_is_told_and_exits_with_2(args: tuple[str, ...], said: str) 
 def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = ["optimize", "tests.run.tiny:task", *QUICK]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     process = subprocess.Popen(
         [sys.executable, "-m", "laconic.cli", *command],
         cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,

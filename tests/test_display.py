@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from laconic.display import Display
@@ -40,3 +44,25 @@ def test_on_a_terminal_it_draws_bars(capsys: pytest.CaptureFixture[str], monkeyp
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     work(Display(quiet=True))
     assert capsys.readouterr() == ("", "")
+
+
+PLAIN = """
+import sys
+from laconic.display import forgiving_console, speaks_unicode
+forgiving_console()
+print(speaks_unicode(sys.stdout), "−0.5 points · 2×\u202f000 µs → “ß”")
+"""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("utf-8", "True −0.5 points · 2×\u202f000 µs → “ß”"),
+        ("cp1252", "False -0.5 points · 2× 000 µs -> “ß”"),
+        ("ascii", 'False -0.5 points | 2x 000 us -> "?"'),
+    ],
+)
+def test_a_console_shows_another_letter_where_it_has_not_got_one(encoding: str, shown: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", PLAIN], env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stdout.decode(encoding).strip()) == (0, shown)

@@ -26,15 +26,15 @@ OPTIONS = [field.name for field in dataclasses.fields(lc.FitPlan)]
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
         assert target.startswith("http") or (page.parent / target).exists(), target
-    for target in re.findall(r"`((?:src|docs|tests|examples|benchmarks)/[\w/.]+\.\w+)`", page.read_text()):
+    for target in re.findall(r"`((?:src|docs|tests|examples|benchmarks)/[\w/.]+\.\w+)`", page.read_text(encoding="utf-8")):
         assert (ROOT / target).exists(), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_exist(page: Path) -> None:
-    for block in re.findall(r"```\n(.*?)```", page.read_text(), re.DOTALL):
+    for block in re.findall(r"```\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
         for command in re.findall(r"^laconic (\w+)", block, re.MULTILINE):
             assert command in COMMANDS
 
@@ -52,5 +52,5 @@ def test_commands_exist(page: Path) -> None:
     ],
 )
 def test_a_page_names_all_there_is(page: str, names: list[str]) -> None:
-    text = (ROOT / page).read_text()
+    text = (ROOT / page).read_text(encoding="utf-8")
     assert [name for name in names if name not in text] == []

@@ -28,7 +28,7 @@ CORE_PACKAGES = {"torch", "numpy"}
 
 
 def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -68,6 +68,53 @@ def test_nothing_imports_the_command_line() -> None:
 def test_nothing_unpickles() -> None:
     for path in SOURCE.rglob("*.py"):
         assert not any(name.split(".")[0] in ("pickle", "cloudpickle", "dill", "joblib", "shelve") for name in imports(path)), path
+
+
+# Methods that read or write text in the locale's encoding unless they are told another; `open` does too, in a mode without b.
+TEXT = ("read_text", "write_text", "fdopen", "TextIOWrapper", "NamedTemporaryFile")
+
+
+def in_the_locales_encoding(call: ast.Call) -> bool:
+    """Whether a call opens a file as text and names no encoding."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id if isinstance(call.func, ast.Name) else ""
+    if any(keyword.arg == "encoding" for keyword in call.keywords):
+        return False
+    if name != "open":
+        return name in TEXT
+    owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+    if isinstance(owner, ast.Name) and owner.id in ("os", "Artifact"):  # a handle of bytes; a folder
+        return False
+    place = 0 if owner is not None else 1  # Path.open(mode), open(path, mode)
+    modes = (*call.args[place : place + 1], *(keyword.value for keyword in call.keywords if keyword.arg == "mode"))
+    return not any("b" in str(mode.value) for mode in modes if isinstance(mode, ast.Constant))
+
+
+@pytest.mark.parametrize("folder", ["src", "benchmarks", "examples"])
+def test_text_files_are_utf8_whatever_the_locale(folder: str) -> None:
+    found = []
+    for path in sorted((SOURCE.parents[1] / folder).rglob("*.py")):
+        calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+        found += [f"{path.name}:{call.lineno}" for call in calls if in_the_locales_encoding(call)]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("code", "caught"),
+    [
+        ("p.read_text()", True),
+        ("p.read_text(encoding='utf-8')", False),
+        ("open(p)", True),
+        ("open(p, 'rb')", False),
+        ("p.open('w')", True),
+        ("p.open(mode='wb')", False),
+        ("p.open('w', encoding='utf-8')", False),
+        ("os.open(p, 1)", False),
+    ],
+)
+def test_the_search_for_encodings_finds_them(code: str, caught: bool) -> None:
+    call = ast.parse(code, mode="eval").body
+    assert isinstance(call, ast.Call)
+    assert in_the_locales_encoding(call) is caught
 
 
 HEAVY = [

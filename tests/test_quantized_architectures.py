@@ -8,7 +8,7 @@ import pytest
 from benchmarks.architectures import ARCHITECTURES
 from benchmarks.quantization import DOCS, rounded_row
 
-TABLE = {row.split("|")[1].strip(): row for row in DOCS.read_text().splitlines() if row.startswith("| ")}
+TABLE = {row.split("|")[1].strip(): row for row in DOCS.read_text(encoding="utf-8").splitlines() if row.startswith("| ")}
 
 
 def test_the_table_has_a_row_for_each_and_at_least_25_hold() -> None:

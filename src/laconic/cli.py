@@ -28,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Make a trained PyTorch model small and fast without losing what it knows, and show the evidence. "
-    "Exit codes: 0 done and budget met, 2 bad input, 3 budget not met, 1 another failure, 130 interrupted.",
+    "Exit codes: 0 done and budget met, 2 bad input, 3 budget not met or nothing tried, 1 another failure, 130 interrupted.",
 )
 
 TaskArgument = Annotated[

@@ -11,7 +11,7 @@ from laconic.core.records import Measurement
 from laconic.run.gate import parity
 from laconic.run.record import Reason, Record
 from laconic.search.budget import Budget
-from tests.search.records import BASE, judged, record
+from tests.search.records import judged, record
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,8 @@ def test_luck_of_the_confident_is_the_intervals_error() -> None:
     best = record("a").but(drop=points(0.1, -0.1, 0.3))
     found = said(best, [record(f"c{i}") for i in range(19)], budget=Budget(max_drop=0.5, confident=True))
     assert (
-        "20 candidates were judged on the same valid examples; had each truly lost just more than the limit, one would pass there by luck in up to 40 % of runs."
+        "20 candidates were judged on the same valid examples; had each truly lost just more than the limit, one would pass there by luck in up to 40 % "
+        "of runs."
     ) in found.certainty
     assert round(100 * (1 - 0.975**20)) == 40
 

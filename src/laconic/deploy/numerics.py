@@ -7,7 +7,7 @@ from pathlib import Path
 from laconic.core.errors import need
 from laconic.core.wording import numerics
 
-_ROUNDING = ("Quantize", "QLinear", "Integer", "NBits")  # in the names of ONNX operators that round or read what was rounded
+_ROUNDING = ("uantize", "QLinear", "Integer", "NBits")  # in the names of ONNX operators that round or read what was rounded
 
 
 def of_file(file: Path, precision: str) -> str:

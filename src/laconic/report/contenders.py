@@ -35,6 +35,7 @@ RULES = {
     "baseline": "no baseline",
     "budget": "budget",
 }
+_UNKNOWN = missing("")
 _SOME = 3  # names that stand for all of a long list
 _UNRUN = {"unavailable": "not available on this machine", "failed": "the candidate failed", "not_tried": "its turn never came"}
 
@@ -126,7 +127,7 @@ class Contender:
     notes: tuple[str, ...]
     seconds: Quantity
     timing: str = ""
-    first_speedup: Quantity = missing("")
+    first_speedup: Quantity = _UNKNOWN
     busy: str = ""
 
     @property

@@ -169,7 +169,7 @@ class Session:
         why = runtime.runtime(recipe.deploy.runtime).available(recipe.deploy.precision, recipe.deploy.device)
         if why is not None:
             return record.but(status="unavailable", reasons=(Reason("available", why),))
-        if self.deadline is not None and time.monotonic() > self.deadline:
+        if baseline is not None and self.deadline is not None and time.monotonic() > self.deadline:
             return record.not_tried("the time limit was reached before its turn")
         start = time.perf_counter()
         record = self._attempt(record, lambda: self._build_and_answer(recipe, record))

@@ -65,7 +65,7 @@ class Budget:
                 yield f"{name}: {value!r} must be {'0 or more' if dropping else 'more than 0'}"
         if self.objective not in OBJECTIVES:
             yield f"objective: {self.objective!r}; choose from {', '.join(OBJECTIVES)}"
-        if not isinstance(self.confident, bool):
+        if not isinstance(vars(self)["confident"], bool):
             yield f"confident: {self.confident!r} must be true or false"
 
     @property

@@ -67,8 +67,8 @@ class Scale:
         if drop.low is None or drop.high is None:
             text = f"{verb} {self._alone(value)}{unit}"
             return text if self.points else f"{text} ({self.name})"
-        ends = sorted((sign * drop.low, sign * drop.high))
-        text, low, high = spanned(value, *ends, places=self._places(value))
+        least, most = sorted((sign * drop.low, sign * drop.high))
+        text, low, high = spanned(value, least, most, self._places(value))
         name = "" if self.points else f"{self.name}; "
         return f"{verb} {text}{unit} ({name}interval {low} to {high})"
 
@@ -201,10 +201,13 @@ def _luck(record: Record, others: Sequence[Record], budget: Budget, scale: Scale
         yield f"{tried} candidates were judged on the same valid examples: the more there are, the likelier one passes by luck."
         return
     by = "just more than the limit" if budget.confident or not limit else f"twice the limit ({_much(2 * limit, scale)})"
-    text = f"{tried} candidates were judged on the same valid examples; had each truly lost {by}, one would pass there by luck in up to {percent(any_of(tried, one))} of runs"
+    some = any_of(tried, one)
     tested = None if record.test_drop is None else pass_by_luck(record.test_drop, limit, budget.confident)
-    more = "" if tested is None else f", and on the test data too in up to {percent(any_of(tried, one) * tested)}"
-    yield f"{text}{more}."
+    more = "" if tested is None else f", and on the test data too in up to {percent(some * tested)}"
+    yield (
+        f"{tried} candidates were judged on the same valid examples; had each truly lost {by}, one would pass there by luck in up to {percent(some)} of runs"
+        f"{more}."
+    )
 
 
 def pass_by_luck(drop: Measurement, limit: float, confident: bool) -> float | None:
