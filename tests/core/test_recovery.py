@@ -21,13 +21,17 @@ from laconic.tasks.data import ArrayDataset
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((160, 2, 16)).astype(np.float32)
 DATA = ArrayDataset(X, (X[:, 0].mean(1) > 0).astype(np.int64))
-OWN = FitPlan(epochs=9, optimizer="sgd", lr=0.7, momentum=0.8, weight_decay=0.02, batch_size=20, augment=(Choice("jitter"),), patience=3, distill=0.9)
+OWN = FitPlan(
+    epochs=9, optimizer="sgd", lr=0.7, momentum=0.8, weight_decay=0.02, batch_size=20, augment=(Choice("jitter"),), patience=3, distill=0.9
+)
 GIVEN = FitPlan(epochs=4, optimizer="rmsprop", lr=2e-4, batch_size=10, schedule="linear", grad_clip=1.0)
 
 
 def net() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv1d(2, 8, 3), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 2)).eval()
+    return nn.Sequential(
+        nn.Conv1d(2, 8, 3), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 2)
+    ).eval()
 
 
 def task(**more: Any) -> lc.Task:
@@ -40,14 +44,31 @@ PLANS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "from fit": (
         {"fit": OWN},
         {},
-        {"optimizer": "sgd", "momentum": 0.8, "weight_decay": 0.02, "batch_size": 20, "augment": OWN.augment, "epochs": 1, "patience": None, "distill": 0.5},
+        {
+            "optimizer": "sgd",
+            "momentum": 0.8,
+            "weight_decay": 0.02,
+            "batch_size": 20,
+            "augment": OWN.augment,
+            "epochs": 1,
+            "patience": None,
+            "distill": 0.5,
+        },
     ),
     "from recovery": ({"fit": OWN, "recovery": GIVEN}, {}, {**dataclasses.asdict(GIVEN), "distill": 0.5}),
     "recovery with a teacher's weight": ({"recovery": FitPlan(distill=0.9)}, {}, {"distill": 0.9}),
     "the step wins over recovery": (
         {"recovery": GIVEN},
         {"optimizer": "sgd", "lr": 0.5, "epochs": 2, "distill": 0.0, "augment": (Choice("scaling"),)},
-        {"optimizer": "sgd", "lr": 0.5, "epochs": 2, "distill": 0.0, "augment": (Choice("scaling"),), "batch_size": 10, "schedule": "linear"},
+        {
+            "optimizer": "sgd",
+            "lr": 0.5,
+            "epochs": 2,
+            "distill": 0.0,
+            "augment": (Choice("scaling"),),
+            "batch_size": 10,
+            "schedule": "linear",
+        },
     ),
     "the step wins over fit": ({"fit": OWN}, {"augment": (), "batch_size": 64}, {"augment": (), "batch_size": 64, "optimizer": "sgd"}),
 }
@@ -62,7 +83,13 @@ def test_the_step_goes_before_the_task(of_task: dict[str, Any], of_step: dict[st
 
 @pytest.mark.parametrize(
     ("of_task", "of_step", "searched"),
-    [({}, {}, True), ({"fit": OWN}, {}, True), ({"fit": OWN}, {"lr": 0.1}, False), ({"recovery": GIVEN}, {}, False), ({}, {"lr": 1e-3}, False)],
+    [
+        ({}, {}, True),
+        ({"fit": OWN}, {}, True),
+        ({"fit": OWN}, {"lr": 0.1}, False),
+        ({"recovery": GIVEN}, {}, False),
+        ({}, {"lr": 1e-3}, False),
+    ],
 )
 def test_a_rate_that_nobody_says_is_searched(of_task: dict[str, Any], of_step: dict[str, Any], searched: bool) -> None:
     assert recovery(PlanChanges(**of_step), task(**of_task)).searched is searched
@@ -168,7 +195,11 @@ def test_a_range_test_rises_whatever_the_plans_schedule_is() -> None:
     handle = register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: rates.append(optimizer.param_groups[0]["lr"]))
     try:
         plan = FitPlan(optimizer="sgd", batch_size=80, schedule="plateau", warmup=0.3, accumulate=2)
-        found = range_test(net(), plan, lambda model, plain, **more: lc.fit(model, plain, train=DATA, loss=F.cross_entropy, **more), examples=160, high=1e-3, steps=30)  # fmt: skip
+
+        def train(model: nn.Module, plain: FitPlan, **more: Any) -> None:
+            lc.fit(model, plain, train=DATA, loss=F.cross_entropy, **more)
+
+        found = range_test(net(), plan, train, examples=160, high=1e-3, steps=30)
     finally:
         handle.remove()
     assert rates == pytest.approx(list(found.rates))

@@ -45,7 +45,13 @@ def test_gains_are_paired_by_seed() -> None:
 
 def test_valid_data_ranks_whatever_test_data_say() -> None:
     """On test data the order is the other way round."""
-    found = table({"none": runs(BASE, [50.0] * 4), "a": runs(shifted([3.0, 3.1, 2.9, 3.0]), [40.0] * 4), "b": runs(shifted([1.0, 1.1, 0.9, 1.0]), [60.0] * 4)})
+    found = table(
+        {
+            "none": runs(BASE, [50.0] * 4),
+            "a": runs(shifted([3.0, 3.1, 2.9, 3.0]), [40.0] * 4),
+            "b": runs(shifted([1.0, 1.1, 0.9, 1.0]), [60.0] * 4),
+        }
+    )
     assert [row["rank"] for row in found] == [3, 1, 2]
     said = verdict(found, 4, tested=True)
     assert said["winner"] == "a"
@@ -65,7 +71,9 @@ def test_many_variants_are_corrected() -> None:
     assert min(row["p"] for row in found[1:]) == pytest.approx(5 * plain[0])
     said = verdict(found, 4, tested=False)
     assert said["winner"] is None
-    assert said["text"].startswith("Nothing won: on valid data no variant is better than none by more than 4 seeds explain; 4 comes nearest")
+    assert said["text"].startswith(
+        "Nothing won: on valid data no variant is better than none by more than 4 seeds explain; 4 comes nearest"
+    )
 
 
 def test_what_is_told_apart_but_worse_wins_nothing() -> None:
@@ -103,7 +111,10 @@ def test_the_first_is_compared_with_nothing() -> None:
 
 def test_one_seed_says_nothing() -> None:
     found = table({"none": runs(BASE[:1]), "a": runs([99.0])})
-    assert verdict(found, 1, tested=True) == {"winner": None, "text": "One seed cannot tell what is better than none: ask for more (--seeds)."}
+    assert verdict(found, 1, tested=True) == {
+        "winner": None,
+        "text": "One seed cannot tell what is better than none: ask for more (--seeds).",
+    }
 
 
 def test_what_stopped_is_not_ranked() -> None:
