@@ -33,7 +33,7 @@ from benchmarks.contest import Entry, contest
 from laconic.deploy.export import write_onnx
 from laconic.deploy.runtime import Settings
 from laconic.distill.lesson import teach
-from laconic.measure.stats import over_seeds, paired_gain
+from laconic.measure.stats import over_seeds, paired_gain, ratio_of_rounds
 from laconic.report.comparison import table
 from laconic.run.compare import Comparing, compare
 from laconic.tasks.models import DataShape, build
@@ -49,7 +49,7 @@ def _options(names: list[str]) -> dict[str, Any]:
 
 
 def overhead(names: list[str]) -> None:
-    """Print ratios of seconds for so many examples of Fashion-MNIST through ResNet-20, the median over rounds, with the quartiles."""
+    """Print ratios of seconds for so many examples of Fashion-MNIST through ResNet-20: the median over interleaved rounds with its 95 % interval."""
     options = {"examples": 2560, "rounds": 7, **_options(names)}
     task = trained.task("resnet20")
     part = task.train.take(np.arange(options["examples"]))  # type: ignore[union-attr]
@@ -97,17 +97,14 @@ def overhead(names: list[str]) -> None:
         "two epochs with kept answers against a live teacher": (lambda: taught(2), live),
     }
     for label, (one, other) in contests.items():
-        ratios = []
+        seconds: tuple[list[list[float]], list[list[float]]] = ([], [])
         one(), other()
         for _ in range(options["rounds"]):
-            seconds = []
-            for work in (one, other):
+            for work, taken in zip((one, other), seconds, strict=True):
                 start = time.perf_counter()
                 work()
-                seconds.append(time.perf_counter() - start)
-            ratios.append(seconds[0] / seconds[1])
-        low, middle, high = np.percentile(ratios, [25, 50, 75])
-        print(f"{label:54s} {middle:.3f} [{low:.3f}, {high:.3f}]", flush=True)
+                taken.append([time.perf_counter() - start])
+        print(f"{label:54s} {ratio_of_rounds(*seconds)}", flush=True)
 
 
 # Tables -----------------------------------------------------------------------------------------------------------------------------------

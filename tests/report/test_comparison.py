@@ -21,7 +21,16 @@ EPOCHS = {**FIGURE, "value": 2.0, "unit": "epochs"}
 
 def row(name: str, **more: Any) -> dict[str, Any]:
     gain = {**FIGURE, "value": 0.5, "low": -0.001, "high": 1.0}
-    plain = {"name": name, "lr": 0.01, "peak_lr": 0.1, "rank": 1, "p": 0.034, "valid": FIGURE, "valid_gain": gain, "epochs_to_first": EPOCHS}
+    plain = {
+        "name": name,
+        "lr": 0.01,
+        "peak_lr": 0.1,
+        "rank": 1,
+        "p": 0.034,
+        "valid": FIGURE,
+        "valid_gain": gain,
+        "epochs_to_first": EPOCHS,
+    }
     plain |= {"final": {**FIGURE, "value": 90.0}, "gain": gain}
     return {**plain, "curves": [[1.0, 3.0], [2.0, 5.0]], "losses": [[1.0, 0.5], [1.0, 0.25]], "stopped": [], **more}
 
@@ -37,7 +46,14 @@ FOUND: dict[str, Any] = {
     "scored_on": "test",
     "rows": [
         row("none"),
-        row("<crop>", **dict.fromkeys(("valid", "valid_gain", "final", "gain", "epochs_to_first"), MISSING), rank=None, p=None, stopped=["<b>the loss is nan</b>"], curves=[[], []]),
+        row(
+            "<crop>",
+            **dict.fromkeys(("valid", "valid_gain", "final", "gain", "epochs_to_first"), MISSING),
+            rank=None,
+            p=None,
+            stopped=["<b>the loss is nan</b>"],
+            curves=[[], []],
+        ),
     ],
     "verdict": {"winner": None, "text": "Nothing won: <crop> comes nearest."},
     "range_test": {"rates": [1e-4, 1e-3, 1e-2], "losses": [2.0, 1.0, 3.0], "proposal": 1e-3},

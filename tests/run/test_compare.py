@@ -53,6 +53,29 @@ def test_rows_tell_every_way_of_several_seeds(tmp_path: Path) -> None:
     assert "proposal" in found["range_test"]
 
 
+def test_test_data_is_scored_once_for_each_model_and_ranks_nothing(tmp_path: Path) -> None:
+    """With other test data the rank, the p-values and the winner are the same."""
+    data = task()
+    asked: list[int] = []
+
+    class Counted(ArrayDataset):
+        def __getitem__(self, index: Any) -> Any:
+            asked.append(index)
+            return super().__getitem__(index)
+
+        def __getitems__(self, indices: Any) -> Any:
+            asked.extend(indices)
+            return [super(Counted, self).__getitem__(i) for i in indices]
+
+    other = task()
+    other.test = Counted(X[90:], 1 - Y[90:])
+    one, two = (compare(t, Comparing("lr", ("step",), seeds=2), tmp_path / str(i)) for i, t in enumerate((data, other)))
+    assert [(row["rank"], row["p"], row["valid"]) for row in one["rows"]] == [(row["rank"], row["p"], row["valid"]) for row in two["rows"]]
+    assert one["verdict"]["winner"] == two["verdict"]["winner"]
+    assert [row["final"] for row in one["rows"]] != [row["final"] for row in two["rows"]]
+    assert len(asked) <= 30 * (2 * 2 + 1)  # 30 examples: two variants, two seeds; and the task's check, which looks at targets
+
+
 def test_a_run_is_what_fit_makes_of_the_plan(tmp_path: Path) -> None:
     found = compare(task(), Comparing("lr", (), seeds=2), tmp_path)
     finals = []
@@ -62,7 +85,7 @@ def test_a_run_is_what_fit_makes_of_the_plan(tmp_path: Path) -> None:
         lc.fit(model, lc.FitPlan(epochs=3, lr=0.05, batch_size=16, schedule="constant", seed=seed), data)
         x, y = torch.from_numpy(X[90:]), torch.from_numpy(Y[90:])
         finals.append(100 * float((model(x).argmax(1) == y).float().mean()))
-    expected = over_seeds(finals, "%")
+    expected = over_seeds(finals, "%", (0.0, 100.0), 100 / 30)
     assert found["rows"][0]["final"]["value"] == pytest.approx(expected.value)
     assert found["rows"][0]["final"]["low"] == pytest.approx(expected.low)
 

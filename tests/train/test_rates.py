@@ -137,9 +137,7 @@ def test_restarts_are_where_rounding_would_miss_them(steps: int, cycles: int) ->
 @pytest.mark.parametrize(("steps", "rise"), [(n, r) for n in (2, 3, 4, 7, 10, 33, 100) for r in (0.1, 0.3, 0.55) if n * r != 1])
 def test_one_cycle_equals_pytorchs_at_any_length(steps: int, rise: float) -> None:
     def make(opt: Any, n: int) -> Any:
-        return lr_scheduler.OneCycleLR(
-            opt, LR, total_steps=n, pct_start=rise, div_factor=10, final_div_factor=100, cycle_momentum=False
-        )
+        return lr_scheduler.OneCycleLR(opt, LR, total_steps=n, pct_start=rise, div_factor=10, final_div_factor=100, cycle_momentum=False)
 
     rate = schedule.one_cycle(LR, rise, 1 / 10, 1 / 100, steps)
     assert [rate(k / steps) for k in range(steps)] == pytest.approx(expected(make, steps), abs=1e-12)

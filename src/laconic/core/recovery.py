@@ -102,7 +102,13 @@ class Recovery:
         plan = self.plan
         found = {name: getattr(plan, name) for name in ("optimizer", "lr", "schedule", "weight_decay", "batch_size", "distill")}
         augment = [choice.name for choice in plan.augment]
-        return {"from": self.source, "given": list(self.given), **found, "augment": augment, "range_test": self.test and _summary(self.test)}
+        return {
+            "from": self.source,
+            "given": list(self.given),
+            **found,
+            "augment": augment,
+            "range_test": self.test and _summary(self.test),
+        }
 
     def note(self) -> str:
         """Say it in one sentence."""

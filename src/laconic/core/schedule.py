@@ -1,8 +1,8 @@
 """Schedules: progress in [0, 1] to a value. One type for learning rate, sparsity, temperature and bit width.
 
 A progress outside [0, 1] is clamped, so that a schedule past its end stays at its last value. Step k (from 0) of n steps is at progress k / n, as PyTorch's
-schedulers count: the first step has the first value, and the last one comes before the end, where many schedules are 0. Those whose paper or whose counterpart in
-PyTorch counts whole steps take `steps` too.
+schedulers count: the first step has the first value, and the last one comes before the end, where many schedules are 0. Those whose paper or whose
+counterpart in PyTorch counts whole steps take `steps` too.
 """
 
 from __future__ import annotations

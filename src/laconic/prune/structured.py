@@ -38,8 +38,8 @@ Alive = dict[tuple[str, int], Any]  # of each tensor's dimension, the indices th
 class Prune(PlanChanges):
     """Structured pruning. The options of `FitPlan` say how the rest recovers, and these what goes.
 
-    What is left out (None) of the first kind is the task's: `Task.recovery`, or else optimizer, batches and augmentation of `Task.fit` and a learning rate found
-    by a short range test.
+    What is left out (None) of the first kind is the task's: `Task.recovery`, or else optimizer, batches and augmentation of `Task.fit` and a learning rate
+    found by a short range test.
 
     Args:
         macs: share of the multiply-adds to be kept; a half where none of the three is given.

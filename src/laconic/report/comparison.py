@@ -19,7 +19,10 @@ from laconic.core.wording import fixed, signed
 from laconic.report.charts import Json, escape, lines_chart
 from laconic.report.page import render
 
-_SPREAD = "; intervals are Student's, 95 % over seeds, each by itself; gains are paired by seed; p is of no gain on valid data, after Holm's correction for all variants"
+_SPREAD = (
+    "; intervals are Student's, 95 % over seeds, each by itself; gains are paired by seed; p is of no gain on valid data, "
+    "after Holm's correction for all variants"
+)
 _TITLES = {"lr": "Learning rates", "augment": "Augmentation", "regularize": "Regularization"}
 
 
@@ -78,8 +81,8 @@ def caption(found: Mapping[str, Any]) -> str:
     tested = " Test data was scored once and chose nothing." if found["scored_on"] == "test" else ""
     unit = f" in {metric['unit']}" if metric["unit"] else ""
     return (
-        f"{found['examples']:,} training examples, {found['epochs']} epochs, {runs}. {metric['name']}{unit} at the end{spread}. Ranks, p and epochs are of valid "
-        f"data.{tested}"
+        f"{found['examples']:,} training examples, {found['epochs']} epochs, {runs}. {metric['name']}{unit} at the end{spread}. "
+        f"Ranks, p and epochs are of valid data.{tested}"
     )
 
 

@@ -104,7 +104,9 @@ def compare(task: Task, config: Comparing, out: Path, progress: Progress = silen
     try:
         runs = {each.name: [_kept(store, task, each, plan, part, seed, progress) for seed in range(config.seeds)] for each in variants}
         metric = _metric(task)
-        rows = compared(variants, runs, plan, Measured(metric, length(part), length(task.valid), None if task.test is None else length(task.test)))
+        rows = compared(
+            variants, runs, plan, Measured(metric, length(part), length(task.valid), None if task.test is None else length(task.test))
+        )
         found = {
             "kind": config.kind,
             "task": task.name,
@@ -153,7 +155,9 @@ def _fresh(task: Task, seed: int) -> nn.Module:
         return copy.deepcopy(task.model())
 
 
-def _kept(store: RunStore, task: Task, variant: Variant, plan: FitPlan, part: Dataset[Any], seed: int, progress: Progress) -> dict[str, Any]:
+def _kept(
+    store: RunStore, task: Task, variant: Variant, plan: FitPlan, part: Dataset[Any], seed: int, progress: Progress
+) -> dict[str, Any]:
     name = f"runs/{variant.name.replace(' ', '-')}-{seed}.json"
     if not store.has(name):
         found = _trained(task, variant, plan, part, seed, progress)

@@ -44,7 +44,9 @@ class Measured:
         return 100 / examples if self.metric["unit"] == "%" else None
 
 
-def compared(variants: Sequence[Variant], runs: Mapping[str, list[dict[str, Any]]], plan: FitPlan, measured: Measured) -> list[dict[str, Any]]:
+def compared(
+    variants: Sequence[Variant], runs: Mapping[str, list[dict[str, Any]]], plan: FitPlan, measured: Measured
+) -> list[dict[str, Any]]:
     """Return a row for each variant; the first is what the others are compared with, seed by seed.
 
     Args:
@@ -87,7 +89,9 @@ def _row(variant: Variant, runs: list[dict[str, Any]], base: list[dict[str, Any]
 
 def _figure(values: Sequence[float], measured: Measured, examples: int, missing: str | None) -> Measurement:
     unit = measured.metric["unit"]
-    return over_seeds(values, unit, measured.bounds, measured.resolution(examples)) if missing is None else Measurement.missing(unit, missing)
+    return (
+        over_seeds(values, unit, measured.bounds, measured.resolution(examples)) if missing is None else Measurement.missing(unit, missing)
+    )
 
 
 def _gain(key: str, pairs: Sequence[tuple[Any, Any]], measured: Measured, examples: int, missing: str, first: bool) -> Measurement:

@@ -107,5 +107,3 @@ def _combined(name: str, every: Mapping[str, Variant], kind: str) -> Variant:
         parts += [Choice(choice.name, choice.strength * factor) for choice in every[known].plan.get("augment", ())]
     Augmenter(parts, synonyms=lambda ids: ids[:, None])  # checks them; the model's own synonyms come later
     return Variant(name, {"augment": tuple(parts)})
-
-

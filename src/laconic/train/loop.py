@@ -39,7 +39,8 @@ class Example:
 class Loop:
     """What one epoch needs.
 
-    `rate` is the learning rate over progress: step k (from 0) of all n has that at k / n. `loss` holds all that the plan adds to the task's. `inner` is the part of the model that will be delivered, `shown` are figures that stay on the progress bar, `classes` counts what it learns from.
+    `rate` is the learning rate over progress: step k (from 0) of all n has that at k / n. `loss` holds all that the plan adds to the task's. `inner` is the
+    part of the model that will be delivered, `shown` are figures that stay on the progress bar, `classes` counts what it learns from.
     """
 
     model: nn.Module
