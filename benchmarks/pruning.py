@@ -1,8 +1,9 @@
-"""Structured pruning beside its peer: `python -m benchmarks.pruning {coverage,analysis,growth,accuracy,equal,minilm,speed} [NAME …]`.
+"""Structured pruning beside its peer: `python -m benchmarks.pruning {coverage,analysis,growth,rank,accuracy,equal,minilm,speed} [NAME …]`.
 
 - coverage: which of those in docs/architectures.md can be pruned, and is the pruned program the masked one; writes docs/pruned.md.
 - analysis: seconds of the coupling analysis against Torch-Pruning's own group building, interleaved.
 - growth: seconds by number of ids, up to a million; draws docs/coupling.svg.
+- rank: rank correlation of each criterion's scores with the true change of the loss, over all groups, as they are and relative to their group's mean.
 - accuracy: drop of Fashion-MNIST's ResNet-20 at 2.1 and 3 times fewer multiply-adds after the same training, three seeds, against Torch-Pruning's group L1.
 - equal: the same at equal time of the layers, shared out by latency and uniformly.
 - minilm: the same of MiniLM on SST-2 with half the heads and feed-forward units.
@@ -30,10 +31,14 @@ from benchmarks import architectures, trained
 from benchmarks.command import command
 from benchmarks.contest import Entry, contest
 from laconic.core.errors import LaconicError
+from laconic.core.task import calibration_subset
 from laconic.deploy.export import parity, write_onnx
 from laconic.deploy.runtime import Settings, runtime
 from laconic.prune import allocation
-from laconic.prune.criteria import CRITERIA
+from laconic.prune.collect import score
+from laconic.prune.coupling import Coupling
+from laconic.prune.criteria import COMPARABLE, CRITERIA
+from laconic.prune.masked import Masked
 from laconic.prune.proof import prove, random_choice
 from laconic.prune.sizes import Sizes, keep_of
 from laconic.prune.surgery import remove
@@ -474,10 +479,66 @@ def speed(names: list[str]) -> None:
             )
 
 
+# Criteria across groups -------------------------------------------------------------------------------------------------------------------
+
+
+def rank(names: list[str]) -> None:
+    """Print Spearman's rank correlations, mean over the nets: with the change of the train loss when one component is masked.
+
+    Names: criteria; seeds of the nets as s0, s1, s2.
+    """
+    from scipy.stats import spearmanr
+
+    seeds = [int(name[1:]) for name in names if name[0] == "s" and name[1:].isdigit()] or [0, 1, 2]
+    criteria = [name for name in names if name in CRITERIA] or list(CRITERIA)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in criteria}
+    for seed in seeds:
+        for ref in ("digits@resnet8", "digits@lenet5"):
+            task = lc.load_task(ref, seed=seed)
+            assert task.train is not None
+            net = task.build()
+            lc.fit(net, lc.FitPlan(epochs=5, lr=3e-3, optimizer="adamw", schedule="cosine", batch_size=64, seed=seed), task)
+            coupling = lc.couple(lc.capture(net.eval(), next(iter(torch.utils.data.DataLoader(task.train, 2)))[0]))
+            change = np.concatenate(_loss_changes(coupling, task))
+            for name in criteria:
+                scores = score(coupling, name, lc.Context(task, seed=seed), examples=256)
+                pair = [float(spearmanr(np.concatenate(allocation.across(scores, raw)), change)[0]) for raw in (True, False)]
+                found[name].append((pair[0], pair[1]))
+    print(f"digits, ResNet-8 and LeNet-5, seeds {seeds}, 256 train examples: rank correlation with the true loss change")
+    for name, pairs in found.items():
+        raw, relative = np.mean(pairs, axis=0)
+        print(f"  {name:16s} as it is {raw:+.3f}   relative to its group {relative:+.3f}   used: {'as it is' if COMPARABLE[name] else 'relative'}")
+
+
+@torch.no_grad()
+def _loss_changes(coupling: Coupling, task: lc.Task, examples: int = 256) -> list[Any]:
+    """For each group, how the loss changes when one component is masked: (n,)."""
+    assert task.train is not None
+    assert task.loss is not None
+    subset = calibration_subset(task.train, examples, 0)
+    inputs, target = task.split(next(iter(torch.utils.data.DataLoader(subset, examples, collate_fn=task.collate))))
+    leaves = coupling.program.flatten_inputs(inputs)
+
+    def loss(keep: Any) -> float:
+        return float(task.loss(coupling.program.unflatten_outputs(Masked(coupling, keep).run(*leaves)), target))  # type: ignore[misc]
+
+    whole = loss(coupling.everything())
+    changes = []
+    for group in coupling.groups:
+        values = []
+        for component in group.components:
+            keep = coupling.everything()
+            keep[component] = False
+            values.append(loss(keep) - whole)
+        changes.append(np.array(values))
+    return changes
+
+
 COMMANDS = {
     "coverage": coverage,
     "analysis": analysis,
     "growth": growth,
+    "rank": rank,
     "accuracy": accuracy,
     "equal": equal,
     "minilm": minilm,

@@ -14,7 +14,7 @@ from laconic.core.capture import capture
 from laconic.core.errors import BadInput
 from laconic.prune.collect import collect, score
 from laconic.prune.coupling import Coupling, Policy, couple
-from laconic.prune.criteria import CRITERIA, NEEDS, SEES, Evidence, criterion, gini, histogram_entropy, named, producing
+from laconic.prune.criteria import COMPARABLE, CRITERIA, NEEDS, SEES, Evidence, criterion, gini, histogram_entropy, named, producing
 from tests.prune.cases import BATCH, CASES, EXAMPLES, built, context_of, doubles, form_of, group_of, residual
 from tests.quantize.nets import Attention, mlp
 from tests.reference import criteria as twin
@@ -87,6 +87,20 @@ def test_worked_values(name: str) -> None:
         power={1: torch.tensor([4.0, 9.0, 16.0])},
     )
     assert CRITERIA[name](evidence, coupling.groups[0]).tolist() == pytest.approx(WORKED[name], rel=1e-12)
+
+
+def test_equal_components_have_the_published_lamp_scores() -> None:
+    """Lee et al. 2021 sort ascending and let equal ones follow each other: the first of them is divided by the sum of both."""
+    coupling = small()
+    with torch.no_grad():
+        coupling.tensor("0.weight").copy_(torch.tensor([[1.0, 0], [2.0, 0], [1.0, 0]]))
+        coupling.tensor("2.weight").zero_()
+    assert CRITERIA["lamp"](Evidence(coupling), coupling.groups[0]).tolist() == pytest.approx([1 / 6, 1, 1 / 5])
+
+
+def test_every_criterion_says_whether_its_scores_compare_across_groups() -> None:
+    assert set(COMPARABLE) == set(CRITERIA)
+    assert COMPARABLE["lamp"]
 
 
 def test_taylor_is_the_squared_gradient_of_a_gate() -> None:

@@ -64,6 +64,7 @@ class Evidence:
 Criterion = Callable[[Evidence, Group], Tensor]
 CRITERIA: dict[str, Criterion] = {}
 NEEDS: dict[str, frozenset[str]] = {}
+COMPARABLE: dict[str, bool] = {}
 # Whether a criterion finds what it looks at in a group; criteria without a row always do.
 SEES: dict[str, Callable[[Evidence, Group], bool]] = {}
 
@@ -72,12 +73,21 @@ PRODUCING = ("out", "bias")
 BINS = 32
 
 
-def criterion(name: str, *needs: str, sees: Callable[[Evidence, Group], bool] | None = None) -> Callable[[Criterion], Criterion]:
-    """Put a function into the table; where `sees` says no, `l1` answers for it."""
+def criterion(
+    name: str, *needs: str, comparable: bool = False, sees: Callable[[Evidence, Group], bool] | None = None
+) -> Callable[[Criterion], Criterion]:
+    """Put a function into the table.
+
+    Args:
+        needs: what `collect` must have seen.
+        comparable: whether scores of different groups rank by what the loss loses, so that a common threshold needs no normalization.
+        sees: whether it finds what it looks at in a group; where it says no, `l1` answers.
+    """
 
     def enter(function: Criterion) -> Criterion:
         assert name not in CRITERIA, name
         CRITERIA[name] = function if sees is None else _or_l1(function, sees)
+        COMPARABLE[name] = comparable
         if needs:
             NEEDS[name] = frozenset(needs)
         if sees is not None:
@@ -235,17 +245,18 @@ def group_l2(evidence: Evidence, group: Group) -> Tensor:
     return found / mean if mean > 0 else found
 
 
-@criterion("lamp")
+@criterion("lamp", comparable=True)
 def lamp(evidence: Evidence, group: Group) -> Tensor:
-    """w² / Σ v² over all v ≥ w (Lee et al. 2021, section 2), where w² is the squared norm of all coupled slices of a component.
+    """w² / Σ v² over all v that do not come before w in ascending order (Lee et al. 2021, section 2.1), equal ones in the order of the channels.
 
-    The paper scores single weights of a layer and breaks ties by position; here equal components have equal scores.
+    The paper scores single weights of a layer; here w² is the squared norm of all coupled slices of a component.
     """
     power = _group_power(evidence, group)
-    ordered = power.sort().values
-    rest = ordered.flip(0).cumsum(0).flip(0)
-    found = power / rest[torch.searchsorted(ordered, power)]
-    return torch.where(power > 0, found, 0.0)
+    order = power.argsort(stable=True)
+    rest = power[order].flip(0).cumsum(0).flip(0)
+    found = torch.empty_like(power)
+    found[order] = torch.where(power[order] > 0, power[order] / rest, 0.0)
+    return found
 
 
 def _group_power(evidence: Evidence, group: Group) -> Tensor:

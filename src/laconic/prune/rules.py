@@ -75,7 +75,8 @@ def _axes(given: Any, rank: int) -> list[int]:
 
 def _stuck(t: Tracer, dim: Dim, node: Node) -> None:
     """Numbers along this dimension cannot be removed one by one."""
-    t.freeze(dim, f"{operator(node)} works along it ({where(node)})")
+    if carries(dim):
+        t.freeze(dim, f"{operator(node)} works along it ({where(node)})")
 
 
 # Elementwise ------------------------------------------------------------------------------------------------------------------------------
@@ -291,9 +292,9 @@ def _grouped(t: Tracer, node: Node, x: Any, channel: int, weight: Any, groups: i
     parts = (plain(groups)[0],) * 2 if ids is None else t.split(ids, (groups, ins), 0 if t.policy.whole_groups(groups, ins) else 1)
     whole, inside = parts[0][1], parts[1][1]
     if is_ids(whole):
-        t.tie(weight, 0, ((groups * first, np.repeat(whole, first)),), "out", node)
+        t.tie(weight, 0, ((groups * first, _times(whole, first)),), "out", node)
         t.tie(weight, 1, plain(second), "in", node)
-        return ((outs, np.repeat(whole, outs_each)),)
+        return ((outs, _times(whole, outs_each)),)
     if not is_ids(inside):
         t.tie(weight, 0, plain(groups * first), "out", node)
         t.tie(weight, 1, plain(second), "in", node)
@@ -303,6 +304,11 @@ def _grouped(t: Tracer, node: Node, x: Any, channel: int, weight: Any, groups: i
     t.tie(weight, 0, ((groups * ins, np.tile(inside, groups)),) if transpose else grown, "in" if transpose else "out", node)
     t.tie(weight, 1, ((outs_each, made),) if transpose else ((ins, inside),), "out" if transpose else "in", node)
     return grown
+
+
+def _times(ids: Any, copies: int) -> Any:
+    """Each id so many times in a row; one time is the same array, by which it is known to be whole."""
+    return ids if copies == 1 else np.repeat(ids, copies)
 
 
 # Normalization ----------------------------------------------------------------------------------------------------------------------------
