@@ -105,6 +105,7 @@ class Tracer:
         self._pairs: list[tuple[Ids, Ids]] = []
         self._frozen: list[tuple[Ids, str]] = []
         self._names: dict[int, str] = {}
+        self._named: dict[fx.Node, str] = {}
         self._tensors = dict(attributes(program.graph_module))
         self._sizes: dict[fx.Node, list[tuple[int, bool]]] = {}
 
@@ -194,11 +195,13 @@ class Tracer:
 
     def name(self, node: fx.Node) -> str:
         """The one name of the tensor behind an attribute, also where it is tied."""
-        tensor = self.tensor(node)
-        name = self._names.setdefault(id(tensor), str(node.target))
-        if name not in self.tensors:
-            self.tensors[name] = [_UNSET] * tensor.dim()
-        return name
+        found = self._named.get(node)
+        if found is None:
+            tensor = self.tensor(node)
+            found = self._named[node] = self._names.setdefault(id(tensor), str(node.target))
+            if found not in self.tensors:
+                self.tensors[found] = [_UNSET] * tensor.dim()
+        return found
 
     def known(self, tensor: Tensor) -> str:
         """The name under which a tensor was met; empty if it was not."""
@@ -231,6 +234,21 @@ class Tracer:
             for one in (found[dim], ids):
                 if one is not None:
                     self.freeze(((len(one), one),), f"meets a dimension that cannot be cut in {where(node)}")
+
+    def fix(self, weight: Any, dims: Iterable[int], role: str, node: fx.Node) -> None:
+        """Dimensions of a weight stay whole."""
+        if weight.op != "get_attr":
+            for dim in dims:
+                self.freeze(self.value(weight)[dim], f"meets a dimension that cannot be cut in {where(node)}")
+            return
+        name = self.name(weight)
+        found = self.tensors[name]
+        for dim in dims:
+            if found[dim] is _UNSET or found[dim] is None:
+                found[dim] = None
+                self.roles.setdefault((name, dim), role)
+            else:
+                self.freeze(((len(found[dim]), found[dim]),), f"meets a dimension that cannot be cut in {where(node)}")
 
     def consume(self, weight: Any, dim: int, value: fx.Node, axis: int, node: fx.Node) -> None:
         """A weight multiplies the channels of a value."""
@@ -508,15 +526,16 @@ class Coupling:
         return found
 
 
-def attributes(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def attributes(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Every parameter and buffer of a module, under every name that it has; those of a module before those inside."""
-    for registry in (module._parameters, module._buffers):
-        for name, tensor in registry.items():
-            if tensor is not None:
-                yield prefix + name, tensor
-    for name, inner in module._modules.items():
-        if inner is not None:
-            yield from attributes(inner, f"{prefix}{name}.")
+    waiting: list[tuple[str, nn.Module]] = [("", module)]
+    while waiting:
+        prefix, owner = waiting.pop()
+        for registry in (owner._parameters, owner._buffers):
+            for name, tensor in registry.items():
+                if tensor is not None:
+                    yield prefix + name, tensor
+        waiting += [(f"{prefix}{name}.", inner) for name, inner in reversed(owner._modules.items()) if inner is not None]
 
 
 def _title(slots: Sequence[Slot]) -> str:

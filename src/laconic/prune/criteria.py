@@ -228,7 +228,7 @@ def l1(evidence: Evidence, group: Group) -> Tensor:
     return component_sums(producing(evidence.coupling, group), len(group), lambda _, w: w.abs())
 
 
-@criterion("l2")
+@criterion("l2", comparable=True)
 def l2(evidence: Evidence, group: Group) -> Tensor:
     """Euclidean norm of the producing slices, biases included."""
     return component_sums(producing(evidence.coupling, group), len(group), lambda _, w: w.square()).sqrt()
@@ -267,7 +267,7 @@ def _has_scale(evidence: Evidence, group: Group) -> bool:
     return any(slot.tensor in evidence.scales for slot in group.slots)
 
 
-@criterion("bn_scale", sees=_has_scale)
+@criterion("bn_scale", comparable=True, sees=_has_scale)
 def bn_scale(evidence: Evidence, group: Group) -> Tensor:
     """Sum of \\|gamma\\| over the batch norms (instance norms too) of the group (Liu et al. 2017, section 3; they have one, without coupling).
 
@@ -289,7 +289,7 @@ def fpgm(evidence: Evidence, group: Group) -> Tensor:
     return torch.cdist(rows, rows).sum(1)
 
 
-@criterion("gini_weight")
+@criterion("gini_weight", comparable=True)
 def gini_weight(evidence: Evidence, group: Group) -> Tensor:
     """Gini index of \\|w\\| over the producing weights (Hurley & Rickard 2009): 0 where all are equal, near 1 where few are large.
 
@@ -315,7 +315,7 @@ def gini(values: Tensor) -> Tensor:
 # With gradients ---------------------------------------------------------------------------------------------------------------------------
 
 
-@criterion("taylor", "gradients")
+@criterion("taylor", "gradients", comparable=True)
 def taylor(evidence: Evidence, group: Group) -> Tensor:
     """(Σ g·w)² over the parameters at the component's gates: the squared first-order change of the loss when they go to zero
     (Molchanov et al. 2019, section 3: the joint form, with gates behind batch norms).
@@ -334,7 +334,7 @@ def taylor(evidence: Evidence, group: Group) -> Tensor:
     return component_sums(found, len(group), lambda name, w: w * evidence.gradients[name].to(w)).square()
 
 
-@criterion("obd", "gradients")
+@criterion("obd", "gradients", comparable=True)
 def obd(evidence: Evidence, group: Group) -> Tensor:
     """Σ ½ h w² over all coupled slices (LeCun et al. 1990, Optimal Brain Damage, section 2.1), h the diagonal of the Hessian.
 
@@ -346,13 +346,13 @@ def obd(evidence: Evidence, group: Group) -> Tensor:
 # With activations -------------------------------------------------------------------------------------------------------------------------
 
 
-@criterion("activation", "activations", sees=_seen("magnitude"))
+@criterion("activation", "activations", comparable=True, sees=_seen("magnitude"))
 def activation(evidence: Evidence, group: Group) -> Tensor:
     """Mean \\|x\\| of the channels where they are consumed, over all consumers. A group that no weight reads is scored by `l1`."""
     return _mean_of_columns(evidence, group, evidence.magnitude, lambda x: x)
 
 
-@criterion("entropy", "activations", sees=_seen("pooled"))
+@criterion("entropy", "activations", comparable=True, sees=_seen("pooled"))
 def entropy(evidence: Evidence, group: Group) -> Tensor:
     """Entropy in nats of the pooled activation over examples (Luo & Wu 2017, section 3): a channel that says the same of all examples says little.
 
@@ -386,7 +386,7 @@ def gini_activation(evidence: Evidence, group: Group) -> Tensor:
     return _mean_of_columns(evidence, group, evidence.pooled, lambda x: gini(x.abs().T))
 
 
-@criterion("wanda", "activations", sees=_seen("power"))
+@criterion("wanda", "activations", comparable=True, sees=_seen("power"))
 def wanda(evidence: Evidence, group: Group) -> Tensor:
     """Σ \\|W\\| · ‖X_j‖₂ over the weights that consume the component (Sun et al. 2024, Wanda, section 3), ‖X_j‖ over all examples and positions.
 

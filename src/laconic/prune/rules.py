@@ -84,6 +84,8 @@ def _stuck(t: Tracer, dim: Dim, node: Node) -> None:
 
 def broadcast(t: Tracer, values: Sequence[Value], node: Node) -> Value:
     """Dimensions that meet, aligned at the last."""
+    if len(values) == 1:
+        return values[0]
     rank = max(len(value) for value in values)
     out: list[Dim] = []
     for i in range(rank):
@@ -114,7 +116,7 @@ acosh frac sgn positive rrelu logit isfinite
 @rule(*_ELEMENTWISE)
 def elementwise(t: Tracer, node: Node) -> Value:
     """Operators that compute each number from the numbers at its place."""
-    values = [t.value(value) for value in (*node.args, *node.kwargs.values()) if t.is_tensor(value)]
+    values = [t.value(value) for value in (*node.args, *node.kwargs.values()) if isinstance(value, fx.Node) and t.is_tensor(value)]
     return broadcast(t, values, node) if values else t.blank(node)
 
 
@@ -257,14 +259,15 @@ def einsum(t: Tracer, node: Node) -> Value:
 
 
 @rule("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-@numbers(6, 8)
 def convolution(t: Tracer, node: Node) -> Value:
     """x (B, I, …), weight (O, I/G, …), bias (O); transposed, the weight is (I, O/G, …)."""
     name = operator(node)
     transpose = name.startswith("conv_transpose") or (name == "convolution" and bool(argument(node, 6)))
     x, weight = node.args[:2]
     value = t.value(x)
-    groups = int(argument(node, 8 if name == "convolution" else 6))
+    groups = argument(node, 8 if name == "convolution" else 6)
+    if not isinstance(groups, int):
+        return no_rule(t, node)
     channel = len(value) - t.rank(weight) + 1
     if groups == 1:
         t.consume(weight, 0 if transpose else 1, x, channel, node)
@@ -272,8 +275,7 @@ def convolution(t: Tracer, node: Node) -> Value:
     else:
         out = _grouped(t, node, x, channel, weight, groups, transpose)
     t.tie(argument(node, 2), 0, out, "bias", node)
-    for i in range(2, t.rank(weight)):
-        t.tie(weight, i, plain(t.length(weight, i)), "kernel", node)
+    t.fix(weight, range(2, t.rank(weight)), "kernel", node)
     for dim in value[channel + 1 :]:
         _stuck(t, dim, node)
     return (*value[:channel], out, *t.blank(node)[channel + 1 :])
