@@ -99,7 +99,10 @@ def test_lamp_keeps_what_the_published_one_keeps(kept: int) -> None:
     coupling = couple(program)
     weights = {name: p.detach().double().numpy() for name, p in program.named_parameters()}
     powers = [
-        [float((weights[f"{i}.weight"][c] ** 2).sum() + weights[f"{i}.bias"][c] ** 2 + (weights[f"{i + 2}.weight"][:, c] ** 2).sum()) for c in range(64)]
+        [
+            float((weights[f"{i}.weight"][c] ** 2).sum() + weights[f"{i}.bias"][c] ** 2 + (weights[f"{i + 2}.weight"][:, c] ** 2).sum())
+            for c in range(64)
+        ]
         for i in (0, 2)
     ]
     scores = [published_lamp(layer) for layer in powers]

@@ -51,7 +51,9 @@ def _leveled(scores: Sequence[Tensor], blind: Sequence[bool]) -> list[Tensor]:
     """Scores in which blind groups have the mean of all components that are seen, or of 1 where none is."""
     seen = [score for score, is_blind in zip(scores, blind, strict=True) if not is_blind]
     level = torch.cat(seen).mean() if seen else 1.0
-    return [score * (level / score.mean()) if is_blind and score.mean() > 0 else score for score, is_blind in zip(scores, blind, strict=True)]
+    return [
+        score * (level / score.mean()) if is_blind and score.mean() > 0 else score for score, is_blind in zip(scores, blind, strict=True)
+    ]
 
 
 def collect(coupling: Coupling, needs: Collection[str], context: Context, examples: int = 256, batch_size: int = 16) -> Evidence:

@@ -1,7 +1,7 @@
 """Connected components of ids, found by whole blocks where that is enough.
 
-Nearly every dimension is one block of new ids, and nearly every pair joins two whole blocks. Blocks are joined by union-find; single ids are looked at only where a
-slice, a split or a copy of a block was paired.
+Nearly every dimension is one block of new ids, and nearly every pair joins two whole blocks. Blocks are joined by union-find; single ids are looked at only
+where a slice, a split or a copy of a block was paired.
 """
 
 from __future__ import annotations

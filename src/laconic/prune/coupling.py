@@ -319,6 +319,9 @@ class Tracer:
             self._names,
             self.pieces,
             found.whole,
+            frozenset(
+                name for name in tensors if type(self._tensors[name]) is nn.Parameter or isinstance(self._tensors[name], nn.Parameter)
+            ),
         )
 
 
@@ -397,6 +400,7 @@ class Coupling:
         cause: of each component, the position in `causes` of what froze it; −1: it can be removed.
         unknown: nodes whose operator has no rule.
         pieces: ids of slices of dimensions. What lies in other pieces is another group, so that no piece is emptied.
+        learned: names in `tensors` that are parameters; the others are buffers.
         whole: of ids that are one block throughout, by identity, the first component (see `Components`).
     """
 
@@ -413,6 +417,7 @@ class Coupling:
     names: dict[int, str] = field(repr=False)
     pieces: list[Ids] = field(repr=False)
     whole: dict[int, int] = field(repr=False)
+    learned: frozenset[str] = field(repr=False)
 
     @property
     def frozen(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -435,9 +440,10 @@ class Coupling:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """What can be removed, in the order of the graph."""
-        parameters = {name for name, _ in self.parameters()}
         found = [*self._whole_groups(), *self._mixed_groups()]
-        made = [Group(_title(slots), components, tuple(slots)) for components, slots in found if any(s.tensor in parameters for s in slots)]
+        made = [
+            Group(_title(slots), components, tuple(slots)) for components, slots in found if any(s.tensor in self.learned for s in slots)
+        ]
         return tuple(sorted(made, key=lambda group: int(group.components[0])))
 
     def _whole_groups(self) -> Iterator[tuple[Any, list[Slot]]]:
