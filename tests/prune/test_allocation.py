@@ -12,7 +12,9 @@ from laconic.core.errors import BadInput
 from laconic.core.macs import LayerShape
 from laconic.prune import allocation
 from laconic.prune.allocation import Limits
+from laconic.prune.collect import score
 from laconic.prune.coupling import couple
+from laconic.prune.criteria import COMPARABLE
 from laconic.prune.sizes import Sizes, keep_of
 from laconic.prune.surgery import remove
 from tests.core.models import ConvNet, Recurrent
@@ -80,6 +82,63 @@ def test_ranked_leaves_more_where_scores_stand_out() -> None:
     first, second = allocation.ranked(sizes, sizes.params, 0.5 * sizes.params(sizes.full), Limits(), [flat, steep])
     assert second <= 16 < first
     assert sizes.params([first, second]) <= 0.5 * sizes.params(sizes.full)
+
+
+def published_lamp(powers: list[float]) -> list[float]:
+    """Lee et al. 2021, section 2.1: each square over the sum of those that are not smaller."""
+    return [p / sum(q for q in powers if q >= p) for p in powers]
+
+
+@pytest.mark.parametrize("kept", [8, 26, 50, 100])
+def test_lamp_keeps_what_the_published_one_keeps(kept: int) -> None:
+    """All scores of both layers in one list, of which the highest stay."""
+    torch.manual_seed(3)
+    program = wide()
+    with torch.no_grad():
+        program.get_parameter("0.weight").mul_(torch.linspace(0.1, 3, 64)[:, None])
+    coupling = couple(program)
+    weights = {name: p.detach().double().numpy() for name, p in program.named_parameters()}
+    powers = [
+        [
+            float((weights[f"{i}.weight"][c] ** 2).sum() + weights[f"{i}.bias"][c] ** 2 + (weights[f"{i + 2}.weight"][:, c] ** 2).sum())
+            for c in range(64)
+        ]
+        for i in (0, 2)
+    ]
+    scores = [published_lamp(layer) for layer in powers]
+    order = sorted(((score, layer, c) for layer in (0, 1) for c, score in enumerate(scores[layer])), reverse=True)[:kept]
+    expected = [sum(layer == i for _, layer, _ in order) for i in (0, 1)]
+    found = score(coupling, "lamp", lc.Context())
+    for own, reference in zip(found, scores, strict=True):
+        np.testing.assert_allclose(own.numpy(), reference, rtol=1e-9)
+    counts = allocation.ranked(Sizes(coupling), lambda counts: float(sum(counts)), kept, Limits(floor=0.01), found, COMPARABLE["lamp"])
+    assert counts == expected
+    assert min(expected) > 0
+
+
+def test_scores_that_are_comparable_are_not_normalized() -> None:
+    sizes = Sizes(couple(wide()))
+    scores = [torch.linspace(1, 2, 64), torch.linspace(0.1, 1.9, 64)]
+    budget = 0.5 * sizes.params(sizes.full)
+    raw, relative = (allocation.ranked(sizes, sizes.params, budget, Limits(), scores, comparable) for comparable in (True, False))
+    assert raw[0] > raw[1]
+    assert relative[0] < relative[1] or raw[0] - raw[1] > relative[0] - relative[1]
+    threshold = sorted(torch.cat(scores).tolist())[-sum(raw)]
+    assert raw == [int((score >= threshold).sum()) for score in scores]
+
+
+def test_by_latency_compares_scores_as_they_are_where_they_are_comparable() -> None:
+    """The first layer's channels cost the same and matter ten times as much; relative to their mean, nothing tells them apart."""
+    sizes = Sizes(couple(wide()))
+    scores = [torch.full((64,), 10.0), torch.ones(64)]
+
+    def price(layer: LayerShape) -> float:
+        return float(layer.output[-1])
+
+    raw, relative = (allocation.by_latency(sizes, price, 0.7, Limits(multiple=8), scores, comparable=choice) for choice in (True, False))
+    assert raw == [64, raw[1]]
+    assert raw[1] < 64
+    assert relative[0] < 64
 
 
 @pytest.mark.parametrize(("floor", "multiple", "counts"), [(0.5, 1, [32, 32]), (0.1, 8, [8, 8]), (0.3, 16, [32, 32])])

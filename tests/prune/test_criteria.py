@@ -14,7 +14,7 @@ from laconic.core.capture import capture
 from laconic.core.errors import BadInput
 from laconic.prune.collect import collect, score
 from laconic.prune.coupling import Coupling, Policy, couple
-from laconic.prune.criteria import CRITERIA, NEEDS, SEES, Evidence, criterion, gini, histogram_entropy, named, producing
+from laconic.prune.criteria import COMPARABLE, CRITERIA, NEEDS, SEES, Evidence, criterion, gini, histogram_entropy, named, producing
 from tests.prune.cases import BATCH, CASES, EXAMPLES, built, context_of, doubles, form_of, group_of, residual
 from tests.quantize.nets import Attention, mlp
 from tests.reference import criteria as twin
@@ -33,8 +33,12 @@ def test_it_equals_its_twin(net: str, group: str, name: str) -> None:
     scores = score(coupling, name, context_of(x), EXAMPLES, BATCH)
     found = scores[[g.name for g in coupling.groups].index(group)]
     assert found.dtype == torch.float64
+    form = form_of(net, group)
+    expected = np.array(twin.TWINS[name](form))
+    if name == "bn_scale" and not form.scales:  # scored by l1, at the level of groups that have batch-norms
+        found, expected = found / found.mean(), expected / expected.mean()
     # double precision; the sums run in another order
-    np.testing.assert_allclose(found.numpy(), twin.TWINS[name](form_of(net, group)), rtol=1e-9, atol=1e-16)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-16)
 
 
 def test_the_cases_name_all_groups_and_the_twins_all_criteria() -> None:
@@ -87,6 +91,20 @@ def test_worked_values(name: str) -> None:
         power={1: torch.tensor([4.0, 9.0, 16.0])},
     )
     assert CRITERIA[name](evidence, coupling.groups[0]).tolist() == pytest.approx(WORKED[name], rel=1e-12)
+
+
+def test_equal_components_have_the_published_lamp_scores() -> None:
+    """Lee et al. 2021 sort ascending and let equal ones follow each other: the first of them is divided by the sum of both."""
+    coupling = small()
+    with torch.no_grad():
+        coupling.tensor("0.weight").copy_(torch.tensor([[1.0, 0], [2.0, 0], [1.0, 0]]))
+        coupling.tensor("2.weight").zero_()
+    assert CRITERIA["lamp"](Evidence(coupling), coupling.groups[0]).tolist() == pytest.approx([1 / 6, 1, 1 / 5])
+
+
+def test_every_criterion_says_whether_its_scores_compare_across_groups() -> None:
+    assert set(COMPARABLE) == set(CRITERIA)
+    assert COMPARABLE["lamp"]
 
 
 def test_taylor_is_the_squared_gradient_of_a_gate() -> None:
@@ -240,10 +258,15 @@ def test_a_group_that_a_criterion_cannot_see_is_scored_by_l1_and_named(name: str
     blind = [g for g in coupling.groups if g.name == "qkv.0"]  # queries and keys: no weight reads their product's terms
     assert [len(g) for g in blind] == [4]
     scores = dict(zip([g.name for g in coupling.groups], score(coupling, name, context_of(x, progress=log)), strict=True))
-    assert torch.equal(scores["qkv.0"], CRITERIA["l1"](Evidence(coupling), blind[0]))
+    # compared between groups, they need the others' level; all groups are blind to batch-norms here, and the level is 1
+    seen = [value for key, value in scores.items() if key != "qkv.0"]
+    level = torch.cat(seen).mean() if COMPARABLE[name] else CRITERIA["l1"](Evidence(coupling), blind[0]).mean()
+    plain = CRITERIA["l1"](Evidence(coupling), blind[0])
+    torch.testing.assert_close(scores["qkv.0"], plain * level / plain.mean(), rtol=1e-9, atol=0.0)
     assert len(log.lines) == 1
     assert "qkv.0" in log.lines[0]
-    assert torch.equal(scores["up"], CRITERIA["l1"](Evidence(coupling), group_of(coupling, "up"))) == (name == "bn_scale")
+    plain = CRITERIA["l1"](Evidence(coupling), group_of(coupling, "up"))
+    assert torch.allclose(scores["up"] / scores["up"].mean(), plain / plain.mean()) == (name == "bn_scale")
 
 
 def test_a_group_that_nothing_makes_is_scored_by_all_its_slices() -> None:

@@ -71,8 +71,10 @@ def group_l2(form: Form) -> list[float]:
 
 
 def lamp(form: Form) -> list[float]:
+    """As published: sort ascending, and divide each by the sum of itself and all that come after it."""
     found = power(form)
-    return [u / sum(v for v in found if v >= u) for u in found]
+    order = sorted(range(form.n), key=lambda c: found[c])
+    return [found[c] / sum(found[v] for v in order[order.index(c) :]) if found[c] else 0.0 for c in range(form.n)]
 
 
 def bn_scale(form: Form) -> list[float]:

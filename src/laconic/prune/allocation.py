@@ -1,7 +1,7 @@
 """How much goes where: counts of components for each group, so that the whole keeps to a budget.
 
-`uniform` takes the same share of every group; `ranked` ranks all components by their score, relative to their group's mean; `by_latency` takes, step by
-step, what loses the least score for the time that it saves on the target, in counts that its kernels like.
+`uniform` takes the same share of every group; `ranked` ranks all components by their score; `by_latency` takes, step by step, what loses the least score for
+the time that it saves on the target, in counts that its kernels like. Scores that are not comparable between groups count relative to their group's mean.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Limits:
         return min(max(round(count / step), math.ceil(least / step)) * step, n)
 
 
-def normalized(scores: Sequence[Tensor]) -> list[Any]:
-    """Scores relative to the mean of their group."""
+def across(scores: Sequence[Tensor], comparable: bool) -> list[Any]:
+    """Return scores that can be compared between groups: as they are, or relative to the mean of their group."""
     found = []
     for score in scores:
         values = score.double().numpy()
         mean = values.mean()
-        found.append(values / mean if mean > 0 else np.ones_like(values))
+        found.append(values if comparable else values / mean if mean > 0 else np.ones_like(values))
     return found
 
 
@@ -63,13 +63,18 @@ def uniform(sizes: Sizes, cost: Callable[[Counts], float], budget: float, limits
     return _bisect(counts, cost, budget)
 
 
-def ranked(sizes: Sizes, cost: Callable[[Counts], float], budget: float, limits: Limits, scores: Sequence[Tensor]) -> list[int]:
-    """The counts that a common threshold on the relative scores leaves.
+def ranked(
+    sizes: Sizes, cost: Callable[[Counts], float], budget: float, limits: Limits, scores: Sequence[Tensor], comparable: bool = False
+) -> list[int]:
+    """The counts that a common threshold leaves.
+
+    Args:
+        comparable: whether the scores are compared between groups as they are; else relative to their group's mean.
 
     Raises:
         BadInput: even the fewest that may be left cost more.
     """
-    relative = normalized(scores)
+    relative = across(scores, comparable)
     every = np.sort(np.concatenate(relative))
 
     def counts(share: float) -> list[int]:
@@ -98,17 +103,20 @@ def _bisect(counts: Callable[[float], list[int]], cost: Callable[[Counts], float
     return best
 
 
-def by_latency(sizes: Sizes, price: Price, share: float, limits: Limits, scores: Sequence[Tensor], levels: int = 8) -> list[int]:
+def by_latency(
+    sizes: Sizes, price: Price, share: float, limits: Limits, scores: Sequence[Tensor], levels: int = 8, comparable: bool = False
+) -> list[int]:
     """Take away what loses the least score for the time it saves, until the layers' time is `share` of what it was.
 
     Args:
         price: milliseconds of a layer; called once for each shape that is looked at.
         levels: into how many steps each group is divided at most.
+        comparable: as for `ranked`.
 
     Raises:
         BadInput: the share cannot be reached.
     """
-    relative = [np.sort(values)[::-1].cumsum() for values in normalized(scores)]
+    relative = [np.sort(values)[::-1].cumsum() for values in across(scores, comparable)]
     grid = [_grid(n, limits, levels) for n in sizes.full]
     counts = list(sizes.full)
     times = [price(sizes.layer(node, counts)) for node in sizes.layers]

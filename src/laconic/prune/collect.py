@@ -18,7 +18,7 @@ from laconic.core.graph import module_path
 from laconic.core.program import Program
 from laconic.core.task import Context, Task, calibration_subset
 from laconic.prune.coupling import Consumer, Coupling
-from laconic.prune.criteria import NEEDS, SEES, Evidence, named, pieces
+from laconic.prune.criteria import COMPARABLE, NEEDS, SEES, Evidence, named, pieces
 
 _KINDS = ("gradients", "activations")
 _NAMED = 3  # groups that a note lists by name
@@ -27,7 +27,8 @@ _NAMED = 3  # groups that a note lists by name
 def score(coupling: Coupling, criterion: str, context: Context, examples: int = 256, batch_size: int = 16) -> list[Tensor]:
     """Importance of the components of each of `coupling.groups`; data are looked at only where the criterion needs them.
 
-    Groups in which the criterion has nothing to look at are scored by `l1`, and a line of the progress names them.
+    Groups in which the criterion has nothing to look at are scored by `l1`, and a line of the progress names them; where the criterion's scores are compared
+    between groups, theirs are given the mean of the others.
 
     Returns:
         For each group (n,), float64, larger = keep.
@@ -42,7 +43,17 @@ def score(coupling: Coupling, criterion: str, context: Context, examples: int = 
     if blind:
         names = ", ".join(blind[:_NAMED]) + (", …" if len(blind) > _NAMED else "")
         context.progress.log(f"{criterion} has nothing to look at in {len(blind)} of {len(coupling.groups)} groups ({names}): l1 there")
-    return [function(evidence, group) for group in coupling.groups]
+    scores = [function(evidence, group) for group in coupling.groups]
+    return _leveled(scores, [group.name in blind for group in coupling.groups]) if blind and COMPARABLE[criterion] else scores
+
+
+def _leveled(scores: Sequence[Tensor], blind: Sequence[bool]) -> list[Tensor]:
+    """Scores in which blind groups have the mean of all components that are seen, or of 1 where none is."""
+    seen = [score for score, is_blind in zip(scores, blind, strict=True) if not is_blind]
+    level = torch.cat(seen).mean() if seen else 1.0
+    return [
+        score * (level / score.mean()) if is_blind and score.mean() > 0 else score for score, is_blind in zip(scores, blind, strict=True)
+    ]
 
 
 def collect(coupling: Coupling, needs: Collection[str], context: Context, examples: int = 256, batch_size: int = 16) -> Evidence:

@@ -16,15 +16,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import get_tensor, module_path
 from laconic.core.program import Program
-
-Ids = np.ndarray[Any, np.dtype[np.int32]]
+from laconic.prune.components import Blocks, Ids
 
 
 class _Dynamic:
@@ -104,11 +101,12 @@ class Tracer:
         self.consumers: list[Consumer] = []
         self.unknown: list[fx.Node] = []
         self.pieces: list[Ids] = []
-        self.n = 0
+        self.blocks = Blocks()
         self._pairs: list[tuple[Ids, Ids]] = []
         self._frozen: list[tuple[Ids, str]] = []
         self._names: dict[int, str] = {}
-        self._tensors: dict[str, Tensor] = {}
+        self._named: dict[fx.Node, str] = {}
+        self._tensors = dict(attributes(program.graph_module))
         self._sizes: dict[fx.Node, list[tuple[int, bool]]] = {}
 
     # Ids ------------------------------------------------------------------------------------------------------------------------------
@@ -119,8 +117,7 @@ class Tracer:
 
     def new(self, size: int) -> Ids:
         """So many new ids, also one."""
-        self.n += size
-        return np.arange(self.n - size, self.n, dtype=np.int32)
+        return self.blocks.new(size)
 
     def stuck(self, size: int, node: fx.Node) -> Ids:
         """Ids for indices beside others that can be removed, which cannot be removed themselves."""
@@ -178,6 +175,9 @@ class Tracer:
 
     def split(self, ids: Ids, sizes: Sequence[int], axis: int) -> Dim:
         """Factors of a dimension that is cut into `sizes`: ids along `axis`, equal along all others."""
+        if max(sizes) == len(ids):  # into the whole and ones
+            place = list(sizes).index(len(ids))
+            return tuple((size, ids if i == place and size > 1 else None) for i, size in enumerate(sizes))
         grid = ids.reshape(sizes)
         natural = _natural_axis(grid)
         if natural is not None:
@@ -190,19 +190,18 @@ class Tracer:
     # Tensors --------------------------------------------------------------------------------------------------------------------------
 
     def tensor(self, node: fx.Node) -> Tensor:
-        """The tensor behind an attribute; looked up once, for it is asked for many times."""
-        target = str(node.target)
-        if target not in self._tensors:
-            self._tensors[target] = get_tensor(self.program, node)
-        return self._tensors[target]
+        """The tensor behind an attribute."""
+        return self._tensors[node.target]  # type: ignore[index]
 
     def name(self, node: fx.Node) -> str:
         """The one name of the tensor behind an attribute, also where it is tied."""
-        tensor = self.tensor(node)
-        name = self._names.setdefault(id(tensor), str(node.target))
-        if name not in self.tensors:
-            self.tensors[name] = [_UNSET] * tensor.dim()
-        return name
+        found = self._named.get(node)
+        if found is None:
+            tensor = self.tensor(node)
+            found = self._named[node] = self._names.setdefault(id(tensor), str(node.target))
+            if found not in self.tensors:
+                self.tensors[found] = [_UNSET] * tensor.dim()
+        return found
 
     def known(self, tensor: Tensor) -> str:
         """The name under which a tensor was met; empty if it was not."""
@@ -235,6 +234,21 @@ class Tracer:
             for one in (found[dim], ids):
                 if one is not None:
                     self.freeze(((len(one), one),), f"meets a dimension that cannot be cut in {where(node)}")
+
+    def fix(self, weight: Any, dims: Iterable[int], role: str, node: fx.Node) -> None:
+        """Dimensions of a weight stay whole."""
+        if weight.op != "get_attr":
+            for dim in dims:
+                self.freeze(self.value(weight)[dim], f"meets a dimension that cannot be cut in {where(node)}")
+            return
+        name = self.name(weight)
+        found = self.tensors[name]
+        for dim in dims:
+            if found[dim] is _UNSET or found[dim] is None:
+                found[dim] = None
+                self.roles.setdefault((name, dim), role)
+            else:
+                self.freeze(((len(found[dim]), found[dim]),), f"meets a dimension that cannot be cut in {where(node)}")
 
     def consume(self, weight: Any, dim: int, value: fx.Node, axis: int, node: fx.Node) -> None:
         """A weight multiplies the channels of a value."""
@@ -284,12 +298,10 @@ class Tracer:
     def finish(self) -> Coupling:
         """Find the connected components."""
         tensors = {name: [None if d is _UNSET else d for d in dims] for name, dims in self.tensors.items()}
-        n = self.n
-        left = np.concatenate([a for a, _ in self._pairs]) if self._pairs else np.zeros(0, np.int32)
-        right = np.concatenate([b for _, b in self._pairs]) if self._pairs else np.zeros(0, np.int32)
-        links = coo_matrix((np.ones(len(left), np.int8), (left, right)), (n, n))
-        count, label = connected_components(links, directed=False)
-        cause = np.full(count, -1)
+        used = [ids for dims in tensors.values() for ids in dims if ids is not None]
+        found = self.blocks.connect(self._pairs, [*used, *self.pieces, *(ids for ids, _ in self._frozen)])
+        label = found.label
+        cause = np.full(found.count, -1)
         for index in range(len(self._frozen) - 1, -1, -1):  # the first cause stays
             cause[label[self._frozen[index][0]]] = index
         causes = [text for _, text in self._frozen]
@@ -306,6 +318,10 @@ class Tracer:
             tuple(self.unknown),
             self._names,
             self.pieces,
+            found.whole,
+            frozenset(
+                name for name in tensors if type(self._tensors[name]) is nn.Parameter or isinstance(self._tensors[name], nn.Parameter)
+            ),
         )
 
 
@@ -384,6 +400,8 @@ class Coupling:
         cause: of each component, the position in `causes` of what froze it; −1: it can be removed.
         unknown: nodes whose operator has no rule.
         pieces: ids of slices of dimensions. What lies in other pieces is another group, so that no piece is emptied.
+        learned: names in `tensors` that are parameters; the others are buffers.
+        whole: of ids that are one block throughout, by identity, the first component (see `Components`).
     """
 
     program: Program
@@ -398,6 +416,8 @@ class Coupling:
     unknown: tuple[fx.Node, ...]
     names: dict[int, str] = field(repr=False)
     pieces: list[Ids] = field(repr=False)
+    whole: dict[int, int] = field(repr=False)
+    learned: frozenset[str] = field(repr=False)
 
     @property
     def frozen(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -420,13 +440,44 @@ class Coupling:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """What can be removed, in the order of the graph."""
+        found = [*self._whole_groups(), *self._mixed_groups()]
+        made = [
+            Group(_title(slots), components, tuple(slots)) for components, slots in found if any(s.tensor in self.learned for s in slots)
+        ]
+        return tuple(sorted(made, key=lambda group: int(group.components[0])))
+
+    def _whole_groups(self) -> Iterator[tuple[Any, list[Slot]]]:
+        """Components and slots of each group that is one block in every dimension in which it is."""
+        found: dict[int, list[Slot]] = {}
+        places: dict[int, Any] = {}
+        frozen: dict[int, bool] = {}
+        for name, dims in self.tensors.items():
+            for dim, ids in enumerate(dims):
+                first = None if ids is None else self.whole.get(id(ids))
+                if ids is None or first is None:
+                    continue
+                if first not in frozen:
+                    frozen[first] = bool(self.cause[first] >= 0)
+                if not frozen[first]:
+                    n = len(ids)
+                    if n not in places:
+                        places[n] = np.arange(n)
+                    found.setdefault(first, []).append(Slot(name, dim, self.roles[name, dim], places[n]))
+        for first, slots in found.items():
+            yield np.arange(first, first + len(slots[0].index)), slots
+
+    def _mixed_groups(self) -> Iterator[tuple[Any, list[Slot]]]:
+        """The same of all others, id by id."""
         slots: list[tuple[str, int, Any]] = [
-            (name, dim, self.label[ids]) for name, dims in self.tensors.items() for dim, ids in enumerate(dims) if ids is not None
+            (name, dim, self.label[ids])
+            for name, dims in self.tensors.items()
+            for dim, ids in enumerate(dims)
+            if ids is not None and id(ids) not in self.whole
         ]
         if not slots:
-            return ()
+            return
         n, frozen = len(self.cause), self.frozen
-        parts = [*(found for *_, found in slots), *(self.label[ids] for ids in self.pieces)]
+        parts = [*(found for *_, found in slots), *(self.label[ids] for ids in self.pieces if id(ids) not in self.whole)]
         # components with the same slices have the same sum of random numbers
         draws = np.random.default_rng(0).integers(1, 2**40, len(parts)).astype(np.float64)
         signature = np.bincount(np.concatenate(parts), np.repeat(draws, [len(part) for part in parts]), n)
@@ -442,19 +493,10 @@ class Coupling:
         found: list[list[Slot]] = [[] for _ in members]
         for name, dim, labeled in slots:
             ranks, places = group_of[labeled], position[labeled]
-            if len(ranks) and (ranks == ranks[0]).all():  # nearly every slot lies in one group
-                if ranks[0] >= 0:
-                    found[int(ranks[0])].append(Slot(name, dim, self.roles[name, dim], places))
-                continue
             for rank in np.flatnonzero(np.bincount(ranks + 1)[1:]).tolist():
-                found[rank].append(Slot(name, dim, self.roles[name, dim], np.where(ranks == rank, places, -1)))
-        parameters = {name for name, _ in self.parameters()}
-        groups = [
-            Group(_title(found[rank]), components, tuple(found[rank]))
-            for rank, components in enumerate(members)
-            if any(slot.tensor in parameters for slot in found[rank])
-        ]
-        return tuple(sorted(groups, key=lambda group: int(group.components[0])))
+                index = places if (ranks == rank).all() else np.where(ranks == rank, places, -1)
+                found[rank].append(Slot(name, dim, self.roles[name, dim], index))
+        yield from zip(members, found, strict=True)
 
     def prunable(self) -> tuple[int, int]:
         """Return how many output channels of all weights can be removed, and how many there are: rows of a linear weight, filters of a convolution.
@@ -473,8 +515,8 @@ class Coupling:
     def parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Every parameter once, under the name that `tensors` knows it by."""
         seen: set[int] = set()
-        for name, tensor in self.program.graph_module.named_parameters(remove_duplicate=False):
-            if id(tensor) not in seen:
+        for name, tensor in attributes(self.program.graph_module):
+            if isinstance(tensor, nn.Parameter) and id(tensor) not in seen:
                 seen.add(id(tensor))
                 yield self.names.get(id(tensor), name), tensor
 
@@ -488,6 +530,18 @@ class Coupling:
                 if (causes >= 0).all():
                     found[f"{name}[{dim}]"] = self.causes[int(causes[0])]
         return found
+
+
+def attributes(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter and buffer of a module, under every name that it has; those of a module before those inside."""
+    waiting: list[tuple[str, nn.Module]] = [("", module)]
+    while waiting:
+        prefix, owner = waiting.pop()
+        for registry in (owner._parameters, owner._buffers):
+            for name, tensor in registry.items():
+                if tensor is not None:
+                    yield prefix + name, tensor
+        waiting += [(f"{prefix}{name}.", inner) for name, inner in reversed(owner._modules.items()) if inner is not None]
 
 
 def _title(slots: Sequence[Slot]) -> str:
@@ -509,6 +563,7 @@ def couple(program: Program, policy: Policy | None = None, freeze: Iterable[str]
     from laconic.prune.rules import RULES, no_rule
 
     tracer = Tracer(program, policy or Policy())
+    rules: dict[int, Callable[..., Any]] = {}
     for node in program.graph.nodes:
         if node.op == "placeholder":
             tracer.values[node] = tracer.blank(node)
@@ -518,8 +573,10 @@ def couple(program: Program, policy: Policy | None = None, freeze: Iterable[str]
                 raise BadInput(f"{where(node)} carries no shape: structures are removed before other steps insert operators. Prune first.")
             if not isinstance(found, (Tensor, tuple, list)):
                 continue  # a size
-            plain, full = _names_of(node.target)
-            rule: Callable[..., Any] = RULES.get(full) or RULES.get(plain) or no_rule
+            rule = rules.get(id(node.target))
+            if rule is None:
+                plain, full = _names_of(node.target)
+                rule = rules[id(node.target)] = RULES.get(full) or RULES.get(plain) or no_rule
             tracer.values[node] = rule(tracer, node)
         elif node.op == "output":
             for value in node.all_input_nodes:

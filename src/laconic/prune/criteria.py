@@ -64,6 +64,7 @@ class Evidence:
 Criterion = Callable[[Evidence, Group], Tensor]
 CRITERIA: dict[str, Criterion] = {}
 NEEDS: dict[str, frozenset[str]] = {}
+COMPARABLE: dict[str, bool] = {}
 # Whether a criterion finds what it looks at in a group; criteria without a row always do.
 SEES: dict[str, Callable[[Evidence, Group], bool]] = {}
 
@@ -72,12 +73,21 @@ PRODUCING = ("out", "bias")
 BINS = 32
 
 
-def criterion(name: str, *needs: str, sees: Callable[[Evidence, Group], bool] | None = None) -> Callable[[Criterion], Criterion]:
-    """Put a function into the table; where `sees` says no, `l1` answers for it."""
+def criterion(
+    name: str, *needs: str, comparable: bool = False, sees: Callable[[Evidence, Group], bool] | None = None
+) -> Callable[[Criterion], Criterion]:
+    """Put a function into the table.
+
+    Args:
+        needs: what `collect` must have seen.
+        comparable: whether scores of different groups rank by what the loss loses, so that a common threshold needs no normalization.
+        sees: whether it finds what it looks at in a group; where it says no, `l1` answers.
+    """
 
     def enter(function: Criterion) -> Criterion:
         assert name not in CRITERIA, name
         CRITERIA[name] = function if sees is None else _or_l1(function, sees)
+        COMPARABLE[name] = comparable
         if needs:
             NEEDS[name] = frozenset(needs)
         if sees is not None:
@@ -218,7 +228,7 @@ def l1(evidence: Evidence, group: Group) -> Tensor:
     return component_sums(producing(evidence.coupling, group), len(group), lambda _, w: w.abs())
 
 
-@criterion("l2")
+@criterion("l2", comparable=True)
 def l2(evidence: Evidence, group: Group) -> Tensor:
     """Euclidean norm of the producing slices, biases included."""
     return component_sums(producing(evidence.coupling, group), len(group), lambda _, w: w.square()).sqrt()
@@ -235,17 +245,18 @@ def group_l2(evidence: Evidence, group: Group) -> Tensor:
     return found / mean if mean > 0 else found
 
 
-@criterion("lamp")
+@criterion("lamp", comparable=True)
 def lamp(evidence: Evidence, group: Group) -> Tensor:
-    """w² / Σ v² over all v ≥ w (Lee et al. 2021, section 2), where w² is the squared norm of all coupled slices of a component.
+    """w² / Σ v² over all v that do not come before w in ascending order (Lee et al. 2021, section 2.1), equal ones in the order of the channels.
 
-    The paper scores single weights of a layer and breaks ties by position; here equal components have equal scores.
+    The paper scores single weights of a layer; here w² is the squared norm of all coupled slices of a component.
     """
     power = _group_power(evidence, group)
-    ordered = power.sort().values
-    rest = ordered.flip(0).cumsum(0).flip(0)
-    found = power / rest[torch.searchsorted(ordered, power)]
-    return torch.where(power > 0, found, 0.0)
+    order = power.argsort(stable=True)
+    rest = power[order].flip(0).cumsum(0).flip(0)
+    found = torch.empty_like(power)
+    found[order] = torch.where(power[order] > 0, power[order] / rest, 0.0)
+    return found
 
 
 def _group_power(evidence: Evidence, group: Group) -> Tensor:
@@ -256,7 +267,7 @@ def _has_scale(evidence: Evidence, group: Group) -> bool:
     return any(slot.tensor in evidence.scales for slot in group.slots)
 
 
-@criterion("bn_scale", sees=_has_scale)
+@criterion("bn_scale", comparable=True, sees=_has_scale)
 def bn_scale(evidence: Evidence, group: Group) -> Tensor:
     """Sum of \\|gamma\\| over the batch norms (instance norms too) of the group (Liu et al. 2017, section 3; they have one, without coupling).
 
@@ -278,7 +289,7 @@ def fpgm(evidence: Evidence, group: Group) -> Tensor:
     return torch.cdist(rows, rows).sum(1)
 
 
-@criterion("gini_weight")
+@criterion("gini_weight", comparable=True)
 def gini_weight(evidence: Evidence, group: Group) -> Tensor:
     """Gini index of \\|w\\| over the producing weights (Hurley & Rickard 2009): 0 where all are equal, near 1 where few are large.
 
@@ -304,7 +315,7 @@ def gini(values: Tensor) -> Tensor:
 # With gradients ---------------------------------------------------------------------------------------------------------------------------
 
 
-@criterion("taylor", "gradients")
+@criterion("taylor", "gradients", comparable=True)
 def taylor(evidence: Evidence, group: Group) -> Tensor:
     """(Σ g·w)² over the parameters at the component's gates: the squared first-order change of the loss when they go to zero
     (Molchanov et al. 2019, section 3: the joint form, with gates behind batch norms).
@@ -323,7 +334,7 @@ def taylor(evidence: Evidence, group: Group) -> Tensor:
     return component_sums(found, len(group), lambda name, w: w * evidence.gradients[name].to(w)).square()
 
 
-@criterion("obd", "gradients")
+@criterion("obd", "gradients", comparable=True)
 def obd(evidence: Evidence, group: Group) -> Tensor:
     """Σ ½ h w² over all coupled slices (LeCun et al. 1990, Optimal Brain Damage, section 2.1), h the diagonal of the Hessian.
 
@@ -335,13 +346,13 @@ def obd(evidence: Evidence, group: Group) -> Tensor:
 # With activations -------------------------------------------------------------------------------------------------------------------------
 
 
-@criterion("activation", "activations", sees=_seen("magnitude"))
+@criterion("activation", "activations", comparable=True, sees=_seen("magnitude"))
 def activation(evidence: Evidence, group: Group) -> Tensor:
     """Mean \\|x\\| of the channels where they are consumed, over all consumers. A group that no weight reads is scored by `l1`."""
     return _mean_of_columns(evidence, group, evidence.magnitude, lambda x: x)
 
 
-@criterion("entropy", "activations", sees=_seen("pooled"))
+@criterion("entropy", "activations", comparable=True, sees=_seen("pooled"))
 def entropy(evidence: Evidence, group: Group) -> Tensor:
     """Entropy in nats of the pooled activation over examples (Luo & Wu 2017, section 3): a channel that says the same of all examples says little.
 
@@ -375,7 +386,7 @@ def gini_activation(evidence: Evidence, group: Group) -> Tensor:
     return _mean_of_columns(evidence, group, evidence.pooled, lambda x: gini(x.abs().T))
 
 
-@criterion("wanda", "activations", sees=_seen("power"))
+@criterion("wanda", "activations", comparable=True, sees=_seen("power"))
 def wanda(evidence: Evidence, group: Group) -> Tensor:
     """Σ \\|W\\| · ‖X_j‖₂ over the weights that consume the component (Sun et al. 2024, Wanda, section 3), ‖X_j‖ over all examples and positions.
 

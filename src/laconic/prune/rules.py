@@ -75,7 +75,8 @@ def _axes(given: Any, rank: int) -> list[int]:
 
 def _stuck(t: Tracer, dim: Dim, node: Node) -> None:
     """Numbers along this dimension cannot be removed one by one."""
-    t.freeze(dim, f"{operator(node)} works along it ({where(node)})")
+    if carries(dim):
+        t.freeze(dim, f"{operator(node)} works along it ({where(node)})")
 
 
 # Elementwise ------------------------------------------------------------------------------------------------------------------------------
@@ -83,6 +84,8 @@ def _stuck(t: Tracer, dim: Dim, node: Node) -> None:
 
 def broadcast(t: Tracer, values: Sequence[Value], node: Node) -> Value:
     """Dimensions that meet, aligned at the last."""
+    if len(values) == 1:
+        return values[0]
     rank = max(len(value) for value in values)
     out: list[Dim] = []
     for i in range(rank):
@@ -113,7 +116,7 @@ acosh frac sgn positive rrelu logit isfinite
 @rule(*_ELEMENTWISE)
 def elementwise(t: Tracer, node: Node) -> Value:
     """Operators that compute each number from the numbers at its place."""
-    values = [t.value(value) for value in (*node.args, *node.kwargs.values()) if t.is_tensor(value)]
+    values = [t.value(value) for value in (*node.args, *node.kwargs.values()) if isinstance(value, fx.Node) and t.is_tensor(value)]
     return broadcast(t, values, node) if values else t.blank(node)
 
 
@@ -256,14 +259,15 @@ def einsum(t: Tracer, node: Node) -> Value:
 
 
 @rule("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-@numbers(6, 8)
 def convolution(t: Tracer, node: Node) -> Value:
     """x (B, I, …), weight (O, I/G, …), bias (O); transposed, the weight is (I, O/G, …)."""
     name = operator(node)
     transpose = name.startswith("conv_transpose") or (name == "convolution" and bool(argument(node, 6)))
     x, weight = node.args[:2]
     value = t.value(x)
-    groups = int(argument(node, 8 if name == "convolution" else 6))
+    groups = argument(node, 8 if name == "convolution" else 6)
+    if not isinstance(groups, int):
+        return no_rule(t, node)
     channel = len(value) - t.rank(weight) + 1
     if groups == 1:
         t.consume(weight, 0 if transpose else 1, x, channel, node)
@@ -271,8 +275,7 @@ def convolution(t: Tracer, node: Node) -> Value:
     else:
         out = _grouped(t, node, x, channel, weight, groups, transpose)
     t.tie(argument(node, 2), 0, out, "bias", node)
-    for i in range(2, t.rank(weight)):
-        t.tie(weight, i, plain(t.length(weight, i)), "kernel", node)
+    t.fix(weight, range(2, t.rank(weight)), "kernel", node)
     for dim in value[channel + 1 :]:
         _stuck(t, dim, node)
     return (*value[:channel], out, *t.blank(node)[channel + 1 :])
@@ -291,9 +294,9 @@ def _grouped(t: Tracer, node: Node, x: Any, channel: int, weight: Any, groups: i
     parts = (plain(groups)[0],) * 2 if ids is None else t.split(ids, (groups, ins), 0 if t.policy.whole_groups(groups, ins) else 1)
     whole, inside = parts[0][1], parts[1][1]
     if is_ids(whole):
-        t.tie(weight, 0, ((groups * first, np.repeat(whole, first)),), "out", node)
+        t.tie(weight, 0, ((groups * first, _times(whole, first)),), "out", node)
         t.tie(weight, 1, plain(second), "in", node)
-        return ((outs, np.repeat(whole, outs_each)),)
+        return ((outs, _times(whole, outs_each)),)
     if not is_ids(inside):
         t.tie(weight, 0, plain(groups * first), "out", node)
         t.tie(weight, 1, plain(second), "in", node)
@@ -303,6 +306,11 @@ def _grouped(t: Tracer, node: Node, x: Any, channel: int, weight: Any, groups: i
     t.tie(weight, 0, ((groups * ins, np.tile(inside, groups)),) if transpose else grown, "in" if transpose else "out", node)
     t.tie(weight, 1, ((outs_each, made),) if transpose else ((ins, inside),), "out" if transpose else "in", node)
     return grown
+
+
+def _times(ids: Any, copies: int) -> Any:
+    """Each id so many times in a row; one time is the same array, by which it is known to be whole."""
+    return ids if copies == 1 else np.repeat(ids, copies)
 
 
 # Normalization ----------------------------------------------------------------------------------------------------------------------------

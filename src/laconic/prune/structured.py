@@ -23,7 +23,7 @@ from laconic.prune import allocation
 from laconic.prune.allocation import Limits
 from laconic.prune.collect import score
 from laconic.prune.coupling import Coupling, Policy, couple
-from laconic.prune.criteria import CRITERIA
+from laconic.prune.criteria import COMPARABLE, CRITERIA
 from laconic.prune.inputs import task_batches
 from laconic.prune.proof import Proof, prove
 from laconic.prune.sizes import Counts, Sizes, keep_of
@@ -167,12 +167,12 @@ def _decide(
     limits = Limits(config.floor, config.multiple or (8 if config.allocation == "latency" else 1))
     if config.allocation == "latency":
         assert context.price is not None
-        return allocation.by_latency(sizes, context.price, step, limits, scores), scores
+        return allocation.by_latency(sizes, context.price, step, limits, scores, comparable=COMPARABLE[config.criterion]), scores
     whole = Sizes(first)
     cost, total = _cost(sizes, config.goal[0]), _cost(whole, config.goal[0])(whole.full)
     if config.allocation == "uniform":
         return allocation.uniform(sizes, cost, share * total, limits), scores
-    return allocation.ranked(sizes, cost, share * total, limits, scores), scores
+    return allocation.ranked(sizes, cost, share * total, limits, scores, COMPARABLE[config.criterion]), scores
 
 
 def _renew(found: Program, examples: int, batch_size: int, context: Context) -> None:
