@@ -148,7 +148,7 @@ def _captured(call: _Call, given: Sequence[Tensor], dynamic: Dynamic, dynamic_ba
     state = findings.changed_state(module)
     if written := [name for name, _ in module.named_parameters(remove_duplicate=False) if name in (*state.read, *state.unread)]:
         raise CaptureError(
-            f"{type(call.model).__name__} cannot be captured: forward changes the parameter '{written[0]}' in place. Compute the new value in a tensor of its own."
+            f"{type(call.model).__name__} cannot be captured: forward changes the parameter '{written[0]}' in place. Compute its new value in another tensor."
         )
     few = functools.partial(resize, specs, size=2)
     samples = samples_like(leaves, findings.undone(module, state.read), few)

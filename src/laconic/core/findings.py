@@ -53,7 +53,7 @@ def plain_attributes(model: nn.Module) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _functions(found: list[type[Any]]) -> Iterator[None]:
-    base = autograd_function._SingleLevelFunction  # `Function.apply` calls the `apply` of its parents
+    base: Any = autograd_function._SingleLevelFunction  # `Function.apply` calls the `apply` of its parents
     transformed = autograd_function.custom_function_call
 
     def note(cls: type[Any]) -> None:
@@ -65,7 +65,7 @@ def _functions(found: list[type[Any]]) -> Iterator[None]:
             run, _, *rest = args
             return run(*rest)
         note(cls)
-        return super(base, cls).apply(*args, **kwargs)  # type: ignore[misc]
+        return super(base, cls).apply(*args, **kwargs)
 
     def custom_function_call(cls: type[Any], *args: Any, **kwargs: Any) -> Any:
         note(cls)
@@ -76,7 +76,7 @@ def _functions(found: list[type[Any]]) -> Iterator[None]:
     try:
         yield
     finally:
-        del base.apply  # type: ignore[attr-defined]
+        del base.apply
         autograd_function.custom_function_call = transformed
 
 
