@@ -212,3 +212,58 @@ def test_moves_devices_with_its_constants() -> None:
     program = capture(Recurrent(), torch.randn(2, 7, 6)).to("meta")
     assert program(torch.empty(3, 7, 6, device="meta")).shape == (3, 4)
     assert isinstance(program, Program)
+
+
+class State(nn.Module):
+    def __init__(self, first: bool = False) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.GRU(6, 8, num_layers=2, batch_first=not first), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y, h = self.rnn(x, h)
+        return self.head(y), h
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+@pytest.mark.parametrize("first", [False, True], ids=["batch-first", "time-first"])
+def test_the_batch_is_the_axis_that_is_called_so(batch: int, first: bool) -> None:
+    net = State(first).eval()
+    dynamic = {"h": {1: "batch"}, **({"x": {1: "batch"}} if first else {})}
+    shape = (5, batch, 6) if first else (batch, 5, 6)
+    program = capture(net, (torch.randn(shape), torch.zeros(2, batch, 8)), dynamic=dynamic)
+    assert program.inputs[1].shape == (2, "batch", 8)
+    assert program.outputs[1].shape == (2, "batch", 8)
+    for n in (1, 3):
+        x, h = torch.randn((5, n, 6) if first else (n, 5, 6)), torch.randn(2, n, 8)
+        for mine, theirs in zip(program(x, h), net(x, h), strict=True):
+            torch.testing.assert_close(mine, theirs)
+
+
+class Scaled(nn.Module):
+    def forward(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return x @ weight
+
+
+def test_an_input_of_the_same_size_can_be_left_without_a_batch() -> None:
+    program = capture(Scaled(), (torch.randn(4, 4), torch.randn(4, 4)), dynamic={"weight": {}})
+    assert [spec.shape for spec in program.inputs] == [("batch", 4), (4, 4)]
+
+
+def test_a_named_dimension_of_one_is_dynamic_too() -> None:
+    net = Tied().eval()
+    program = capture(net, torch.ones(1, 1, dtype=torch.long), dynamic={"ids": {-1: "length"}})
+    ids = torch.randint(0, 11, (3, 5))
+    assert torch.equal(program(ids), net(ids))
+
+
+def test_different_sizes_called_batch_are_refused() -> None:
+    with pytest.raises(BadInput, match="different sizes 'batch': 3, 4"):
+        capture(State(), (torch.randn(3, 5, 6), torch.zeros(2, 4, 8)), dynamic={"x": {0: "batch"}, "h": {1: "batch"}})
+
+
+def test_another_number_than_the_fixed_one_is_refused() -> None:
+    program = capture(FixesBatch(), torch.randn(2, 4), dynamic_batch=False)
+    assert program.interface.fixed_batch == 2
+    with pytest.raises(BadInput, match=r"takes exactly 2 examples .* 3 were given.*batch_size=2"):
+        program(torch.randn(3, 4))
+    assert capture(nn.Linear(4, 2), torch.randn(2, 4)).interface.fixed_batch is None

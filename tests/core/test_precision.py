@@ -49,7 +49,10 @@ class PutsOut(nn.Module):
 def test_half_precisions_are_refused_at_once_by_name(kind: torch.dtype) -> None:
     name = str(kind).removeprefix("torch.")
     data = TensorDataset(X.to(kind), torch.zeros(24, dtype=torch.long))
-    for work in (lambda: lc.capture(net().to(kind), X.to(kind)), lambda: lc.optimize(lc.Task(net().to(kind), data, data, loss=nn.functional.cross_entropy))):
+    for work in (
+        lambda: lc.capture(net().to(kind), X.to(kind)),
+        lambda: lc.optimize(lc.Task(net().to(kind), data, data, loss=nn.functional.cross_entropy)),
+    ):
         with pytest.raises(lc.BadInput, match=f"(?s)parameter '0.weight' in {name}.*float32"):
             work()
 

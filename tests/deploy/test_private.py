@@ -53,7 +53,9 @@ def contents(data: bytes, depth: int = 0) -> Iterator[bytes]:
 
 def needles(x: Tensor) -> Iterator[bytes]:
     """Parts of each row, in each type that it may be written in; and as text."""
-    kinds = (torch.float32, torch.float64, torch.float16, torch.bfloat16) if x.is_floating_point() else (torch.int64, torch.int32, torch.int16)
+    kinds = (
+        (torch.float32, torch.float64, torch.float16, torch.bfloat16) if x.is_floating_point() else (torch.int64, torch.int32, torch.int16)
+    )
     for row in x:
         for kind in kinds:
             data = row.to(kind).contiguous().view(torch.uint8).numpy().tobytes()

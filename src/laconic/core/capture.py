@@ -49,6 +49,14 @@ MENDS = (
         "Constraints violated",
         "the model fixes a dimension that was to stay dynamic. Make it independent of that size, or capture with dynamic_batch=False.",
     ),
+    (
+        "was assigned during export",
+        "forward keeps a tensor as an attribute of the module. Make such state an input and an output of forward.",
+    ),
+    (
+        "fake tensor in the exported program constant",
+        "forward makes a tensor that tracing cannot see, for instance through .data. Use operators alone.",
+    ),
     ("nonzero", "an operator returns a number of values that depends on the data. Use a mask of fixed shape (torch.where)."),
 )
 
@@ -138,6 +146,10 @@ def _captured(call: _Call, given: Sequence[Tensor], dynamic: Dynamic, dynamic_ba
     precision.check_graph(graph)
     module = assemble(graph, tensors_in(exported))
     state = findings.changed_state(module)
+    if written := [name for name, _ in module.named_parameters(remove_duplicate=False) if name in (*state.read, *state.unread)]:
+        raise CaptureError(
+            f"{type(call.model).__name__} cannot be captured: forward changes the parameter '{written[0]}' in place. Compute its new value in another tensor."
+        )
     few = functools.partial(resize, specs, size=2)
     samples = samples_like(leaves, findings.undone(module, state.read), few)
     with _evaluating(call.model):

@@ -12,10 +12,10 @@ from torch import Tensor, fx, nn
 from torch.autograd import function as autograd_function
 from torch.func import functional_call
 
-from laconic.core.program import MODE_ARGUMENT, NORMS, argument, aten, tensors_of
+from laconic.core.program import DROPOUTS, MODE_ARGUMENT, NORMS, argument, aten, tensors_of
 
 _ATTENTION = aten.scaled_dot_product_attention.default
-_HARMLESS = ("torch.utils.checkpoint",)  # modules of functions whose gradient is that of what they run
+_CHECKPOINT = "torch.utils.checkpoint"  # its function runs another one, which is what the graph is to hold
 _SCALES = (1.0, 8.0)  # of inputs and weights, so that what is clipped somewhere is seen too
 _SAME = 1e-3  # relative difference of gradients that summing in another order explains
 
@@ -31,9 +31,9 @@ class Recording:
 
 @contextlib.contextmanager
 def recording() -> Iterator[Recording]:
-    """Note each `torch.autograd.Function` that runs inside, and leave out regions of `torch.autocast`.
+    """Note each `torch.autograd.Function` that runs inside, and leave out checkpoints and regions of `torch.autocast`.
 
-    The graph of a region would be computed without autocast, with types that say otherwise.
+    A checkpoint runs its content without gradient, which the graph would keep; a region would be computed without autocast, with types that say otherwise.
     """
     found = Recording()
     with _functions(found.functions), _autocast(found.autocast):
@@ -53,16 +53,19 @@ def plain_attributes(model: nn.Module) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _functions(found: list[type[Any]]) -> Iterator[None]:
-    base = autograd_function._SingleLevelFunction  # `Function.apply` calls the `apply` of its parents
+    base: Any = autograd_function._SingleLevelFunction  # `Function.apply` calls the `apply` of its parents
     transformed = autograd_function.custom_function_call
 
     def note(cls: type[Any]) -> None:
-        if not cls.__module__.startswith(_HARMLESS) and cls not in found:
+        if cls not in found:
             found.append(cls)
 
     def apply(cls: type[Any], *args: Any, **kwargs: Any) -> Any:
+        if cls.__module__ == _CHECKPOINT:
+            run, _, *rest = args
+            return run(*rest)
         note(cls)
-        return super(base, cls).apply(*args, **kwargs)  # type: ignore[misc]
+        return super(base, cls).apply(*args, **kwargs)
 
     def custom_function_call(cls: type[Any], *args: Any, **kwargs: Any) -> Any:
         note(cls)
@@ -73,7 +76,7 @@ def _functions(found: list[type[Any]]) -> Iterator[None]:
     try:
         yield
     finally:
-        del base.apply  # type: ignore[attr-defined]
+        del base.apply
         autograd_function.custom_function_call = transformed
 
 
@@ -251,7 +254,7 @@ def _same(a: Tensor | None, b: Tensor | None) -> bool:
 
 def notes(graph: fx.Graph, model: nn.Module, found: Recording, state: State, lost: Sequence[str]) -> Iterator[str]:
     """What the program does otherwise than the module, one sentence each."""
-    yield from _attention(graph, model)
+    yield from _dropout(graph, model)
     if any(node.target is aten.batch_norm.default and node.args[6] == 0.0 for node in graph.nodes):
         yield "a batch-norm with momentum=None (cumulative average) does not update its statistics when the program trains"
     if any(node.target in NORMS[:1] and argument(node, 5) for node in graph.nodes):
@@ -281,26 +284,32 @@ def _is_random(node: fx.Node) -> bool:
     return node.target is not _ATTENTION or bool(argument(node, 4))
 
 
-def _attention(graph: fx.Graph, model: nn.Module) -> Iterator[str]:
-    """Dropout that the fused attention would apply in training, as far as the modules around it tell."""
-    owners = {path: _dropouts(model, path) for node in graph.nodes if node.target is _ATTENTION for path in [_owner(node, model)]}
-    if not owners or all(rates is not None and not any(rates.values()) for rates in owners.values()):
-        return
-    known = [f"{path}.{name} = {rate:g}".lstrip(".") for path, rates in owners.items() for name, rate in (rates or {}).items() if rate]
-    told = f" ({known[0]}{f' and {len(known) - 1} more' if len(known) > 1 else ''})" if known else ", if the module has any,"
-    yield f"dropout inside scaled_dot_product_attention{told} is not applied when the program trains"
-
-
-def _owner(node: fx.Node, model: nn.Module) -> str:
-    """The path of the innermost module that an operator came from."""
+def _dropout(graph: fx.Graph, model: nn.Module) -> Iterator[str]:
+    """Dropout that acts in the module's training mode and is not in the graph, as far as the modules tell."""
     modules = dict(model.named_modules(remove_duplicate=False))
+    owners = [(node.target, _owner(node, modules)) for node in graph.nodes if node.target is _ATTENTION or node.target in DROPOUTS]
+    fused = {path for target, path in owners if target is _ATTENTION}
+    applied = {path for target, path in owners if target is not _ATTENTION}
+    rates = {path: _rates(part) for path, part in modules.items() if not isinstance(part, nn.RNNBase)}
+    told = {path: found for path, found in rates.items() if any(found.values()) and (path in fused or path not in applied)}
+    names = [f"{path}.{name} = {rate:g}".lstrip(".") for path, found in told.items() for name, rate in found.items() if rate]
+    if names:
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        yield f"dropout that forward asks for in training mode alone is not applied when the program trains ({listed})"
+    elif any(not rates.get(path) for path in fused):
+        yield "dropout inside scaled_dot_product_attention, if the module has any, is not applied when the program trains"
+
+
+def _owner(node: fx.Node, modules: Mapping[str, nn.Module]) -> str:
+    """The path of the innermost module that an operator came from."""
     paths = [path.partition("@")[0] for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
     return next((path for path in reversed(paths) if path in modules), "")
 
 
-def _dropouts(model: nn.Module, path: str) -> Mapping[str, float] | None:
-    """The dropout rates that a module holds, by name; None where it holds none, so that nothing is known."""
-    owner = model.get_submodule(path)
-    rates = {name: float(value) for name, value in vars(owner).items() if "drop" in name and isinstance(value, (int, float))}
-    rates |= {name: float(part.p) for name, part in owner.named_children() if isinstance(part, nn.Dropout)}
-    return rates or None
+def _rates(part: nn.Module) -> dict[str, float]:
+    """The dropout rates that a module holds itself, by name."""
+    kind = type(part).__name__.lower()
+    named = {
+        name: value for name, value in vars(part).items() if "drop" in name or (name == "p" and ("drop" in kind or "stochastic" in kind))
+    }
+    return {name: float(value) for name, value in named.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}

@@ -39,6 +39,7 @@ NORMS = (aten.batch_norm.default, aten.instance_norm.default)
 MODE_ARGUMENT: dict[Any, int] = {
     aten.batch_norm.default: 5,
     aten.instance_norm.default: 5,
+    aten.rrelu.default: 3,
     **dict.fromkeys(DROPOUTS, 2),
     aten.lstm.input: 6,
     aten.gru.input: 6,
