@@ -75,7 +75,6 @@ def test_a_metric_that_sees_the_model_passes_and_is_recorded(net: nn.Module, tar
     assert Record.from_json(dataclasses.asdict(found)).probes == found.probes
 
 
-
 @pytest.mark.parametrize(
     ("metric", "direction", "loss"),
     [

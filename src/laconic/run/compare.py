@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import Dataset, Subset, default_collate
 
-from laconic.core.capture import capture
 from laconic.core.batches import join_tensors
+from laconic.core.capture import capture
 from laconic.core.errors import BadInput, LaconicError, nearest
 from laconic.core.program import as_call
 from laconic.core.records import Measurement, to_json
