@@ -33,7 +33,10 @@ def test_sizes_of_batches() -> None:
         ([["a", "b"], ["c"]], ["a", "b", "c"]),
         ([("a", "b"), ("c",)], ["a", "b", "c"]),
         ([[{"k": 1}, {"k": 2}], [{"k": 3}]], [{"k": 1}, {"k": 2}, {"k": 3}]),
-        ([{"c": torch.zeros(2), "s": ["a", "b"]}, {"c": torch.ones(1), "s": ["c"]}], {"c": torch.tensor([0.0, 0, 1]), "s": ["a", "b", "c"]}),
+        (
+            [{"c": torch.zeros(2), "s": ["a", "b"]}, {"c": torch.ones(1), "s": ["c"]}],
+            {"c": torch.tensor([0.0, 0, 1]), "s": ["a", "b", "c"]},
+        ),
         ([[torch.zeros(2), torch.zeros(2, 4)], [torch.ones(1), torch.zeros(1, 4)]], (torch.tensor([0.0, 0, 1]), torch.zeros(3, 4))),
     ],
 )

@@ -120,6 +120,28 @@ def test_one_round_has_no_interval(artifact: lc.Artifact) -> None:
     assert "× as fast" in str(found)
 
 
+class Wave(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = nn.Conv1d(1, 4, 9)
+
+    def forward(self, wave: torch.Tensor) -> torch.Tensor:
+        return self.c(wave[:, None]).mean(2)
+
+
+@pytest.mark.parametrize("captured", [True, False], ids=["program", "module"])
+def test_a_baseline_is_captured_with_the_lengths_of_the_artifact(captured: bool, tmp_path: Path) -> None:
+    """Of another name for its input, too; and the length that is timed is none of those that it was captured with."""
+    program = lc.capture(Wave(), torch.randn(2, 64), dynamic={"wave": {1: "length"}})
+    artifact = lc.export(program, tmp_path / "model.onnx")
+    found = lc.bench(
+        artifact, program if captured else Wave(), rounds=2, turn_seconds=0.01, threads=1, lengths={"length": 33}, batch=(1, 3)
+    )
+    assert [t.batch for t in found.timings] == [1, 1, 3, 3]
+    with pytest.raises(BadInput, match="say how long it is to be"):
+        lc.bench(artifact, program if captured else Wave(), threads=1)
+
+
 def test_what_cannot_be_compared_is_refused(artifact: lc.Artifact, tmp_path: Path) -> None:
     other = lc.export(lc.capture(nn.Linear(4, 2), torch.randn(2, 4)), tmp_path / "other.onnx")
     with pytest.raises(BadInput, match="the two take different inputs"):

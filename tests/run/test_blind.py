@@ -75,7 +75,6 @@ def test_a_metric_that_sees_the_model_passes_and_is_recorded(net: nn.Module, tar
     assert Record.from_json(dataclasses.asdict(found)).probes == found.probes
 
 
-
 @pytest.mark.parametrize(
     ("metric", "direction", "loss"),
     [
@@ -91,9 +90,32 @@ def test_a_blind_metric_is_refused(metric: Callable[[Tensor, Tensor], float], di
         probe(Picks(3), THREE, metric, direction, loss)
 
 
-def test_a_named_metric_of_probabilities_is_refused() -> None:
+@pytest.mark.parametrize("loss", [None, F.binary_cross_entropy])
+def test_a_named_metric_of_probabilities_is_refused(loss: Any) -> None:
     with pytest.raises(BadInput, match="this metric cannot tell your model from a constant one: 'f1' .* logits, not probabilities"):
-        probe(Picks(2, squash=True), YES, "f1", loss=F.binary_cross_entropy)
+        probe(Picks(2, squash=True), YES, "f1", loss=loss)
+
+
+class Says(nn.Module):
+    """Says one class, whatever it sees, but not equally surely."""
+
+    def __init__(self, kind: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(50.0 * F.one_hot(torch.tensor(kind), 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bias - x[:, :3]
+
+
+def test_a_model_that_says_one_class_is_no_fault_of_a_named_metric() -> None:
+    target = THREE.clone()
+    target[:90] = 0
+    for loss in (None, F.cross_entropy):
+        found = probe(Says(0), target, "accuracy", loss=loss)
+        assert found.probes is not None
+        assert found.probes["own"] == found.probes["shuffled"] == found.probes["constant"] > found.probes["negated"]
+    with pytest.raises(BadInput, match="cannot tell your model from a constant one"):
+        probe(Says(0), target, accuracy, "max")
 
 
 def test_a_wrong_direction_is_refused_where_the_loss_knows_better() -> None:

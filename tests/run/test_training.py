@@ -239,3 +239,29 @@ def test_an_empty_class_is_told_beside_a_teacher_too() -> None:
     one, teacher = nn.Linear(6, 3), nn.Linear(6, 3).eval()
     record = lc.fit(one, PLAN, task(), teacher=teacher)
     assert record.notes == ("1 of 3 classes have no example in the training data and cannot be learned: 2",)
+
+
+class Texts(torch.utils.data.Dataset[Any]):
+    """Token ids of other lengths in each batch, and a tag of each token."""
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> Any:
+        ids = torch.arange(2 + index % 7)
+        return ids, ids % 3
+
+
+def padded(items: list[Any]) -> Any:
+    pad = nn.utils.rnn.pad_sequence
+    return pad([ids for ids, _ in items], batch_first=True), pad([tags for _, tags in items], batch_first=True, padding_value=-100)
+
+
+@pytest.mark.parametrize("patience", [None, 2])
+def test_a_teacher_is_asked_batch_by_batch_where_lengths_differ(patience: int | None) -> None:
+    student, teacher = nn.Embedding(10, 3), nn.Embedding(10, 3)
+    task = lc.Task(student, Texts(), Texts(), loss=lambda out, y: F.cross_entropy(out.transpose(1, 2), y), collate=padded, batch_size=4)
+    before = student.weight.detach().clone()
+    record = lc.fit(student, lc.FitPlan(epochs=2, batch_size=4, distill=0.5, patience=patience), task, teacher=teacher)
+    assert [epoch.metric is None for epoch in record.epochs] == [patience is None] * 2
+    assert not torch.equal(student.weight, before)

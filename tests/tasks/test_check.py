@@ -141,7 +141,9 @@ def test_a_length_that_is_told_to_vary_may_differ() -> None:
     check_task(dataclasses.replace(given, dynamic={"wave": {1: "length"}}))
     check_task(dataclasses.replace(given, dynamic={"wave": {-1: "length"}}))
     with pytest.raises(BadInput, match=r"train: one example has shape \(length,\) float64; .* shape \(length,\) float32"):
-        check_task(dataclasses.replace(given, train=rows(torch.randn(12, 30).double(), torch.arange(12) % 2), dynamic={"wave": {1: "length"}}))
+        check_task(
+            dataclasses.replace(given, train=rows(torch.randn(12, 30).double(), torch.arange(12) % 2), dynamic={"wave": {1: "length"}})
+        )
 
 
 @pytest.mark.parametrize("name", ["valid", "test"])

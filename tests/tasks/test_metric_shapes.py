@@ -60,8 +60,11 @@ def test_classes(name: str, form: str, ignored: int | None) -> None:
     values, axis = FORMS[form]
     target = guided(values, axis)
     if ignored is not None:
-        target.view(-1)[:: 3] = ignored
-    flat, kept = values.movedim(axis, -1).reshape(-1, values.shape[axis]).numpy(), target.flatten() != (1000 if ignored is None else ignored)
+        target.view(-1)[::3] = ignored
+    flat, kept = (
+        values.movedim(axis, -1).reshape(-1, values.shape[axis]).numpy(),
+        target.flatten() != (1000 if ignored is None else ignored),
+    )
     expected = CLASSES[name](target.flatten()[kept].numpy(), flat[kept])
     for dtype in (torch.float32, torch.float64):
         assert spec(name, ignore=ignored).score(values.to(dtype), target) == pytest.approx(100 * expected, rel=1e-9)
@@ -122,13 +125,17 @@ def test_auroc_takes_probabilities_and_counts_ties_half() -> None:
 LABELS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "accuracy": lambda y, s: np.mean((s > 0) == y),
     "balanced_accuracy": lambda y, s: np.mean([sk.balanced_accuracy_score(y[:, k], s[:, k] > 0) for k in range(y.shape[1])]),
-    "f1": lambda y, s: sk.f1_score(y, s > 0, average="macro", zero_division=np.nan) if y.shape[1] > 1 else sk.f1_score(y[:, 0], s[:, 0] > 0),
+    "f1": lambda y, s: (
+        sk.f1_score(y, s > 0, average="macro", zero_division=np.nan) if y.shape[1] > 1 else sk.f1_score(y[:, 0], s[:, 0] > 0)
+    ),
     "auroc": lambda y, s: np.mean([sk.roc_auc_score(y[:, k], s[:, k]) for k in range(y.shape[1]) if 0 < y[:, k].mean() < 1]),
 }
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.int64, torch.bool, torch.float16], ids=str)
-@pytest.mark.parametrize(("shape", "other"), [((N, 6), (N, 6)), ((N,), (N,)), ((N, 1), (N,)), ((N,), (N, 1)), ((N, 1), (N, 1)), ((N, 1, 3, 4), (N, 3, 4))])
+@pytest.mark.parametrize(
+    ("shape", "other"), [((N, 6), (N, 6)), ((N,), (N,)), ((N, 1), (N,)), ((N,), (N, 1)), ((N, 1), (N, 1)), ((N, 1, 3, 4), (N, 3, 4))]
+)
 @pytest.mark.parametrize("name", LABELS)
 def test_labels(name: str, shape: tuple[int, ...], other: tuple[int, ...], kind: torch.dtype) -> None:
     values = logits(*shape)
@@ -143,7 +150,11 @@ def test_labels_that_never_occur_are_left_out(name: str) -> None:
     values = logits(N, 4)
     target = values + logits(N, 4) > 0.3
     values[:, 2], target[:, 2] = -9.0, False
-    expected = LABELS[name](target.numpy(), values.numpy()) if name == "accuracy" else LABELS[name](target[:, [0, 1, 3]].numpy(), values[:, [0, 1, 3]].numpy())
+    expected = (
+        LABELS[name](target.numpy(), values.numpy())
+        if name == "accuracy"
+        else LABELS[name](target[:, [0, 1, 3]].numpy(), values[:, [0, 1, 3]].numpy())
+    )
     if name == "balanced_accuracy":  # of that label, every no is found
         expected = (3 * expected + 1) / 4
     assert spec(name).score(values, target) == pytest.approx(100 * expected, rel=1e-9)
@@ -176,7 +187,9 @@ VALUES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 }
 
 
-@pytest.mark.parametrize(("shape", "other"), [((N,), (N,)), ((N, 1), (N,)), ((N,), (N, 1)), ((N, 3), (N, 3)), ((N, 1, 3), (N, 3)), ((N, 4, 3), (N, 4, 3))])
+@pytest.mark.parametrize(
+    ("shape", "other"), [((N,), (N,)), ((N, 1), (N,)), ((N,), (N, 1)), ((N, 3), (N, 3)), ((N, 1, 3), (N, 3)), ((N, 4, 3), (N, 4, 3))]
+)
 @pytest.mark.parametrize("name", VALUES)
 def test_values(name: str, shape: tuple[int, ...], other: tuple[int, ...]) -> None:
     target = (logits(*shape) * 3 + 1).reshape(other)
@@ -201,7 +214,9 @@ def test_whole_numbers_and_ignored_ones_are_values_too() -> None:
     values = target + logits(N)
     assert spec("mae").score(values, target) == pytest.approx(sk.mean_absolute_error(target, values.double()), rel=1e-9)
     target[:20] = -999
-    assert spec("mae", ignore=-999).score(values, target) == pytest.approx(sk.mean_absolute_error(target[20:], values[20:].double()), rel=1e-9)
+    assert spec("mae", ignore=-999).score(values, target) == pytest.approx(
+        sk.mean_absolute_error(target[20:], values[20:].double()), rel=1e-9
+    )
 
 
 # What has no value ----------------------------------------------------------------------------------------------------------------

@@ -121,7 +121,11 @@ def class_axis(logits: Tensor, target: Tensor, told: int | None = None) -> int |
     if logits.dim() != target.dim() + 1 or logits.dim() < 2:
         return None
     shape = tuple(logits.shape)
-    fits = [axis for axis in ([told] if told is not None else sorted({1, logits.dim() - 1})) if (*shape[:axis], *shape[axis + 1 :]) == tuple(target.shape)]
+    fits = [
+        axis
+        for axis in ([told] if told is not None else sorted({1, logits.dim() - 1}))
+        if (*shape[:axis], *shape[axis + 1 :]) == tuple(target.shape)
+    ]
     if len(fits) > 1 and shape[fits[0]] > 1:
         raise BadInput(
             f"logits {shape} hold the classes of a target {tuple(target.shape)} in dimension {fits[0]} or {fits[1]}: say which, Task(class_axis={fits[0]})"
@@ -179,7 +183,9 @@ def _classes(logits: Tensor, target: Tensor, ignore: float | None, axis: int) ->
     classes = logits.shape[axis]
     known = _known(target, IGNORED, ignore)
     if target.is_floating_point() and not torch.equal(target[known], target[known].round()):
-        raise BadInput(f"the targets of {classes} classes must be class numbers; one is {float(target[known][target[known] != target[known].round()][0]):g}")
+        raise BadInput(
+            f"the targets of {classes} classes must be class numbers; one is {float(target[known][target[known] != target[known].round()][0]):g}"
+        )
     wrong = known & ((target < 0) | (target >= classes))
     if bool(wrong.any()):
         known = _without_void(target, known, wrong, classes)

@@ -51,8 +51,8 @@ def plain_target(value: Any, size: int, like: Any = None) -> Any:
     if isinstance(value, (list, tuple)):
         if _by_example(value, size) if like is None else not isinstance(like, tuple):
             return torch.as_tensor(value) if all(isinstance(item, _NUMBERS) for item in value) else list(value)
-        known = like if isinstance(like, tuple) and len(like) == len(value) else [None] * len(value)
-        return tuple(plain_target(item, size, other) for item, other in zip(value, known, strict=True))
+        others = like if isinstance(like, tuple) and len(like) == len(value) else (None,) * len(value)
+        return tuple(plain_target(item, size, other) for item, other in zip(value, others, strict=True))
     raise BadInput(f"{_WANTED}; this one is {type(value).__name__}. Give Task(split=…) or Task(collate=…) that makes one.")
 
 

@@ -81,6 +81,10 @@ def _bytes(value: Tensor) -> bytes:
     return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
+class UnevenAnswers(BadInput):
+    """Batches have different lengths."""
+
+
 def answers(
     teacher: nn.Module,
     data: Dataset[Any],
@@ -107,6 +111,7 @@ def answers(
     Raises:
         CorruptFile: the file that is there is not whole.
         BadInput: no data, or answers that are not finite.
+        UnevenAnswers: batches of different length.
     """
     if len(data) == 0:  # type: ignore[arg-type]
         raise BadInput("the data for the teacher is empty")
@@ -158,6 +163,8 @@ def _ask(teacher: nn.Module, inputs: Iterator[Any], logits: Callable[[Any], Tens
         for value in inputs:
             args, kwargs = as_call(tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, value))
             found.append(logits(teacher(*args, **kwargs)).detach().float().cpu())
+    if len({tuple(part.shape[1:]) for part in found}) > 1:
+        raise UnevenAnswers("the teacher's answers have other shapes in each batch, so that they cannot be kept in one tensor")
     answer = torch.cat(found).contiguous()
     if not bool(answer.isfinite().all()):
         row = int((~answer.isfinite().flatten(1).all(1)).nonzero()[0])

@@ -27,8 +27,9 @@ _USERS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeE
 def probed(record: Record, metric: MetricSpec, logits: Tensor, examples: Examples, task: Task, program: Program) -> Record:
     """Return the baseline's record with what the metric says of answers that know nothing: shuffled among the examples, negated, the same for all.
 
-    - The metric is *blind* where all of them score the same as the model; or where shuffled and constant ones do, and the loss does not say that the model's
-      answers are no better than shuffled ones.
+    - The metric is *blind* where all of them score the same as the model; or where shuffled and constant ones do, though by the loss the model's answers are
+      better than shuffled ones. Where no loss can tell, metrics of one's own are then blind, and named ones if negated answers are not worse either or all
+      answers lie between 0 and 1, as probabilities do.
     - It is *reversed* where none of them scores worse than the model, though by the loss its answers are better than shuffled ones.
     - A model that is bad by its loss too is noted, not refused: its metric may see well.
 
@@ -61,7 +62,8 @@ def probed(record: Record, metric: MetricSpec, logits: Tensor, examples: Example
     same = all(_same(value, own) for value in (*ignorant, *more))
     negated = found["negated"]
     good = better_than_shuffled(task, program)
-    if same and (_same(negated, own) or good is not False):
+    sees = metric.read is not None and _worse(negated, own, sign) and not _squashed(logits)  # a named metric of a model that says one thing
+    if same and (_same(negated, own) or good or (good is None and not sees)):
         raise BadInput(_told(metric, found, "this metric cannot tell your model from a constant one"))
     if any(_worse(value, own, sign) for value in (negated, *more)):
         return record
@@ -103,6 +105,10 @@ def _shuffled(metric: MetricSpec, logits: Tensor, target: Any) -> Iterator[float
 
 def _negated(logits: Tensor) -> Tensor:
     return ~logits if logits.dtype == torch.bool else -logits
+
+
+def _squashed(logits: Tensor) -> bool:
+    return bool(((logits >= 0) & (logits <= 1)).all())
 
 
 def _constant(logits: Tensor) -> Tensor:

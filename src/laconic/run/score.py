@@ -42,8 +42,8 @@ def compare(metric: MetricSpec, baseline: Tensor, candidate: Tensor, target: Any
     if metric.per_example is not None:
         scores = [metric.per_example(logits, target) for logits in (baseline, candidate)]
         if scores[0] is not None and scores[1] is not None:
-            each = [sign * np.asarray(score, dtype=float) for score in scores]
-            return _in_unit(metric, stats.paired_difference(*each, scale=metric.scale, seed=seed))
+            ours, theirs = (sign * np.asarray(score, dtype=float) for score in scores)
+            return _in_unit(metric, stats.paired_difference(ours, theirs, scale=metric.scale, seed=seed))
     before, after = (metric.resampler(logits, target) for logits in (baseline, candidate))
     found = stats.paired_bootstrap(lambda index: sign * (before(index) - after(index)), count(target), seed=seed)
     return _in_unit(metric, found)

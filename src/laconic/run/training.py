@@ -19,7 +19,7 @@ from laconic.core.smoothing import PlanLoss
 from laconic.core.step import check_tensors
 from laconic.core.task import FitPlan, Task, default_logits, split_batch
 from laconic.distill.lesson import teach
-from laconic.distill.teacher import Taught, answers
+from laconic.distill.teacher import Taught, UnevenAnswers, answers
 from laconic.prune.coupling import couple
 from laconic.tasks import metrics
 from laconic.train import engine
@@ -86,7 +86,10 @@ def _taught(model: nn.Module, plan: FitPlan, teacher: Any, kept: Path | None, op
     lesson = teach(model, teacher, plan, loss=options["loss"], logits=logits, example=example)
     plain = options.get("valid") is None or (split is split_batch and collate is None)  # valid data goes the same way
     if plain and plan.epochs > 1 and not plan.hints and options["augment"] is None and isinstance(teacher, nn.Module):
-        told = answers(teacher, data, split=split, collate=collate, logits=logits, batch_size=plan.batch_size, folder=kept)
+        try:
+            told = answers(teacher, data, split=split, collate=collate, logits=logits, batch_size=plan.batch_size, folder=kept)
+        except UnevenAnswers:
+            return engine.fit(lesson.module, plan, inner=model, **{**options, "loss": lesson.loss})
         lesson = teach(model, (), plan, loss=options["loss"], logits=logits, cached=True)
         taught = Taught(data, told, split, collate)
         options = {**options, "train": taught, "split": split_batch, "collate": taught.collate}

@@ -163,14 +163,13 @@ def _outputs(task: Task, batch: _Batch | None, mistakes: list[str]) -> Any:
         torch.set_rng_state(random)
 
 
-def _against(
-    task: Task, outputs: Any, valid: _Batch, spec: metrics.MetricSpec | None, batches: dict[str, _Batch | None]
-) -> Iterator[str]:
+def _against(task: Task, outputs: Any, valid: _Batch, spec: metrics.MetricSpec | None, batches: dict[str, _Batch | None]) -> Iterator[str]:
     """What is wrong between the model's outputs, the targets, the metric and the loss."""
     logits = task.logits(outputs)
     found = count(valid.target)
     if found < 0:
-        yield f"valid: the parts of a target hold different numbers of examples, in a batch of {valid.size}; give each part, or a list, one entry for each example"
+        rule = f"hold different numbers of examples, in a batch of {valid.size}; give each part, or a list, one entry for each example"
+        yield f"valid: the parts of a target {rule}"
         return
     if logits.dim() == 0 or found != len(logits):
         rows = len(logits) if logits.dim() else "one number as"
@@ -243,7 +242,9 @@ def _all_targets(task: Task, data: Any, spec: metrics.MetricSpec, logits: Tensor
     """All targets, joined; what batches of different length are filled up with must not count."""
     targets = [task.split(batch)[1] for batch in loader(data, task.batch_size, shuffle=False, seed=0, collate=task.collate)]
     sizes = sizes_of(len(data), task.batch_size)
-    whole = join_targets(targets, sizes, lambda: task.split(next(iter(loader(data, len(data), shuffle=False, seed=0, collate=task.collate))))[1])
+    whole = join_targets(
+        targets, sizes, lambda: task.split(next(iter(loader(data, len(data), shuffle=False, seed=0, collate=task.collate))))[1]
+    )
     if not isinstance(whole, Tensor) or whole.dim() < 2:
         return whole
     filled = padding(targets, sizes, whole)

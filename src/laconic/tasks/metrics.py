@@ -21,6 +21,8 @@ from laconic.tasks.figures import Figure
 Score = Callable[[Tensor, Any], float]
 PerExample = Callable[[Tensor, Tensor], Tensor | None]
 Resampled = Callable[[np.ndarray], float]
+# What a function may raise on a resample that lacks a class; on all examples it was computed before.
+_REFUSED = (ArithmeticError, LookupError, RuntimeError, ValueError)
 
 
 class Undefined(BadInput):
@@ -71,7 +73,7 @@ class MetricSpec:
         def score(index: np.ndarray) -> float:
             try:
                 return self.score(rows(logits, index), rows(target, index))
-            except Undefined:
+            except _REFUSED:
                 return float("nan")
 
         return score
