@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-TINY = 1e-8
+TINY = 1e-18
 
 
 def grid(low: float, high: float, first: int, last: int, symmetric: bool) -> tuple[float, int]:

@@ -12,7 +12,7 @@ from laconic.core.graph import get_tensor
 from laconic.core.program import Program
 from laconic.quantize.observers import Observer
 from laconic.quantize.placement import Plan, Site, WeightSite
-from laconic.quantize.scheme import WEIGHT_INT8, Scheme, activation_scheme, grid, weight_grid
+from laconic.quantize.scheme import WEIGHT_AFFINE_INT8, WEIGHT_INT8, Scheme, activation_scheme, grid, weight_grid
 
 Grids = dict[fx.Node, Quantizer]
 
@@ -32,18 +32,19 @@ def activation_grids(plan: Plan, observers: Mapping[fx.Node, Observer]) -> Grids
 
 
 def weight_grids(program: Program, sites: list[WeightSite], scheme: Scheme) -> list[Quantizer]:
-    """The grid of each weight, along its own axis; embeddings keep 8 bits and have no groups."""
+    """The grid of each weight, along its own axis (one for all where the scheme has none); embeddings keep 8 bits and have no groups."""
     found = []
     for site in sites:
         grouped = scheme.group if site.axis == 0 and not site.embedding else 0
-        codes = WEIGHT_INT8 if site.embedding else scheme
-        wanted = Scheme(codes.low, codes.high, codes.symmetric, site.axis, grouped)
+        codes = (WEIGHT_INT8 if scheme.symmetric else WEIGHT_AFFINE_INT8) if site.embedding else scheme
+        wanted = Scheme(codes.low, codes.high, codes.symmetric, None if scheme.axis is None else site.axis, grouped)
         found.append(weight_grid(get_tensor(program, site.source), wanted))
     return found
 
 
-def round_weights(program: Program, sites: list[WeightSite], grids: list[Quantizer]) -> None:
-    """Put a node between each weight and its readers."""
+def round_weights(program: Program, sites: list[WeightSite], grids: list[Quantizer]) -> list[fx.Node]:
+    """Put a node between each weight and its readers; returns the nodes that round."""
+    made = []
     for site, quantizer in zip(sites, grids, strict=True):
         suffix = "" if site.axis == 0 else "_columns"
         node = insert(program.graph_module, site.source, quantizer, site.name.replace(".", "_") + suffix)
@@ -52,6 +53,8 @@ def round_weights(program: Program, sites: list[WeightSite], grids: list[Quantiz
             reader.update_arg(
                 position, [node if item is site.source else item for item in argument] if isinstance(argument, (list, tuple)) else node
             )
+        made.append(node)
+    return made
 
 
 def round_activations(program: Program, sites: list[Site], grids: Grids) -> dict[fx.Node, Site]:

@@ -11,11 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from laconic.core.graph import get_tensor, set_parameter
+from laconic.core.fake_quant import weight_of
+from laconic.core.graph import free_name, get_tensor, set_parameter
 from laconic.core.program import Program, argument, aten, set_argument
 from laconic.quantize.observers import ChannelMean, ChannelRange
 
-CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+CONVOLUTIONS = (
+    *(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default),
+    *(aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding),
+)
 _NORMS = (aten.layer_norm.default,)
 _POSITIVE = (aten.relu.default, aten.relu_.default)
 
@@ -177,7 +181,9 @@ def correct_bias(program: Program, node: fx.Node, error: Tensor, mean: ChannelMe
     if bias is not None:
         set_parameter(program, str(bias.target), value)
         return True
-    name = f"{str(node.args[1].target).removesuffix('weight')}bias"  # type: ignore[union-attr]
+    weight: Any = node.args[1]
+    weight = weight if weight.op == "get_attr" else weight_of(weight)
+    name = free_name(program, f"{str(weight.target).removesuffix('weight')}bias")
     set_parameter(program, name, value)
     with program.graph.inserting_before(node):
         set_argument_at(node, 2, program.graph.get_attr(name))
@@ -190,6 +196,3 @@ def set_argument_at(node: fx.Node, index: int, value: Any) -> None:
         node.args = (*node.args, value)
     else:
         set_argument(node, index, value)
-
-
-# Batch-norm re-estimation --------------------------------------------------------------------------------------------------------------

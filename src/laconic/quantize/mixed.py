@@ -16,8 +16,9 @@ from laconic.core.records import Outcome
 from laconic.core.signal import sqnr_db
 from laconic.core.task import Context, Task, calibration_subset
 from laconic.quantize.calibrate import Batch, calibration_batches
+from laconic.quantize.options import Quantize
 from laconic.quantize.placement import operator_name
-from laconic.quantize.static import Quantize, as_context, static
+from laconic.quantize.static import as_context, static
 
 _EXAMPLES = 64
 _SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5)

@@ -29,8 +29,9 @@ from laconic.core.program import Program
 from laconic.core.records import Outcome
 from laconic.core.task import Context, FitPlan, Task, out_of_range
 from laconic.core.teaching import check_trainable, retrain
+from laconic.quantize.options import Quantize
 from laconic.quantize.scheme import Scheme, weight_grid
-from laconic.quantize.static import Quantize, as_context, static
+from laconic.quantize.static import as_context, static
 
 
 @dataclass(frozen=True)
