@@ -48,7 +48,7 @@ def _is_float(value: Any) -> bool:
 
 def _constants(program: Program) -> dict[fx.Node, frozenset[str]]:
     """Every node that is the same at every call, with the names of the tensors that it hangs on."""
-    changed = {str(node.args[0].target) for node in program.graph.nodes if _changes(node) and _is_attribute(node.args[0])}  # type: ignore[union-attr]
+    changed = {str(node.args[0].target) for node in program.graph.nodes if _changes(node) and _is_attribute(node.args[0])}
     found: dict[fx.Node, frozenset[str]] = {}
     for node in program.graph.nodes:
         if node.op == "get_attr" and str(node.target) not in changed:
@@ -107,7 +107,7 @@ class _Values:
         if node.op == "get_attr":
             return get_tensor(self.program, node)
         if node not in self.known:
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), self)  # type: ignore[arg-type]
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), self)
             self.known[node] = node.target(*args, **kwargs)  # type: ignore[operator]
         return self.known[node]
 

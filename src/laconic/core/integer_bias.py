@@ -119,7 +119,7 @@ def _effective(program: Program, layer: Layer) -> tuple[Tensor | None, Tensor]:
     norm = next(iter(layer.node.users)) if len(layer.node.users) == 1 else None
     if norm is None or norm.target is not aten.batch_norm.default or norm.args[0] is not layer.node or argument(norm, 5):
         return bias, torch.ones(())
-    gamma, beta, mean, var = (None if n is None else get_tensor(program, n).double() for n in norm.args[1:5])  # type: ignore[arg-type,union-attr]
+    gamma, beta, mean, var = (None if n is None else get_tensor(program, n).double() for n in norm.args[1:5])  # type: ignore[arg-type]
     if mean is None or var is None:
         return bias, torch.ones(())
     factor = (var + argument(norm, 7)).rsqrt() * (1.0 if gamma is None else gamma)
@@ -130,7 +130,7 @@ def _effective(program: Program, layer: Layer) -> tuple[Tensor | None, Tensor]:
 def _set_step(program: Program, node: fx.Node, step: Tensor) -> None:
     if node.target is PER_TENSOR:
         node.update_arg(1, float(step))
-        program.recompile()
+        program.graph_module.recompile()
         return
     assert node.target in (PER_CHANNEL, LEARNED_TENSOR, LEARNED_CHANNEL)
     get_tensor(program, node.args[1]).copy_(step)  # type: ignore[arg-type]
@@ -158,7 +158,7 @@ def round_biases(program: Program) -> int:
             old.data.copy_(rounded)
         elif not torch.equal(rounded, old):
             _own_bias(program, layer, rounded)
-    program.recompile()
+    program.graph_module.recompile()
     return len(layers)
 
 

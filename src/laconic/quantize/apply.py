@@ -12,7 +12,7 @@ from laconic.core.graph import get_tensor
 from laconic.core.program import Program
 from laconic.quantize.observers import Observer
 from laconic.quantize.placement import Plan, Site, WeightSite
-from laconic.quantize.scheme import WEIGHT_AFFINE_INT8, WEIGHT_INT8, Scheme, activation_scheme, grid, weight_grid
+from laconic.quantize.scheme import WEIGHT_INT8, Scheme, activation_scheme, grid, weight_grid
 
 Grids = dict[fx.Node, Quantizer]
 
@@ -32,11 +32,12 @@ def activation_grids(plan: Plan, observers: Mapping[fx.Node, Observer]) -> Grids
 
 
 def weight_grids(program: Program, sites: list[WeightSite], scheme: Scheme) -> list[Quantizer]:
-    """The grid of each weight, along its own axis (one for all where the scheme has none); embeddings keep 8 bits and have no groups."""
+    """The grid of each weight, along its own axis (one for all where the scheme has none); embeddings keep 8 bits around 0 and have no groups."""
     found = []
     for site in sites:
         grouped = scheme.group if site.axis == 0 and not site.embedding else 0
-        codes = (WEIGHT_INT8 if scheme.symmetric else WEIGHT_AFFINE_INT8) if site.embedding else scheme
+        # around 0 always: ONNX Runtime (1.32) fuses a look-up with zero points of its own into a product that it then refuses
+        codes = WEIGHT_INT8 if site.embedding else scheme
         wanted = Scheme(codes.low, codes.high, codes.symmetric, None if scheme.axis is None else site.axis, grouped)
         found.append(weight_grid(get_tensor(program, site.source), wanted))
     return found

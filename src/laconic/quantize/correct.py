@@ -34,6 +34,10 @@ def only_reader(program: Program, attribute: fx.Node) -> bool:
 # Cross-layer equalization --------------------------------------------------------------------------------------------------------------
 
 
+# A channel whose bias is so many times the sum of its weights is as good as a constant.
+_CONSTANT = 100.0
+
+
 def equalize(program: Program) -> int:
     """Give neighbouring convolutions like ranges per channel (Nagel et al. 2019, eq. 11), where only a ReLU, which scales through, is between them.
 
@@ -78,10 +82,12 @@ def _equalize_pair(program: Program, first: fx.Node, second: fx.Node) -> None:
     by_input = two.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
     r1, r2 = one.flatten(1).abs().amax(1), by_input.flatten(1).abs().amax(1)
     live = (r1 > 0) & (r2 > 0)
+    if (bias := argument(first, 2)) is not None:  # what is nearly a constant would get the range that its weights lack, for all channels
+        live &= get_tensor(program, bias).abs() <= _CONSTANT * one.flatten(1).abs().sum(1)
     scale = torch.where(live, (r1 / r2.clamp(min=1e-30)).sqrt(), torch.ones_like(r1)).clamp(1e-3, 1e3)
     shape = (-1, *[1] * (one.dim() - 1))
     one.div_(scale.view(shape))
-    if (bias := argument(first, 2)) is not None:
+    if bias is not None:
         get_tensor(program, bias).div_(scale)
     scaled = by_input * scale.view(-1, *[1] * (by_input.dim() - 1))
     two.copy_(scaled.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1))

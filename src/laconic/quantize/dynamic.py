@@ -43,7 +43,7 @@ _UNPACKED = "its weights would be unpacked on every call: only ONNX Runtime's dy
 
 
 def weights_only(program: Program, config: Quantize, context: Context) -> tuple[Program, Outcome]:
-    """The modes ``weights`` and ``dynamic``, see `quantize`. Where there is a task, its data serve the corrections and show which layers rounding would drown."""
+    """The modes ``weights`` and ``dynamic``, see `quantize`. A task's data serve the corrections and show which layers rounding would drown."""
     found, outcome, dead = _round(program, config, context)
     if dead:
         found, outcome, _ = _round(program, config, context, dead)

@@ -18,7 +18,7 @@ from laconic.core.fake_quant import is_fake_quant, weight_of
 from laconic.core.graph import get_tensor
 from laconic.core.integer_bias import BIASED
 from laconic.core.program import Program, argument, aten
-from laconic.core.signal import LOST_DB, sqnr_db
+from laconic.core.signal import LOST_DB
 from laconic.quantize.calibrate import Batch
 from laconic.quantize.placement import operator_name
 
@@ -103,7 +103,7 @@ def _pick(value: Any, rounded: bool) -> Any:
 
 
 def typical_sqnr_db(exact: Tensor, rounded: Tensor, channels: int) -> float:
-    """The median over examples of the signal-to-noise ratio in dB; the signal is what varies around each channel's mean.
+    """The median over examples of the signal-to-noise ratio in dB; the signal is what varies around each channel's median.
 
     Args:
         exact: (B, …).
@@ -111,10 +111,12 @@ def typical_sqnr_db(exact: Tensor, rounded: Tensor, channels: int) -> float:
         channels: the axis of the channels.
     """
     exact, noise = exact.double(), (rounded.double() - exact.double()).square().flatten(1).sum(1)
-    rest = [i for i in range(exact.dim()) if i != channels % exact.dim()]
     power = exact.square().flatten(1).sum(1)
-    if math.prod(exact.shape[i] for i in rest) > 1:
-        power = torch.maximum((exact - exact.mean(rest, keepdim=True)).square().flatten(1).sum(1), _STEADY * power)
+    rows = exact.movedim(channels, 0).flatten(1)
+    if rows.shape[1] > 1:
+        shape = [-1 if i == channels % exact.dim() else 1 for i in range(exact.dim())]
+        center = rows.median(1).values.reshape(shape)  # not the mean: one odd example would pass for the signal of all
+        power = torch.maximum((exact - center).square().flatten(1).sum(1), _STEADY * power)
     ratios = torch.where(noise == 0, torch.inf, power / noise)
     ratio = float(ratios.nan_to_num(0.0, torch.inf).median())
     return math.inf if math.isinf(ratio) else max(10 * math.log10(ratio), LOST_DB) if ratio > 0 else LOST_DB
@@ -139,8 +141,8 @@ def layer_sqnr_db(program: Program, operators: Iterable[fx.Node], exact: Exact, 
 def output_sqnr_db(program: Program, rounded: Program, leaves: Batch) -> float:
     """The worst of the outputs: signal over noise in dB, all that was rounded together."""
     pairs = zip(program.graph_module(*leaves), rounded.graph_module(*leaves), strict=True)
-    floats = [(a, b) for a, b in pairs if isinstance(a, Tensor) and a.is_floating_point()]
-    return min((sqnr_db([a], [b]) for a, b in floats), default=math.inf)
+    floats = [(a, b) for a, b in pairs if isinstance(a, Tensor) and a.is_floating_point() and a.dim() > 0]
+    return min((typical_sqnr_db(a, b, -1 if a.dim() < 3 else 1) for a, b in floats), default=math.inf)
 
 
 def noise_notes(layers: dict[str, float], outputs_db: float) -> tuple[str, ...]:
