@@ -153,7 +153,9 @@ def test_small_and_large_biases_of_dead_channels(bias: float, tmp_path: Path) ->
     np.testing.assert_allclose(file[:, 5], net(x).detach().numpy()[:, 5], rtol=1e-5)
 
 
-@pytest.mark.parametrize("correction", [{"equalize": True}, {"rounding": "adaptive"}, {"per_channel": False}], ids=["equalized", "adaptive", "per tensor"])
+@pytest.mark.parametrize(
+    "correction", [{"equalize": True}, {"rounding": "adaptive"}, {"per_channel": False}], ids=["equalized", "adaptive", "per tensor"]
+)
 def test_the_bound_holds_after_every_correction(correction: dict[str, Any], tmp_path: Path) -> None:
     net, x = subject("conv2d")
     found, _ = quantize(capture(net, x), Quantize(target="onnxruntime", **correction), task_of(x))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import laconic as lc
+from laconic.core.errors import BadInput
 from laconic.core.fake_quant import is_fake_quant
 from laconic.core.program import aten
 from laconic.quantize.mixed import sqnr_db
@@ -78,3 +79,29 @@ def test_without_a_loss_the_outputs_decide(program: lc.Program) -> None:
     task = dataclasses.replace(TASK, loss=None)
     assert lc.quantize_mixed(program, lc.Mixed(target="openvino", max_loss_rise=1e-4), task)[1].changed["float_operators"] >= 1
     assert lc.quantize_mixed(program, lc.Mixed(target="openvino", max_loss_rise=1.0), task)[1].changed["float_operators"] == 0
+
+
+def test_an_option_changes_the_outcome(program: lc.Program) -> None:
+    for one, other in (({"float_operators": 0}, {"float_operators": 1}), ({"max_loss_rise": 1e-4}, {"max_loss_rise": 1e6})):
+        found = [lc.quantize_mixed(program, lc.Mixed(target="openvino", **options), TASK)[0] for options in (one, other)]  # type: ignore[arg-type]
+        assert found[0].fingerprint() != found[1].fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"mode": "weights"}, "mode: 'weights'"),
+        ({"mode": "dynamic"}, "mode: 'dynamic'"),
+        ({"max_loss_rise": 0.02, "float_operators": 1}, "Give one of them"),
+        ({"max_loss_rise": -1.0}, "0 or more"),
+        ({"float_operators": -1}, "0 or more"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, object], word: str) -> None:
+    with pytest.raises(BadInput, match=word):
+        lc.Mixed(**options)  # type: ignore[arg-type]
+
+
+def test_something_must_be_left_to_round(program: lc.Program) -> None:
+    with pytest.raises(BadInput, match="float_operators: 9, but only 3 are rounded"):
+        lc.quantize_mixed(program, lc.Mixed(target="openvino", float_operators=9), TASK)

@@ -26,7 +26,7 @@ from laconic.quantize.placement import operator_name
 NOISY_DB = 20.0
 EXAMPLES = 32
 # A signal that does not vary counts as one of this share of its power.
-_STEADY = 1e-3
+_STEADY = 1e-4
 _ROWS = (aten.linear.default, aten.addmm.default, aten.matmul.default, aten.bmm.default, aten.embedding.default)
 Exact = dict[fx.Node, dict[int, Tensor | None]]  # operator -> position -> weight or bias before anything was rounded
 
