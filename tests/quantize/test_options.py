@@ -77,7 +77,6 @@ ACTS: dict[str, dict[str, Any]] = {
     "rounding": {"rounding": "adaptive"},
     "embeddings": {"embeddings": False},
     "per_channel": {"per_channel": False},
-    "min_sqnr_db": {"min_sqnr_db": 48.0},
     "keep": {"keep": ("two",)},
     "examples": {"examples": 4},
 }
@@ -88,6 +87,16 @@ ACTS: dict[str, dict[str, Any]] = {
 def test_an_option_acts_in_every_mode(name: str, mode: Any) -> None:
     plain, changed = (quantize(CHAIN, Quantize(mode=mode, target="onnxruntime", **o), task_of(IDS))[0] for o in ({}, ACTS[name]))
     assert plain.fingerprint() != changed.fingerprint()
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic", "weights"])
+def test_the_limit_of_noise_acts_in_every_mode(mode: Any) -> None:
+    _, outcome = quantize(CHAIN, Quantize(mode=mode, target="onnxruntime"), task_of(IDS))
+    ratios = {name: ratio for name, ratio in outcome.changed["layer_sqnr_db"].items() if ratio is not None}
+    worst = min(ratios, key=lambda name: ratios[name])
+    _, outcome = quantize(CHAIN, Quantize(mode=mode, target="onnxruntime", min_sqnr_db=ratios[worst] + 0.1), task_of(IDS))
+    assert worst not in outcome.changed["operators"]
+    assert worst in {item.name for item in outcome.skipped}
 
 
 def test_half_the_range_is_for_products_of_integers_only(monkeypatch: pytest.MonkeyPatch) -> None:
