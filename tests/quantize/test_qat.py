@@ -110,6 +110,74 @@ def test_learned_steps_move_and_plain_ones_follow_the_weights(program: lc.Progra
     torch.testing.assert_close(quantizer_of(plain.graph_module, node).scale, 3 * old)
 
 
+class Features(torch.nn.Module):
+    """A convolution of 3 × 10 × 10 inputs, and a linear layer of 5 rows of 12 features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(12, 7)
+
+    def forward(self, pictures: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.conv(pictures), self.head(rows)
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+def test_the_gradient_of_a_step_is_scaled_by_the_number_of_features(batch: int) -> None:
+    """1/√(N · Qp), section 2.2 of the paper: N without the batch, for weights those that share a step."""
+    pictures, rows = torch.rand(16, 3, 10, 10), torch.randn(16, 5, 12)
+    data = torch.utils.data.TensorDataset(pictures, rows, torch.zeros(16))
+    task = lc.Task(Features(), data, data, loss=lambda out, _: out[0].sum(), split=lambda batch: ((batch[0], batch[1]), batch[2]))
+    net = lc.capture(Features().eval(), (pictures[:batch], rows[:batch]))
+    found, _ = prepare(net, lc.Qat(target="openvino", learned=True, examples=16), task)
+    expected = {"flat_0": 3 * 10 * 10, "flat_1": 5 * 12, "conv.weight": 3 * 3 * 3, "head.weight": 12}
+    seen = {}
+    for node in fake_quants(found.graph):
+        seen[str(node.args[0].target)] = (node.args[-1], node.args[-2])  # type: ignore[union-attr]
+    assert set(seen) == set(expected)
+    for name, n in expected.items():
+        factor, highest = seen[name]
+        assert factor == pytest.approx(1 / np.sqrt(n * highest), rel=1e-6)
+
+
+OPTIONS: list[tuple[str, dict[str, object], dict[str, object]]] = [
+    ("target", {}, {"target": "onnxruntime"}),
+    ("learned", {}, {"learned": True}),
+    ("freeze_batch_norm", {}, {"freeze_batch_norm": 0.0}),
+    ("distill", {}, {"distill": 0.0}),
+    ("examples", {}, {"examples": 4}),
+    ("keep", {}, {"keep": ("stem",)}),
+    ("lr", {}, {"lr": 1e-2}),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), [row[1:] for row in OPTIONS], ids=[row[0] for row in OPTIONS])
+def test_an_option_changes_the_outcome(program: lc.Program, context: lc.Context, one: dict[str, object], other: dict[str, object]) -> None:
+    assert {row[0] for row in OPTIONS} >= set(lc.Qat.__annotations__)
+    results = [
+        lc.qat(program, lc.Qat(**{"target": "openvino", "batch_size": 16, "examples": 64, **options}), context)[0]  # type: ignore[arg-type]
+        for options in (one, other)
+    ]
+    x = torch.from_numpy(X)
+    assert not torch.equal(results[0](x), results[1](x))
+
+
+def test_weights_computed_from_parameters_train_as_parameters_of_their_own(context: lc.Context) -> None:
+    from torch.nn.utils.parametrizations import weight_norm
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(weight_norm(torch.nn.Conv2d(1, 4, 3)), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 10)).eval()
+    found, outcome = lc.qat(lc.capture(model, torch.randn(2, 1, 8, 8)), lc.Qat(target="openvino", batch_size=32, examples=32), context)
+    assert outcome.changed["operators"] == ["0", "3"]
+    assert any("train as such: 0.weight" in note for note in outcome.notes)
+    assert "0.weight" in dict(found.named_parameters())
+
+
+def test_a_training_that_rounds_nothing_is_refused(context: lc.Context) -> None:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LayerNorm(64)).eval()
+    with pytest.raises(BadInput, match=r"rounded nothing.*layer normalization needs"):
+        lc.qat(lc.capture(model, torch.randn(2, 1, 8, 8)), lc.Qat(target="openvino", examples=32), context)
+
+
 def test_batch_norms_freeze_when_it_is_time(program: lc.Program, context: lc.Context) -> None:
     found, _ = prepare(program, lc.Qat(target="openvino", examples=32), context)
     hook = Schedule(freeze_batch_norm=0.5)

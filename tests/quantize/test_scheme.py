@@ -8,12 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from laconic.core.fake_quant import TINY
 from laconic.quantize import scheme
 from laconic.quantize.scheme import (
     ACTIVATION_AFFINE,
     ACTIVATION_SYMMETRIC,
     ACTIVATION_UNSIGNED,
-    TINY,
     WEIGHT_HALF,
     WEIGHT_INT4,
     WEIGHT_INT8,

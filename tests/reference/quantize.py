@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-TINY = 1e-8
+TINY = 1e-18
 
 
 def grid(low: float, high: float, first: int, last: int, symmetric: bool) -> tuple[float, int]:
@@ -25,6 +25,19 @@ def rounded(x: np.ndarray, scale: float, zero: int, first: int, last: int) -> np
     return np.array([(min(max(round(v / scale) + zero, first), last) - zero) * scale for v in np.asarray(x, np.float64).ravel()]).reshape(
         x.shape
     )
+
+
+def affine(part: np.ndarray, bits: int) -> np.ndarray:
+    """The min–max scheme: normalize [lowest, highest] (with 0 in it) to [0, 1], round to 2^bits − 1 steps, rescale with scale and offset.
+
+    The offset is a whole number of steps, as files store it.
+    """
+    low, high = min(float(part.min()), 0.0), max(float(part.max()), 0.0)
+    levels = 2**bits - 1
+    step = (high - low) / levels
+    offset = round(low / step) * step
+    share = np.clip((np.asarray(part, np.float64) - offset) / (levels * step), 0.0, 1.0)
+    return np.round(share * levels) * step + offset
 
 
 def slices(weight: np.ndarray, axis: int | None, group: int) -> list[np.ndarray]:

@@ -30,6 +30,8 @@ FAKE_QUANTIZE: dict[Any, tuple[int | None, int]] = {
 }
 PREFIX = "quantizers"
 _SMALLEST = 1e-12
+# No step of a grid is smaller: the product of two is still a normal number in single precision, by which runtimes divide biases.
+TINY = 1e-18
 
 
 def _register_shapes() -> None:

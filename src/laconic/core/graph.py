@@ -18,7 +18,10 @@ from laconic.core.records import Outcome, Skipped
 from laconic.core.step import step
 from laconic.core.task import Context
 
-_CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv3d.default}
+_CONVOLUTIONS = {
+    *(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default),
+    *(aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding),
+}
 _FOLDABLE = _CONVOLUTIONS | {aten.linear.default}
 
 
@@ -163,7 +166,7 @@ def _fold(program: Program, norm: fx.Node) -> str | None:
         if bias is not None:
             set_parameter(program, bias.target, shift.to(dtype))
         else:
-            name = f"{str(weight.target).removesuffix('weight')}bias"
+            name = free_name(program, f"{str(weight.target).removesuffix('weight')}bias")
             set_parameter(program, name, shift.to(dtype))
             with program.graph.inserting_before(layer):
                 node = program.graph.get_attr(name)
@@ -236,6 +239,18 @@ def set_parameter(program: Program, name: str, value: Tensor) -> None:
     owner, _, leaf = name.rpartition(".")
     module = program.graph_module.get_submodule(owner)
     module.register_parameter(leaf, nn.Parameter(value.contiguous()))
+
+
+def free_name(program: Program, wanted: str) -> str:
+    """A name for a new tensor: the wanted one, with a number behind it where a tensor or a module has it already."""
+    module = program.graph_module
+    taken = {name for name, _ in (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))}
+    taken |= {name for name, _ in module.named_modules(remove_duplicate=False)}
+    number, name = 1, wanted
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    return name
 
 
 def without_dropout(program: Program) -> Program:

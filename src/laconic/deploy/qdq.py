@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ import torch.ao.quantization.fx._decomposed  # registers the quantized_decompose
 from torch import Tensor, fx
 
 from laconic.core.errors import need
-from laconic.core.fake_quant import Quantizer, fake_quants, is_dynamic, quantizer_of, weight_of
+from laconic.core.fake_quant import TINY, Quantizer, fake_quants, is_dynamic, quantizer_of, weight_of
 from laconic.core.graph import clean, fold_batch_norm, get_tensor
+from laconic.core.integer_bias import bound_steps, round_biases
 from laconic.core.program import Program, aten
 
 qd = torch.ops.quantized_decomposed
@@ -40,6 +41,8 @@ def lower(program: Program) -> Program:
     found = (
         fold_batch_norm(program)[0] if trained else copy.deepcopy(program)
     )  # norms that trained beside rounded weights go into the scales
+    bound_steps(found)
+    round_biases(found)
     dynamic = {reader for node in fake_quants(found.graph) if is_dynamic(node) for reader in node.users}
     for node in list(fake_quants(found.graph)):
         if is_dynamic(node):
@@ -236,13 +239,27 @@ def _pack(ir: Any, model: Any, node: Any) -> None:
         values, scales = values.reshape(shape), scales.reshape(shape[0], -1)
         attributes = [ir.AttrInt64("axis", 1), ir.AttrInt64("block_size", group)]
         last = reshape
-    four = BITS4 in name
-    kind = ir.DataType.INT4 if four else codes.const_value.dtype
-    stored = values.astype(need("ml_dtypes").int4) if four else values
-    packed = _constant(ir, model, f"{name}~packed", stored, kind)
-    made = ir.Node("", "DequantizeLinear", [packed, _constant(ir, model, f"{name}~scale", scales.astype(np.float32))], attributes)
+    points = _array(node.inputs[2]).reshape(scales.shape) if len(node.inputs) > 2 and node.inputs[2] is not None else np.zeros(scales.shape)
+    kind, store = _packed_kind(ir, name, values, points, codes.const_value.dtype)
+    inputs = [_constant(ir, model, f"{name}~packed", store(values), kind), _constant(ir, model, f"{name}~scale", scales.astype(np.float32))]
+    if points.any():
+        inputs.append(_constant(ir, model, f"{name}~zero", store(points), kind))
+    made = ir.Node("", "DequantizeLinear", inputs, attributes)
     _replace(ir, model, last, made)
     model.opset_imports[""] = max(model.opset_imports[""], 21)
+
+
+def _packed_kind(ir: Any, name: str, values: np.ndarray, points: np.ndarray, kind: Any) -> tuple[Any, Callable[[np.ndarray], np.ndarray]]:
+    """The type in which codes and zero points are stored, and how they are turned into it: 4 bits unsigned where a zero point is not 0."""
+    if BITS4 not in name:
+        return kind, lambda array: array.astype(values.dtype)
+    types = need("ml_dtypes")
+    unsigned = bool(points.any()) or int(values.max(initial=0)) > 7
+    return (
+        (ir.DataType.UINT4, lambda array: array.astype(types.uint4))
+        if unsigned
+        else (ir.DataType.INT4, lambda array: array.astype(types.int4))
+    )
 
 
 def _integer_product(ir: Any, model: Any, node: Any) -> None:
@@ -299,12 +316,14 @@ def _dynamic_lstm(ir: Any, model: Any, node: Any) -> None:
 
 
 def _codes(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Codes and scales of a weight (D, 4H, I) whose rows lie on symmetric 8-bit grids (of the whole or half the range); None for any other."""
-    for highest in (127, 63):
-        scale = np.maximum(np.abs(weight).max(2), 1e-8) / highest
-        codes = np.round(weight / scale[..., None])
-        if np.abs(codes * scale[..., None] - weight).max() <= 1e-3 * scale.max():
-            return codes.astype(np.int8), scale.astype(np.float32)
+    """Codes and scales of a weight (D, 4H, I) that lies on symmetric 8-bit grids, of the whole or half the range, a row or a direction each; else None."""
+    magnitude = np.abs(weight)
+    for largest in (magnitude.max(2), np.broadcast_to(magnitude.max((1, 2))[:, None], weight.shape[:2])):
+        for highest in (127, 63):
+            scale = np.maximum(largest / highest, TINY)
+            codes = np.round(weight / scale[..., None])
+            if (np.abs(codes * scale[..., None] - weight) <= 1e-3 * scale[..., None]).all():
+                return codes.astype(np.int8), scale.astype(np.float32)
     return None
 
 

@@ -32,18 +32,20 @@ def activation_grids(plan: Plan, observers: Mapping[fx.Node, Observer]) -> Grids
 
 
 def weight_grids(program: Program, sites: list[WeightSite], scheme: Scheme) -> list[Quantizer]:
-    """The grid of each weight, along its own axis; embeddings keep 8 bits and have no groups."""
+    """The grid of each weight, along its own axis (one for all where the scheme has none); embeddings keep 8 bits around 0 and have no groups."""
     found = []
     for site in sites:
         grouped = scheme.group if site.axis == 0 and not site.embedding else 0
+        # around 0 always: ONNX Runtime (1.32) fuses a look-up with zero points of its own into a product that it then refuses
         codes = WEIGHT_INT8 if site.embedding else scheme
-        wanted = Scheme(codes.low, codes.high, codes.symmetric, site.axis, grouped)
+        wanted = Scheme(codes.low, codes.high, codes.symmetric, None if scheme.axis is None else site.axis, grouped)
         found.append(weight_grid(get_tensor(program, site.source), wanted))
     return found
 
 
-def round_weights(program: Program, sites: list[WeightSite], grids: list[Quantizer]) -> None:
-    """Put a node between each weight and its readers."""
+def round_weights(program: Program, sites: list[WeightSite], grids: list[Quantizer]) -> list[fx.Node]:
+    """Put a node between each weight and its readers; returns the nodes that round."""
+    made = []
     for site, quantizer in zip(sites, grids, strict=True):
         suffix = "" if site.axis == 0 else "_columns"
         node = insert(program.graph_module, site.source, quantizer, site.name.replace(".", "_") + suffix)
@@ -52,6 +54,8 @@ def round_weights(program: Program, sites: list[WeightSite], grids: list[Quantiz
             reader.update_arg(
                 position, [node if item is site.source else item for item in argument] if isinstance(argument, (list, tuple)) else node
             )
+        made.append(node)
+    return made
 
 
 def round_activations(program: Program, sites: list[Site], grids: Grids) -> dict[fx.Node, Site]:

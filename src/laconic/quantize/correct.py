@@ -11,11 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from laconic.core.graph import get_tensor, set_parameter
+from laconic.core.fake_quant import weight_of
+from laconic.core.graph import free_name, get_tensor, set_parameter
 from laconic.core.program import Program, argument, aten, set_argument
 from laconic.quantize.observers import ChannelMean, ChannelRange
 
-CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+CONVOLUTIONS = (
+    *(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default),
+    *(aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding),
+)
 _NORMS = (aten.layer_norm.default,)
 _POSITIVE = (aten.relu.default, aten.relu_.default)
 
@@ -28,6 +32,10 @@ def only_reader(program: Program, attribute: fx.Node) -> bool:
 
 
 # Cross-layer equalization --------------------------------------------------------------------------------------------------------------
+
+
+# A channel whose bias is so many times the sum of its weights is as good as a constant.
+_CONSTANT = 100.0
 
 
 def equalize(program: Program) -> int:
@@ -74,10 +82,12 @@ def _equalize_pair(program: Program, first: fx.Node, second: fx.Node) -> None:
     by_input = two.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
     r1, r2 = one.flatten(1).abs().amax(1), by_input.flatten(1).abs().amax(1)
     live = (r1 > 0) & (r2 > 0)
+    if (bias := argument(first, 2)) is not None:  # what is nearly a constant would get the range that its weights lack, for all channels
+        live &= get_tensor(program, bias).abs() <= _CONSTANT * one.flatten(1).abs().sum(1)
     scale = torch.where(live, (r1 / r2.clamp(min=1e-30)).sqrt(), torch.ones_like(r1)).clamp(1e-3, 1e3)
     shape = (-1, *[1] * (one.dim() - 1))
     one.div_(scale.view(shape))
-    if (bias := argument(first, 2)) is not None:
+    if bias is not None:
         get_tensor(program, bias).div_(scale)
     scaled = by_input * scale.view(-1, *[1] * (by_input.dim() - 1))
     two.copy_(scaled.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1))
@@ -177,7 +187,9 @@ def correct_bias(program: Program, node: fx.Node, error: Tensor, mean: ChannelMe
     if bias is not None:
         set_parameter(program, str(bias.target), value)
         return True
-    name = f"{str(node.args[1].target).removesuffix('weight')}bias"  # type: ignore[union-attr]
+    weight: Any = node.args[1]
+    weight = weight if weight.op == "get_attr" else weight_of(weight)
+    name = free_name(program, f"{str(weight.target).removesuffix('weight')}bias")
     set_parameter(program, name, value)
     with program.graph.inserting_before(node):
         set_argument_at(node, 2, program.graph.get_attr(name))
@@ -190,6 +202,3 @@ def set_argument_at(node: fx.Node, index: int, value: Any) -> None:
         node.args = (*node.args, value)
     else:
         set_argument(node, index, value)
-
-
-# Batch-norm re-estimation --------------------------------------------------------------------------------------------------------------

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from torch import fx
 
-from laconic.core.fake_quant import insert_dynamic
-from laconic.core.graph import fold_batch_norm, get_tensor
+from laconic.core.errors import BadInput
+from laconic.core.fake_quant import Quantizer, insert_dynamic
+from laconic.core.graph import get_tensor
 from laconic.core.program import Program, aten
 from laconic.core.records import Outcome, Skipped
 from laconic.core.task import Context
+from laconic.quantize import correct
 from laconic.quantize.apply import round_weights, weight_grids
-from laconic.quantize.calibrate import calibration_batches, observe
+from laconic.quantize.calibrate import Batch, calibration_batches, observe
+from laconic.quantize.fidelity import EXAMPLES, exact_tensors, layer_sqnr_db, noise_notes, output_sqnr_db
+from laconic.quantize.notes import below, constant_notes, finite_ratios, group_notes, nothing_rounded, reasons, used_groups
+from laconic.quantize.options import Quantize, check_kernels, weight_scheme
 from laconic.quantize.placement import (
     CONVOLUTIONS,
     TRANSPOSED,
@@ -25,7 +32,7 @@ from laconic.quantize.placement import (
     target_rules,
     weight_axis,
 )
-from laconic.quantize.static import Quantize, layer_watchers, settle_weights, weight_scheme
+from laconic.quantize.static import layer_watchers, ready, settle_weights
 
 _LINEARS = {aten.linear.default: (1, 0), aten.addmm.default: (2, 1)}  # position of the weight, its axis of outputs
 _INPUT = {aten.linear.default: 0, aten.addmm.default: 1}
@@ -36,34 +43,80 @@ _UNPACKED = "its weights would be unpacked on every call: only ONNX Runtime's dy
 
 
 def weights_only(program: Program, config: Quantize, context: Context) -> tuple[Program, Outcome]:
-    """The modes ``weights`` and ``dynamic``, see `quantize`. Calibration data is used only for the corrections that need it, where there is a task."""
+    """The modes ``weights`` and ``dynamic``, see `quantize`. A task's data serve the corrections and show which layers rounding would drown."""
+    found, outcome, dead = _round(program, config, context)
+    if dead:
+        found, outcome, _ = _round(program, config, context, dead)
+    return found, outcome
+
+
+def _round(
+    program: Program, config: Quantize, context: Context, dead: Mapping[str, float] = MappingProxyType({})
+) -> tuple[Program, Outcome, dict[str, float]]:
+    """Round once, with the operators in `dead` in float; the last value are those that should be among them."""
     target = config.target or context.target.runtime
     target_rules(target)
+    check_kernels(config, target)
     check_paths(program.graph, config.keep)
-    found, folding = fold_batch_norm(program)
+    found, unfolded, folded = ready(program)
+    counts = {"equalized_pairs": correct.equalize(found)} if config.equalize else {}
     integers = config.mode == "dynamic" and target == "onnxruntime"
-    skipped: list[Skipped] = []
-    sites = list(_sites(found, config, integers, skipped)) + (embeddings(found.graph, config.keep) if config.embeddings else [])
+    keep = (*config.keep, *dead)
+    left: list[Skipped] = []
+    sites = list(_sites(found, replace(config, keep=keep), integers, left)) + (embeddings(found.graph, keep) if config.embeddings else [])
+    skipped = (*reasons(left, dead, config), *unfolded)
+    if not sites:
+        raise BadInput(nothing_rounded(found, config.mode, target, skipped))
     scheme, half = weight_scheme(config)
     quantizers = weight_grids(found, sites, scheme)
     operators = list(dict.fromkeys(reader for site in sites for reader, _ in site.readers))
-    if context.task is not None and (config.correct_bias or config.rounding == "adaptive"):
-        watchers = layer_watchers(found, operators, config)
-        batches = calibration_batches(context, config.examples, config.batch_size, found)
-        observe(found, watchers.by_node(), batches, context.progress)
-        settle_weights(found, sites, quantizers, watchers, context)
+    exact = exact_tensors(found, operators)
+    batches = _settle(found, config, context, sites, quantizers, operators)
     round_weights(found, sites, quantizers)
     if integers:
         _round_inputs(found, [node for node in operators if node.target in _LINEARS])
     found.recompile()
-    notes = ("OpenVINO rounds the activations of such layers at run time by itself",) if config.mode == "dynamic" and not integers else ()
+    seen = joined(found.inputs, batches, EXAMPLES) if batches else None
+    ratios = {} if seen is None else layer_sqnr_db(found, operators, exact, seen)
     changed = {
         "mode": config.mode,
         "target": target,
         "operators": [operator_name(node) for node in operators],
-        "weights": {"bits": config.bits, "tensors": len(sites), "half_range": half, "group": scheme.group},
+        "weights": {
+            **{"bits": config.bits, "tensors": len(sites), "half_range": half, "scheme": config.scheme, "per_channel": config.per_channel},
+            **used_groups(sites, quantizers, config),
+        },
+        **({} if seen is None else {"layer_sqnr_db": finite_ratios(ratios)}),
+        **counts,
     }
-    return found, Outcome("quantize", changed, (*skipped, *folding.skipped), notes)
+    notes = [*constant_notes(folded), *group_notes(sites, quantizers, scheme.group)]
+    if config.mode == "dynamic" and not integers:
+        notes.append("OpenVINO rounds the activations of such layers at run time by itself")
+    if seen is None:
+        notes.append("without data, biases were not corrected and layers not checked: give a task")
+    else:
+        notes += noise_notes(ratios, output_sqnr_db(program, found, seen))
+    return found, Outcome("quantize", changed, skipped, tuple(notes)), below(ratios, config)
+
+
+def _settle(
+    program: Program, config: Quantize, context: Context, sites: list[WeightSite], quantizers: list[Quantizer], operators: list[fx.Node]
+) -> list[Batch]:
+    """Choose the rounding and correct biases on calibration data; returns it, nothing where there is none.
+
+    Raises:
+        BadInput: adaptive rounding, and no data.
+    """
+    if context.task is None:
+        if config.rounding == "adaptive":
+            raise BadInput("rounding: 'adaptive' needs data to calibrate with: give it a task (or a Context that holds one)")
+        return []
+    batches = calibration_batches(context, config.examples, config.batch_size, program)
+    if config.correct_bias or config.rounding == "adaptive":
+        watchers = layer_watchers(program, operators, config)
+        observe(program, watchers.by_node(), batches, context.progress)
+        settle_weights(program, sites, quantizers, watchers, context)
+    return batches
 
 
 def _sites(program: Program, config: Quantize, integers: bool, skipped: list[Skipped]) -> Iterator[WeightSite]:

@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from laconic.core.batch import joined
+from laconic.core.errors import BadInput
 from laconic.core.fake_quant import is_fake_quant
 from laconic.core.program import Program
 from laconic.core.records import Outcome
@@ -18,10 +19,12 @@ from laconic.core.signal import sqnr_db
 from laconic.core.step import step
 from laconic.core.task import Context, Task, calibration_subset
 from laconic.quantize.calibrate import Batch, calibration_batches
+from laconic.quantize.options import Quantize
 from laconic.quantize.placement import operator_name
-from laconic.quantize.static import Quantize, as_context, static
+from laconic.quantize.static import as_context, static
 
 _EXAMPLES = 64
+_LOSS_RISE = 0.02
 _SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5)
 
 
@@ -31,12 +34,26 @@ class Mixed(Quantize):
 
     Args:
         max_loss_rise: by how much the mean loss on the calibration examples may rise, relative to the unquantized program's; the fewest operators
-            that hold it stay float.
+            that hold it stay float. None: 0.02, a fiftieth.
         float_operators: keep exactly so many instead; None lets the loss decide.
     """
 
-    max_loss_rise: float = 0.02
+    max_loss_rise: float | None = None
     float_operators: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        mistakes = []
+        if self.mode != "static":
+            mistakes.append(f"mode: {self.mode!r}; mixed precision chooses among statically quantized operators. Leave it out")
+        if self.max_loss_rise is not None and self.float_operators is not None:
+            mistakes.append(
+                "max_loss_rise and float_operators: the loss decides how many operators stay float, or you do. Give one of them"
+            )
+        if (self.max_loss_rise or 0) < 0 or (self.float_operators or 0) < 0:
+            mistakes.append(f"max_loss_rise: {self.max_loss_rise} and float_operators: {self.float_operators} must be 0 or more")
+        if mistakes:
+            raise BadInput("the quantization makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
 
 
 @dataclass(frozen=True)
@@ -98,12 +115,15 @@ def quantize_mixed(program: Program, config: Mixed | None = None, context: Conte
     base = Quantize(**{name: getattr(config, name) for name in Quantize.__dataclass_fields__})
     full, outcome = static(program, base, context)
     batches = calibration_batches(context, config.examples, config.batch_size, full)
-    few = joined(full.inputs, batches, _EXAMPLES)
     context.progress.start("sensitivity", len(outcome.changed["operators"]))
-    ranking = sensitivity(full, few, context.progress.advance)
+    ranking = sensitivity(full, joined(full.inputs, batches, _EXAMPLES), context.progress.advance)
     context.progress.finish()
     names = set(outcome.changed["operators"])
     ranked = [item for item in ranking if item.name in names]
+    if config.float_operators is not None and config.float_operators >= len(ranked):
+        raise BadInput(
+            f"float_operators: {config.float_operators}, but only {len(ranked)} are rounded: nothing would be left. Give less, or no such step"
+        )
     limit = _rise(program, context, config)
     kept: tuple[str, ...] = ()
     found = full
@@ -139,5 +159,6 @@ def _rise(program: Program, context: Context, config: Mixed) -> Callable[[Progra
         return sum(float(task.loss(candidate.call(inputs), target)) for inputs, target in batches) / len(batches)
 
     before = mean_loss(program)
-    floor = config.max_loss_rise if task.loss is None else config.max_loss_rise * max(before, 0.05)
+    share = _LOSS_RISE if config.max_loss_rise is None else config.max_loss_rise
+    floor = share if task.loss is None else share * max(before, 0.05)
     return lambda candidate: mean_loss(candidate) <= before + floor

@@ -25,14 +25,16 @@ from laconic.core.fake_quant import (
     register,
     weight_of,
 )
-from laconic.core.graph import clean, fold_batch_norm, get_tensor
+from laconic.core.graph import clean, fold_batch_norm, get_tensor, shapes
+from laconic.core.integer_bias import bound_steps, round_biases
 from laconic.core.program import Program
 from laconic.core.records import Outcome
 from laconic.core.step import step
 from laconic.core.task import Context, FitPlan, Task, out_of_range
 from laconic.core.teaching import check_trainable, retrain
+from laconic.quantize.options import Quantize
 from laconic.quantize.scheme import Scheme, weight_grid
-from laconic.quantize.static import Quantize, as_context, static
+from laconic.quantize.static import as_context, static
 
 
 @dataclass(frozen=True)
@@ -79,17 +81,32 @@ def prepare(program: Program, config: Qat | None = None, context: Context | Task
     options = Quantize(target=config.target, examples=config.examples, keep=config.keep, smooth=None, correct_bias=False, embeddings=False)
     found, outcome = static(program, options, context, fold=False)
     if config.learned:
+        values, examples = shapes(found), _examples(found)
         for node in list(fake_quants(found.graph)):
-            _learn(found, node)
+            _learn(found, node, math.prod(values[node].shape) // examples)
         found.recompile()
     return found, outcome
 
 
-def _learn(program: Program, node: fx.Node) -> None:
-    """Make the step of a grid a parameter, with LSQ's gradient scale 1/√(n · high) (Esser et al. 2020, section 2.2)."""
+def _examples(program: Program) -> int:
+    """How many examples the example inputs hold."""
+    for spec, leaf in zip(program.inputs, program.example_inputs(), strict=True):
+        if "batch" in spec.shape:
+            return int(leaf.shape[spec.shape.index("batch")])
+    return 1
+
+
+def _learn(program: Program, node: fx.Node, features: int) -> None:
+    """Make the step of a grid a parameter, with LSQ's gradient scale 1/√(N · high) (Esser et al. 2020, section 2.2).
+
+    Args:
+        node: that rounds.
+        features: numbers of one example in the activation; N for activations. For weights N is how many of them share the step: all of the layer's in the
+            paper, those of an output channel where each has its own.
+    """
     quantizer = quantizer_of(program.graph_module, node)
     weight = weight_of(node)
-    n = 1 if weight is None else get_tensor(program, weight).numel() // len(quantizer.scale)
+    n = features if weight is None else get_tensor(program, weight).numel() // len(quantizer.scale)
     factor = 1 / math.sqrt(max(1, n) * quantizer.high)
     scale = register(program.graph_module, f"{node.name}.scale", quantizer.scale, trainable=True)
     zero = register(program.graph_module, f"{node.name}.zero_point", quantizer.zero_point.float())
@@ -120,16 +137,21 @@ class Schedule:
 
 @torch.no_grad()
 def refresh(program: Program) -> None:
-    """Set the grids of weights that are not learned to the weights' ranges now."""
+    """Set the grids of weights that are not learned to the weights' ranges now, and give every bias room."""
     for node in fake_quants(program.graph):
         source = weight_of(node)
         if node.target in (LEARNED_TENSOR, LEARNED_CHANNEL):
             get_tensor(program, node.args[1]).abs_().clamp_(min=1e-12)  # type: ignore[arg-type]
-        if node.target is not PER_CHANNEL or source is None:
+        if node.target not in (PER_CHANNEL, PER_TENSOR) or source is None:
             continue
         now = quantizer_of(program.graph_module, node)
         found = weight_grid(get_tensor(program, source), Scheme(now.low, now.high, axis=now.axis, group=now.group))
-        get_tensor(program, node.args[1]).copy_(found.scale)  # type: ignore[arg-type]
+        if node.target is PER_CHANNEL:
+            get_tensor(program, node.args[1]).copy_(found.scale)  # type: ignore[arg-type]
+        else:
+            node.update_arg(1, float(found.scale))
+            program.graph_module.recompile()
+    bound_steps(program)
 
 
 @step("qat", float32=True)
@@ -164,11 +186,17 @@ def qat(program: Program, config: Qat | None = None, context: Context | Task | N
 
 
 def settle(program: Program) -> Program:
-    """A trained program as static quantization would leave it: batch-norms folded into the scales, learned steps fixed. Answers stay as they were."""
+    """A trained program as static quantization would leave it: batch-norms folded into the scales, learned steps fixed, biases rounded as kernels do.
+
+    Answers stay as they were, but for half a step of the biases.
+    """
     found, _ = fold_batch_norm(program)
     for node in list(fake_quants(found.graph)):
         if node.target in (LEARNED_TENSOR, LEARNED_CHANNEL):
             _fix(found, node, quantizer_of(found.graph_module, node))
+    found.recompile()
+    bound_steps(found)
+    round_biases(found)
     return clean(found)
 
 

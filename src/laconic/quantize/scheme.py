@@ -7,11 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from laconic.core.fake_quant import Quantizer
+from laconic.core.fake_quant import TINY, Quantizer
 from laconic.core.processor import instructions
-
-# A range never gets narrower than this: a constant or dead tensor keeps a usable scale.
-TINY = 1e-8
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,8 @@ class Scheme:
 WEIGHT_INT8 = Scheme(-127, 127, axis=0)
 WEIGHT_HALF = Scheme(-63, 63, axis=0)
 WEIGHT_INT4 = Scheme(-7, 7, axis=0)
+WEIGHT_AFFINE_INT8 = Scheme(0, 255, symmetric=False, axis=0)
+WEIGHT_AFFINE_INT4 = Scheme(0, 15, symmetric=False, axis=0)
 ACTIVATION_SYMMETRIC = Scheme(-128, 127)
 ACTIVATION_UNSIGNED = Scheme(0, 255)
 ACTIVATION_AFFINE = Scheme(0, 255, symmetric=False)
@@ -80,16 +79,16 @@ def grid(low: Tensor, high: Tensor, scheme: Scheme) -> Quantizer:
 
 
 def _step(scale: Tensor) -> Tensor:
-    """Where there is only 0, a step of 1: runtimes divide biases by the product of steps, which a tiny one would overflow."""
+    """Where there is only 0, a step of 1; else none so small that the product of two steps is no normal number."""
     return torch.where(scale == 0, torch.ones_like(scale), scale.clamp(min=TINY))
 
 
 def weight_grid(weight: Tensor, scheme: Scheme) -> Quantizer:
-    """The grid over each slice's largest magnitude.
+    """Return the grid over each slice's values.
 
     Args:
-        weight: any shape; for a grouped scheme (O, I) with I a multiple of the group, else the group is given up.
-        scheme: its axis says which slices.
+        weight: any shape; for a grouped scheme (O, I) with I a multiple of the group, else the group is given up (see `Quantizer.group`).
+        scheme: its axis says which slices; one that is not symmetric covers each slice from its lowest to its highest value, and 0.
     """
     if scheme.group and (weight.dim() != 2 or weight.shape[1] % scheme.group):
         scheme = replace(scheme, group=0)

@@ -3,79 +3,35 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any
 
 from torch import fx
 
-from laconic.core.errors import BadInput, nearest
-from laconic.core.fake_quant import Quantizer
+from laconic.core.batch import joined
+from laconic.core.constants import fold_constants
+from laconic.core.errors import BadInput
+from laconic.core.fake_quant import Quantizer, quantizer_of
 from laconic.core.graph import fold_batch_norm, get_tensor, set_parameter, without_dropout
+from laconic.core.integer_bias import bound_steps, round_biases
 from laconic.core.program import Program, aten
-from laconic.core.records import Outcome
+from laconic.core.records import Outcome, Skipped
 from laconic.core.step import step
 from laconic.core.task import Context, Task
 from laconic.quantize import correct, rounding
 from laconic.quantize.apply import activation_grids, round_activations, round_weights, weight_grids
 from laconic.quantize.attention import take_apart
 from laconic.quantize.calibrate import Batch, Watcher, calibration_batches, observe
+from laconic.quantize.fidelity import EXAMPLES, exact_tensors, layer_sqnr_db, noise_notes, output_sqnr_db
+from laconic.quantize.notes import below, constant_notes, finite_ratios, nothing_rounded, reasons
 from laconic.quantize.observers import OBSERVERS, ChannelMean, Observer
+from laconic.quantize.options import Quantize as Quantize
+from laconic.quantize.options import check_kernels, weight_scheme
 from laconic.quantize.placement import Plan, WeightSite, embeddings, moves, operator_name, place
-from laconic.quantize.scheme import WEIGHT_HALF, WEIGHT_INT4, WEIGHT_INT8, Scheme, full_range
 
-Mode = Literal["static", "dynamic", "weights"]
 _SMOOTHING_EXAMPLES = 64
-_GROUP = 64
-
-
-@dataclass(frozen=True)
-class Quantize:
-    """Post-training quantization.
-
-    Args:
-        mode: ``static`` (activations rounded to ranges seen in calibration), ``dynamic`` (to each input's own range) or ``weights`` (weights alone).
-        target: runtime whose integer kernels are aimed at: ``openvino`` or ``onnxruntime``; None takes the one that the recipe deploys to.
-        bits: of weights; 4 goes with the mode ``weights``.
-        group: neighbouring inputs of a linear layer's weight that share a scale; 0: each output has one; None: 64 with 4 bits, else 0.
-        examples: of the train data that are calibrated with.
-        observer: how a range is chosen: a name in `observers.OBSERVERS`.
-        smooth: SmoothQuant's alpha for linear layers behind a layer norm; None leaves it out.
-        equalize: cross-layer equalization of convolutions.
-        correct_bias: take the mean rounding error out of the biases.
-        rounding: of weights: to the ``nearest`` code, or ``adaptive`` (AdaRound).
-        embeddings: also round embedding tables.
-        half_range: weights within ±63, so that sums of products fit into 16 bits; None does so where the processor has no wider sums.
-        keep: module paths, or operators by the name in reports, that stay float.
-    """
-
-    mode: Mode = "static"
-    target: str | None = None
-    bits: Literal[8, 4] = 8
-    group: int | None = None
-    examples: int = 256
-    observer: str = "minmax"
-    smooth: float | None = 0.5
-    equalize: bool = False
-    correct_bias: bool = True
-    rounding: Literal["nearest", "adaptive"] = "nearest"
-    embeddings: bool = True
-    half_range: bool | None = None
-    keep: tuple[str, ...] = ()
-    batch_size: int = 8
-
-    def __post_init__(self) -> None:
-        mistakes = []
-        if self.observer not in OBSERVERS:
-            mistakes.append(f"observer: '{self.observer}'." + nearest(self.observer, OBSERVERS))
-        if self.bits == 4 and self.mode != "weights":
-            mistakes.append("bits: 4 goes with mode 'weights' only; no runtime here multiplies 4-bit activations")
-        if self.examples < 1 or self.batch_size < 1 or (self.group or 0) < 0:
-            mistakes.append("examples and batch_size must be 1 or more, group 0 or more")
-        if self.smooth is not None and not 0 < self.smooth < 1:
-            mistakes.append(f"smooth: {self.smooth} must lie between 0 and 1, or be None")
-        if mistakes:
-            raise BadInput("the quantization makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
 
 
 def as_context(given: Context | Task | None) -> Context:
@@ -96,7 +52,7 @@ def quantize(program: Program, config: Quantize | None = None, context: Context 
         A program whose graph rounds what the target rounds (see `core.fake_quant`), and what was done: ranges, what stayed float and why.
 
     Raises:
-        BadInput: no data to calibrate with, values that are not finite (names the layer), an unknown target or path.
+        BadInput: no data to calibrate with, values that are not finite (names the layer), an unknown target or path, no operator that could be rounded.
     """
     config, context = config or Quantize(), as_context(context)
     if config.mode == "static":
@@ -108,42 +64,69 @@ def quantize(program: Program, config: Quantize | None = None, context: Context 
 
 def static(program: Program, config: Quantize, context: Context, fold: bool = True) -> tuple[Program, Outcome]:
     """Static quantization, see `quantize`. Without folding, batch-norms stay behind their convolutions, for training."""
+    found, outcome, dead = _round(program, config, context, fold)
+    if dead:
+        found, outcome, _ = _round(program, config, context, fold, dead)
+    return found, outcome
+
+
+def ready(program: Program, fold: bool = True) -> tuple[Program, tuple[Skipped, ...], tuple[str, ...]]:
+    """A copy with its constants folded, without dropouts, and with batch-norms folded if they are to be; what was not folded; names of folded weights."""
+    plain, names = fold_constants(program)
+    if not fold:
+        return (plain if plain is not program else copy.deepcopy(program)).eval(), (), names
+    found, folding = fold_batch_norm(without_dropout(plain))
+    return found, folding.skipped, names
+
+
+def _round(
+    program: Program, config: Quantize, context: Context, fold: bool, dead: Mapping[str, float] = MappingProxyType({})
+) -> tuple[Program, Outcome, dict[str, float]]:
+    """Round once, with the operators in `dead` in float; the last value are those that should be among them."""
     target = config.target or context.target.runtime
-    found, folding = fold_batch_norm(without_dropout(program)) if fold else (copy.deepcopy(program).eval(), Outcome("fold_batch_norm"))
+    check_kernels(config, target)
+    found, unfolded, folded = ready(program, fold)
     take_apart(found)
     batches = calibration_batches(context, config.examples, config.batch_size, found)
     counts = _prepare(found, config, batches, context)
-    plan = place(found, target, config.keep)
+    plan = place(found, target, (*config.keep, *dead))
+    skipped = (*reasons(plan.skipped, dead, config), *unfolded)
     scheme, half = weight_scheme(config)
-    weights = plan.weights + (embeddings(found.graph, config.keep) if config.embeddings else [])
-    observers: dict[fx.Node, Observer] = {site.family: OBSERVERS[config.observer]() for site in plan.activations}
+    weights = plan.weights + (embeddings(found.graph, (*config.keep, *dead)) if config.embeddings else [])
+    if not weights and not plan.operators:
+        raise BadInput(nothing_rounded(found, config.mode, target, skipped))
+    exact = exact_tensors(found, plan.operators)
+    observers: dict[fx.Node, Observer] = {site.family: OBSERVERS[config.observer or "minmax"]() for site in plan.activations}
     watchers = layer_watchers(found, plan.operators, config)
     observe(found, _watch(plan, observers, watchers), batches, context.progress)
-    grids = activation_grids(plan, observers)
-    quantizers = weight_grids(found, weights, scheme)
-    settle_weights(found, weights, quantizers, watchers, context)
-    round_weights(found, weights, quantizers)
-    made = round_activations(found, plan.activations, grids)
+    rounding_nodes = round_weights(found, weights, weight_grids(found, weights, scheme))
+    made = round_activations(found, plan.activations, activation_grids(plan, observers))
     found.recompile()
+    bound_steps(found)
+    settle_weights(found, weights, [quantizer_of(found.graph_module, node) for node in rounding_nodes], watchers, context)
+    round_biases(found)
+    seen = joined(found.inputs, batches, EXAMPLES)
+    ratios = layer_sqnr_db(found, plan.operators, exact, seen)
     changed = {
         "mode": config.mode,
         "target": target,
         "operators": [operator_name(node) for node in plan.operators],
-        "weights": {"bits": config.bits, "tensors": len(weights), "half_range": half},
-        "activations": [_range(site.name, grids[site.family]) for site in made.values()],
+        "weights": {
+            "bits": config.bits,
+            "tensors": len(weights),
+            "half_range": half,
+            "scheme": config.scheme,
+            "per_channel": config.per_channel,
+        },
+        "activations": [_range(site.name, quantizer_of(found.graph_module, node)) for node, site in made.items()],
         "examples": sum(len(batch[0]) for batch in batches),
+        "layer_sqnr_db": finite_ratios(ratios),
         **counts,
     }
-    return found, Outcome("quantize", changed, (*plan.skipped, *folding.skipped))
-
-
-def weight_scheme(config: Quantize) -> tuple[Scheme, bool]:
-    """Codes of weights, and whether they keep to half the range."""
-    half = config.half_range if config.half_range is not None else not full_range()
-    if config.bits == 4:
-        return Scheme(WEIGHT_INT4.low, WEIGHT_INT4.high, axis=0, group=_GROUP if config.group is None else config.group), False
-    base = WEIGHT_HALF if half else WEIGHT_INT8
-    return Scheme(base.low, base.high, axis=0, group=config.group or 0), half
+    notes = (*constant_notes(folded, not fold), *noise_notes(ratios, output_sqnr_db(program, found, seen)))
+    if not plan.operators:
+        notes = ("only embedding tables were rounded: no operator is computed in integers", *notes)
+    return found, Outcome("quantize", changed, skipped, notes), below(ratios, config)
 
 
 def _prepare(program: Program, config: Quantize, batches: Sequence[Batch], context: Context) -> dict[str, int]:
@@ -151,9 +134,9 @@ def _prepare(program: Program, config: Quantize, batches: Sequence[Batch], conte
     counts: dict[str, int] = {}
     if config.equalize:
         counts["equalized_pairs"] = correct.equalize(program)
-    if config.smooth is not None and (watchers := correct.smoothing_watchers(program)):
+    if config.alpha is not None and (watchers := correct.smoothing_watchers(program)):
         observe(program, watchers, batches[: -(-_SMOOTHING_EXAMPLES // config.batch_size)], context.progress, "smoothing")
-        counts["smoothed_norms"] = correct.smooth(program, watchers, config.smooth)
+        counts["smoothed_norms"] = correct.smooth(program, watchers, config.alpha)
     return counts
 
 
