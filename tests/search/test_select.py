@@ -129,6 +129,17 @@ def test_finalists_are_few_and_further_ones_follow_only_if_all_of_them_fall() ->
     assert (choice.best.key, len(asked), asked[1]) == (f"c{FINALISTS + 1}", 2, [f"c{i}" for i in range(FINALISTS, FINALISTS + 3)])
 
 
+def test_nobody_is_timed_anew_twice() -> None:
+    """Who fell loses least, and so stays on the frontier, beside those who follow."""
+    budget = Budget(max_drop=9, min_speedup=4)
+    some = [record(f"c{i}", speed=9 - i / 2, drop=i / 2) for i in range(FINALISTS + 3)]
+    asked: list[list[str]] = []
+    _, choice = made(judged(budget, *some), budget, second=anew({one.key: 3.9 for one in some}, asked))
+    assert choice.best is None
+    assert choice.nearest is not None
+    assert sorted(key for keys in asked for key in keys) == sorted(one.key for one in some)
+
+
 def test_a_finalist_that_crashes_when_timed_anew_is_not_delivered() -> None:
     budget = Budget(max_drop=0.5)
     records = judged(budget, record("a", speed=4), record("b", speed=3))
