@@ -11,6 +11,7 @@ from scipy import stats
 import laconic as lc
 from laconic.run.gains import Measured, compared, verdict
 from laconic.run.variants import Variant
+from laconic.tasks.metrics import METRICS, MetricSpec
 
 PLAN = lc.FitPlan(epochs=2, batch_size=10)
 BASE = [80.0, 84.0, 90.0, 70.0]
@@ -21,8 +22,8 @@ def runs(valid: list[float], test: list[float] | None = None) -> list[dict[str, 
     return [{"valid": v, "final": t, "curve": [v - 5, v], "loss": [1.0, 0.5]} for v, t in zip(valid, test, strict=True)]
 
 
-def measured(unit: str = "%", direction: str = "max", test: int | None = 400) -> Measured:
-    return Measured({"name": "m", "unit": unit, "direction": direction}, 100, 200, test)
+def measured(metric: MetricSpec = METRICS["accuracy"], test: int | None = 400) -> Measured:
+    return Measured(metric, 100, 200, test)
 
 
 def table(found: dict[str, list[dict[str, Any]]], what: Measured | None = None) -> list[dict[str, Any]]:
@@ -98,9 +99,13 @@ def test_intervals_end_where_the_metric_does() -> None:
 
 
 def test_a_falling_error_is_a_gain_in_its_own_unit() -> None:
-    found = table({"none": runs([0.50, 0.52, 0.48]), "a": runs([0.40, 0.41, 0.39])}, measured("kW", "min"))
+    found = table(
+        {"none": runs([0.50, 0.52, 0.48]), "a": runs([0.40, 0.41, 0.39])},
+        measured(MetricSpec("m", "min", 1.0, "kW", lambda outputs, target: 0.0, bounds=(0.0, None))),
+    )
     assert found[1]["valid_gain"].value == pytest.approx(0.1)
     assert found[1]["valid_gain"].unit == "kW"
+    assert table({"none": runs([0.01, 0.02]), "a": runs([0.0, 0.01])}, measured(METRICS["mse"]))[1]["valid"].low == 0
     assert [row["rank"] for row in found] == [2, 1]
 
 

@@ -131,6 +131,17 @@ def test_label_smoothing_looks_where_the_task_says() -> None:
     assert torch.equal(state(one), state(two))
 
 
+@pytest.mark.parametrize("distill", [0.0, 0.5])
+def test_label_smoothing_leaves_out_what_the_task_ignores(distill: float) -> None:
+    """Class 0 does not count: PyTorch's smoothing with that index ignored is the reference."""
+    plan = dataclasses.replace(PLAN, distill=distill, label_smoothing=0.2)
+    one, two, teacher = net(), net(), net(16, seed=1).eval()
+    lc.fit(one, plan, lc.Task(net(), DATA, DATA, loss=lambda out, y: F.cross_entropy(out, y, ignore_index=0), ignore=0), teacher=teacher)
+    told = lc.Task(net(), DATA, DATA, loss=lambda out, y: F.cross_entropy(out, y, ignore_index=0, label_smoothing=0.2))
+    lc.fit(two, dataclasses.replace(plan, label_smoothing=0.0), told, teacher=teacher)
+    assert torch.allclose(state(one), state(two), atol=1e-6)
+
+
 ASKED: dict[str, tuple[dict[str, Any], int]] = {
     "the same inputs every time": ({}, 64),
     "one epoch": ({"epochs": 1}, 64),

@@ -32,12 +32,15 @@ class PlanLoss(ABC):
 class SmoothedLoss:
     """(1 − share) · loss + share · the mean cross-entropy to all classes alike (Szegedy et al. 2016, section 7).
 
-    Of a mean cross-entropy it is PyTorch's `label_smoothing`. Targets that are no class (an ignored label) are left out.
+    Of a mean cross-entropy it is PyTorch's `label_smoothing`. Targets that are no class (an ignored label) are left out, and those of `ignore`; `class_axis`
+    says where the classes are if the shapes do not.
     """
 
     loss: Loss
     share: float
     logits: Callable[[Any], Tensor]
+    ignore: float | None = None
+    class_axis: int | None = None
 
     def __call__(self, outputs: Any, target: Any) -> Tensor:
         """Return the loss, a scalar.
@@ -45,7 +48,8 @@ class SmoothedLoss:
         Raises:
             BadInput: the target tells no classes for these answers.
         """
-        return (1 - self.share) * self.loss(outputs, target) + self.share * to_all_classes(self.logits(outputs), target)
+        even = to_all_classes(self.logits(outputs), target, self.ignore, self.class_axis)
+        return (1 - self.share) * self.loss(outputs, target) + self.share * even
 
 
 def smoothed(loss: Loss, share: float, logits: Callable[[Any], Tensor]) -> Loss:
@@ -53,18 +57,21 @@ def smoothed(loss: Loss, share: float, logits: Callable[[Any], Tensor]) -> Loss:
     return loss if not share or isinstance(loss, PlanLoss) else SmoothedLoss(loss, share, logits)
 
 
-def to_all_classes(logits: Tensor, target: Any) -> Tensor:
+def to_all_classes(logits: Tensor, target: Any, ignore: float | None = None, class_axis: int | None = None) -> Tensor:
     """Return the mean cross-entropy of the answers to a target that is even over all classes, a scalar.
 
     Args:
         logits: (B, C), (B, C, …) or (B, …, C).
         target: class numbers (B, …), probabilities of the shape of the logits, or anything else beside logits (B, C).
+        ignore: a class number that does not count, beside those that are none.
+        class_axis: the dimension of the classes; None: the one that the shapes tell.
     """
-    axis = _class_axis(logits, target)
+    axis = _class_axis(logits, target) if class_axis is None else class_axis % logits.dim()
     each = -F.log_softmax(logits, axis).mean(axis)
     if not isinstance(target, Tensor) or target.is_floating_point():
         return each.mean()
-    known = ((target >= 0) & (target < logits.shape[axis])).reshape(each.shape)
+    known = (target >= 0) & (target < logits.shape[axis])
+    known = (known if ignore is None else known & (target != ignore)).reshape(each.shape)
     return torch.where(known, each, 0.0).sum() / known.sum()
 
 

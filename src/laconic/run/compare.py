@@ -103,15 +103,14 @@ def compare(task: Task, config: Comparing, out: Path, progress: Progress = silen
     store = RunStore(out, {"compare": told, "task": task.name, "plan": plan})
     try:
         runs = {each.name: [_kept(store, task, each, plan, part, seed, progress) for seed in range(config.seeds)] for each in variants}
-        metric = _metric(task)
-        rows = compared(
-            variants, runs, plan, Measured(metric, length(part), length(task.valid), None if task.test is None else length(task.test))
-        )
+        metric = metrics.of(task)
+        measured = Measured(metric, length(part), length(task.valid), None if task.test is None else length(task.test))
+        rows = compared(variants, runs, plan, measured)
         found = {
             "kind": config.kind,
             "task": task.name,
             "dataset_note": task.dataset_note,
-            "metric": metric,
+            "metric": {"name": metric.name, "unit": metric.unit, "direction": metric.direction},
             "examples": length(part),
             "epochs": plan.epochs,
             "seeds": config.seeds,
@@ -204,11 +203,6 @@ def _answers(model: nn.Module, task: Task, data: Dataset[Any]) -> tuple[Tensor, 
         args, kwargs = as_call(inputs)
         logits.append(task.logits(model(*args, **kwargs)))
     return join_tensors(logits), targets_of(task, data)
-
-
-def _metric(task: Task) -> dict[str, str]:
-    found = metrics.of(task)
-    return {"name": found.name, "unit": found.unit, "direction": found.direction}
 
 
 def _range(store: RunStore, task: Task, plan: FitPlan, part: Dataset[Any]) -> dict[str, Any]:

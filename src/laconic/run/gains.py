@@ -14,6 +14,7 @@ from laconic.core.records import Measurement
 from laconic.core.task import FitPlan
 from laconic.measure.stats import holm, over_seeds, paired_gain, paired_p
 from laconic.run.variants import Variant
+from laconic.tasks.metrics import MetricSpec
 from laconic.train.optim import planned
 
 _LEVEL = 0.05  # of the corrected p-value
@@ -22,26 +23,27 @@ _BASE = "the others are compared with it"
 
 @dataclass(frozen=True)
 class Measured:
-    """What the figures of a comparison are, and on how many examples: `metric` has name, unit and direction; without test data `test` is None."""
+    """What the figures of a comparison are, and on how many examples; without test data `test` is None."""
 
-    metric: Mapping[str, str]
+    metric: MetricSpec
     train: int
     valid: int
     test: int | None
 
     @property
-    def gain_unit(self) -> str:
-        """Of the difference of two figures."""
-        return "points" if self.metric["unit"] == "%" else self.metric["unit"]
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest value of the metric; infinite where it has no end."""
+        least, most = self.metric.bounds
+        return -math.inf if least is None else least, math.inf if most is None else most
 
     @property
-    def bounds(self) -> tuple[float, float] | None:
-        """The least and the largest value of the metric, where it is known to have some."""
-        return (0.0, 100.0) if self.metric["unit"] == "%" else None
+    def sign(self) -> float:
+        """-1 where less is better."""
+        return -1.0 if self.metric.direction == "min" else 1.0
 
     def resolution(self, examples: int) -> float | None:
         """The smallest step of the metric over so many examples, where it is a share of them."""
-        return 100 / examples if self.metric["unit"] == "%" else None
+        return 100 / examples if self.metric.unit == "%" else None
 
 
 def compared(
@@ -80,7 +82,7 @@ def _row(variant: Variant, runs: list[dict[str, Any]], base: list[dict[str, Any]
         "p": _p(whole, measured) if not first else math.nan,
         "final": _figure([run["final"] for run in runs if "final" in run], measured, tested, missing if stopped else None),
         "gain": _gain("final", whole, measured, tested, missing, first),
-        "epochs_to_first": _epochs(pairs, -1.0 if measured.metric["direction"] == "min" else 1.0),
+        "epochs_to_first": _epochs(pairs, measured.sign),
         "curves": [run.get("curve", []) for run in runs],
         "losses": [run.get("loss", []) for run in runs],
         "stopped": stopped,
@@ -88,21 +90,21 @@ def _row(variant: Variant, runs: list[dict[str, Any]], base: list[dict[str, Any]
 
 
 def _figure(values: Sequence[float], measured: Measured, examples: int, missing: str | None) -> Measurement:
-    unit = measured.metric["unit"]
-    return (
-        over_seeds(values, unit, measured.bounds, measured.resolution(examples)) if missing is None else Measurement.missing(unit, missing)
-    )
+    unit = measured.metric.unit
+    if missing is not None:
+        return Measurement.missing(unit, missing)
+    return over_seeds(values, unit, measured.bounds, measured.resolution(examples))
 
 
 def _gain(key: str, pairs: Sequence[tuple[Any, Any]], measured: Measured, examples: int, missing: str, first: bool) -> Measurement:
     """By how much a variant is better than the first, paired by seed; of the first itself 0."""
-    unit = measured.gain_unit
+    unit = measured.metric.difference_unit
     if not pairs:
         return Measurement.missing(unit, missing)
     if first:
         return Measurement(0.0, unit, n=len(pairs), note=_BASE)
     values, base = [run[key] for run, _ in pairs], [other[key] for _, other in pairs]
-    direction, resolution = measured.metric["direction"], measured.resolution(examples)
+    direction, resolution = measured.metric.direction, measured.resolution(examples)
     return paired_gain(values, base, direction=direction, unit=unit, bounds=measured.bounds, resolution=resolution)
 
 
@@ -128,7 +130,7 @@ def _reached(curve: list[float], target: float, sign: float) -> int | None:
 
 def _rank(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], measured: Measured) -> int | None:
     """The place on valid data, from 1; equal figures share it."""
-    sign = -1.0 if measured.metric["direction"] == "min" else 1.0
+    sign = measured.sign
     values = [sign * other["valid"].value for other in rows if other["valid"].value is not None]
     own = row["valid"].value
     return None if own is None else 1 + sum(value > sign * own for value in values)

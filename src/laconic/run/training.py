@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from laconic.core.errors import BadInput
 from laconic.core.graph import get_tensor
 from laconic.core.model import as_module
 from laconic.core.program import Program, aten
-from laconic.core.smoothing import PlanLoss
+from laconic.core.smoothing import PlanLoss, SmoothedLoss
 from laconic.core.step import check_tensors
 from laconic.core.task import FitPlan, Task, default_logits, split_batch
 from laconic.distill.lesson import teach
@@ -68,6 +69,10 @@ def _fit(model: nn.Module, plan: FitPlan, task: Task | None, teacher: Any, kept:
     missing = [name for name in ("train", "loss") if options.get(name) is None]
     if missing:
         raise BadInput(f"training needs {' and '.join(missing)}: give fit a task that has them, or the arguments {', '.join(missing)}")
+    if task is not None and plan.label_smoothing and not isinstance(options["loss"], PlanLoss):  # the task knows which labels count
+        logits = options.get("logits", task.logits)
+        options["loss"] = SmoothedLoss(options["loss"], plan.label_smoothing, logits, task.ignore, task.class_axis)
+        plan = replace(plan, label_smoothing=0.0)
     options.setdefault("augment", augmenter(plan, model, None if task is None else task.words))
     if "group_lasso" in [choice.name for choice in plan.regularize] and "groups" not in options:
         options["groups"] = _groups(model)
