@@ -4,8 +4,8 @@
 - analysis: the coupling analysis against Torch-Pruning's, interleaved: group building alone, and the whole way from the module.
 - growth: seconds by number of ids, up to a million; draws docs/coupling.svg.
 - rank: rank correlation of each criterion's scores with the true change of the loss, over all groups, as they are and relative to their group's mean.
-- accuracy: drop of Fashion-MNIST's ResNet-20 at 2.1 and 3 times fewer multiply-adds after the same training, three seeds, against Torch-Pruning's group L1: by its
-  defaults, ranked over all layers, and (`-taught`) with a teacher and batch-norms estimated anew, as ours.
+- accuracy: drop of Fashion-MNIST's ResNet-20 at 2.1 and 3 times fewer multiply-adds after the same training, three seeds, against Torch-Pruning's group L1:
+  by its defaults, ranked over all layers, and (`-taught`) with a teacher and batch-norms estimated anew, as ours.
 - equal: the same at equal time of the layers, shared out by latency and uniformly.
 - minilm: the same of MiniLM on SST-2 with half the heads and feed-forward units.
 - speed: measured speed-up on the runtime by allocation, at the same time budget.

@@ -89,3 +89,14 @@ def without(module: nn.Module, slices: Mapping[tuple[str, int], list[int]]) -> n
         cut = value.index_select(dim, torch.tensor(rest))
         setattr(owner, leaf, nn.Parameter(cut) if isinstance(value, nn.Parameter) else cut)
     return twin
+
+
+def joined(n: int, pairs: Iterable[tuple[Iterable[int], Iterable[int]]]) -> list[int]:
+    """Component of each of n ids, numbered in the order of their first ids: one pair after the other, everything renamed each time."""
+    label = list(range(n))
+    for a, b in pairs:
+        for i, j in zip(a, b, strict=True):
+            low, high = sorted((label[i], label[j]))
+            label = [low if one == high else one for one in label]
+    order = list(dict.fromkeys(label))
+    return [order.index(one) for one in label]
