@@ -85,17 +85,23 @@ def samples_like(
     Returns:
         None where nothing of the kind works.
     """
+    samples = tuple(Sample.of(leaf) for leaf in leaves)
+    with contextlib.suppress(*_REFUSALS):
+        if _broken(run(*few(_made(samples, leaves)))) == (False, False):  # as nearly always; then the leaves need not be run
+            return samples
     try:
         wanted = _broken(run(*few(leaves)))
     except _REFUSALS:  # inputs that do not go together any more when they are cut
         few, wanted = list, _broken(run(*leaves))
-    samples = tuple(Sample.of(leaf) for leaf in leaves)
     for choice in itertools.islice(_choices(samples), _TRIES):
-        made = [leaf.to(given.device) for leaf, given in zip(generate(choice), leaves, strict=True)]
         with contextlib.suppress(*_REFUSALS):
-            if _no_worse(_broken(run(*few(made))), wanted):
+            if _no_worse(_broken(run(*few(_made(choice, leaves)))), wanted):
                 return choice
     return None
+
+
+def _made(samples: Sequence[Sample], leaves: Sequence[Tensor]) -> list[Tensor]:
+    return [leaf.to(given.device) for leaf, given in zip(generate(samples), leaves, strict=True)]
 
 
 def _choices(samples: Sequence[Sample]) -> Iterator[tuple[Sample, ...]]:

@@ -22,14 +22,14 @@ _HEAVY = {
 _MEND = "Give the model and its data in float32: model.float(), and x.float() in the dataset or in Task(split=…)"
 
 
-def check_module(model: nn.Module) -> None:
-    """Refuse a module with parameters of less than 32 bits.
+def check_module(model: nn.Module, allowed: Sequence[torch.dtype] = _FULL) -> None:
+    """Refuse a module with parameters of other floating types: by default, those of less than 32 bits.
 
     Raises:
         BadInput: names the parameter, its type and the mend.
     """
     for name, value in model.named_parameters():
-        if value.is_floating_point() and value.dtype not in _FULL:
+        if value.is_floating_point() and value.dtype not in allowed:
             raise BadInput(f"{type(model).__name__} has the parameter '{name}' in {_name(value.dtype)}. {_MEND}.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sized
 from typing import Any
 
+import torch
 from torch.utils.data import Dataset
 
 from laconic.core.capture import capture
@@ -52,7 +53,7 @@ def fingerprint(task: Task) -> str:
 def program(task: Task, store: RunStore, ledger: Ledger, progress: Progress) -> tuple[Program, list[dict[str, Any]]]:
     """The captured model, from the run's folder if it is there, and the record of its training (empty if it came trained)."""
     if not store.has("program.pt2"):
-        check_module(task.build())
+        check_module(task.build(), (torch.float32,))
         if task.fit is not None:
             with ledger.part("train"):
                 train(task, store, progress)
