@@ -24,7 +24,7 @@ def test_a_figure_that_is_not_defined_is_missing_and_says_why() -> None:
     assert measure(METRICS["accuracy"], LOGITS * float("nan"), TARGET).value is None
 
 
-@pytest.mark.parametrize(("name", "unit"), [("accuracy", "points"), ("f1", "points"), ("mae", ""), ("r2", "")])
+@pytest.mark.parametrize(("name", "unit"), [("accuracy", "points"), ("f1", "points"), ("mae", ""), ("rmse", ""), ("r2", "")])
 def test_a_drop_has_the_unit_of_the_metric(name: str, unit: str) -> None:
     target = TARGET if METRICS[name].unit else torch.randn(80, 3, generator=G)
     found = compare(METRICS[name], LOGITS, LOGITS + torch.randn(80, 3, generator=G), target)

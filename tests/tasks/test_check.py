@@ -120,6 +120,24 @@ def test_batches_of_different_length_run_where_their_padding_does_not_count(valu
     check_task(texts(value, **changes))
 
 
+def test_a_length_that_equals_the_number_of_classes_by_chance_is_no_question() -> None:
+    class Nine(Texts):
+        """Of lengths 9 in the first two batches, 3 and more in the next."""
+
+        def __getitem__(self, index: int) -> Any:
+            ids = torch.arange(9 if index < 16 else 3 + index // 8) + index % 20
+            return ids, ids % 9
+
+    with pytest.raises(BadInput, match="say which, Task"):
+        check_task(dataclasses.replace(texts(-100), valid=Nine()))  # nine is the longest, too
+
+    class Ten(Nine):
+        def __getitem__(self, index: int) -> Any:
+            return super().__getitem__(index) if index < 36 else (torch.arange(10), torch.arange(10) % 9)
+
+    check_task(dataclasses.replace(texts(-100), valid=Ten()))
+
+
 def test_padding_that_counts_is_told() -> None:
     with pytest.raises(BadInput, match=r"valid: batches of different length are filled up with 0, which counts .* Task\(ignore=0\)"):
         check_task(texts(0))

@@ -242,6 +242,11 @@ def test_what_is_not_defined_is_an_error(name: str, values: Tensor, target: Tens
         spec(name).score(values, target)
 
 
+def test_ignored_entries_are_no_yes() -> None:
+    with pytest.raises(Undefined, match="no example is of class 1"):
+        spec("f1", ignore=9).score(logits(4, 2), torch.tensor([[0, 9], [0, 0], [9, 0], [0, 0]]))
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_a_resample_scores_as_the_examples_that_it_holds(name: str) -> None:
     values, target = (logits(N, C), guided(logits(N, C), 1)) if METRICS[name].unit else (logits(N, 2), logits(N, 2))

@@ -23,6 +23,10 @@ class OutOfRange(BadInput):
     """A target names a class that the model does not know."""
 
 
+class Ambiguous(BadInput):
+    """Two dimensions of the logits could hold the classes."""
+
+
 @dataclass(frozen=True)
 class Answers:
     """Logits and target in one form.
@@ -65,7 +69,8 @@ def read_answers(logits: Tensor, target: Tensor, ignore: float | None = None, ax
 
     Raises:
         OutOfRange: a class that the model does not know.
-        BadInput: shapes that do not fit, that fit in two ways, or targets that are neither classes nor labels.
+        Ambiguous: shapes that fit in two ways.
+        BadInput: shapes that do not fit, or targets that are neither classes nor labels.
     """
     axis = _told(axis, logits)
     if target.is_floating_point() and not bool(target.isfinite().all()) and not (ignore is not None and math.isnan(ignore)):
@@ -116,7 +121,7 @@ def class_axis(logits: Tensor, target: Tensor, told: int | None = None) -> int |
         told: the only dimension to look at.
 
     Raises:
-        BadInput: two dimensions fit.
+        Ambiguous: two dimensions fit.
     """
     if logits.dim() != target.dim() + 1 or logits.dim() < 2:
         return None
@@ -127,7 +132,7 @@ def class_axis(logits: Tensor, target: Tensor, told: int | None = None) -> int |
         if (*shape[:axis], *shape[axis + 1 :]) == tuple(target.shape)
     ]
     if len(fits) > 1 and shape[fits[0]] > 1:
-        raise BadInput(
+        raise Ambiguous(
             f"logits {shape} hold the classes of a target {tuple(target.shape)} in dimension {fits[0]} or {fits[1]}: say which, Task(class_axis={fits[0]})"
         )
     return fits[0] if fits else None
@@ -226,7 +231,7 @@ def _label_axis(logits: Tensor, told: int | None) -> int:
         return 1
     if logits.shape[2] == 1:
         return 2
-    raise BadInput(
+    raise Ambiguous(
         f"logits and target {tuple(logits.shape)} may hold their labels in dimension 1 or 2: say which, Task(class_axis=2). Where each entry is a yes or no "
         "about the same thing, give Task(logits=…) that adds a dimension of 1: outputs.unsqueeze(1)"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import Dataset
 
 from laconic.core import structure
-from laconic.core.answers import Answers, OutOfRange, stand_in
+from laconic.core.answers import Ambiguous, Answers, OutOfRange, stand_in
 from laconic.core.batches import count, join_targets, padding, plain_target, sizes_of
 from laconic.core.capture import argument_names
 from laconic.core.errors import BadInput, LaconicError
@@ -24,6 +25,7 @@ from laconic.tasks.data import loader
 
 # What a user's code may raise; a keyboard interrupt is not among it.
 _USERS = (LaconicError, ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+_TRIED = 20  # batches at most that the model answers before work begins
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def check_task(task: Task) -> None:
     valid = batches.get("valid")
     outputs = _outputs(task, valid, mistakes)
     if outputs is not None and valid is not None:
+        valid, outputs = _telling(task, valid, outputs, spec)
         mistakes += _against(task, outputs, valid, spec, batches)
     if mistakes:
         plural = "s" * (len(mistakes) > 1)
@@ -137,6 +140,32 @@ def _input_names(task: Task, inputs: Any) -> list[str] | None:
         return names if len(names) == len(same) and all(a is b for a, b in zip(leaves, same, strict=True)) else None
     except _USERS:
         return None
+
+
+def _telling(task: Task, valid: _Batch, outputs: Any, spec: metrics.MetricSpec | None) -> tuple[_Batch, Any]:
+    """The first batch whose shape tells which dimension holds the classes, as far as `_TRIED` batches have one: lengths may equal their number by chance."""
+    if spec is None or spec.read is None or not task.dynamic or not _ambiguous(task, valid, outputs, spec):
+        return valid, outputs
+    sizes = sizes_of(len(task.valid), task.batch_size)  # type: ignore[arg-type]
+    parts = loader(task.valid, task.batch_size, shuffle=False, seed=0, collate=task.collate)
+    for item, size in itertools.islice(zip(parts, sizes, strict=True), 1, _TRIED):
+        inputs, target = task.split(item)
+        batch = _Batch(inputs, target, plain_target(target, size), size)
+        found = _outputs(task, batch, [])
+        if found is not None and not _ambiguous(task, batch, found, spec):
+            return batch, found
+    return valid, outputs
+
+
+def _ambiguous(task: Task, batch: _Batch, outputs: Any, spec: metrics.MetricSpec) -> bool:
+    try:
+        assert spec.read is not None
+        spec.read(task.logits(outputs), batch.target)
+    except Ambiguous:
+        return True
+    except _USERS:
+        return False
+    return False
 
 
 def _outputs(task: Task, batch: _Batch | None, mistakes: list[str]) -> Any:
@@ -233,9 +262,15 @@ def _targets(task: Task, name: str, batch: _Batch, spec: metrics.MetricSpec, log
     target = _all_targets(task, getattr(task, name), spec, logits, first) if scored else batch.target
     if not isinstance(target, Tensor):
         raise BadInput(f"{_kind(target)} is no tensor, as that of the valid data is")
-    found = spec.read(stand_in(first, logits, target), target)
+    found = spec.read(stand_in(first, logits, target), target) if scored else _stood_in(spec, logits, first, target)
     if scored and spec.undefined is not None and (why := spec.undefined(found)):
         yield f"{name}: '{spec.name}' is not defined on these targets: {why}"
+
+
+def _stood_in(spec: metrics.MetricSpec, logits: Tensor, first: Answers, target: Tensor) -> Answers:
+    """How a batch of this target is read, its classes where the first one has them."""
+    assert spec.read is not None
+    return spec.read(stand_in(first, logits, target), target, first.axis if logits.dim() > 1 else None)
 
 
 def _all_targets(task: Task, data: Any, spec: metrics.MetricSpec, logits: Tensor, first: Answers) -> Any:
@@ -249,10 +284,8 @@ def _all_targets(task: Task, data: Any, spec: metrics.MetricSpec, logits: Tensor
         return whole
     filled = padding(targets, sizes, whole)
     if len(filled):
-        assert spec.read is not None
-        known = spec.read(stand_in(first, logits, whole), whole).known.sum()
-        less = sum(int(spec.read(stand_in(first, logits, part), part).known.sum()) for part in map(plain_target, targets, sizes))
-        if known != less:
+        known = [int(_stood_in(spec, logits, first, part).known.sum()) for part in (whole, *map(plain_target, targets, sizes))]
+        if known[0] != sum(known[1:]):
             raise BadInput(
                 f"batches of different length are filled up with {', '.join(f'{value:g}' for value in filled.unique().tolist()[:3])}, which counts as a "
                 f"target. Pad with -100 in Task(collate=…), or say Task(ignore={filled[0].item():g})"

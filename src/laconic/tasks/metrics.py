@@ -43,7 +43,8 @@ class MetricSpec:
             intervals exact and fast.
         bounds: the least and the largest score, scaled; None where there is no end.
         zero_one: whether an answer scores 0 or 1, so that examples of one answer do.
-        read: brings logits and target into one form; None for a user's own metric, which takes them as they are.
+        read: brings logits and target into one form, `(logits, target, axis=None)` with the dimension of the classes where it is known; None for a user's
+            own metric, which takes them as they are.
         resampled: from logits and target to a function from positions of examples, shape (k,), to their score, scaled; NaN where it is not defined.
         undefined: why there is no score, by the target alone; None where there is one.
     """
@@ -56,7 +57,7 @@ class MetricSpec:
     per_example: PerExample | None = None
     bounds: tuple[float | None, float | None] = (None, None)
     zero_one: bool = False
-    read: Callable[[Tensor, Tensor], Answers] | None = None
+    read: Callable[..., Answers] | None = None
     resampled: Callable[[Tensor, Any], Resampled] | None = None
     undefined: Callable[[Answers], str | None] | None = None
 
@@ -108,12 +109,16 @@ _ROWS = (
 def _spec(row: _Row, ignore: float | None = None, class_axis: int | None = None) -> MetricSpec:
     scale = 100.0 if row.percent else 1.0
 
-    def read(logits: Tensor, target: Tensor) -> Answers:
+    def read(logits: Tensor, target: Tensor, axis: int | None = None) -> Answers:
         if not isinstance(target, Tensor):
             raise BadInput(
                 f"'{row.name}' takes a tensor of targets; these are {type(target).__name__}. Give a function as the metric, or Task(split=…) that picks one"
             )
-        return read_answers(logits, target, ignore, class_axis) if row.percent else read_values(logits, target, ignore)
+        return (
+            read_answers(logits, target, ignore, class_axis if axis is None else axis)
+            if row.percent
+            else read_values(logits, target, ignore)
+        )
 
     def figure(logits: Tensor, target: Tensor) -> Figure:
         answers = read(logits, target)
