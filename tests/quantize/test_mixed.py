@@ -60,7 +60,8 @@ def test_sensitivity_is_what_rounding_one_operator_alone_does(program: lc.Progra
         alone, _ = lc.quantize(program, lc.Quantize(target="openvino", min_sqnr_db=None, correct_bias=False, keep=others), TASK)
         with torch.no_grad():
             expected = sqnr_db([program(*leaves)], [alone(*leaves)])
-        assert found[name] == pytest.approx(expected, abs=0.1)
+        # all biases are rounded in the program that is ranked, one operator's in the other: half a step of a product each
+        assert found[name] == pytest.approx(expected, abs=0.3)
     assert next(iter(found)) == "fragile"
 
 
