@@ -74,6 +74,14 @@ def test_discordant_pairs_are_counted_in_the_unit_and_the_direction_given() -> N
     assert Measurement.from_json(to_json(found)) == found
 
 
+@pytest.mark.parametrize(("worse", "better"), [(8000, 6000), (3000, 1000), (500, 500)])
+def test_of_many_discordant_pairs_the_interval_is_walds(worse: int, better: int) -> None:
+    n = 20_000
+    p, q = worse / n, better / n
+    half = 1.96 * math.sqrt((p + q - (p - q) ** 2) / n)
+    assert ends(paired_difference(*discordant(n, worse, better))) == pytest.approx((p - q - half, p - q + half), abs=0.02 * half)
+
+
 def exact_coverage(n: int, p: float, q: float) -> tuple[float, float]:
     """How often the interval lies above and below the true difference p - q, summed over all outcomes of a multinomial: no simulation."""
     binom, above, below = scipy.stats.binom, 0.0, 0.0

@@ -27,7 +27,10 @@ def script(*shares: float | None) -> Iterator[float | None]:
 
 def waited(*shares: float | None, limit_s: float = 1000.0) -> tuple[bool, list[str]]:
     told, looks = Told(), script(*shares)
-    return wait_quiet(progress=told, limit_s=limit_s, look=lambda: next(looks)), told.lines
+    found = wait_quiet(progress=told, limit_s=limit_s, look=lambda: next(looks))
+    with pytest.raises(AssertionError, match="looked again"):  # it looked as often as the script says
+        next(looks)
+    return found, told.lines
 
 
 def test_a_quiet_machine_is_not_waited_for() -> None:
