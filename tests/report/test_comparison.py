@@ -68,9 +68,15 @@ FOUND: dict[str, Any] = {
 
 def test_cells_are_rounded_with_their_intervals() -> None:
     """What rounds to zero has no minus."""
-    gain, valid = "+0.50 [+0.00, +1.00]", "91.23 [90.50, 92.00]"
+    gain, valid = "+0.50 [0.00, +1.00]", "91.23 [90.50, 92.00]"
     assert rows(FOUND)[0] == ("none", "0.01 → 0.1", "2.0 of 4", "1", valid, gain, "0.034", "90.00 [90.50, 92.00]", gain)
     assert rows(FOUND)[1][2:5] == ("–", "–", "not measured: <b>the loss is nan</b>")
+
+
+def test_a_small_error_keeps_its_digits() -> None:
+    small = {**FIGURE, "unit": "", "value": 0.00123, "low": 0.001, "high": 0.0015}
+    found = {**FOUND, "rows": [row("none", valid=small)]}
+    assert rows(found)[0][4] == "0.00123 [0.00100, 0.00150]"
 
 
 def test_without_test_data_no_column_tells_of_it() -> None:

@@ -57,7 +57,7 @@ def test_valid_data_ranks_whatever_test_data_say() -> None:
     said = verdict(found, 4, tested=True)
     assert said["winner"] == "a"
     assert said["text"].startswith("a won: +3.00 [+")
-    assert "On test data, which chose nothing, it gains -10.00" in said["text"]
+    assert "On test data, which chose nothing, it gains −10.00 [" in said["text"]
     assert "Holm's correction for 2 comparisons" in said["text"]
 
 

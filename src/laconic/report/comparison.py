@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from laconic.core.files import write_whole
-from laconic.core.wording import fixed, signed
+from laconic.core.wording import decimals, fixed, signed
 from laconic.report.charts import Json, escape, lines_chart
 from laconic.report.page import render
 
@@ -69,8 +69,10 @@ def _cells(row: Mapping[str, Any], epochs: int) -> tuple[str, ...]:
 def _measured(figure: Mapping[str, Any], told: Callable[[float, int], str]) -> str:
     if figure["value"] is None:
         return f"not measured: {figure['note']}"
-    value = told(figure["value"], 2)
-    return value if figure["low"] is None else f"{value} [{told(figure['low'], 2)}, {told(figure['high'], 2)}]"
+    numbers = [figure[name] for name in ("value", "low", "high") if figure[name] is not None]
+    places = 2 if figure["unit"] in ("%", "points") else decimals(max(map(abs, numbers)), 3)
+    value, *ends = (told(number, places) for number in numbers)
+    return f"{value} [{', '.join(ends)}]" if ends else value
 
 
 def caption(found: Mapping[str, Any]) -> str:

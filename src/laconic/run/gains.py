@@ -12,6 +12,7 @@ from typing import Any
 
 from laconic.core.records import Measurement
 from laconic.core.task import FitPlan
+from laconic.core.wording import decimals, signed
 from laconic.measure.stats import holm, over_seeds, paired_gain, paired_p
 from laconic.run.variants import Variant
 from laconic.tasks.metrics import MetricSpec
@@ -169,6 +170,8 @@ def verdict(rows: Sequence[Mapping[str, Any]], seeds: int, tested: bool) -> dict
 
 
 def _said(gain: Measurement) -> str:
-    """A gain with its interval and unit; never a minus before zero."""
-    value, low, high = (f"{number:+.2f}".replace("-0.00", "+0.00") for number in (gain.value or 0.0, gain.low or 0.0, gain.high or 0.0))
+    """A gain with its interval and unit."""
+    numbers = [number or 0.0 for number in (gain.value, gain.low, gain.high)]
+    places = 2 if gain.unit == "points" else decimals(max(map(abs, numbers)), 3)
+    value, low, high = (signed(number, places) for number in numbers)
     return f"{value} [{low}, {high}] {gain.unit}".rstrip()
