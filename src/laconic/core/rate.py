@@ -19,7 +19,7 @@ from laconic.core.task import FitPlan, Silent
 _MEMORY = 0.9  # of the moving average over steps
 _DIVERGED = 4.0  # times the best smoothed loss: there the test ends
 _FEWEST = 10  # steps that a slope can be read from
-_BELOW = 10.0  # below the edge: one step at a rate that many steps cannot bear does not show yet
+_BELOW = 3.0  # below the edge: one step at a rate that many steps cannot bear does not show yet
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class RangeTest:
         rates: learning rates, step by step.
         losses: smoothed losses.
         proposal: the rate at which the loss falls fastest over the rate's logarithm.
-        safe: a tenth of the largest rate at which the loss was still as low as it gets.
+        safe: a third of the largest rate at which the loss was still as low as it gets.
     """
 
     rates: tuple[float, ...]
