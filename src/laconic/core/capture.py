@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from laconic.core import findings, precision, structure
-from laconic.core.batch import resize
+from laconic.core.batch_axis import resize
 from laconic.core.errors import BadInput, CaptureError
 from laconic.core.example import Sample, generate, samples_like
 from laconic.core.exported import plain_graph, quiet_export, tensors_in

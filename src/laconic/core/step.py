@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from laconic.core.batch import resize
+from laconic.core.batch_axis import resize
 from laconic.core.errors import BadInput, LaconicError
 from laconic.core.findings import undone
 from laconic.core.precision import check_float32

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import laconic as lc
-from laconic.core.batch import batch_size, joined, resize, take
+from laconic.core.batch_axis import batch_size, joined, resize, take
 from laconic.core.interface import TensorSpec
 
 X, H, W = (TensorSpec(name, shape, "float32") for name, shape in (("x", ("batch", 3)), ("h", (2, "batch", 4)), ("w", (5,))))
