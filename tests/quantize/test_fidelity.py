@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import laconic as lc
 from laconic.core.capture import capture
 from laconic.core.errors import BadInput
-from laconic.quantize.fidelity import exact_tensors, few, layer_sqnr_db, typical_sqnr_db
+from laconic.quantize.fidelity import exact_tensors, layer_sqnr_db, typical_sqnr_db
 from laconic.quantize.placement import place
 from laconic.quantize.static import Quantize, quantize
 from tests.quantize.nets import images, mlp, task_of
@@ -88,7 +88,7 @@ def test_nothing_rounded_nothing_lost() -> None:
     net, x = mlp(4, 8, 2).eval(), torch.randn(8, 4)
     program = capture(net, x)
     operators = place(program, "openvino").operators
-    ratios = layer_sqnr_db(program, operators, exact_tensors(program, operators), few([(x,)]))
+    ratios = layer_sqnr_db(program, operators, exact_tensors(program, operators), (x,))
     assert set(ratios.values()) == {float("inf")}
 
 
