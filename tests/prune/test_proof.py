@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import laconic as lc
+from laconic.core.axes import dynamic_sizes
 from laconic.core.capture import capture
 from laconic.core.errors import BadInput, LaconicError
 from laconic.core.program import Program
 from laconic.prune import structured
 from laconic.prune.coupling import Coupling, couple
-from laconic.prune.inputs import dynamic_sizes, other_sizes, resized, task_batches
+from laconic.prune.inputs import other_sizes, resized, task_batches
 from laconic.prune.perturb import perturbed
 from laconic.prune.proof import difference, equivalence, movements, moves, prove, random_choice
 from laconic.prune.surgery import remove
@@ -164,7 +165,7 @@ def test_other_sizes_repeat_the_example_and_differ() -> None:
 def test_lengths_that_the_model_takes_are_found(forward: Any, lengths: tuple[int, int]) -> None:
     module = randomized(Net(forward, a=nn.Linear(5, 6), b=nn.Linear(6, 2), p=parameter(7, 6)))
     program = capture(module, (torch.randn(2, 7, 5),), dynamic={"inputs_0": {1: "length"}})
-    assert dynamic_sizes(program) == {"batch": 2, "length": 7}
+    assert dynamic_sizes(program.inputs, program.example_inputs()) == {"batch": 2, "length": 7}
     found = other_sizes(program)
     assert tuple(other.sizes["length"] for other in found) == lengths
     assert len({other.sizes["batch"] for other in found} - {2}) == 2

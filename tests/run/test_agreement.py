@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import laconic as lc
+from laconic.core.axes import dynamic_sizes, resize
 from laconic.core.errors import LaconicError
 from laconic.core.program import Program, TensorSpec
 from laconic.deploy.export import write_onnx
-from laconic.run.agreement import ParityInputs, compare, dynamic_sizes, parity_inputs, resized, write_answers
+from laconic.run.agreement import ParityInputs, compare, parity_inputs, write_answers
 from laconic.run.examples import Examples, read_arrays, write_arrays
 from tests.deploy.test_parity import Detector, edited, zero_score
 
@@ -172,9 +173,9 @@ def test_the_batch_is_the_axis_of_that_name() -> None:
         TensorSpec("table", (4,), "float32"),
     )
     arrays = [np.arange(20.0).reshape(4, 5), np.arange(24.0).reshape(2, 4, 3), np.arange(4.0)]
-    x, state, table = resized(arrays, specs, {"batch": 6})
+    x, state, table = resize(specs, arrays, {"batch": 6})
     assert np.array_equal(x, arrays[0][[0, 1, 2, 3, 0, 1]])
     assert np.array_equal(state, arrays[1][:, [0, 1, 2, 3, 0, 1]])
     assert np.array_equal(table, arrays[2])
-    assert [a.shape for a in resized(arrays, specs, {"batch": 1})] == [(1, 5), (2, 1, 3), (4,)]
-    assert dynamic_sizes(arrays, specs) == {"batch": 4}
+    assert [a.shape for a in resize(specs, arrays, {"batch": 1})] == [(1, 5), (2, 1, 3), (4,)]
+    assert dynamic_sizes(specs, arrays) == {"batch": 4}

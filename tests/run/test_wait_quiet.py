@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import laconic as lc
+from laconic.measure import quiet
 from tests.run import tiny
 
 
@@ -17,8 +16,7 @@ from tests.run import tiny
 @pytest.mark.parametrize("wanted", [True, False], ids=["asked to", "not asked to"])
 def test_it_waits_before_each_comparison(wanted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[Any] = []
-    quiet = types.SimpleNamespace(wait_quiet=lambda **options: waits.append(options))
-    monkeypatch.setitem(sys.modules, "laconic.measure.quiet", quiet)  # type: ignore[arg-type]
+    monkeypatch.setattr(quiet, "wait_quiet", lambda **options: waits.append(options))
     options = lc.Options(rounds=3, turn_seconds=0.01, wait_quiet=wanted)
     recipes = [lc.Recipe((), lc.Target("onnxruntime", threads=1))]
     lc.optimize(tiny.task(), lc.Budget(max_drop="any"), out=tmp_path / "run", recipes=recipes, options=options)

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from laconic.core import findings, precision, structure
-from laconic.core.batch_axis import resize
+from laconic.core.axes import resize
 from laconic.core.errors import BadInput, CaptureError
 from laconic.core.example import Sample, generate, samples_like
 from laconic.core.exported import plain_graph, quiet_export, tensors_in
@@ -150,7 +150,7 @@ def _captured(call: _Call, given: Sequence[Tensor], dynamic: Dynamic, dynamic_ba
         raise CaptureError(
             f"{type(call.model).__name__} cannot be captured: forward changes the parameter '{written[0]}' in place. Compute its new value in another tensor."
         )
-    few = functools.partial(resize, specs, size=2)
+    few = functools.partial(resize, specs, sizes={"batch": 2})
     samples = samples_like(leaves, findings.undone(module, state.read), few)
     with _evaluating(call.model):
         lost = findings.lost_gradients(ran.functions, call.model, call.flat, module, leaves)

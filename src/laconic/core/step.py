@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from laconic.core.batch_axis import resize
+from laconic.core.axes import resize
 from laconic.core.errors import BadInput, LaconicError
 from laconic.core.findings import undone
 from laconic.core.precision import check_float32
@@ -135,7 +135,7 @@ def _inputs(program: Program, task: Task | None) -> Iterator[tuple[str, Sequence
     example = program.example_inputs()
     if all(leaf.device.type == "meta" for leaf in example):
         return
-    yield "generated inputs", resize(program.inputs, example, _EXAMPLES)
+    yield "generated inputs", resize(program.inputs, example, {"batch": _EXAMPLES})
     with contextlib.suppress(Exception):  # data that cannot be read is the business of the step, which needed none
         if task is not None and task.valid is not None:
             rows = [task.valid[i] for i in range(min(program.interface.fixed_batch or _EXAMPLES, len(task.valid)))]  # type: ignore[arg-type]

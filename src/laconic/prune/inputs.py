@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from laconic.core.axes import dynamic_sizes
 from laconic.core.errors import BadInput
 from laconic.core.program import Program
 from laconic.core.task import Task, calibration_subset
@@ -28,16 +29,6 @@ class Resized:
 
     def __str__(self) -> str:
         return ", ".join(f"{label} {size}" for label, size in self.sizes.items())
-
-
-def dynamic_sizes(program: Program) -> dict[str, int]:
-    """Sizes of the dynamic dimensions in the example, by label."""
-    pairs = [
-        pair
-        for spec, leaf in zip(program.inputs, program.example_inputs(), strict=True)
-        for pair in zip(spec.shape, leaf.shape, strict=True)
-    ]
-    return {label: size for label, size in pairs if isinstance(label, str)}
 
 
 def resized(program: Program, sizes: Mapping[str, int], seed: int = 0) -> tuple[Tensor, ...]:
@@ -66,7 +57,7 @@ def other_sizes(program: Program) -> tuple[Resized, ...]:
     Raises:
         BadInput: the program says that sizes are dynamic and runs at none but the example's.
     """
-    given = dynamic_sizes(program)
+    given = dynamic_sizes(program.inputs, program.example_inputs())
     if not given:
         return ()
     trial = copy.deepcopy(program).eval().cpu()  # on an accelerator, an index out of range ends the process
@@ -116,7 +107,7 @@ def task_batches(program: Program, task: Task | None, seed: int = 0) -> list[tup
     data: Any = None if task is None else task.valid if task.valid is not None else task.train
     if task is None or data is None or not len(data):
         return []
-    fixed = "batch" not in dynamic_sizes(program)
+    fixed = "batch" not in dynamic_sizes(program.inputs, program.example_inputs())
     size = program.example_inputs()[0].shape[0] if fixed and program.example_inputs()[0].dim() else _REAL
     subset = calibration_subset(data, _WANTED * size, seed)
     loader: Any = DataLoader(subset, size, collate_fn=task.collate, drop_last=fixed)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import fx
 
-from laconic.core.batch_axis import joined
+from laconic.core.axes import joined
 from laconic.core.errors import BadInput
 from laconic.core.fake_quant import Quantizer, insert_dynamic
 from laconic.core.graph import get_tensor

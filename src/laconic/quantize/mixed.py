@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from laconic.core.batch_axis import joined
+from laconic.core.axes import joined
 from laconic.core.errors import BadInput
 from laconic.core.fake_quant import is_fake_quant
 from laconic.core.program import Program

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import fx
 
-from laconic.core.batch_axis import joined
+from laconic.core.axes import joined
 from laconic.core.constants import fold_constants
 from laconic.core.errors import BadInput
 from laconic.core.fake_quant import Quantizer, quantizer_of

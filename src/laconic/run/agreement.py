@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from laconic.core.axes import dynamic_sizes, resize
 from laconic.core.errors import LaconicError
 from laconic.core.program import Program, TensorSpec
 from laconic.deploy.parity import ParityMeter
@@ -57,9 +58,9 @@ def parity_inputs(program: Program, valid: Examples, folder: Path) -> ParityInpu
     every = sorted(valid.folder.glob("[0-9]*.npz"))
     batches = [every[i] for i in np.unique(np.linspace(0, len(every) - 1, _BATCHES).round().astype(int))]
     first = read_arrays(batches[0])
-    paths, sizes, left_out = [], [dynamic_sizes(read_arrays(path), program.inputs) for path in batches], []
+    paths, sizes, left_out = [], [dynamic_sizes(program.inputs, read_arrays(path)) for path in batches], []
     for index, wanted in enumerate(_other_sizes(sizes[0])):
-        arrays = resized(first, program.inputs, wanted)
+        arrays = resize(program.inputs, first, wanted)
         try:
             answers(program, arrays)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
@@ -70,16 +71,6 @@ def parity_inputs(program: Program, valid: Examples, folder: Path) -> ParityInpu
     return ParityInputs(folder, tuple(batches), tuple(paths), tuple(sizes), tuple(left_out))
 
 
-def dynamic_sizes(arrays: Sequence[np.ndarray], specs: Sequence[TensorSpec]) -> dict[str, int]:
-    """How long each dynamic dimension is in these inputs."""
-    return {
-        dim: size
-        for array, spec in zip(arrays, specs, strict=True)
-        for dim, size in zip(spec.shape, array.shape, strict=True)
-        if isinstance(dim, str)
-    }
-
-
 def _other_sizes(now: Mapping[str, int]) -> Iterator[dict[str, int]]:
     """Further sizes of the dynamic dimensions, each once."""
     seen = [dict(now)]
@@ -88,23 +79,6 @@ def _other_sizes(now: Mapping[str, int]) -> Iterator[dict[str, int]]:
         if wanted not in seen:
             seen.append(wanted)
             yield wanted
-
-
-def resized(arrays: Sequence[np.ndarray], specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> list[np.ndarray]:
-    """Inputs cut, or repeated from the beginning, along the dynamic dimensions that `sizes` names; other dimensions stay.
-
-    Args:
-        arrays: one for each input.
-        specs: of the inputs; the batch is where a shape says "batch", which need not be dimension 0.
-        sizes: of dynamic dimensions, by name.
-    """
-    made = []
-    for array, spec in zip(arrays, specs, strict=True):
-        for axis, dim in enumerate(spec.shape):
-            if isinstance(dim, str) and dim in sizes:
-                array = np.take(array, np.arange(sizes[dim]) % array.shape[axis], axis=axis)
-        made.append(np.ascontiguousarray(array))
-    return made
 
 
 def answers(program: Program, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -127,7 +101,7 @@ def write_answers(program: Program, files: Mapping[str, str], folder: Path) -> N
         try:
             found = answers(program, arrays)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            told = _told(dynamic_sizes(arrays, program.inputs))
+            told = _told(dynamic_sizes(program.inputs, arrays))
             raise LaconicError(f"after its steps the program does not answer inputs of {told}, which the model does: {error}") from error
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_arrays(folder / name, found)

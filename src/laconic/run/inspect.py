@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from laconic.core.batch_axis import batch_size
+from laconic.core.axes import batch_size
 from laconic.core.capture import capture
 from laconic.core.program import Program
 from laconic.core.records import to_json

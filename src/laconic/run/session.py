@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from laconic.core.axes import resize
 from laconic.core.errors import BadInput, LaconicError, WorkerFailed
 from laconic.core.program import Program
 from laconic.core.records import to_json
@@ -19,7 +19,7 @@ from laconic.core.task import Progress, Task, silent
 from laconic.core.turn import Turn
 from laconic.deploy import runtime
 from laconic.deploy.process import WorkerProcess
-from laconic.measure import latency
+from laconic.measure import latency, quiet
 from laconic.run import agreement, gate
 from laconic.run.blind import probed
 from laconic.run.build import Builder
@@ -276,7 +276,7 @@ class Session:
     def _interleaved(self, entered: Sequence[Record]) -> dict[str, Any]:
         self.workers.keep(record.key for record in entered)
         if self.options.wait_quiet:
-            _wait_quiet(self.progress)
+            quiet.wait_quiet(progress=self.progress)
         contenders, failed = [], {}
         for record in entered:
             try:
@@ -288,7 +288,7 @@ class Session:
 
     def _timing_inputs(self) -> Path:
         """One batch of real examples, repeated or cut to the size that is timed."""
-        sized = agreement.resized(read_arrays(self.valid.first), self.program.inputs, {"batch": self.options.batch})
+        sized = resize(self.program.inputs, read_arrays(self.valid.first), {"batch": self.options.batch})
         return write_arrays(self.store.path("examples", f"timing-{self.options.batch}.npz"), sized)
 
     # Stage 3: test ----------------------------------------------------------------------------------------------------------------
@@ -368,12 +368,3 @@ def _check_baseline(timings: Any, baseline: str | None) -> None:
 def _again(record: Record, timings: Any, options: Options) -> Record:
     """The record with the figures of the second comparison, which remembers what the first one said."""
     return _timed(record, timings, options).but(timing="finalists", first_speedup=record.first_speedup or record.speedup)
-
-
-def _wait_quiet(progress: Progress) -> None:
-    try:
-        quiet = importlib.import_module("laconic.measure.quiet")
-    except ImportError:
-        progress.log("this Laconic cannot wait for a quiet machine; timing starts at once")
-        return
-    quiet.wait_quiet(progress=progress)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import laconic as lc
-from laconic.core.batch_axis import batch_size, joined, resize, take
+from laconic.core.axes import batch_size, joined, resize, take
 from laconic.core.interface import TensorSpec
 
 X, H, W = (TensorSpec(name, shape, "float32") for name, shape in (("x", ("batch", 3)), ("h", (2, "batch", 4)), ("w", (5,))))
@@ -31,11 +31,11 @@ def test_examples_are_taken_along_each_inputs_own_axis(rows: list[int]) -> None:
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_a_batch_is_cut_or_repeated(size: int) -> None:
     w, x, h = leaves(3)
-    found = resize(SPECS, (w, x, h), size)
+    found = resize(SPECS, (w, x, h), {"batch": size})
     assert batch_size(SPECS, found) == size
     assert torch.equal(found[2], h[:, np.arange(size) % 3])
     assert batch_size((W,), (w,)) is None
-    assert torch.equal(resize((W,), (w,), 9)[0], w)
+    assert torch.equal(resize((W,), (w,), {"batch": 9})[0], w)
 
 
 @pytest.mark.parametrize("size", [2, 4, 99])

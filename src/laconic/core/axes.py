@@ -1,8 +1,8 @@
-"""Inputs along their batch axis: each input has its own, the one that its spec calls ``batch``."""
+"""Inputs along their dynamic dimensions: each has its own batch axis, the one that its spec calls ``batch``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -36,10 +36,31 @@ def take(specs: Sequence[TensorSpec], leaves: Sequence[Array], rows: Sequence[in
     return [_taken(leaf, batch_axis(spec), np.asarray(rows)) for spec, leaf in zip(specs, leaves, strict=True)]
 
 
-def resize(specs: Sequence[TensorSpec], leaves: Sequence[Array], size: int) -> list[Array]:
-    """Flat inputs of `size` examples: cut, or repeated from the first on; unchanged where the batch is fixed."""
-    rows = batch_size(specs, leaves)
-    return list(leaves) if rows is None else take(specs, leaves, np.arange(size) % rows)
+def resize(specs: Sequence[TensorSpec], leaves: Sequence[Array], sizes: Mapping[str, int]) -> list[Array]:
+    """Flat inputs cut, or repeated from the beginning, along the dynamic dimensions that `sizes` names; other dimensions stay.
+
+    Args:
+        specs: of the inputs.
+        leaves: tensors or arrays, one for each input.
+        sizes: of dynamic dimensions, by the name that the specs give them, ``batch`` among them.
+    """
+    made = []
+    for spec, leaf in zip(specs, leaves, strict=True):
+        for axis, dim in enumerate(spec.shape):
+            if isinstance(dim, str) and dim in sizes:
+                leaf = _taken(leaf, axis, np.arange(sizes[dim]) % leaf.shape[axis])
+        made.append(leaf)
+    return made
+
+
+def dynamic_sizes(specs: Sequence[TensorSpec], leaves: Sequence[Any]) -> dict[str, int]:
+    """How long each dynamic dimension is in flat inputs, by its name."""
+    return {
+        dim: int(size)
+        for spec, leaf in zip(specs, leaves, strict=True)
+        for dim, size in zip(spec.shape, leaf.shape, strict=True)
+        if isinstance(dim, str)
+    }
 
 
 def joined(specs: Sequence[TensorSpec], batches: Sequence[Sequence[Tensor]], size: int) -> tuple[Tensor, ...]:
