@@ -79,3 +79,10 @@ def test_a_users_function_needs_a_direction() -> None:
 def test_what_is_no_metric_is_refused(metric: object, direction: object, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         resolve(metric, direction)  # type: ignore[arg-type]
+
+
+def test_a_metric_of_torchmetrics_is_a_users_function() -> None:
+    from torchmetrics.classification import MulticlassAccuracy
+
+    spec = resolve(MulticlassAccuracy(num_classes=4, average="micro"), "max")
+    assert 100 * spec.score(LOGITS, TARGET) == pytest.approx(CASES["accuracy"][2])

@@ -10,7 +10,7 @@ from typing import Any
 
 from laconic.core.processor import cpuinfo
 
-PACKAGES = ("laconic", "torch", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino", "transformers", "accelerate", "torchmetrics")
+PACKAGES = ("laconic", "torch", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino", "transformers", "accelerate")
 # What decides the speed of fp32, int8 and bf16: names as Linux writes them in /proc/cpuinfo.
 INSTRUCTIONS = (
     "avx2",
