@@ -19,7 +19,7 @@ from laconic.run.store import read_result
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("optimize", "run", "bench", "inspect", "compare", "report", "doctor", "tasks")
-QUICK = ("--runtimes", "onnxruntime", "--precisions", "fp32", "--quantize", "none", "--prune", "none", "--rounds", "3")
+QUICK = ("--runtimes", "onnxruntime", "--precisions", "fp32", "--quantize", "none", "--prune", "none", "--rounds", "6")
 
 
 def laconic(*args: str | Path, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:

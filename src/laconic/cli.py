@@ -191,7 +191,7 @@ def bench(
     precision: Annotated[str | None, typer.Option("--precision", help="Run MODEL in this precision instead of its own.")] = None,
     batch: Annotated[str, typer.Option("--batch", help="Batch sizes, separated by commas.")] = "1",
     length: Annotated[list[str] | None, typer.Option("--length", help="Size of another dynamic dimension, NAME=SIZE.")] = None,
-    threads: ThreadsOption = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of both. [default: those of MODEL]")] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=3, help="Turns that each contender has.")] = 15,
     wait_quiet: WaitOption = False,
     as_json: JsonOption = False,
@@ -213,7 +213,7 @@ def bench(
                 rounds=rounds,
                 lengths=dict(_pair(item) for item in length or []),
                 progress=progress,
-                **({"wait_quiet": True} if wait_quiet else {}),
+                wait_quiet=wait_quiet,
             )
 
     found = _guarded(work)
