@@ -46,12 +46,12 @@ class PutsOut(nn.Module):
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precisions_are_refused_at_once_by_name(kind: torch.dtype) -> None:
+def test_half_precisions_are_refused_at_once_by_name(kind: torch.dtype, tmp_path: Path) -> None:
     name = str(kind).removeprefix("torch.")
     data = TensorDataset(X.to(kind), torch.zeros(24, dtype=torch.long))
     for work in (
         lambda: lc.capture(net().to(kind), X.to(kind)),
-        lambda: lc.optimize(lc.Task(net().to(kind), data, data, loss=nn.functional.cross_entropy)),
+        lambda: lc.optimize(lc.Task(net().to(kind), data, data, loss=nn.functional.cross_entropy), out=tmp_path / "run"),
     ):
         with pytest.raises(lc.BadInput, match=f"(?s)parameter '0.weight' in {name}.*float32"):
             work()

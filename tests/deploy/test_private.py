@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import zipfile
@@ -48,7 +49,8 @@ def contents(data: bytes, depth: int = 0) -> Iterator[bytes]:
         except ValueError:
             continue
     if data[:1] == b"\x78":
-        yield zlib.decompress(data)
+        with contextlib.suppress(zlib.error):  # what only begins like a compressed stream
+            yield zlib.decompress(data)
 
 
 def needles(x: Tensor) -> Iterator[bytes]:

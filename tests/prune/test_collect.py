@@ -172,15 +172,6 @@ def test_parameters_that_are_not_trained_have_gradients_too() -> None:
     assert [p.requires_grad for p in coupling.program.parameters()] == [False, False, True, True]
 
 
-def test_a_program_of_half_precision_is_summed_in_single() -> None:
-    module, x = mlp(3, 4, 2).bfloat16(), torch.randn(4, 3, dtype=torch.bfloat16)
-    data = [(row, 0) for row in x]
-    context = Context(Task(nn.Identity(), data, data, loss=loss))
-    evidence = collect(coupled(module, x), BOTH, context)
-    assert {t.dtype for t in (*evidence.gradients.values(), *evidence.squares.values())} == {torch.float32}
-    assert {t.dtype for t in (*evidence.power.values(), *evidence.pooled.values())} == {torch.float64}
-
-
 # What is left behind ----------------------------------------------------------------------------------------------------------------------
 
 

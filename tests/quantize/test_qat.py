@@ -152,7 +152,7 @@ OPTIONS: list[tuple[str, dict[str, object], dict[str, object]]] = [
 
 @pytest.mark.parametrize(("one", "other"), [row[1:] for row in OPTIONS], ids=[row[0] for row in OPTIONS])
 def test_an_option_changes_the_outcome(program: lc.Program, context: lc.Context, one: dict[str, object], other: dict[str, object]) -> None:
-    assert {row[0] for row in OPTIONS} >= set(lc.Qat.__annotations__)
+    assert {row[0] for row in OPTIONS} >= set(lc.Qat.__annotations__) - {"bits"}  # which is none
     results = [
         lc.qat(program, lc.Qat(**{"target": "openvino", "batch_size": 16, "examples": 64, **options}), context)[0]  # type: ignore[arg-type]
         for options in (one, other)

@@ -15,6 +15,7 @@ from laconic.core.files import read_json
 from laconic.report.facts import facts
 from laconic.run.gate import better
 from laconic.run.record import Record, opponent
+from laconic.run.session import baseline_of
 from laconic.search.space import baseline_recipes
 from laconic.tasks.data import ArrayDataset
 from tests.run import tiny
@@ -29,9 +30,9 @@ def test_there_is_a_baseline_for_each_number_of_threads_and_device() -> None:
     assert [(base.deploy.threads, base.deploy.device) for base in bases] == [(1, "cpu"), (2, "cpu"), (None, "cpu"), (1, "cuda")]
     assert {(base.deploy.runtime, base.deploy.precision, base.steps) for base in bases} == {("torch", "fp32", ())}
     records = [Record.of(base, status="baseline") for base in bases]
-    assert [opponent(recipe, records).key for recipe in recipes] == [bases[i].key for i in (0, 1, 0, 2, 3)]
-    candidates = [Record.of(recipe, baseline="some") for recipe in recipes]
-    assert [opponent(one, [*candidates, *records]).key for one in candidates] == [bases[i].key for i in (0, 1, 0, 2, 3)]
+    assert [baseline_of(recipe, records).key for recipe in recipes] == [bases[i].key for i in (0, 1, 0, 2, 3)]
+    candidates = [Record.of(recipe, baseline=bases[i].key) for recipe, i in zip(recipes, (0, 1, 0, 2, 3), strict=True)]
+    assert [opponent(one, [*records, *candidates]).key for one in candidates] == [bases[i].key for i in (0, 1, 0, 2, 3)]
 
 
 @pytest.mark.slow

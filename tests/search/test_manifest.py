@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 import laconic as lc
-from laconic.search.optimize import _manifest, seconds
+from laconic.search.optimize import _manifest, new_folder, seconds
 from tests.run import tiny
 
 
@@ -67,3 +68,9 @@ def test_time_limits(text: str | float, expected: float) -> None:
 def test_time_limits_of_nonsense(text: str) -> None:
     with pytest.raises(lc.BadInput, match="write a positive number of seconds"):
         seconds(text)
+
+
+def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = [new_folder("a task") for _ in range(3) if not new_folder("a task").mkdir(parents=True)]  # type: ignore[func-returns-value]
+    assert len(set(folders)) == 3

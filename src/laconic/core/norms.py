@@ -69,6 +69,11 @@ def remove_checks(graph: fx.Graph, checks: Iterable[fx.Node]) -> None:
             graph.erase_node(node)
 
 
+def is_check(node: fx.Node) -> bool:
+    """Whether a node is a check, which is in the graph in training mode only and computes nothing."""
+    return node.op == "call_function" and node.target in _CHECKS.values()
+
+
 def layer_name(node: fx.Node) -> str:
     """The dotted name of a norm: that of its tensors, or of its operator where it has none."""
     owned = next((str(a.target) for a in node.args[1:5] if isinstance(a, fx.Node) and a.op == "get_attr"), "")

@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import get_tensor, module_path
+from laconic.core.norms import is_check
 from laconic.core.program import Program
 from laconic.prune.components import Blocks, Ids
 
@@ -567,7 +568,7 @@ def couple(program: Program, policy: Policy | None = None, freeze: Iterable[str]
     for node in program.graph.nodes:
         if node.op == "placeholder":
             tracer.values[node] = tracer.blank(node)
-        elif node.op == "call_function":
+        elif node.op == "call_function" and not is_check(node):
             found = node.meta.get("val", _UNSET)
             if found is _UNSET:
                 raise BadInput(f"{where(node)} carries no shape: structures are removed before other steps insert operators. Prune first.")

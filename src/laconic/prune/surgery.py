@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from laconic.core.errors import BadInput
 from laconic.core.graph import get_tensor
+from laconic.core.norms import is_check
 from laconic.core.program import Program, argument, aten, set_argument
 from laconic.prune.coupling import Coupling, Dim, is_ids, operator, size_of
 from laconic.prune.rules import is_whole
@@ -40,7 +41,7 @@ def remove(coupling: Coupling, keep: Keep) -> Program:
     program = copy.deepcopy(coupling.program).eval()
     surgeon = Surgeon(program, coupling, keep)
     surgeon.cut_tensors()
-    for old, new in zip(coupling.program.graph.nodes, program.graph.nodes, strict=True):
+    for old, new in zip((n for n in coupling.program.graph.nodes if not is_check(n)), program.graph.nodes, strict=True):
         if old.op == "call_function" and old in coupling.values:
             edit = _EDITS.get(operator(old))
             if edit is not None:

@@ -22,7 +22,8 @@ def below(ratios: Mapping[str, float], config: Quantize) -> dict[str, float]:
 def reasons(skipped: Iterable[Skipped], dead: Mapping[str, float], config: Quantize) -> tuple[Skipped, ...]:
     """What stays float, with the true reason for those that rounding would have drowned."""
     text = "in few bits its output keeps {:.1f} dB of signal over noise, less than min_sqnr_db={:g}: its inputs or weights differ too widely for one scale"
-    return tuple(Skipped(s.name, text.format(dead[s.name], config.min_sqnr_db)) if s.name in dead else s for s in skipped)
+    told = {name: Skipped(name, text.format(ratio, config.min_sqnr_db)) for name, ratio in dead.items()}
+    return (*(item for item in skipped if item.name not in told), *told.values())
 
 
 def finite_ratios(ratios: Mapping[str, float]) -> dict[str, float | None]:

@@ -150,7 +150,7 @@ class Session:
             return record.but(notes=(*record.notes, f"sizes are compared with the file that runs, for there is no ONNX file: {error}"))
 
     def _compared(self, recipe: Recipe, baselines: Sequence[Record]) -> Record:
-        base = _baseline_of(recipe, baselines)
+        base = baseline_of(recipe, baselines)
         if base.status == "baseline":
             record = self._checked(recipe, base).but(baseline=base.key)
         else:
@@ -337,7 +337,7 @@ class Contender:
         return self.worker.work(turns, seconds, min_runs)
 
 
-def _baseline_of(recipe: Recipe, records: Sequence[Record]) -> Record:
+def baseline_of(recipe: Recipe, records: Sequence[Record]) -> Record:
     """Return the baseline with the recipe's threads and device; the first where there is none such. Baselines name no baseline themselves."""
     baselines = [record for record in records if record.baseline is None]
     place = (recipe.deploy.threads, recipe.deploy.device)

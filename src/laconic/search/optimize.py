@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import re
 import shutil
 import time
@@ -143,9 +144,11 @@ def seconds(limit: str | float | None) -> float | None:
 
 
 def new_folder(name: str) -> Path:
-    """A new run's folder, named for the task and the time."""
+    """A new run's folder, named for the task and the time; numbered where another run of the same second has it."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("laconic-runs") / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-{stamp}"
+    first = Path("laconic-runs") / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-{stamp}"
+    numbered = (first.with_name(f"{first.name}-{n}") for n in itertools.count(2))
+    return next(folder for folder in itertools.chain([first], numbered) if not folder.exists())
 
 
 # Options that say when evidence is gathered, not which.
