@@ -72,5 +72,8 @@ def test_time_limits_of_nonsense(text: str) -> None:
 
 def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folders = [new_folder("a task") for _ in range(3) if not new_folder("a task").mkdir(parents=True)]  # type: ignore[func-returns-value]
+    folders = []
+    for _ in range(3):
+        folders.append(new_folder("a task"))
+        folders[-1].mkdir(parents=True)
     assert len(set(folders)) == 3

@@ -71,7 +71,7 @@ def _waited() -> int | None:
     found = None
     for path in _TASKS.glob("*/schedstat"):
         try:
-            found = (found or 0) + int(path.read_text().split()[1])
+            found = (found or 0) + int(path.read_text(encoding="utf-8").split()[1])
         except (OSError, IndexError, ValueError):  # the thread ended, or the kernel keeps no such file
             continue
     return found
@@ -80,8 +80,8 @@ def _waited() -> int | None:
 def _throttled() -> int | None:
     """Nanoseconds that the control group was throttled (cgroup v2)."""
     try:
-        group = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2].lstrip("/")
-        rows = dict(line.split(" ", 1) for line in (Path("/sys/fs/cgroup") / group / "cpu.stat").read_text().splitlines())
+        group = Path("/proc/self/cgroup").read_text(encoding="utf-8").strip().rpartition("::")[2].lstrip("/")
+        rows = dict(line.split(" ", 1) for line in (Path("/sys/fs/cgroup") / group / "cpu.stat").read_text(encoding="utf-8").splitlines())
         return 1000 * int(rows["throttled_usec"])
     except (OSError, KeyError, ValueError):
         return None

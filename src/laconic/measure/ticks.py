@@ -21,7 +21,7 @@ class Ticks:
     def now(cls) -> Ticks | None:
         """Read the first line of /proc/stat: user nice system idle iowait irq softirq steal (guests are counted under user); None where there is none."""
         try:
-            ticks = [int(value) for value in STAT.read_text().split("\n", 1)[0].split()[1:9]]
+            ticks = [int(value) for value in STAT.read_text(encoding="utf-8").split("\n", 1)[0].split()[1:9]]
         except (OSError, ValueError):
             return None
         if len(ticks) < 8:
