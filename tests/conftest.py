@@ -16,7 +16,7 @@ from tests import faulty
 settings.register_profile("laconic", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("laconic")
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 
 
 @pytest.fixture(scope="session")
