@@ -88,7 +88,7 @@ def test_a_budget_that_nothing_meets_exits_with_3(tmp_path: Path) -> None:
 
 def test_what_was_given_reaches_the_budget(tmp_path: Path) -> None:
     """Told before any work: the folder holds a run of another budget."""
-    (tmp_path / "run.json").write_text('{"format": 1, "run": {}}', encoding="utf-8")
+    (tmp_path / "run.json").write_text('{"format": 1, "run": {"answers": {"ignore": null, "class_axis": null}}}', encoding="utf-8")
     done = laconic("optimize", "tests.run.tiny:task", *QUICK, "--out", tmp_path, "--max-drop", "any", "--confident", "--wait-quiet")
     assert done.returncode == 2
     assert "'max_drop': 'any'" in done.stderr

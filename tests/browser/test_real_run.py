@@ -30,7 +30,7 @@ def test_the_page_of_a_real_run_shows_what_was_measured(visit: Visitor, tmp_path
     seen = visit("met", change=real)
     assert seen.errors == []
     assert seen.requests == [seen.path.as_uri()]
-    assert result.verdict in seen.page.locator("h1").inner_text().replace("\n", " ")
+    assert result.data["headline"] in seen.page.locator("h1").inner_text().replace("\n", " ")
     keys = seen.page.eval_on_selector_all("#candidates tbody tr", "(rows) => rows.map((row) => row.dataset.key)")
     titles = {record["key"]: record["title"] for record in result.data["candidates"]}
     rounded = {key for key, title in titles.items() if title.startswith("quantize static")}
