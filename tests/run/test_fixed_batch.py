@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import laconic as lc
-from tests.core.test_batch import DATA, Fixed
+from tests.core.test_axes import DATA, Fixed
 from tests.core.test_capture import State
 
 
