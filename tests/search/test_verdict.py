@@ -192,3 +192,10 @@ def test_nothing_tried_is_not_a_budget_missed(others: list[Record], words: str) 
 
 def test_those_that_were_not_tried_are_counted_beside_a_best() -> None:
     assert "2 candidates were not tried: the time limit was reached first." in said(record("z"), [LATE, LATE]).certainty
+
+
+@pytest.mark.parametrize(("speed", "timing", "told"), [(4.0, "finalists", True), (3.1, "finalists", False), (4.0, "first", False)])
+def test_it_says_who_was_ahead_when_timed_anew(speed: float, timing: str, told: bool) -> None:
+    best = record("a", speed=3.0).but(timing="finalists")
+    certainty = said(best, [record("b", speed=speed).but(timing=timing)]).certainty
+    assert any(text.startswith("Timed anew, B was faster still (4.00×)") for text in certainty) is told
