@@ -88,7 +88,7 @@ MUTANTS: dict[str, Mutant] = {
         "run/agreement.py",
         "        paths.append(write_arrays",
         "        continue\n        paths.append(write_arrays",
-        "tests/run",
+        "tests/run/test_agreement.py",
     ),
     "statistics: no floor where nothing differs": Mutant(
         "measure/paired.py",
@@ -122,8 +122,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "statistics: the interval of a ratio is too narrow": Mutant(
         "measure/stats.py",
-        "while _between(d, n) < LEVEL:",
-        "while _between(d, n) < LEVEL - 0.1:",
+        "share = (outer - LEVEL) / (outer - inner)",
+        "share = 1.0",
         "tests/measure/test_stats.py",
     ),
     "statistics: Holm without its steps": Mutant(
@@ -255,20 +255,32 @@ def survives(mutant: Mutant, folder: Path) -> bool:
         raise SystemExit(f"{mutant.file} holds {mutant.before!r} {text.count(mutant.before)} times; a mutant needs it once")
     source.write_text(text.replace(mutant.before, mutant.after), encoding="utf-8")
     try:
-        argv = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutant.tests.split()]
-        done = subprocess.run(argv, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True, check=False)
+        return passes(mutant.tests.split(), folder)
     finally:
         source.write_text(text, encoding="utf-8")
+
+
+def passes(tests: list[str], folder: Path) -> bool:
+    """Whether tests pass with the package in `folder`.
+
+    Raises:
+        SystemExit: pytest could not run them.
+    """
+    argv = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    done = subprocess.run(argv, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
         raise SystemExit(f"pytest ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.returncode == 0
 
 
 def run(names: list[str]) -> None:
-    """Try all mutants, or those named."""
+    """Try all mutants, or those named; the tests must pass without any."""
     alive = []
     with tempfile.TemporaryDirectory() as place:
         shutil.copytree(ROOT / "src" / "laconic", Path(place) / "laconic")
+        tests = {test for name in names or MUTANTS for test in MUTANTS[name].tests.split()}
+        if not passes(sorted(tests), Path(place)):
+            raise SystemExit("the tests fail without a mutant, so that they tell nothing")
         for name in names or MUTANTS:
             if survives(MUTANTS[name], Path(place)):
                 alive.append(name)

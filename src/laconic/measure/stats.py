@@ -71,9 +71,7 @@ def _by_order(ordered: np.ndarray) -> np.ndarray:
     from scipy.stats import binom
 
     n = len(ordered)
-    d = max(1, int(binom.ppf((1 - LEVEL) / 2, n, 0.5)))
-    while _between(d, n) < LEVEL:
-        d -= 1
+    d = int(binom.ppf((1 - LEVEL) / 2, n, 0.5))  # the innermost pair that holds it in 95 % or more
     outer, inner = _between(d, n), _between(d + 1, n)
     share = (outer - LEVEL) / (outer - inner)
     weight = (n - d) * share / (d + (n - 2 * d) * share)
