@@ -12,16 +12,9 @@ from sklearn.metrics import f1_score, roc_auc_score
 from laconic.core.errors import BadInput
 from laconic.core.records import Measurement, to_json
 from laconic.measure.paired import mid_p, paired_bootstrap, paired_difference, unseen_share
+from tests.measure.ends import ends
 
 RNG = np.random.default_rng(0)
-
-
-def ends(found: Measurement) -> tuple[float, float]:
-    assert found.value is not None
-    assert found.low is not None
-    assert found.high is not None
-    assert found.low <= found.value <= found.high
-    return found.low, found.high
 
 
 def discordant(n: int, worse: int, better: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,16 +7,8 @@ import pytest
 import scipy.stats
 
 from laconic.core.errors import BadInput
-from laconic.core.records import Measurement
 from laconic.measure.seeds import holm, over_seeds, paired_gain, paired_p
-
-
-def ends(found: Measurement) -> tuple[float, float]:
-    assert found.value is not None
-    assert found.low is not None
-    assert found.high is not None
-    assert found.low <= found.value <= found.high
-    return found.low, found.high
+from tests.measure.ends import ends
 
 
 def test_the_mean_over_seeds_has_students_interval() -> None:

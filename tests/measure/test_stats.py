@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 
 from laconic.core.errors import BadInput
-from laconic.core.records import Measurement
 from laconic.measure.stats import median_of_rounds, ratio_of_rounds
-
-
-def ends(found: Measurement) -> tuple[float, float]:
-    assert found.value is not None
-    assert found.low is not None
-    assert found.high is not None
-    assert found.low <= found.value <= found.high
-    return found.low, found.high
+from tests.measure.ends import ends
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:

@@ -138,8 +138,8 @@ def test_untrained_nets_run(seed: int) -> None:
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 4))
     for target in (torch.randint(0, 4, (150,), generator=generator), X[:, :4].argmax(1)):
-        probe(net, target, "accuracy", loss=F.cross_entropy)
-    probe(nn.Linear(6, 1), X[:, :1], "mae", loss=F.l1_loss)
+        assert probe(net, target, "accuracy", loss=F.cross_entropy).status == "passed"
+    assert probe(nn.Linear(6, 1), X[:, :1], "mae", loss=F.l1_loss).status == "passed"
 
 
 def test_a_metric_that_cannot_take_constant_answers_saw_them() -> None:
