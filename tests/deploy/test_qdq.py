@@ -213,6 +213,15 @@ def test_four_bits_are_int4_in_blocks_and_answered_alike(group: int, tmp_path: P
         assert sqnr_db(program(x).detach().numpy(), answers(tmp_path, x, name)) > {"openvino": 35, "onnxruntime": 60}[name], name
 
 
+def test_a_group_that_is_a_whole_row_is_a_row(tmp_path: Path) -> None:
+    """The exporter leaves out the reshape of a weight into groups where it changes nothing."""
+    x = torch.randn(6, 64)
+    program = four_bits(mlp(64, 96), x, 64)
+    found = initializers(written(program, tmp_path))
+    assert found["0.weight"].data_type == TensorProto.INT4
+    assert sqnr_db(program(x).detach().numpy(), answers(tmp_path, x, "onnxruntime")) > 60
+
+
 def test_a_group_of_8_bits_keeps_8_bits(tmp_path: Path) -> None:
     x = torch.randn(6, 64)
     program = capture(mlp(64, 32).eval(), x)

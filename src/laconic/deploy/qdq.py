@@ -230,11 +230,10 @@ def _pack(ir: Any, model: Any, node: Any) -> None:
     codes, scale = node.inputs[0], node.inputs[1]
     name, values, scales = codes.name, _array(codes), _array(scale)
     group = _option(name, GROUPED)
-    reshape = node.outputs[0].uses()[0][0] if group else None
+    reshape = node.outputs[0].uses()[0][0]
     attributes = [ir.AttrInt64("axis", _axis(node))]
     last = node
-    if group:
-        assert reshape is not None
+    if group and reshape.op_type == "Reshape":  # the exporter leaves out one that changes nothing: each row is one group
         shape = [int(i) for i in _array(reshape.inputs[1])]
         values, scales = values.reshape(shape), scales.reshape(shape[0], -1)
         attributes = [ir.AttrInt64("axis", 1), ir.AttrInt64("block_size", group)]
