@@ -222,6 +222,15 @@ def test_a_group_that_is_a_whole_row_is_a_row(tmp_path: Path) -> None:
     assert sqnr_db(program(x).detach().numpy(), answers(tmp_path, x, "onnxruntime")) > 60
 
 
+def test_many_groups_keep_their_zero_points_out_of_the_file(tmp_path: Path) -> None:
+    """The exporter casts the zero points of so many groups at run time instead of folding the cast."""
+    x = torch.randn(6, 256)
+    program = four_bits(mlp(256, 1024), x, 16)
+    model = written(program, tmp_path)
+    assert "Cast" not in operators(model)
+    assert sqnr_db(program(x).detach().numpy(), answers(tmp_path, x, "onnxruntime")) > 60
+
+
 def test_a_group_of_8_bits_keeps_8_bits(tmp_path: Path) -> None:
     x = torch.randn(6, 64)
     program = capture(mlp(64, 32).eval(), x)

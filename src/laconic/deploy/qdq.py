@@ -190,7 +190,9 @@ def _constant(ir: Any, model: Any, name: str, array: np.ndarray, kind: Any = Non
 
 
 def _array(value: Any) -> np.ndarray:
-    return np.asarray(value.const_value.numpy())
+    """The numbers of an initializer, also behind a cast, which the exporter folds only where it is small."""
+    source = value if value.const_value is not None else value.producer().inputs[0]
+    return np.asarray(source.const_value.numpy())
 
 
 def _axis(node: Any) -> int:
