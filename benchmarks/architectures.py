@@ -21,8 +21,9 @@ from torch import Tensor, nn
 import laconic as lc
 from benchmarks.zoo import ARCHITECTURES, Inputs
 from laconic.core.errors import LaconicError
+from laconic.core.target import Target
 from laconic.deploy.export import parity, write_model
-from laconic.deploy.runtime import Settings, runtime
+from laconic.deploy.runtime import runtime
 from laconic.run import gate
 
 DOCS = Path(__file__).parents[1] / "docs" / "architectures.md"
@@ -79,7 +80,7 @@ def check(name: str, folder: Path) -> Row:
             first, twin = (np.asarray(found if isinstance(found, Tensor) else found[0]) for found in (answer, outputs))
         differences["program"] = parity([first], [twin])["max_rel"]
         for kind in RUNTIMES:
-            session = runtime(kind).load(file, Settings(kind))
+            session = runtime(kind).load(file, Target(kind))
             evidence, reason = gate.parity(parity(session.run([leaf.numpy() for leaf in program.flatten_inputs(inputs)]), expected), "fp32")
             differences[kind] = evidence["max_rel"]
             if reason is not None:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from laconic.core.target import Target
 from laconic.deploy.process import WorkerProcess
-from laconic.deploy.runtime import Settings
 from laconic.measure import latency
 from laconic.run.examples import write_arrays
 from laconic.run.session import Contender
@@ -25,7 +25,7 @@ class Entry:
     """A model file and how it is run; ONNX, or the IR of OpenVINO."""
 
     file: Path
-    settings: Settings
+    settings: Target
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ from torch import nn
 
 import laconic as lc
 from laconic.core.errors import LaconicError
+from laconic.core.target import Target
 from laconic.deploy.artifact import Artifact, pack, save_artifact
 from laconic.deploy.export import parity
 from laconic.deploy.process import WorkerProcess
-from laconic.deploy.runtime import Settings, runtime
+from laconic.deploy.runtime import runtime
 from laconic.measure import latency
 from laconic.run.session import Contender
 from laconic.tasks.models import DataShape, build
@@ -66,7 +67,7 @@ def train(module: nn.Module, program: lc.Program, device: str) -> None:
     )
 
 
-def lowered(program: lc.Program, folder: Path, settings: Settings) -> Artifact:
+def lowered(program: lc.Program, folder: Path, settings: Target) -> Artifact:
     """The artifact; where onnxscript is not installed, PyTorch's older exporter writes the ONNX file, which needs onnx alone."""
     if runtime(settings.runtime).format != "onnx" or importlib.util.find_spec("onnxscript") is not None:
         return save_artifact(program, folder, settings, {})
@@ -106,7 +107,7 @@ def measure(program: lc.Program, device: str, folder: Path) -> None:
             print(f"{title}: not measured: {why}")
             continue
         try:
-            artifact = lowered(program, folder / f"{name}-{precision}", Settings(name, precision, device=device))
+            artifact = lowered(program, folder / f"{name}-{precision}", Target(name, precision, device=device))
             worker = WorkerProcess(artifact, timeout_s=600)
             workers.append(worker)
             facts = worker.start(inputs / "000001.npz")

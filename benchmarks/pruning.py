@@ -32,19 +32,20 @@ from benchmarks import architectures, trained
 from benchmarks.command import command
 from benchmarks.contest import Entry, contest
 from laconic.core.errors import LaconicError
+from laconic.core.target import Target
 from laconic.core.task import calibration_subset
 from laconic.deploy.export import parity, write_onnx
-from laconic.deploy.runtime import Settings, runtime
-from laconic.prune import allocation
-from laconic.prune.collect import score
-from laconic.prune.coupling import Coupling
-from laconic.prune.criteria import COMPARABLE, CRITERIA
-from laconic.prune.masked import Masked
-from laconic.prune.proof import prove, random_choice
-from laconic.prune.sizes import Sizes, keep_of
-from laconic.prune.surgery import remove
+from laconic.deploy.runtime import runtime
+from laconic.pruning import allocation
+from laconic.pruning.collect import score
+from laconic.pruning.coupling import Coupling
+from laconic.pruning.criteria import COMPARABLE, CRITERIA
+from laconic.pruning.masked import Masked
+from laconic.pruning.proof import prove, random_choice
+from laconic.pruning.sizes import Sizes, keep_of
+from laconic.pruning.surgery import remove
 from laconic.run import gate
-from laconic.run.prices import prices
+from laconic.run.latency_table import latency_table
 from laconic.tasks.models import DataShape, build
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -83,7 +84,7 @@ def covered(name: str, folder: Path) -> tuple[str, bool]:
         with torch.no_grad():
             expected = [leaf.numpy() for leaf in pruned.graph_module(*leaves)]
         for kind in BOTH:
-            got = runtime(kind).load(file, Settings(kind)).run([leaf.numpy() for leaf in leaves])
+            got = runtime(kind).load(file, Target(kind)).run([leaf.numpy() for leaf in leaves])
             evidence, reason = gate.parity(parity(got, expected), "fp32")
             cells[kind] = f"{evidence['max_rel']:.0e}"
             if reason is not None:
@@ -453,7 +454,7 @@ def equal(names: list[str]) -> None:
     base = trained.accuracy(net, test)  # type: ignore[arg-type]
     seeds = [int(name[1:]) for name in names if name[0] == "s" and name[1:].isdigit()] or [0, 1, 2]
     for target in [name for name in names if name in BOTH] or BOTH:
-        price, sizes = prices(lc.Target(target)), Sizes(lc.couple(program))
+        price, sizes = latency_table(lc.Target(target)), Sizes(lc.couple(program))
 
         def time_of(counts: Any, sizes: Sizes = sizes, price: Any = price) -> float:
             return sum(price(sizes.layer(node, counts)) for node in sizes.layers)
@@ -466,7 +467,7 @@ def equal(names: list[str]) -> None:
         with tempfile.TemporaryDirectory() as place:
             folder, drops, left = Path(place), {}, {}
             write_onnx(program, folder / "full.onnx", "full.onnx")
-            entries = {"full": Entry(folder / "full.onnx", Settings(target, threads=1))}
+            entries = {"full": Entry(folder / "full.onnx", Target(target, threads=1))}
             for label, options in ways.items():
                 drops[label] = []
                 for seed in seeds:
@@ -475,7 +476,7 @@ def equal(names: list[str]) -> None:
                     drops[label].append(base - trained.accuracy(found, test))  # type: ignore[arg-type]
                 left[label] = lc.count(program).macs / lc.count(found).macs
                 write_onnx(found, folder / f"{label}.onnx", f"{label}.onnx")
-                entries[label] = Entry(folder / f"{label}.onnx", Settings(target, threads=1))
+                entries[label] = Entry(folder / f"{label}.onnx", Target(target, threads=1))
             price.keep()
             row = contest(entries, [np.zeros((1, 1, 28, 28), np.float32)], folder, "full")
         for label, values in drops.items():
@@ -532,7 +533,7 @@ def speed(names: list[str]) -> None:
         coupling = lc.couple(program)
         sizes = Sizes(coupling)
         scores = [torch.rand(n, generator=torch.Generator().manual_seed(i)) + 0.5 for i, n in enumerate(sizes.full)]
-        price = prices(lc.Target(target))
+        price = latency_table(lc.Target(target))
         made = {
             "uniform": allocation.uniform(sizes, sizes.macs, 0.5 * full, allocation.Limits()),
             "uniform, multiples of 8": allocation.uniform(sizes, sizes.macs, 0.5 * full, allocation.Limits(multiple=8)),
@@ -542,13 +543,13 @@ def speed(names: list[str]) -> None:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             write_onnx(program, folder / "full.onnx", "full.onnx")
-            entries = {"unpruned": Entry(folder / "full.onnx", Settings(target))}
+            entries = {"unpruned": Entry(folder / "full.onnx", Target(target))}
             fewer = {"unpruned": 1.0}
             for label, counts in made.items():
                 pruned = remove(coupling, keep_of(coupling, scores, counts))
                 file = folder / f"{len(entries)}.onnx"
                 write_onnx(pruned, file, file.name)
-                entries[label] = Entry(file, Settings(target))
+                entries[label] = Entry(file, Target(target))
                 fewer[label] = full / lc.count(pruned).macs
             found = contest(entries, [x[:1].numpy()], folder, "unpruned")
         print(f"\n{name}: {price.measured} layer shapes measured; speed-up [95 %], times fewer multiply-adds, quotient", flush=True)

@@ -28,9 +28,10 @@ from benchmarks import architectures, trained
 from benchmarks.command import command
 from benchmarks.contest import ORT_STATIC, PREPARATIONS, Entry, against, nncf_openvino, ort_dynamic, ort_static, settings, take_turns
 from laconic.core.errors import LaconicError
-from laconic.deploy.child import memory_of
+from laconic.core.memory import memory_of
+from laconic.core.target import Target
 from laconic.deploy.export import parity, write_onnx
-from laconic.deploy.runtime import Settings, runtime
+from laconic.deploy.runtime import runtime
 from laconic.tasks.data import ArrayDataset
 from laconic.tasks.models import DataShape, build
 
@@ -86,8 +87,8 @@ def speed(names: list[str]) -> None:
             task = lc.Task(net, data, data)
             plain = folder / "fp32.onnx"
             write_onnx(program, plain, plain.name)
-            entries = {f"fp32 {kind}": Entry(plain, Settings(kind)) for kind in BOTH}
-            entries["bf16 openvino"] = Entry(plain, Settings("openvino", "bf16"))
+            entries = {f"fp32 {kind}": Entry(plain, Target(kind)) for kind in BOTH}
+            entries["bf16 openvino"] = Entry(plain, Target("openvino", "bf16"))
             sizes = {}
             for kind in BOTH:
                 modes = ("static", "dynamic") if text and kind == "onnxruntime" else ("static",)
@@ -95,19 +96,19 @@ def speed(names: list[str]) -> None:
                     file = folder / f"laconic-{kind}-{mode}.onnx"
                     rounded, _ = lc.quantize(program, lc.Quantize(mode=mode, target=kind, batch_size=8), task)  # type: ignore[arg-type]
                     write_onnx(rounded, file, file.name)
-                    entries[f"Laconic {mode} {kind}"] = Entry(file, Settings(kind))
+                    entries[f"Laconic {mode} {kind}"] = Entry(file, Target(kind))
                     sizes[f"Laconic {mode} {kind}"] = file.stat().st_size / plain.stat().st_size
             nncf_openvino(plain, folder / "nncf.xml", lambda: feed(program, data, n), n, transformer=text)  # noqa: B023
-            entries["NNCF openvino"] = Entry(folder / "nncf.xml", Settings("openvino"))
+            entries["NNCF openvino"] = Entry(folder / "nncf.xml", Target("openvino"))
             for label, options in ORT_STATIC.items():
                 file = folder / f"{label.split()[-1]}.onnx"
                 ort_static(plain, file, lambda: feed(program, data, n), options)  # noqa: B023
-                entries[f"{label} onnxruntime"] = Entry(file, Settings("onnxruntime"))
+                entries[f"{label} onnxruntime"] = Entry(file, Target("onnxruntime"))
             if text:
                 for label, preparation in zip(DYNAMIC, PREPARATIONS, strict=True):
                     file = folder / f"{preparation}.onnx"
                     ort_dynamic(plain, file, preparation)
-                    entries[f"{label} onnxruntime"] = Entry(file, Settings("onnxruntime"))
+                    entries[f"{label} onnxruntime"] = Entry(file, Target("onnxruntime"))
             rounds = take_turns(entries, list(next(feed(program, data, 1)).values()), folder)
         medians = {key: row.p50_ms for key, row in against(rounds, "NNCF openvino").items()}
         best = {kind: min((k for k in PEERS if f"{k} {kind}" in medians), key=lambda k: medians[f"{k} {kind}"]) for kind in BOTH}
@@ -121,7 +122,7 @@ def speed(names: list[str]) -> None:
 
 def answers(file: Path, kind: str, program: lc.Program, batches: list[Any]) -> np.ndarray:
     """The classes that a file gives, in a session of this process."""
-    session = runtime(kind).load(file, Settings(kind))
+    session = runtime(kind).load(file, Target(kind))
     return np.concatenate([session.run([leaf.numpy() for leaf in leaves])[0].argmax(1) for leaves, _ in batches])
 
 
@@ -221,7 +222,7 @@ def cost(names: list[str]) -> None:
             x = next(iter(torch.utils.data.DataLoader(data, 4)))[0]
             with torch.no_grad():
                 expected = rounded.call(x).numpy()
-            agreed = parity(runtime("openvino").load(file, Settings("openvino")).run([x.numpy()]), [expected])["sqnr_db"]
+            agreed = parity(runtime("openvino").load(file, Target("openvino")).run([x.numpy()]), [expected])["sqnr_db"]
             ours = time.perf_counter() - start
             parts = f"quantize {middle - start:.1f}, write {written - middle:.1f}, check {ours - (written - start):.1f}"
             print(
@@ -259,7 +260,7 @@ def rounded_row(name: str, folder: Path) -> tuple[dict[str, float], str]:
             with torch.no_grad():
                 expected = [leaf.numpy() for leaf in rounded.graph_module(*leaves)]
                 exact = [leaf.numpy() for leaf in program.graph_module(*leaves)]
-            got = runtime(kind).load(file, Settings(kind)).run([leaf.numpy() for leaf in leaves])
+            got = runtime(kind).load(file, Target(kind)).run([leaf.numpy() for leaf in leaves])
             ratios[kind] = parity(got, expected)["sqnr_db"]
             ratios[f"{kind} float"] = parity(expected, exact)["sqnr_db"]
             if ratios[kind] < 12:

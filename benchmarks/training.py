@@ -30,12 +30,12 @@ import laconic as lc
 from benchmarks import trained
 from benchmarks.command import command
 from benchmarks.contest import Entry, contest
+from laconic.core.target import Target
 from laconic.deploy.export import write_onnx
-from laconic.deploy.runtime import Settings
-from laconic.distill.lesson import teach
+from laconic.distill.distillation import teach
 from laconic.measure.stats import over_seeds, paired_gain, ratio_of_rounds
 from laconic.report.comparison import table
-from laconic.run.compare import Comparing, compare
+from laconic.studies.compare import Comparing, compare
 from laconic.tasks.models import DataShape, build
 
 
@@ -206,7 +206,7 @@ def bert(names: list[str]) -> None:
             write_onnx(program, folder / f"{name}.onnx", f"{name}.onnx")
         leaves = [leaf.numpy() for leaf in teacher.flatten_inputs({key: value[:1] for key, value in example.items()})]
         for kind in ("onnxruntime", "openvino"):
-            entries = {name: Entry(folder / f"{name}.onnx", Settings(kind)) for name in ("teacher", "student")}
+            entries = {name: Entry(folder / f"{name}.onnx", Target(kind)) for name in ("teacher", "student")}
             row = contest(entries, leaves, folder, "teacher")["student"]
             print(f"  {kind}: {row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}] times as fast", flush=True)
 

@@ -1,7 +1,7 @@
 """Does `optimize` deliver the fastest of what is there? `python -m benchmarks.winner [--quick]`.
 
-ResNet-50 (random weights, 224², batch 1) and ResNet-20 (32²). Their own answers are the labels, so that accuracy is 100 % and the sweep decides by
-speed alone. After each run every artifact is timed again by `laconic.bench`, side by side with the delivered one, in processes of its own: none may be
+ResNet-50 (random weights, 224², batch 1) and ResNet-20 (32²). Their own answers are the labels, so that accuracy is 100 % and speed
+alone decides. After each run every artifact is timed again by `laconic.bench`, side by side with the delivered one, in processes of its own: none may be
 faster with an interval that says so. Wanted on a processor with AMX: ResNet-50 at least 6.5 times PyTorch eager.
 """
 
@@ -49,7 +49,10 @@ def statistics(model: nn.Module, shape: DataShape) -> None:
 def run(title: str, rounds: int, runtimes: tuple[str, ...] | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = lc.optimize(
-            task(*CASES[title]), out=Path(folder) / "run", sweep=lc.Sweep(runtimes), options=lc.Options(rounds=rounds, turn_seconds=0.3)
+            task(*CASES[title]),
+            out=Path(folder) / "run",
+            space=lc.SearchSpace(runtimes),
+            options=lc.Options(rounds=rounds, turn_seconds=0.3),
         )
         print(f"{title}: {result.verdict}")
         for record in result.data["candidates"]:

@@ -31,4 +31,4 @@ def data(n: int = 1200, length: int = 60) -> TensorDataset:
 def waves() -> lc.Task:
     train, valid, test = random_split(data(), (800, 200, 200), torch.Generator().manual_seed(0))
     plan = lc.FitPlan(epochs=15, lr=1e-2)  # leave out `fit` if your model is trained
-    return lc.Task(Net(), train, valid, test, loss=F.cross_entropy, metric="accuracy", name="waves", fit=plan)
+    return lc.Task(Net(), train, valid, test, loss=F.cross_entropy, metric="accuracy", name="waves", plan=plan)

@@ -6,11 +6,13 @@ The public names are found when they are first used, so that `import laconic` an
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from laconic.core.version import VERSION
 
 if TYPE_CHECKING:
     from laconic.core.capture import capture
+    from laconic.core.context import Context
     from laconic.core.errors import (
         BadInput,
         CaptureError,
@@ -22,63 +24,69 @@ if TYPE_CHECKING:
         TrainingStopped,
         WorkerFailed,
     )
-    from laconic.core.graph import FoldBatchNorm, fold_batch_norm, taps
+    from laconic.core.folding import FoldBatchNorm, fold_batch_norm
+    from laconic.core.graph import taps
+    from laconic.core.plan import Choice, FitPlan, Hint
     from laconic.core.program import Program, TensorSpec
     from laconic.core.records import Measurement, Outcome
-    from laconic.core.task import Choice, Context, FitPlan, Hint, Target, Task
+    from laconic.core.target import Target
+    from laconic.core.task import Task
     from laconic.deploy.artifact import Artifact, export
-    from laconic.distill.lesson import teach
+    from laconic.distill.distillation import teach
     from laconic.distill.student import Student
     from laconic.factorize.depth import DropBlocks
     from laconic.measure.counts import count
-    from laconic.prune.coupling import couple
-    from laconic.prune.structured import Prune, prune
-    from laconic.quantize.mixed import Mixed, quantize_mixed, sensitivity
-    from laconic.quantize.qat import Qat, qat
-    from laconic.quantize.static import Quantize, quantize
-    from laconic.result import Result, optimize
+    from laconic.pruning.coupling import couple
+    from laconic.pruning.structured import Prune, prune
+    from laconic.quantization.mixed import Mixed, quantize_mixed, sensitivity
+    from laconic.quantization.qat import Qat, qat
+    from laconic.quantization.static import Quantize, quantize
     from laconic.run.bench import bench
-    from laconic.run.prices import prices
+    from laconic.run.latency_table import latency_table
     from laconic.run.recipe import Recipe, read_recipe
     from laconic.run.runner import apply
     from laconic.run.session import Options
     from laconic.run.training import fit
     from laconic.search.budget import Budget
-    from laconic.search.optimize import Sweep
+    from laconic.search.optimize import optimize
+    from laconic.search.result import Result
+    from laconic.search.space import SearchSpace
     from laconic.tasks.catalog import load as load_task
     from laconic.train.step import Fit
 
-try:
-    __version__ = version("laconic")
-except PackageNotFoundError:  # run from a checkout that is not installed
-    __version__ = "0.0.0"
+__version__ = VERSION
 
 _HOME = {
     "laconic.core.capture": "capture",
+    "laconic.core.context": "Context",
     "laconic.core.errors": "BadInput CaptureError CorruptFile ExportError LaconicError Locked MissingExtra TrainingStopped WorkerFailed",
-    "laconic.core.graph": "FoldBatchNorm fold_batch_norm taps",
+    "laconic.core.folding": "FoldBatchNorm fold_batch_norm",
+    "laconic.core.graph": "taps",
+    "laconic.core.plan": "Choice FitPlan Hint",
     "laconic.core.program": "Program TensorSpec",
     "laconic.core.records": "Measurement Outcome",
-    "laconic.core.task": "Choice Context FitPlan Hint Target Task",
+    "laconic.core.target": "Target",
+    "laconic.core.task": "Task",
     "laconic.deploy.artifact": "Artifact export",
-    "laconic.distill.lesson": "teach",
+    "laconic.distill.distillation": "teach",
     "laconic.distill.student": "Student",
     "laconic.factorize.depth": "DropBlocks",
     "laconic.measure.counts": "count",
-    "laconic.prune.coupling": "couple",
-    "laconic.prune.structured": "Prune prune",
-    "laconic.quantize.mixed": "Mixed quantize_mixed sensitivity",
-    "laconic.quantize.qat": "Qat qat",
-    "laconic.quantize.static": "Quantize quantize",
-    "laconic.result": "Result optimize",
+    "laconic.pruning.coupling": "couple",
+    "laconic.pruning.structured": "Prune prune",
+    "laconic.quantization.mixed": "Mixed quantize_mixed sensitivity",
+    "laconic.quantization.qat": "Qat qat",
+    "laconic.quantization.static": "Quantize quantize",
+    "laconic.search.optimize": "optimize",
+    "laconic.search.result": "Result",
     "laconic.run.bench": "bench",
-    "laconic.run.prices": "prices",
+    "laconic.run.latency_table": "latency_table",
     "laconic.run.recipe": "Recipe read_recipe",
     "laconic.run.runner": "apply",
     "laconic.run.session": "Options",
     "laconic.run.training": "fit",
     "laconic.search.budget": "Budget",
-    "laconic.search.optimize": "Sweep",
+    "laconic.search.space": "SearchSpace",
     "laconic.tasks.catalog": "load:load_task",
     "laconic.train.step": "Fit",
 }
@@ -111,8 +119,8 @@ __all__ = [
     "Quantize",
     "Recipe",
     "Result",
+    "SearchSpace",
     "Student",
-    "Sweep",
     "Target",
     "Task",
     "TensorSpec",
@@ -126,9 +134,9 @@ __all__ = [
     "export",
     "fit",
     "fold_batch_norm",
+    "latency_table",
     "load_task",
     "optimize",
-    "prices",
     "prune",
     "qat",
     "quantize",

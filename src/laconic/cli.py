@@ -16,7 +16,7 @@ import typer
 from laconic.core.errors import LaconicError
 
 if TYPE_CHECKING:
-    from laconic.result import Result
+    from laconic.search.result import Result
 
 EXIT_BAD_INPUT, EXIT_NOT_MET, EXIT_FAILED, EXIT_INTERRUPTED = 2, 3, 1, 130
 
@@ -120,7 +120,7 @@ def optimize(
             seed=seed,
             wait_quiet=wait_quiet,
         )
-        sweep = lc.Sweep(_names(runtimes), _names(precisions), threads, device, _names(quantize), _shares("--prune", prune))
+        space = lc.SearchSpace(_names(runtimes), _names(precisions), threads, device, _names(quantize), _shares("--prune", prune))
         found = lc.load_task(task, data=data, seed=seed)
         folder = _folder(out, found.name)
         with _display(quiet or as_json) as progress, _resumable(folder):
@@ -129,7 +129,7 @@ def optimize(
                 lc.Budget(**limits),
                 out=folder,
                 time_limit=time_limit,
-                sweep=sweep,
+                space=space,
                 options=options,
                 progress=progress,
                 command=_command(),
@@ -174,7 +174,7 @@ def run(
                 lc.Budget.from_plain(limits),
                 out=folder,
                 recipes=[found.recipe],
-                sweep=lc.Sweep(threads=found.recipe.deploy.threads, device=found.recipe.deploy.device),
+                space=lc.SearchSpace(threads=found.recipe.deploy.threads, device=found.recipe.deploy.device),
                 options=lc.Options(batch=batch, seed=seed, wait_quiet=wait_quiet),
                 progress=progress,
                 command=_command(),
@@ -286,7 +286,7 @@ def compare(
     def work() -> tuple[dict[str, Any], Path]:
         import laconic as lc
         from laconic.report.comparison import write_page
-        from laconic.run.compare import Comparing, compare
+        from laconic.studies.compare import Comparing, compare
 
         config = Comparing(kind, _names(choices), seeds, epochs, fraction, lr, optimizer, channels_last)
         found = lc.load_task(task, data=data)

@@ -19,7 +19,7 @@ def test_the_page_of_a_real_run_shows_what_was_measured(visit: Visitor, tmp_path
     result = lc.optimize(
         tiny.untrained(),
         out=tmp_path / "run",
-        sweep=lc.Sweep(("onnxruntime", "openvino"), ("fp32",), quantize=("static",), prune=(0.5,)),
+        space=lc.SearchSpace(("onnxruntime", "openvino"), ("fp32",), quantize=("static",), prune=(0.5,)),
         options=options,
     )
 

@@ -13,8 +13,9 @@ from torch import nn
 
 import laconic as lc
 from laconic.core.errors import BadInput
+from laconic.core.target import Target
 from laconic.deploy.export import parity, write_model
-from laconic.deploy.runtime import DEVICES, TABLE, Settings, matrix, runtime
+from laconic.deploy.runtime import DEVICES, TABLE, matrix, runtime
 from laconic.tasks.models import DataShape, build
 from tests.core.models import ConvNet
 
@@ -84,7 +85,7 @@ def usable(name: str, precision: str = "fp32", device: str = "cpu") -> None:
 @pytest.mark.parametrize("name", TABLE)
 def test_it_answers_as_the_program_does_at_any_size(name: str, model: str, programs: dict[str, lc.Program], files: Any) -> None:
     usable(name)
-    session = runtime(name).load(files(model, runtime(name).format), Settings(name, threads=1))
+    session = runtime(name).load(files(model, runtime(name).format), Target(name, threads=1))
     for size in (3, 1, 7):
         arrays = MODELS[model][1](size)
         with torch.no_grad():
@@ -102,7 +103,7 @@ def test_bf16_is_near_the_program(name: str, programs: dict[str, lc.Program], fi
     why = runtime(name).available("bf16")
     if why is not None and "emulate" not in why:
         pytest.skip(f"{name} bf16: {why}")
-    session = runtime(name).load(files("conv", runtime(name).format), Settings(name, "bf16"))
+    session = runtime(name).load(files("conv", runtime(name).format), Target(name, "bf16"))
     with torch.no_grad():
         expected = [leaf.numpy() for leaf in programs["conv"].graph_module(torch.from_numpy(images(4)[0]))]
     found = parity(session.run(images(4)), expected)
@@ -117,7 +118,7 @@ def test_a_file_that_is_not_whole_is_refused(name: str, files: Any, tmp_path: Pa
         broken = tmp_path / f"{label}{whole.suffix}"
         broken.write_bytes(content)
         with pytest.raises(Exception, match=r"(?i)broken|corrupt|whole|protobuf|read|parse|convert|empty|Failed"):
-            runtime(name).load(broken, Settings(name))
+            runtime(name).load(broken, Target(name))
 
 
 @pytest.mark.parametrize("name", TABLE)

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 
 import laconic as lc
-from laconic.core.graph import FoldBatchNorm
+from laconic.core.folding import FoldBatchNorm
+from laconic.core.target import Target
 from laconic.deploy.export import parity, write_model
-from laconic.deploy.runtime import Settings, runtime
+from laconic.deploy.runtime import runtime
 from laconic.run.gate import ROUNDING
 from laconic.run.recipe import Recipe, parse
 from laconic.run.runner import STEPS, TABLE, apply
@@ -89,7 +90,7 @@ class TestStep:
         with torch.no_grad():
             expected = found(torch.from_numpy(x)).numpy()
         file = write_model(found, tmp_path, "onnx")
-        found_parity = parity(runtime("onnxruntime").load(file, Settings("onnxruntime", threads=1)).run([x]), [expected])
+        found_parity = parity(runtime("onnxruntime").load(file, Target("onnxruntime", threads=1)).run([x]), [expected])
         # after rounding, another order of a sum may move a value to the next code
         assert found_parity["sqnr_db"] > 25 if name in ROUNDING else found_parity["max_rel"] < 1e-5
         lc.fit(found, lc.FitPlan(epochs=1, batch_size=8), train=DATA, loss=F.cross_entropy)

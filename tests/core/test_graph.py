@@ -7,7 +7,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from laconic.core.capture import capture
 from laconic.core.errors import BadInput
-from laconic.core.graph import FoldBatchNorm, clean, fold_batch_norm, module_type, taps, without_dropout
+from laconic.core.folding import FoldBatchNorm, fold_batch_norm
+from laconic.core.graph import clean, module_type, taps, without_dropout
 from laconic.core.program import Program, aten
 from tests.core.models import ConvNet
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import laconic as lc
-from laconic.core.graph import reestimate_batch_norm
+from laconic.core.folding import reestimate_batch_norm
 
 
 def dense() -> nn.Module:

@@ -13,9 +13,9 @@ from torch import nn
 
 import laconic as lc
 from laconic.core.errors import BadInput
+from laconic.core.plan import Choice, FitPlan
 from laconic.core.rate import range_test
 from laconic.core.recovery import PlanChanges, recovery
-from laconic.core.task import Choice, FitPlan
 from laconic.tasks.data import ArrayDataset
 
 RNG = np.random.default_rng(0)
@@ -124,7 +124,7 @@ def pruned(of_task: lc.Task, **options: Any) -> tuple[lc.Program, lc.Outcome, li
 
 
 def test_pruning_trains_as_the_tasks_recovery_says() -> None:
-    _, outcome, plans = pruned(task(fit=OWN, recovery=GIVEN))
+    _, outcome, plans = pruned(task(plan=OWN, recovery=GIVEN))
     assert plans == [dataclasses.replace(GIVEN, distill=0.5)]
     told = outcome.changed["recovery"]
     assert (told["from"], told["lr"], told["optimizer"], told["range_test"]) == ("task.recovery", 2e-4, "rmsprop", None)
@@ -133,7 +133,7 @@ def test_pruning_trains_as_the_tasks_recovery_says() -> None:
 
 
 def test_pruning_searches_its_rate_once_and_says_so() -> None:
-    _, outcome, plans = pruned(task(fit=OWN), epochs=4, rounds=2)
+    _, outcome, plans = pruned(task(plan=OWN), epochs=4, rounds=2)
     told = outcome.changed["recovery"]
     assert len(plans) == 3  # the range test, and two rounds
     assert [plan.lr for plan in plans[1:]] == [told["lr"]] * 2
@@ -159,7 +159,7 @@ def test_without_recovery_nothing_is_searched_or_said() -> None:
 
 
 def test_the_search_is_the_same_every_time() -> None:
-    first, again = (pruned(task(fit=OWN)) for _ in range(2))
+    first, again = (pruned(task(plan=OWN)) for _ in range(2))
     assert first[0].fingerprint() == again[0].fingerprint()
     assert first[1].changed["recovery"] == again[1].changed["recovery"]
 

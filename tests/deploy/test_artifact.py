@@ -19,9 +19,10 @@ from hypothesis.extra import numpy as hnp
 
 import laconic as lc
 from laconic.core.errors import BadInput, CorruptFile, ExportError
+from laconic.core.target import Target
 from laconic.deploy.artifact import Artifact, pack, save_artifact
 from laconic.deploy.export import FORMATS, parity, write_model
-from laconic.deploy.runtime import TABLE, Settings, runtime
+from laconic.deploy.runtime import TABLE, runtime
 from tests.core.models import ConvNet
 
 
@@ -32,7 +33,7 @@ def program() -> lc.Program:
 
 @pytest.fixture
 def artifact(program: lc.Program, tmp_path: Path) -> Artifact:
-    return save_artifact(program, tmp_path / "artifact", Settings("onnxruntime"), {"recipe": {"steps": []}})
+    return save_artifact(program, tmp_path / "artifact", Target("onnxruntime"), {"recipe": {"steps": []}})
 
 
 def test_a_folder_opens_as_it_was_saved(artifact: Artifact) -> None:
@@ -55,7 +56,7 @@ def test_onnx_has_a_named_dynamic_batch_and_passes_the_checker(artifact: Artifac
 
 def test_large_weights_go_into_a_second_file(program: lc.Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("laconic.deploy.export._EXTERNAL_OVER", 100)
-    found = save_artifact(program, tmp_path / "a", Settings("onnxruntime"), {})
+    found = save_artifact(program, tmp_path / "a", Target("onnxruntime"), {})
     assert found.size_bytes == sum(item.stat().st_size for item in found.folder.glob("model.onnx*"))
     assert (found.folder / "model.onnx.data").stat().st_size > found.file.stat().st_size / 4
     x = np.ones((2, 1, 8, 8), np.float32)
@@ -78,7 +79,7 @@ def test_the_script_runs_it_without_laconic(name: str, program: lc.Program, tmp_
     why = runtime(name).available()
     if why is not None:
         pytest.skip(why)
-    found = save_artifact(program, tmp_path, Settings(name), {})
+    found = save_artifact(program, tmp_path, Target(name), {})
     text = (tmp_path / "run.py").read_text()
     assert not re.search(r"import laconic|from laconic", text)
     done = subprocess.run(
@@ -91,7 +92,7 @@ def test_the_script_runs_it_without_laconic(name: str, program: lc.Program, tmp_
 def test_a_bare_file_opens_with_defaults(artifact: Artifact, program: lc.Program, tmp_path: Path) -> None:
     bare = artifact.save(tmp_path / "bare.onnx")
     found = Artifact.open(bare)
-    assert (found.settings, found.inputs, found.lineage) == (Settings("onnxruntime"), artifact.inputs, {})
+    assert (found.settings, found.inputs, found.lineage) == (Target("onnxruntime"), artifact.inputs, {})
     saved = Artifact.open(program.save(tmp_path / "bare.pt2"))
     assert (saved.settings.runtime, saved.inputs) == ("torch", program.inputs)
     with pytest.raises(BadInput, match=r"the artifact is .onnx, not .pt2"):
@@ -99,14 +100,14 @@ def test_a_bare_file_opens_with_defaults(artifact: Artifact, program: lc.Program
 
 
 def test_settings_change_only_what_the_file_can_do(artifact: Artifact) -> None:
-    assert artifact.with_settings(runtime="openvino", threads=1, precision=None).settings == Settings("openvino", "fp32", 1)
+    assert artifact.with_settings(runtime="openvino", threads=1, precision=None).settings == Target("openvino", "fp32", 1)
     with pytest.raises(BadInput, match="torch reads pt2 files"):
         artifact.with_settings(runtime="torch")
 
 
 def test_packing_shares_the_file_and_tells_its_lineage(program: lc.Program, tmp_path: Path) -> None:
     file = write_model(program, tmp_path / "models", "onnx")
-    found = pack(file, program.interface, tmp_path / "packed", Settings("openvino"), {"recipe": "r"})
+    found = pack(file, program.interface, tmp_path / "packed", Target("openvino"), {"recipe": "r"})
     assert found.lineage == {"recipe": "r"}
     assert found.file.stat().st_ino == file.stat().st_ino
     assert Artifact.open(tmp_path / "packed") == found
@@ -143,7 +144,7 @@ def test_a_pickle_posing_as_a_model_is_not_opened(tmp_path: Path, monkeypatch: p
             with pytest.raises(CorruptFile):
                 Artifact.open(file)
     with pytest.raises((CorruptFile, RuntimeError)):
-        runtime("torchscript").load(tmp_path / "zipped.ts", Settings("torchscript"))
+        runtime("torchscript").load(tmp_path / "zipped.ts", Target("torchscript"))
     assert not (tmp_path / "PWNED").exists()
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from laconic.core.errors import WorkerFailed
-from laconic.deploy.child import Child, memory_of
+from laconic.core.memory import memory_of
+from laconic.deploy.child import Child
 
 SCRIPT = """
 import os, signal, sys, time

@@ -9,9 +9,9 @@ import torch
 
 import laconic as lc
 from laconic.core.errors import WorkerFailed
+from laconic.core.target import Target
 from laconic.deploy.artifact import Artifact, save_artifact
 from laconic.deploy.process import WorkerProcess
-from laconic.deploy.runtime import Settings
 from laconic.run.examples import read_arrays, write_arrays
 from tests.core.models import ConvNet
 
@@ -31,7 +31,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def artifact(program: lc.Program, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return save_artifact(program, tmp_path_factory.mktemp("artifact"), Settings("onnxruntime", threads=1), {})
+    return save_artifact(program, tmp_path_factory.mktemp("artifact"), Target("onnxruntime", threads=1), {})
 
 
 def process(artifact: Artifact, timeout_s: float = 60, **changes: object) -> WorkerProcess:
@@ -92,7 +92,7 @@ def test_a_runtime_that_goes_wrong(faulty_package: None, artifact: Artifact, inp
 def test_processor_time_is_taken_where_threads_do_not_spin(
     program: lc.Program, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int | None, name: str, fresh: bool
 ) -> None:
-    worker = process(save_artifact(program, tmp_path, Settings(name, threads=threads), {}))
+    worker = process(save_artifact(program, tmp_path, Target(name, threads=threads), {}))
     worker.start(inputs / "000001.npz")
     started: list[dict[str, Any]] = []
     plain = WorkerProcess.__init__
@@ -110,7 +110,7 @@ def test_processor_time_is_taken_where_threads_do_not_spin(
 
 
 def test_a_truncated_file_is_told(program: lc.Program, inputs: Path, tmp_path: Path) -> None:
-    found = save_artifact(program, tmp_path, Settings("onnxruntime"), {})
+    found = save_artifact(program, tmp_path, Target("onnxruntime"), {})
     found.file.write_bytes(found.file.read_bytes()[:2000])
     worker = process(found)
     with pytest.raises(WorkerFailed, match="Protobuf|INVALID_PROTOBUF|Fail"):

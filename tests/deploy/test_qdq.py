@@ -19,12 +19,13 @@ from torch import Tensor, fx, nn
 from laconic.core.capture import capture
 from laconic.core.fake_quant import PER_CHANNEL, Quantizer, fake_quants, insert, quantizer_of, weight_of
 from laconic.core.program import Program, aten
+from laconic.core.target import Target
 from laconic.deploy import qdq
 from laconic.deploy.export import write_model
-from laconic.deploy.runtime import Settings, runtime
-from laconic.quantize.scheme import WEIGHT_INT4, Scheme, weight_grid
-from laconic.quantize.static import Quantize, quantize
-from tests.quantize.nets import Residual, TiedWords, images, mlp, task_of, with_statistics
+from laconic.deploy.runtime import runtime
+from laconic.quantization.scheme import WEIGHT_INT4, Scheme, weight_grid
+from laconic.quantization.static import Quantize, quantize
+from tests.quantization.nets import Residual, TiedWords, images, mlp, task_of, with_statistics
 from tests.reference.quantize import sqnr_db
 
 RUNTIMES = ("openvino", "onnxruntime")
@@ -70,7 +71,7 @@ def initializers(model: onnx.ModelProto) -> dict[str, TensorProto]:
 
 
 def answers(folder: Path, x: Tensor, name: str) -> np.ndarray:
-    return np.array(runtime(name).load(folder / "model.onnx", Settings(name, threads=1)).run([x.numpy()])[0])
+    return np.array(runtime(name).load(folder / "model.onnx", Target(name, threads=1)).run([x.numpy()])[0])
 
 
 # Weights ------------------------------------------------------------------------------------------------------------------------------------
@@ -170,7 +171,7 @@ def test_onnx_runtime_computes_linear_layers_of_rows_in_integers(tmp_path: Path)
 def test_openvino_computes_in_integers(tmp_path: Path) -> None:
     program = quantized(with_statistics(Residual()), images(16), target="openvino")
     write_model(program, tmp_path, "onnx")
-    session: Any = runtime("openvino").load(tmp_path / "model.onnx", Settings("openvino", threads=1))
+    session: Any = runtime("openvino").load(tmp_path / "model.onnx", Target("openvino", threads=1))
     rows = [op.get_rt_info() for op in session.compiled.get_runtime_model().get_ordered_ops()]
     kinds = [(row["layerType"].astype(str), row["runtimePrecision"].astype(str)) for row in rows]
     heavy = [precision for kind, precision in kinds if kind in ("Convolution", "FullyConnected", "MatMul")]

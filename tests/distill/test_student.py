@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from laconic.core.capture import capture
+from laconic.core.context import Context
 from laconic.core.errors import BadInput
 from laconic.core.program import Program
-from laconic.core.task import Context, Task
+from laconic.core.task import Task
 from laconic.distill.student import Student, student, transfer
 from laconic.tasks.models import DataShape, build
 

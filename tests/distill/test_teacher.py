@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, default_collate
 
 from laconic.core.capture import capture
 from laconic.core.errors import BadInput, CorruptFile
-from laconic.core.task import FitPlan
-from laconic.distill.lesson import teach
+from laconic.core.plan import FitPlan
+from laconic.distill.distillation import teach
 from laconic.distill.losses import SOFT
 from laconic.distill.teacher import Taught, answers, evaluating, fingerprint, mean_answers
 from laconic.tasks.data import ArrayDataset

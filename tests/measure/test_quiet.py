@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from laconic.core.errors import BadInput
-from laconic.core.task import Silent
+from laconic.core.progress import Silent
 from laconic.measure.quiet import LOOKS, others_share, wait_quiet
 
 

@@ -14,8 +14,8 @@ from torch import nn
 import laconic as lc
 from laconic.core.errors import BadInput, WorkerFailed
 from laconic.core.program import TensorSpec
+from laconic.core.progress import silent
 from laconic.core.records import to_json
-from laconic.core.task import silent
 from laconic.measure import quiet
 from laconic.measure.quiet import QUIET_SHARE, others_share
 from laconic.run.bench import random_inputs

@@ -25,7 +25,7 @@ from tests.run import tiny
 
 pytestmark = pytest.mark.slow
 QUICK = lc.Options(rounds=7, turn_seconds=0.02, candidate_timeout_s=60)
-FLOATS = lc.Sweep(("onnxruntime", "openvino", "torchscript", "torch"), quantize=(), prune=())
+FLOATS = lc.SearchSpace(("onnxruntime", "openvino", "torchscript", "torch"), quantize=(), prune=())
 ROOT = Path(__file__).parents[2]
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.05}  # relative to the largest output; processors with bf16 instructions try it too
 
@@ -33,7 +33,7 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 0.05}  # relative to the largest output; proc
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> lc.Result:
     out = tmp_path_factory.mktemp("run") / "folder"
-    return lc.optimize(tiny.task(), lc.Budget(max_drop=0.5), out=out, sweep=FLOATS, options=QUICK)
+    return lc.optimize(tiny.task(), lc.Budget(max_drop=0.5), out=out, space=FLOATS, options=QUICK)
 
 
 def by_key(result: lc.Result) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def test_a_finished_run_is_not_computed_again(finished: lc.Result) -> None:
         tiny.task(),
         lc.Budget(max_drop=0.5),
         out=finished.folder,
-        sweep=FLOATS,
+        space=FLOATS,
         options=QUICK,
     )
     assert again.data == finished.data
@@ -140,15 +140,15 @@ def test_finalists_are_not_timed_again_by_a_run_that_goes_on(finished: lc.Result
     shutil.copytree(finished.folder, folder)
     (folder / "result.json").unlink()
     before = {path.name: path.read_bytes() for path in folder.glob("timing/*")}
-    again = lc.optimize(tiny.task(), lc.Budget(max_drop=0.5), out=folder, sweep=FLOATS, options=QUICK)
+    again = lc.optimize(tiny.task(), lc.Budget(max_drop=0.5), out=folder, space=FLOATS, options=QUICK)
     assert {path.name: path.read_bytes() for path in folder.glob("timing/*")} == before
     assert len(before) == 2
     assert (again.data["best"], again.data["verdict"]) == (finished.data["best"], finished.data["verdict"])
 
 
 def test_out_of_time_nothing_was_tried(tmp_path: Path) -> None:
-    sweep = lc.Sweep(("onnxruntime",), ("fp32",), quantize=(), prune=())
-    result = lc.optimize(tiny.task(), out=tmp_path / "run", sweep=sweep, options=QUICK, time_limit=0.001)
+    space = lc.SearchSpace(("onnxruntime",), ("fp32",), quantize=(), prune=())
+    result = lc.optimize(tiny.task(), out=tmp_path / "run", space=space, options=QUICK, time_limit=0.001)
     assert [record["status"] for record in result.data["candidates"]] == ["not_tried"]
     assert result.verdict == "Nothing was tried: 1 candidate was not tried: the time limit was reached before its turn."
     assert (result.met, result.best, result.nearest) == (False, None, None)
@@ -187,10 +187,10 @@ def test_what_may_be_lost_of_an_error_is_asked_for_only_where_it_was_left_out(bu
 
 def test_quantized_candidates_are_built_gated_and_delivered(tmp_path: Path) -> None:
     task = tiny.untrained()
-    task.fit = dataclasses.replace(task.fit, epochs=30)  # type: ignore[type-var]
+    task.plan = dataclasses.replace(task.plan, epochs=30)  # type: ignore[type-var]
     task.valid = tiny.TRAIN  # learned by heart, so that rounding has something to lose
-    sweep = lc.Sweep(("onnxruntime", "openvino"), ("fp32",), quantize=("static", "weights", "mixed", "qat"), prune=())
-    result = lc.optimize(task, lc.Budget(max_drop="any", objective="size"), out=tmp_path / "run", sweep=sweep, options=QUICK)
+    space = lc.SearchSpace(("onnxruntime", "openvino"), ("fp32",), quantize=("static", "weights", "mixed", "qat"), prune=())
+    result = lc.optimize(task, lc.Budget(max_drop="any", objective="size"), out=tmp_path / "run", space=space, options=QUICK)
     found = by_key(result)
     static = {r["recipe"]["deploy"]["runtime"]: r for r in found.values() if "quantize static" in r["title"]}
     assert set(static) == {"onnxruntime", "openvino"}
@@ -208,8 +208,8 @@ def test_quantized_candidates_are_built_gated_and_delivered(tmp_path: Path) -> N
 
 
 def test_pruned_candidates_are_built_and_quantized_from_what_was_pruned(tmp_path: Path) -> None:
-    sweep = lc.Sweep(("onnxruntime",), ("fp32",), quantize=("static",), prune=(0.6,))
-    result = lc.optimize(tiny.task(), lc.Budget(max_drop="any", objective="size"), out=tmp_path / "run", sweep=sweep, options=QUICK)
+    space = lc.SearchSpace(("onnxruntime",), ("fp32",), quantize=("static",), prune=(0.6,))
+    result = lc.optimize(tiny.task(), lc.Budget(max_drop="any", objective="size"), out=tmp_path / "run", space=space, options=QUICK)
     pruned, both = (r for r in by_key(result).values() if r["title"].startswith("prune"))
     assert [outcome["step"] for outcome in both["outcomes"]] == ["prune", "quantize"]
     assert both["outcomes"][0] == pruned["outcomes"][0]  # not done twice
@@ -233,7 +233,7 @@ def test_another_model_in_the_same_folder_is_refused(finished: lc.Result) -> Non
             other,
             lc.Budget(max_drop=0.5),
             out=finished.folder,
-            sweep=FLOATS,
+            space=FLOATS,
             options=QUICK,
         )
 
@@ -242,7 +242,7 @@ def test_candidates_that_go_wrong_fail_alone(faulty_package: None, tmp_path: Pat
     """Crash, hang, memory, NaN, wrong answers, a crash in the middle of timing, an exception: each is told, and the good one is found."""
     options = dataclasses.replace(QUICK, candidate_timeout_s=15, memory_limit_bytes=2_500_000_000)
     names = ("crash", "hang", "eat", "nan", "wrong", "late", "raises", "good")
-    result = lc.optimize(tiny.task(), out=tmp_path / "run", sweep=lc.Sweep(names, ("fp32",), quantize=(), prune=()), options=options)
+    result = lc.optimize(tiny.task(), out=tmp_path / "run", space=lc.SearchSpace(names, ("fp32",), quantize=(), prune=()), options=options)
     found = {record["key"]: (record["status"], record["reasons"]) for record in result.data["candidates"]}
     told = {name: (found[f"{name}-fp32"][0], [reason["rule"] for reason in found[f"{name}-fp32"][1]]) for name in names}
     assert told == {
@@ -274,7 +274,9 @@ def test_steps_that_go_wrong_fail_alone(faulty_package: None, tmp_path: Path) ->
 
 def test_no_budget_met_gives_the_nearest_miss_and_the_reason(tmp_path: Path) -> None:
     budget = lc.Budget(min_speedup=10_000, max_size_mb=1000, max_latency_ms=1e4, objective="size")
-    result = lc.optimize(tiny.task(), budget, out=tmp_path / "run", sweep=lc.Sweep(("onnxruntime",), quantize=(), prune=()), options=QUICK)
+    result = lc.optimize(
+        tiny.task(), budget, out=tmp_path / "run", space=lc.SearchSpace(("onnxruntime",), quantize=(), prune=()), options=QUICK
+    )
     assert not result.met
     assert result.best is None
     assert result.nearest is not None
@@ -285,7 +287,7 @@ def test_no_budget_met_gives_the_nearest_miss_and_the_reason(tmp_path: Path) -> 
 
 def test_a_baseline_of_nan_is_told(tmp_path: Path) -> None:
     with pytest.raises(LaconicError, match="the baseline itself cannot be measured: its answers on the valid data are not finite"):
-        lc.optimize(tiny.poisoned(), out=tmp_path / "run", sweep=lc.Sweep(("onnxruntime",), quantize=(), prune=()), options=QUICK)
+        lc.optimize(tiny.poisoned(), out=tmp_path / "run", space=lc.SearchSpace(("onnxruntime",), quantize=(), prune=()), options=QUICK)
 
 
 @pytest.mark.parametrize(
@@ -296,11 +298,14 @@ def test_a_baseline_of_nan_is_told(tmp_path: Path) -> None:
         (lambda out: lc.optimize(dataclasses.replace(tiny.task(), valid=tiny.TRAIN.take([])), out=out), "valid: the dataset is empty"),
         (lambda out: lc.optimize(tiny.task(), time_limit="soon", out=out), "time limit 'soon'"),
         (
-            lambda out: lc.optimize(tiny.task(), sweep=lc.Sweep(("onnxruntim",)), out=out),
+            lambda out: lc.optimize(tiny.task(), space=lc.SearchSpace(("onnxruntim",)), out=out),
             "runtimes: 'onnxruntim'. Did you mean 'onnxruntime'",
         ),
-        (lambda out: lc.optimize(tiny.task(), sweep=lc.Sweep(None, ("fp31",)), out=out), "precisions: 'fp31'. Did you mean 'fp32'"),
-        (lambda out: lc.optimize(tiny.task(), sweep=lc.Sweep(threads=0, device="tpu"), out=out), "(?s)threads: 0 must be.*device: 'tpu'"),
+        (lambda out: lc.optimize(tiny.task(), space=lc.SearchSpace(None, ("fp31",)), out=out), "precisions: 'fp31'. Did you mean 'fp32'"),
+        (
+            lambda out: lc.optimize(tiny.task(), space=lc.SearchSpace(threads=0, device="tpu"), out=out),
+            "(?s)threads: 0 must be.*device: 'tpu'",
+        ),
         (lambda out: lc.optimize(tiny.task(), options=lc.Options(batch=0, rounds=0), out=out), "(?s)batch: 0 must be.*rounds: 0 must be"),
         (lambda out: lc.optimize(tiny.task(), lc.Budget(max_drop=-1, min_speedup=0), out=out), "max_drop: -1 must be"),
     ],
@@ -318,7 +323,7 @@ import laconic as lc
 from tests.run import tiny
 from tests.run.test_end_to_end import QUICK
 task = tiny.untrained()
-lc.optimize(task, out=Path(sys.argv[1]), sweep=lc.Sweep(("onnxruntime", "openvino"), ("fp32",), quantize=(), prune=()), options=QUICK)
+lc.optimize(task, out=Path(sys.argv[1]), space=lc.SearchSpace(("onnxruntime", "openvino"), ("fp32",), quantize=(), prune=()), options=QUICK)
 """
 # A file whose appearance is the moment of the kill; the run is started again after each.
 MOMENTS = (

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from laconic.core.task import silent
-from laconic.prune.rules import RULES
-from laconic.prune.sensitivity import sensitivity
+from laconic.core.progress import silent
+from laconic.pruning.rules import RULES
+from laconic.pruning.sensitivity import sensitivity
 from laconic.run import inspect as module
 from laconic.run.inspect import inspect
 from tests.run import tiny

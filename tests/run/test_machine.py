@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from laconic.core.records import to_json
-from laconic.deploy.runtime import Settings
+from laconic.core.target import Target
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record
 from laconic.run.session import Options, _timed
@@ -23,7 +23,7 @@ def timings(**more: Any) -> dict[str, Any]:
 
 
 def record(name: str) -> Record:
-    recipe = Recipe(deploy=Settings("onnxruntime"))
+    recipe = Recipe(deploy=Target("onnxruntime"))
     return Record(name, recipe.title, recipe.to_plain(), baseline="base")
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from laconic.core.errors import BadInput
-from laconic.core.graph import FoldBatchNorm
-from laconic.core.task import Target
-from laconic.prune.structured import Prune
-from laconic.quantize.mixed import Mixed
-from laconic.quantize.qat import Qat
-from laconic.quantize.static import Quantize
+from laconic.core.folding import FoldBatchNorm
+from laconic.core.target import Target
+from laconic.pruning.structured import Prune
+from laconic.quantization.mixed import Mixed
+from laconic.quantization.qat import Qat
+from laconic.quantization.static import Quantize
 from laconic.run.recipe import Recipe, parse, read_recipe
 from laconic.run.runner import STEPS
 from laconic.train.step import Fit

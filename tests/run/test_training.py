@@ -15,7 +15,7 @@ from torch import nn
 
 import laconic as lc
 from laconic.core.errors import BadInput
-from laconic.distill.lesson import teach
+from laconic.distill.distillation import teach
 from laconic.tasks.data import ArrayDataset
 from laconic.train.augment import Augmenter
 

@@ -28,7 +28,7 @@ def task(model: nn.Module | None = None) -> lc.Task:
 
 def untrained() -> lc.Task:
     found = task()
-    found.fit = lc.FitPlan(epochs=6, optimizer="sgd", lr=0.01, batch_size=16)
+    found.plan = lc.FitPlan(epochs=6, optimizer="sgd", lr=0.01, batch_size=16)
     return found
 
 

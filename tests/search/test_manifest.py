@@ -15,7 +15,7 @@ from tests.run import tiny
 
 
 def manifest(task: lc.Task | None = None, **changes: Any) -> dict[str, Any]:
-    given = {"budget": lc.Budget(), "sweep": lc.Sweep(), "recipes": None, "options": lc.Options(), **changes}
+    given = {"budget": lc.Budget(), "space": lc.SearchSpace(), "recipes": None, "options": lc.Options(), **changes}
     return _manifest(task or tiny.untrained(), **given)
 
 
@@ -28,8 +28,8 @@ def trained(shift: float = 0.0) -> lc.Task:
 
 def replanned(**plan: Any) -> lc.Task:
     task = tiny.untrained()
-    assert task.fit is not None
-    task.fit = dataclasses.replace(task.fit, **plan)
+    assert task.plan is not None
+    task.plan = dataclasses.replace(task.plan, **plan)
     return task
 
 
@@ -42,10 +42,10 @@ def test_the_same_run_has_the_same_manifest() -> None:
     ("changes", "key"),
     [
         ({"budget": lc.Budget(max_drop=0.1)}, "budget"),
-        ({"sweep": lc.Sweep(("openvino",))}, "sweep"),
+        ({"space": lc.SearchSpace(("openvino",))}, "space"),
         ({"recipes": [lc.Recipe()]}, "recipes"),
         ({"options": lc.Options(seed=1)}, "options"),
-        ({"task": replanned(lr=0.5)}, "fit"),
+        ({"task": replanned(lr=0.5)}, "plan"),
         ({"task": dataclasses.replace(tiny.untrained(), metric="f1")}, "metric"),
         ({"task": dataclasses.replace(tiny.untrained(), name="other")}, "task"),
     ],

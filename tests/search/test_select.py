@@ -23,7 +23,7 @@ def anew(speeds: Mapping[str, float] | None = None, asked: list[list[str]] | Non
         speed = (speeds or {}).get(one.key, one.speedup.value if one.speedup is not None else None)
         assert speed is not None
         second = Measurement(speed, "x", n=15, low=speed * 0.95, high=speed * 1.05)
-        return one.but(speedup=second, latency={"p50_ms": 10 / speed}, first_speedup=one.speedup, timing="finalists")
+        return one.replace(speedup=second, latency={"p50_ms": 10 / speed}, first_speedup=one.speedup, timing="finalists")
 
     def run(records: Sequence[Record], few: Sequence[Record]) -> list[Record]:
         keys = {one.key for one in few}
@@ -230,7 +230,7 @@ def equal_candidates(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def measured(times: Mapping[str, np.ndarray], one: Record, timing: str) -> Record:
-    return one.but(speedup=ratio_of_rounds(times["base"][:, None].tolist(), times[one.key][:, None].tolist()), timing=timing)
+    return one.replace(speedup=ratio_of_rounds(times["base"][:, None].tolist(), times[one.key][:, None].tolist()), timing=timing)
 
 
 def test_the_published_interval_does_not_suffer_from_the_choice() -> None:

@@ -69,7 +69,7 @@ def test_weights_alone_are_tried_where_the_size_counts() -> None:
 def test_what_was_lost_is_to_be_won_back(drop: float, status: str, train: bool, proposed: list[str]) -> None:
     tried = space.candidates(CONV, ("openvino",), ("fp32",), quantizations=("static",))
     records = [Record.of(recipe, status="passed", drop=Measurement(0.0, "points")) for recipe in tried]
-    records[-1] = records[-1].but(status=status, drop=Measurement(drop, "points"))
+    records[-1] = records[-1].replace(status=status, drop=Measurement(drop, "points"))
     task = dataclasses.replace(tiny.task(), train=tiny.TRAIN if train else None, loss=F.cross_entropy)
     found = space.followups(task, tried, [Record("base", "", {}), *records], space.QUANTIZATIONS)
     assert [recipe.title.split(" · ")[0] for recipe in found] == proposed
@@ -86,7 +86,7 @@ def test_recipes_without_a_target_do_not_share_files_between_runtimes() -> None:
 
 def test_an_unknown_kind_is_refused_with_the_nearest() -> None:
     with pytest.raises(BadInput, match="quantize: 'statik'. Did you mean 'static'"):
-        lc.Sweep(quantize=("statik",))
+        lc.SearchSpace(quantize=("statik",))
 
 
 def test_pruning_is_for_tasks_that_can_recover() -> None:

@@ -64,7 +64,7 @@ def test_splits_are_the_same_every_time_and_disjoint() -> None:
 
 
 def test_the_seed_changes_weights_and_training() -> None:
-    assert load("digits", seed=3).fit.seed == 3  # type: ignore[union-attr]
+    assert load("digits", seed=3).plan.seed == 3  # type: ignore[union-attr]
     first, other = (next(iter(load("digits", seed=seed).build().parameters())) for seed in (0, 1))
     assert not first.equal(other)
 

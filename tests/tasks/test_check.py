@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from laconic.core.errors import BadInput
-from laconic.core.task import FitPlan, Task
+from laconic.core.plan import FitPlan
+from laconic.core.task import Task
 from laconic.tasks import metrics
 from laconic.tasks.check import check_task
 from laconic.tasks.data import ArrayDataset

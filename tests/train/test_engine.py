@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 import laconic as lc
 from laconic.core.errors import BadInput, CorruptFile, TrainingStopped
-from laconic.core.task import Choice, FitPlan, Silent
+from laconic.core.plan import Choice, FitPlan
+from laconic.core.progress import Silent
 from laconic.tasks.data import ArrayDataset
 from laconic.train import checkpoint
 from laconic.train.augment import Mix

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 import laconic as lc
 from laconic.core.errors import BadInput
-from laconic.core.graph import FoldBatchNorm, fold_batch_norm, module_path, module_type, taps
+from laconic.core.folding import FoldBatchNorm, fold_batch_norm
+from laconic.core.graph import module_path, module_type, taps
 from laconic.core.program import Program, aten
+from laconic.core.target import Target
 from laconic.deploy.export import parity, write_onnx
-from laconic.deploy.runtime import Settings, runtime
-from laconic.prune.coupling import couple
-from laconic.prune.surgery import remove
+from laconic.deploy.runtime import runtime
+from laconic.pruning.coupling import couple
+from laconic.pruning.surgery import remove
 from laconic.tasks.data import ArrayDataset
 from laconic.train.insert import (
     InsertBatchNorm,
@@ -96,7 +98,7 @@ def shipped(program: Program, folder: Path) -> tuple[np.ndarray, list[str]]:
     """What the ONNX file answers to a batch of five, and its operators."""
     file = folder / "model.onnx"
     write_onnx(program, file, "model")
-    found = runtime("onnxruntime").load(file, Settings("onnxruntime", threads=1)).run([X.numpy()])
+    found = runtime("onnxruntime").load(file, Target("onnxruntime", threads=1)).run([X.numpy()])
     return found[0], [node.op_type for node in onnx.load(file).graph.node]
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from laconic.core.errors import BadInput
+from laconic.core.plan import FitPlan
 from laconic.core.schedule import plateau
-from laconic.core.task import FitPlan
 from laconic.train.optim import OPTIMIZERS, SCHEDULES, TWO_WEIGHTS, build, groups, normalize_gradients, scheduler, sharpened
 
 STEPS = 20

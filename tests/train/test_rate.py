@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from laconic.core.errors import BadInput
-from laconic.core.task import FitPlan
+from laconic.core.plan import FitPlan
 from laconic.tasks.data import ArrayDataset
 from laconic.train.rate import range_test
 

@@ -20,7 +20,7 @@ from torch.optim import lr_scheduler
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from laconic.core import schedule
-from laconic.core.task import FitPlan
+from laconic.core.plan import FitPlan
 from laconic.tasks.data import ArrayDataset
 from laconic.train.engine import fit
 from laconic.train.optim import SCHEDULES, planned, scheduler

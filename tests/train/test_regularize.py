@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 import laconic as lc
 from laconic.core.errors import BadInput
+from laconic.core.plan import Choice
 from laconic.core.program import Program
-from laconic.core.task import Choice
-from laconic.prune.coupling import couple
-from laconic.prune.surgery import remove
+from laconic.pruning.coupling import couple
+from laconic.pruning.surgery import remove
 from laconic.train.regularize import REGULARIZERS, Regularizer
 from tests.core.models import ConvNet
 from tests.reference import regularize as twins

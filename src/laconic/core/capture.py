@@ -31,7 +31,7 @@ from laconic.core.program import Program, assemble, dynamic_shape
 Dynamic = Mapping[str, Mapping[int, str]]
 
 # What a message of torch.export contains, and the usual mend.
-MENDS = (
+REMEDIES = (
     (
         "data-dependent",
         "the value of a tensor decides what runs. Write the branch with torch.where or torch.cond, or move it out of forward.",
@@ -277,7 +277,7 @@ def explain(model: nn.Module, error: BaseException) -> str:
     text = str(error)
     line = _user_line(error)
     mend = next(
-        (mend for pattern, mend in MENDS if pattern in text or pattern in line),
+        (mend for pattern, mend in REMEDIES if pattern in text or pattern in line),
         "Try torch.export.draft_export(model, example) for a full account.",
     )
     parts = [f"{type(model).__name__} cannot be captured"]

@@ -13,8 +13,9 @@ import numpy as np
 from torch import nn
 
 from laconic.core.errors import BadInput, TrainingStopped
+from laconic.core.plan import FitPlan
+from laconic.core.progress import Silent
 from laconic.core.schedule import exponential
-from laconic.core.task import FitPlan, Silent
 
 _MEMORY = 0.9  # of the moving average over steps
 _DIVERGED = 4.0  # times the best smoothed loss: there the test ends

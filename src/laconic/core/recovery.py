@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+from laconic.core.context import Context
 from laconic.core.errors import BadInput
+from laconic.core.plan import Choice, FitPlan, Hint, out_of_range
 from laconic.core.program import Program
 from laconic.core.rate import RangeTest, range_test
-from laconic.core.task import Choice, Context, FitPlan, Hint, Task, out_of_range
+from laconic.core.task import Task
 from laconic.core.teaching import trainer
 
 # What a task's own plan says about its model and data, and not about a training from the start.
@@ -74,7 +76,7 @@ class Recovery:
 
     Attributes:
         plan: how the rest is trained; its rate is a start for `settled`, if `searched`.
-        source: of what the step does not say itself: ``task.recovery``, ``task.fit``, or ``defaults``.
+        source: of what the step does not say itself: ``task.recovery``, ``task.plan``, or ``defaults``.
         given: names of the options that the step says itself.
         searched: nothing says the rate: a range test does.
         test: its outcome.
@@ -118,7 +120,7 @@ class Recovery:
 
 
 def recovery(changes: PlanChanges, task: Task | None) -> Recovery:
-    """Return how a step's rest recovers: what the step says, then `Task.recovery`, then what `Task.fit` says of optimizer, batches and augmentation.
+    """Return how a step's rest recovers: what the step says, then `Task.recovery`, then what `Task.plan` says of optimizer, batches and augmentation.
 
     The rate is the step's or that of `Task.recovery`; else it is searched for. Soft targets of the unchanged program have the weight 0.5 where neither the step
     nor `Task.recovery` asks for another one.
@@ -132,8 +134,8 @@ def recovery(changes: PlanChanges, task: Task | None) -> Recovery:
         raise BadInput("Task.recovery makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
     if task is not None and task.recovery is not None:
         base, source = task.recovery, "task.recovery"
-    elif task is not None and task.fit is not None:
-        base, source = FitPlan(**{name: getattr(task.fit, name) for name in _OF_FIT}), "task.fit"
+    elif task is not None and task.plan is not None:
+        base, source = FitPlan(**{name: getattr(task.plan, name) for name in _OF_FIT}), "task.plan"
     else:
         base, source = FitPlan(batch_size=64 if task is None else task.batch_size), "defaults"
     plan = replace(base, **{"distill": base.distill or _DISTILL, **given})

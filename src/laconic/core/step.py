@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from laconic.core.axes import resize
+from laconic.core.context import Context
 from laconic.core.errors import BadInput, LaconicError
 from laconic.core.findings import undone
+from laconic.core.plan import FitPlan
 from laconic.core.precision import check_float32
 from laconic.core.program import Program
-from laconic.core.task import Context, FitPlan, Task
+from laconic.core.task import Task
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _EXAMPLES = 2

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from laconic.core.context import Context
 from laconic.core.errors import BadInput
+from laconic.core.plan import FitPlan
 from laconic.core.program import Program
-from laconic.core.task import Context, FitPlan
 
 
 def check_trainable(step: str, context: Context) -> None:

@@ -14,9 +14,10 @@ from laconic.core.errors import BadInput, CorruptFile, need
 from laconic.core.files import read_json, sha256, write_json, write_whole
 from laconic.core.program import Interface, Program, TensorSpec
 from laconic.core.records import to_json
+from laconic.core.target import Target
 from laconic.deploy.export import FORMATS, check_shippable, write_model
 from laconic.deploy.numerics import of_file
-from laconic.deploy.runtime import Settings, runtime
+from laconic.deploy.runtime import runtime
 from laconic.deploy.script import script
 
 FORMAT = 1
@@ -42,7 +43,7 @@ class Artifact:
     """
 
     file: Path
-    settings: Settings
+    settings: Target
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     size_bytes: int
@@ -112,14 +113,14 @@ class Artifact:
         return write_whole(path, lambda aside: shutil.copyfile(self.file, aside))
 
 
-def save_artifact(program: Program, folder: str | Path, settings: Settings, lineage: Mapping[str, Any]) -> Artifact:
+def save_artifact(program: Program, folder: str | Path, settings: Target, lineage: Mapping[str, Any]) -> Artifact:
     """Lower a program to the format of the settings' runtime and write the artifact's folder."""
     folder = Path(folder)
     file = write_model(program, folder, runtime(settings.runtime).format)
     return _finish(file, program.interface, settings, lineage)
 
 
-def pack(file: Path, interface: Interface, folder: Path, settings: Settings, lineage: Mapping[str, Any]) -> Artifact:
+def pack(file: Path, interface: Interface, folder: Path, settings: Target, lineage: Mapping[str, Any]) -> Artifact:
     """Write the artifact's folder around a model file that exists; where the disk allows it the file is linked, not copied."""
     for source in _external(file):  # copied: ONNX refuses external weights with more than one link
         write_whole(folder / source.name, lambda aside, source=source: shutil.copyfile(source, aside))  # type: ignore[misc]
@@ -148,10 +149,10 @@ def export(
     kind = SUFFIXES[path.suffix]
     write_whole(path, lambda aside: FORMATS[kind][1](program, aside, path.name))
     lineage = {"program": program.fingerprint()}
-    return _finish(path, program.interface, Settings(runtime or DEFAULT_RUNTIME[kind], precision, threads), lineage)
+    return _finish(path, program.interface, Target(runtime or DEFAULT_RUNTIME[kind], precision, threads), lineage)
 
 
-def _finish(file: Path, interface: Interface, settings: Settings, lineage: Mapping[str, Any]) -> Artifact:
+def _finish(file: Path, interface: Interface, settings: Target, lineage: Mapping[str, Any]) -> Artifact:
     artifact = Artifact(file, settings, interface.inputs, interface.outputs, _size(file), _digest(file), dict(lineage))
     write_whole(file.parent / SCRIPT, script(artifact.format, file.name, settings, interface.inputs))
     card = {
@@ -190,14 +191,14 @@ def _open_card(card: Path) -> Artifact:
     inputs, outputs = (
         tuple(TensorSpec(item["name"], tuple(item["shape"]), item["dtype"]) for item in found[key]) for key in ("inputs", "outputs")
     )
-    return Artifact(file, Settings(**found["settings"]), inputs, outputs, found["size_bytes"], digest, found["lineage"])
+    return Artifact(file, Target(**found["settings"]), inputs, outputs, found["size_bytes"], digest, found["lineage"])
 
 
 def _open_bare(file: Path) -> Artifact:
     check_kind(file)
     kind = SUFFIXES[file.suffix]
     inputs, outputs = _onnx_specs(file) if kind == "onnx" else _pt2_specs(file) if kind == "pt2" else ((), ())
-    return Artifact(file, Settings(DEFAULT_RUNTIME[kind]), inputs, outputs, _size(file), _digest(file))
+    return Artifact(file, Target(DEFAULT_RUNTIME[kind]), inputs, outputs, _size(file), _digest(file))
 
 
 def check_kind(file: Path) -> None:

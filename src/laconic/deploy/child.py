@@ -16,10 +16,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from laconic.core.errors import LaconicError, WorkerFailed
+from laconic.core.memory import memory_of
 
 _POLL_S = 0.1
 _TAIL = 12
@@ -134,18 +134,6 @@ class Child:
                 os.close(descriptor)
         self._end()
         self._errors.close()
-
-
-def memory_of(pid: int) -> dict[str, int]:
-    """Bytes of memory of a process: `rss_bytes` now and `peak_bytes` at its highest; empty where there is no /proc."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    except OSError:
-        return {}
-    rows = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    found = {name: int(rows[row].split()[0]) * 1024 for name, row in (("rss_bytes", "VmRSS"), ("peak_bytes", "VmHWM")) if row in rows}
-    # the kernel brings the peak up to date now and then, so it may lag a little behind
-    return {name: max(found.values()) if name == "peak_bytes" else value for name, value in found.items()}
 
 
 def answer_requests(handle: Callable[[dict[str, Any]], Any], expected: type[Exception] = LaconicError) -> None:

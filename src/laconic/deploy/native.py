@@ -15,7 +15,8 @@ from torch import Tensor
 
 from laconic.core.errors import CorruptFile
 from laconic.core.program import Program
-from laconic.deploy.runtime import Runtime, Session, Settings, cores
+from laconic.core.target import Target
+from laconic.deploy.runtime import Runtime, Session, cores
 
 Forward = Callable[..., Any]
 
@@ -32,12 +33,12 @@ class _Native(Runtime):
             return "this processor has no bf16 instructions (avx512_bf16 or amx_bf16); PyTorch would emulate them"
         return None
 
-    def load(self, file: Path, settings: Settings) -> Session:
+    def load(self, file: Path, settings: Target) -> Session:
         """See `Runtime.load`."""
         torch.set_num_threads(settings.threads or cores())
         return _Session(self.forward(file, settings), settings)
 
-    def forward(self, file: Path, settings: Settings) -> Forward:
+    def forward(self, file: Path, settings: Target) -> Forward:
         """The function from flat tensors to flat tensors."""
         raise NotImplementedError
 
@@ -48,7 +49,7 @@ class Eager(_Native):
     name = "torch"
     format = "pt2"
 
-    def forward(self, file: Path, settings: Settings) -> Forward:
+    def forward(self, file: Path, settings: Target) -> Forward:
         """See `_Native.forward`."""
         return Program.load(file).to(settings.device).graph_module.forward
 
@@ -65,7 +66,7 @@ class Compiled(_Native):
             return "torch.compile needs a C++ compiler on processors, and none is on the PATH"
         return super().available(precision, device)
 
-    def forward(self, file: Path, settings: Settings) -> Forward:
+    def forward(self, file: Path, settings: Target) -> Forward:
         """See `_Native.forward`."""
         return torch.compile(Program.load(file).to(settings.device).graph_module)
 
@@ -80,7 +81,7 @@ class TorchScript(_Native):
         """See `Runtime.available`."""
         return "Laconic runs TorchScript on processors only" if device != "cpu" else super().available(precision, device)
 
-    def forward(self, file: Path, settings: Settings) -> Forward:
+    def forward(self, file: Path, settings: Target) -> Forward:
         """See `_Native.forward`."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -93,7 +94,7 @@ class TorchScript(_Native):
 
 
 class _Session(Session):
-    def __init__(self, forward: Forward, settings: Settings) -> None:
+    def __init__(self, forward: Forward, settings: Target) -> None:
         self._forward, self._device = forward, settings.device
         self._bf16 = settings.precision == "bf16"
 

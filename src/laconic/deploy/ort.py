@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from laconic.core.errors import need
-from laconic.deploy.runtime import Runtime, Session, Settings, cores, installed
+from laconic.core.target import Target
+from laconic.deploy.runtime import Runtime, Session, cores, installed
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -31,14 +32,14 @@ class OnnxRuntime(Runtime):
             return f"this build of onnxruntime has no {PROVIDERS[device]}"
         return None
 
-    def load(self, file: Path, settings: Settings) -> Session:
+    def load(self, file: Path, settings: Target) -> Session:
         """See `Runtime.load`."""
         ort = need("onnxruntime")
         ort.disable_telemetry_events()
         return _Session(ort.InferenceSession(str(file), options(settings), providers=[PROVIDERS[settings.device]]))
 
 
-def options(settings: Settings) -> Any:
+def options(settings: Target) -> Any:
     """The session options that these settings stand for."""
     ort = need("onnxruntime")
     found = ort.SessionOptions()

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from laconic.core.errors import need
-from laconic.deploy.runtime import Runtime, Session, Settings, cores, installed
+from laconic.core.target import Target
+from laconic.deploy.runtime import Runtime, Session, cores, installed
 
 # Said explicitly: where a processor has AMX, OpenVINO computes fp32 models in bf16 unless it is told not to.
 HINT = {"fp32": "f32", "bf16": "bf16"}
@@ -33,12 +34,12 @@ class OpenVino(Runtime):
             return "this processor has no bf16 instructions (avx512_bf16 or amx_bf16)"
         return None
 
-    def load(self, file: Path, settings: Settings) -> Session:
+    def load(self, file: Path, settings: Target) -> Session:
         """See `Runtime.load`."""
         return _Session(_core().compile_model(str(file), "CPU", properties(settings)))
 
 
-def properties(settings: Settings) -> dict[str, Any]:
+def properties(settings: Target) -> dict[str, Any]:
     """The properties of the compiled model that these settings stand for."""
     return {
         "PERFORMANCE_HINT": "LATENCY",

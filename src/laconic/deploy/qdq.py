@@ -20,7 +20,8 @@ from torch import Tensor, fx
 
 from laconic.core.errors import need
 from laconic.core.fake_quant import TINY, Quantizer, fake_quants, is_dynamic, quantizer_of, weight_of
-from laconic.core.graph import clean, fold_batch_norm, get_tensor
+from laconic.core.folding import fold_batch_norm
+from laconic.core.graph import clean, get_tensor
 from laconic.core.integer_bias import bound_steps, round_biases
 from laconic.core.program import Program, aten
 

@@ -6,7 +6,6 @@ import importlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from laconic.core.errors import BadInput, nearest
+from laconic.core.target import Target
 
 # name -> module and class, in the order in which they are tried: what starts fast comes first, so that a time limit costs least.
 # Another package adds one through an entry point of the group `laconic.runtimes`.
@@ -26,16 +26,6 @@ TABLE: dict[str, tuple[str, str]] = {
     "torch.compile": ("laconic.deploy.native", "Compiled"),
 }
 DEVICES = ("cpu", "cuda")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How an artifact is run. `threads` None means all cores that the process may use."""
-
-    runtime: str
-    precision: str = "fp32"
-    threads: int | None = None
-    device: str = "cpu"
 
 
 class Session(ABC):
@@ -63,7 +53,7 @@ class Runtime(ABC):
         """None if this machine can run it so, else the reason why not."""
 
     @abstractmethod
-    def load(self, file: Path, settings: Settings) -> Session:
+    def load(self, file: Path, settings: Target) -> Session:
         """Load a model file. What needs compiling is compiled here or at the first run."""
 
 

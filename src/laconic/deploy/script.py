@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from laconic.core.program import TensorSpec
-from laconic.deploy.runtime import Settings
+from laconic.core.target import Target
 
 _INPUTS = """\
 import sys
@@ -52,7 +52,7 @@ outputs = [t.float().cpu().numpy() for t in (found if isinstance(found, (tuple, 
 _OUTPUT = "print([(o.shape, o.dtype.name) for o in outputs])\n"
 
 
-def script(kind: str, file: str, settings: Settings, inputs: Sequence[TensorSpec]) -> str:
+def script(kind: str, file: str, settings: Target, inputs: Sequence[TensorSpec]) -> str:
     """Python that runs the file with these settings on inputs of ones and prints the shapes of the outputs.
 
     Args:

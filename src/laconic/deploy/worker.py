@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 
 from laconic.core.errors import BadInput
-from laconic.deploy.child import answer_requests, memory_of
-from laconic.deploy.runtime import Session, Settings, cores, runtime
+from laconic.core.memory import memory_of
+from laconic.core.target import Target
+from laconic.deploy.child import answer_requests
+from laconic.deploy.runtime import Session, cores, runtime
 from laconic.deploy.turns import take_turn
 
 
 class Worker:
     """One loaded model and the inputs that are timed."""
 
-    def __init__(self, file: Path, settings: Settings) -> None:
+    def __init__(self, file: Path, settings: Target) -> None:
         self._file, self._settings = file, settings
         self._session: Session | None = None
         self._inputs: list[np.ndarray] = []
@@ -84,7 +86,7 @@ def _read(path: Path) -> list[np.ndarray]:
 
 def main() -> None:
     """Answer requests: `python -m laconic.deploy.worker FILE SETTINGS REQUESTS ANSWERS`."""
-    worker = Worker(Path(sys.argv[1]), Settings(**json.loads(sys.argv[2])))
+    worker = Worker(Path(sys.argv[1]), Target(**json.loads(sys.argv[2])))
     table: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         name: getattr(worker, name) for name in ("load", "inputs", "time", "predict", "memory", "modules")
     }

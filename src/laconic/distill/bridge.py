@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from laconic.core.errors import BadInput
-from laconic.core.task import Hint
+from laconic.core.plan import Hint
 from laconic.distill.losses import HintLoss, channel_axis
 
 Shape = tuple[int, ...]

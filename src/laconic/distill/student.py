@@ -13,11 +13,11 @@ from torch import nn
 
 from laconic.core import structure
 from laconic.core.capture import capture
+from laconic.core.context import Context
 from laconic.core.errors import BadInput
 from laconic.core.program import Program
 from laconic.core.records import Outcome
 from laconic.core.step import step
-from laconic.core.task import Context
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ def _read(path: Path, key: str) -> Tensor:
 class Taught(Dataset[Any]):
     """A data set with the teacher's answers beside the targets.
 
-    Items are `(inputs, {"target": target, "teacher": row of the answers})`; so batches of a `DataLoader` are, and `lesson.teach(…, cached=True)` knows such
+    Items are `(inputs, {"target": target, "teacher": row of the answers})`; so batches of a `DataLoader` are, and `teach(…, cached=True)` knows such
     targets. Where the task collates by itself, give its `collate`, and train with `collate=taught.collate`: then an item is `(item, row)`.
 
     Args:

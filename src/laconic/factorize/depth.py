@@ -14,12 +14,12 @@ from typing import Any
 
 from torch import fx
 
+from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import Value, shapes
 from laconic.core.program import Program, assemble, aten, tensors_of
 from laconic.core.records import Outcome, Skipped
 from laconic.core.step import step
-from laconic.core.task import Context
 
 _SUMS = (aten.add.Tensor, aten.add_.Tensor)
 # Operators behind which a value is no longer the one that entered, but something computed of it.

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from laconic.core.errors import WorkerFailed
+from laconic.core.progress import Progress, silent
 from laconic.core.records import Measurement
-from laconic.core.task import Progress, silent
 from laconic.core.turn import Turn
 from laconic.measure import busy
 from laconic.measure.stats import median_of_rounds, ratio_of_rounds

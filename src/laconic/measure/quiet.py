@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from laconic.core.errors import BadInput
-from laconic.core.task import Progress, silent
+from laconic.core.progress import Progress, silent
 from laconic.measure.ticks import Ticks
 
 # Others may use this share of all cores, in so many looks on end.

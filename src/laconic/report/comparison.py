@@ -1,4 +1,4 @@
-"""What `run.compare` found: a table for a terminal, and a page with the table, the curves and pictures of what augmentation does."""
+"""What `studies.compare` found: a table for a terminal, and a page with the table, the curves and pictures of what augmentation does."""
 
 from __future__ import annotations
 

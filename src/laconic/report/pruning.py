@@ -18,7 +18,7 @@ ALLOCATIONS = {
     "global": "global: components of all groups are ranked together",
     "latency": "latency: the least score for the time it saves",
 }
-_PASSES, _PASSES_TEXT = 1e-4, "1e−4"  # the rule of the step: `prune.structured` refuses a program beyond it
+_PASSES, _PASSES_TEXT = 1e-4, "1e−4"  # the rule of the step: `pruning.structured` refuses a program beyond it
 _DRAWN = 40  # groups: the chart has no more, the table has all
 
 

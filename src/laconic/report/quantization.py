@@ -167,7 +167,7 @@ def _settings(steps: Sequence[Mapping[str, Any]], changed: Mapping[str, Any]) ->
     names = [str(step["step"]) for step in steps]
     mode, weights = changed.get("mode"), mapping(changed.get("weights"))
     target = changed.get("target")
-    half = weights.get("half_range")
+    half = weights.get("reduced_range")
     rows = [("Steps" if len(names) > 1 else "Step", " → ".join(names))]
     if mode is not None or "quantize" in names:
         rows.append(("Mode", ABSENT if mode is None else MODES.get(str(mode), str(mode))))

@@ -17,12 +17,12 @@ from laconic.core.capture import argument_names, capture
 from laconic.core.errors import BadInput, WorkerFailed
 from laconic.core.model import as_module
 from laconic.core.program import Program, TensorSpec
+from laconic.core.progress import Progress, silent
 from laconic.core.records import Measurement
-from laconic.core.task import Progress, silent
+from laconic.core.target import Target
 from laconic.deploy import runtime as runtimes
 from laconic.deploy.artifact import Artifact, save_artifact
 from laconic.deploy.process import WorkerProcess
-from laconic.deploy.runtime import Settings
 from laconic.measure import latency, quiet
 from laconic.run.examples import write_arrays
 from laconic.run.session import Contender
@@ -199,7 +199,7 @@ def _baseline(baseline: Any, new: Artifact, scratch: Path, threads: int | None, 
         baseline = as_module(baseline, "bench, as the baseline,")
     if isinstance(baseline, nn.Module):
         program = baseline if isinstance(baseline, Program) else _captured(baseline, new.inputs, lengths)
-        baseline = save_artifact(program, scratch / "baseline", Settings("torch", "fp32", threads, new.settings.device), {})
+        baseline = save_artifact(program, scratch / "baseline", Target("torch", "fp32", threads, new.settings.device), {})
     else:
         baseline = replace(baseline, settings=replace(baseline.settings, threads=threads))
     mine, theirs = ([spec.shape for spec in item.inputs] for item in (new, baseline))

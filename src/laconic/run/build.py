@@ -9,17 +9,19 @@ from typing import Any
 
 import torch
 
+from laconic.core.context import Context
 from laconic.core.errors import LaconicError
 from laconic.core.files import read_json, write_json
 from laconic.core.program import Interface, Program
+from laconic.core.progress import Progress, silent
 from laconic.core.records import Outcome, to_json
-from laconic.core.task import Context, Progress, Task, silent
+from laconic.core.task import Task
 from laconic.deploy.artifact import Artifact, pack
 from laconic.deploy.child import Child, answer_requests
 from laconic.deploy.export import write_model
-from laconic.deploy.runtime import Settings, runtime
+from laconic.deploy.runtime import runtime
 from laconic.run.agreement import write_answers
-from laconic.run.prices import prices
+from laconic.run.latency_table import latency_table
 from laconic.run.recipe import Recipe, parse
 from laconic.run.runner import apply
 
@@ -64,14 +66,13 @@ class Builder:
         """
         place = self._place(recipe, runtime(recipe.deploy.runtime).format)
         built = read_json(place / _DONE)
-        settings = Settings(recipe.deploy.runtime, recipe.deploy.precision, recipe.deploy.threads, recipe.deploy.device)
         lineage = {
             "recipe": recipe.to_plain(),
             "source_sha256": built["source"],
             "program": built["program"],
             "outcomes": built["outcomes"],
         }
-        artifact = pack(place / built["file"], Interface.from_json(built["interface"]), folder, settings, lineage)
+        artifact = pack(place / built["file"], Interface.from_json(built["interface"]), folder, recipe.deploy, lineage)
         return artifact, tuple(Outcome.from_json(item) for item in built["outcomes"]), place.parent / "expected"
 
     def size(self, recipe: Recipe, kind: str) -> int:
@@ -135,7 +136,7 @@ def build_model(request: Mapping[str, Any], task: Task | None = None, progress: 
 
             task = load(request["task"], data=request["data"], seed=request["seed"])
         torch.manual_seed(request["seed"])
-        price = prices(recipe.deploy)
+        price = latency_table(recipe.deploy)
         begun, done, rest = _begun(source, recipe, steps.parent)
         program, outcomes = apply(begun, rest, Context(task, fit, recipe.deploy, request["seed"], progress, steps, price, source))
         price.keep()

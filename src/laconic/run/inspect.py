@@ -10,11 +10,12 @@ from torch import Tensor
 from laconic.core.axes import batch_size
 from laconic.core.capture import capture
 from laconic.core.program import Program
+from laconic.core.progress import Progress, silent
 from laconic.core.records import to_json
-from laconic.core.task import Progress, Task, silent
+from laconic.core.task import Task
 from laconic.measure.counts import count
-from laconic.prune.coupling import Coupling, couple
-from laconic.prune.sensitivity import sensitivity as sensitivity_of
+from laconic.pruning.coupling import Coupling, couple
+from laconic.pruning.sensitivity import sensitivity as sensitivity_of
 from laconic.run.examples import batches
 from laconic.tasks.check import check_task
 
@@ -45,7 +46,7 @@ def inspect(task: Task, sensitivity: bool = True, progress: Progress = silent) -
     return {
         "task": task.name,
         "description": task.description,
-        "trained": task.fit is None,
+        "trained": task.plan is None,
         "inputs": to_json(program.inputs),
         "outputs": to_json(program.outputs),
         "params": counts.params,
@@ -61,7 +62,7 @@ def _why_not(task: Task, wanted: bool) -> str:
     """Why the sensitivity is not measured; empty where it is."""
     if not wanted:
         return "the sensitivity of groups was not measured, as asked"
-    if task.fit is not None:
+    if task.plan is not None:
         return "the sensitivity of groups was not measured: that of an untrained model means nothing"
     return ""
 

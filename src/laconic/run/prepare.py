@@ -12,8 +12,9 @@ from laconic.core.capture import capture
 from laconic.core.errors import BadInput
 from laconic.core.precision import check_module
 from laconic.core.program import Program
+from laconic.core.progress import Progress
 from laconic.core.records import to_json
-from laconic.core.task import Progress, Task
+from laconic.core.task import Task
 from laconic.deploy.export import check_shippable
 from laconic.run.examples import batches
 from laconic.run.ledger import Ledger
@@ -54,7 +55,7 @@ def program(task: Task, store: RunStore, ledger: Ledger, progress: Progress) -> 
     """The captured model, from the run's folder if it is there, and the record of its training (empty if it came trained)."""
     if not store.has("program.pt2"):
         check_module(task.build(), (torch.float32,))
-        if task.fit is not None:
+        if task.plan is not None:
             with ledger.part("train"):
                 train(task, store, progress)
         _check_fixed(task)
@@ -83,12 +84,12 @@ def _check_fixed(task: Task) -> None:
 
 def train(task: Task, store: RunStore, progress: Progress) -> None:
     """Train an untrained model by the task's plan; an interrupted training goes on from its last checkpoint."""
-    if task.train is None or task.loss is None or task.fit is None:
+    if task.train is None or task.loss is None or task.plan is None:
         raise BadInput(f"the model of task '{task.name}' is untrained (fit is set), and to train it the task needs train data and a loss")
     metric = metrics.of(task)
     record = fit(
         task.build(),
-        task.fit,
+        task.plan,
         task,
         valid=task.valid,
         score=lambda outputs, target: metric.score(task.logits(outputs), target),

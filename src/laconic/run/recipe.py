@@ -12,7 +12,7 @@ from typing import Any
 
 from laconic.core.errors import BadInput, nearest, need
 from laconic.core.records import to_json
-from laconic.core.task import Target
+from laconic.core.target import Target
 from laconic.core.wording import numerics
 from laconic.run.runner import STEPS
 

@@ -87,21 +87,21 @@ class Record:
         """The size that counts in a comparison: that of the ONNX file where it is known apart from what runs."""
         return self.size_bytes if self.onnx_size_bytes is None else self.onnx_size_bytes
 
-    def but(self, **changes: Any) -> Record:
+    def replace(self, **changes: Any) -> Record:
         """The same record with other values."""
         return dataclasses.replace(self, **changes)
 
     def rejected(self, *reasons: Reason) -> Record:
         """The same record, rejected for these reasons; unchanged without any."""
-        return self.but(status="rejected", reasons=(*self.reasons, *reasons)) if reasons else self
+        return self.replace(status="rejected", reasons=(*self.reasons, *reasons)) if reasons else self
 
     def not_tried(self, text: str) -> Record:
         """The same record, whose turn never came."""
-        return self.but(status="not_tried", reasons=(*self.reasons, Reason("time_limit", text)))
+        return self.replace(status="not_tried", reasons=(*self.reasons, Reason("time_limit", text)))
 
     def failed(self, rule: str, text: str) -> Record:
         """The same record, failed."""
-        return self.but(status="failed", reasons=(*self.reasons, Reason(rule, text)))
+        return self.replace(status="failed", reasons=(*self.reasons, Reason(rule, text)))
 
 
 def opponent(record: Record, records: Sequence[Record]) -> Record:

@@ -8,27 +8,27 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
+from laconic.core.context import Context
 from laconic.core.errors import BadInput
 from laconic.core.program import Program
 from laconic.core.records import Outcome
 from laconic.core.step import as_step
-from laconic.core.task import Context
 
 StepFunction = Callable[[Program, Any, Context], tuple[Program, Outcome]]
 
 # name in recipes -> module, config type, function. A new step is one line here, or an entry point of the group `laconic.steps` in another package.
 TABLE: dict[str, tuple[str, str, str]] = {
-    "fold_batch_norm": ("laconic.core.graph", "FoldBatchNorm", "fold_batch_norm"),
+    "fold_batch_norm": ("laconic.core.folding", "FoldBatchNorm", "fold_batch_norm"),
     "fit": ("laconic.train.step", "Fit", "fit_step"),
     "insert_dropout": ("laconic.train.insert", "InsertDropout", "insert_dropout"),
     "insert_stochastic_depth": ("laconic.train.insert", "InsertStochasticDepth", "insert_stochastic_depth"),
     "insert_batch_norm": ("laconic.train.insert", "InsertBatchNorm", "insert_batch_norm"),
     "drop_blocks": ("laconic.factorize.depth", "DropBlocks", "drop_blocks"),
     "student": ("laconic.distill.student", "Student", "student"),
-    "prune": ("laconic.prune.structured", "Prune", "prune"),
-    "quantize": ("laconic.quantize.static", "Quantize", "quantize"),
-    "quantize_mixed": ("laconic.quantize.mixed", "Mixed", "quantize_mixed"),
-    "qat": ("laconic.quantize.qat", "Qat", "qat"),
+    "prune": ("laconic.pruning.structured", "Prune", "prune"),
+    "quantize": ("laconic.quantization.static", "Quantize", "quantize"),
+    "quantize_mixed": ("laconic.quantization.mixed", "Mixed", "quantize_mixed"),
+    "qat": ("laconic.quantization.qat", "Qat", "qat"),
 }
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from laconic.core.axes import resize
 from laconic.core.errors import BadInput, LaconicError, WorkerFailed
 from laconic.core.program import Program
+from laconic.core.progress import Progress, silent
 from laconic.core.records import to_json
-from laconic.core.task import Progress, Task, silent
+from laconic.core.task import Task
 from laconic.core.turn import Turn
 from laconic.deploy import runtime
 from laconic.deploy.process import WorkerProcess
@@ -137,7 +138,7 @@ class Session:
     def _baseline(self, recipe: Recipe) -> Record:
         record = self._checked(recipe, None)
         if record.status == "passed":
-            record = self._with_onnx_size(record.but(status="baseline"), recipe)
+            record = self._with_onnx_size(record.replace(status="baseline"), recipe)
         self.progress.advance(candidate=recipe.title)
         return record
 
@@ -145,14 +146,14 @@ class Session:
         """The record with the bytes of the model's ONNX file; where there can be none, with a note that says so."""
         try:
             with self.ledger.part("export"):
-                return record.but(onnx_size_bytes=self.builder.size(recipe, "onnx"))
+                return record.replace(onnx_size_bytes=self.builder.size(recipe, "onnx"))
         except LaconicError as error:
-            return record.but(notes=(*record.notes, f"sizes are compared with the file that runs, for there is no ONNX file: {error}"))
+            return record.replace(notes=(*record.notes, f"sizes are compared with the file that runs, for there is no ONNX file: {error}"))
 
     def _compared(self, recipe: Recipe, baselines: Sequence[Record]) -> Record:
         base = baseline_of(recipe, baselines)
         if base.status == "baseline":
-            record = self._checked(recipe, base).but(baseline=base.key)
+            record = self._checked(recipe, base).replace(baseline=base.key)
         else:
             told = f"the baseline with its threads on its device cannot be measured: {base.reasons[-1].text}"
             record = Record.of(recipe, baseline=base.key, status=base.status, reasons=(Reason("baseline", told),))
@@ -168,14 +169,14 @@ class Session:
         record = Record.of(recipe)
         why = runtime.runtime(recipe.deploy.runtime).available(recipe.deploy.precision, recipe.deploy.device)
         if why is not None:
-            return record.but(status="unavailable", reasons=(Reason("available", why),))
+            return record.replace(status="unavailable", reasons=(Reason("available", why),))
         if baseline is not None and self.deadline is not None and time.monotonic() > self.deadline:
             return record.not_tried("the time limit was reached before its turn")
         start = time.perf_counter()
         record = self._attempt(record, lambda: self._build_and_answer(recipe, record))
         if record.status == "passed":
             record = self._scored(record, baseline)
-        record = record.but(seconds=time.perf_counter() - start)
+        record = record.replace(seconds=time.perf_counter() - start)
         self.store.write(name, record)
         self.ledger.keep(self.store)
         return record
@@ -203,7 +204,7 @@ class Session:
         folder = self.store.path("candidates", recipe.key)
         with self.ledger.part("export"):
             artifact, outcomes, expected = self.builder.build(recipe, folder / "artifact")
-        record = record.but(size_bytes=artifact.size_bytes, artifact=f"candidates/{recipe.key}/artifact", outcomes=outcomes)
+        record = record.replace(size_bytes=artifact.size_bytes, artifact=f"candidates/{recipe.key}/artifact", outcomes=outcomes)
         with self.ledger.part("check"):
             facts = self.workers.start(recipe.key, artifact)
             worker = self.workers.get(recipe.key, folder / "artifact")
@@ -212,7 +213,7 @@ class Session:
             self._predict_sizes(worker, folder / "sizes")
         rounded = any(outcome.step in gate.ROUNDING for outcome in outcomes)
         evidence, reason = agreement.compare(self.parity, folder, expected, artifact.outputs, recipe.deploy.precision, rounded)
-        record = record.but(parity=evidence, cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory.get("peak_bytes"))
+        record = record.replace(parity=evidence, cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory.get("peak_bytes"))
         return record if reason is None else record.rejected(reason)
 
     def _predict_sizes(self, worker: WorkerProcess, folder: Path) -> None:
@@ -233,7 +234,7 @@ class Session:
         if score.value is None:
             return record.failed("nan", f"its answers on the {data} data are not finite, so the {self.metric.name} cannot be computed")
         base = logits if baseline is None else self._logits(baseline.key, data)
-        return record.but(**{metric: score, drop: compare(self.metric, base, logits, examples.target, self.options.seed)})
+        return record.replace(**{metric: score, drop: compare(self.metric, base, logits, examples.target, self.options.seed)})
 
     def _artifact(self, key: str) -> Path:
         return self.store.path("candidates", key, "artifact")
@@ -249,7 +250,7 @@ class Session:
         with self.ledger.part("time"):
             timings = self.store.once(f"timing/{self._timing_key(entered)}.json", lambda: self._interleaved(entered))
         self.rounds = timings["rounds"]
-        return [_timed(record, timings, self.options).but(timing="first") if record in entered else record for record in records]
+        return [_timed(record, timings, self.options).replace(timing="first") if record in entered else record for record in records]
 
     def time_again(self, records: Sequence[Record], keys: Collection[str]) -> list[Record]:
         """Time these few and their baselines once more, in fresh processes, after they were chosen: what is published comes from here alone.
@@ -351,7 +352,7 @@ def _timed(record: Record, timings: Any, options: Options) -> Record:
         return record.failed("crash", timings["failed"].get(record.key, "it was not timed"))
     rounds = timings["rounds"][record.key]
     busy, speedup_cpu = latency.mark(timings.get("machine", {}), baseline, record.key)
-    return record.but(
+    return record.replace(
         busy=busy,
         speedup_cpu=speedup_cpu,
         latency=to_json(latency.summarize(rounds)),
@@ -367,4 +368,4 @@ def _check_baseline(timings: Any, baseline: str | None) -> None:
 
 def _again(record: Record, timings: Any, options: Options) -> Record:
     """The record with the figures of the second comparison, which remembers what the first one said."""
-    return _timed(record, timings, options).but(timing="finalists", first_speedup=record.first_speedup or record.speedup)
+    return _timed(record, timings, options).replace(timing="finalists", first_speedup=record.first_speedup or record.speedup)

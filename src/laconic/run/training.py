@@ -15,13 +15,14 @@ from torch.utils.data import default_collate
 from laconic.core.errors import BadInput
 from laconic.core.graph import get_tensor
 from laconic.core.model import as_module
+from laconic.core.plan import FitPlan
 from laconic.core.program import Program, aten
 from laconic.core.smoothing import PlanLoss, SmoothedLoss
 from laconic.core.step import check_tensors
-from laconic.core.task import FitPlan, Task, default_logits, split_batch
-from laconic.distill.lesson import teach
+from laconic.core.task import Task, default_logits, split_batch
+from laconic.distill.distillation import teach
 from laconic.distill.teacher import Taught, UnevenAnswers, answers
-from laconic.prune.coupling import couple
+from laconic.pruning.coupling import couple
 from laconic.tasks import metrics
 from laconic.train import engine
 from laconic.train.augment import AUGMENTATIONS, Augmenter, EmbeddingNeighbours, Synonyms, WordNet
@@ -76,7 +77,7 @@ def _fit(model: nn.Module, plan: FitPlan, task: Task | None, teacher: Any, kept:
     options.setdefault("augment", augmenter(plan, model, None if task is None else task.words))
     if "group_lasso" in [choice.name for choice in plan.regularize] and "groups" not in options:
         options["groups"] = _groups(model)
-    if isinstance(options["loss"], PlanLoss) or not (plan.distill or plan.hints):  # a lesson's loss holds what the teacher says
+    if isinstance(options["loss"], PlanLoss) or not (plan.distill or plan.hints):  # the loss of distillation holds what the teacher says
         return engine.fit(model, plan, **options)
     if teacher is None:
         raise BadInput("the plan has distill or hints, but there is no teacher: fit(…, teacher=program)")
@@ -88,17 +89,17 @@ def _taught(model: nn.Module, plan: FitPlan, teacher: Any, kept: Path | None, op
     split, collate, data = options.get("split", split_batch), options.get("collate"), options["train"]
     logits: Callable[[Any], Tensor] = options.get("logits", default_logits)
     example = split((collate or default_collate)([data[i] for i in range(min(2, len(data)))]))[0] if len(data) > 1 else None
-    lesson = teach(model, teacher, plan, loss=options["loss"], logits=logits, example=example)
+    distillation = teach(model, teacher, plan, loss=options["loss"], logits=logits, example=example)
     plain = options.get("valid") is None or (split is split_batch and collate is None)  # valid data goes the same way
     if plain and plan.epochs > 1 and not plan.hints and options["augment"] is None and isinstance(teacher, nn.Module):
         try:
             told = answers(teacher, data, split=split, collate=collate, logits=logits, batch_size=plan.batch_size, folder=kept)
         except UnevenAnswers:
-            return engine.fit(lesson.module, plan, inner=model, **{**options, "loss": lesson.loss})
-        lesson = teach(model, (), plan, loss=options["loss"], logits=logits, cached=True)
+            return engine.fit(distillation.module, plan, inner=model, **{**options, "loss": distillation.loss})
+        distillation = teach(model, (), plan, loss=options["loss"], logits=logits, cached=True)
         taught = Taught(data, told, split, collate)
         options = {**options, "train": taught, "split": split_batch, "collate": taught.collate}
-    return engine.fit(lesson.module, plan, inner=model, **{**options, "loss": lesson.loss})
+    return engine.fit(distillation.module, plan, inner=model, **{**options, "loss": distillation.loss})
 
 
 def _of_task(task: Task | None, plan: FitPlan) -> dict[str, Any]:

@@ -9,65 +9,66 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import laconic
-from laconic.core.errors import BadInput, nearest
-from laconic.core.program import Program
+from laconic.core.errors import BadInput
+from laconic.core.progress import Progress, silent
 from laconic.core.records import to_json
-from laconic.core.task import Progress, Task
-from laconic.deploy import runtime
-from laconic.measure.counts import count
-from laconic.measure.environment import environment
+from laconic.core.task import Task
 from laconic.run import prepare
 from laconic.run.gate import gate
 from laconic.run.ledger import Ledger
-from laconic.run.recipe import PRECISIONS, Recipe
+from laconic.run.recipe import Recipe
 from laconic.run.record import Record, opponent
 from laconic.run.session import Options, Session
-from laconic.run.store import FORMAT, RESULT, RunStore
-from laconic.search import space
+from laconic.run.store import RESULT, RunStore
 from laconic.search.budget import Budget
-from laconic.search.select import Choice, choose, confirm, frontier
-from laconic.search.verdict import Verdict, verdict
+from laconic.search.content import Facts, content
+from laconic.search.result import REPORT, Result
+from laconic.search.select import choose, confirm, frontier
+from laconic.search.space import PRUNE_SHARES, SearchSpace, baseline_recipe, baseline_recipes, candidates, followups, kinds, prunings
 from laconic.tasks import metrics
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """Which runtimes, precisions, threads and device are tried, which kinds of quantization (names in `space.QUANTIZATIONS`), and which shares of the
-    multiply-adds structured pruning keeps; None means all.
+def optimize(
+    task: Task,
+    budget: Budget | None = None,
+    *,
+    out: str | Path | None = None,
+    time_limit: str | float | None = None,
+    space: SearchSpace | None = None,
+    recipes: Sequence[Recipe] | None = None,
+    options: Options | None = None,
+    progress: Progress = silent,
+    command: str = "",
+) -> Result:
+    """Find the best artifact within the budget.
+
+    Args:
+        task: the trained model (or one with a plan of how to train it), its data and its metric.
+        budget: what may be lost and what must be won.
+        out: the run's folder; by default `laconic-runs/NAME-TIME`. A folder that holds the same run, unfinished, is continued.
+        time_limit: seconds, or text like ``90s``, ``5m``, ``2h``; candidates whose turn comes later are not tried.
+        space: what is tried; ignored when `recipes` are given.
+        recipes: these and no others.
+        options: how evidence is gathered.
+        progress: told of every stage.
+        command: how the run can be repeated, for the report.
+
+    Returns:
+        The result; if no budget is met, with the nearest miss and the reason.
 
     Raises:
-        BadInput: everything in it that is unknown.
+        BadInput: the task, the budget or an option cannot be used; everything wrong with the task is told at once, before any work.
     """
-
-    runtimes: tuple[str, ...] | None = None
-    precisions: tuple[str, ...] | None = None
-    threads: int | None = None
-    device: str = "cpu"
-    quantize: tuple[str, ...] | None = None
-    prune: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        mistakes = list(self._mistakes())
-        if mistakes:
-            raise BadInput("the sweep cannot be made:\n" + "\n".join(f"  {m}" for m in mistakes))
-
-    def _mistakes(self) -> Iterator[str]:
-        for what, given, known in (
-            ("runtimes", self.runtimes, runtime.names()),
-            ("precisions", self.precisions, PRECISIONS),
-            ("quantize", self.quantize, space.QUANTIZATIONS),
-        ):
-            yield from (f"{what}: '{name}'." + nearest(name, known) for name in given or () if name not in known)
-        yield from (f"prune: {share} must lie between 0 and 1: it is kept" for share in self.prune or () if not 0 < share < 1)
-        if self.threads is not None and self.threads < 1:
-            yield f"threads: {self.threads} must be 1 or more, or None for all cores"
-        if self.device not in runtime.DEVICES:
-            yield f"device: '{self.device}'." + nearest(self.device, runtime.DEVICES)
+    limit = seconds(time_limit)
+    folder = Path(out) if out is not None else new_folder(task.name)
+    data = search(task, budget or Budget(), folder, limit, space or SearchSpace(), recipes, options or Options(), progress, command)
+    result = Result(folder, data)
+    if not (folder / REPORT).exists():
+        result.report()
+    return result
 
 
 def search(
@@ -75,7 +76,7 @@ def search(
     budget: Budget,
     folder: Path,
     limit: float | None,
-    sweep: Sweep,
+    space: SearchSpace,
     recipes: Sequence[Recipe] | None,
     options: Options,
     progress: Progress,
@@ -86,7 +87,7 @@ def search(
     metric = metrics.of(task)
     budget = budget.filled(metric.name, metric.scale == 100)
     prepare.check(task)
-    with RunStore(folder, _manifest(task, budget, sweep, recipes, options)) as store:
+    with RunStore(folder, _manifest(task, budget, space, recipes, options)) as store:
         if store.has(RESULT):
             progress.log(f"{folder} is finished already; nothing was computed again")
             return dict(store.read(RESULT))
@@ -97,21 +98,19 @@ def search(
         chosen = (
             list(recipes)
             if recipes is not None
-            else space.candidates(
-                program, sweep.runtimes, sweep.precisions, sweep.threads, sweep.device, space.kinds(sweep.quantize, budget)
-            )
+            else candidates(program, space.runtimes, space.precisions, space.threads, space.device, kinds(space.quantize, budget))
         )
         session = Session(store, task, metric, program, options, ledger, progress)
         session.deadline = None if limit is None else time.monotonic() + limit
         with contextlib.closing(session):
-            bases = space.baseline_recipes(chosen) or [space.baseline_recipe(sweep.threads, sweep.device)]
+            bases = baseline_recipes(chosen) or [baseline_recipe(space.threads, space.device)]
             chosen = [recipe for recipe in chosen if recipe.key not in {base.key for base in bases}]
             records = session.check(chosen, bases)
             if recipes is None:
-                rounding = space.kinds(sweep.quantize, budget)
-                shares = space.PRUNE_SHARES if sweep.prune is None else sweep.prune
-                more = space.prunings(task, shares, sweep.runtimes, rounding, sweep.threads) if sweep.device == "cpu" else []
-                more += space.followups(task, chosen, records, rounding)
+                rounding = kinds(space.quantize, budget)
+                shares = PRUNE_SHARES if space.prune is None else space.prune
+                more = prunings(task, shares, space.runtimes, rounding, space.threads) if space.device == "cpu" else []
+                more += followups(task, chosen, records, rounding)
                 records += session.check_more(more, records)
             records = session.time(records)
             records = [gate(record, budget.rules(opponent(record, records))) for record in records]
@@ -122,8 +121,8 @@ def search(
             tested = session.test(opponent(handed[0], records) if handed else records[0], handed)
         records = frontier(list(_replaced(records, tested)), budget)
         choice = confirm(choice, records, budget)
-        context = _Facts(task, metric, budget, program, training, command, ledger, options)
-        data = store.write(RESULT, _result(context, records, choice))
+        context = Facts(task, metric, budget, program, training, command, ledger, options)
+        data = store.write(RESULT, content(context, records, choice))
         shutil.rmtree(store.path("examples"), ignore_errors=True)
         return dict(data)
 
@@ -155,18 +154,18 @@ def new_folder(name: str) -> Path:
 _NO_EVIDENCE = ("wait_quiet",)
 
 
-def _manifest(task: Task, budget: Budget, sweep: Sweep, recipes: Sequence[Recipe] | None, options: Options) -> dict[str, Any]:
+def _manifest(task: Task, budget: Budget, space: SearchSpace, recipes: Sequence[Recipe] | None, options: Options) -> dict[str, Any]:
     """What makes two runs the same."""
     return {
         "task": task.ref or task.name,
         "metric": task.metric if isinstance(task.metric, str) else getattr(task.metric, "__qualname__", "custom"),
         "answers": {"ignore": task.ignore, "class_axis": task.class_axis},
         "budget": budget.to_plain(),
-        "sweep": to_json(sweep),
+        "space": to_json(space),
         "recipes": None if recipes is None else [recipe.to_plain() for recipe in recipes],
         "options": {name: value for name, value in to_json(options).items() if name not in _NO_EVIDENCE},
-        "fit": to_json(task.fit),
-        "model": None if task.fit is not None else prepare.fingerprint(task),
+        "plan": to_json(task.plan),
+        "model": None if task.plan is not None else prepare.fingerprint(task),
     }
 
 
@@ -174,72 +173,3 @@ def _replaced(records: Sequence[Record], tested: Sequence[Record]) -> Iterator[R
     found = {record.key: record for record in tested}
     for record in records:
         yield found.get(record.key, record)
-
-
-@dataclass(frozen=True)
-class _Facts:
-    task: Task
-    metric: metrics.MetricSpec
-    budget: Budget
-    program: Program
-    training: list[dict[str, Any]]
-    command: str
-    ledger: Ledger
-    options: Options
-
-
-def _result(known: _Facts, records: Sequence[Record], choice: Choice) -> dict[str, Any]:
-    counts = count(known.program)
-    chosen = choice.best or choice.nearest
-    baseline = records[0] if chosen is None else opponent(chosen, records)
-    words: Verdict = verdict(choice, records, known.budget, known.metric)
-    return {
-        "format": FORMAT,
-        "laconic": laconic.__version__,
-        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "task": _task_facts(known),
-        "budget": known.budget.to_plain(),
-        "batch": known.options.batch,
-        "met": choice.best is not None,
-        "verdict": str(words),
-        "headline": words.headline,
-        "certainty": words.certainty,
-        "readings": known.budget.readings(chosen) if chosen else [],
-        "tied": choice.tied,
-        "best": choice.best.key if choice.best else None,
-        "nearest": choice.nearest.key if choice.nearest else None,
-        "reason": choice.reason,
-        "baseline": baseline,
-        "other_baselines": [record for record in records if record.baseline is None and record is not baseline],
-        "candidates": [record for record in records if record.baseline is not None],
-        "layers": counts.layers,
-        "totals": {"params": counts.params, "macs": counts.macs},
-        "unknown_operators": counts.unknown,
-        "environment": environment(None),
-        "training": known.training,
-        "notes": list(known.program.interface.notes),
-        "reproduce": {"command": known.command, "recipe_yaml": _yaml(known, chosen) if chosen else ""},
-        "spent": known.ledger.spent(),
-    }
-
-
-def _task_facts(known: _Facts) -> dict[str, Any]:
-    task, metric = known.task, known.metric
-    return {
-        "name": task.name,
-        "ref": task.ref,
-        "description": task.description,
-        "dataset_note": task.dataset_note,
-        "metric": {"name": metric.name, "direction": metric.direction, "unit": metric.unit, "scale": metric.scale},
-        "n_valid": prepare.length(task.valid),
-        "n_test": None if task.test is None else prepare.length(task.test),
-        "inputs": known.program.inputs,
-    }
-
-
-def _yaml(known: _Facts, chosen: Record) -> str:
-    from laconic.run.recipe import parse
-
-    recipe = parse({"steps": chosen.recipe["steps"], "deploy": chosen.recipe["deploy"]}).recipe
-    task = {"task": known.task.ref} if known.task.ref else {}
-    return recipe.to_yaml(**task, budget={key: value for key, value in known.budget.to_plain().items() if value not in (None, False)})

@@ -145,7 +145,7 @@ def _still_rejected(record: Record, rules: Sequence[Rule], timed: Sequence[str])
         held = f"{reason.text} (in the first comparison, which decides; timed anew it would have held)"
         return fresh.get(reason.rule) or Reason(reason.rule, held)
 
-    return record.but(reasons=tuple(map(said, record.reasons)))
+    return record.replace(reasons=tuple(map(said, record.reasons)))
 
 
 def nearest(records: Sequence[Record], budget: Budget) -> Record | None:
@@ -212,7 +212,7 @@ def frontier(records: Sequence[Record], budget: Budget) -> list[Record]:
         return any((_drop(o), budget.order(o)) != mine and _drop(o) <= mine[0] and budget.order(o) <= mine[1] for o in measured)
 
     best = {record.key for record in measured if not beaten(record)}
-    return [record.but(frontier=record.key in best) for record in records]
+    return [record.replace(frontier=record.key in best) for record in records]
 
 
 def _found(records: Sequence[Record], key: str) -> Record:

@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from laconic.core.graph import FoldBatchNorm
+from laconic.core.errors import BadInput, nearest
+from laconic.core.folding import FoldBatchNorm
 from laconic.core.program import Program, aten
-from laconic.core.task import Target, Task
+from laconic.core.target import Target
+from laconic.core.task import Task
 from laconic.deploy import runtime
-from laconic.prune.structured import Prune
-from laconic.quantize.mixed import Mixed
-from laconic.quantize.placement import TARGETS
-from laconic.quantize.qat import Qat
-from laconic.quantize.static import Quantize
+from laconic.pruning.structured import Prune
+from laconic.quantization.mixed import Mixed
+from laconic.quantization.placement import TARGETS
+from laconic.quantization.qat import Qat
+from laconic.quantization.static import Quantize
 from laconic.run.recipe import PRECISIONS, Recipe
 from laconic.run.record import Record
 from laconic.search.budget import Budget
@@ -30,6 +33,41 @@ _QAT_LR = 1e-4
 PRUNE_SHARES = (0.5, 0.3)
 _RECOVERY_EPOCHS, _RECOVERY_STEPS = (2, 20), 400  # at least and at most; steps that are wanted
 _RECURRENT = (aten.lstm.input, aten.gru.input)
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Which runtimes, precisions, threads and device are tried, which kinds of quantization (names in `QUANTIZATIONS`), and which shares of the
+    multiply-adds structured pruning keeps; None means all.
+
+    Raises:
+        BadInput: everything in it that is unknown.
+    """
+
+    runtimes: tuple[str, ...] | None = None
+    precisions: tuple[str, ...] | None = None
+    threads: int | None = None
+    device: str = "cpu"
+    quantize: tuple[str, ...] | None = None
+    prune: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        mistakes = list(self._mistakes())
+        if mistakes:
+            raise BadInput("the search space makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
+
+    def _mistakes(self) -> Iterator[str]:
+        for what, given, known in (
+            ("runtimes", self.runtimes, runtime.names()),
+            ("precisions", self.precisions, PRECISIONS),
+            ("quantize", self.quantize, QUANTIZATIONS),
+        ):
+            yield from (f"{what}: '{name}'." + nearest(name, known) for name in given or () if name not in known)
+        yield from (f"prune: {share} must lie between 0 and 1: it is kept" for share in self.prune or () if not 0 < share < 1)
+        if self.threads is not None and self.threads < 1:
+            yield f"threads: {self.threads} must be 1 or more, or None for all cores"
+        if self.device not in runtime.DEVICES:
+            yield f"device: '{self.device}'." + nearest(self.device, runtime.DEVICES)
 
 
 def baseline_recipe(threads: int | None, device: str) -> Recipe:
@@ -51,7 +89,7 @@ def candidates(
     device: str = "cpu",
     quantizations: Sequence[str] = (),
 ) -> list[Recipe]:
-    """All recipes of the sweep, without the baseline's own; the quantized ones last.
+    """All recipes of the search space, without the baseline's own; the quantized ones last.
 
     Those of floats that the machine cannot run are among them, so that the report can say why.
     """
@@ -95,7 +133,7 @@ def prunings(
 
 def _recovery_epochs(task: Task, examples: int) -> int:
     """As many epochs as the wanted steps take; what else recovery is like is the task's (`core.recovery`)."""
-    batch_size = task.batch_size if task.fit is None else task.fit.batch_size
+    batch_size = task.batch_size if task.plan is None else task.plan.batch_size
     fewest, most = _RECOVERY_EPOCHS
     return min(most, max(fewest, math.ceil(_RECOVERY_STEPS * batch_size / examples)))
 
@@ -138,7 +176,7 @@ def followups(task: Task, tried: Sequence[Recipe], records: Sequence[Record], ch
         if "mixed" in chosen:
             found.append(Recipe((Mixed(target=step.target),), recipe.deploy))
         if "qat" in chosen and task.train is not None and task.loss is not None:
-            batch_size = task.fit.batch_size if task.fit is not None else task.batch_size
+            batch_size = task.plan.batch_size if task.plan is not None else task.batch_size
             found.append(Recipe((Qat(target=step.target, lr=_QAT_LR, batch_size=batch_size),), recipe.deploy))
     return sorted(found, key=lambda recipe: isinstance(recipe.steps[0], Qat))
 

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from laconic.core.errors import BadInput, nearest
-from laconic.core.task import FitPlan, Task, default_logits
+from laconic.core.plan import FitPlan
+from laconic.core.task import Task, default_logits
 from laconic.tasks import models, sources
 from laconic.tasks.data import ArrayDataset, Vocabulary, split_indices
 from laconic.tasks.models import DataShape
@@ -193,7 +194,7 @@ def _built_in(name: str, entry: Entry, model: str, data: str | Path | None, seed
         metric="accuracy",
         name=name if model == entry.model else f"{name}@{model}",
         batch_size=64,
-        fit=replace(plan, seed=seed),
+        plan=replace(plan, seed=seed),
         classes=shape.classes,
         description=f"{entry.title}; {model}, trained on the spot",
         dataset_note=entry.note,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from laconic.core.graph import reestimate_batch_norm
+from laconic.core.folding import reestimate_batch_norm
 from laconic.core.program import Program, as_call
 
 SWA_FROM = 0.75  # of the steps. Izmailov et al. 2018, section 4: averaging over the last quarter

@@ -18,10 +18,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from laconic.core.batches import join_targets, join_tensors, sizes_of
 from laconic.core.errors import BadInput, need
+from laconic.core.plan import FitPlan
 from laconic.core.program import Program, as_call
+from laconic.core.progress import Progress, silent
 from laconic.core.schedule import Schedule, plateau
 from laconic.core.smoothing import smoothed
-from laconic.core.task import Direction, FitPlan, Progress, default_logits, silent, split_batch
+from laconic.core.task import Direction, default_logits, split_batch
 from laconic.train import checkpoint as checkpoints
 from laconic.train.augment import Augmenter
 from laconic.train.average import SWA_FROM, Average, renew_batch_norm

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.data import DataLoader
 
+from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import get_tensor, module_outputs, module_path
 from laconic.core.program import Program, aten
 from laconic.core.records import Outcome, Skipped
 from laconic.core.step import step
-from laconic.core.task import Context, calibration_subset
+from laconic.core.task import calibration_subset
 
 _CONVOLUTIONS = {getattr(getattr(aten, f"conv{n}d"), overload): n for n in (1, 2, 3) for overload in ("default", "padding")}
 _LAYERS = {*_CONVOLUTIONS, aten.linear.default}

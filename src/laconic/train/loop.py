@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from laconic.core.errors import BadInput, TrainingStopped
+from laconic.core.plan import FitPlan
 from laconic.core.program import as_call
-from laconic.core.task import FitPlan, Progress
+from laconic.core.progress import Progress
 from laconic.train.augment import Augmenter, Mix
 from laconic.train.average import Average
 from laconic.train.classes import Classes

@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 
 from laconic.core import schedule
 from laconic.core.errors import BadInput, nearest, need
+from laconic.core.plan import FitPlan, out_of_range
 from laconic.core.schedule import Schedule
-from laconic.core.task import FitPlan, out_of_range
 
 Groups = list[dict[str, object]]
 

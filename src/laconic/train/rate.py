@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from laconic.core import rate
+from laconic.core.plan import FitPlan
 from laconic.core.rate import RangeTest
-from laconic.core.task import FitPlan
 from laconic.train.engine import fit
 
 

@@ -21,8 +21,8 @@ from torch import Tensor, fx, nn
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import get_tensor
+from laconic.core.plan import Choice
 from laconic.core.program import Program, aten
-from laconic.core.task import Choice
 
 
 class Slot(Protocol):
@@ -42,7 +42,7 @@ class Slot(Protocol):
 
 
 class Group(Protocol):
-    """Components that are removed together, as `prune.coupling` finds them."""
+    """Components that are removed together, as `pruning.coupling` finds them."""
 
     @property
     def slots(self) -> Sequence[Slot]:
@@ -265,7 +265,7 @@ class Regularizer:
     Args:
         choices: names in `REGULARIZERS` with their strengths.
         model: a module or a program.
-        groups: of `prune.coupling.couple(…).groups`, for group lasso. As the criterion `group_l2` does, it takes all slices of a component, those that only
+        groups: of `pruning.coupling.couple(…).groups`, for group lasso. As the criterion `group_l2` does, it takes all slices of a component, those that only
             read its channels too.
 
     Raises:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
+from laconic.core.context import Context
+from laconic.core.plan import FitPlan
 from laconic.core.program import Program
 from laconic.core.records import Outcome
 from laconic.core.step import step
-from laconic.core.task import Context, FitPlan
 from laconic.core.teaching import check_trainable, retrain
 
 

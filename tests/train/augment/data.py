@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from laconic.core.task import Choice
+from laconic.core.plan import Choice
 from laconic.train.augment import AUGMENTATIONS, Augmenter, Mix
 
 ROWS = [pytest.param(kind, name, id=f"{kind}-{name}") for kind, table in AUGMENTATIONS.items() for name in table]

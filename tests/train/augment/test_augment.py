@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from laconic.core.errors import BadInput
-from laconic.core.task import Choice
+from laconic.core.plan import Choice
 from laconic.train.augment import AUGMENTATIONS, Augmenter, before_after, kind_of
 from tests.train.augment.data import ROWS, augment, batch, batches, texts, twice
 

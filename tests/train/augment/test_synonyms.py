@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from laconic.core.errors import BadInput, CorruptFile
-from laconic.core.task import Choice
+from laconic.core.plan import Choice
 from laconic.train.augment import Augmenter, EmbeddingNeighbours, WordNet
 from tests.reference import augment as twin
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from laconic.core.errors import BadInput
-from laconic.core.task import Choice
+from laconic.core.plan import Choice
 from laconic.train.augment import Augmenter
 from laconic.train.augment.text import TEXT
 from tests.reference import augment as twin

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from laconic.core.errors import BadInput, nearest
-from laconic.core.task import Choice
+from laconic.core.plan import Choice
 from laconic.train.augment.image import IMAGE
 from laconic.train.augment.row import Augmentation, Mix
 from laconic.train.augment.series import SERIES

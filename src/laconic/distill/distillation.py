@@ -1,0 +1,282 @@
+"""Distillation: a student beside its teachers, as one module and one loss that any training loop can take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from laconic.core import structure
+from laconic.core.errors import BadInput, TrainingStopped, nearest
+from laconic.core.plan import FitPlan, Hint
+from laconic.core.program import Program, as_call
+from laconic.core.smoothing import PlanLoss, smoothed
+from laconic.core.task import default_logits
+from laconic.distill.bridge import build
+from laconic.distill.losses import HINTS, SOFT
+from laconic.distill.teacher import Teacher, evaluating
+from laconic.distill.watch import Tap, Watch, paths_of, watch
+
+Loss = Callable[[Any, Any], Tensor]
+Logits = Callable[[Any], Tensor]
+Pair = tuple[Tensor, Tensor]
+
+
+class Exchange(NamedTuple):
+    """What was said about one batch: the student's outputs, each teacher's, and for each hint the pairs (student's, teacher's) of inner values."""
+
+    outputs: Any
+    teachers: tuple[Any, ...]
+    hints: tuple[tuple[Pair, ...], ...]
+
+
+class TappedStudent(nn.Module):
+    """The module to be trained: the student and the projectors between it and its teachers, which are held but are no part of it.
+
+    In training mode its forward gives an `Exchange`, in evaluation mode the student's outputs.
+    """
+
+    def __init__(self, student: nn.Module, teachers: Sequence[Teacher], hints: Sequence[tuple[Hint, Tap]], ours: Watch) -> None:
+        super().__init__()
+        self.student = student
+        self.projectors = nn.ModuleDict()
+        self.hints = tuple(hints)
+        self._teachers = tuple(teachers)  # in a tuple, so that they are not registered
+        self._watch = ours
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """See the class."""
+        if not self.training:
+            return self.student(*args, **kwargs)
+        outputs, ours, told = self.listen(args, kwargs)
+        return Exchange(outputs, tuple(answer for answer, _ in told), tuple(self.pairs(ours, [inner for _, inner in told])))
+
+    def listen(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, dict[Tap, Tensor], list[tuple[Any, dict[Tap, Tensor]]]]:
+        """Ask the student and each teacher: outputs and tapped values."""
+        with self._watch.recording() as ours:
+            outputs = self.student(*args, **kwargs)
+        held = next(self.student.parameters(), None)
+        device = torch.device("cpu") if held is None else held.device
+        return outputs, ours, [teacher(device, *args, **kwargs) for teacher in self._teachers]
+
+    def pairs(self, ours: Mapping[Tap, Tensor], theirs: Sequence[Mapping[Tap, Tensor]]) -> list[tuple[Pair, ...]]:
+        """For each hint, its values side by side: one pair for each teacher that has the path, made comparable."""
+        found: list[tuple[Pair, ...]] = []
+        for index, (hint, tap) in enumerate(self.hints):
+            told = [(number, inner[other]) for number, inner in enumerate(theirs) if (other := _theirs(hint, tap)) in inner]
+            with _exactly(ours[tap].device):
+                found.append(tuple(self.projectors[_name(index, number)](_exact(ours[tap]), _exact(value)) for number, value in told))
+        return found
+
+    def meet(self, ours: Mapping[Tap, Tensor], theirs: Sequence[Mapping[Tap, Tensor]], seed: int) -> None:
+        """Build the bridges from example values.
+
+        Raises:
+            BadInput: shapes that nothing brings together.
+        """
+        for index, (hint, tap) in enumerate(self.hints):
+            for number, inner in enumerate(theirs):
+                if (other := _theirs(hint, tap)) in inner:
+                    bridge = build(HINTS[hint.loss], hint, _exact(ours[tap]), _exact(inner[other]), seed + index)
+                    self.projectors[_name(index, number)] = bridge
+
+
+def _name(hint: int, teacher: int) -> str:
+    return f"hint{hint}_teacher{teacher}"
+
+
+def _theirs(hint: Hint, tap: Tap) -> Tap:
+    return Tap(hint.teacher or hint.student, tap.kind)
+
+
+def _exact(value: Tensor) -> Tensor:
+    """Half precisions as float32: relations between values are small differences."""
+    return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+
+
+def _exactly(device: torch.device) -> torch.autocast:
+    """No autocast inside."""
+    return torch.autocast(device.type, enabled=False)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How a student is taught in any loop: `loss(module(inputs), target)`, in training mode.
+
+    Attributes:
+        module: train this; the student inside is trained in place.
+        loss: `(outputs of the module, target) -> scalar`; of outputs in evaluation mode it is the task's loss alone.
+    """
+
+    module: nn.Module
+    loss: Loss
+
+
+def teach(
+    student: nn.Module,
+    teachers: nn.Module | Sequence[nn.Module],
+    plan: FitPlan,
+    *,
+    loss: Loss,
+    logits: Logits = default_logits,
+    example: Any = None,
+    cached: bool = False,
+) -> Distillation:
+    """The sum (1 − `plan.distill`) · loss + `plan.distill` · soft loss + Σ weight · hint.
+
+    `plan.label_smoothing` is of the task's loss alone: with a share s of it and a weight d of the soft targets, the task's loss has (1 − d)(1 − s), the even
+    distribution (1 − d) s. No training loop adds it a second time.
+
+    Several teachers count alike: the soft loss is their mean, and so is each hint over the teachers that have its path. Without soft targets the
+    task's loss has weight 1.
+
+    Args:
+        student: a program or a module, trained in place.
+        teachers: one or several; a copy of the student too. Nothing of them is changed.
+        plan: `distill`, `temperature`, `soft`, `hints`, `label_smoothing` and, for projectors, `seed`.
+        loss: the task's, `(student's outputs, target) -> scalar`; not called if `plan.distill` is 1.
+        logits: `outputs -> (B, K)`.
+        example: inputs of two examples or more, for a first run that checks answers and builds projectors; of a program its own by default. Hints need it.
+        cached: the teacher's answers come with the target (`teacher.Taught`) and no teacher is asked; `teachers` may be empty.
+
+    Raises:
+        BadInput: before training: options that make no sense, unknown paths, another number of classes, values that do not go together, answers that are
+            not finite.
+    """
+    several = (teachers,) if isinstance(teachers, nn.Module) else tuple(teachers)
+    _check(plan, several, cached)
+    if isinstance(student, Program):
+        student.interface.limits.check_trainable("teach")
+    hints = [(hint, Tap(hint.student, HINTS[hint.loss].value)) for hint in plan.hints]
+    ours = watch(student, [tap for _, tap in hints], "student")
+    asked = _asked(several, hints, student) if hints or (plan.distill and not cached) else ()
+    pupil = TappedStudent(student, asked, hints, ours)
+    example = _own_example(student) if example is None else example
+    if example is not None:
+        _rehearse(pupil, plan, logits, example)
+    elif hints:
+        raise BadInput("hints need an example: teach(…, example=inputs of two examples), from which projectors are built.")
+    return Distillation(pupil, _Loss(plan, loss, logits))
+
+
+def _check(plan: FitPlan, teachers: Sequence[nn.Module], cached: bool) -> None:
+    mistakes = []
+    if plan.soft not in SOFT:
+        mistakes.append(f"soft: '{plan.soft}' is not a loss." + nearest(plan.soft, SOFT))
+    mistakes += [f"hints: '{hint.loss}' is not a loss." + nearest(hint.loss, HINTS) for hint in plan.hints if hint.loss not in HINTS]
+    mistakes += [
+        f"hints: the weight {hint.weight} of '{hint.loss}' must be a number of 0 or more"
+        for hint in plan.hints
+        if not 0 <= hint.weight < math.inf
+    ]
+    if not 0 <= plan.distill <= 1:
+        mistakes.append(f"distill: {plan.distill} must lie between 0 and 1")
+    if not 0 < plan.temperature < math.inf:
+        mistakes.append(f"temperature: {plan.temperature} must be more than 0")
+    if cached and plan.hints:
+        mistakes.append("hints need the teacher itself: answers that were kept hold no inner values. Leave cached or the hints out")
+    if not teachers and not cached:
+        mistakes.append("there is no teacher")
+    if mistakes:
+        raise BadInput("the distillation makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
+
+
+def _asked(teachers: Sequence[nn.Module], hints: Sequence[tuple[Hint, Tap]], student: nn.Module) -> tuple[Teacher, ...]:
+    """The teachers, each watched at the paths that it has; a path must be in one of them."""
+    wanted = [_theirs(hint, tap) for hint, tap in hints]
+    known = [paths_of(teacher) for teacher in teachers]
+    for tap in wanted:
+        if not any(tap.path in paths for paths in known):
+            raise BadInput(f"no teacher has the module path '{tap.path}'." + nearest(tap.path, set().union(*known)))
+    return tuple(
+        Teacher(teacher, [tap for tap in wanted if tap.path in paths], student) for teacher, paths in zip(teachers, known, strict=True)
+    )
+
+
+def _own_example(student: nn.Module) -> Any:
+    """The example that a program was captured with, as it is called; None for a module."""
+    if not isinstance(student, Program):
+        return None
+    spec = student.interface.input_structure
+    built = structure.build(spec, iter(student.example_inputs()))
+    return (built[spec["keys"][0]],) if len(spec["keys"]) == 1 else built
+
+
+def _rehearse(pupil: TappedStudent, plan: FitPlan, logits: Logits, example: Any) -> None:
+    """Run an example once, check the answers and build the bridges."""
+    args, kwargs = as_call(example)
+    with evaluating(pupil):
+        outputs, ours, told = pupil.listen(args, kwargs)
+        pupil.meet(ours, [inner for _, inner in told], plan.seed)
+        for number, (answer, _) in enumerate(told if plan.distill else ()):
+            _agree(plan, logits(outputs), logits(answer), number)
+            if not bool(logits(answer).isfinite().all()):
+                raise BadInput(f"the answers of teacher {number} to the example are not finite. Look at its weights and at the example.")
+        pupil.pairs(ours, [inner for _, inner in told])
+
+
+def _agree(plan: FitPlan, ours: Tensor, theirs: Tensor, number: int = 0) -> None:
+    """Whether student and teacher answer in one shape, with enough classes for the loss."""
+    if ours.shape != theirs.shape:
+        raise BadInput(
+            f"the student answers {tuple(ours.shape)} (examples, classes) and teacher {number} {tuple(theirs.shape)}: soft targets need the same classes "
+            "in the same order. Give the student the teacher's head, or set distill=0 and use hints alone."
+        )
+    if SOFT[plan.soft].classes > 1 and (ours.dim() < 2 or ours.shape[-1] < SOFT[plan.soft].classes):
+        raise BadInput(f"'{plan.soft}' needs answers over two classes or more; these are {tuple(ours.shape)}. Use soft='mse_logits'.")
+
+
+class _Loss(PlanLoss):
+    """The loss of distillation."""
+
+    def __init__(self, plan: FitPlan, hard: Loss, logits: Logits) -> None:
+        self.plan, self.hard, self.logits = plan, hard, logits
+        self.smooth = smoothed(hard, plan.label_smoothing, logits)
+
+    def __call__(self, outputs: Any, target: Any) -> Tensor:
+        """See `Distillation.loss`."""
+        plan = self.plan
+        target, kept = _parts(target)
+        if not isinstance(outputs, Exchange):
+            return self.hard(outputs, target)
+        terms = [(1 - plan.distill) * self.smooth(outputs.outputs, target)] if plan.distill < 1 else []
+        if plan.distill:
+            terms.append(plan.distill * self._soft(outputs, target, kept))
+        for hint, pairs in zip(plan.hints, outputs.hints, strict=True):
+            with _exactly(pairs[0][0].device):
+                losses = [HINTS[hint.loss].loss(ours, theirs.detach()) for ours, theirs in pairs]
+            terms.append(hint.weight * torch.stack(losses).mean())
+        return torch.stack(terms).sum()
+
+    def _soft(self, outputs: Exchange, target: Any, kept: Tensor | None) -> Tensor:
+        """The mean over teachers of the loss between answers.
+
+        Raises:
+            TrainingStopped: a teacher's answers are not finite.
+        """
+        plan, row = self.plan, SOFT[self.plan.soft]
+        ours = _exact(self.logits(outputs.outputs))
+        theirs = [self.logits(answer) for answer in outputs.teachers] if kept is None else [kept.to(ours.device)]
+        if not theirs:
+            raise BadInput(
+                "the distillation is cached, but the target holds no answers of a teacher: train on teacher.Taught(data, answers, split)."
+            )
+        losses = []
+        for number, answer in enumerate(theirs):
+            _agree(plan, ours, answer, number)
+            with _exactly(ours.device):
+                losses.append(row.loss(ours, _exact(answer.detach()), target if row.needs_target else None, plan.temperature))
+            if not math.isfinite(float(losses[-1].detach())) and not bool(answer.isfinite().all()):
+                raise TrainingStopped(f"the answers of teacher {number} are not finite. Look at the data, or at the teacher's weights.")
+        return torch.stack(losses).mean()
+
+
+def _parts(target: Any) -> tuple[Any, Tensor | None]:
+    """The target itself and, of `teacher.Taught`, the teacher's answers."""
+    if isinstance(target, Mapping) and {"target", "teacher"} <= set(target):
+        return target["target"], target["teacher"]
+    return target, None

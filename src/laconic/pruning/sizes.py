@@ -1,0 +1,153 @@
+"""What a program would cost with so many components left in each group: parameters, multiply-adds, and the shapes of its layers.
+
+Every component of a group has slices in the same dimensions, so the size of a dimension is a fixed part plus, for each group, a whole number times its count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from laconic.core.macs import COSTS, LayerShape, Shape, number, symbols
+from laconic.core.program import argument, aten
+from laconic.pruning.coupling import Coupling, Dim, is_ids
+
+Counts = Sequence[int]  # components left in each group
+_Terms = tuple[int, tuple[tuple[int, int], ...]]  # fixed part, (group, slices of each component)
+
+
+class Sizes:
+    """Sizes as functions of the counts of `coupling.groups`."""
+
+    def __init__(self, coupling: Coupling) -> None:
+        self.coupling = coupling
+        self.full = tuple(len(group) for group in coupling.groups)
+        self._group_of = np.full(len(coupling.cause), -1)
+        for i, group in enumerate(coupling.groups):
+            self._group_of[group.components] = i
+        self._terms: dict[int, _Terms] = {}
+        self._alive: list[Any] = []  # arrays whose identity is a key
+
+    def terms(self, ids: Any) -> _Terms:
+        """How the size of a dimension with these ids comes about."""
+        found = self._terms.get(id(ids))
+        if found is None:
+            groups = self._group_of[self.coupling.label[ids]]
+            taken, times = np.unique(groups[groups >= 0], return_counts=True)
+            each = tuple((int(g), int(n) // self.full[g]) for g, n in zip(taken, times, strict=True))
+            found = int((groups < 0).sum()), each
+            self._terms[id(ids)] = found
+            self._alive.append(ids)
+        return found
+
+    def length(self, ids: Any, counts: Counts) -> int:
+        """Size of a dimension with these ids."""
+        fixed, each = self.terms(ids)
+        return fixed + sum(counts[g] * n for g, n in each)
+
+    def shape(self, node: fx.Node, counts: Counts) -> Shape:
+        """Shape of a node's tensor (of the first, where there are several) for one example."""
+        if node.op == "get_attr":
+            name = self.coupling.name(node)
+            tensor = self.coupling.tensor(name)
+            dims = self.coupling.tensors.get(name) or [None] * tensor.dim()
+            return tuple(size if ids is None else self.length(ids, counts) for size, ids in zip(tensor.shape, dims, strict=True))
+        value = self.coupling.values[node]
+        found = node.meta["val"]
+        value, found = (value[0], found[0]) if isinstance(value, list) else (value, found)
+        return tuple(
+            self._size(dim, counts) if isinstance(size, int) else self._dynamic(size, dim, counts)
+            for size, dim in zip(found.shape, value, strict=True)
+        )
+
+    def _size(self, dim: Dim, counts: Counts) -> int:
+        found = 1
+        for size, ids in dim:
+            found *= self.length(ids, counts) if is_ids(ids) else size
+        return found
+
+    def _dynamic(self, size: Any, dim: Dim, counts: Counts) -> int:
+        """A dynamic size with the batch as 1 and other lengths as in the example."""
+        was = int(np.prod([n for n, ids in dim if is_ids(ids)]))
+        now = int(np.prod([self.length(ids, counts) for _, ids in dim if is_ids(ids)]))
+        return number(size, self._symbols) * now // was
+
+    @cached_property
+    def _symbols(self) -> dict[str, int]:
+        return symbols(self.coupling.program, 1, {})
+
+    def params(self, counts: Counts) -> int:
+        """Number of parameters."""
+        return sum(fixed if dims is None else self._product(dims, counts) for fixed, dims in self._parameters)
+
+    def _product(self, dims: Sequence[Any], counts: Counts) -> int:
+        found = 1
+        for ids, size in dims:
+            found *= size if ids is None else self.length(ids, counts)
+        return found
+
+    @cached_property
+    def _parameters(self) -> list[tuple[int, Any]]:
+        found = []
+        for name, tensor in self.coupling.parameters():
+            ids = self.coupling.tensors.get(name)
+            found.append((tensor.numel(), None if ids is None else list(zip(ids, tensor.shape, strict=True))))
+        return found
+
+    @cached_property
+    def layers(self) -> list[fx.Node]:
+        """The operators that multiply."""
+        return [node for node in self.coupling.program.graph.nodes if node.target in COSTS and node in self.coupling.values]
+
+    @cached_property
+    def readers(self) -> list[list[int]]:
+        """For each group, the positions in `layers` of those whose shapes depend on it."""
+        found: list[set[int]] = [set() for _ in self.full]
+        for i, node in enumerate(self.layers):
+            for source in (node, *node.all_input_nodes):
+                for ids in self._ids(source):
+                    for group, _ in self.terms(ids)[1]:
+                        found[group].add(i)
+        return [sorted(layers) for layers in found]
+
+    def _ids(self, node: fx.Node) -> list[Any]:
+        if node.op == "get_attr":
+            return [ids for ids in self.coupling.tensors.get(self.coupling.name(node)) or [] if ids is not None]
+        value = self.coupling.values.get(node)
+        values = value if isinstance(value, list) else [value]
+        return [ids for dims in values if type(dims) is tuple for dim in dims for _, ids in dim if is_ids(ids)]
+
+    def layer_macs(self, node: fx.Node, counts: Counts) -> int:
+        """Multiply-adds of a layer for one example; 0 where its form is unknown."""
+        try:
+            return COSTS[node.target](node, lambda source: self.shape(source, counts))
+        except LookupError:
+            return 0
+
+    def macs(self, counts: Counts) -> int:
+        """Multiply-adds of one example."""
+        return sum(self.layer_macs(node, counts) for node in self.layers)
+
+    def layer(self, node: fx.Node, counts: Counts) -> LayerShape:
+        """A layer's shapes."""
+        sources = [source for source in node.all_input_nodes if source.op == "get_attr" or source in self.coupling.values]
+        weights = tuple(i for i, source in enumerate(sources) if source.op == "get_attr")
+        options = tuple(tuple(argument(node, i)) for i in (3, 4, 5)) if node.target in _CONVOLUTIONS else ()
+        shapes = tuple(self.shape(source, counts) for source in sources)
+        return LayerShape(str(node.target), shapes, self.shape(node, counts), self.layer_macs(node, counts), options, weights)
+
+
+_CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+
+
+def keep_of(coupling: Coupling, scores: Sequence[Any], counts: Counts) -> Any:
+    """The choice that keeps, in each group, so many components of the highest score; of equals, the first."""
+    keep = coupling.everything()
+    for group, score, count in zip(coupling.groups, scores, counts, strict=True):
+        order = np.argsort(-np.asarray(score, np.float64), kind="stable")
+        keep[group.components[order[count:]]] = False
+    return keep

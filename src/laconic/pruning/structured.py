@@ -1,0 +1,269 @@
+"""Structured pruning as a step: score what can be removed, decide how much goes where, remove it, prove it, and let the rest recover."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from laconic.core.context import Context
+from laconic.core.errors import BadInput, nearest
+from laconic.core.folding import reestimate_batch_norm
+from laconic.core.plan import out_of_range
+from laconic.core.program import Program
+from laconic.core.records import Outcome, Skipped
+from laconic.core.recovery import PlanChanges, Recovery, recovery
+from laconic.core.step import step
+from laconic.core.task import Task, calibration_subset
+from laconic.core.teaching import check_trainable, retrain
+from laconic.pruning import allocation
+from laconic.pruning.allocation import Limits
+from laconic.pruning.collect import score
+from laconic.pruning.coupling import Coupling, Policy, couple
+from laconic.pruning.criteria import COMPARABLE, CRITERIA
+from laconic.pruning.inputs import task_batches
+from laconic.pruning.proof import Proof, prove
+from laconic.pruning.sizes import Counts, Sizes, keep_of
+from laconic.pruning.surgery import Keep, remove
+
+Goal = Literal["macs", "params", "latency"]
+_GOALS: tuple[Goal, ...] = ("macs", "params", "latency")
+Alive = dict[tuple[str, int], Any]  # of each tensor's dimension, the indices that are left
+
+
+@dataclass(frozen=True)
+class Prune(PlanChanges):
+    """Structured pruning. The options of `FitPlan` say how the rest recovers, and these what goes.
+
+    What is left out (None) of the first kind is the task's: `Task.recovery`, or else optimizer, batches and augmentation of `Task.plan` and a learning rate
+    found by a short range test.
+
+    Args:
+        macs: share of the multiply-adds to be kept; a half where none of the three is given.
+        params: share of the parameters (and so of the bytes) to be kept.
+        latency: share of the layers' measured time on the target to be kept; goes with the allocation ``latency``.
+        criterion: how important a component is: a name in `criteria.CRITERIA`.
+        allocation: ``uniform`` (the same share everywhere), ``global`` (all are ranked together) or ``latency`` (the least score for the time it saves).
+        attention: remove whole ``heads`` or parts of the ``head_size``.
+        groups: of grouped convolutions: ``channels`` in all groups alike, whole ``groups``, or ``auto``.
+        freeze: module paths that stay as they are.
+        floor: share of each group that is kept in any case.
+        multiple: of channels that is kept in groups of twice that or more; None: 8 with the allocation ``latency``, else 1.
+        rounds: of pruning and recovery; the later ones go further.
+        examples: of the train data that a criterion looks at, and that batch-norms are estimated with anew.
+        epochs: of recovery in all rounds together; 0 leaves it out. None: as of `Task.recovery`, else 1.
+        distill: weight of the unpruned program's soft targets in recovery; 0 leaves them out. None: as of `Task.recovery`, where that has some, else 0.5.
+    """
+
+    macs: float | None = None
+    params: float | None = None
+    latency: float | None = None
+    criterion: str = "group_l2"
+    allocation: Literal["uniform", "global", "latency"] = "global"
+    attention: Literal["heads", "head_size"] = "heads"
+    groups: Literal["auto", "channels", "groups"] = "auto"
+    freeze: tuple[str, ...] = ()
+    floor: float = 0.1
+    multiple: int | None = None
+    rounds: int = 1
+    examples: int = 256
+
+    def __post_init__(self) -> None:
+        mistakes = []
+        given = [name for name in _GOALS if getattr(self, name) is not None]
+        if len(given) > 1:
+            mistakes.append(f"one of macs, params and latency says how much is kept; given: {', '.join(given)}")
+        for name in given:
+            if not 0 < getattr(self, name) <= 1:
+                mistakes.append(f"{name}: {getattr(self, name)} is the share that is kept; it lies above 0 and is 1 at most")
+        if (self.allocation == "latency") != (self.latency is not None):
+            mistakes.append("latency, as a share, goes with the allocation 'latency' and no other")
+        if self.criterion not in CRITERIA:
+            mistakes.append(f"criterion: '{self.criterion}'." + nearest(self.criterion, CRITERIA))
+        if not 0 < self.floor <= 1:
+            mistakes.append(f"floor: {self.floor} must lie above 0 and be 1 at most")
+        if self.rounds < 1 or self.examples < 1 or (self.multiple or 1) < 1:
+            mistakes.append("rounds, examples and multiple must be 1 or more")
+        mistakes += out_of_range(self)
+        if mistakes:
+            raise BadInput("the pruning makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
+
+    @property
+    def goal(self) -> tuple[Goal, float]:
+        """What is to be kept, and its share."""
+        given = [(name, value) for name in _GOALS if (value := getattr(self, name)) is not None]
+        return given[0] if given else ("macs", 0.5)
+
+
+@step("prune")
+def prune(
+    program: Program,
+    config: Prune,
+    context: Context | Task | None = None,
+    hooks: Sequence[Callable[..., None]] = (),
+) -> tuple[Program, Outcome]:
+    """Remove structures from a copy of a program, and train the rest.
+
+    Args:
+        program: in eval mode; not changed. It is the teacher, if `config.distill` is more than 0.
+        config: what goes, and how the rest recovers.
+        context: or the task alone, which is needed for recovery, for batch-norms and for criteria that look at data. Recovery needs `fit`, the allocation
+            ``latency`` needs `price`.
+        hooks: of `fit`, in recovery; a regularizer of `coupling.groups`, for instance.
+
+    Returns:
+        A program that is smaller, and what was done: channels before and after, what is frozen and why, the proof of equivalence.
+
+    Raises:
+        BadInput: data, loss, `fit` or `price` are missing where they are needed; a budget that cannot be kept; an unknown module path.
+        LaconicError: the pruned program does not compute what the masked one does, or nothing could be compared.
+    """
+    context = context if isinstance(context, Context) else Context(task=context)
+    plan = recovery(config, context.task)
+    _check(config, plan, context)
+    policy = Policy(config.attention, config.groups)
+    share = config.goal[1]
+    first = couple(program, policy, config.freeze)
+    if not first.groups:
+        raise BadInput(f"nothing can be removed: {'; '.join(sorted(set(first.frozen_causes().values()))) or 'no weights'}")
+    found, epochs, proofs = copy.deepcopy(program).eval(), [], []
+    alive: Alive = {}
+    for number in range(1, config.rounds + 1):
+        coupling = first if number == 1 else couple(found, policy, config.freeze)
+        counts, scores = _decide(coupling, config, share ** (number / config.rounds), share ** (1 / config.rounds), first, context)
+        if counts != [len(group) for group in coupling.groups]:
+            keep = keep_of(coupling, scores, counts)
+            found = remove(coupling, keep)
+            proofs.append(prove(coupling, keep, found, task_batches(coupling.program, context.task, plan.plan.seed), plan.plan.seed))
+            survivors(coupling, keep, alive)
+            _renew(found, config.examples, plan.plan.batch_size, context)
+        if share_of_round(plan.plan.epochs, number, config.rounds):
+            plan = plan.settled(found, context, program)
+            epochs += _recover(found, program, plan, number, config.rounds, context, hooks)
+    found = found.eval()
+    return found, _outcome(first, couple(found, policy), alive, config, plan, epochs, proofs)
+
+
+def _check(config: Prune, plan: Recovery, context: Context) -> None:
+    if plan.plan.epochs:
+        check_trainable("prune", context)
+    if config.allocation == "latency" and context.price is None:
+        raise BadInput("the allocation 'latency' needs the time of layers on the target: Context(price=laconic.latency_table(target))")
+
+
+def _cost(sizes: Sizes, goal: Goal) -> Callable[[Counts], float]:
+    return sizes.macs if goal == "macs" else sizes.params
+
+
+def _decide(
+    coupling: Coupling, config: Prune, share: float, step: float, first: Coupling, context: Context
+) -> tuple[list[int], list[Tensor]]:
+    """How many components each group keeps, and their scores. `share` is of what there was at `first`, `step` of what there is now."""
+    sizes = Sizes(coupling)
+    scores = score(coupling, config.criterion, context, config.examples)
+    limits = Limits(config.floor, config.multiple or (8 if config.allocation == "latency" else 1))
+    if config.allocation == "latency":
+        assert context.price is not None
+        return allocation.by_latency(sizes, context.price, step, limits, scores, comparable=COMPARABLE[config.criterion]), scores
+    whole = Sizes(first)
+    cost, total = _cost(sizes, config.goal[0]), _cost(whole, config.goal[0])(whole.full)
+    if config.allocation == "uniform":
+        return allocation.uniform(sizes, cost, share * total, limits), scores
+    return allocation.ranked(sizes, cost, share * total, limits, scores, COMPARABLE[config.criterion]), scores
+
+
+def _renew(found: Program, examples: int, batch_size: int, context: Context) -> None:
+    """Estimate the statistics of batch-norms anew, where there is data for it."""
+    task = context.task
+    data: Any = None if task is None else task.train if task.train is not None else task.valid
+    fixed = found.interface.fixed_batch
+    if data is None or len(data) < 2 or fixed == 1:
+        return
+    assert task is not None
+    subset = calibration_subset(data, max(2, examples), context.seed)
+    size = max(2, min(batch_size, len(subset)))
+    # batch-norm has no variance of one example
+    loading = {"batch_size": size, "drop_last": len(subset) % size == 1} if fixed is None else found.interface.loading(fixed)
+    loader: Any = DataLoader(subset, collate_fn=task.collate, **loading)
+    reestimate_batch_norm(found, (found.flatten_inputs(task.split(batch)[0]) for batch in loader))
+
+
+def share_of_round(epochs: int, number: int, rounds: int) -> int:
+    """How many of all epochs this round (from 1) takes; the later ones take what is left over."""
+    return epochs * number // rounds - epochs * (number - 1) // rounds
+
+
+def _recover(
+    found: Program, teacher: Program, plan: Recovery, number: int, rounds: int, context: Context, hooks: Sequence[Callable[..., None]]
+) -> list[dict[str, Any]]:
+    """Train this round's share of the epochs, in place; returns what they were like."""
+    own = replace(plan.plan, epochs=share_of_round(plan.plan.epochs, number, rounds))
+    return [{**epoch, "round": number} for epoch in retrain(found, own, context, teacher, hooks)]
+
+
+def _outcome(
+    before: Coupling,
+    after: Coupling,
+    alive: Alive,
+    config: Prune,
+    plan: Recovery,
+    epochs: list[dict[str, Any]],
+    proofs: Sequence[Proof],
+) -> Outcome:
+    old, new = Sizes(before), Sizes(after)
+    goal, share = config.goal
+    moved = _least_moved(proofs)
+    idle = sorted({name for proof in proofs for name in proof.idle})
+    changed = {
+        "goal": goal,
+        "share": share,
+        "criterion": config.criterion,
+        "allocation": config.allocation,
+        "groups": [{**row, "moved": moved.get(row["name"])} for row in channels(before, alive)],
+        "params": [old.params(old.full), new.params(new.full)],
+        "macs": [old.macs(old.full), new.macs(new.full)],
+        "difference": max((proof.difference for proof in proofs), default=0.0),
+        "moved": min(moved.values(), default=None),
+        "compared": {
+            "sizes": sorted({size for proof in proofs for size in proof.sizes}),
+            "batches": sum(proof.real for proof in proofs),
+        },
+        "epochs": epochs,
+        "recovery": plan.told() if epochs else None,
+    }
+    skipped = [Skipped(name, cause) for name, cause in before.frozen_causes().items()]
+    skipped += [Skipped(str(node.target), "has no rule, so what it reads stays") for node in before.unknown]
+    notes = [f"the proof of equivalence says nothing of {', '.join(idle)}: what was removed there does not move the output"] if idle else []
+    notes += [plan.note()] if epochs else []
+    return Outcome("prune", changed, tuple(skipped), tuple(notes))
+
+
+def _least_moved(proofs: Sequence[Proof]) -> dict[str, float]:
+    """By group, the least that a cut moved the output in any round."""
+    found: dict[str, float] = {}
+    for proof in proofs:
+        for name, value in proof.moved.items():
+            found[name] = min(value, found.get(name, value))
+    return found
+
+
+def survivors(coupling: Coupling, keep: Keep, alive: Alive) -> None:
+    """Note which indices of each tensor's dimension a choice leaves, as they were counted before the first choice."""
+    for name, dims in coupling.tensors.items():
+        for dim, ids in enumerate(dims):
+            if ids is not None:
+                alive[name, dim] = alive.get((name, dim), np.arange(len(ids)))[keep[coupling.label[ids]]]
+
+
+def channels(before: Coupling, alive: Alive) -> Iterator[dict[str, Any]]:
+    """Of each group: its name, in how many dimensions of tensors it has slices, and components before and after."""
+    for group in before.groups:
+        slot = next((s for s in group.slots if s.role == "out"), group.slots[0])
+        left = slot.index[alive[slot.tensor, slot.dim]] if (slot.tensor, slot.dim) in alive else slot.index
+        after = len(np.unique(left[left >= 0]))
+        yield {"name": group.name, "slices": len(group.slots), "before": len(group), "after": after}

@@ -1,0 +1,1 @@
+"""Quantization: schemes, observers, placement by target; static, dynamic, in training, mixed."""

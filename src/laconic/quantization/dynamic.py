@@ -1,0 +1,164 @@
+"""Weights in few bits without fixed ranges of activations: weight-only, and dynamic, where each input is rounded by its own range."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from torch import fx
+
+from laconic.core.axes import joined
+from laconic.core.context import Context
+from laconic.core.errors import BadInput
+from laconic.core.fake_quant import Quantizer, insert_dynamic
+from laconic.core.graph import get_tensor
+from laconic.core.program import Program, aten
+from laconic.core.records import Outcome, Skipped
+from laconic.quantization import correct
+from laconic.quantization.apply import round_weights, weight_grids
+from laconic.quantization.calibrate import Batch, calibration_batches, observe
+from laconic.quantization.fidelity import EXAMPLES, exact_tensors, layer_sqnr_db, noise_notes, output_sqnr_db
+from laconic.quantization.notes import below, constant_notes, finite_ratios, group_notes, nothing_rounded, reasons, used_groups
+from laconic.quantization.options import Quantize, check_kernels, weight_scheme
+from laconic.quantization.placement import (
+    CONVOLUTIONS,
+    TRANSPOSED,
+    WeightSite,
+    check_paths,
+    embeddings,
+    is_kept,
+    operator_name,
+    target_rules,
+    weight_axis,
+)
+from laconic.quantization.static import layer_watchers, ready, round_and_correct
+
+_LINEARS = {aten.linear.default: (1, 0), aten.addmm.default: (2, 1)}  # position of the weight, its axis of outputs
+_INPUT = {aten.linear.default: 0, aten.addmm.default: 1}
+_RECURRENT = (aten.lstm.input, aten.gru.input)
+_CONVOLVED = "a convolution that rounds its input anew each time is slower than in float; quantize it statically"
+_NO_GRU = "no runtime has a GRU with int8 weights"
+_UNPACKED = "its weights would be unpacked on every call: only ONNX Runtime's dynamic LSTM takes int8 weights"
+
+
+def weights_only(program: Program, config: Quantize, context: Context) -> tuple[Program, Outcome]:
+    """The modes ``weights`` and ``dynamic``, see `quantize`. A task's data serve the corrections and show which layers rounding would drown."""
+    found, outcome, dead = _round(program, config, context)
+    if dead:
+        found, outcome, _ = _round(program, config, context, dead)
+    return found, outcome
+
+
+def _round(
+    program: Program, config: Quantize, context: Context, dead: Mapping[str, float] = MappingProxyType({})
+) -> tuple[Program, Outcome, dict[str, float]]:
+    """Round once, with the operators in `dead` in float; the last value are those that should be among them."""
+    target = config.target or context.target.runtime
+    target_rules(target)
+    check_kernels(config, target)
+    check_paths(program.graph, config.keep)
+    found, unfolded, folded = ready(program)
+    counts = {"equalized_pairs": correct.equalize(found)} if config.equalize else {}
+    integers = config.mode == "dynamic" and target == "onnxruntime"
+    keep = (*config.keep, *dead)
+    left: list[Skipped] = []
+    sites = list(_sites(found, replace(config, keep=keep), integers, left)) + (embeddings(found.graph, keep) if config.embeddings else [])
+    skipped = (*reasons(left, dead, config), *unfolded)
+    if not sites:
+        raise BadInput(nothing_rounded(found, config.mode, target, skipped))
+    scheme, half = weight_scheme(config)
+    quantizers = weight_grids(found, sites, scheme)
+    operators = list(dict.fromkeys(reader for site in sites for reader, _ in site.readers))
+    exact = exact_tensors(found, operators)
+    batches = _settle(found, config, context, sites, quantizers, operators)
+    round_weights(found, sites, quantizers)
+    if integers:
+        _round_inputs(found, [node for node in operators if node.target in _LINEARS])
+    found.recompile()
+    seen = joined(found.inputs, batches, EXAMPLES) if batches else None
+    ratios = {} if seen is None else layer_sqnr_db(found, operators, exact, seen)
+    changed = {
+        "mode": config.mode,
+        "target": target,
+        "operators": [operator_name(node) for node in operators],
+        "weights": {
+            **{
+                "bits": config.bits,
+                "tensors": len(sites),
+                "reduced_range": half,
+                "scheme": config.scheme,
+                "per_channel": config.per_channel,
+            },
+            **used_groups(sites, quantizers, config),
+        },
+        **({} if seen is None else {"layer_sqnr_db": finite_ratios(ratios)}),
+        **counts,
+    }
+    notes = [*constant_notes(folded), *group_notes(sites, quantizers, scheme.group)]
+    if config.mode == "dynamic" and not integers:
+        notes.append("OpenVINO rounds the activations of such layers at run time by itself")
+    if seen is None:
+        notes.append("without data, biases were not corrected and layers not checked: give a task")
+    else:
+        notes += noise_notes(ratios, output_sqnr_db(program, found, seen))
+    return found, Outcome("quantize", changed, skipped, tuple(notes)), below(ratios, config)
+
+
+def _settle(
+    program: Program, config: Quantize, context: Context, sites: list[WeightSite], quantizers: list[Quantizer], operators: list[fx.Node]
+) -> list[Batch]:
+    """Choose the rounding and correct biases on calibration data; returns it, nothing where there is none.
+
+    Raises:
+        BadInput: adaptive rounding, and no data.
+    """
+    if context.task is None:
+        if config.rounding == "adaptive":
+            raise BadInput("rounding: 'adaptive' needs data to calibrate with: give it a task (or a Context that holds one)")
+        return []
+    batches = calibration_batches(context, config.examples, config.batch_size, program)
+    if config.correct_bias or config.rounding == "adaptive":
+        watchers = layer_watchers(program, operators, config)
+        observe(program, watchers.by_node(), batches, context.progress)
+        round_and_correct(program, sites, quantizers, watchers, context)
+    return batches
+
+
+def _sites(program: Program, config: Quantize, integers: bool, skipped: list[Skipped]) -> Iterator[WeightSite]:
+    """The weights of linear layers; of convolutions where only storage counts; of LSTMs where the runtime takes them as integers."""
+    sites: dict[tuple[str, int | None], WeightSite] = {}
+
+    def add(node: fx.Node, position: int, axis: int | None) -> None:
+        source: Any = node.args[position]
+        sites.setdefault((str(source.target), axis), WeightSite(source, axis)).readers.append((node, position))
+
+    for node in program.graph.nodes:
+        if node.target in (*_LINEARS, *CONVOLUTIONS, *TRANSPOSED, *_RECURRENT) and is_kept(node, config.keep):
+            skipped.append(Skipped(operator_name(node), "it is to stay float"))
+        elif node.target in _LINEARS and node.args[_LINEARS[node.target][0]].op == "get_attr":
+            add(node, *_LINEARS[node.target])
+        elif node.target in (*CONVOLUTIONS, *TRANSPOSED) and node.args[1].op == "get_attr":
+            if config.mode == "weights" and config.bits == 8:
+                add(node, 1, weight_axis(node, 1 if node.target in TRANSPOSED else 0))
+            else:
+                skipped.append(
+                    Skipped(operator_name(node), _CONVOLVED if config.mode == "dynamic" else "4-bit weights are for linear layers")
+                )
+        elif node.target is aten.lstm.input and integers:
+            yield from (WeightSite(w, 0, [(node, 2)]) for w in node.args[2] if get_tensor(program, w).dim() == 2)
+        elif node.target in _RECURRENT:
+            skipped.append(Skipped(operator_name(node), _NO_GRU if node.target is aten.gru.input else _UNPACKED))
+    yield from sites.values()
+
+
+def _round_inputs(program: Program, linears: list[fx.Node]) -> None:
+    """One rounding for all linear layers that read the same tensor."""
+    made: dict[fx.Node, fx.Node] = {}
+    for node in linears:
+        position = _INPUT[node.target]  # type: ignore[index]
+        source: Any = node.args[position]
+        if source not in made:
+            made[source] = insert_dynamic(program.graph_module, source)
+        node.update_arg(position, made[source])

@@ -1,0 +1,215 @@
+"""Quantization-aware training: the pairs of static quantization stay in the graph while it trains, with a straight-through gradient.
+
+`prepare` makes such a program, for any training loop; `Schedule` is the hook that keeps its grids and batch-norms in step; `qat` is the recipe
+step that does it all.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import fx, nn
+
+from laconic.core.context import Context
+from laconic.core.errors import BadInput
+from laconic.core.fake_quant import (
+    LEARNED_CHANNEL,
+    LEARNED_TENSOR,
+    PER_CHANNEL,
+    PER_TENSOR,
+    Quantizer,
+    fake_quants,
+    quantizer_of,
+    register,
+    weight_of,
+)
+from laconic.core.folding import fold_batch_norm
+from laconic.core.graph import clean, get_tensor, shapes
+from laconic.core.integer_bias import bound_steps, round_biases
+from laconic.core.plan import FitPlan, out_of_range
+from laconic.core.program import Program
+from laconic.core.records import Outcome
+from laconic.core.step import step
+from laconic.core.task import Task
+from laconic.core.teaching import check_trainable, retrain
+from laconic.quantization.options import Quantize
+from laconic.quantization.scheme import Scheme, weight_grid
+from laconic.quantization.static import as_context, static
+
+
+@dataclass(frozen=True)
+class Qat(FitPlan):
+    """Quantization-aware training. The options of `FitPlan`, and these.
+
+    Args:
+        target: as of `Quantize`.
+        learned: learn the steps of the grids too (LSQ); else weights follow their range and activations keep that of calibration.
+        freeze_batch_norm: from this share of training on, batch-norms use their running statistics.
+        distill: weight of the soft targets of the unquantized program beside the task's loss; 0 leaves the teacher out.
+        examples: that the first ranges are calibrated with.
+        keep: as of `Quantize`.
+    """
+
+    bits: ClassVar[int] = 8  # of weights and activations; names what the artifact computes with
+
+    lr: float = 1e-4
+    target: str | None = None
+    learned: bool = False
+    freeze_batch_norm: float = 0.5
+    distill: float = 0.5
+    examples: int = 256
+    keep: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        mistakes = list(out_of_range(self))
+        if not 0 <= self.freeze_batch_norm <= 1:
+            mistakes.append(f"freeze_batch_norm: {self.freeze_batch_norm} is a share of the training, 0 to 1")
+        if mistakes:
+            raise BadInput("qat makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
+
+
+@step("qat", float32=True)
+def prepare(program: Program, config: Qat | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:
+    """A program that trains with rounding in place, from the ranges of static quantization; batch-norms stay and train.
+
+    Train it in any loop, with `Schedule` called after each optimizer step; then export it as it is: batch-norms are folded into the scales.
+
+    Raises:
+        BadInput: see `quantize`.
+    """
+    config, context = config or Qat(), as_context(context)
+    options = Quantize(target=config.target, examples=config.examples, keep=config.keep, smooth=None, correct_bias=False, embeddings=False)
+    found, outcome = static(program, options, context, fold=False)
+    if config.learned:
+        values, examples = shapes(found), _examples(found)
+        for node in list(fake_quants(found.graph)):
+            _learn(found, node, math.prod(values[node].shape) // examples)
+        found.recompile()
+    return found, outcome
+
+
+def _examples(program: Program) -> int:
+    """How many examples the example inputs hold."""
+    for spec, leaf in zip(program.inputs, program.example_inputs(), strict=True):
+        if "batch" in spec.shape:
+            return int(leaf.shape[spec.shape.index("batch")])
+    return 1
+
+
+def _learn(program: Program, node: fx.Node, features: int) -> None:
+    """Make the step of a grid a parameter, with LSQ's gradient scale 1/√(N · high) (Esser et al. 2020, section 2.2).
+
+    Args:
+        node: that rounds.
+        features: numbers of one example in the activation; N for activations. For weights N is how many of them share the step: all of the layer's in the
+            paper, those of an output channel where each has its own.
+    """
+    quantizer = quantizer_of(program.graph_module, node)
+    weight = weight_of(node)
+    n = features if weight is None else get_tensor(program, weight).numel() // len(quantizer.scale)
+    factor = 1 / math.sqrt(max(1, n) * quantizer.high)
+    scale = register(program.graph_module, f"{node.name}.scale", quantizer.scale, trainable=True)
+    zero = register(program.graph_module, f"{node.name}.zero_point", quantizer.zero_point.float())
+    with program.graph.inserting_before(node):
+        parts = (program.graph.get_attr(scale), program.graph.get_attr(zero))
+    axis = () if quantizer.axis is None else (quantizer.axis,)
+    node.target = LEARNED_TENSOR if quantizer.axis is None else LEARNED_CHANNEL
+    node.args = (node.args[0], *parts, *axis, quantizer.low, quantizer.high, factor)
+
+
+class Schedule:
+    """Called as `(model, progress)` after each optimizer step: lets weight grids follow their weights and freezes batch-norms when it is time.
+
+    Args:
+        freeze_batch_norm: progress from which batch-norms use their running statistics; 1 never freezes them.
+    """
+
+    def __init__(self, freeze_batch_norm: float = 0.5) -> None:
+        self.freeze_batch_norm = freeze_batch_norm
+
+    def __call__(self, model: nn.Module, progress: float) -> None:
+        """See the class."""
+        assert isinstance(model, Program)
+        refresh(model)
+        if progress >= self.freeze_batch_norm:
+            model.freeze_batch_norm()
+
+
+@torch.no_grad()
+def refresh(program: Program) -> None:
+    """Set the grids of weights that are not learned to the weights' ranges now, and give every bias room."""
+    for node in fake_quants(program.graph):
+        source = weight_of(node)
+        if node.target in (LEARNED_TENSOR, LEARNED_CHANNEL):
+            get_tensor(program, node.args[1]).abs_().clamp_(min=1e-12)  # type: ignore[arg-type]
+        if node.target not in (PER_CHANNEL, PER_TENSOR) or source is None:
+            continue
+        now = quantizer_of(program.graph_module, node)
+        found = weight_grid(get_tensor(program, source), Scheme(now.low, now.high, axis=now.axis, group=now.group))
+        if node.target is PER_CHANNEL:
+            get_tensor(program, node.args[1]).copy_(found.scale)  # type: ignore[arg-type]
+        else:
+            node.update_arg(1, float(found.scale))
+            program.graph_module.recompile()
+    bound_steps(program)
+
+
+@step("qat", float32=True)
+def qat(program: Program, config: Qat | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:
+    """Quantize a copy of a program and train it so, from the ranges of static quantization.
+
+    Args:
+        program: in eval mode; also the teacher, if `config.distill` is more than 0.
+        config: how.
+        context: with a task that has train data and a loss, and with `fit`.
+
+    Returns:
+        The program with batch-norms folded, in plain fake-quantize nodes as static quantization leaves them, and what was done.
+
+    Raises:
+        BadInput: no train data, loss or `fit`.
+        TrainingStopped: the loss became NaN.
+    """
+    config, context = config or Qat(), as_context(context)
+    check_trainable("qat", context)
+    program.interface.limits.check_trainable("qat")
+    student, outcome = prepare(program, config, context)
+    epochs = retrain(student, config, context, program, (Schedule(config.freeze_batch_norm),))
+    found = settle(student)
+    changed = {
+        **{k: v for k, v in outcome.changed.items() if k != "mode"},
+        "learned": config.learned,
+        "distill": config.distill,
+        "epochs": epochs,
+    }
+    return found, Outcome("qat", changed, outcome.skipped, outcome.notes)
+
+
+def settle(program: Program) -> Program:
+    """A trained program as static quantization would leave it: batch-norms folded into the scales, learned steps fixed, biases rounded as kernels do.
+
+    Answers stay as they were, but for half a step of the biases.
+    """
+    found, _ = fold_batch_norm(program)
+    for node in list(fake_quants(found.graph)):
+        if node.target in (LEARNED_TENSOR, LEARNED_CHANNEL):
+            _fix(found, node, quantizer_of(found.graph_module, node))
+    found.recompile()
+    bound_steps(found)
+    round_biases(found)
+    return clean(found)
+
+
+def _fix(program: Program, node: fx.Node, quantizer: Quantizer) -> None:
+    if quantizer.axis is None:
+        node.target = PER_TENSOR
+        node.args = (node.args[0], float(quantizer.scale), int(quantizer.zero_point), quantizer.low, quantizer.high)
+        return
+    scale = register(program.graph_module, f"{node.name}.scale", quantizer.scale)
+    zero = register(program.graph_module, f"{node.name}.zero_point", quantizer.zero_point)
+    with program.graph.inserting_before(node):
+        parts = (program.graph.get_attr(scale), program.graph.get_attr(zero))
+    node.target, node.args = PER_CHANNEL, (node.args[0], *parts, quantizer.axis, quantizer.low, quantizer.high)

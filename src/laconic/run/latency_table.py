@@ -1,0 +1,162 @@
+"""What a layer costs on the target, measured: convolutions and linear layers of the shapes that an allocation looks at, once each, kept in a table.
+
+Such a figure is for comparing shapes with each other, in one process, where neither graph optimization nor other layers interfere. How fast the whole model
+is, only the timing of the artifact tells.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from laconic.core.errors import need
+from laconic.core.files import write_whole
+from laconic.core.macs import LayerShape
+from laconic.core.target import Target
+from laconic.deploy.runtime import Session, installed, runtime
+from laconic.measure.environment import environment
+
+_COPIES = 4  # of a layer in a model, so that the cost of a call weighs little
+_TURNS, _TURN_SECONDS = 5, 0.004
+_SQUARE = (1, 64, 16, 16)
+_REFERENCE = LayerShape("aten.conv2d.default", (_SQUARE, (64, 64, 3, 3)), _SQUARE, 64 * 64 * 9 * 16 * 16, ((1, 1), (1, 1), (1, 1)), (1,))
+_CONVOLUTIONS = ("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default")
+_LINEAR = "aten.linear.default"
+_FORMATS = ("onnxruntime", "openvino")
+
+
+def folder() -> Path:
+    """Where tables are kept: ``$XDG_CACHE_HOME/laconic`` or ``~/.cache/laconic``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "laconic"
+
+
+def latency_table(target: Target | None = None, table: Path | None = None) -> LatencyTable:
+    """The price of layers on a target, for `Context(price=…)`.
+
+    Args:
+        target: runtime and precision; by default ONNX Runtime. Layers are timed on one thread.
+        table: a JSON file that is read and added to; by default one for this processor, runtime and version in `folder()`.
+    """
+    return LatencyTable(target or Target(), table)
+
+
+class LatencyTable:
+    """Milliseconds of a layer, relative to a reference layer that is timed beside each, so that the machine's drift cancels."""
+
+    def __init__(self, target: Target, table: Path | None) -> None:
+        # runtimes that read no ONNX have ONNX Runtime's times: shapes compare alike
+        kind = target.runtime if target.runtime in _FORMATS else "onnxruntime"
+        # on one thread: the threads of two sessions in a process fight over the cores
+        self.settings = Target(kind, target.precision, 1)
+        self.path = table or folder() / f"{_key(self.settings)}.json"
+        self.known: dict[str, float] = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
+        self.measured = 0
+        self._reference: tuple[Session, list[np.ndarray]] | None = None
+
+    def __call__(self, layer: LayerShape) -> float:
+        """Milliseconds for one example. A layer that is neither convolution nor linear costs as much as the reference does for each of its multiply-adds."""
+        if layer.weights[:1] != (1,) or layer.operator not in (*_CONVOLUTIONS, _LINEAR):
+            return self.reference_ms * layer.macs / _REFERENCE.macs
+        key = self.key(layer)
+        if key not in self.known:
+            self.known[key] = self._measure(layer)
+            self.measured += 1
+            if self.measured % 20 == 0:
+                self.keep()
+        return self.known[key]
+
+    @staticmethod
+    def key(layer: LayerShape) -> str:
+        """The name of a layer in the table."""
+        return json.dumps(astuple(layer))
+
+    def keep(self) -> None:
+        """Write the table, if there is anything new in it."""
+        if not self.measured:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self.path, json.dumps(self.known, indent=0))
+
+    @property
+    def reference_ms(self) -> float:
+        """The reference layer's time on this machine, as it was when the table began."""
+        if "reference" not in self.known:
+            session, inputs = self._pinned()
+            self.known["reference"] = min(_turn(session, inputs) for _ in range(3 * _TURNS))
+        return self.known["reference"]
+
+    def _pinned(self) -> tuple[Session, list[np.ndarray]]:
+        if self._reference is None:
+            self._reference = self._session(_REFERENCE)
+        return self._reference
+
+    def _session(self, layer: LayerShape) -> tuple[Session, list[np.ndarray]]:
+        with tempfile.TemporaryDirectory() as place:
+            file = Path(place) / "layer.onnx"
+            file.write_bytes(_model(layer).SerializeToString())
+            session = runtime(self.settings.runtime).load(file, self.settings)
+        inputs = [np.random.default_rng(0).standard_normal(layer.inputs[0]).astype(np.float32)]
+        _turn(session, inputs)
+        return session, inputs
+
+    def _measure(self, layer: LayerShape) -> float:
+        found, pinned = self._session(layer), self._pinned()
+        pairs = [(_turn(*found), _turn(*pinned)) for _ in range(_TURNS)]
+        return float(np.median([a / b for a, b in pairs])) * self.reference_ms
+
+
+def _key(settings: Target) -> str:
+    processor = "-".join(str(environment()["processor"]).split())
+    version = installed(runtime(settings.runtime).package)
+    return f"{processor}-{settings.runtime}-{version}-{settings.precision}".replace("/", "-")
+
+
+def _turn(session: Session, inputs: list[np.ndarray]) -> float:
+    """Median milliseconds of a copy of the layer."""
+    times: list[float] = []
+    until = time.perf_counter() + _TURN_SECONDS
+    while time.perf_counter() < until or len(times) < 3:
+        start = time.perf_counter()
+        session.run(inputs)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) * 1e3 / _COPIES
+
+
+def _model(layer: LayerShape) -> Any:
+    """An ONNX model with copies of a convolution or linear layer on one input, each with its own weights."""
+    onnx = need("onnx")
+    make, draw = onnx.helper, np.random.default_rng(0)
+    nodes, constants = [], []
+    for i in range(_COPIES):
+        weight = draw.standard_normal(layer.inputs[1]).astype(np.float32) * 0.05
+        if layer.operator == _LINEAR:
+            constants.append(onnx.numpy_helper.from_array(np.ascontiguousarray(weight.T), f"w{i}"))
+            nodes.append(make.make_node("MatMul", ["x", f"w{i}"], [f"y{i}"]))
+        else:
+            constants.append(onnx.numpy_helper.from_array(weight, f"w{i}"))
+            nodes.append(make.make_node("Conv", ["x", f"w{i}"], [f"c{i}"], **_attributes(layer)))
+            nodes.append(make.make_node("Relu", [f"c{i}"], [f"y{i}"]))
+    nodes.append(make.make_node("Sum", [f"y{i}" for i in range(_COPIES)], ["y"]))
+    kind = onnx.TensorProto.FLOAT
+    graph = make.make_graph(
+        nodes,
+        "layer",
+        [make.make_tensor_value_info("x", kind, layer.inputs[0])],
+        [make.make_tensor_value_info("y", kind, layer.output)],
+        constants,
+    )
+    return make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
+
+
+def _attributes(layer: LayerShape) -> dict[str, Any]:
+    rank = len(layer.inputs[1]) - 2
+    # one number stands for all dimensions
+    strides, pads, dilations = ([*option] * (rank if len(option) == 1 else 1) for option in layer.options)
+    return {"strides": strides, "pads": pads * 2, "dilations": dilations, "group": layer.inputs[0][1] // layer.inputs[1][1]}

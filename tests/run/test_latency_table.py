@@ -1,0 +1,109 @@
+"""The price of a layer: measured once, kept, and larger for more work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from laconic.core.capture import capture
+from laconic.core.macs import LayerShape
+from laconic.core.target import Target
+from laconic.pruning.coupling import couple
+from laconic.pruning.sizes import Sizes
+from laconic.run import latency_table as room
+from laconic.run.latency_table import latency_table
+
+
+def convolution(channels: int, groups: int = 1) -> LayerShape:
+    weight = (channels, channels // groups, 3, 3)
+    shape = (1, channels, 16, 16)
+    return LayerShape("aten.conv2d.default", (shape, weight), shape, 9 * 256 * channels**2 // groups, ((1, 1), (1, 1), (1, 1)), (1,))
+
+
+def linear(size: int) -> LayerShape:
+    return LayerShape("aten.linear.default", ((1, 4, size), (size, size), (size,)), (1, 4, size), 4 * size**2, (), (1, 2))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("make", [convolution, linear])
+def test_a_layer_runs_on_the_target_and_has_a_price(runtime: str, make: Callable[[int], LayerShape], tmp_path: Path) -> None:
+    price = latency_table(Target(runtime, threads=1), tmp_path / "table.json")
+    assert 0 < price(make(16)) < 1000
+    assert price.measured == 1
+
+
+def test_a_price_is_relative_to_the_reference_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine slows down by half between the table's beginning and the layer: the price is as it was at the beginning."""
+    speed = {"now": 1.0}
+
+    def turn(session: object, inputs: list[np.ndarray]) -> float:
+        return speed["now"] * (3.0 if inputs[0].shape[1] == 64 else 6.0)
+
+    monkeypatch.setattr(room, "_turn", turn)
+    price = latency_table(Target(threads=1), tmp_path / "table.json")
+    assert price.reference_ms == 3.0
+    speed["now"] = 2.0
+    assert price(convolution(8)) == pytest.approx(6.0)
+
+
+def test_a_shape_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "table.json"
+    price = latency_table(Target(threads=1), table)
+    first = price(convolution(8))
+    price.keep()
+    assert price.measured == 1
+    assert set(json.loads(table.read_text())) == {"reference", price.key(convolution(8))}
+    monkeypatch.setattr(room, "_turn", lambda *given: pytest.fail("measured again"))
+    again = latency_table(Target(threads=1), table)
+    assert again(convolution(8)) == first
+    assert again.measured == 0
+
+
+def test_other_layers_cost_their_multiply_adds(tmp_path: Path) -> None:
+    price = latency_table(Target(threads=1), tmp_path / "table.json")
+
+    def product(size: int) -> LayerShape:
+        return LayerShape("aten.matmul.default", ((1, 8, size), (1, size, 8)), (1, 8, 8), 64 * size)
+
+    assert price(product(64)) == pytest.approx(4 * price(product(16)))
+    assert price.measured == 0
+
+
+def test_the_model_of_a_layer_computes_that_layer() -> None:
+    onnx = pytest.importorskip("onnx")
+    found = room._model(convolution(8, groups=8))
+    (node, *_) = [node for node in found.graph.node if node.op_type == "Conv"]
+    assert {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute} == {
+        "strides": [1, 1],
+        "pads": [1, 1, 1, 1],
+        "dilations": [1, 1],
+        "group": 8,
+    }
+    onnx.checker.check_model(found)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_dilated_strided_convolution_of_a_program_has_a_price(bias: bool, tmp_path: Path) -> None:
+    """Its options come from the operator's schema, whether the arguments before and behind them were given or not."""
+    net = torch.nn.Sequential(torch.nn.Conv1d(3, 8, 3, 2, 2, dilation=2, bias=bias), torch.nn.ReLU(), torch.nn.Conv1d(8, 2, 1, bias=bias))
+    sizes = Sizes(couple(capture(net.eval(), torch.randn(2, 3, 20))))
+    first, second = (sizes.layer(node, sizes.full) for node in sizes.layers)
+    assert first.options == ((2,), (2,), (2,))
+    assert first.macs == 8 * 10 * 3 * 3
+    price = latency_table(Target(threads=1), tmp_path / "table.json")
+    assert price(first) > 0
+    assert price(second) > 0
+
+
+def test_tables_are_kept_apart_by_runtime_and_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    names = {
+        latency_table(Target(runtime, precision)).path.name for runtime in ("onnxruntime", "openvino") for precision in ("fp32", "bf16")
+    }
+    assert len(names) == 4
+    assert room.folder() == tmp_path / "laconic"
