@@ -13,7 +13,7 @@ from laconic.core.capture import capture
 from laconic.core.errors import BadInput, TrainingStopped
 from laconic.core.plan import FitPlan, Hint
 from laconic.core.program import Program
-from laconic.distill.distillation import Exchange, TappedStudent, teach
+from laconic.distill.distillation import DistillationModule, Exchange, teach
 from laconic.distill.losses import HINTS, SOFT
 from laconic.distill.watch import Tap, watch
 from tests.core.models import ConvNet, Tied
@@ -208,7 +208,7 @@ def test_a_hint_asks_those_teachers_that_have_its_path() -> None:
     lesson = teach(Net(), [Net(), other], plan, loss=F.cross_entropy, example=X[:2])
     lesson.module.train()
     assert [len(pairs) for pairs in lesson.module(X).hints] == [1, 1]
-    assert isinstance(lesson.module, TappedStudent)
+    assert isinstance(lesson.module, DistillationModule)
 
 
 def test_projectors_depend_on_the_seed_alone() -> None:
@@ -297,7 +297,9 @@ def test_what_a_lesson_needs() -> None:
         teach(Net(), Net(), FitPlan(hints=(Hint("features", "bn"),)), loss=F.cross_entropy)
     with pytest.raises(BadInput, match="hints need the teacher itself"):
         teach(Net(), Net(), FitPlan(hints=(Hint("features", "bn"),)), loss=F.cross_entropy, cached=True)
-    assert isinstance(teach(as_program(Net()), Net(), FitPlan(hints=(Hint("features", "bn"),)), loss=F.cross_entropy).module, TappedStudent)
+    assert isinstance(
+        teach(as_program(Net()), Net(), FitPlan(hints=(Hint("features", "bn"),)), loss=F.cross_entropy).module, DistillationModule
+    )
 
 
 def test_half_precision_is_compared_in_full() -> None:

@@ -85,7 +85,7 @@ def test_as_exact_as_onnx_runtimes_own_tool(tmp_path: Path) -> None:
 def test_an_lstm_becomes_dynamic_and_a_gru_says_why_not(half: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     program = lc.capture(Recurrent(nn.LSTM).eval(), torch.randn(2, 5, 6))
-    found, _ = lc.quantize(program, lc.Quantize(mode="dynamic", target="onnxruntime", reduced_range=half))
+    found, _ = lc.quantize(program, lc.Quantize(mode="dynamic", target="onnxruntime", reduce_range=half))
     model = written(found, tmp_path)
     assert operators(model).count("DynamicQuantizeLSTM") == 2
     x = RNG.standard_normal((4, 5, 6)).astype(np.float32)

@@ -37,12 +37,12 @@ RUNTIMES = ("openvino", "onnxruntime")
         ("smooth", 0.5),
         ("smooth", None),
         ("group", 32),
-        ("reduced_range", True),
-        ("reduced_range", False),
+        ("reduce_range", True),
+        ("reduce_range", False),
     ],
 )
 def test_an_option_without_effect_is_refused_with_its_mode(name: str, value: Any, mode: Any) -> None:
-    if (name, mode) in {("group", "weights"), ("reduced_range", "dynamic")}:
+    if (name, mode) in {("group", "weights"), ("reduce_range", "dynamic")}:
         Quantize(mode=mode, **{name: value})
         return
     with pytest.raises(BadInput, match=f"{name}: .* does nothing in mode '{mode}'"):
@@ -106,7 +106,7 @@ def test_half_the_range_is_for_products_of_integers_only(monkeypatch: pytest.Mon
         found, outcome = quantize(CHAIN, Quantize(mode=mode, target="onnxruntime"), task_of(IDS))  # type: ignore[arg-type]
         grids = {str(w.target): quantizer_of(found.graph_module, n) for n in fake_quants(found.graph) if (w := weight_of(n)) is not None}
         assert grids["two.weight"].high == highest
-        assert outcome.changed["weights"]["reduced_range"] is (highest == 63)
+        assert outcome.changed["weights"]["reduce_range"] is (highest == 63)
 
 
 def test_the_groups_that_were_used_are_reported() -> None:

@@ -313,7 +313,7 @@ OPTIONS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "correct_bias": [({}, {"correct_bias": False})],
     "rounding": [({}, {"rounding": "adaptive"})],
     "embeddings": [({}, {"embeddings": False})],
-    "reduced_range": [({"reduced_range": False}, {"reduced_range": True})],
+    "reduce_range": [({"reduce_range": False}, {"reduce_range": True})],
     "min_sqnr_db": [({}, {"min_sqnr_db": 40.0})],
     "keep": [({}, {"keep": ("two",)})],
     # no more than by where a histogram's bins begin
@@ -350,16 +350,16 @@ def grids(program: Program) -> dict[str, Any]:
 
 
 def test_half_range_keeps_weights_within_63_and_none_asks_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {(g.low, g.high) for n, g in grids(result(reduced_range=True)).items() if n.endswith("weight") and n != "table.weight"} == {
+    assert {(g.low, g.high) for n, g in grids(result(reduce_range=True)).items() if n.endswith("weight") and n != "table.weight"} == {
         (-63, 63)
     }
-    assert {(g.low, g.high) for n, g in grids(result(reduced_range=False)).items() if n.endswith("weight")} == {(-127, 127)}
+    assert {(g.low, g.high) for n, g in grids(result(reduce_range=False)).items() if n.endswith("weight")} == {(-127, 127)}
     program, x = subject()
     for full in (True, False):
         monkeypatch.setattr(options, "full_range", lambda full=full: full)
         found, outcome = quantize(program, Quantize(target="openvino"), task_of(x))
-        assert found.fingerprint() == result(reduced_range=not full).fingerprint()
-        assert outcome.changed["weights"]["reduced_range"] is not full
+        assert found.fingerprint() == result(reduce_range=not full).fingerprint()
+        assert outcome.changed["weights"]["reduce_range"] is not full
 
 
 def test_embeddings_and_kept_layers_stay_float() -> None:

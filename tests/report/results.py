@@ -247,7 +247,7 @@ def quantized_outcome() -> Json:
     return {
         "step": "quantize",
         "changed": {
-            "mode": "static", "target": "openvino", "operators": linear, "weights": {"bits": 8, "tensors": 74, "reduced_range": True},
+            "mode": "static", "target": "openvino", "operators": linear, "weights": {"bits": 8, "tensors": 74, "reduce_range": True},
             "activations": [{"name": name, "low": -1.5 - i / 4, "high": 2.0 + i / 2, "zero_point": i % 3} for i, name in enumerate(linear)],
             "examples": 256, "smoothed_norms": 24, "corrected_biases": 73,
         },
@@ -355,7 +355,7 @@ def hostile_outcome(bad: str, image: str) -> Json:
     return {
         "step": "quantize",
         "changed": {
-            "mode": image, "target": bad, "operators": [bad, image], "weights": {"bits": 8, "tensors": 2, "reduced_range": False}, f"{bad}_n": 3,
+            "mode": image, "target": bad, "operators": [bad, image], "weights": {"bits": 8, "tensors": 2, "reduce_range": False}, f"{bad}_n": 3,
             "activations": [{"name": name, "low": -1.0, "high": 1.0, "zero_point": 0} for name in (bad, image)],
             "sensitivity": [{"name": bad, "sqnr_db": 9.0, "kept_float": True}, {"name": image, "sqnr_db": 10.0, "kept_float": False}],
         },

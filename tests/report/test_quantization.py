@@ -110,7 +110,7 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("weights", "texts"),
         [
-            ({"bits": 4, "tensors": 1, "reduced_range": False}, ("4 bits, 1 tensor", "the whole range of codes")),
+            ({"bits": 4, "tensors": 1, "reduce_range": False}, ("4 bits, 1 tensor", "the whole range of codes")),
             ({"bits": 4, "tensors": 2, "group": 32}, ("4 bits, 2 tensors, a scale for each 32 inputs of an output", "not recorded")),
             ({"bits": 8, "tensors": 2, "group": 0}, ("8 bits, 2 tensors", "not recorded")),
             ({"bits": 8}, ("8 bits, tensors not recorded", "not recorded")),

@@ -34,7 +34,7 @@ class Exchange(NamedTuple):
     hints: tuple[tuple[Pair, ...], ...]
 
 
-class TappedStudent(nn.Module):
+class DistillationModule(nn.Module):
     """The module to be trained: the student and the projectors between it and its teachers, which are held but are no part of it.
 
     In training mode its forward gives an `Exchange`, in evaluation mode the student's outputs.
@@ -154,7 +154,7 @@ def teach(
     hints = [(hint, Tap(hint.student, HINTS[hint.loss].value)) for hint in plan.hints]
     ours = watch(student, [tap for _, tap in hints], "student")
     asked = _asked(several, hints, student) if hints or (plan.distill and not cached) else ()
-    pupil = TappedStudent(student, asked, hints, ours)
+    pupil = DistillationModule(student, asked, hints, ours)
     example = _own_example(student) if example is None else example
     if example is not None:
         _rehearse(pupil, plan, logits, example)
@@ -206,7 +206,7 @@ def _own_example(student: nn.Module) -> Any:
     return (built[spec["keys"][0]],) if len(spec["keys"]) == 1 else built
 
 
-def _rehearse(pupil: TappedStudent, plan: FitPlan, logits: Logits, example: Any) -> None:
+def _rehearse(pupil: DistillationModule, plan: FitPlan, logits: Logits, example: Any) -> None:
     """Run an example once, check the answers and build the bridges."""
     args, kwargs = as_call(example)
     with evaluating(pupil):

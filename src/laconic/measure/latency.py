@@ -31,7 +31,7 @@ WORK_TURNS = 7
 WORK_SECONDS = 0.1
 
 
-class Contender(Protocol):
+class Candidate(Protocol):
     """What can be timed: it runs in a process of its own and tells how long each run took."""
 
     @property
@@ -68,7 +68,7 @@ class Latency:
     rounds: int
 
 
-def interleave(contenders: Sequence[Contender], rounds: int, seconds: float, progress: Progress = silent) -> Rounds:
+def interleave(contenders: Sequence[Candidate], rounds: int, seconds: float, progress: Progress = silent) -> Rounds:
     """Warm each contender up, then let them take turns; who starts a round rotates.
 
     A turn that was preempted is taken again at once, a bounded number of times; of its tries the least disturbed counts. Where too many remain, the machine was
@@ -99,17 +99,17 @@ def interleave(contenders: Sequence[Contender], rounds: int, seconds: float, pro
 class _Table:
     """The turns of all contenders, filled one by one."""
 
-    def __init__(self, contenders: Sequence[Contender], rounds: int) -> None:
+    def __init__(self, contenders: Sequence[Candidate], rounds: int) -> None:
         self._contenders = contenders
         self._turns: dict[str, list[Turn]] = {contender.name: [] for contender in contenders}
         self._dropped: dict[str, str] = {}
         self._start = Ticks.now()
         self._repeated, self._budget = 0, int(REPEATS_SHARE * rounds * len(contenders))
 
-    def warm_up(self, contender: Contender) -> None:
+    def warm_up(self, contender: Candidate) -> None:
         self._try(contender, WARM_UP_SECONDS)
 
-    def take(self, contender: Contender, seconds: float) -> None:
+    def take(self, contender: Candidate, seconds: float) -> None:
         tries: list[Turn] = []
         while contender.name not in self._dropped:
             turn = self._try(contender, seconds)
@@ -121,7 +121,7 @@ class _Table:
                 return
             self._repeated += 1
 
-    def _try(self, contender: Contender, seconds: float) -> Turn | None:
+    def _try(self, contender: Candidate, seconds: float) -> Turn | None:
         try:
             found = contender.time(seconds, MIN_RUNS)
         except WorkerFailed as error:

@@ -87,7 +87,7 @@ def _round(
             **{
                 "bits": config.bits,
                 "tensors": len(sites),
-                "reduced_range": half,
+                "reduce_range": half,
                 "scheme": config.scheme,
                 "per_channel": config.per_channel,
             },

@@ -43,7 +43,7 @@ class Quantize:
         correct_bias: take the mean rounding error out of the biases.
         rounding: of weights: to the ``nearest`` code, or ``adaptive`` (AdaRound).
         embeddings: also round embedding tables.
-        reduced_range: weights within ±63, so that sums of products fit into 16 bits; None does so where the processor has no wider sums. Not for weights that
+        reduce_range: weights within ±63, so that sums of products fit into 16 bits; None does so where the processor has no wider sums. Not for weights that
             are turned into floats before they are multiplied (mode ``weights``).
         min_sqnr_db: layers whose output would keep less signal over noise on the calibration data stay float; None rounds all.
         keep: module paths, or operators by the name in reports, that stay float.
@@ -63,7 +63,7 @@ class Quantize:
     correct_bias: bool = True
     rounding: Literal["nearest", "adaptive"] = "nearest"
     embeddings: bool = True
-    reduced_range: bool | None = None
+    reduce_range: bool | None = None
     min_sqnr_db: float | None = 10.0
     keep: tuple[str, ...] = ()
     batch_size: int = 8
@@ -96,7 +96,7 @@ def _out_of_range(config: Quantize) -> Iterator[str]:
 _ACTS: dict[str, tuple[tuple[Mode, ...], Any, str]] = {
     "observer": (("static",), None, "ranges of activations are chosen in calibration there"),
     "smooth": (("static",), "auto", "it moves the range of activations into the weights behind them"),
-    "reduced_range": (("static", "dynamic"), None, "weights are turned into floats before they are multiplied, no sum can overflow"),
+    "reduce_range": (("static", "dynamic"), None, "weights are turned into floats before they are multiplied, no sum can overflow"),
     "group": (("weights",), None, "integer kernels take one scale for each output channel"),
 }
 
@@ -132,7 +132,7 @@ def check_kernels(config: Quantize, target: str) -> None:
 
 def weight_scheme(config: Quantize) -> tuple[Scheme, bool]:
     """Codes of weights, and whether they keep to half the range: only where integer products are summed."""
-    half = config.reduced_range if config.reduced_range is not None else config.mode != "weights" and not full_range()
+    half = config.reduce_range if config.reduce_range is not None else config.mode != "weights" and not full_range()
     half = half and config.scheme == "symmetric"
     base = _CODES[config.scheme, config.bits]
     group = (_GROUP if config.bits == 4 and config.per_channel else 0) if config.group is None else config.group

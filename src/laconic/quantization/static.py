@@ -116,7 +116,7 @@ def _round(
         "weights": {
             "bits": config.bits,
             "tensors": len(weights),
-            "reduced_range": half,
+            "reduce_range": half,
             "scheme": config.scheme,
             "per_channel": config.per_channel,
         },

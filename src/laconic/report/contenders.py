@@ -92,7 +92,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """The baseline or a candidate. Times are in seconds, sizes in bytes, metric and drop as the record has them.
 
     The size of a baseline is that of its ONNX file where there is one; `sizes` names both. `parity` is the worst of all outputs, `outputs` each one;
@@ -155,7 +155,7 @@ class Contender:
         return any(reason.rule in (rule, f"budget:{rule}") for reason in self.reasons)
 
 
-def contender(record: Mapping[str, Any]) -> Contender:
+def contender(record: Mapping[str, Any]) -> Candidate:
     """Read one record; what it lacks is a quantity that says so."""
     status = str(record.get("status") or "unknown")
     reasons = tuple(_reason(item) for item in record.get("reasons") or ())
@@ -171,7 +171,7 @@ def contender(record: Mapping[str, Any]) -> Contender:
     def measured(name: str, unit: str = "", places: int | None = None) -> Quantity:
         return measurement(record.get(name), unit, why, places)
 
-    return Contender(
+    return Candidate(
         key=str(record.get("key") or ""),
         title=str(record.get("title") or record.get("key") or "untitled"),
         status=status,

@@ -9,7 +9,7 @@ from typing import Any
 
 from laconic.core.errors import BadInput
 from laconic.report import sections
-from laconic.report.contenders import Contender, contender
+from laconic.report.contenders import Candidate, contender
 from laconic.report.frontier import Frontier, frontier
 from laconic.report.limits import Loss, Rule, broke, rules
 from laconic.report.pruning import Pruning, pruning
@@ -74,10 +74,10 @@ class Facts:
     batch: str
     figures: tuple[Figure, ...]
     budget: tuple[Rule, ...]
-    baseline: Contender
-    chosen: Contender | None
+    baseline: Candidate
+    chosen: Candidate | None
     label: str
-    contenders: tuple[Contender, ...]
+    contenders: tuple[Candidate, ...]
     frontier: Frontier
     candidates: Table
     timing_note: str
@@ -175,7 +175,7 @@ def _check(result: Any) -> str:
     return ""
 
 
-def _chosen(result: Mapping[str, Any], contenders: Sequence[Contender]) -> Contender | None:
+def _chosen(result: Mapping[str, Any], contenders: Sequence[Candidate]) -> Candidate | None:
     key = result.get("best") or result.get("nearest")
     if not key:
         return None
@@ -188,7 +188,7 @@ def _chosen(result: Mapping[str, Any], contenders: Sequence[Contender]) -> Conte
     return found if found.status != "baseline" else None
 
 
-def _heading(result: Mapping[str, Any], chosen: Contender | None, others: Sequence[Contender], notice: str) -> Heading:
+def _heading(result: Mapping[str, Any], chosen: Candidate | None, others: Sequence[Candidate], notice: str) -> Heading:
     task, budget = result.get("task") or {}, result.get("budget") or {}
     limited = any(budget.get(name) is not None for name in ("max_drop", "min_speedup", "max_latency_ms", "max_size_mb"))
     if chosen is None:
@@ -222,7 +222,7 @@ def _heading(result: Mapping[str, Any], chosen: Contender | None, others: Sequen
     )
 
 
-def _figures(baseline: Contender, chosen: Contender | None, metric: str, loss: Loss, objective: str) -> tuple[Figure, ...]:
+def _figures(baseline: Candidate, chosen: Candidate | None, metric: str, loss: Loss, objective: str) -> tuple[Figure, ...]:
     """The big figures, the objective's first; of the baseline alone where there is nothing to compare it with."""
     if chosen is None:
         shown = (
@@ -250,11 +250,11 @@ def _figures(baseline: Contender, chosen: Contender | None, metric: str, loss: L
     return tuple(sorted(figures, key=lambda figure: figure.key != objective))
 
 
-def _busy(chosen: Contender) -> str:
+def _busy(chosen: Candidate) -> str:
     return f"machine busy: {chosen.busy}" if chosen.busy else ""
 
 
-def _drop(baseline: Contender, chosen: Contender, metric: str, loss: Loss) -> Figure:
+def _drop(baseline: Candidate, chosen: Candidate, metric: str, loss: Loss) -> Figure:
     """The drop on test data where it was measured there (nothing was selected on it), else on validation data."""
     tested = chosen.test_drop.raw is not None
     drop = chosen.test_drop if tested else chosen.drop
@@ -275,7 +275,7 @@ def _smaller(key: str, label: str, before: Quantity, after: Quantity, scale: Sca
     return Figure(key, label, after, _arrow(before, after, scale), remark, "good" if ratio > 1 else "bad")
 
 
-def _size(baseline: Contender, chosen: Contender) -> Figure:
+def _size(baseline: Candidate, chosen: Candidate) -> Figure:
     figure = _smaller("size", "File size", baseline.size, chosen.size, BYTES, ("smaller", "larger"))
     return replace(figure, before=_labelled("fp32 ONNX file", figure.before)) if baseline.sizes else figure
 
@@ -303,14 +303,14 @@ def _speed_tone(speedup: Quantity) -> str:
     return "good" if low > 1 else "bad" if high < 1 else "plain"
 
 
-def _drop_tone(chosen: Contender, drop: Quantity) -> str:
+def _drop_tone(chosen: Candidate, drop: Quantity) -> str:
     """Bad where the gate says so (a drop within the budget is what was bargained for); good where it is surely a gain."""
     if broke(chosen, "max_drop"):
         return "bad"
     return "good" if drop.high is not None and drop.high < 0 else "plain"
 
 
-def _final_note(task: Mapping[str, Any], baseline: Contender, chosen: Contender | None) -> str:
+def _final_note(task: Mapping[str, Any], baseline: Candidate, chosen: Candidate | None) -> str:
     n = finite(task.get("n_test"))
     if baseline.test_metric.raw is None:
         return "The test data was not used in this run."
@@ -319,7 +319,7 @@ def _final_note(task: Mapping[str, Any], baseline: Contender, chosen: Contender 
     return f"{fixed(n, 0) if n else 'The'} test examples, used once, after everything had been chosen on validation data. {timings}"
 
 
-def _timing_note(contenders: Sequence[Contender]) -> str:
+def _timing_note(contenders: Sequence[Candidate]) -> str:
     """Which figures of time come from which comparison; empty where there was one alone."""
     anew = [one.title for one in contenders if one.timing == "finalists" and one.status != "baseline"]
     if not anew:

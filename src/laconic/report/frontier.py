@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from laconic.report.contenders import Contender
+from laconic.report.contenders import Candidate
 from laconic.report.units import BYTES, TIME, Quantity, Scale, finite, given, joined, number, shared
 
 
@@ -71,7 +71,7 @@ class Frontier:
 class _Objective:
     label: str
     scale: Scale
-    read: Callable[[Contender], Quantity]
+    read: Callable[[Candidate], Quantity]
 
 
 OBJECTIVES: dict[str, _Objective] = {
@@ -83,7 +83,7 @@ _MB, _MS = 1e6, 1e-3
 
 
 def frontier(
-    contenders: Sequence[Contender], metric: Mapping[str, object], label: str, budget: Mapping[str, object], chosen: str
+    contenders: Sequence[Candidate], metric: Mapping[str, object], label: str, budget: Mapping[str, object], chosen: str
 ) -> Frontier:
     """Points, axes and budget lines for the objective of the budget (latency where it names none that is known)."""
     name = str(budget.get("objective") or "latency")
@@ -109,7 +109,7 @@ def frontier(
     )
 
 
-def _point(one: Contender, objective: _Objective, size: float, base: Contender | None, higher: bool, chosen: str) -> Point:
+def _point(one: Candidate, objective: _Objective, size: float, base: Candidate | None, higher: bool, chosen: str) -> Point:
     x = (objective.read(one).raw or 0.0) / size
     y = one.metric.raw or 0.0
     x_low, x_high = _x_interval(one, x) if objective is OBJECTIVES["latency"] else (x, x)
@@ -119,7 +119,7 @@ def _point(one: Contender, objective: _Objective, size: float, base: Contender |
     )  # fmt: skip
 
 
-def _x_interval(one: Contender, x: float) -> tuple[float, float]:
+def _x_interval(one: Candidate, x: float) -> tuple[float, float]:
     """The speed-up's interval as one of latency: latency = baseline / speed-up, so a relative width carries over inverted."""
     speed, low, high = one.speedup.raw, one.speedup.low, one.speedup.high
     if not speed or not low or not high or low <= 0:
@@ -127,7 +127,7 @@ def _x_interval(one: Contender, x: float) -> tuple[float, float]:
     return x * speed / high, x * speed / low
 
 
-def _y_interval(one: Contender, y: float, higher: bool) -> tuple[float, float]:
+def _y_interval(one: Candidate, y: float, higher: bool) -> tuple[float, float]:
     """The paired interval of the drop, laid around the metric: far tighter than the metric's own, and the one that the gate reads."""
     if one.drop.raw is None or one.drop.low is None or one.drop.high is None:
         return y, y
@@ -166,7 +166,7 @@ def _placed(point: Point, low: float, high: float) -> Point:
     return replace(point, shown=edge, off=True, y_low=edge, y_high=edge)
 
 
-def _limits(budget: Mapping[str, object], objective: str, size: float, unit: str, base: Contender | None, higher: bool) -> list[Limit]:
+def _limits(budget: Mapping[str, object], objective: str, size: float, unit: str, base: Candidate | None, higher: bool) -> list[Limit]:
     made: list[Limit] = []
     drop, speed, latency, megabytes = (finite(budget.get(name)) for name in ("max_drop", "min_speedup", "max_latency_ms", "max_size_mb"))
     if drop is not None and base is not None and base.metric.raw is not None:
@@ -182,7 +182,7 @@ def _limits(budget: Mapping[str, object], objective: str, size: float, unit: str
     return made
 
 
-def _facts(one: Contender, base: Contender | None, higher: bool) -> tuple[tuple[str, str], ...]:
+def _facts(one: Candidate, base: Candidate | None, higher: bool) -> tuple[tuple[str, str], ...]:
     """What hovering shows: the recipe first, then what was measured."""
     rows = [
         ("Recipe", one.recipe),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from laconic.report.contenders import Contender
+from laconic.report.contenders import Candidate
 from laconic.report.units import Quantity, finite, fixed, given, joined, number
 
 DATA = {"valid": "validation data", "test": "test data"}
@@ -42,7 +42,7 @@ class Rule:
     surely: bool | None = None
 
 
-def rules(result: Mapping[str, Any], chosen: Contender | None, metric: str, loss: Loss) -> tuple[Rule, ...]:
+def rules(result: Mapping[str, Any], chosen: Candidate | None, metric: str, loss: Loss) -> tuple[Rule, ...]:
     """What was asked, in the words of the command line, and what was reached."""
     budget: Mapping[str, Any] = result.get("budget") or {}
     drop, speed, latency, size = (finite(budget.get(name)) for name in ("max_drop", "min_speedup", "max_latency_ms", "max_size_mb"))
@@ -78,7 +78,7 @@ def _bad_end(name: str, reading: Mapping[str, Any]) -> str:
     return joined(text, unit) + (f" on {data}" if data else "")
 
 
-def _drop_rule(limit: float, chosen: Contender | None, metric: str, loss: Loss, met: bool) -> Rule:
+def _drop_rule(limit: float, chosen: Candidate | None, metric: str, loss: Loss, met: bool) -> Rule:
     """The drop decides twice: on validation data, and once more on test data before anything is handed over."""
     found: list[tuple[Quantity, str]] = [] if chosen is None else [(chosen.drop, DATA["valid"]), (chosen.test_drop, DATA["test"])]
     reached = ", ".join(f"{drop.full} on {data}" for drop, data in found if drop.raw is not None)
@@ -87,13 +87,13 @@ def _drop_rule(limit: float, chosen: Contender | None, metric: str, loss: Loss, 
     return replace(rule, held=False) if late else rule
 
 
-def _rule(name: str, asked: str, chosen: Contender | None, reached: str) -> Rule:
+def _rule(name: str, asked: str, chosen: Candidate | None, reached: str) -> Rule:
     """Whether a line held is the gate's word, never judged again here."""
     broken = chosen is not None and broke(chosen, name)
     held = None if not reached and not broken else not broken
     return Rule(name, asked, f"reached {reached}" if reached else "nothing was measured", held)
 
 
-def broke(chosen: Contender, name: str) -> bool:
+def broke(chosen: Candidate, name: str) -> bool:
     """Whether the gate named this line of the budget; it calls the drop `metric` too."""
     return chosen.broke(name) or (name == "max_drop" and chosen.broke("metric"))

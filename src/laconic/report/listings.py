@@ -130,7 +130,7 @@ def health(found: Mapping[str, Any]) -> RenderableType:
 def comparison(found: Mapping[str, Any]) -> RenderableType:
     """What `laconic bench` measured; the first contender is what the others are compared with."""
     right = ("Batch", "Median", "p95", "p99", "Speed-up", "Per second")
-    table = _table("Contender", *right, right=right)
+    table = _table("Candidate", *right, right=right)
     about: dict[str, Text] = {}
     for row in found["timings"]:
         ratio = row["speedup"]

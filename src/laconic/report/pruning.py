@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.report.contenders import Contender, Left, grouped
+from laconic.report.contenders import Candidate, Left, grouped
 from laconic.report.sections import Training, training
 from laconic.report.steps import ABSENT, counted, mapping, mappings, whose, why_shown
 from laconic.report.units import MACS, PARAMS, Scale, finite, fixed, given, number, scaled, shared
@@ -75,7 +75,7 @@ class Pruning:
     epochs: Training | None
 
 
-def pruning(result: Mapping[str, Any], contenders: Sequence[Contender], chosen: Contender | None, metric: str, unit: str) -> Pruning | None:
+def pruning(result: Mapping[str, Any], contenders: Sequence[Candidate], chosen: Candidate | None, metric: str, unit: str) -> Pruning | None:
     """The chosen candidate's pruning, or that of the fastest that has one; None where nothing was pruned.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.report.contenders import RUNTIMES, Contender, Left, grouped
+from laconic.report.contenders import RUNTIMES, Candidate, Left, grouped
 from laconic.report.sections import Training, training
 from laconic.report.steps import ABSENT, counted, mapping, mappings, whose, why_shown
 from laconic.report.units import finite, fixed, joined, number
@@ -117,7 +117,7 @@ class Quantization:
 
 
 def quantization(
-    result: Mapping[str, Any], contenders: Sequence[Contender], chosen: Contender | None, metric: str, unit: str
+    result: Mapping[str, Any], contenders: Sequence[Candidate], chosen: Candidate | None, metric: str, unit: str
 ) -> Quantization | None:
     """The chosen candidate's quantization, or that of the fastest that has one; None where nothing was quantized.
 
@@ -157,7 +157,7 @@ def _left(steps: Sequence[Mapping[str, Any]]) -> tuple[Left, ...]:
     return grouped([(str(item.get("name", "")), str(item.get("reason", ""))) for item in skipped])
 
 
-def _lead(one: Contender, chosen: Contender | None, operators: str, left: int) -> str:
+def _lead(one: Candidate, chosen: Candidate | None, operators: str, left: int) -> str:
     text = f"{one.title}: {operators}; {fixed(left, 0) if left else 'none'} listed as left float."
     return text + why_shown(one, chosen, "quantize")
 
@@ -167,7 +167,7 @@ def _settings(steps: Sequence[Mapping[str, Any]], changed: Mapping[str, Any]) ->
     names = [str(step["step"]) for step in steps]
     mode, weights = changed.get("mode"), mapping(changed.get("weights"))
     target = changed.get("target")
-    half = weights.get("reduced_range")
+    half = weights.get("reduce_range")
     rows = [("Steps" if len(names) > 1 else "Step", " → ".join(names))]
     if mode is not None or "quantize" in names:
         rows.append(("Mode", ABSENT if mode is None else MODES.get(str(mode), str(mode))))

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from laconic.report.contenders import Contender
+from laconic.report.contenders import Candidate
 from laconic.report.units import finite, fixed
 
 ABSENT = "not recorded"
 
 
 def whose(
-    result: Mapping[str, Any], contenders: Sequence[Contender], chosen: Contender | None, names: Collection[str]
-) -> tuple[Contender, list[Mapping[str, Any]]] | None:
+    result: Mapping[str, Any], contenders: Sequence[Candidate], chosen: Candidate | None, names: Collection[str]
+) -> tuple[Candidate, list[Mapping[str, Any]]] | None:
     """The chosen candidate with its outcomes of steps of these names, or the fastest that has any; None where none has.
 
     Args:
@@ -31,18 +31,18 @@ def whose(
     return min(found, key=lambda pair: _rank(pair[0], chosen), default=None)
 
 
-def _rank(one: Contender, chosen: Contender | None) -> tuple[bool, float, float]:
+def _rank(one: Candidate, chosen: Candidate | None) -> tuple[bool, float, float]:
     """The chosen first, then by speed-up, then by latency; what was not measured last."""
     speedup, latency = one.speedup.raw, one.p50.raw
     return not is_chosen(one, chosen), -(speedup or 0.0), float("inf") if latency is None else latency
 
 
-def is_chosen(one: Contender, chosen: Contender | None) -> bool:
+def is_chosen(one: Candidate, chosen: Candidate | None) -> bool:
     """Whether this is the best or nearest miss."""
     return chosen is not None and one.key == chosen.key
 
 
-def why_shown(one: Contender, chosen: Contender | None, verb: str) -> str:
+def why_shown(one: Candidate, chosen: Candidate | None, verb: str) -> str:
     """A sentence on why one that was not chosen is shown; empty for the chosen. `verb`: what it does as many (`quantize`)."""
     if is_chosen(one, chosen):
         return ""

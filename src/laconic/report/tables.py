@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from laconic.report.contenders import Contender
+from laconic.report.contenders import Candidate
 from laconic.report.limits import Loss
 from laconic.report.units import BYTES, TIME, Quantity, Scale, missing, scaled, shared
 
@@ -66,12 +66,12 @@ class _Kind:
 
     key: str
     title: str
-    read: Callable[[Contender], Quantity]
+    read: Callable[[Candidate], Quantity]
     scale: Scale | None = None
     hint: str = ""
 
 
-def candidates_table(contenders: Sequence[Contender], metric: str, loss: Loss, chosen: str, label: str) -> Table:
+def candidates_table(contenders: Sequence[Candidate], metric: str, loss: Loss, chosen: str, label: str) -> Table:
     """All contenders as they were measured on validation data; `chosen` is the key to mark with `label`."""
     kinds = (
         _Kind("speedup", "Speed-up", lambda c: c.speedup, hint="old/new, interleaved; more is better"),
@@ -98,7 +98,7 @@ def candidates_table(contenders: Sequence[Contender], metric: str, loss: Loss, c
     return _table(kinds, contenders, chosen, label, notes=True)
 
 
-def final_table(contenders: Sequence[Contender], metric: str, loss: Loss, chosen: str, label: str) -> Table:
+def final_table(contenders: Sequence[Candidate], metric: str, loss: Loss, chosen: str, label: str) -> Table:
     """Those that met the test data, which is touched once."""
     shown = [c for c in contenders if c.test_metric.raw is not None or c.key == chosen or c is contenders[0]]
     kinds = (
@@ -111,32 +111,32 @@ def final_table(contenders: Sequence[Contender], metric: str, loss: Loss, chosen
     return _table(kinds, shown, chosen, label, notes=False)
 
 
-def _table(kinds: Sequence[_Kind], contenders: Sequence[Contender], chosen: str, label: str, notes: bool) -> Table:
+def _table(kinds: Sequence[_Kind], contenders: Sequence[Candidate], chosen: str, label: str, notes: bool) -> Table:
     units = {kind.key: _unit(kind, contenders) for kind in kinds}
     columns = tuple(Column(kind.key, kind.title, units[kind.key][1], kind.hint) for kind in kinds)
     rows = [_row(kinds, units, c, label if c.key == chosen else "", notes) for c in contenders]
     return Table(columns, tuple(rows))
 
 
-def _unit(kind: _Kind, contenders: Sequence[Contender]) -> tuple[float, str]:
+def _unit(kind: _Kind, contenders: Sequence[Candidate]) -> tuple[float, str]:
     quantities = [kind.read(c) for c in contenders]
     if kind.scale is not None:
         return shared(kind.scale, (q.raw for q in quantities))
     return 1.0, next((q.unit for q in quantities if q.raw is not None), "")
 
 
-def _row(kinds: Sequence[_Kind], units: dict[str, tuple[float, str]], one: Contender, marked: str, notes: bool) -> Row:
+def _row(kinds: Sequence[_Kind], units: dict[str, tuple[float, str]], one: Candidate, marked: str, notes: bool) -> Row:
     if not one.measured:
         return Row(one.key, one.title, one.status, (), gap=missing(one.why).text, marked=marked)
     cells = tuple(_cell(kind, units[kind.key], one) for kind in kinds)
     return Row(one.key, one.title, one.status, cells, note=_note(one) if notes else "", marked=marked)
 
 
-def _note(one: Contender) -> str:
+def _note(one: Candidate) -> str:
     return "; ".join(text for text in (one.why, f"machine busy: {one.busy}" if one.busy else "") if text)
 
 
-def _cell(kind: _Kind, unit: tuple[float, str], one: Contender) -> Cell:
+def _cell(kind: _Kind, unit: tuple[float, str], one: Candidate) -> Cell:
     if one.status == "baseline" and kind.key in _REFERENCE:
         return Cell(kind.key, "reference", _REFERENCE[kind.key])
     quantity = kind.read(one)

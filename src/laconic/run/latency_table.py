@@ -37,17 +37,17 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "laconic"
 
 
-def latency_table(target: Target | None = None, table: Path | None = None) -> LatencyTable:
+def latency_table(target: Target | None = None, table: Path | None = None) -> LayerLatencyTable:
     """The price of layers on a target, for `Context(price=…)`.
 
     Args:
         target: runtime and precision; by default ONNX Runtime. Layers are timed on one thread.
         table: a JSON file that is read and added to; by default one for this processor, runtime and version in `folder()`.
     """
-    return LatencyTable(target or Target(), table)
+    return LayerLatencyTable(target or Target(), table)
 
 
-class LatencyTable:
+class LayerLatencyTable:
     """Milliseconds of a layer, relative to a reference layer that is timed beside each, so that the machine's drift cancels."""
 
     def __init__(self, target: Target, table: Path | None) -> None:

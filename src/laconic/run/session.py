@@ -281,7 +281,7 @@ class Session:
         contenders, failed = [], {}
         for record in entered:
             try:
-                contenders.append(Contender(record.key, self.workers.get(record.key, self._artifact(record.key))))
+                contenders.append(Candidate(record.key, self.workers.get(record.key, self._artifact(record.key))))
             except LaconicError as error:
                 failed[record.key] = str(error)
         run = latency.interleave(contenders, self.options.rounds, self.options.turn_seconds, progress=self.progress)
@@ -323,18 +323,18 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """A worker under the name by which timings are kept."""
 
     name: str
     worker: WorkerProcess
 
     def time(self, seconds: float, min_runs: int) -> Turn:
-        """See `latency.Contender`."""
+        """See `latency.Candidate`."""
         return self.worker.time(seconds, min_runs)
 
     def work(self, turns: int, seconds: float, min_runs: int) -> list[Turn]:
-        """See `latency.Contender`."""
+        """See `latency.Candidate`."""
         return self.worker.work(turns, seconds, min_runs)
 
 
