@@ -7,13 +7,14 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from laconic.core.errors import BadInput, nearest
+from laconic.core.extensions import extended
 from laconic.core.target import Target
 
 # name -> module and class, in the order in which they are tried: what starts fast comes first, so that a time limit costs least.
@@ -64,13 +65,13 @@ def names() -> list[str]:
 
 @cache
 def _table() -> dict[str, tuple[str, str]]:
-    table = dict(TABLE)
-    for entry in entry_points(group="laconic.runtimes"):
-        if entry.name in table:
-            raise BadInput(f"the runtime '{entry.name}' of {entry.dist} has the name of another runtime")
-        module, _, kind = entry.value.partition(":")
-        table[entry.name] = (module, kind)
-    return table
+    return extended(TABLE, "laconic.runtimes", _row)
+
+
+def _row(entry: EntryPoint) -> tuple[str, str]:
+    """Read `name = module:Class`."""
+    module, _, kind = entry.value.partition(":")
+    return module, kind
 
 
 def runtime(name: str) -> Runtime:

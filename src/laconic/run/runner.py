@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from laconic.core.context import Context
 from laconic.core.errors import BadInput
+from laconic.core.extensions import extended
 from laconic.core.program import Program
 from laconic.core.records import Outcome
 from laconic.core.step import as_step
@@ -66,15 +67,14 @@ STEPS = Registry()
 
 @cache
 def _table() -> dict[str, tuple[str, str, str]]:
-    """The table above and the entry points `name = module:Config,function`; a name given twice is refused."""
-    table = dict(TABLE)
-    for entry in entry_points(group="laconic.steps"):
-        module, _, names = entry.value.partition(":")
-        config, _, function = names.partition(",")
-        if entry.name in table:
-            raise BadInput(f"the step '{entry.name}' of {entry.dist} has the name of another step")
-        table[entry.name] = (module, config.strip(), function.strip())
-    return table
+    return extended(TABLE, "laconic.steps", _row)
+
+
+def _row(entry: EntryPoint) -> tuple[str, str, str]:
+    """Read `name = module:Config,function`."""
+    module, _, names = entry.value.partition(":")
+    config, _, function = names.partition(",")
+    return module, config.strip(), function.strip()
 
 
 def _attribute(module: str, name: str) -> Any:
