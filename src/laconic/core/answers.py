@@ -36,7 +36,7 @@ class Answers:
         scores: (n, P, K).
         target: class numbers (n, P), or (n, P, K).
         known: which entries of the target count, of its shape.
-        axis: of the logits, where the classes or labels were found; -1 for values.
+        axis: of the logits, where the classes or labels lie; -1 for values.
     """
 
     form: Literal["classes", "labels", "values"]
@@ -65,7 +65,7 @@ def read_answers(logits: Tensor, target: Tensor, ignore: float | None = None, ax
         logits: (n, …).
         target: (n, …).
         ignore: the entry of a target that does not count.
-        axis: the dimension of the logits that holds the classes or labels; None: it is found.
+        axis: the dimension of the logits that holds the classes or labels; None: the shapes tell it.
 
     Raises:
         OutOfRange: a class that the model does not know.
@@ -80,12 +80,12 @@ def read_answers(logits: Tensor, target: Tensor, ignore: float | None = None, ax
             soft = _soft(logits, view, axis)
             return _labels(logits, view, ignore, _label_axis(logits, axis)) if soft is None else soft
     for view in _views(target):
-        found = class_axis(logits, view, axis)
-        if found is None:
+        axis_of_classes = class_axis(logits, view, axis)
+        if axis_of_classes is None:
             continue
-        if logits.shape[found] == 1:
-            return _labels(logits, view.unsqueeze(found), ignore, found)
-        return _classes(logits, view, ignore, found)
+        if logits.shape[axis_of_classes] == 1:
+            return _labels(logits, view.unsqueeze(axis_of_classes), ignore, axis_of_classes)
+        return _classes(logits, view, ignore, axis_of_classes)
     raise BadInput(
         f"logits {tuple(logits.shape)} do not answer a target {tuple(target.shape)}: they need one dimension more, for the classes (1 or the last; another "
         "one by Task(class_axis=…)), or the same shape, for labels of 0 and 1"
@@ -139,7 +139,7 @@ def class_axis(logits: Tensor, target: Tensor, told: int | None = None) -> int |
 
 
 def stand_in(answers: Answers, logits: Tensor, target: Tensor) -> Tensor:
-    """Zeros in the shape that the model's logits have for this target, without memory of their own.
+    """Return zeros in the shape that the model's logits have for this target; they take no memory of their own.
 
     Args:
         answers: how a batch of them was read.
@@ -165,7 +165,7 @@ def _told(axis: int | None, logits: Tensor) -> int | None:
 
 
 def _views(target: Tensor) -> Iterator[Tensor]:
-    """The target, and the target without a dimension of 1."""
+    """Yield the target, and the target without its dimensions of 1."""
     yield target
     for axis in sorted({1, target.dim() - 1}):
         if 0 < axis < target.dim() and target.shape[axis] == 1:
@@ -200,19 +200,19 @@ def _classes(logits: Tensor, target: Tensor, ignore: float | None, axis: int) ->
 
 
 def _without_void(target: Tensor, known: Tensor, wrong: Tensor, classes: int) -> Tensor:
-    """What counts of a target whose numbers are not all classes: 255 may stand for positions without one."""
+    """Return which entries of a target count whose numbers are not all classes: 255 may stand for positions without one."""
     others = target[wrong]
     void = target.dim() > 1 and bool((others == VOID).all())
     if void and len(target[known & ~wrong].unique()) > 1:
         return known & ~wrong
     low, high = target[known].min(), target[known].max()
-    found = float(high) if high >= classes else float(low)
-    told = f" If {found:g} marks what has no class, say Task(ignore={found:g})." if void or found < 0 else ""
-    raise OutOfRange(f"a target is {found:g}; the model knows the classes 0 to {classes - 1}.{told}".removesuffix("."))
+    stray = float(high) if high >= classes else float(low)
+    told = f" If {stray:g} marks what has no class, say Task(ignore={stray:g})." if void or stray < 0 else ""
+    raise OutOfRange(f"a target is {stray:g}; the model knows the classes 0 to {classes - 1}.{told}".removesuffix("."))
 
 
 def _soft(logits: Tensor, target: Tensor, axis: int | None) -> Answers | None:
-    """The classes of a target (n, …, K, …) that sums to 1 along one dimension; None where it does not."""
+    """Return the classes of a target (n, …, K, …) that sums to 1 along one dimension; None where it does not."""
     if logits.dim() < 2 or target.is_complex() or not len(target):
         return None
     numbers = target.double()
@@ -241,10 +241,10 @@ def _labels(logits: Tensor, target: Tensor, ignore: float | None, axis: int) -> 
     known = _known(target, IGNORED, ignore)
     counted = target[known]
     if len(counted) and not 0 <= float(counted.min()) <= float(counted.max()) <= 1:
-        found = float(counted.max()) if float(counted.max()) > 1 else float(counted.min())
+        stray = float(counted.max()) if float(counted.max()) > 1 else float(counted.min())
         raise OutOfRange(
-            f"a target is {found:g}; where logits {tuple(logits.shape)} answer a target with yes or no, each entry is 0 or 1. "
-            f"If {found:g} marks what has no label, say Task(ignore={found:g})"
+            f"a target is {stray:g}; where logits {tuple(logits.shape)} answer a target with yes or no, each entry is 0 or 1. "
+            f"If {stray:g} marks what has no label, say Task(ignore={stray:g})"
         )
     n, yes = len(target), known & (target > 0.5)
     if logits.dim() == 1:

@@ -15,18 +15,18 @@ Array = TypeVar("Array", Tensor, np.ndarray)
 
 
 def batch_axis(spec: TensorSpec) -> int | None:
-    """The axis that the spec calls ``batch``; None where it has none."""
+    """Return the axis that the spec calls ``batch``; None where it has none."""
     return spec.shape.index("batch") if "batch" in spec.shape else None
 
 
 def batch_size(specs: Sequence[TensorSpec], leaves: Sequence[Any]) -> int | None:
-    """How many examples flat inputs hold; None where no input has a batch axis."""
-    found = ((batch_axis(spec), leaf) for spec, leaf in zip(specs, leaves, strict=True))
-    return next((int(leaf.shape[axis]) for axis, leaf in found if axis is not None), None)
+    """Return how many examples flat inputs hold; None where no input has a batch axis."""
+    pairs = ((batch_axis(spec), leaf) for spec, leaf in zip(specs, leaves, strict=True))
+    return next((int(leaf.shape[axis]) for axis, leaf in pairs if axis is not None), None)
 
 
 def take(specs: Sequence[TensorSpec], leaves: Sequence[Array], rows: Sequence[int] | np.ndarray) -> list[Array]:
-    """These examples of flat inputs; an input without a batch axis stays as it is.
+    """Take these examples out of flat inputs; an input without a batch axis stays as it is.
 
     Args:
         specs: of the inputs.
@@ -37,7 +37,7 @@ def take(specs: Sequence[TensorSpec], leaves: Sequence[Array], rows: Sequence[in
 
 
 def resize(specs: Sequence[TensorSpec], leaves: Sequence[Array], sizes: Mapping[str, int]) -> list[Array]:
-    """Flat inputs cut, or repeated from the beginning, along the dynamic dimensions that `sizes` names; other dimensions stay.
+    """Cut flat inputs, or repeat them from the beginning, along the dynamic dimensions that `sizes` names; other dimensions stay.
 
     Args:
         specs: of the inputs.
@@ -54,7 +54,7 @@ def resize(specs: Sequence[TensorSpec], leaves: Sequence[Array], sizes: Mapping[
 
 
 def dynamic_sizes(specs: Sequence[TensorSpec], leaves: Sequence[Any]) -> dict[str, int]:
-    """How long each dynamic dimension is in flat inputs, by its name."""
+    """Return how long each dynamic dimension is in flat inputs, by its name."""
     return {
         dim: int(size)
         for spec, leaf in zip(specs, leaves, strict=True)
@@ -64,7 +64,7 @@ def dynamic_sizes(specs: Sequence[TensorSpec], leaves: Sequence[Any]) -> dict[st
 
 
 def joined(specs: Sequence[TensorSpec], batches: Sequence[Sequence[Tensor]], size: int) -> tuple[Tensor, ...]:
-    """The first `size` examples of several batches as one; the first batch alone where the batch is fixed, or other sizes differ between batches."""
+    """Join several batches and return the first `size` examples; the first batch alone where the batch is fixed, or other sizes differ between batches."""
     axes = [batch_axis(spec) for spec in specs]
     rows = batch_size(specs, batches[0])
     few = batches[: 1 if rows is None else -(-size // max(1, rows))]

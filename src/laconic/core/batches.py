@@ -20,7 +20,7 @@ _WANTED = "a target must be a tensor, or a list with an entry for each example, 
 
 
 def sizes_of(n: int, batch: int) -> list[int]:
-    """How many of `n` examples each batch holds.
+    """Return how many of `n` examples each batch holds.
 
     >>> sizes_of(7, 3)
     [3, 3, 1]
@@ -29,7 +29,7 @@ def sizes_of(n: int, batch: int) -> list[int]:
 
 
 def plain_target(value: Any, size: int, like: Any = None) -> Any:
-    """A batch's target in the form that joined targets have: tensors, lists by example, tuples and mappings of parts.
+    """Bring a batch's target into the form that joined targets have: tensors, lists by example, tuples and mappings of parts.
 
     Args:
         value: as the user's data gives it; arrays and lists of numbers become tensors.
@@ -61,7 +61,7 @@ def _by_example(value: Sequence[Any], size: int) -> bool:
 
 
 def _is_part(value: Any, size: int) -> bool:
-    """Whether an entry of a list holds all examples of the batch, and not one of them."""
+    """Return whether an entry of a list holds all examples of the batch, and not one of them."""
     return isinstance(value, (Tensor, np.ndarray)) and value.ndim > 0 and value.shape[0] == size
 
 
@@ -82,11 +82,11 @@ def rows(value: Any, index: Any) -> Any:
 
 
 def count(value: Any) -> int:
-    """The number of examples in a joined target; -1 where its parts have different numbers."""
+    """Return the number of examples in a joined target; -1 where its parts have different numbers."""
     if isinstance(value, (Tensor, list)):
         return len(value) if isinstance(value, list) or value.dim() else -1
-    found = {count(item) for item in (value.values() if isinstance(value, Mapping) else value)}
-    return found.pop() if len(found) == 1 else -1
+    sizes = {count(item) for item in (value.values() if isinstance(value, Mapping) else value)}
+    return sizes.pop() if len(sizes) == 1 else -1
 
 
 def join_targets(targets: Sequence[Any], sizes: Sequence[int], again: Callable[[], Any]) -> Any:
@@ -130,15 +130,15 @@ def _collated(again: Callable[[], Any], n: int, like: Any) -> Any:
 
 
 def padding(targets: Sequence[Any], sizes: Sequence[int], whole: Any) -> Tensor:
-    """The values with which tensors of batches, shape (b, …), were filled up to the longest when they were joined; shape (k,)."""
-    found, start = [], 0
+    """Return the values with which tensors of batches, shape (b, …), were filled up to the longest when they were joined; shape (k,)."""
+    fillings, start = [], 0
     for target, size in zip(targets, sizes, strict=True):
         own, wide = plain_target(target, size), rows(whole, range(start, start + size))
         filled = torch.ones(wide.shape, dtype=torch.bool)
         filled[tuple(slice(length) for length in own.shape)] = False
-        found.append(wide[filled])
+        fillings.append(wide[filled])
         start += size
-    return torch.cat(found)
+    return torch.cat(fillings)
 
 
 def _ragged(parts: Sequence[Tensor]) -> bool:
@@ -146,7 +146,7 @@ def _ragged(parts: Sequence[Tensor]) -> bool:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors of a target that have an entry for each example."""
+    """Yield the tensors of a target that have an entry for each example."""
     if isinstance(value, Tensor):
         yield value
     elif not isinstance(value, list):

@@ -32,14 +32,14 @@ def fold_constants(program: Program) -> tuple[Program, tuple[str, ...]]:
         A program without those computations (the one given where there are none), and the names of the tensors that were folded. They are called as the
         module that reads them calls them, e.g. ``encoder.conv.weight``, and are parameters where a parameter was in them.
     """
-    found = copy.deepcopy(program).eval()
-    values = _Values(found, _constants(found))
-    roots = [node for node in _roots(values.constant, found.graph) if _is_float(values(node))]
+    folded = copy.deepcopy(program).eval()
+    values = _Values(folded, _constants(folded))
+    roots = [node for node in _roots(values.constant, folded.graph) if _is_float(values(node))]
     if not roots:
         return program, ()
-    names = tuple([_store(found, values, node) for node in roots])
-    found.recompile()
-    return clean(found), names
+    names = tuple([_store(folded, values, node) for node in roots])
+    folded.recompile()
+    return clean(folded), names
 
 
 def _is_float(value: Any) -> bool:
@@ -47,15 +47,15 @@ def _is_float(value: Any) -> bool:
 
 
 def _constants(program: Program) -> dict[fx.Node, frozenset[str]]:
-    """Every node that is the same at every call, with the names of the tensors that it hangs on."""
+    """Return every node that is the same at every call, with the names of the tensors that it depends on."""
     changed = {str(node.args[0].target) for node in program.graph.nodes if _changes(node) and _is_attribute(node.args[0])}
-    found: dict[fx.Node, frozenset[str]] = {}
+    constant: dict[fx.Node, frozenset[str]] = {}
     for node in program.graph.nodes:
         if node.op == "get_attr" and str(node.target) not in changed:
-            found[node] = frozenset([str(node.target)])
-        elif node.op == "call_function" and _repeatable(node) and all(source in found for source in node.all_input_nodes):
-            found[node] = frozenset().union(*(found[source] for source in node.all_input_nodes))
-    return found
+            constant[node] = frozenset([str(node.target)])
+        elif node.op == "call_function" and _repeatable(node) and all(source in constant for source in node.all_input_nodes):
+            constant[node] = frozenset().union(*(constant[source] for source in node.all_input_nodes))
+    return constant
 
 
 def _is_attribute(node: Any) -> bool:
@@ -63,7 +63,7 @@ def _is_attribute(node: Any) -> bool:
 
 
 def _changes(node: fx.Node) -> bool:
-    """Whether an operator writes into its first argument."""
+    """Return whether an operator writes into its first argument."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and bool(schema.is_mutable)
 
@@ -74,7 +74,7 @@ def _repeatable(node: fx.Node) -> bool:
 
 
 def _roots(constant: dict[fx.Node, frozenset[str]], graph: fx.Graph) -> list[fx.Node]:
-    """The computed constants that something not constant reads; instead of one that only repeats numbers, what it repeats.
+    """Return the computed constants that a node which is not constant reads; instead of one that only repeats numbers, what it repeats.
 
     Not what is written into or rounded: a grid belongs to the tensor that it was made for.
     """
@@ -103,7 +103,7 @@ class _Values:
 
     @torch.no_grad()
     def __call__(self, node: fx.Node) -> Any:
-        """The value of a constant node."""
+        """Return the value of a constant node."""
         if node.op == "get_attr":
             return get_tensor(self.program, node)
         if node not in self.known:
@@ -112,7 +112,7 @@ class _Values:
         return self.known[node]
 
     def trained(self, node: fx.Node) -> bool:
-        """Whether a parameter is in a constant."""
+        """Return whether a parameter is in a constant."""
         owned = {name for name, _ in self.program.named_parameters(remove_duplicate=False)}
         return bool(owned & self.constant[node])
 
@@ -139,7 +139,7 @@ def _store(program: Program, values: _Values, node: fx.Node) -> str:
 
 
 def _name(program: Program, node: fx.Node) -> str:
-    """As the module that reads a constant calls it, else as what made it; with a number behind it where that name is taken."""
+    """Name a constant as the module that reads it calls it, else after the node that made it; numbered where that name is taken."""
     reader = next(iter(node.users))
     schema = getattr(reader.target, "_schema", None)
     index = next((i for i, argument in enumerate(reader.args) if argument is node), None)

@@ -31,7 +31,7 @@ class Sample:
 
     @classmethod
     def of(cls, leaf: Tensor) -> Sample:
-        """What is kept of a tensor: its shape, its type and a coarse range."""
+        """Describe a tensor by its shape, its type and a coarse range."""
         dtype = str(leaf.dtype).removeprefix("torch.")
         if leaf.is_complex():
             return cls(tuple(leaf.shape), dtype, -1.0, 1.0)
@@ -50,7 +50,7 @@ class Sample:
         return cls(tuple(data["shape"]), data["dtype"], data["low"], data["high"])
 
     def make(self, seed: int) -> Tensor:
-        """The tensor; the same for the same seed."""
+        """Make the tensor; the same for the same seed."""
         generator = torch.Generator().manual_seed(seed)
         dtype = getattr(torch, self.dtype)
         if not isinstance(dtype, torch.dtype):
@@ -65,7 +65,7 @@ class Sample:
 
 
 def generate(samples: Sequence[Sample]) -> tuple[Tensor, ...]:
-    """The example inputs that these describe; always the same."""
+    """Make the example inputs that these samples describe; always the same."""
     return tuple(sample.make(seed) for seed, sample in enumerate(samples))
 
 
@@ -105,7 +105,7 @@ def _made(samples: Sequence[Sample], leaves: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _choices(samples: Sequence[Sample]) -> Iterator[tuple[Sample, ...]]:
-    """Random values first; then ever more inputs at an end or in the middle of their range."""
+    """Yield random values first; then ever more inputs at an end or in the middle of their range."""
     options = [(sample, *_fixed(sample)) for sample in samples]
     numbered = itertools.product(*(range(len(option)) for option in options))
     for indices in (
@@ -126,17 +126,17 @@ def _fixed(sample: Sample) -> Iterator[Sample]:
 
 
 def _broken(outputs: Sequence[Tensor]) -> tuple[bool, bool]:
-    """Whether there is an output that is no number, or infinite."""
+    """Return whether there is an output that is no number, or infinite."""
     real = [out for out in outputs if out.is_floating_point()]
     return any(bool(out.isnan().any()) for out in real), any(bool(out.isinf().any()) for out in real)
 
 
-def _no_worse(found: tuple[bool, bool], wanted: tuple[bool, bool]) -> bool:
-    return all(new <= old for new, old in zip(found, wanted, strict=True))
+def _no_worse(broken: tuple[bool, bool], wanted: tuple[bool, bool]) -> bool:
+    return all(new <= old for new, old in zip(broken, wanted, strict=True))
 
 
 def _power_of_two(value: float) -> float:
-    """The nearest power of two that is not less; of a negative number, the one nearer to zero.
+    """Return the nearest power of two that is not less; of a negative number, the one nearer to zero.
 
     >>> _power_of_two(0.3), _power_of_two(2.0), _power_of_two(0.0), _power_of_two(-0.3)
     (0.5, 2.0, 0.0, -0.25)
@@ -150,7 +150,7 @@ def _power_of_two(value: float) -> float:
 
 
 def _inside(low: int, high: int) -> tuple[int, int]:
-    """A range of whole numbers inside another one, with as few binary digits as possible; zero is its lower end where it can be.
+    """Return a range of whole numbers inside another one, with as few binary digits as possible; zero is its lower end where it can be.
 
     >>> _inside(0, 999), _inside(1, 1), _inside(3, 700), _inside(17, 20), _inside(-100, 7), _inside(-9, -3)
     ((0, 512), (1, 1), (4, 512), (20, 20), (0, 4), (-8, -4))
@@ -169,6 +169,6 @@ def _inside(low: int, high: int) -> tuple[int, int]:
 
 
 def _short(value: int, digits: int) -> int:
-    """The largest whole number with so many leading binary digits that is not more."""
+    """Return the largest whole number with so many leading binary digits that is not more."""
     shift = max(0, value.bit_length() - digits)
     return value >> shift << shift

@@ -84,12 +84,12 @@ class Quantizer:
         return 4 if self.high - self.low < 16 else 8 if self.high - self.low < 256 else 32
 
     def codes(self, x: Tensor) -> Tensor:
-        """The whole numbers that stand for `x`, as int32 of its shape."""
+        """Return the whole numbers that stand for `x`, as int32 of its shape."""
         scale, zero, shaped = self._broadcast(x)
         return (torch.round(shaped * (1.0 / scale)) + zero).clamp(self.low, self.high).to(torch.int32).reshape(x.shape)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """`x` rounded to the grid."""
+        """Round `x` to the grid."""
         scale, zero, shaped = self._broadcast(x)
         return (((torch.round(shaped * (1.0 / scale)) + zero).clamp(self.low, self.high) - zero) * scale).reshape(x.shape)
 
@@ -102,22 +102,22 @@ class Quantizer:
 
 
 def is_fake_quant(node: Any) -> bool:
-    """Whether a node rounds its input to a grid."""
+    """Return whether a node rounds its input to a grid."""
     return isinstance(node, fx.Node) and node.target in FAKE_QUANTIZE
 
 
 def is_dynamic(node: fx.Node) -> bool:
-    """Whether a fake-quantize node takes its grid from each input anew."""
+    """Return whether a fake-quantize node takes its grid from each input anew."""
     return isinstance(node.args[1], fx.Node) and node.args[1].op != "get_attr"
 
 
 def fake_quants(graph: fx.Graph) -> Iterator[fx.Node]:
-    """All fake-quantize nodes, in order."""
+    """Yield all fake-quantize nodes, in order."""
     return (node for node in list(graph.nodes) if node.target in FAKE_QUANTIZE)
 
 
 def weight_of(node: fx.Node) -> fx.Node | None:
-    """The attribute that a fake-quantize node rounds (through the reshape of grouped weights), or None if it rounds an activation."""
+    """Return the attribute that a fake-quantize node rounds (through the reshape of grouped weights), or None if it rounds an activation."""
     source: Any = node.args[0]
     if source.op == "call_function" and source.target is aten.reshape.default:
         source = source.args[0]
@@ -207,7 +207,7 @@ def insert_dynamic(module: fx.GraphModule, source: fx.Node, low: int = 0, high: 
 
 
 def _refers(target: Any, position: int) -> bool:
-    """Whether an argument in the table of `insert_dynamic` is the number of an earlier node."""
+    """Return whether an argument in the table of `insert_dynamic` is the number of an earlier node."""
     two = target in (aten.sub.Tensor, LEARNED_TENSOR) and position <= 2
     return two or (target is aten.div.Tensor and position == 1)
 

@@ -52,7 +52,7 @@ def write_whole(path: Path, write: bytes | str | Callable[[Path], object]) -> Pa
 
 
 def utf8(text: str) -> bytes:
-    r"""The text in UTF-8, whatever the locale; names that Python could not decode (in the locale C it keeps their bytes) get these back.
+    r"""Encode text in UTF-8, whatever the locale; names that Python could not decode (in the locale C it keeps their bytes) get these back.
 
     >>> utf8("Größe"), utf8(b"Gr\xc3\xb6\xc3\x9fe".decode("ascii", "surrogateescape")), utf8("\udcff")
     (b'Gr\xc3\xb6\xc3\x9fe', b'Gr\xc3\xb6\xc3\x9fe', b'\xef\xbf\xbd')
@@ -95,7 +95,7 @@ def read_json(path: Path) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """The file's SHA-256 in hexadecimal."""
+    """Return the file's SHA-256 in hexadecimal."""
     with Path(path).open("rb") as handle:
         return _digest(handle)
 

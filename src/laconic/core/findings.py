@@ -1,4 +1,4 @@
-"""What `torch.export` leaves behind without a word: found while it runs and in the graph that it makes."""
+"""What `torch.export` leaves behind without a word, seen while it runs and in the graph that it makes."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def recording() -> Iterator[Recording]:
 
     A checkpoint runs its content without gradient, which the graph would keep; a region would be computed without autocast, with types that say otherwise.
     """
-    found = Recording()
-    with _functions(found.functions), _autocast(found.autocast):
-        yield found
+    ran = Recording()
+    with _functions(ran.functions), _autocast(ran.autocast):
+        yield ran
 
 
 def plain_attributes(model: nn.Module) -> dict[str, Any]:
-    """The numbers and texts that a module and its parts hold, by dotted name."""
+    """Return the numbers and texts that a module and its parts hold, by dotted name."""
     parts = model.named_modules()
     return {
         f"{path}.{name}".lstrip("."): value
@@ -52,13 +52,13 @@ def plain_attributes(model: nn.Module) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _functions(found: list[type[Any]]) -> Iterator[None]:
+def _functions(seen: list[type[Any]]) -> Iterator[None]:
     base: Any = autograd_function._SingleLevelFunction  # `Function.apply` calls the `apply` of its parents
     transformed = autograd_function.custom_function_call
 
     def note(cls: type[Any]) -> None:
-        if cls not in found:
-            found.append(cls)
+        if cls not in seen:
+            seen.append(cls)
 
     def apply(cls: type[Any], *args: Any, **kwargs: Any) -> Any:
         if cls.__module__ == _CHECKPOINT:
@@ -81,12 +81,12 @@ def _functions(found: list[type[Any]]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _autocast(found: list[str]) -> Iterator[None]:
+def _autocast(seen: list[str]) -> Iterator[None]:
     enter, leave = torch.autocast.__enter__, torch.autocast.__exit__
 
     def note(self: Any) -> Any:
-        if self._enabled and (name := str(self.fast_dtype).removeprefix("torch.")) not in found:
-            found.append(name)
+        if self._enabled and (name := str(self.fast_dtype).removeprefix("torch.")) not in seen:
+            seen.append(name)
         return self
 
     torch.autocast.__enter__ = note  # type: ignore[method-assign]
@@ -127,7 +127,7 @@ def changed_state(module: fx.GraphModule) -> State:
 
 
 def _written(node: fx.Node) -> Iterator[fx.Node]:
-    """The arguments that an operator writes into."""
+    """Yield the arguments that an operator writes into."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return
     for index, spec in enumerate(node.target._schema.arguments):
@@ -137,7 +137,7 @@ def _written(node: fx.Node) -> Iterator[fx.Node]:
 
 
 def _base(node: fx.Node) -> fx.Node | None:
-    """The parameter or buffer that a value is a view of; None where it is of its own."""
+    """Return the parameter or buffer that a value is a view of; None where it is of its own."""
     while node.op == "call_function":
         target: Any = node.target
         if isinstance(target, torch._ops.OpOverload):
@@ -200,7 +200,7 @@ def lost_gradients(
     graph: nn.Module,
     leaves: Sequence[Tensor],
 ) -> tuple[str, ...]:
-    """The functions' names, unless the module's gradients and the graph's agree at several scales of inputs and weights.
+    """Return the functions' names, unless the module's gradients and the graph's agree at several scales of inputs and weights.
 
     Args:
         functions: that ran in forward.
@@ -234,15 +234,16 @@ class _Flat(nn.Module):
 
 
 def _gradients(net: nn.Module, prefix: str, leaves: Sequence[Tensor], scale: float) -> dict[str, Tensor | None]:
-    """Gradients of a fixed random sum of all outputs, by the parameter's name without the prefix, at weights that are scaled."""
+    """Compute gradients of a fixed random sum of all outputs, by the parameter's name without the prefix, at weights that are scaled."""
     weights = {name: (p.detach() * scale).requires_grad_() for name, p in net.named_parameters() if p.is_floating_point()}
     buffers = {name: b.detach().clone() for name, b in net.named_buffers()}
     generator = torch.Generator().manual_seed(0)
     with torch.enable_grad():
         outputs = [out for out in functional_call(net, {**weights, **buffers}, tuple(leaves)) if out.requires_grad]
         total = sum((out * torch.randn(out.shape, generator=generator).to(out)).sum() for out in outputs)
-    found = torch.autograd.grad(total, list(weights.values()), allow_unused=True) if isinstance(total, Tensor) else [None] * len(weights)
-    return {name.removeprefix(prefix): value for name, value in zip(weights, found, strict=True)}
+    known = isinstance(total, Tensor)
+    gradients = torch.autograd.grad(total, list(weights.values()), allow_unused=True) if known else [None] * len(weights)
+    return {name.removeprefix(prefix): value for name, value in zip(weights, gradients, strict=True)}
 
 
 def _same(a: Tensor | None, b: Tensor | None) -> bool:
@@ -252,8 +253,8 @@ def _same(a: Tensor | None, b: Tensor | None) -> bool:
     return bool(torch.isclose(a, b, rtol=0, atol=_SAME * max(float(a.abs().max()), 1e-12)).all())
 
 
-def notes(graph: fx.Graph, model: nn.Module, found: Recording, state: State, lost: Sequence[str]) -> Iterator[str]:
-    """What the program does otherwise than the module, one sentence each."""
+def notes(graph: fx.Graph, model: nn.Module, ran: Recording, state: State, lost: Sequence[str]) -> Iterator[str]:
+    """Yield what the program does otherwise than the module, one sentence each."""
     yield from _dropout(graph, model)
     if any(node.target is aten.batch_norm.default and node.args[6] == 0.0 for node in graph.nodes):
         yield "a batch-norm with momentum=None (cumulative average) does not update its statistics when the program trains"
@@ -263,14 +264,14 @@ def notes(graph: fx.Graph, model: nn.Module, found: Recording, state: State, los
         if _is_random(node):
             yield f"{node.target} draws random numbers in evaluation too: the same input has other answers each time"
             break
-    if found.autocast:
-        yield f"torch.autocast inside forward ({', '.join(found.autocast)}) is left out: the graph computes those operators in float32"
+    if ran.autocast:
+        yield f"torch.autocast inside forward ({', '.join(ran.autocast)}) is left out: the graph computes those operators in float32"
     if state.read:
         yield f"forward changes the buffer {', '.join(state.read)}, and answers depend on it: no file can keep that, so export refuses"
     if state.unread:
         yield f"forward writes {', '.join(state.unread)}, on which no answer depends; the graph leaves it out"
-    if found.attributes:
-        yield f"forward changes the attribute {', '.join(found.attributes)}; the graph keeps what followed from its value at capture"
+    if ran.attributes:
+        yield f"forward changes the attribute {', '.join(ran.attributes)}; the graph keeps what followed from its value at capture"
     if lost:
         yield f"the gradient of {', '.join(lost)} (a torch.autograd.Function) is not in the graph: steps that train refuse"
 
@@ -285,14 +286,14 @@ def _is_random(node: fx.Node) -> bool:
 
 
 def _dropout(graph: fx.Graph, model: nn.Module) -> Iterator[str]:
-    """Dropout that acts in the module's training mode and is not in the graph, as far as the modules tell."""
+    """Yield a sentence about dropout that acts in the module's training mode and is not in the graph, as far as the modules tell."""
     modules = dict(model.named_modules(remove_duplicate=False))
     owners = [(node.target, _owner(node, modules)) for node in graph.nodes if node.target is _ATTENTION or node.target in DROPOUTS]
     fused = {path for target, path in owners if target is _ATTENTION}
     applied = {path for target, path in owners if target is not _ATTENTION}
     rates = {path: _rates(part) for path, part in modules.items() if not isinstance(part, nn.RNNBase)}
-    told = {path: found for path, found in rates.items() if any(found.values()) and (path in fused or path not in applied)}
-    names = [f"{path}.{name} = {rate:g}".lstrip(".") for path, found in told.items() for name, rate in found.items() if rate]
+    told = {path: own for path, own in rates.items() if any(own.values()) and (path in fused or path not in applied)}
+    names = [f"{path}.{name} = {rate:g}".lstrip(".") for path, own in told.items() for name, rate in own.items() if rate]
     if names:
         listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         yield f"dropout that forward asks for in training mode alone is not applied when the program trains ({listed})"
@@ -301,13 +302,13 @@ def _dropout(graph: fx.Graph, model: nn.Module) -> Iterator[str]:
 
 
 def _owner(node: fx.Node, modules: Mapping[str, nn.Module]) -> str:
-    """The path of the innermost module that an operator came from."""
+    """Return the path of the innermost module that an operator came from."""
     paths = [path.partition("@")[0] for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
     return next((path for path in reversed(paths) if path in modules), "")
 
 
 def _rates(part: nn.Module) -> dict[str, float]:
-    """The dropout rates that a module holds itself, by name."""
+    """Return the dropout rates that a module holds itself, by name."""
     kind = type(part).__name__.lower()
     named = {
         name: value for name, value in vars(part).items() if "drop" in name or (name == "p" and ("drop" in kind or "stochastic" in kind))

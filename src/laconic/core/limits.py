@@ -1,4 +1,4 @@
-"""What the graph of a program does not do as its module does, found at capture and kept with the program."""
+"""What the graph of a program does not do as its module does, noticed at capture and kept with the program."""
 
 from __future__ import annotations
 

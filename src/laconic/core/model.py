@@ -15,7 +15,7 @@ _QUANTIZED = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrin
 
 
 def as_module(value: Any, where: str) -> nn.Module:
-    """The module that was given, out of a wrapper that `torch.compile` or data-parallel training put around it.
+    """Return the module that was given, out of a wrapper that `torch.compile` or data-parallel training put around it.
 
     Args:
         value: what was given as the model.
@@ -39,7 +39,7 @@ def as_module(value: Any, where: str) -> nn.Module:
 
 
 def _told(value: Any) -> str:
-    """What a value is, and what to hand over in its place."""
+    """Say what a value is, and what to hand over in its place."""
     if isinstance(value, (str, PurePath)):
         return f"the path '{value}'. Build the module and load its weights; a file cannot be optimized further."
     if isinstance(value, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):

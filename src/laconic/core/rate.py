@@ -100,14 +100,14 @@ def range_test(
 
 
 def _steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """Where the loss falls fastest, before its lowest point."""
+    """Return the rate at which the loss falls fastest, before its lowest point."""
     lowest = max(2, int(np.argmin(losses)) + 1)
     slopes = np.gradient(np.array(losses[:lowest]), np.log(rates[:lowest]))
     return float(rates[int(np.argmin(slopes))])
 
 
 def _edge(rates: Sequence[float], told: _Losses) -> float:
-    """The largest rate at which the smoothed loss is at its lowest, within its own noise: the deviation of steps, less what the moving average leaves of it.
+    """Return the largest rate at which the smoothed loss is at its lowest, within its noise: the deviation of steps, less what the moving average leaves of it.
 
     A moving average tells of earlier steps, on average so many as its memory is long.
     """

@@ -30,7 +30,7 @@ class Measurement:
 
     @classmethod
     def missing(cls, unit: str, why: str) -> Measurement:
-        """A figure that could not be measured here, with the reason.
+        """Return a figure that could not be measured here, with the reason.
 
         >>> str(Measurement.missing("J", "no counter"))
         'not measured: no counter'

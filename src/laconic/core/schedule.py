@@ -19,12 +19,12 @@ def _clamp(progress: float) -> float:
 
 
 def constant(value: float) -> Schedule:
-    """The same value throughout."""
+    """Keep the same value throughout."""
     return lambda progress: value
 
 
 def linear(start: float, end: float) -> Schedule:
-    """A straight line.
+    """Follow a straight line from `start` to `end`.
 
     >>> linear(1.0, 0.0)(0.25)
     0.75
@@ -33,7 +33,7 @@ def linear(start: float, end: float) -> Schedule:
 
 
 def cosine(start: float, end: float = 0.0) -> Schedule:
-    """Half a cosine wave (Loshchilov & Hutter 2017, eq. 5, without restarts).
+    """Follow half a cosine wave (Loshchilov & Hutter 2017, eq. 5, without restarts).
 
     >>> cosine(1.0)(0.5)
     0.5
@@ -42,12 +42,12 @@ def cosine(start: float, end: float = 0.0) -> Schedule:
 
 
 def polynomial(start: float, end: float, power: float) -> Schedule:
-    """`end + (start - end)(1 - progress)^power`; power 3 is the sparsity schedule of Zhu & Gupta 2017, eq. 1."""
+    """Follow `end + (start - end)(1 - progress)^power`; power 3 is the sparsity schedule of Zhu & Gupta 2017, eq. 1."""
     return lambda progress: end + (start - end) * (1 - _clamp(progress)) ** power
 
 
 def exponential(start: float, end: float) -> Schedule:
-    """A constant factor per unit of progress; both ends positive.
+    """Multiply by a constant factor per unit of progress; both ends positive.
 
     >>> exponential(1.0, 0.01)(0.5)
     0.1
@@ -65,7 +65,7 @@ def step(value: float, gamma: float = 0.1, at: Sequence[float] = (0.5, 0.75)) ->
 
 
 def restarts(start: float, end: float = 0.0, cycles: int = 2) -> Schedule:
-    """Half a cosine wave, several times over (Loshchilov & Hutter 2017, eq. 5, cycles of one length).
+    """Follow half a cosine wave, several times over (Loshchilov & Hutter 2017, eq. 5, cycles of one length).
 
     >>> restarts(1.0, cycles=2)(0.5)
     1.0
@@ -80,7 +80,7 @@ def restarts(start: float, end: float = 0.0, cycles: int = 2) -> Schedule:
 
 
 def triangular(low: float, high: float, cycles: int = 3, shrink: float = 1.0) -> Schedule:
-    """Up and down between two values (Smith 2017, section 3); each cycle's height is `shrink` times the one's before: 0.5 is "triangular2".
+    """Go up and down between two values (Smith 2017, section 3); each cycle's height is `shrink` times the one's before: 0.5 is "triangular2".
 
     >>> triangular(0.0, 1.0, cycles=2, shrink=0.5)(0.75)
     0.5
@@ -95,13 +95,13 @@ def triangular(low: float, high: float, cycles: int = 3, shrink: float = 1.0) ->
 
 
 def exp_range(low: float, high: float, cycles: int = 3, shrink: float = 0.1) -> Schedule:
-    """Up and down between two values, the height falling by a constant factor to `shrink` at the end (Smith 2017, section 3)."""
+    """Go up and down between two values, the height falling by a constant factor to `shrink` at the end (Smith 2017, section 3)."""
     wave = triangular(0.0, 1.0, cycles)
     return lambda progress: float(low + (high - low) * wave(progress) * shrink ** _clamp(progress))
 
 
 def one_cycle(peak: float, rise: float = 0.3, first: float = 1 / 25, last: float = 1e-4, steps: int | None = None) -> Schedule:
-    """From `first` of the peak up to it during `rise` of the way, then down to `last` of the first, both as half a cosine wave (Smith & Topin 2019).
+    """Rise from `first` of the peak up to it during `rise` of the way, then fall to `last` of the first, both as half a cosine wave (Smith & Topin 2019).
 
     Args:
         peak: the largest value.
@@ -126,7 +126,7 @@ def one_cycle(peak: float, rise: float = 0.3, first: float = 1 / 25, last: float
 
 
 def inverse_sqrt(value: float, span: float = 9.0, first: float = 1.0) -> Schedule:
-    """`value / √(first + span · progress)`.
+    """Follow `value / √(first + span · progress)`.
 
     After a warm-up of w steps of n and with span = (n - w) / w and first = 1 + 1 / w, that of Vaswani et al. 2017, eq. 3, whose steps are counted from 1.
 
@@ -137,7 +137,7 @@ def inverse_sqrt(value: float, span: float = 9.0, first: float = 1.0) -> Schedul
 
 
 def plateau(history: Sequence[float], factor: float = 0.1, patience: int = 10, threshold: float = 1e-4) -> float:
-    """What a rate is multiplied by after these losses: `factor` more each time that none of `patience` + 1 epochs fell below (1 - threshold) of the best.
+    """Return the factor of a rate after these losses: `factor` more each time that none of `patience` + 1 epochs fell below (1 - threshold) of the best.
 
     Args:
         history: a figure of each epoch, less is better.
@@ -146,13 +146,13 @@ def plateau(history: Sequence[float], factor: float = 0.1, patience: int = 10, t
     >>> plateau([1.0, 0.9, 0.9, 0.9], factor=0.5, patience=1)
     0.5
     """
-    best, waiting, found = math.inf, 0, 1.0
+    best, waiting, product = math.inf, 0, 1.0
     for figure in history:
         better = best == math.inf or figure < best - threshold * abs(best)
         best, waiting = (figure, 0) if better else (best, waiting + 1)
         if waiting > patience:
-            found, waiting = found * factor, 0
-    return found
+            product, waiting = product * factor, 0
+    return product
 
 
 def warmup(schedule: Schedule, fraction: float, steps: int | None = None, top: float | None = None) -> Schedule:
@@ -185,7 +185,7 @@ def warmup(schedule: Schedule, fraction: float, steps: int | None = None, top: f
 
 
 def warm_steps(fraction: float, steps: int) -> int:
-    """How many of all steps a warm-up takes: none, or the nearest whole number, one at least.
+    """Return how many of all steps a warm-up takes: none, or the nearest whole number, one at least.
 
     >>> warm_steps(0.1, 24)
     2

@@ -11,7 +11,7 @@ LOST_DB = -300.0  # nothing of the signal is left, or something is no longer a n
 
 
 def sqnr_db(signal: Sequence[Tensor], noisy: Sequence[Tensor]) -> float:
-    """Signal-to-noise ratio over all tensors, in dB: infinite where they are the same, `LOST_DB` at the least."""
+    """Return the signal-to-noise ratio over all tensors, in dB: infinite where they are the same, `LOST_DB` at the least."""
     power = sum(float(a.double().square().sum()) for a in signal)
     noise = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(signal, noisy, strict=True))
     if noise == 0:

@@ -76,7 +76,7 @@ def to_all_classes(logits: Tensor, target: Any, ignore: float | None = None, cla
 
 
 def _class_axis(logits: Tensor, target: Any) -> int:
-    """Which dimension of the logits the classes lie in: the second, as PyTorch's losses have it, or the last."""
+    """Return the dimension of the logits in which the classes lie: the second, as PyTorch's losses have it, or the last."""
     if not isinstance(target, Tensor) and logits.dim() == 2:
         return 1
     if isinstance(target, Tensor) and logits.dim() > 1:

@@ -83,7 +83,7 @@ def _open(value: Any, place: str) -> tuple[str, list[Any], list[Any]]:
 
 
 def flatten(spec: Spec, value: Any, place: str) -> Iterator[Tensor]:
-    """The tensors of `value`, nested as `spec` says.
+    """Yield the tensors of `value`, nested as `spec` says.
 
     Raises:
         BadInput: another nesting or another constant than at capture; names the place.
@@ -122,7 +122,7 @@ def _pick(value: Any, key: Any, place: str, length: int) -> Any:
 
 
 def build(spec: Spec, leaves: Iterator[Any]) -> Any:
-    """Nest `leaves` again as `spec` says."""
+    """Nest `leaves` again as `spec` says; the reverse of `describe`."""
     kind = spec["kind"]
     if kind == "tensor":
         return next(leaves)
@@ -138,7 +138,7 @@ def build(spec: Spec, leaves: Iterator[Any]) -> Any:
 
 
 def places(spec: Spec, place: str) -> Iterator[str]:
-    """The dotted name of each tensor."""
+    """Yield the dotted name of each tensor."""
     if spec["kind"] == "tensor":
         yield place
     elif spec["kind"] != "const":

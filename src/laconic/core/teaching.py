@@ -13,7 +13,7 @@ from laconic.core.program import Program
 
 
 def check_trainable(step: str, context: Context) -> None:
-    """Whether a step has what it needs to train.
+    """Check that a step has what it needs to train: train data, a loss and `fit`.
 
     Raises:
         BadInput: it has not; says what is missing.

@@ -10,14 +10,14 @@ _DIGITS = 3
 
 
 def joined(number: str, unit: str) -> str:
-    """A number and its unit: `7.1×`, `12 ms`, `5`."""
+    """Join a number and its unit: `7.1×`, `12 ms`, `5`."""
     if not unit:
         return number
     return number + unit if unit == "×" else f"{number}\u00a0{unit}"
 
 
 def decimals(value: float, digits: int = _DIGITS) -> int:
-    """How many decimals show `digits` significant digits of the value (0 for large values).
+    """Return how many decimals show `digits` significant digits of the value (0 for large values).
 
     >>> decimals(0.351), decimals(2.44), decimals(1234.5)
     (3, 2, 0)
@@ -29,7 +29,7 @@ def decimals(value: float, digits: int = _DIGITS) -> int:
 
 
 def fixed(value: float, places: int) -> str:
-    """The value with that many decimals, grouped digits and a true minus sign; what rounds to zero has no sign.
+    """Write the value with that many decimals, grouped digits and a true minus sign; what rounds to zero has no sign.
 
     >>> fixed(-0.25, 2), fixed(-0.001, 2), fixed(1234567, 0)
     ('−0.25', '0.00', '1\u202f234\u202f567')
@@ -41,7 +41,7 @@ def fixed(value: float, places: int) -> str:
 
 
 def signed(value: float, places: int) -> str:
-    """As `fixed`, of a difference: with its sign, where it has one.
+    """Write a difference as `fixed` does, with its sign where it has one.
 
     >>> signed(0.25, 2), signed(-0.25, 2), signed(-0.001, 2)
     ('+0.25', '−0.25', '0.00')
@@ -51,7 +51,7 @@ def signed(value: float, places: int) -> str:
 
 
 def number(value: float, digits: int = _DIGITS) -> str:
-    """The value in `digits` significant digits; below one ten-thousandth in powers of ten.
+    """Write the value in `digits` significant digits; below one ten-thousandth in powers of ten.
 
     >>> number(0.3514), number(12.0), number(3.2e-7)
     ('0.351', '12.0', '3.20e−7')
@@ -63,7 +63,7 @@ def number(value: float, digits: int = _DIGITS) -> str:
 
 
 def given(value: float) -> str:
-    """A number that a person chose, as it was written: no digits added.
+    """Write a number that a person chose as it was given: no digits added.
 
     >>> given(0.5), given(8.0), given(-0.0)
     ('0.5', '8', '0')
@@ -72,7 +72,7 @@ def given(value: float) -> str:
 
 
 def short(value: float) -> str:
-    """At most three significant digits, no zeros at the end.
+    """Write at most three significant digits, no zeros at the end.
 
     >>> short(0.6), short(0.12345), short(-0.0)
     ('0.6', '0.123', '0')
@@ -81,7 +81,7 @@ def short(value: float) -> str:
 
 
 def spanned(value: float, low: float, high: float, places: int | None = None) -> tuple[str, str, str]:
-    """A value and the ends of its interval with the same decimals: those given, or as many as the interval's width makes meaningful.
+    """Write a value and the ends of its interval with the same decimals: those given, or as many as the interval's width makes meaningful.
 
     >>> spanned(0.0312, -0.0041, 0.0702), spanned(-0.001, -0.4, 0.4, places=2)
     (('0.031', '−0.004', '0.070'), ('0.00', '−0.40', '0.40'))
@@ -93,13 +93,13 @@ def spanned(value: float, low: float, high: float, places: int | None = None) ->
 
 
 def _places(value: float, low: float, high: float) -> int:
-    """Two digits of the interval's half width, and no more than three of the largest number."""
+    """Return the decimals that show two digits of the interval's half width, and no more than three of the largest number."""
     most = decimals(max(abs(value), abs(low), abs(high)))
     return most if low == high else min(most, decimals((high - low) / 2, 2))
 
 
 def counted(n: int, noun: str) -> str:
-    """How many of something there are.
+    """Write how many of something there are.
 
     >>> counted(1, "example"), counted(1200, "candidate")
     ('1 example', '1,200 candidates')
@@ -108,7 +108,7 @@ def counted(n: int, noun: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share of 0 to 1 in percent; what is not certain is never called 100 %, what is not impossible never 0 %.
+    """Write a share of 0 to 1 in percent; what is not certain is never called 100 %, what is not impossible never 0 %.
 
     >>> percent(0.433), percent(0.0111), percent(0.9999), percent(0.0001), percent(1.0)
     ('43 %', '1.1 %', 'more than 99 %', 'less than 0.1 %', '100 %')
@@ -121,7 +121,7 @@ def percent(share: float) -> str:
 
 
 def numerics(bits: int | None, precision: str) -> str:
-    """What a model computes with: the integers it is rounded to (`bits` of them; None: to none), and its floats where these are not fp32.
+    """Name what a model computes with: the integers it is rounded to (`bits` of them; None: to none), and its floats where these are not fp32.
 
     >>> numerics(8, "fp32"), numerics(8, "bf16"), numerics(None, "bf16")
     ('int8', 'int8 with bf16', 'bf16')
