@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from laconic.core import findings, precision, structure
+from laconic.core.assembly import assemble
 from laconic.core.axes import resize
 from laconic.core.errors import BadInput, CaptureError
 from laconic.core.example import Sample, generate, samples_like
@@ -26,7 +27,7 @@ from laconic.core.exported import plain_graph, quiet_export, tensors_in
 from laconic.core.interface import Interface, TensorSpec, as_call
 from laconic.core.limits import Limits
 from laconic.core.model import as_module
-from laconic.core.program import Program, assemble, dynamic_shape
+from laconic.core.program import Program, dynamic_shape
 
 Dynamic = Mapping[str, Mapping[int, str]]
 

@@ -9,10 +9,13 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
-from laconic.core.program import Tensors, aten
+from laconic.core.assembly import Tensors
+
+aten = torch.ops.aten
 
 # The wrapper that `with torch.no_grad()` leaves in the graph: positions of the subgraph (the first input comes after it).
 _REGIONS = {"wrap_with_set_grad_enabled": 1}
@@ -38,7 +41,7 @@ def quiet_export() -> Iterator[None]:
 
 
 def plain_graph(exported: ExportedProgram) -> tuple[fx.Graph, bool]:
-    """The graph with parameters as attributes, without checks and regions, and whether it had no region to begin with."""
+    """Return the graph with parameters as attributes, without checks and regions, and whether it had no region to begin with."""
     module = exported.module(check_guards=False)
     graph = module.graph
     graph.set_codegen(fx.graph.CodeGen())
@@ -81,8 +84,8 @@ def _detached(graph: fx.Graph, node: fx.Node) -> fx.Node:
 
 
 def tensors_in(exported: ExportedProgram) -> Tensors:
-    """Parameters, buffers and lifted constants with their names."""
+    """Return parameters, buffers and lifted constants with their names."""
     signature = exported.graph_signature
     parameters, transient = set(signature.parameters), set(signature.non_persistent_buffers)
-    found: Tensors = [(name, (value, name in parameters, name not in transient)) for name, value in exported.state_dict.items()]
-    return found + [(name, (value, False, False)) for name, value in exported.constants.items() if isinstance(value, Tensor)]
+    tensors: Tensors = [(name, (value, name in parameters, name not in transient)) for name, value in exported.state_dict.items()]
+    return tensors + [(name, (value, False, False)) for name, value in exported.constants.items() if isinstance(value, Tensor)]

@@ -12,7 +12,8 @@ from torch import Tensor, fx, nn
 from torch.autograd import function as autograd_function
 from torch.func import functional_call
 
-from laconic.core.program import DROPOUTS, MODE_ARGUMENT, NORMS, argument, aten, tensors_of
+from laconic.core.assembly import tensors_of
+from laconic.core.program import DROPOUTS, MODE_ARGUMENT, NORMS, argument, aten
 
 _ATTENTION = aten.scaled_dot_product_attention.default
 _CHECKPOINT = "torch.utils.checkpoint"  # its function runs another one, which is what the graph is to hold

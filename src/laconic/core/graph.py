@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from laconic.core.assembly import assemble, tensors_of
 from laconic.core.errors import BadInput, nearest
-from laconic.core.program import DROPOUTS, Program, assemble, aten, tensors_of
+from laconic.core.program import DROPOUTS, Program, aten
 
 
 def module_path(node: fx.Node) -> str:

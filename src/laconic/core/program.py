@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from laconic.core import structure
+from laconic.core import pt2, structure
+from laconic.core.assembly import assemble, tensors_of
 from laconic.core.example import generate
 from laconic.core.interface import Interface as Interface
 from laconic.core.interface import TensorSpec as TensorSpec
@@ -218,10 +219,8 @@ class Program(nn.Module):
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> Path:
-        """Write a `.pt2` that `Program.load` and `torch.export.load` read. The file appears whole."""
-        from laconic.core.pt2 import save
-
-        return save(self, Path(path))
+        """Write a `.pt2` that `Program.load` and `torch.export.load` read. A program in training mode is written in eval mode, as every file is."""
+        return pt2.write(self.exported(), self.interface, Path(path))
 
     @staticmethod
     def load(path: str | Path) -> Program:
@@ -230,9 +229,8 @@ class Program(nn.Module):
         Raises:
             CorruptFile: truncated, altered, another kind of file, or one that would have to be unpickled or evaluated.
         """
-        from laconic.core.pt2 import load
-
-        return load(Path(path))
+        graph_module, interface, exported = pt2.read(Path(path))
+        return Program(graph_module, interface, exported=exported)
 
 
 def argument(node: fx.Node, index: int) -> Any:
@@ -254,46 +252,6 @@ def set_argument(node: fx.Node, index: int, value: Any) -> None:
 def dynamic_shape(spec: TensorSpec) -> dict[int, Any]:
     """The dynamic dimensions of an input, as `torch.export` takes them."""
     return {index: torch.export.Dim.DYNAMIC for index, dim in enumerate(spec.shape) if isinstance(dim, str)}
-
-
-Tensors = list[tuple[str, tuple[Tensor, bool, bool]]]  # name, (value, is a parameter, is in the state dict)
-
-
-def tensors_of(module: nn.Module) -> Tensors:
-    """Every parameter and buffer under every name that it has (tied ones more than once)."""
-    found: Tensors = [(name, (value, True, True)) for name, value in module.named_parameters(remove_duplicate=False)]
-    for prefix, owner in module.named_modules(remove_duplicate=False):
-        for name, value in owner.named_buffers(recurse=False, remove_duplicate=False):
-            found.append((f"{prefix}.{name}".lstrip("."), (value, False, name not in owner._non_persistent_buffers_set)))
-    return found
-
-
-def assemble(graph: fx.Graph, tensors: Tensors, memo: dict[int, Any] | None = None) -> fx.GraphModule:
-    """A graph module with its own copies of `tensors`; what was tied stays tied."""
-    memo = {} if memo is None else memo
-    root = nn.Module()
-    for name, (value, is_parameter, persistent) in tensors:
-        twin: Any = memo.get(id(value))
-        if twin is None:
-            twin = value.detach().clone(memory_format=torch.preserve_format)
-            twin = nn.Parameter(twin, requires_grad=value.requires_grad) if is_parameter else twin
-            memo[id(value)] = twin
-        *path, leaf = name.split(".")
-        owner = root
-        for part in path:
-            if part not in owner._modules:
-                owner.add_module(part, nn.Module())
-            owner = owner.get_submodule(part)
-        if is_parameter:
-            owner.register_parameter(leaf, twin)
-        else:
-            owner.register_buffer(leaf, twin, persistent=persistent)
-    module = fx.GraphModule(root, graph, class_name="Program")
-    # GraphModule keeps only what the graph mentions; unused tensors belong to the state dict all the same.
-    for registry in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
-        module.__dict__[registry] = root.__dict__[registry]
-    module.eval()
-    return module
 
 
 def canonical(graph: fx.Graph) -> Iterator[str]:

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.export import ExportedProgram
 
+from laconic.core.assembly import assemble
 from laconic.core.errors import CorruptFile, LaconicError
 from laconic.core.example import Sample
 from laconic.core.exported import plain_graph, quiet_export, tensors_in
 from laconic.core.files import write_whole
 from laconic.core.interface import Interface
-from laconic.core.program import Program, assemble
 
 FORMAT = 2
 _EXTRA = "laconic.json"
@@ -44,21 +44,20 @@ _METADATA = ("nn_module_stack", "stack_trace")
 _HEADER_LIMIT = 512 << 20
 
 
-def save(program: Program, path: Path) -> Path:
-    """Write a program; the file appears whole. A program in training mode is written in eval mode, as every file is."""
-    exported = program.exported()
+def write(exported: ExportedProgram, interface: Interface, path: Path) -> Path:
+    """Write an exported program and its interface; the file appears whole, without example inputs."""
     exported._example_inputs = None
-    extra = {"format": FORMAT, "interface": program.interface.to_json()}
+    extra = {"format": FORMAT, "interface": interface.to_json()}
 
-    def write(aside: Path) -> None:
+    def save(aside: Path) -> None:
         with quiet_export():
             torch.export.save(exported, aside, extra_files={_EXTRA: json.dumps(extra)})
 
-    return write_whole(path, write)
+    return write_whole(path, save)
 
 
-def load(path: Path) -> Program:
-    """Read a program.
+def read(path: Path) -> tuple[fx.GraphModule, Interface, ExportedProgram | None]:
+    """Read a program's graph with its tensors, its interface, and what `torch.export` made, where that is the same graph.
 
     Raises:
         CorruptFile: truncated, altered, another kind of file, or one that would have to be unpickled or evaluated; names the file.
@@ -98,7 +97,7 @@ class _Archive:
         return json.loads(self.bytes(name))
 
 
-def _read(archive: _Archive) -> Program:
+def _read(archive: _Archive) -> tuple[fx.GraphModule, Interface, ExportedProgram | None]:
     extra = archive.json(f"extra/{_EXTRA}")
     if extra["format"] > FORMAT:
         raise CorruptFile(f"{archive.path} has format {extra['format']}; this Laconic reads up to {FORMAT}. Install a newer Laconic.")
@@ -109,7 +108,7 @@ def _read(archive: _Archive) -> Program:
     if extra["format"] == 1:  # it holds the example itself, of which no more is taken than its shapes
         interface = replace(interface, samples=tuple(Sample(tuple(item["shape"]), item["dtype"], 0, 0) for item in extra["example"]))
     graph, unchanged = plain_graph(exported)
-    return Program(assemble(graph, tensors_in(exported)), interface, exported=exported if unchanged else None)
+    return assemble(graph, tensors_in(exported)), interface, exported if unchanged else None
 
 
 def _check(value: Any, archive: _Archive) -> None:

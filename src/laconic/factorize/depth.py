@@ -14,10 +14,11 @@ from typing import Any
 
 from torch import fx
 
+from laconic.core.assembly import assemble, tensors_of
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import Value, shapes
-from laconic.core.program import Program, assemble, aten, tensors_of
+from laconic.core.program import Program, aten
 from laconic.core.records import Outcome, Skipped
 from laconic.core.step import step
 
