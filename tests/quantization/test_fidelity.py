@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import laconic as lc
 from laconic.core.capture import capture
 from laconic.core.errors import BadInput
-from laconic.quantization.fidelity import exact_tensors, layer_sqnr_db, typical_sqnr_db
+from laconic.quantization.fidelity import exact_tensors, examples_enough, layer_sqnr_db, typical_sqnr_db
 from laconic.quantization.placement import place
 from laconic.quantization.static import Quantize, quantize
 from tests.quantization.nets import images, mlp, task_of
@@ -121,3 +121,16 @@ def test_what_stays_float_is_named_where_nothing_is_left() -> None:
             quantize(program, Quantize(mode=mode, target="onnxruntime"), task_of(x))  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="rounded nothing.*it is to stay float"):
         quantize(capture(mlp(4, 2).eval(), x), Quantize(target="openvino", keep=("0",)), task_of(x))
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-10, 1.0, 1e25])
+def test_the_ratio_does_not_depend_on_the_scale(scale: float) -> None:
+    exact = torch.randn(16, 4, 80, 80)
+    noise = 0.1 * torch.randn_like(exact)
+    result = typical_sqnr_db(exact * scale, (exact + noise) * scale, 1)
+    assert result == pytest.approx(20.0, abs=0.2)
+
+
+@pytest.mark.parametrize(("size", "examples"), [(5, 32), (3 * 32 * 32, 32), (3 * 224 * 224, 6), (3 * 1024 * 1024, 4)])
+def test_large_examples_are_looked_at_in_small_numbers(size: int, examples: int) -> None:
+    assert examples_enough((torch.zeros(2, size), torch.zeros(2, 1))) == examples

@@ -19,7 +19,7 @@ from laconic.core.records import Outcome, Skipped
 from laconic.quantization import correct
 from laconic.quantization.apply import round_weights, weight_grids
 from laconic.quantization.calibrate import Batch, calibration_batches, observe
-from laconic.quantization.fidelity import EXAMPLES, exact_tensors, layer_sqnr_db, noise_notes, output_sqnr_db
+from laconic.quantization.fidelity import exact_tensors, examples_enough, layer_sqnr_db, noise_notes, output_sqnr_db
 from laconic.quantization.notes import below, constant_notes, finite_ratios, group_notes, nothing_rounded, reasons, used_groups
 from laconic.quantization.options import Quantize, check_kernels, weight_scheme
 from laconic.quantization.placement import (
@@ -77,7 +77,7 @@ def _round(
     if integers:
         _round_inputs(found, [node for node in operators if node.target in _LINEARS])
     found.recompile()
-    seen = joined(found.inputs, batches, EXAMPLES) if batches else None
+    seen = joined(found.inputs, batches, examples_enough(batches[0])) if batches else None
     ratios = {} if seen is None else layer_sqnr_db(found, operators, exact, seen)
     changed = {
         "mode": config.mode,

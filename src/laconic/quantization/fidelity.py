@@ -24,7 +24,9 @@ from laconic.quantization.placement import operator_name
 
 # Below it an outcome carries a note: int8 layers that serve keep 25 to 45 dB.
 NOISY_DB = 20.0
-EXAMPLES = 32
+# Examples that are looked at: so many numbers of input are enough, within bounds.
+_NUMBERS, _FEWEST, _MOST = 2**20, 4, 32
+_POSITIONS = 4096  # of a channel, for its median
 # A signal that does not vary counts as one of this share of its power.
 _STEADY = 1e-4
 _ROWS = (aten.linear.default, aten.addmm.default, aten.matmul.default, aten.bmm.default, aten.embedding.default)
@@ -43,6 +45,12 @@ def exact_tensors(program: Program, operators: Iterable[fx.Node]) -> Exact:
             }
             found[node] |= {p: None for p, s in sources.items() if s is None}
     return found
+
+
+def examples_enough(leaves: Batch) -> int:
+    """Return how many examples show how much signal layers keep: fewer of large ones, for each layer is run twice on them."""
+    largest = max((leaf[0].numel() for leaf in leaves if leaf.dim() > 0), default=1)
+    return min(_MOST, max(_FEWEST, _NUMBERS // max(largest, 1)))
 
 
 @dataclass(frozen=True)
@@ -103,13 +111,17 @@ def typical_sqnr_db(exact: Tensor, rounded: Tensor, channels: int) -> float:
         rounded: of its shape.
         channels: the axis of the channels.
     """
-    exact, noise = exact.double(), (rounded.double() - exact.double()).square().flatten(1).sum(1)
-    power = exact.square().flatten(1).sum(1)
+    largest = float(exact.abs().max())
+    if not 1e-15 < largest < 1e15 and 0 < largest < math.inf:  # squares stay within single precision
+        exact, rounded = exact / largest, rounded / largest
+    noise = (rounded - exact).square().flatten(1).sum(1, dtype=torch.float64)
+    power = exact.square().flatten(1).sum(1, dtype=torch.float64)
     rows = exact.movedim(channels, 0).flatten(1)
     if rows.shape[1] > 1:
         shape = [-1 if i == channels % exact.dim() else 1 for i in range(exact.dim())]
+        rows = rows[:, :: -(-rows.shape[1] // _POSITIONS)]
         center = rows.median(1).values.reshape(shape)  # not the mean: one odd example would pass for the signal of all
-        power = torch.maximum((exact - center).square().flatten(1).sum(1), _STEADY * power)
+        power = torch.maximum((exact - center).square().flatten(1).sum(1, dtype=torch.float64), _STEADY * power)
     ratios = torch.where(noise == 0, torch.inf, power / noise)
     ratio = float(ratios.nan_to_num(0.0, torch.inf).median())
     return math.inf if math.isinf(ratio) else max(10 * math.log10(ratio), LOST_DB) if ratio > 0 else LOST_DB

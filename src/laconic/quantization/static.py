@@ -26,7 +26,7 @@ from laconic.quantization import correct, rounding
 from laconic.quantization.apply import activation_grids, round_activations, round_weights, weight_grids
 from laconic.quantization.attention import decompose_attention
 from laconic.quantization.calibrate import Batch, Watcher, calibration_batches, observe
-from laconic.quantization.fidelity import EXAMPLES, exact_tensors, layer_sqnr_db, noise_notes, output_sqnr_db
+from laconic.quantization.fidelity import exact_tensors, examples_enough, layer_sqnr_db, noise_notes, output_sqnr_db
 from laconic.quantization.notes import below, constant_notes, finite_ratios, nothing_rounded, reasons
 from laconic.quantization.observers import OBSERVERS, ChannelMean, Observer
 from laconic.quantization.options import Quantize as Quantize
@@ -107,7 +107,7 @@ def _round(
     bound_steps(found)
     round_and_correct(found, weights, [quantizer_of(found.graph_module, node) for node in rounding_nodes], watchers, context)
     round_biases(found)
-    seen = joined(found.inputs, batches, EXAMPLES)
+    seen = joined(found.inputs, batches, examples_enough(batches[0]))
     ratios = layer_sqnr_db(found, plan.operators, exact, seen)
     changed = {
         "mode": config.mode,
