@@ -99,12 +99,12 @@ _VOCABULARY = 8000
 
 
 def names() -> list[str]:
-    """The built-in tasks."""
+    """List the built-in tasks."""
     return list(TASKS)
 
 
 def describe(data: str | Path | None = None) -> list[dict[str, Any]]:
-    """Each built-in task: title, kind, whether its data is at hand (`ready`, `why` not), its models (the default first) and its note."""
+    """Describe each built-in task: title, kind, whether its data is at hand (`ready`, `why` not), its models (the default first) and its note."""
     folder = sources.folder_of(data)
     rows = []
     for name, entry in TASKS.items():
@@ -126,7 +126,7 @@ def describe(data: str | Path | None = None) -> list[dict[str, Any]]:
 
 
 def load(ref: str, data: str | Path | None = None, seed: int = 0) -> Task:
-    """A task by its reference.
+    """Load a task by its reference.
 
     Args:
         ref: a built-in name (``digits``), a name with another net (``digits@lenet5``), or ``module:attribute``; the attribute is a Task or a function that
@@ -160,17 +160,17 @@ def _users(ref: str) -> Task:
         if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
             missing = f"the module '{module_name}' needs '{error.name}', which is not installed"
         raise BadInput(f"task '{ref}': {missing}") from error
-    found: Any = module
+    target: Any = module
     for part in attribute.split("."):
-        if part not in dir(found):
+        if part not in dir(target):
             raise BadInput(
-                f"task '{ref}': {module_name} has no '{part}'." + nearest(part, [n for n in dir(found) if not n.startswith("_")])
+                f"task '{ref}': {module_name} has no '{part}'." + nearest(part, [n for n in dir(target) if not n.startswith("_")])
             )
-        found = getattr(found, part)
-    made = found() if callable(found) and not isinstance(found, Task) else found
-    if not isinstance(made, Task):
-        raise BadInput(f"task '{ref}': {attribute} must be a laconic.Task or a function that returns one; it is {type(made).__name__}")
-    return made
+        target = getattr(target, part)
+    task = target() if callable(target) and not isinstance(target, Task) else target
+    if not isinstance(task, Task):
+        raise BadInput(f"task '{ref}': {attribute} must be a laconic.Task or a function that returns one; it is {type(task).__name__}")
+    return task
 
 
 def _built_in(name: str, entry: Entry, model: str, data: str | Path | None, seed: int) -> Task:
@@ -204,7 +204,7 @@ def _built_in(name: str, entry: Entry, model: str, data: str | Path | None, seed
 
 
 def cross_entropy(outputs: Any, target: Tensor) -> Tensor:
-    """Cross entropy of whatever holds the logits."""
+    """Compute the cross entropy of outputs of any form that holds logits."""
     return F.cross_entropy(default_logits(outputs), target)
 
 
@@ -218,7 +218,7 @@ Prepared = tuple[Parts, DataShape, tuple[str, ...] | None]  # the last: the word
 
 
 def _images(raw: Raw, entry: Entry) -> Prepared:
-    """Grey or coloured bytes to float32 (n, channels, height, width), with mean 0 and deviation 1 over the training images."""
+    """Bring gray or color bytes to float32 (n, channels, height, width), with mean 0 and deviation 1 over the training images."""
 
     def layout(images: np.ndarray) -> np.ndarray:
         return images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
@@ -229,7 +229,7 @@ def _images(raw: Raw, entry: Entry) -> Prepared:
 
 
 def _steps(raw: Raw, entry: Entry) -> Prepared:
-    """Series (n, channels, length) as float32, each channel with mean 0 and deviation 1 over the training series."""
+    """Bring series (n, channels, length) to float32, each channel with mean 0 and deviation 1 over the training series."""
     train = raw.train[0].astype(np.float64)
     mean, deviation = train.mean((0, 2), keepdims=True), train.std((0, 2), keepdims=True) + 1e-8
     parts = _each(raw, lambda series: ((series - mean) / deviation).astype(np.float32))
@@ -237,7 +237,7 @@ def _steps(raw: Raw, entry: Entry) -> Prepared:
 
 
 def _texts(raw: Raw, entry: Entry) -> Prepared:
-    """Sentences to ids and masks (n, length) over the commonest words of the training sentences."""
+    """Encode sentences as ids and masks (n, length) over the commonest words of the training sentences."""
     vocabulary = Vocabulary(raw.train[0], _VOCABULARY)
     parts = _each(raw, lambda texts: vocabulary.encode(texts, entry.length))
     return parts, DataShape("text", (entry.length,), _classes(raw), len(vocabulary)), vocabulary.words

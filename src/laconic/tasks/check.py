@@ -76,7 +76,7 @@ def _datasets(task: Task) -> Iterator[tuple[str, Dataset[Any]]]:
 
 
 def _first(task: Task, name: str, data: Any, mistakes: list[str]) -> _Batch | None:
-    """The first batch, split; None and a mistake where there is none."""
+    """Return the first batch, split; None, and a mistake noted, where there is none."""
     if not isinstance(data, Sized):
         mistakes.append(f"{name}: {type(data).__name__} has no length; give a map-style dataset")
         return None
@@ -94,20 +94,20 @@ def _first(task: Task, name: str, data: Any, mistakes: list[str]) -> _Batch | No
 
 
 def _differences(task: Task, batches: dict[str, _Batch | None]) -> Iterator[str]:
-    """Train and test data must look like the valid data."""
+    """Yield how train and test data look otherwise than the valid data."""
     valid = batches.get("valid")
     if valid is None:
         return
     expected = _look(task, valid)
     for name in ("train", "test"):
         batch = batches.get(name)
-        if batch is not None and (found := _look(task, batch)) != expected:
+        if batch is not None and (look := _look(task, batch)) != expected:
             hint = "" if task.dynamic else "; a dimension that may vary is told by Task(dynamic={input: {dimension: name}})"
-            yield f"{name}: one example has {found}; one of the valid data has {expected}{hint}"
+            yield f"{name}: one example has {look}; one of the valid data has {expected}{hint}"
 
 
 def _look(task: Task, batch: _Batch) -> str:
-    """Shapes and types of one example's inputs, dynamic dimensions by their names; beside integers a dimension may vary where batches are padded."""
+    """Describe one example's inputs: shapes and types, dynamic dimensions by name; beside integers a dimension may vary where batches are padded."""
     names = _input_names(task, batch.inputs)
     leaves = [leaf for leaf in tree_leaves(batch.inputs) if isinstance(leaf, Tensor)]
     if len(leaves) > 1 or any(not leaf.is_floating_point() for leaf in leaves):
@@ -119,7 +119,7 @@ def _look(task: Task, batch: _Batch) -> str:
 
 
 def _shape(leaf: Tensor, dynamic: dict[int, str]) -> str:
-    """The shape beside the batch; as a tuple prints, with names for what is dynamic."""
+    """Write the shape beside the batch as a tuple prints, with names for what is dynamic."""
     shape: list[Any] = list(leaf.shape)
     for axis, name in dynamic.items():
         if -len(shape) <= axis < len(shape):
@@ -128,7 +128,7 @@ def _shape(leaf: Tensor, dynamic: dict[int, str]) -> str:
 
 
 def _input_names(task: Task, inputs: Any) -> list[str] | None:
-    """The names of the tensors in inputs, in order, by which `Task.dynamic` knows them; None where the model cannot tell."""
+    """Return the names of the tensors in inputs, in order, by which `Task.dynamic` knows them; None where the model cannot tell."""
     if not task.dynamic:
         return None
     try:
@@ -143,7 +143,10 @@ def _input_names(task: Task, inputs: Any) -> list[str] | None:
 
 
 def _telling(task: Task, valid: _Batch, outputs: Any, spec: metrics.MetricSpec | None) -> tuple[_Batch, Any]:
-    """The first batch whose shape tells which dimension holds the classes, as far as `_TRIED` batches have one: lengths may equal their number by chance."""
+    """Return the first batch (and its outputs) whose shape tells which dimension holds the classes: lengths may equal their number by chance.
+
+    At most `_TRIED` batches are looked at; where none tells, the one given comes back.
+    """
     if spec is None or spec.read is None or not task.dynamic or not _ambiguous(task, valid, outputs, spec):
         return valid, outputs
     sizes = sizes_of(len(task.valid), task.batch_size)  # type: ignore[arg-type]
@@ -151,9 +154,9 @@ def _telling(task: Task, valid: _Batch, outputs: Any, spec: metrics.MetricSpec |
     for item, size in itertools.islice(zip(parts, sizes, strict=True), 1, _TRIED):
         inputs, target = task.split(item)
         batch = _Batch(inputs, target, plain_target(target, size), size)
-        found = _outputs(task, batch, [])
-        if found is not None and not _ambiguous(task, batch, found, spec):
-            return batch, found
+        answers = _outputs(task, batch, [])
+        if answers is not None and not _ambiguous(task, batch, answers, spec):
+            return batch, answers
     return valid, outputs
 
 
@@ -169,7 +172,7 @@ def _ambiguous(task: Task, batch: _Batch, outputs: Any, spec: metrics.MetricSpec
 
 
 def _outputs(task: Task, batch: _Batch | None, mistakes: list[str]) -> Any:
-    """The model's answers to the first valid batch; None and a mistake where it has none."""
+    """Return the model's answers to the first valid batch; None, and a mistake noted, where it has none."""
     if batch is None:
         return None
     try:
@@ -193,16 +196,16 @@ def _outputs(task: Task, batch: _Batch | None, mistakes: list[str]) -> Any:
 
 
 def _against(task: Task, outputs: Any, valid: _Batch, spec: metrics.MetricSpec | None, batches: dict[str, _Batch | None]) -> Iterator[str]:
-    """What is wrong between the model's outputs, the targets, the metric and the loss."""
+    """Yield what is wrong between the model's outputs, the targets, the metric and the loss."""
     logits = task.logits(outputs)
-    found = count(valid.target)
-    if found < 0:
+    targets = count(valid.target)
+    if targets < 0:
         rule = f"hold different numbers of examples, in a batch of {valid.size}; give each part, or a list, one entry for each example"
         yield f"valid: the parts of a target {rule}"
         return
-    if logits.dim() == 0 or found != len(logits):
+    if logits.dim() == 0 or targets != len(logits):
         rows = len(logits) if logits.dim() else "one number as"
-        yield f"valid: the model gives {rows} answers to {found} targets; the first dimension of its output must be the batch"
+        yield f"valid: the model gives {rows} answers to {targets} targets; the first dimension of its output must be the batch"
         return
     mistakes = [] if spec is None else list(_scored(task, spec, logits, valid, batches))
     yield from mistakes
@@ -216,7 +219,7 @@ def _against(task: Task, outputs: Any, valid: _Batch, spec: metrics.MetricSpec |
 
 
 def _scored(task: Task, spec: metrics.MetricSpec, logits: Tensor, valid: _Batch, batches: dict[str, _Batch | None]) -> Iterator[str]:
-    """What keeps the metric from being computed: of these answers, and by the targets of all datasets."""
+    """Yield what keeps the metric from being computed: from these answers, and with the targets of all datasets."""
     try:
         value = spec.score(logits, valid.target)
         if mistake := _uneven(spec, logits, valid.target, value):
@@ -239,7 +242,7 @@ def _scored(task: Task, spec: metrics.MetricSpec, logits: Tensor, valid: _Batch,
 
 
 def _read(spec: metrics.MetricSpec, logits: Tensor, target: Tensor) -> Answers:
-    """How the first batch is read; where it holds what is no class, how it would be if it did not."""
+    """Read the first batch; where it holds what is no class, read it as if it did not."""
     assert spec.read is not None
     try:
         return spec.read(logits, target)
@@ -248,7 +251,7 @@ def _read(spec: metrics.MetricSpec, logits: Tensor, target: Tensor) -> Answers:
 
 
 def _uneven(spec: metrics.MetricSpec, logits: Tensor, target: Any, value: float) -> str | None:
-    """The mean over examples, where the metric has one, must be the metric."""
+    """Return a mistake where the mean of the scores by example, which a metric may bring, is not the metric; else None."""
     each = None if spec.per_example is None else spec.per_example(logits, target)
     if each is None or math.isclose(spec.scale * float(each.double().mean()), value, rel_tol=1e-6, abs_tol=1e-9):
         return None
@@ -256,25 +259,25 @@ def _uneven(spec: metrics.MetricSpec, logits: Tensor, target: Any, value: float)
 
 
 def _targets(task: Task, name: str, batch: _Batch, spec: metrics.MetricSpec, logits: Tensor, first: Answers) -> Iterator[str]:
-    """What is wrong with a dataset's targets for a named metric: with all of those that are scored, with the first batch of the train data."""
+    """Yield what is wrong with a dataset's targets for a named metric: with all of those that are scored, with the first batch of the train data."""
     assert spec.read is not None
     scored = name != "train"
     target = _all_targets(task, getattr(task, name), spec, logits, first) if scored else batch.target
     if not isinstance(target, Tensor):
         raise BadInput(f"{_kind(target)} is no tensor, as that of the valid data is")
-    found = spec.read(stand_in(first, logits, target), target) if scored else _stood_in(spec, logits, first, target)
-    if scored and spec.undefined is not None and (why := spec.undefined(found)):
+    answers = spec.read(stand_in(first, logits, target), target) if scored else _stood_in(spec, logits, first, target)
+    if scored and spec.undefined is not None and (why := spec.undefined(answers)):
         yield f"{name}: '{spec.name}' is not defined on these targets: {why}"
 
 
 def _stood_in(spec: metrics.MetricSpec, logits: Tensor, first: Answers, target: Tensor) -> Answers:
-    """How a batch of this target is read, its classes where the first one has them."""
+    """Read a batch of this target beside zeros, its classes where the first batch has them."""
     assert spec.read is not None
     return spec.read(stand_in(first, logits, target), target, first.axis if logits.dim() > 1 else None)
 
 
 def _all_targets(task: Task, data: Any, spec: metrics.MetricSpec, logits: Tensor, first: Answers) -> Any:
-    """All targets, joined; what batches of different length are filled up with must not count."""
+    """Return all targets, joined; what batches of different length are filled up with must not count."""
     targets = [task.split(batch)[1] for batch in loader(data, task.batch_size, shuffle=False, seed=0, collate=task.collate)]
     sizes = sizes_of(len(data), task.batch_size)
     whole = join_targets(

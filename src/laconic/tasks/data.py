@@ -40,7 +40,7 @@ class ArrayDataset(Dataset[tuple[Any, Tensor]]):
         return (row if self._named else row[""]), self.target[index]
 
     def take(self, index: Sequence[int] | np.ndarray) -> ArrayDataset:
-        """The examples at these positions, copied."""
+        """Copy the examples at these positions."""
         rows = {name: tensor[index].numpy() for name, tensor in self._inputs.items()}
         return ArrayDataset(rows if self._named else rows[""], self.target[index].numpy())
 
@@ -74,12 +74,12 @@ def split_indices(labels: np.ndarray, fractions: Sequence[float], seed: int = 0)
 def loader(
     data: Dataset[Any], batch_size: int, *, shuffle: bool, seed: int, collate: Callable[[list[Any]], Any] | None = None
 ) -> DataLoader[Any]:
-    """Batches, shuffled by a generator of their own."""
+    """Load a dataset in batches, shuffled by a generator of their own."""
     return DataLoader(data, batch_size, shuffle=shuffle, collate_fn=collate, generator=torch.Generator().manual_seed(seed))
 
 
 def words(text: str) -> Iterator[str]:
-    """Lower-case words and single punctuation marks.
+    """Yield lower-case words and single punctuation marks.
 
     >>> list(words("It's fine, isn't it?"))
     ['it', "'", 's', 'fine', ',', 'isn', "'", 't', 'it', '?']
@@ -108,9 +108,9 @@ class Vocabulary:
         return ("", "<unknown>", *self._index)
 
     def encode(self, texts: Sequence[str], length: int) -> dict[str, np.ndarray]:
-        """Token ids and attention mask, both int64 of shape (texts, length); longer texts are cut."""
+        """Encode texts as token ids and attention mask, both int64 of shape (texts, length); longer texts are cut."""
         ids = np.zeros((len(texts), length), np.int64)
         for row, text in enumerate(texts):
-            found = [self._index.get(word, 1) for word in words(text)][:length]
-            ids[row, : len(found)] = found
+            tokens = [self._index.get(word, 1) for word in words(text)][:length]
+            ids[row, : len(tokens)] = tokens
         return {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64)}

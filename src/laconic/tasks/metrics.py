@@ -15,8 +15,8 @@ from laconic.core.answers import Answers, read_answers, read_values
 from laconic.core.batches import rows
 from laconic.core.errors import BadInput, nearest
 from laconic.core.task import Direction, Task
-from laconic.tasks import figures
-from laconic.tasks.figures import Figure
+from laconic.tasks import metric_functions
+from laconic.tasks.metric_functions import WeightedMetric
 
 Score = Callable[[Tensor, Any], float]
 PerExample = Callable[[Tensor, Tensor], Tensor | None]
@@ -67,7 +67,7 @@ class MetricSpec:
         return "points" if self.unit == "%" else self.unit
 
     def resampler(self, logits: Tensor, target: Any) -> Resampled:
-        """The score by positions of examples, scaled; NaN where it is not defined."""
+        """Return a function from positions of examples to their score, scaled; NaN where it is not defined."""
         if self.resampled is not None:
             return self.resampled(logits, target)
 
@@ -82,27 +82,27 @@ class MetricSpec:
 
 @dataclass(frozen=True)
 class _Row:
-    """A named metric: `figure` computes it, `undefined` says why it has no value; `mean` says whether it can be a mean over examples."""
+    """A named metric: `function` computes it, `undefined` says why it has no value; `mean` says whether it can be a mean over examples."""
 
     name: str
     direction: Direction
-    figure: Callable[[Answers], Figure]
+    function: Callable[[Answers], WeightedMetric]
     percent: bool
-    undefined: Callable[[Answers], str | None] = figures.nothing_known
+    undefined: Callable[[Answers], str | None] = metric_functions.nothing_known
     mean: bool = False
     zero_one: bool = False
     bounds: tuple[float | None, float | None] = (0.0, 100.0)
 
 
 _ROWS = (
-    _Row("accuracy", "max", figures.accuracy, True, mean=True, zero_one=True),
-    _Row("balanced_accuracy", "max", figures.balanced_accuracy, True),
-    _Row("f1", "max", figures.f1, True, figures.without_yes),
-    _Row("auroc", "max", figures.auroc, True, figures.one_sided),
-    _Row("mse", "min", figures.mse, False, mean=True, bounds=(0.0, None)),
-    _Row("mae", "min", figures.mae, False, mean=True, bounds=(0.0, None)),
-    _Row("rmse", "min", figures.rmse, False, bounds=(0.0, None)),
-    _Row("r2", "max", figures.r2, False, figures.constant_output, bounds=(None, 1.0)),
+    _Row("accuracy", "max", metric_functions.accuracy, True, mean=True, zero_one=True),
+    _Row("balanced_accuracy", "max", metric_functions.balanced_accuracy, True),
+    _Row("f1", "max", metric_functions.f1, True, metric_functions.without_yes),
+    _Row("auroc", "max", metric_functions.auroc, True, metric_functions.one_sided),
+    _Row("mse", "min", metric_functions.mse, False, mean=True, bounds=(0.0, None)),
+    _Row("mae", "min", metric_functions.mae, False, mean=True, bounds=(0.0, None)),
+    _Row("rmse", "min", metric_functions.rmse, False, bounds=(0.0, None)),
+    _Row("r2", "max", metric_functions.r2, False, metric_functions.constant_output, bounds=(None, 1.0)),
 )
 
 
@@ -120,22 +120,22 @@ def _spec(row: _Row, ignore: float | None = None, class_axis: int | None = None)
             else read_values(logits, target, ignore)
         )
 
-    def figure(logits: Tensor, target: Tensor) -> Figure:
+    def weighted(logits: Tensor, target: Tensor) -> WeightedMetric:
         answers = read(logits, target)
         if why := row.undefined(answers):
             raise Undefined(f"'{row.name}' is not defined here: {why}")
-        return row.figure(answers)
+        return row.function(answers)
 
     def score(logits: Tensor, target: Tensor) -> float:
-        return scale * figure(logits, target).of(np.ones(len(target)))
+        return scale * weighted(logits, target).value(np.ones(len(target)))
 
     def per_example(logits: Tensor, target: Tensor) -> Tensor | None:
-        found = figure(logits, target).per_example
-        return None if found is None else torch.from_numpy(found)
+        scores = weighted(logits, target).per_example
+        return None if scores is None else torch.from_numpy(scores)
 
     def resampled(logits: Tensor, target: Tensor) -> Resampled:
-        n, of = len(target), figure(logits, target).of
-        return lambda index: scale * of(np.bincount(index, minlength=n).astype(float))
+        n, value = len(target), weighted(logits, target).value
+        return lambda index: scale * value(np.bincount(index, minlength=n).astype(float))
 
     return MetricSpec(
         row.name,
@@ -157,19 +157,19 @@ _NAMED = {row.name: functools.partial(_spec, row) for row in _ROWS}
 
 
 def of(task: Task) -> MetricSpec:
-    """The task's metric, with what the task says of its targets.
+    """Return the task's metric, with what the task says of its targets.
 
     Raises:
         BadInput: as of `resolve`.
     """
-    found = resolve(task.metric, task.direction)
-    if isinstance(task.metric, str) and METRICS[task.metric] is found and task.metric in _NAMED:
+    spec = resolve(task.metric, task.direction)
+    if isinstance(task.metric, str) and METRICS[task.metric] is spec and task.metric in _NAMED:
         return _NAMED[task.metric](task.ignore, task.class_axis)
-    return found
+    return spec
 
 
 def resolve(metric: str | Callable[[Any, Any], float], direction: Direction | None = None) -> MetricSpec:
-    """The metric of this name, or of a user's function `(logits, target) -> float`.
+    """Return the metric of this name, or of a user's function `(logits, target) -> float`.
 
     Raises:
         BadInput: an unknown name, a function without a direction, or a direction that contradicts the metric.
@@ -179,12 +179,12 @@ def resolve(metric: str | Callable[[Any, Any], float], direction: Direction | No
     if isinstance(metric, str):
         if metric not in METRICS:
             raise BadInput(f"'{metric}' is not a metric." + nearest(metric, METRICS))
-        found = METRICS[metric]
-        if direction not in (None, found.direction):
+        spec = METRICS[metric]
+        if direction not in (None, spec.direction):
             raise BadInput(
-                f"direction '{direction}' contradicts the metric '{metric}', of which {found.direction} is better. Leave direction out."
+                f"direction '{direction}' contradicts the metric '{metric}', of which {spec.direction} is better. Leave direction out."
             )
-        return found
+        return spec
     if not callable(metric):
         raise BadInput(f"the metric must be a name or a function (logits, target) -> float; it is {type(metric).__name__}")
     if direction is None:

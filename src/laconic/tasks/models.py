@@ -38,14 +38,14 @@ class LeNet5(nn.Module):
         self.fc2 = nn.Linear(500, data.classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to logits (B, classes)."""
+        """Map (B, C, H, W) to logits (B, classes)."""
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)
         x = F.max_pool2d(F.relu(self.conv2(x)), 2)
         return self.fc2(F.relu(self.fc1(x.flatten(1))))
 
 
 def lenet300(data: DataShape) -> nn.Module:
-    """LeNet-300-100: two hidden layers (LeCun et al. 1998)."""
+    """Build LeNet-300-100: two hidden layers (LeCun et al. 1998)."""
     inputs = int(torch.tensor(data.shape).prod())
     return nn.Sequential(nn.Flatten(), nn.Linear(inputs, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, data.classes))
 
@@ -64,7 +64,7 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', H/stride, W/stride)."""
+        """Map (B, C, H, W) to (B, C', H/stride, W/stride)."""
         out = F.relu(self.bn1(self.conv1(x)))
         return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
 
@@ -86,7 +86,7 @@ class CifarResNet(nn.Module):
         self.fc = nn.Linear(third, data.classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to logits (B, classes)."""
+        """Map (B, C, H, W) to logits (B, classes)."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.fc(x.mean((2, 3)))
@@ -107,7 +107,7 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, 4·width, H/stride, W/stride)."""
+        """Map (B, C, H, W) to (B, 4·width, H/stride, W/stride)."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         return self.relu(self.bn3(self.conv3(out)) + self.downsample(x))
@@ -129,7 +129,7 @@ class ResNet50(nn.Module):
         self.avgpool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(2048, data.classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to logits (B, classes)."""
+        """Map (B, C, H, W) to logits (B, classes)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(self.avgpool(x).flatten(1))
@@ -141,12 +141,12 @@ def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int, groups: int = 
 
 
 def _stride(data: DataShape) -> int:
-    """Small images keep their size in the first layers."""
+    """Return the stride of the first layers: small images keep their size there."""
     return 2 if data.shape[1] >= 64 else 1
 
 
 def mobilenet_v1(data: DataShape) -> nn.Module:
-    """MobileNet (Howard et al. 2017, table 1): depthwise-separable convolutions throughout."""
+    """Build MobileNet (Howard et al. 2017, table 1): depthwise-separable convolutions throughout."""
     first = _stride(data)
     rows = [(64, 1), (128, first), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
     layers: list[nn.Module] = [_conv_bn(data.shape[0], 32, 3, first, act=nn.ReLU)]
@@ -168,13 +168,13 @@ class InvertedResidual(nn.Module):
         self.shortcut = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', H/stride, W/stride)."""
+        """Map (B, C, H, W) to (B, C', H/stride, W/stride)."""
         out = self.conv(x)
         return x + out if self.shortcut else out
 
 
 def mobilenet_v2(data: DataShape) -> nn.Module:
-    """MobileNetV2 (Sandler et al. 2018, table 2)."""
+    """Build MobileNetV2 (Sandler et al. 2018, table 2)."""
     first = _stride(data)
     rows = [(1, 16, 1, 1), (6, 24, 2, first), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
     layers: list[nn.Module] = [_conv_bn(data.shape[0], 32, 3, first)]
@@ -198,7 +198,7 @@ class Recurrent(nn.Module):
         self.fc = nn.Linear(2 * hidden, data.classes)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Series (B, C, L), or ids (B, L) with their mask (B, L), to logits (B, classes)."""
+        """Map series (B, C, L), or ids (B, L) with their mask (B, L), to logits (B, classes)."""
         x = input_ids.transpose(1, 2) if self.embedding is None else self.embedding(input_ids)
         steps = self.cell(x)[0]
         if attention_mask is None:
@@ -221,13 +221,13 @@ class Cnn1d(nn.Module):
         self.fc = nn.Linear(width, data.classes)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Series (B, C, L), or ids (B, L) with their mask (B, L), to logits (B, classes)."""
+        """Map series (B, C, L), or ids (B, L) with their mask (B, L), to logits (B, classes)."""
         x = input_ids if self.embedding is None else self.embedding(input_ids).transpose(1, 2)
         return self.fc(self.body(x).amax(2) if self.embedding is not None else self.body(x).mean(2))
 
 
 def bert(data: DataShape) -> nn.Module:
-    """A small BERT classifier of `transformers`, from its configuration: 2 layers, 128 hidden, 2 heads (BERT-tiny of Turc et al. 2019)."""
+    """Build a small BERT classifier of `transformers`, from its configuration: 2 layers, 128 hidden, 2 heads (BERT-tiny of Turc et al. 2019)."""
     transformers = need("transformers", "hf")
     config = transformers.BertConfig(
         vocab_size=data.vocabulary,
@@ -268,12 +268,12 @@ WIDE: dict[str, Callable[[DataShape, float], nn.Module]] = {
 
 
 def models_for(kind: str) -> list[str]:
-    """Names of the nets that take this kind of data."""
+    """List the nets that take this kind of data."""
     return [name for name, (kinds, _) in MODELS.items() if kind in kinds]
 
 
 def check_name(name: str, kind: str) -> None:
-    """Whether there is such a net for this kind of data.
+    """Check that there is such a net for this kind of data.
 
     Raises:
         BadInput: there is none of this name, it takes another kind of data, or its width cannot be multiplied.
@@ -288,12 +288,12 @@ def check_name(name: str, kind: str) -> None:
 
 
 def _width_of(name: str) -> tuple[str, float | None]:
-    found = re.fullmatch(r"(.+)x(\d+(?:\.\d+)?)", name)
-    return (name, None) if found is None else (found[1], float(found[2]))
+    match = re.fullmatch(r"(.+)x(\d+(?:\.\d+)?)", name)
+    return (name, None) if match is None else (match[1], float(match[2]))
 
 
 def build(name: str, data: DataShape, seed: int = 0) -> nn.Module:
-    """A reference net with random weights that depend on the seed alone.
+    """Build a reference net with random weights that depend on the seed alone.
 
     Args:
         name: of `MODELS`; of `WIDE` also with a multiple of its width behind it: ``resnet20x0.5``.

@@ -25,7 +25,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class Source:
-    """How one set is found and read.
+    """Where one set lies and how it is read.
 
     Attributes:
         files: that must lie in the data folder; none for a set that is bundled with a library.
@@ -39,13 +39,13 @@ class Source:
 
 
 def folder_of(data: str | Path | None) -> Path | None:
-    """The data folder: the one given, or `LACONIC_DATA`."""
+    """Return the data folder: the one given, or `LACONIC_DATA`."""
     given = data if data is not None else os.environ.get("LACONIC_DATA") or None
     return None if given is None else Path(given)
 
 
 def missing(source: Source, folder: Path | None) -> str | None:
-    """Why a set cannot be read locally, or None if it can."""
+    """Return why a set cannot be read locally, or None if it can."""
     if not source.files:
         return None
     if folder is None:
@@ -92,21 +92,21 @@ def _from_hub(repository: str, inputs: str, target: str) -> Raw:
 
 
 def digits(folder: Path) -> Raw:
-    """scikit-learn's bundled handwritten digits (Alpaydin & Kaynak 1998): 1,797 images of 8×8; a fifth is set aside as test data."""
+    """Read scikit-learn's bundled handwritten digits (Alpaydin & Kaynak 1998): 1,797 images of 8×8; a fifth is set aside as test data."""
     from laconic.tasks.data import split_indices
 
-    found = need("sklearn.datasets").load_digits()
-    images, target = (found.images / 16 * 255).astype(np.uint8), found.target.astype(np.int64)
+    bundled = need("sklearn.datasets").load_digits()
+    images, target = (bundled.images / 16 * 255).astype(np.uint8), bundled.target.astype(np.int64)
     train, test = split_indices(target, (0.8, 0.2), seed=1998)
     return Raw((images[train], target[train]), (images[test], target[test]))
 
 
 def arrays(file: str) -> Callable[[Path], Raw]:
-    """A reader of one npz file with x_train, y_train, x_test, y_test."""
+    """Return a reader of one npz file with x_train, y_train, x_test, y_test."""
 
     def read_file(folder: Path) -> Raw:
-        with (folder / file).open("rb") as handle, np.load(handle, allow_pickle=False) as found:
-            x_train, y_train, x_test, y_test = (found[key] for key in ("x_train", "y_train", "x_test", "y_test"))
+        with (folder / file).open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
+            x_train, y_train, x_test, y_test = (archive[key] for key in ("x_train", "y_train", "x_test", "y_test"))
         names = np.unique(np.concatenate([y_train, y_test]))
         return Raw((x_train, np.searchsorted(names, y_train).astype(np.int64)), (x_test, np.searchsorted(names, y_test).astype(np.int64)))
 
@@ -114,7 +114,7 @@ def arrays(file: str) -> Callable[[Path], Raw]:
 
 
 def sst2(folder: Path) -> Raw:
-    """Sentences and labels separated by tabs."""
+    """Read sentences and labels separated by tabs."""
 
     def part(name: str) -> tuple[list[str], np.ndarray]:
         rows = [line.rsplit("\t", 1) for line in (folder / "sst2" / f"{name}.tsv").read_text(encoding="utf-8").splitlines()]
@@ -125,7 +125,7 @@ def sst2(folder: Path) -> Raw:
 
 
 def trec(folder: Path) -> Raw:
-    """Questions after their label, `COARSE:fine` or `COARSE`; the coarse label counts."""
+    """Read questions behind their label, `COARSE:fine` or `COARSE`; the coarse label counts."""
     parts: Mapping[str, list[tuple[str, str]]] = {
         name: [
             (line.split(" ", 1)[1], line.split(" ", 1)[0].split(":")[0])

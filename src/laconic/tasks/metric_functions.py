@@ -17,66 +17,66 @@ Weighted = Callable[[np.ndarray], float]
 
 
 @dataclass(frozen=True)
-class Figure:
+class WeightedMetric:
     """A metric of some answers.
 
     Attributes:
-        of: weights of the examples, shape (n,), to the metric; NaN where it is not defined.
+        value: weights of the examples, shape (n,), to the metric; NaN where it is not defined.
         per_example: each example's share of it, shape (n,), where the metric is their mean.
     """
 
-    of: Weighted
+    value: Weighted
     per_example: np.ndarray | None = None
 
 
-def accuracy(answers: Answers) -> Figure:
-    """The share of right answers among all that count."""
+def accuracy(answers: Answers) -> WeightedMetric:
+    """Compute the share of right answers among all that count."""
     return _mean(_by_example((answers.predicted == answers.target) & answers.known), _by_example(answers.known))
 
 
-def balanced_accuracy(answers: Answers) -> Figure:
-    """The mean over the classes that occur of the share of their examples that are found; of labels, the mean over labels of that of yes and no."""
+def balanced_accuracy(answers: Answers) -> WeightedMetric:
+    """Compute the mean recall of the classes that occur; of labels, the mean over labels of the mean recall of yes and no."""
     if answers.form == "classes":
         tally = _tally(answers)
 
-        def of(weights: np.ndarray) -> float:
+        def value(weights: np.ndarray) -> float:
             right, support, _ = tally(weights)
             return _mean_of(right, support)
 
-        return Figure(of)
+        return WeightedMetric(value)
     right = answers.predicted == answers.target
     yes, no = (_by_label(part) for part in (answers.known & answers.target, answers.known & ~answers.target))
     yes_right, no_right = (_by_label(part & right) for part in (answers.known & answers.target, answers.known & ~answers.target))
 
-    def of_labels(weights: np.ndarray) -> float:
-        found = np.stack([_share(weights @ yes_right, weights @ yes), _share(weights @ no_right, weights @ no)])
-        return _nanmean(np.array([_nanmean(label) for label in found.T]))
+    def value_of_labels(weights: np.ndarray) -> float:
+        recalls = np.stack([_share(weights @ yes_right, weights @ yes), _share(weights @ no_right, weights @ no)])
+        return _nanmean(np.array([_nanmean(label) for label in recalls.T]))
 
-    return Figure(of_labels)
+    return WeightedMetric(value_of_labels)
 
 
-def f1(answers: Answers) -> Figure:
-    """The mean of F1 over the classes or labels that occur in the target or in the answers."""
+def f1(answers: Answers) -> WeightedMetric:
+    """Compute the mean of F1 over the classes or labels that occur in the target or in the answers."""
     if answers.form == "classes":
         tally = _tally(answers)
 
-        def of(weights: np.ndarray) -> float:
+        def value(weights: np.ndarray) -> float:
             right, support, predicted = tally(weights)
             return _mean_of(2 * right, support + predicted)
 
-        return Figure(of)
+        return WeightedMetric(value)
     yes, said = (_by_label(answers.known & part) for part in (answers.target, answers.predicted))
     right = _by_label(answers.known & answers.target & answers.predicted)
 
-    def of_labels(weights: np.ndarray) -> float:
+    def value_of_labels(weights: np.ndarray) -> float:
         support = weights @ yes
         return _mean_of(2 * (weights @ right), support + weights @ said) if support.sum() > 0 else float("nan")
 
-    return Figure(of_labels)
+    return WeightedMetric(value_of_labels)
 
 
-def auroc(answers: Answers) -> Figure:
-    """The mean over classes (one against the rest) or labels of the area under the ROC curve; those without both kinds of examples are left out."""
+def auroc(answers: Answers) -> WeightedMetric:
+    """Compute the mean area under the ROC curve over classes (one against the rest) or labels; those without both kinds of examples are left out."""
     n, positions, labels = answers.scores.shape
     example = np.repeat(np.arange(n), positions)
     known = answers.known.reshape(n * positions, -1).numpy()
@@ -89,34 +89,34 @@ def auroc(answers: Answers) -> Figure:
         curves = [_curve(scores[:, k], target == k, example) for k in np.unique(target)]
     else:
         curves = [_curve(scores[known[:, k], k], target[known[:, k], k], example[known[:, k]]) for k in range(labels)]
-    return Figure(lambda weights: _nanmean(np.array([curve(weights) for curve in curves])))
+    return WeightedMetric(lambda weights: _nanmean(np.array([curve(weights) for curve in curves])))
 
 
-def mse(answers: Answers) -> Figure:
-    """The mean squared error over all outputs."""
+def mse(answers: Answers) -> WeightedMetric:
+    """Compute the mean squared error over all outputs."""
     error, known = _errors(answers)
     return _mean((error**2).sum(1), known.sum(1))
 
 
-def mae(answers: Answers) -> Figure:
-    """The mean absolute error over all outputs."""
+def mae(answers: Answers) -> WeightedMetric:
+    """Compute the mean absolute error over all outputs."""
     error, known = _errors(answers)
     return _mean(np.abs(error).sum(1), known.sum(1))
 
 
-def rmse(answers: Answers) -> Figure:
-    """The mean over outputs of the root of the mean squared error."""
+def rmse(answers: Answers) -> WeightedMetric:
+    """Compute the mean over outputs of the root of the mean squared error."""
     error, known = _errors(answers)
     squared = error**2
-    return Figure(lambda weights: _nanmean(np.sqrt(_share(weights @ squared, weights @ known))))
+    return WeightedMetric(lambda weights: _nanmean(np.sqrt(_share(weights @ squared, weights @ known))))
 
 
-def r2(answers: Answers) -> Figure:
-    """The mean over outputs of the share of the target's variance that is explained; not defined where an output's target is constant."""
+def r2(answers: Answers) -> WeightedMetric:
+    """Compute the mean over outputs of the share of the target's variance that is explained; not defined where an output's target is constant."""
     error, known = _errors(answers)
     target = np.where(known, _numbers(answers.target)[:, 0], 0.0)
 
-    def of(weights: np.ndarray) -> float:
+    def value(weights: np.ndarray) -> float:
         counted = weights[:, None] * known
         mean = _share(weights @ target, counted.sum(0))
         least, most = np.where(counted > 0, target, np.inf).min(0), np.where(counted > 0, target, -np.inf).max(0)
@@ -124,28 +124,28 @@ def r2(answers: Answers) -> Figure:
             return float("nan")
         return float(np.mean(1 - (weights @ error**2) / (counted * (target - mean) ** 2).sum(0)))
 
-    return Figure(of)
+    return WeightedMetric(value)
 
 
 def nothing_known(answers: Answers) -> str | None:
-    """Why no metric is defined of this target; None where one is."""
+    """Return why no metric is defined of this target; None where one is."""
     return None if bool(answers.known.any()) else "every entry of the target is one that does not count"
 
 
 def without_yes(answers: Answers) -> str | None:
-    """Why F1 is not defined of this target; None where it is."""
+    """Return why F1 is not defined of this target; None where it is."""
     if (why := nothing_known(answers)) or answers.form == "classes":
         return why
     return None if bool(answers.target.any()) else "no example is of class 1 (yes)"
 
 
 def one_sided(answers: Answers) -> str | None:
-    """Why AUROC is not defined of this target; None where it is."""
+    """Return why AUROC is not defined of this target; None where it is."""
     if why := nothing_known(answers):
         return why
     if answers.form == "classes":
-        found = answers.target[answers.known].unique()
-        return None if len(found) > 1 else f"every example is of class {int(found[0])}; it needs examples of a second class"
+        classes = answers.target[answers.known].unique()
+        return None if len(classes) > 1 else f"every example is of class {int(classes[0])}; it needs examples of a second class"
     yes, no = ((answers.known & part).reshape(-1, answers.target.shape[-1]).any(0) for part in (answers.target, ~answers.target))
     if bool((yes & no).any()):
         return None
@@ -155,7 +155,7 @@ def one_sided(answers: Answers) -> str | None:
 
 
 def constant_output(answers: Answers) -> str | None:
-    """Why R² is not defined of this target; None where it is."""
+    """Return why R² is not defined of this target; None where it is."""
     if why := nothing_known(answers):
         return why
     for output in range(answers.target.shape[-1]):
@@ -175,17 +175,17 @@ def _by_example(counted: Tensor) -> np.ndarray:
 
 
 def _by_label(counted: Tensor) -> np.ndarray:
-    """Counts (n, K) of (n, P, K)."""
+    """Count entries (n, P, K) that are true by example and label, (n, K)."""
     return np.asarray(counted.sum(1).double().numpy())
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """The quotient, NaN where nothing is counted."""
+    """Divide; NaN where nothing is counted."""
     return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
 
 
 def _nanmean(values: np.ndarray) -> float:
-    """The mean of what is defined; NaN where nothing is."""
+    """Return the mean of what is defined; NaN where nothing is."""
     counted = values[~np.isnan(values)]
     return float(counted.mean()) if len(counted) else float("nan")
 
@@ -194,33 +194,33 @@ def _mean_of(part: np.ndarray, whole: np.ndarray) -> float:
     return _nanmean(_share(part, whole))
 
 
-def _mean(total: np.ndarray, counts: np.ndarray) -> Figure:
-    """A mean over answers: also one over examples where each has as many."""
+def _mean(total: np.ndarray, counts: np.ndarray) -> WeightedMetric:
+    """Return a mean over answers; it is one over examples too where each has as many."""
     even = counts[0] > 0 and bool((counts == counts[0]).all())
 
-    def of(weights: np.ndarray) -> float:
+    def value(weights: np.ndarray) -> float:
         whole = float(weights @ counts)
         return float(weights @ total) / whole if whole > 0 else float("nan")
 
-    return Figure(of, total / counts if even else None)
+    return WeightedMetric(value, total / counts if even else None)
 
 
 def _tally(answers: Answers) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """From weights to the counts of each class, shape (K,): right answers, examples, answers."""
+    """Return a function from weights to the counts of each class, shape (K,): right answers, examples, answers."""
     classes, known = answers.scores.shape[-1], answers.known.numpy()
     target, predicted = (values.numpy()[known] for values in (answers.target, answers.predicted))
     example = np.nonzero(known)[0]
     right = target == predicted
 
-    def of(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def value(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         each = weights[example]
         return tuple(np.bincount(numbers, each * part, classes) for numbers, part in ((target, right), (target, 1), (predicted, 1)))  # type: ignore[return-value]
 
-    return of
+    return value
 
 
 def _odds(scores: np.ndarray) -> np.ndarray:
-    """What ranks examples as the probability of each class does, (N, K), and does not round to 1 where the model is sure.
+    """Return scores (N, K) that rank examples as the probability of each class does, and that do not round to 1 where the model is sure.
 
     Rows that are probabilities stay as they are; of logits it is the logit less the logarithm of the summed exponentials of the others.
     """
@@ -240,12 +240,12 @@ def _odds(scores: np.ndarray) -> np.ndarray:
 
 
 def _curve(scores: np.ndarray, positive: np.ndarray, example: np.ndarray) -> Weighted:
-    """The area under the ROC curve by weights: the chance that a positive has the higher score than a negative, equal scores counted half."""
+    """Return the area under the ROC curve by weights: the chance that a positive has the higher score than a negative, equal scores counted half."""
     order = np.argsort(scores, kind="stable")
     ranked, positive, example = scores[order], positive[order].astype(float), example[order]
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]]) if len(ranked) else np.zeros(0, int)
 
-    def of(weights: np.ndarray) -> float:
+    def value(weights: np.ndarray) -> float:
         each = weights[example]
         yes, no = each @ positive, each @ (1 - positive)
         if not yes or not no:
@@ -253,11 +253,11 @@ def _curve(scores: np.ndarray, positive: np.ndarray, example: np.ndarray) -> Wei
         above, below = np.add.reduceat(each * positive, starts), np.add.reduceat(each * (1 - positive), starts)
         return float((above * (np.cumsum(below) - below / 2)).sum() / (yes * no))
 
-    return of
+    return value
 
 
 def _errors(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
-    """Output less target (n, K), 0 where nothing counts, and what counts as 0 and 1."""
+    """Return output less target (n, K), 0 where nothing counts, and what counts as 0 and 1."""
     known = answers.known[:, 0].numpy()
     target = np.where(known, _numbers(answers.target)[:, 0], 0.0)
     return np.where(known, _numbers(answers.scores)[:, 0] - target, 0.0), known.astype(float)
