@@ -46,8 +46,8 @@ def test_a_sound_task_passes_and_nothing_is_changed() -> None:
     ("changes", "said"),
     [
         ({"metric": "acuracy"}, "metric: 'acuracy' is not a metric. Did you mean 'accuracy'"),
-        ({"train": None, "fit": FitPlan()}, "fit: a plan of training is given, but the task has no train data"),
-        ({"loss": None, "fit": FitPlan()}, "has no a loss|has no loss"),
+        ({"train": None, "plan": FitPlan()}, "plan: a plan of training is given, but the task has no train data"),
+        ({"loss": None, "plan": FitPlan()}, "has no a loss|has no loss"),
         ({"valid": None}, "valid: NoneType has no length"),
         ({"valid": Unsized()}, "valid: Unsized has no length; give a map-style dataset"),
         ({"test": data(0)}, "test: the dataset is empty"),

@@ -48,7 +48,7 @@ def check_task(task: Task) -> None:
     spec = _metric(task, mistakes)
     if task.plan is not None and (task.train is None or task.loss is None):
         lacking = " and ".join(name for name, part in (("train data", task.train), ("a loss", task.loss)) if part is None)
-        mistakes.append(f"fit: a plan of training is given, but the task has no {lacking}")
+        mistakes.append(f"plan: a plan of training is given, but the task has no {lacking}")
     batches = {name: _first(task, name, data, mistakes) for name, data in _datasets(task)}
     mistakes += _differences(task, batches)
     valid = batches.get("valid")
