@@ -16,7 +16,7 @@ from laconic.core.target import Target
 from laconic.pruning.coupling import couple
 from laconic.pruning.sizes import Sizes
 from laconic.run import latency_table as room
-from laconic.run.latency_table import latency_table
+from laconic.run.latency_table import LayerLatencyTable, latency_table
 
 
 def convolution(channels: int, groups: int = 1) -> LayerShape:
@@ -62,6 +62,40 @@ def test_a_shape_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.M
     again = latency_table(Target(threads=1), table)
     assert again(convolution(8)) == first
     assert again.measured == 0
+
+
+def test_two_processes_add_to_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the other one wrote stays; ours is told by its reference layer, which took half as long when it began."""
+    monkeypatch.setattr(room, "_turn", lambda session, inputs: 3.0 if inputs[0].shape[1] == 64 else 6.0)
+    ours = latency_table(Target(threads=1), tmp_path / "table.json")
+    assert ours(convolution(8)) == 6.0
+    theirs = {"reference": 1.5, ours.key(convolution(16)): 7.0}
+    (tmp_path / "table.json").write_text(json.dumps(theirs))
+    ours.keep()
+    assert json.loads((tmp_path / "table.json").read_text()) == {**theirs, ours.key(convolution(8)): 3.0}
+    assert ours.reference_ms == 1.5
+
+
+def _adds(path: str, layers: list[int]) -> None:
+    room._turn = lambda session, inputs: 1.0  # type: ignore[assignment]
+    for channels in layers:
+        table = latency_table(Target(threads=1), Path(path))
+        table(convolution(channels))
+        table.keep()
+
+
+@pytest.mark.slow
+def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    from multiprocessing import get_context
+
+    path = tmp_path / "table.json"
+    shares = ([8, 16, 24, 32], [40, 48, 56, 72])
+    processes = [get_context("spawn").Process(target=_adds, args=(str(path), share)) for share in shares]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert set(json.loads(path.read_text())) == {"reference", *(LayerLatencyTable.key(convolution(n)) for share in shares for n in share)}
 
 
 def test_other_layers_cost_their_multiply_adds(tmp_path: Path) -> None:

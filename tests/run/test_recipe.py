@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +96,7 @@ def test_keys_tell_recipes_apart() -> None:
         Recipe((), Target("torch.compile", "fp32", device="cuda")),
     ]
     assert len({recipe.key for recipe in recipes}) == len(recipes)
+    assert re.fullmatch("[0-9a-f]{16}", recipes[1].steps_key)
     assert Recipe((), Target("torch.compile", "fp32", device="cuda")).key == "torch-compile-fp32-cuda"
 
 

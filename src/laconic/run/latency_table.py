@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from laconic.core.errors import need
-from laconic.core.files import write_whole
+from laconic.core.files import alone, write_whole
 from laconic.core.macs import LayerShape
 from laconic.core.target import Target
 from laconic.deploy.runtime import Session, installed, runtime
@@ -56,7 +56,7 @@ class LayerLatencyTable:
         # on one thread: the threads of two sessions in a process fight over the cores
         self.settings = Target(kind, target.precision, 1)
         self.path = table or folder() / f"{_key(self.settings)}.json"
-        self.known: dict[str, float] = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
+        self.known = self._read()
         self.measured = 0
         self._reference: tuple[Session, list[np.ndarray]] | None = None
 
@@ -77,12 +77,19 @@ class LayerLatencyTable:
         """The name of a layer in the table."""
         return json.dumps(astuple(layer))
 
+    def _read(self) -> dict[str, float]:
+        """What the file holds; nothing where there is none."""
+        return dict(json.loads(self.path.read_text(encoding="utf-8"))) if self.path.is_file() else {}
+
     def keep(self) -> None:
-        """Write the table, if there is anything new in it."""
+        """Add what is new to the file. What other processes wrote meanwhile stays; where their reference layer took another time, ours are told in theirs."""
         if not self.measured:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, json.dumps(self.known, indent=0))
+        with alone(self.path):
+            there = self._read()
+            scale = there.get("reference", self.reference_ms) / self.reference_ms
+            self.known = {**{key: scale * ms for key, ms in self.known.items()}, **there}
+            write_whole(self.path, json.dumps(self.known, indent=0))
 
     @property
     def reference_ms(self) -> float:

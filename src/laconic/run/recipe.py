@@ -50,12 +50,12 @@ class Recipe:
 
     @property
     def steps_key(self) -> str:
-        """Eight hexadecimal digits that tell lists of steps apart; empty where there is no step. A step without a target of its own takes the runtime's."""
+        """Sixteen hexadecimal digits that tell lists of steps apart; empty where there is no step. A step without a target of its own takes the runtime's."""
         if not self.steps:
             return ""
         aimed = any(_aimed(config) for config in self.steps)
         text = json.dumps(self.to_plain()["steps"]) + (self.deploy.runtime if aimed else "")
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def numerics(self) -> str:
