@@ -17,7 +17,7 @@ from laconic.core.target import Target
 from laconic.deploy.process import WorkerProcess
 from laconic.measure import latency
 from laconic.run.examples import write_arrays
-from laconic.run.session import Candidate
+from laconic.run.session import TimedWorker
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def take_turns(entries: Mapping[str, Entry], inputs: Sequence[np.ndarray], folde
             stack.callback(worker.close)
             worker.start(file)
             worker.use_inputs(file)
-            contenders.append(Candidate(name, worker))
+            contenders.append(TimedWorker(name, worker))
         run = latency.interleave(contenders, rounds, seconds)
     if run.machine["busy"]:
         print(run.machine["busy"], flush=True)

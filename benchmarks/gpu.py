@@ -27,7 +27,7 @@ from laconic.deploy.export import parity
 from laconic.deploy.process import WorkerProcess
 from laconic.deploy.runtime import runtime
 from laconic.measure import latency
-from laconic.run.session import Candidate
+from laconic.run.session import TimedWorker
 from laconic.tasks.models import DataShape, build
 
 SHAPE = DataShape("image", (3, 64, 64), 100)
@@ -98,7 +98,7 @@ def measure(program: lc.Program, device: str, folder: Path) -> None:
     inputs.mkdir()
     for index, array in enumerate((x.numpy(), x[:1].numpy())):
         np.savez(inputs / f"{index:06d}.npz", **{"0": array})
-    contenders: list[Candidate] = []
+    contenders: list[TimedWorker] = []
     workers: list[WorkerProcess] = []
     for name, precision in RUNTIMES:
         title = f"{name} {precision} on {device}"
@@ -118,7 +118,7 @@ def measure(program: lc.Program, device: str, folder: Path) -> None:
         with np.load(folder / "out" / f"{name}-{precision}" / "000000.npz") as found:
             difference = parity([found["0"]], expected)["max_rel"]
         print(f"{title}: parity {difference:.1e}, cold start {facts['cold_start_ms']:.0f} ms")
-        contenders.append(Candidate(title, worker))
+        contenders.append(TimedWorker(title, worker))
     run = latency.interleave(contenders, 15, 0.2)
     if run.machine["busy"]:
         print(run.machine["busy"])

@@ -56,9 +56,9 @@ def run(title: str, rounds: int, runtimes: tuple[str, ...] | None) -> None:
         )
         print(f"{title}: {result.verdict}")
         for record in result.data["candidates"]:
-            ratio, latency = record["speedup"], record["latency"]
+            ratio, latency = (record["measured"].get(name) for name in ("speedup", "latency_ms"))
             told = (
-                f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}], {latency['p50_ms']:.3f} ms"
+                f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}], {latency['value']:.3f} ms"
                 if ratio
                 else record["reasons"][0]["text"]
             )
@@ -67,7 +67,7 @@ def run(title: str, rounds: int, runtimes: tuple[str, ...] | None) -> None:
             return
         faster = []
         for record in result.data["candidates"]:
-            if record["latency"] is None or record["key"] == result.data["best"]:
+            if "latency_ms" not in record["measured"] or record["key"] == result.data["best"]:
                 continue
             other = Artifact.open(result.folder / record["artifact"])
             again = lc.bench(other, result.best, rounds=rounds, turn_seconds=0.3).timings[1].speedup

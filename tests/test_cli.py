@@ -131,7 +131,7 @@ def test_run_carries_out_the_recipe_that_a_run_tells(run_folder: Path, tmp_path:
     recipe.write_text(read_result(run_folder)["reproduce"]["recipe_yaml"], encoding="utf-8")
     found = answer(laconic("run", recipe, "--out", tmp_path / "again", "--json"))
     assert [record["key"] for record in found["candidates"]] == ["onnxruntime-fp32"]
-    assert found["candidates"][0]["drop"]["value"] == 0
+    assert found["candidates"][0]["measured"]["drop"]["value"] == 0
 
 
 def test_report_writes_the_page_again(run_folder: Path, tmp_path: Path) -> None:
@@ -291,4 +291,4 @@ def test_an_interruption_that_a_library_swallowed_is_one(tmp_path: Path) -> None
 def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
     found = answer(laconic("optimize", "examples.own_task:waves", *QUICK, "--out", tmp_path / "run", "--json"))
     assert found["met"]
-    assert found["baseline"]["test_metric"]["value"] > 90
+    assert found["baseline"]["measured"]["test_metric"]["value"] > 90

@@ -13,7 +13,7 @@ import pytest
 from laconic.core.errors import BadInput
 from laconic.report.contenders import contender, recipe_text
 from laconic.report.facts import Facts, facts
-from tests.report.results import RESULTS, Json, measured, named, reason, record
+from tests.report.results import RESULTS, Json, measured, measurement, named, reason, record
 
 
 def cells(found: Facts, key: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def test_big_figures(met: Json) -> None:
 
 
 def test_the_drop_is_of_validation_data_where_test_data_was_not_used(met: Json) -> None:
-    met["candidates"][0]["test_drop"] = None
+    del met["candidates"][0]["measured"]["test_drop"]
     shown = figure(facts(met), "drop")
     assert (shown.quantity.text, shown.quantity.interval) == ("−0.04\xa0points", "−0.22 to 0.14")
     assert shown.before.startswith("validation 87.44 → 87.48")
@@ -59,19 +59,19 @@ def test_the_drop_is_of_validation_data_where_test_data_was_not_used(met: Json) 
     [(2_404_352, "2.00× larger", "bad"), (1_202_176, "the same", "plain"), (601_088, "2.00× smaller", "good")],
 )
 def test_a_figure_that_got_worse_says_so(met: Json, size: int, remark: str, tone: str) -> None:
-    met["candidates"][0]["size_bytes"] = size
+    met["candidates"][0]["measured"]["size_bytes"]["value"] = size
     shown = figure(facts(met), "size")
     assert (shown.remark, shown.tone) == (remark, tone)
 
 
 @pytest.mark.parametrize(("low", "high", "tone"), [(1.02, 7.0, "good"), (0.9, 7.0, "plain"), (0.5, 0.9, "bad")])
 def test_a_speedup_is_good_only_with_its_whole_interval(met: Json, low: float, high: float, tone: str) -> None:
-    met["candidates"][0]["speedup"].update(low=low, high=high)
+    met["candidates"][0]["measured"]["speedup"].update(low=low, high=high)
     assert figure(facts(met), "speedup").tone == tone
 
 
 def test_a_drop_within_the_budget_is_not_painted_bad(met: Json) -> None:
-    met["candidates"][0]["test_drop"].update(value=0.4, low=0.2, high=0.6)
+    met["candidates"][0]["measured"]["test_drop"].update(value=0.4, low=0.2, high=0.6)
     assert figure(facts(met), "drop").tone == "plain"
     met["candidates"][0]["reasons"] = [reason("metric", "the drop is 0.6 points")]
     assert figure(facts(met), "drop").tone == "bad"
@@ -132,10 +132,10 @@ def test_a_missed_budget_shows_each_line_as_the_gate_judged_it(missed: Json) -> 
 
 
 def test_a_drop_that_broke_only_on_test_data_is_missed(missed: Json) -> None:
-    missed["candidates"][0]["test_drop"].update(value=0.3, low=0.1, high=0.5)
+    missed["candidates"][0]["measured"]["test_drop"].update(value=0.3, low=0.1, high=0.5)
     assert facts(missed).budget[0].held is False
     met = named("met")
-    met["candidates"][0]["test_drop"].update(value=0.3, low=0.1, high=0.5)
+    met["candidates"][0]["measured"]["test_drop"].update(value=0.3, low=0.1, high=0.5)
     assert facts(met).budget[0].held is True
 
 
@@ -155,7 +155,7 @@ def test_a_null_measurement_says_why(met: Json) -> None:
 
 
 def test_a_null_without_a_note_still_says_something(met: Json) -> None:
-    met["candidates"][0]["peak_memory_bytes"] = None
+    del met["candidates"][0]["measured"]["peak_memory_bytes"]
     found = facts(met)
     assert cells(found, "openvino-bf16")["memory"].reason == "no reason was recorded"
     assert figure(found, "memory").quantity.text == "Not measured: no reason was recorded"
@@ -346,14 +346,14 @@ class TestFrontier:
 
 class TestFormat:
     def test_a_newer_format_is_refused_with_the_next_move(self, met: Json) -> None:
-        met.update(format=2, laconic="0.9.0")
-        with pytest.raises(BadInput, match=r"format 2 \(written by Laconic 0\.9\.0\).*up to 1.*pip install --upgrade laconic"):
+        met.update(format=3, laconic="0.9.0")
+        with pytest.raises(BadInput, match=r"format 3 \(written by Laconic 0\.9\.0\).*up to 2.*pip install --upgrade laconic"):
             facts(met)
 
     def test_an_older_format_is_read_with_a_notice(self, met: Json) -> None:
-        met["format"] = 0
-        assert "older than 1" in facts(met).heading.notice
         met["format"] = 1
+        assert "older than 2" in facts(met).heading.notice
+        met["format"] = 2
         assert facts(met).heading.notice == ""
 
     @pytest.mark.parametrize("bad", [{}, {"format": "1"}, {"format": True}, [], None, "text"], ids=repr)
@@ -372,7 +372,7 @@ class TestFormat:
             facts(met)
 
     def test_a_result_of_nothing_but_a_format_is_read(self) -> None:
-        found = facts({"format": 1})
+        found = facts({"format": 2})
         assert (found.heading.task, found.heading.finished, found.layers.rows, found.training, found.ledger) == (
             "task",
             "not finished",
@@ -401,7 +401,7 @@ class TestFormat:
 
 
 def test_numbers_that_are_not_finite_are_not_measured(met: Json) -> None:
-    met["candidates"][0]["latency"]["p50_ms"] = math.nan
+    met["candidates"][0]["measured"]["latency_ms"]["value"] = math.nan
     assert facts(met).contenders[1].p50.raw is None
 
 
@@ -486,8 +486,8 @@ def test_parity_of_a_rounded_program_is_told_in_decibels(met: Json) -> None:
 
 
 def test_the_size_of_the_baseline_is_that_of_its_onnx_file_and_both_are_named(met: Json) -> None:
-    met["baseline"].update(onnx_size_bytes=2_236_416, size_bytes=9_000_000)
-    met["candidates"][0]["size_bytes"] = 1_118_208
+    met["baseline"]["measured"].update(onnx_size_bytes=measurement(2_236_416, "B"), size_bytes=measurement(9_000_000, "B"))
+    met["candidates"][0]["measured"]["size_bytes"] = measurement(1_118_208, "B")
     found = facts(met)
     shown = figure(found, "size")
     assert shown.remark.replace("\u00a0", "").replace("\u2009", "").startswith("2.00×")
@@ -500,7 +500,7 @@ def test_several_baselines_are_told_apart_by_their_threads(met: Json) -> None:
     other = {
         **met["baseline"],
         "key": "torch-fp32-1t",
-        "test_metric": None,
+        "measured": {name: value for name, value in met["baseline"]["measured"].items() if name != "test_metric"},
         "recipe": {"steps": [], "deploy": {**met["baseline"]["recipe"]["deploy"], "threads": 1}},
     }
     met["other_baselines"] = [other]

@@ -73,8 +73,8 @@ def test_an_error_rises_in_its_own_unit(met: Json) -> None:
     met["task"]["metric"] = {"name": "mae", "direction": "min", "unit": "kg", "scale": 1}
     for one in met["candidates"]:
         for name in ("drop", "test_drop"):
-            if one[name]:
-                one[name]["unit"] = "kg"
+            if name in one["measured"]:
+                one["measured"][name]["unit"] = "kg"
     found = facts(met)
     shown = next(one for one in found.figures if one.key == "drop")
     assert (shown.label, shown.quantity.unit) == ("MAE rise", "kg")
@@ -108,7 +108,8 @@ def test_nothing_tried_is_not_a_budget_missed() -> None:
 
 def test_figures_say_which_comparison_they_come_from(met: Json) -> None:
     assert facts(met).timing_note == ""
-    met["candidates"][0].update(timing="finalists", first_speedup={"value": 7.4, "unit": "x", "n": 12, "low": 7.2, "high": 7.6})
+    met["candidates"][0].update(timing="finalists")
+    met["candidates"][0]["measured"]["first_speedup"] = {"value": 7.4, "unit": "x", "n": 12, "low": 7.2, "high": 7.6}
     met["candidates"][1].update(timing="first")
     found = facts(met)
     assert found.timing_note.startswith("Figures of time of OpenVINO · bf16 and of the baseline come from a comparison made anew")
@@ -139,7 +140,7 @@ def test_an_int8_artifact_is_called_int8() -> None:
 def test_zero_has_no_sign_anywhere(met: Json, value: float) -> None:
     for one in met["candidates"]:
         for name in ("drop", "test_drop"):
-            if one[name]:
-                one[name].update(value=value, low=value, high=value)
+            if name in one["measured"]:
+                one["measured"][name].update(value=value, low=value, high=value)
     for text in (told(met), page(met).partition("application/json")[0]):
         assert not re.search(r"[-−]0\.00(?!\d)", text)

@@ -52,7 +52,7 @@ def plain(text: str) -> str:
 
 class TestWhose:
     def test_the_chosen_is_shown_though_another_is_faster(self, result: Json) -> None:
-        result["candidates"][-1]["speedup"]["value"] = 30.0
+        result["candidates"][-1]["measured"]["speedup"]["value"] = 30.0
         title = "prune to 50 % of MACs · quantize static · OpenVINO · fp32"
         assert found(result).lead == f"{title}: 188 of 448 components are gone, from 12 of 12 groups; 2 places are listed as what stayed."
 
@@ -60,7 +60,7 @@ class TestWhose:
         result["best"] = "openvino-int8"
         assert found(result).title == "prune to 50 % of MACs · quantize static · OpenVINO · fp32"
         assert found(result).lead.endswith(" It was not chosen; it is shown as the fastest of those that prune.")
-        result["candidates"][-1]["speedup"]["value"] = 30.0
+        result["candidates"][-1]["measured"]["speedup"]["value"] = 30.0
         assert found(result).title == "prune to 50 % of MACs · OpenVINO · fp32"
 
     def test_what_was_never_timed_is_not_called_fast(self) -> None:

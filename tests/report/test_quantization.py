@@ -55,7 +55,7 @@ class TestWhose:
         result["best"] = "openvino-bf16"
         assert found(result).title == "OpenVINO · int8"
         assert found(result).lead.endswith("It was not chosen; it is shown as the fastest of those that quantize.")
-        result["candidates"][-2]["speedup"]["value"] = 10.0
+        result["candidates"][-2]["measured"]["speedup"]["value"] = 10.0
         assert found(result).title == "OpenVINO · int8, mixed"
 
     def test_the_nearest_miss_counts_as_chosen(self, result: Json) -> None:
@@ -65,9 +65,9 @@ class TestWhose:
     def test_without_a_speedup_the_latency_decides(self, result: Json) -> None:
         result["best"] = None
         for one in result["candidates"]:
-            one["speedup"] = None
+            one["measured"].pop("speedup", None)
         assert found(result).title == "OpenVINO · int8"
-        result["candidates"][-2]["latency"]["p50_ms"] = 0.5
+        result["candidates"][-2]["measured"]["latency_ms"]["value"] = 0.5
         assert found(result).title == "OpenVINO · int8, mixed"
 
     def test_what_was_never_timed_is_not_called_fast(self) -> None:

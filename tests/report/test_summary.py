@@ -44,7 +44,7 @@ def test_a_verdict_that_opens_with_the_badge_is_not_said_twice(missed: Json) -> 
 
 
 def test_a_single_missing_figure_is_a_dash_with_its_reason(met: Json) -> None:
-    met["candidates"][0]["size_bytes"] = None
+    del met["candidates"][0]["measured"]["size_bytes"]
     text = told(met)
     assert lines(text, "OpenVINO · bf16 (best)")[0].endswith("−0.04 –")
     assert "OpenVINO · bf16: file not measured: no reason was recorded" in text

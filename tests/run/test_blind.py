@@ -47,7 +47,7 @@ def probe(net: nn.Module, target: Tensor, metric: Any, direction: Any = None, lo
     program = lc.capture(net, X[:4])
     spec = metrics.of(task)
     logits = program(X).detach()
-    record = Record("k", "t", {}, metric=Measurement(spec.score(logits, target), spec.unit))
+    record = Record("k", "t", {}).with_measured(metric=Measurement(spec.score(logits, target), spec.unit))
     return probed(record, spec, logits, Examples(Path(), target, len(target)), task, program)
 
 

@@ -57,21 +57,21 @@ def test_the_best_is_an_artifact_that_answers_as_the_model(finished: lc.Result, 
 
 def test_every_candidate_comes_with_its_evidence(finished: lc.Result) -> None:
     assert finished.data["baseline"]["status"] == "baseline"
-    assert finished.data["baseline"]["drop"]["value"] == 0
+    assert finished.data["baseline"]["measured"]["drop"]["value"] == 0
     onnx = finished.folder / by_key(finished)["onnxruntime-fp32"]["artifact"] / "model.onnx"
-    assert finished.data["baseline"]["onnx_size_bytes"] == onnx.stat().st_size
+    assert finished.data["baseline"]["measured"]["onnx_size_bytes"] == onnx.stat().st_size
     for record in finished.data["candidates"]:
         if record["status"] in ("passed", "rejected"):
             assert record["parity"]["max_rel"] < TOLERANCE[record["recipe"]["deploy"]["precision"]]
             assert record["parity"]["batches"] == 3
             assert record["parity"]["sizes"] == {"batch": [32, 1, 3]}
             assert record["baseline"] == finished.data["baseline"]["key"]
-            assert record["latency"]["n"] >= 15
-            assert record["speedup"]["low"] <= record["speedup"]["value"] <= record["speedup"]["high"]
-            assert record["drop"]["n"] == 96
-            assert record["size_bytes"] == sum(p.stat().st_size for p in (finished.folder / record["artifact"]).glob("model.*"))
-            assert record["cold_start_ms"] > 0
-            assert record["peak_memory_bytes"] > 1e6
+            assert record["measured"]["latency_ms"]["n"] >= 15
+            assert record["measured"]["speedup"]["low"] <= record["measured"]["speedup"]["value"] <= record["measured"]["speedup"]["high"]
+            assert record["measured"]["drop"]["n"] == 96
+            assert record["measured"]["size_bytes"] == sum(p.stat().st_size for p in (finished.folder / record["artifact"]).glob("model.*"))
+            assert record["measured"]["cold_start_ms"] > 0
+            assert record["measured"]["peak_memory_bytes"] > 1e6
         assert record["status"] == "passed" or record["reasons"]
 
 
@@ -79,17 +79,19 @@ def test_what_is_published_was_timed_anew_after_the_choice(finished: lc.Result) 
     """The order comes from the first comparison, the figures from the second; both are kept."""
     again = {key: record for key, record in by_key(finished).items() if record["timing"] == "finalists"}
     best = again[finished.data["best"]]
-    assert best["speedup"] != best["first_speedup"] is not None
+    assert best["measured"]["speedup"] != best["measured"]["first_speedup"] is not None
     first, second = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(finished.folder.glob("timing/*.json")))
     assert set(second["rounds"]) == {*again, "torch-fp32"} < set(first["rounds"])
     for key, record in by_key(finished).items():
         rounds = (second if key in again else first)["rounds"].get(key)
         assert (record["timing"] or None) == ("finalists" if key in again else "first" if rounds else None)
         if rounds:
-            assert record["latency"]["p50_ms"] == pytest.approx(np.median(np.concatenate(rounds)) / 1e6)
+            assert record["measured"]["latency_ms"]["value"] == pytest.approx(np.median(np.concatenate(rounds)) / 1e6)
     tied = [by_key(finished)[key] for key in finished.data["tied"]]
     assert best["key"] in finished.data["tied"]
-    assert (best["drop"]["value"], best["size_bytes"]) == min((record["drop"]["value"], record["size_bytes"]) for record in tied)
+    assert (best["measured"]["drop"]["value"], best["measured"]["size_bytes"]) == min(
+        (record["measured"]["drop"]["value"], record["measured"]["size_bytes"]) for record in tied
+    )
 
 
 def test_the_verdict_says_how_sure_it_is(finished: lc.Result) -> None:
@@ -104,15 +106,15 @@ def test_the_verdict_says_how_sure_it_is(finished: lc.Result) -> None:
 
 
 def test_test_data_is_read_for_the_chosen_one_only(finished: lc.Result) -> None:
-    tested = [record["key"] for record in finished.data["candidates"] if record["test_metric"] is not None]
+    tested = [record["key"] for record in finished.data["candidates"] if "test_metric" in record["measured"]]
     assert tested == [finished.data["best"]]
-    assert finished.data["baseline"]["test_metric"]["n"] == 80
+    assert finished.data["baseline"]["measured"]["test_metric"]["n"] == 80
 
 
 def test_the_accuracy_is_that_of_the_module(finished: lc.Result) -> None:
     with torch.no_grad():
         right = (tiny.task().build().eval()(torch.stack([x for x, _ in tiny.VALID])).argmax(1) == tiny.VALID.target).float().mean()  # type: ignore[attr-defined]
-    assert finished.data["baseline"]["metric"]["value"] == pytest.approx(100 * float(right))
+    assert finished.data["baseline"]["measured"]["metric"]["value"] == pytest.approx(100 * float(right))
 
 
 def test_the_report_is_written_and_the_summary_tells_the_verdict(finished: lc.Result, tmp_path: Path) -> None:
@@ -180,7 +182,7 @@ def test_what_may_be_lost_of_an_error_is_asked_for_only_where_it_was_left_out(bu
             run()
         return
     result = run()
-    assert result.data["candidates"][0]["drop"]["unit"] == ""
+    assert result.data["candidates"][0]["measured"]["drop"]["unit"] == ""
     assert "points" not in str(result)
     assert ("max_drop: any" in result.data["reproduce"]["recipe_yaml"]) == (budget.max_drop == float("inf"))
 
@@ -197,10 +199,10 @@ def test_quantized_candidates_are_built_gated_and_delivered(tmp_path: Path) -> N
     for record in static.values():
         assert record["status"] == "passed", record["reasons"]
         assert record["parity"]["sqnr_db"] > 20
-        assert record["size_bytes"] < found["onnxruntime-fp32"]["size_bytes"]
+        assert record["measured"]["size_bytes"] < found["onnxruntime-fp32"]["measured"]["size_bytes"]
         assert record["outcomes"][0]["changed"]["target"] == record["recipe"]["deploy"]["runtime"]
         assert record["outcomes"][0]["changed"]["operators"]
-    lost = {name for name, record in static.items() if record["drop"]["value"] > 0}
+    lost = {name for name, record in static.items() if record["measured"]["drop"]["value"] > 0}
     for title in ("quantize mixed", "qat"):
         assert {r["recipe"]["deploy"]["runtime"] for r in found.values() if r["title"].startswith(title)} == lost
     assert "quantize" in str(result.data["reproduce"]["recipe_yaml"])
@@ -214,7 +216,7 @@ def test_pruned_candidates_are_built_and_quantized_from_what_was_pruned(tmp_path
     assert [outcome["step"] for outcome in both["outcomes"]] == ["prune", "quantize"]
     assert both["outcomes"][0] == pruned["outcomes"][0]  # not done twice
     assert pruned["parity"]["max_rel"] < TOLERANCE["fp32"]
-    assert both["size_bytes"] < pruned["size_bytes"] < result.data["baseline"]["size_bytes"]
+    assert both["measured"]["size_bytes"] < pruned["measured"]["size_bytes"] < result.data["baseline"]["measured"]["size_bytes"]
     before, after = pruned["outcomes"][0]["changed"]["macs"]
     assert after <= 0.6 * before
 
@@ -348,7 +350,9 @@ def without_times(value: Any) -> Any:
     """What must be equal: everything but what a clock, a load or a memory counter said, and what was chosen by it."""
     if isinstance(value, dict):
         changing = {
-            "latency",
+            "latency_ms",
+            "latency_p95_ms",
+            "latency_p99_ms",
             "speedup",
             "throughput_per_s",
             "cold_start_ms",

@@ -25,7 +25,7 @@ def one_recipe(task: lc.Task, out: Path) -> Any:
 def test_a_model_for_a_fixed_number_of_examples_is_measured(n: int, tmp_path: Path) -> None:
     task = lc.Task(Fixed(n).eval(), DATA, DATA, loss=F.cross_entropy, batch_size=n, dynamic_batch=False)
     result = one_recipe(task, tmp_path / "run")
-    assert result.data["candidates"][0]["metric"]["value"] is not None
+    assert result.data["candidates"][0]["measured"]["metric"]["value"] is not None
 
 
 def test_a_rest_of_the_data_is_refused_before_any_work(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_recurrent_state_is_cut_along_its_own_axis(tmp_path: Path) -> None:
         dynamic={"h": {1: "batch"}},
     )
     result = one_recipe(task, tmp_path / "run")
-    assert result.data["candidates"][0]["metric"]["value"] is not None
+    assert result.data["candidates"][0]["measured"]["metric"]["value"] is not None
 
 
 def test_no_example_is_in_any_artifact_of_a_run(tmp_path: Path) -> None:

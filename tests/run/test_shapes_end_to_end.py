@@ -40,9 +40,9 @@ def test_tags_of_texts_of_any_length(tmp_path: Path) -> None:
     kept = tags != -7
     expected = 100 * sk.f1_score(tags[kept], net(ids).argmax(-1)[kept], average="macro")
     for record in (result.data["baseline"], *result.data["candidates"]):
-        assert record["metric"]["value"] == pytest.approx(expected, rel=1e-9)
-        assert record["drop"]["value"] == 0
-        assert record["drop"]["unit"] == "points"
+        assert record["measured"]["metric"]["value"] == pytest.approx(expected, rel=1e-9)
+        assert record["measured"]["drop"]["value"] == 0
+        assert record["measured"]["drop"]["unit"] == "points"
     assert result.data["baseline"]["probes"]["own"] == pytest.approx(expected, rel=1e-9)
 
 
@@ -69,7 +69,7 @@ def test_targets_that_are_mappings(tmp_path: Path) -> None:
         net.weight[:, 3:] = 0.3
     task = lc.Task(net, None, Named(), metric=exact, direction="max", batch_size=20)
     result = lc.optimize(task, lc.Budget(max_drop=1.0), out=str(tmp_path / "run"), recipes=RECIPES, options=QUICK)
-    assert result.data["baseline"]["metric"]["value"] == pytest.approx(
+    assert result.data["baseline"]["measured"]["metric"]["value"] == pytest.approx(
         100 * sk.accuracy_score(Named.x[:, :3].argmax(1), net(Named.x).argmax(1))
     )
     assert [f"row {i}" for i in range(48)] in seen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from laconic.core.quantities import rows
 from laconic.core.records import Measurement
 from laconic.run.gate import gate
 from laconic.run.record import Record
@@ -11,18 +12,17 @@ from laconic.search.budget import Budget
 
 
 def record(key: str, speed: float = 2.0, drop: float = 0.0, size: int = 1_000_000, status: str = "passed", **more: Any) -> Record:
-    return Record(
-        key,
-        key.title(),
-        {},
-        status=status,
-        size_bytes=size,
-        latency={"p50_ms": 10 / speed},
-        speedup=Measurement(speed, "x", low=speed * 0.9, high=speed * 1.1),
-        drop=Measurement(drop, "points", n=100, low=drop - 1, high=drop + 1),
-        peak_memory_bytes=size * 2,
-        **more,
-    )
+    """A record; `more` are fields of it, or quantities."""
+    fields = {name: more.pop(name) for name in list(more) if name not in rows()}
+    one = Record(key, key.title(), {}, status=status, **fields)
+    usual = {
+        "size_bytes": size,
+        "latency_ms": Measurement(10 / speed, "ms", n=450),
+        "speedup": Measurement(speed, "x", low=speed * 0.9, high=speed * 1.1),
+        "drop": Measurement(drop, "points", n=100, low=drop - 1, high=drop + 1),
+        "peak_memory_bytes": size * 2,
+    }
+    return one.with_measured(**usual | more)
 
 
 BASE = record("base", speed=1.0, status="baseline")

@@ -128,7 +128,7 @@ def test_any_drop_sets_no_limit_and_survives_a_file(limit: Any) -> None:
     ("high", "ok"), [(0.5, True), (0.51, False), (None, False)], ids=["the end holds", "the end breaks it", "no interval"]
 )
 def test_who_is_confident_wants_the_bad_end_of_the_drop_within_the_limit(high: float | None, ok: bool) -> None:
-    one = record("a").replace(drop=Measurement(-0.2, "points", n=100, low=-0.9, high=high))
+    one = record("a").with_measured(drop=Measurement(-0.2, "points", n=100, low=-0.9, high=high))
     assert judged(Budget(max_drop=0.5), one)[1].status == "passed"
     found = judged(Budget(max_drop=0.5, confident=True), one)[1]
     assert (found.status == "passed") is ok
@@ -148,8 +148,7 @@ def test_who_is_confident_wants_it_of_the_test_data_too() -> None:
 
 @pytest.mark.parametrize(("limit", "ok"), [(6.26, True), (6.24, False)])
 def test_who_is_confident_wants_the_median_latency_with_its_interval(limit: float, ok: bool) -> None:
-    """5 ms at 200 a second; the rate may be 160, which is 6.25 ms."""
-    one = record("a", throughput_per_s=Measurement(200.0, "1/s", n=15, low=160.0, high=240.0)).replace(
+    one = record("a", latency_ms=Measurement(5.0, "ms", n=450, low=4.0, high=6.25)).with_measured(
         drop=Measurement(0.0, "points", n=100, low=-0.1, high=0.1)
     )
     assert judged(Budget(max_latency_ms=limit), one)[1].status == "passed"
@@ -162,7 +161,7 @@ def test_each_limit_is_read_twice() -> None:
         "a",
         speed=2.0,
         drop=0.4,
-        throughput_per_s=Measurement(200.0, "1/s", n=15, low=160.0, high=240.0),
+        latency_ms=Measurement(5.0, "ms", n=450, low=4.0, high=6.25),
         test_drop=Measurement(0.1, "points", n=50, low=-0.2, high=0.4),
     )
     budget = Budget(max_drop=0.5, min_speedup=1.9, max_latency_ms=6, max_size_mb=1)

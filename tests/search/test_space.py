@@ -68,8 +68,8 @@ def test_weights_alone_are_tried_where_the_size_counts() -> None:
 )
 def test_what_was_lost_is_to_be_won_back(drop: float, status: str, train: bool, proposed: list[str]) -> None:
     tried = space.candidates(CONV, ("openvino",), ("fp32",), quantizations=("static",))
-    records = [Record.of(recipe, status="passed", drop=Measurement(0.0, "points")) for recipe in tried]
-    records[-1] = records[-1].replace(status=status, drop=Measurement(drop, "points"))
+    records = [Record.of(recipe, status="passed").with_measured(drop=Measurement(0.0, "points")) for recipe in tried]
+    records[-1] = records[-1].replace(status=status).with_measured(drop=Measurement(drop, "points"))
     task = dataclasses.replace(tiny.task(), train=tiny.TRAIN if train else None, loss=F.cross_entropy)
     found = space.followups(task, tried, [Record("base", "", {}), *records], space.QUANTIZATIONS)
     assert [recipe.title.split(" · ")[0] for recipe in found] == proposed

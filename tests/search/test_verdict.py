@@ -83,7 +83,7 @@ def test_zero_never_has_a_sign(value: float, below: float, above: float, metric:
 
 
 def test_what_an_error_may_rise_by_is_told_in_its_unit() -> None:
-    near = record("a", status="rejected").replace(drop=Measurement(3.0, "kg", n=80, low=1.0, high=5.0))
+    near = record("a", status="rejected").with_measured(drop=Measurement(3.0, "kg", n=80, low=1.0, high=5.0))
     choice = Choice(None, near, "the drop is 3 kg on the valid data; at most 1 may be lost")
     found = verdict(choice, [BASE, near], Budget(max_drop=1), KILOGRAMS)
     assert found.headline.startswith("Budget not met (lose at most 1 kg of weight error; best latency): the nearest, A, is 2.00×")
@@ -120,7 +120,7 @@ def test_a_tie_says_why_this_one() -> None:
 
 def test_luck_among_many_is_said_with_its_chance() -> None:
     """Interval ±1.96 s: s = 0.5 on the valid data, 0.4 on the test data; a true drop of 1 is measured as at most 0.5 with Φ(−0.5 / s)."""
-    best = record("a", test_drop=points(0.1, 0.1 - 1.96 * 0.4, 0.1 + 1.96 * 0.4)).replace(
+    best = record("a", test_drop=points(0.1, 0.1 - 1.96 * 0.4, 0.1 + 1.96 * 0.4)).with_measured(
         drop=points(0.1, 0.1 - 1.96 * 0.5, 0.1 + 1.96 * 0.5, n=200)
     )
     found = said(best, [record(f"c{i}") for i in range(21)])
@@ -134,7 +134,7 @@ def test_luck_among_many_is_said_with_its_chance() -> None:
 
 
 def test_luck_of_the_confident_is_the_intervals_error() -> None:
-    best = record("a").replace(drop=points(0.1, -0.1, 0.3))
+    best = record("a").with_measured(drop=points(0.1, -0.1, 0.3))
     found = said(best, [record(f"c{i}") for i in range(19)], budget=Budget(max_drop=0.5, confident=True))
     assert (
         "20 candidates were judged on the same valid examples; had each truly lost just more than the limit, one would pass there by luck in up to 40 % "
@@ -160,7 +160,7 @@ def test_at_least_one_of_many() -> None:
 
 
 def test_it_says_where_the_speed_comes_from_and_who_fell() -> None:
-    best = record("a", speed=3.0).replace(timing="finalists", first_speedup=Measurement(3.4, "x"))
+    best = record("a", speed=3.0).replace(timing="finalists").with_measured(first_speedup=Measurement(3.4, "x"))
     told = said(best, fallen=("b", "c")).certainty
     assert "The speed-up was measured anew after the choice (the comparison that chose it said 3.40×)." in told
     assert any(text.startswith("2 candidates before it in the order did not hold the budget when timed anew") for text in told)

@@ -31,7 +31,7 @@ WORK_TURNS = 7
 WORK_SECONDS = 0.1
 
 
-class Candidate(Protocol):
+class Timed(Protocol):
     """What can be timed: it runs in a process of its own and tells how long each run took."""
 
     @property
@@ -68,7 +68,7 @@ class Latency:
     rounds: int
 
 
-def interleave(contenders: Sequence[Candidate], rounds: int, seconds: float, progress: Progress = silent) -> Rounds:
+def interleave(contenders: Sequence[Timed], rounds: int, seconds: float, progress: Progress = silent) -> Rounds:
     """Warm each contender up, then let them take turns; who starts a round rotates.
 
     A turn that was preempted is taken again at once, a bounded number of times; of its tries the least disturbed counts. Where too many remain, the machine was
@@ -99,17 +99,17 @@ def interleave(contenders: Sequence[Candidate], rounds: int, seconds: float, pro
 class _Table:
     """The turns of all contenders, filled one by one."""
 
-    def __init__(self, contenders: Sequence[Candidate], rounds: int) -> None:
+    def __init__(self, contenders: Sequence[Timed], rounds: int) -> None:
         self._contenders = contenders
         self._turns: dict[str, list[Turn]] = {contender.name: [] for contender in contenders}
         self._dropped: dict[str, str] = {}
         self._start = Ticks.now()
         self._repeated, self._budget = 0, int(REPEATS_SHARE * rounds * len(contenders))
 
-    def warm_up(self, contender: Candidate) -> None:
+    def warm_up(self, contender: Timed) -> None:
         self._try(contender, WARM_UP_SECONDS)
 
-    def take(self, contender: Candidate, seconds: float) -> None:
+    def take(self, contender: Timed, seconds: float) -> None:
         tries: list[Turn] = []
         while contender.name not in self._dropped:
             turn = self._try(contender, seconds)
@@ -121,7 +121,7 @@ class _Table:
                 return
             self._repeated += 1
 
-    def _try(self, contender: Candidate, seconds: float) -> Turn | None:
+    def _try(self, contender: Timed, seconds: float) -> Turn | None:
         try:
             found = contender.time(seconds, MIN_RUNS)
         except WorkerFailed as error:
@@ -156,6 +156,25 @@ def summarize(rounds: Sequence[Sequence[int]]) -> Latency:
     runs = np.concatenate([np.asarray(r, dtype=float) for r in rounds]) / 1e6
     p50, p95, p99 = np.percentile(runs, (50, 95, 99))
     return Latency(float(p50), float(p95), float(p99), len(runs), len(rounds))
+
+
+def measured(rounds: Sequence[Sequence[int]], batch: int) -> dict[str, Measurement]:
+    """Return what the times alone tell, by the names of `core.quantities`: median and percentiles over all runs, and examples per second.
+
+    The interval of the median is that of the throughput, turned over: one is the batch size divided by the other.
+
+    Args:
+        rounds: nanoseconds of each run, by round.
+        batch: examples per run.
+    """
+    times, rate = summarize(rounds), throughput(rounds, batch)
+    low, high = (None if not end or rate.value is None else times.p50_ms * rate.value / end for end in (rate.high, rate.low))
+    return {
+        "latency_ms": Measurement(times.p50_ms, "ms", times.n, low, high),
+        "latency_p95_ms": Measurement(times.p95_ms, "ms", times.n),
+        "latency_p99_ms": Measurement(times.p99_ms, "ms", times.n),
+        "throughput_per_s": rate,
+    }
 
 
 def ratio(base: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> Measurement:

@@ -161,15 +161,18 @@ def contender(record: Mapping[str, Any]) -> Candidate:
     reasons = tuple(_reason(item) for item in record.get("reasons") or ())
     why = "; ".join(r.text for r in reasons) if status in _UNRUN else ""
     why = why or _UNRUN.get(status, "")
-    latency = record.get("latency") or {}
-    places = 2 if _unit(record.get("metric")) == "%" else None
+    known: Mapping[str, Any] = record.get("measured") or {}
+    places = 2 if _unit(known.get("metric")) == "%" else None
 
-    def seconds(value: object, per: float = 1e-3) -> Quantity:
-        found = finite(value)
-        return scaled(None if found is None else found * per, TIME, why)
+    def exact(name: str) -> float | None:
+        return finite((known.get(name) or {}).get("value"))
+
+    def seconds(name: str) -> Quantity:
+        value = exact(name)
+        return scaled(None if value is None else value * 1e-3, TIME, why)
 
     def measured(name: str, unit: str = "", places: int | None = None) -> Quantity:
-        return measurement(record.get(name), unit, why, places)
+        return measurement(known.get(name), unit, why, places)
 
     return Candidate(
         key=str(record.get("key") or ""),
@@ -177,28 +180,28 @@ def contender(record: Mapping[str, Any]) -> Candidate:
         status=status,
         recipe=recipe_text(record.get("recipe") or {}, _bits(record.get("outcomes") or ())),
         reasons=reasons,
-        p50=seconds(latency.get("p50_ms")),
-        p95=seconds(latency.get("p95_ms")),
-        p99=seconds(latency.get("p99_ms")),
-        runs=_runs(latency),
+        p50=seconds("latency_ms"),
+        p95=seconds("latency_p95_ms"),
+        p99=seconds("latency_p99_ms"),
+        runs=_runs(known),
         speedup=measured("speedup", "×", 2),
         throughput=measured("throughput_per_s", "per s"),
-        cold_start=seconds(record.get("cold_start_ms")),
-        memory=scaled(finite(record.get("peak_memory_bytes")), BYTES, why),
-        size=scaled(finite(record.get("onnx_size_bytes") or record.get("size_bytes")), BYTES, why),
+        cold_start=seconds("cold_start_ms"),
+        memory=scaled(exact("peak_memory_bytes"), BYTES, why),
+        size=scaled(exact("onnx_size_bytes") or exact("size_bytes"), BYTES, why),
         metric=measured("metric", places=places),
         drop=measured("drop", places=places),
-        test_metric=_test(record, "test_metric", "", places),
-        test_drop=_test(record, "test_drop", "", places),
+        test_metric=_test(known, "test_metric", "", places),
+        test_drop=_test(known, "test_drop", "", places),
         parity=parity.summary(record.get("parity")),
         outputs=parity.outputs(record.get("parity")),
-        sizes=_sizes(record),
+        sizes=_sizes(known),
         against=str(record.get("against") or ""),
         frontier=bool(record.get("frontier")),
         artifact=str(record.get("artifact") or ""),
         outcomes=tuple(_outcome(item) for item in record.get("outcomes") or ()),
         notes=tuple(str(note) for note in record.get("notes") or ()),
-        seconds=seconds(record.get("seconds"), per=1.0),
+        seconds=scaled(finite(record.get("seconds")), TIME, why),
         timing=str(record.get("timing") or ""),
         first_speedup=measured("first_speedup", "×", 2),
         busy=str(record.get("busy") or ""),
@@ -315,21 +318,20 @@ def _told(value: Any) -> str:
     return plain(value)
 
 
-def _test(record: Mapping[str, Any], name: str, unit: str, places: int | None) -> Quantity:
-    return measurement(record.get(name), unit, "test data is kept for the baseline and the artifact that is handed over", places)
+def _test(known: Mapping[str, Any], name: str, unit: str, places: int | None) -> Quantity:
+    return measurement(known.get(name), unit, "test data is kept for the baseline and the artifact that is handed over", places)
 
 
-def _runs(latency: Mapping[str, Any]) -> str:
-    n, rounds = finite(latency.get("n")), latency.get("rounds")
-    rounds = len(rounds) if isinstance(rounds, list) else finite(rounds)
+def _runs(known: Mapping[str, Any]) -> str:
+    n, rounds = (finite((known.get(name) or {}).get("n")) for name in ("latency_ms", "throughput_per_s"))
     if n is None:
         return ""
     return f"{n:.0f} runs in {rounds:.0f} rounds" if rounds is not None else f"{n:.0f} runs"
 
 
-def _sizes(record: Mapping[str, Any]) -> str:
+def _sizes(known: Mapping[str, Any]) -> str:
     """Both sizes of a baseline, named; empty where there is one."""
-    onnx, runs = finite(record.get("onnx_size_bytes")), finite(record.get("size_bytes"))
+    onnx, runs = (finite((known.get(name) or {}).get("value")) for name in ("onnx_size_bytes", "size_bytes"))
     if onnx is None or runs is None:
         return ""
     return f"{scaled(onnx, BYTES).text} as an fp32 ONNX file, with which sizes are compared; {scaled(runs, BYTES).text} the file that runs here"

@@ -17,7 +17,7 @@ from laconic.report.quantization import Quantization, quantization
 from laconic.report.tables import Table, candidates_table, final_table
 from laconic.report.units import BYTES, TIME, Quantity, Scale, finite, fixed, joined, number, scaled, shared
 
-FORMAT = 1
+FORMAT = 2
 BADGES = {
     "met": "Budget met",
     "improved": "Improved",

@@ -25,7 +25,7 @@ from laconic.deploy.artifact import Artifact, save_artifact
 from laconic.deploy.process import WorkerProcess
 from laconic.measure import latency, quiet
 from laconic.run.examples import write_arrays
-from laconic.run.session import Candidate
+from laconic.run.session import TimedWorker
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def bench(
             worker = WorkerProcess(item, timeout_s=timeout_s)
             stack.callback(worker.close)
             facts = worker.start()
-            workers.append((Candidate(name, worker), item, facts))
+            workers.append((TimedWorker(name, worker), item, facts))
         timings = []
         for size in [batch] if isinstance(batch, int) else batch:
             inputs = write_arrays(Path(scratch) / f"{size}.npz", random_inputs(new.inputs, size, lengths or {}, seed))

@@ -44,9 +44,10 @@ def probed(record: Record, metric: MetricSpec, logits: Tensor, examples: Example
     Raises:
         BadInput: the metric is blind or reversed.
     """
-    if len(logits) < 2 or record.metric is None or record.metric.value is None:
+    own = record.value("metric")
+    if len(logits) < 2 or own is None:
         return record
-    own, sign = record.metric.value, 1.0 if metric.direction == "max" else -1.0
+    sign = 1.0 if metric.direction == "max" else -1.0
     shuffled = _shuffled(metric, logits, examples.target)
     found = {
         "own": own,

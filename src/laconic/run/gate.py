@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from laconic.core import quantities
 from laconic.run.record import Reason, Record
 
 Rule = Callable[[Record], Reason | None]
@@ -138,15 +139,17 @@ def better(objective: str, baseline: Record) -> Rule:
         )
 
     def size(record: Record) -> Reason | None:
-        return _smaller("file", record.reference_size_bytes, baseline.reference_size_bytes)
+        row = quantities.row("size_bytes")
+        mine, theirs = record.compared(row), baseline.compared(row)
+        return _smaller("file", None if mine is None else mine.value, None if theirs is None else theirs.value)
 
     def memory(record: Record) -> Reason | None:
-        return _smaller("peak memory", record.peak_memory_bytes, baseline.peak_memory_bytes)
+        return _smaller("peak memory", record.value("peak_memory_bytes"), baseline.value("peak_memory_bytes"))
 
     return {"latency": latency, "size": size, "memory": memory}[objective]
 
 
-def _smaller(what: str, found: int | None, baseline: int | None) -> Reason | None:
+def _smaller(what: str, found: float | None, baseline: float | None) -> Reason | None:
     if found is None or baseline is None:
         return Reason("better", f"its {what} could not be measured")
     if found < baseline:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from laconic.core import quantities
+from laconic.core.quantities import Quantity
 from laconic.core.records import Measurement, Outcome
 from laconic.run.recipe import Recipe
-
-_MEASUREMENTS = ("speedup", "first_speedup", "speedup_cpu", "throughput_per_s", "metric", "drop", "test_metric", "test_drop")
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,13 @@ class Record:
     `status` is ``baseline``, ``passed``, ``rejected`` (measured, and not good enough), ``failed`` (crashed, hung, ran out of memory, was not
     finite), ``unavailable`` (this machine cannot run it) or ``not_tried`` (the time limit came before its turn).
 
-    `timing` says which comparison the figures of time come from: ``first`` (of all candidates) or ``finalists`` (anew, after the choice); `first_speedup`
-    is then what the first one said. `busy` says what else the machine did meanwhile, where that spoils the figures; `speedup_cpu` is then the ratio of
+    `measured` holds what was measured, by the names of `core.quantities`; what is not there was not measured.
+
+    `timing` says which comparison the figures of time come from: ``first`` (of all candidates) or ``finalists`` (anew, after the choice); ``first_speedup``
+    is then what the first one said. `busy` says what else the machine did meanwhile, where that spoils the figures; ``speedup_cpu`` is then the ratio of
     processor times.
 
-    `baseline` is the key of the record that it is compared with: the one with its threads and its device. `size_bytes` are those of the file that runs;
-    `onnx_size_bytes`, of a baseline, those of its ONNX file in fp32, against which sizes are compared. `probes` are a baseline's own score and those of
+    `baseline` is the key of the record that it is compared with: the one with its threads and its device. `probes` are a baseline's own score and those of
     answers that know nothing, see `run.blind`.
     """
 
@@ -43,21 +44,9 @@ class Record:
     status: str = "passed"
     reasons: tuple[Reason, ...] = ()
     baseline: str | None = None
-    size_bytes: int | None = None
-    onnx_size_bytes: int | None = None
-    latency: Mapping[str, Any] | None = None
-    speedup: Measurement | None = None
-    first_speedup: Measurement | None = None
-    throughput_per_s: Measurement | None = None
+    measured: Mapping[str, Measurement] = field(default_factory=dict)
     timing: str = ""
     busy: str = ""
-    speedup_cpu: Measurement | None = None
-    cold_start_ms: float | None = None
-    peak_memory_bytes: int | None = None
-    metric: Measurement | None = None
-    drop: Measurement | None = None
-    test_metric: Measurement | None = None
-    test_drop: Measurement | None = None
     parity: Mapping[str, Any] | None = None
     probes: Mapping[str, float] | None = None
     frontier: bool = False
@@ -75,17 +64,44 @@ class Record:
     def from_json(cls, data: Mapping[str, Any]) -> Record:
         """Read back what was written."""
         values = {f.name: data[f.name] for f in dataclasses.fields(cls) if f.name in data}
-        for name in _MEASUREMENTS:
-            values[name] = None if values.get(name) is None else Measurement.from_json(values[name])
+        values["measured"] = {name: Measurement.from_json(item) for name, item in values.get("measured", {}).items()}
         values["reasons"] = tuple(Reason(**item) for item in values.get("reasons", ()))
         values["outcomes"] = tuple(Outcome.from_json(item) for item in values.get("outcomes", ()))
         values["notes"] = tuple(values.get("notes", ()))
         return cls(**values)
 
     @property
-    def reference_size_bytes(self) -> int | None:
-        """The size that counts in a comparison: that of the ONNX file where it is known apart from what runs."""
-        return self.size_bytes if self.onnx_size_bytes is None else self.onnx_size_bytes
+    def speedup(self) -> Measurement | None:
+        """How many times faster than its baseline."""
+        return self.measured.get("speedup")
+
+    @property
+    def drop(self) -> Measurement | None:
+        """What it loses of the metric on the valid data."""
+        return self.measured.get("drop")
+
+    @property
+    def test_drop(self) -> Measurement | None:
+        """What it loses of the metric on the test data."""
+        return self.measured.get("test_drop")
+
+    def value(self, name: str) -> float | None:
+        """The value of a quantity; None where it was not measured."""
+        known = self.measured.get(name)
+        return None if known is None else known.value
+
+    def compared(self, row: Quantity) -> Measurement | None:
+        """What counts in a comparison: the quantity that stands in for this one where it was measured, as a baseline's ONNX file for the file that runs."""
+        return self.measured.get(row.stands_in) or self.measured.get(row.name)
+
+    def with_measured(self, **values: Measurement | float | None) -> Record:
+        """The same record with further quantities, by name; a bare number is exact and in the quantity's unit, None (not measured) is left out.
+
+        Raises:
+            BadInput: no quantity has that name, or a number is not finite.
+        """
+        known = {name: quantities.as_measurement(name, value) for name, value in values.items() if value is not None}
+        return self.replace(measured={**self.measured, **known})
 
     def replace(self, **changes: Any) -> Record:
         """The same record with other values."""

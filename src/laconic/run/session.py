@@ -15,7 +15,6 @@ from laconic.core.axes import resize
 from laconic.core.errors import BadInput, LaconicError, WorkerFailed
 from laconic.core.program import Program
 from laconic.core.progress import Progress, silent
-from laconic.core.records import to_json
 from laconic.core.task import Task
 from laconic.core.turn import Turn
 from laconic.deploy import runtime
@@ -146,7 +145,7 @@ class Session:
         """The record with the bytes of the model's ONNX file; where there can be none, with a note that says so."""
         try:
             with self.ledger.part("export"):
-                return record.replace(onnx_size_bytes=self.builder.size(recipe, "onnx"))
+                return record.with_measured(onnx_size_bytes=self.builder.size(recipe, "onnx"))
         except LaconicError as error:
             return record.replace(notes=(*record.notes, f"sizes are compared with the file that runs, for there is no ONNX file: {error}"))
 
@@ -204,7 +203,9 @@ class Session:
         folder = self.store.path("candidates", recipe.key)
         with self.ledger.part("export"):
             artifact, outcomes, expected = self.builder.build(recipe, folder / "artifact")
-        record = record.replace(size_bytes=artifact.size_bytes, artifact=f"candidates/{recipe.key}/artifact", outcomes=outcomes)
+        record = record.replace(artifact=f"candidates/{recipe.key}/artifact", outcomes=outcomes).with_measured(
+            size_bytes=artifact.size_bytes
+        )
         with self.ledger.part("check"):
             facts = self.workers.start(recipe.key, artifact)
             worker = self.workers.get(recipe.key, folder / "artifact")
@@ -213,7 +214,8 @@ class Session:
             self._predict_sizes(worker, folder / "sizes")
         rounded = any(outcome.step in gate.ROUNDING for outcome in outcomes)
         evidence, reason = agreement.compare(self.parity, folder, expected, artifact.outputs, recipe.deploy.precision, rounded)
-        record = record.replace(parity=evidence, cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory.get("peak_bytes"))
+        record = record.replace(parity=evidence)
+        record = record.with_measured(cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory.get("peak_bytes"))
         return record if reason is None else record.rejected(reason)
 
     def _predict_sizes(self, worker: WorkerProcess, folder: Path) -> None:
@@ -234,7 +236,7 @@ class Session:
         if score.value is None:
             return record.failed("nan", f"its answers on the {data} data are not finite, so the {self.metric.name} cannot be computed")
         base = logits if baseline is None else self._logits(baseline.key, data)
-        return record.replace(**{metric: score, drop: compare(self.metric, base, logits, examples.target, self.options.seed)})
+        return record.with_measured(**{metric: score, drop: compare(self.metric, base, logits, examples.target, self.options.seed)})
 
     def _artifact(self, key: str) -> Path:
         return self.store.path("candidates", key, "artifact")
@@ -281,7 +283,7 @@ class Session:
         contenders, failed = [], {}
         for record in entered:
             try:
-                contenders.append(Candidate(record.key, self.workers.get(record.key, self._artifact(record.key))))
+                contenders.append(TimedWorker(record.key, self.workers.get(record.key, self._artifact(record.key))))
             except LaconicError as error:
                 failed[record.key] = str(error)
         run = latency.interleave(contenders, self.options.rounds, self.options.turn_seconds, progress=self.progress)
@@ -323,18 +325,18 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TimedWorker:
     """A worker under the name by which timings are kept."""
 
     name: str
     worker: WorkerProcess
 
     def time(self, seconds: float, min_runs: int) -> Turn:
-        """See `latency.Candidate`."""
+        """See `latency.Timed`."""
         return self.worker.time(seconds, min_runs)
 
     def work(self, turns: int, seconds: float, min_runs: int) -> list[Turn]:
-        """See `latency.Candidate`."""
+        """See `latency.Timed`."""
         return self.worker.work(turns, seconds, min_runs)
 
 
@@ -352,13 +354,8 @@ def _timed(record: Record, timings: Any, options: Options) -> Record:
         return record.failed("crash", timings["failed"].get(record.key, "it was not timed"))
     rounds = timings["rounds"][record.key]
     busy, speedup_cpu = latency.mark(timings.get("machine", {}), baseline, record.key)
-    return record.replace(
-        busy=busy,
-        speedup_cpu=speedup_cpu,
-        latency=to_json(latency.summarize(rounds)),
-        speedup=latency.ratio(timings["rounds"][baseline], rounds),
-        throughput_per_s=latency.throughput(rounds, options.batch),
-    )
+    ratio = latency.ratio(timings["rounds"][baseline], rounds)
+    return record.replace(busy=busy).with_measured(speedup=ratio, speedup_cpu=speedup_cpu, **latency.measured(rounds, options.batch))
 
 
 def _check_baseline(timings: Any, baseline: str | None) -> None:
@@ -368,4 +365,5 @@ def _check_baseline(timings: Any, baseline: str | None) -> None:
 
 def _again(record: Record, timings: Any, options: Options) -> Record:
     """The record with the figures of the second comparison, which remembers what the first one said."""
-    return _timed(record, timings, options).replace(timing="finalists", first_speedup=record.first_speedup or record.speedup)
+    first = record.measured.get("first_speedup") or record.speedup
+    return _timed(record, timings, options).replace(timing="finalists").with_measured(first_speedup=first)

@@ -13,7 +13,7 @@ from laconic.core.errors import BadInput, CorruptFile, LaconicError, Locked
 from laconic.core.files import read_json, write_json
 from laconic.core.records import to_json
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "run.json"
 RESULT = "result.json"
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from laconic.core import quantities
 from laconic.core.errors import BadInput
 from laconic.core.wording import given, short
 from laconic.run.gate import Rule, better
@@ -128,7 +129,8 @@ class Budget:
         return _over("budget:max_latency_ms", "latency", value, self.max_latency_ms, "ms", "with its interval " if self.confident else "")
 
     def _size(self, record: Record) -> Reason | None:
-        value = None if record.size_bytes is None else record.size_bytes / 1e6
+        size = record.value("size_bytes")
+        value = None if size is None else size / 1e6
         return _over("budget:max_size_mb", "file size", value, self.max_size_mb, "MB")
 
     def readings(self, record: Record) -> list[Reading]:
@@ -147,17 +149,19 @@ class Budget:
             low = record.speedup.low if record.speedup is not None else None
             distance += max(0.0, math.log(self.min_speedup / low)) if low else 10.0
         if self.max_latency_ms is not None:
-            distance += max(0.0, math.log(record.latency["p50_ms"] / self.max_latency_ms)) if record.latency else 10.0
+            latency = record.value("latency_ms")
+            distance += max(0.0, math.log(latency / self.max_latency_ms)) if latency else 10.0
         if self.max_size_mb is not None:
-            distance += max(0.0, math.log(record.size_bytes / 1e6 / self.max_size_mb)) if record.size_bytes else 10.0
+            size = record.value("size_bytes")
+            distance += max(0.0, math.log(size / 1e6 / self.max_size_mb)) if size else 10.0
         return distance
 
     def order(self, record: Record) -> float:
         """A number that is smaller for a better record, by the objective."""
         if self.objective == "latency":
             return -record.speedup.value if record.speedup is not None and record.speedup.value is not None else math.inf
-        value = record.reference_size_bytes if self.objective == "size" else record.peak_memory_bytes
-        return math.inf if value is None else float(value)
+        found = record.compared(quantities.objectives()[self.objective])
+        return math.inf if found is None or found.value is None else found.value
 
     def told(self, unit: str = "points") -> str:
         """The budget in words; `unit` is that of the drop."""

@@ -48,18 +48,15 @@ def _speedup(record: Record, limit: float | None) -> Iterator[Reading]:
 
 
 def _latency(record: Record, limit: float | None) -> Iterator[Reading]:
-    """The interval of the median is that of the throughput, turned over: one is the batch size divided by the other."""
-    if limit is None or record.latency is None:
-        return
-    median, rate = float(record.latency["p50_ms"]), record.throughput_per_s
-    known = rate is not None and rate.value is not None and rate.low
-    yield _at_most("max_latency_ms", limit, "ms", "", median, median * rate.value / rate.low if known else None)  # type: ignore[union-attr, operator]
+    median = record.measured.get("latency_ms")
+    if limit is not None and median is not None and median.value is not None:
+        yield _at_most("max_latency_ms", limit, "ms", "", median.value, median.high)
 
 
 def _size(record: Record, limit: float | None) -> Iterator[Reading]:
-    if limit is not None and record.size_bytes is not None:
-        size = record.size_bytes / 1e6
-        yield _at_most("max_size_mb", limit, "MB", "", size, size)
+    size = record.value("size_bytes")
+    if limit is not None and size is not None:
+        yield _at_most("max_size_mb", limit, "MB", "", size / 1e6, size / 1e6)
 
 
 def _at_most(name: str, limit: float, unit: str, data: str, measured: float, bad_end: float | None) -> Reading:

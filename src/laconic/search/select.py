@@ -56,7 +56,7 @@ def ranking(records: Sequence[Record], budget: Budget, rounds: Rounds) -> Iterat
     while left:
         best = min(left, key=budget.order)
         tied = [record for record in left if record is best or _level(best, record, budget, rounds)]
-        first = min(tied, key=lambda r: (_drop(r), r.size_bytes or 0, budget.order(r)))
+        first = min(tied, key=lambda r: (_drop(r), r.value("size_bytes") or 0, budget.order(r)))
         yield first, tuple(record.key for record in tied)
         left = [record for record in left if record is not first]
 
@@ -150,7 +150,7 @@ def _still_rejected(record: Record, rules: Sequence[Rule], timed: Sequence[str])
 
 def nearest(records: Sequence[Record], budget: Budget) -> Record | None:
     """Of those that were measured and computed the right thing, the one closest to the budget."""
-    sound = [r for r in records if r.status == "rejected" and r.latency is not None and not any(x.rule == "parity" for x in r.reasons)]
+    sound = [r for r in records if r.status == "rejected" and "latency_ms" in r.measured and not any(x.rule == "parity" for x in r.reasons)]
     return min(sound, key=lambda r: (budget.shortfall(r), budget.order(r)), default=None)
 
 

@@ -234,7 +234,7 @@ def any_of(n: int, chance: float) -> float:
 def _anew(record: Record, choice: Choice, others: Sequence[Record]) -> Iterator[str]:
     """Where the figures of speed come from, who was out in the second comparison and who was ahead there."""
     if record.timing == "finalists":
-        first = record.first_speedup
+        first = record.measured.get("first_speedup")
         said = "" if first is None or first.value is None else f" (the comparison that chose it said {first.value:.2f}×)"
         yield f"The speed-up was measured anew after the choice{said}."
     ahead = {other.speedup.value: other.title for other in others if other.speedup is not None and _ahead(other, record)}

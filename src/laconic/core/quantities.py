@@ -1,0 +1,406 @@
+"""What can be measured of a candidate: one row for each quantity, from which budget, gate, frontier, report and command line are derived.
+
+A quantity is added by a row here, or from another package by an entry point of the group ``laconic.quantities`` that names a `Quantity`. What measures it is
+the row's `measure`, or whoever writes it into a record.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from laconic.core.errors import BadInput, nearest
+from laconic.core.extensions import extended
+from laconic.core.records import Measurement
+from laconic.core.turn import Turn
+from laconic.core.wording import fixed, joined, number, spanned
+
+GROUP = "laconic.quantities"
+Scale = tuple[tuple[float, str], ...]
+Direction = Literal["min", "max"]
+Place = Literal["figures", "candidates", "final", "terminal", "points"]
+
+MILLISECONDS: Scale = ((1e-6, "ns"), (1e-3, "µs"), (1.0, "ms"), (1e3, "s"))
+BYTES: Scale = ((1, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB"))  # decimal, as budgets count
+# Decimals of what is told in these units, whatever the width of its interval; and how a unit is written.
+PLACES = {"%": 2, "points": 2, "×": 2}
+SIGNS = {"x": "×", "1/s": "per s"}
+_DIGITS = 3
+
+
+class Evidence(Protocol):
+    """What a row's `measure` is given once a candidate, or a baseline, has been timed."""
+
+    @property
+    def measured(self) -> Mapping[str, Measurement]:
+        """What was measured of it so far, by name."""
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """Its recipe in plain values: ``steps`` and ``deploy``."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its artifact."""
+
+    @property
+    def batch(self) -> int:
+        """Examples per call."""
+
+    @property
+    def rounds_ns(self) -> Sequence[Sequence[float]]:
+        """Nanoseconds of each timed call, by round."""
+
+    def run(self, seconds: float) -> Turn:
+        """Let it answer in its own process, call after call, for at least that long; e.g. between two readings of a counter.
+
+        Raises:
+            WorkerFailed: its process has ended.
+        """
+
+
+Measure = Callable[[Evidence], "Measurement | None"]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a budget may ask of a quantity: at most so much where less is better, else at least.
+
+    Args:
+        name: of the keyword, and in files: ``max_size_mb``.
+        unit: in which it is given; empty: that of the measurement.
+        per: how many of the quantity's unit one of the limit's is.
+        surely: whether the bad end of the interval must hold it in any case, not only in a budget that is `confident`.
+        unlimited: whether it may be 0, and may be infinite (``any``), which sets none.
+        rule: what the gate calls it; ``budget:NAME`` if empty.
+        words: the budget in words, e.g. ``lose at most {}``; ``{}`` is the limit. Derived from the label if empty.
+        option: on the command line; without one it is given as ``--limit NAME=NUMBER``.
+        help: of the option.
+    """
+
+    name: str
+    unit: str = ""
+    per: float = 1.0
+    surely: bool = False
+    unlimited: bool = False
+    rule: str = ""
+    words: str = ""
+    option: str = ""
+    help: str = ""
+
+    @property
+    def broken(self) -> str:
+        """The rule that the gate names where the limit is broken."""
+        return self.rule or f"budget:{self.name}"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a budget may ask to be best: its name, and how two are told that cannot be told apart in it."""
+
+    name: str
+    tied: str = "equal in it"
+
+
+@dataclass(frozen=True)
+class Show:
+    """How a quantity is told.
+
+    Args:
+        heading: of a column; the label if empty.
+        hint: of the column.
+        scale: the units that it is told in, small to large, each with its size in the quantity's own unit; empty: as it is.
+        places: where it stands: among the big ``figures``, in the table of ``candidates``, in the ``final`` table, in the ``terminal``'s, at the ``points`` of
+            the frontier. What a budget names stands in all of them.
+    """
+
+    heading: str = ""
+    hint: str = ""
+    scale: Scale = ()
+    places: tuple[Place, ...] = ("candidates", "points")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One row.
+
+    Args:
+        name: under which a record keeps it, with its unit at the end: ``size_bytes``.
+        label: in a report; ``{metric}`` and ``{loss}`` stand for the task's words.
+        unit: of its values; empty where the measurement's own counts.
+        direction: ``min`` where less is better.
+        better: what is said of one that is better than the baseline: ``smaller``.
+        worse: likewise.
+        exact: whether it has no interval because none is needed, as the size of a file.
+        reference: what the baseline has compared with itself, of a quantity that is a comparison: 1 of a ratio, 0 of a difference. None of others.
+        compares: the quantity that it compares, of a comparison.
+        stands_in: the quantity that stands for it in comparisons, where a record has that.
+        data: the examples that it is scored on, ``valid`` or ``test``; empty where scores have no part in it. What is scored on test data chooses nothing.
+        timed: whether the comparison of times decides it.
+        show: how it is told.
+        limit: what a budget may ask of it.
+        objective: under what name it may be asked to be best.
+        measure: measures it of a candidate and of a baseline; without one, a part of this package does.
+    """
+
+    name: str
+    label: str
+    unit: str
+    direction: Direction = "min"
+    better: str = ""
+    worse: str = ""
+    exact: bool = False
+    reference: float | None = None
+    compares: str = ""
+    stands_in: str = ""
+    data: str = ""
+    timed: bool = False
+    show: Show = field(default_factory=Show)
+    limit: Limit | None = None
+    objective: Objective | None = None
+    measure: Measure | None = None
+
+    def __post_init__(self) -> None:
+        words = ("less", "more") if self.direction == "min" else ("more", "less")
+        object.__setattr__(self, "better", self.better or words[0])
+        object.__setattr__(self, "worse", self.worse or words[1])
+
+    @property
+    def noun(self) -> str:
+        """The label inside a sentence: `peak memory`."""
+        return self.label if self.label.isupper() else self.label[:1].lower() + self.label[1:]
+
+    def cost(self, value: float) -> float:
+        """A number that is smaller for a better value."""
+        return value if self.direction == "min" else -value
+
+    def bad_end(self, found: Measurement) -> float | None:
+        """The end of the interval that is worse; of what is exact, its value; None where it was not measured or its interval is not known."""
+        return self._end(found, found.high if self.direction == "min" else found.low)
+
+    def good_end(self, found: Measurement) -> float | None:
+        """The end of the interval that is better; likewise."""
+        return self._end(found, found.low if self.direction == "min" else found.high)
+
+    def _end(self, found: Measurement, end: float | None) -> float | None:
+        return found.value if self.exact else None if found.value is None else end
+
+    def told(self, value: float, unit: str = "") -> str:
+        """A value with its unit, in the one of the scale that suits it.
+
+        >>> QUANTITIES["size_bytes"].told(1_250_000), QUANTITIES["speedup"].told(2.0)
+        ('1.25\xa0MB', '2.00×')
+        """
+        if self.show.scale:
+            size, name = pick(self.show.scale, value)
+            return joined(fixed(value, 0) if size == 1 and float(value).is_integer() else number(value / size), name)
+        shown = SIGNS.get(unit or self.unit, unit or self.unit)
+        return joined(fixed(value, PLACES[shown]) if shown in PLACES else number(value), shown)
+
+    def described(self, found: Measurement) -> str:
+        """A measurement with its unit and its 95 % interval; `not measured` and why, where it was not."""
+        if found.value is None:
+            return f"not measured: {found.note}" if found.note else "not measured"
+        if found.low is None or found.high is None:
+            return self.told(found.value, found.unit)
+        size, unit = pick(self.show.scale, found.value) if self.show.scale else (1.0, SIGNS.get(found.unit, found.unit))
+        value, low, high = spanned(found.value / size, found.low / size, found.high / size, PLACES.get(unit))
+        return f"{joined(value, unit)} (95 % interval {low} to {high})"
+
+
+def pick(scale: Scale, value: float) -> tuple[float, str]:
+    """Return the (size, unit) in which the value reads best: the largest that leaves at least 1, after rounding."""
+    chosen = scale[0]
+    for size, unit in scale:
+        if float(f"{abs(value) / size:.{_DIGITS - 1}e}") >= 1:
+            chosen = (size, unit)
+    return chosen
+
+
+_MAX_DROP = Limit(
+    "max_drop",
+    unlimited=True,
+    rule="metric",
+    words="lose at most {}",
+    option="--max-drop",
+    help="What may be lost: points of a percentage, else in the metric's own unit; or any.  [default: 0.5 points of a percentage]",
+)
+
+# In the order of columns.
+_ROWS = (
+    Quantity(
+        "speedup",
+        "Speed-up",
+        "x",
+        "max",
+        better="faster",
+        worse="slower",
+        reference=1.0,
+        compares="latency_ms",
+        timed=True,
+        show=Show(hint="old/new, interleaved; more is better", places=("figures", "candidates", "final", "terminal", "points")),
+        limit=Limit(
+            "min_speedup",
+            "×",
+            surely=True,
+            words="at least {}× faster",
+            option="--min-speedup",
+            help="Times faster than PyTorch eager, at the least.",
+        ),
+        objective=Objective("latency", "as fast as can be told"),
+    ),
+    Quantity("first_speedup", "Speed-up in the first comparison", "x", "max", reference=1.0, show=Show(places=())),
+    Quantity("speedup_cpu", "Speed-up by processor time", "x", "max", reference=1.0, show=Show(places=())),
+    Quantity(
+        "latency_ms",
+        "Median latency",
+        "ms",
+        timed=True,
+        better="faster",
+        worse="slower",
+        show=Show("Median", "median latency of one call", MILLISECONDS, ("candidates", "final", "terminal", "points")),
+        limit=Limit("max_latency_ms", "ms", words="at most {} ms", option="--max-latency", help="Median latency in ms, at the most."),
+    ),
+    Quantity(
+        "latency_p95_ms",
+        "95th percentile of latency",
+        "ms",
+        timed=True,
+        show=Show("p95", "latency that 95 % of the calls stay under", MILLISECONDS),
+    ),
+    Quantity("latency_p99_ms", "99th percentile of latency", "ms", timed=True, show=Show("p99", "", MILLISECONDS, ())),
+    Quantity(
+        "metric",
+        "{metric}",
+        "",
+        "max",
+        data="valid",
+        show=Show(hint="on validation data", places=("candidates", "terminal", "points")),
+    ),
+    Quantity(
+        "drop",
+        "{metric} {loss}",
+        "",
+        reference=0.0,
+        compares="metric",
+        data="valid",
+        show=Show(
+            "{loss}",
+            "against the baseline on the same validation examples; negative is a gain",
+            places=("figures", "candidates", "terminal", "points"),
+        ),
+        limit=_MAX_DROP,
+    ),
+    Quantity("test_metric", "{metric}", "", "max", data="test", show=Show(places=("final",))),
+    Quantity(
+        "test_drop",
+        "{metric} {loss}",
+        "",
+        reference=0.0,
+        compares="test_metric",
+        data="test",
+        show=Show("{loss}", places=("final",)),
+        limit=_MAX_DROP,
+    ),
+    Quantity(
+        "size_bytes",
+        "File size",
+        "B",
+        better="smaller",
+        worse="larger",
+        exact=True,
+        stands_in="onnx_size_bytes",
+        show=Show(
+            "File",
+            "bytes of the file that ships; of the baseline, of its fp32 ONNX file where there is one",
+            BYTES,
+            ("figures", "candidates", "final", "terminal", "points"),
+        ),
+        limit=Limit(
+            "max_size_mb",
+            "MB",
+            1e6,
+            words="at most {} MB",
+            option="--max-size",
+            help="Size of the file in MB (10^6 bytes), at the most.",
+        ),
+        objective=Objective("size", "of one size"),
+    ),
+    Quantity("onnx_size_bytes", "Size as an fp32 ONNX file", "B", exact=True, show=Show(scale=BYTES, places=())),
+    Quantity(
+        "peak_memory_bytes",
+        "Peak memory",
+        "B",
+        show=Show(hint="of a fresh process that loads and runs it", scale=BYTES, places=("figures", "candidates")),
+        objective=Objective("memory", "of one need of memory"),
+    ),
+    Quantity(
+        "cold_start_ms",
+        "Cold start",
+        "ms",
+        better="faster",
+        worse="slower",
+        show=Show(hint="from starting a process to its first output", scale=MILLISECONDS, places=("figures", "candidates")),
+    ),
+    Quantity(
+        "throughput_per_s",
+        "Throughput",
+        "1/s",
+        "max",
+        timed=True,
+        show=Show(hint="examples in a second", places=("candidates",)),
+    ),
+)
+QUANTITIES: dict[str, Quantity] = {row.name: row for row in _ROWS}
+
+
+@cache
+def _outside() -> dict[str, Quantity]:
+    """The rows of other packages."""
+    rows = {name: row for name, row in extended(QUANTITIES, GROUP).items() if name not in QUANTITIES}
+    for name, row in rows.items():
+        if not isinstance(row, Quantity) or row.name != name:
+            raise BadInput(f"the entry point '{name}' of the group {GROUP} must name a laconic.Quantity called '{name}'; it names {row!r}")
+    return rows
+
+
+def rows() -> dict[str, Quantity]:
+    """All quantities by name, those of other packages included, in the order of columns."""
+    return {**QUANTITIES, **_outside()}
+
+
+def row(name: str, unit: str = "") -> Quantity:
+    """The quantity of a name; a plain one with this unit where none is known, as in a result that another machine wrote."""
+    known = rows().get(name)
+    return known if known is not None else Quantity(name, name.replace("_", " ").capitalize(), unit)
+
+
+def limits() -> dict[str, Limit]:
+    """The limits that a budget may set, by name."""
+    return {row.limit.name: row.limit for row in rows().values() if row.limit is not None}
+
+
+def objectives() -> dict[str, Quantity]:
+    """What may be asked to be best, by the objective's name."""
+    return {row.objective.name: row for row in rows().values() if row.objective is not None}
+
+
+def as_measurement(name: str, value: Measurement | float) -> Measurement:
+    """A measurement of a quantity; a bare number is exact and in the quantity's unit.
+
+    Raises:
+        BadInput: no quantity of that name is known, or the number is not finite.
+    """
+    if name not in rows():
+        raise BadInput(
+            f"'{name}' is no quantity.{nearest(name, list(rows()))} Add a row to laconic.core.quantities, or an entry point of the group {GROUP}."
+        )
+    if isinstance(value, Measurement):
+        return value
+    if not math.isfinite(value):
+        raise BadInput(f"{name}: {value} is no measurement; leave out what was not measured")
+    return Measurement(value, rows()[name].unit)
