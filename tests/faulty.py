@@ -17,6 +17,7 @@ import os, signal, time
 from dataclasses import dataclass
 import numpy as np
 from laconic.core.records import Outcome
+from laconic.core.step import StepConfig
 from laconic.deploy.ort import OnnxRuntime
 from laconic.deploy.runtime import Session
 
@@ -85,7 +86,7 @@ Crash, Hang, Eat, Nan, Wrong, Late, Raises, Good = (_runtime(f) for f in (crash,
 
 
 @dataclass(frozen=True)
-class Break:
+class Break(StepConfig):
     how: str = "crash"
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from laconic.core.plan import Choice, FitPlan, Hint
     from laconic.core.program import Program, TensorSpec
     from laconic.core.records import Measurement, Outcome
+    from laconic.core.step import StepConfig
     from laconic.core.target import Target
     from laconic.core.task import Task
     from laconic.deploy.artifact import Artifact, export
@@ -65,6 +66,7 @@ _HOME = {
     "laconic.core.plan": "Choice FitPlan Hint",
     "laconic.core.program": "Program TensorSpec",
     "laconic.core.records": "Measurement Outcome",
+    "laconic.core.step": "StepConfig",
     "laconic.core.target": "Target",
     "laconic.core.task": "Task",
     "laconic.deploy.artifact": "Artifact export",
@@ -120,6 +122,7 @@ __all__ = [
     "Recipe",
     "Result",
     "SearchSpace",
+    "StepConfig",
     "Student",
     "Target",
     "Task",

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 
 import laconic as lc
 from laconic.core.folding import FoldBatchNorm
+from laconic.core.step import STAGES
 from laconic.core.target import Target
 from laconic.deploy.export import parity, write_model
 from laconic.deploy.runtime import runtime
-from laconic.run.gate import ROUNDING
 from laconic.run.recipe import Recipe, parse
 from laconic.run.runner import STEPS, TABLE, apply
 from laconic.tasks.data import ArrayDataset
@@ -66,6 +66,23 @@ class TestStep:
         assert config() == config()
         assert config.__doc__
 
+    def test_its_facts_say_where_it_stands_and_what_it_is_called(self, name: str, program: lc.Program, context: lc.Context) -> None:
+        config = EXAMPLES[name]
+        assert config.stage in STAGES
+        assert config.words().split()[0].lower() == name.split("_")[0]
+        _, (outcome,) = apply(program, [config], context)
+        assert (outcome.title, outcome.section, outcome.bits) == (config.words(), config.section, config.integer_bits())
+
+    def test_it_trains_if_it_says_so(self, name: str, program: lc.Program, context: lc.Context) -> None:
+        calls = []
+
+        def fit(*args: Any, **more: Any) -> Any:
+            calls.append(args)
+            return lc.fit(*args, **more)
+
+        apply(program, [EXAMPLES[name]], dataclasses.replace(context, fit=fit))
+        assert bool(calls) is EXAMPLES[name].trains
+
     def test_it_survives_a_recipe_file(self, name: str) -> None:
         recipe = Recipe((EXAMPLES[name],))
         assert parse(recipe.to_plain()).recipe == recipe
@@ -83,7 +100,7 @@ class TestStep:
         assert first.fingerprint() == again.fingerprint()
 
     def test_its_program_trains_saves_and_ships(self, name: str, program: lc.Program, context: lc.Context, tmp_path: Path) -> None:
-        found, _ = apply(program, [EXAMPLES[name]], context)
+        found, (outcome,) = apply(program, [EXAMPLES[name]], context)
         assert lc.Program.load(found.save(tmp_path / "program.pt2")).fingerprint() == found.fingerprint()
         assert found.inputs == program.inputs
         x = RNG.standard_normal((5, 1, 8, 8)).astype(np.float32)
@@ -92,6 +109,6 @@ class TestStep:
         file = write_model(found, tmp_path, "onnx")
         found_parity = parity(runtime("onnxruntime").load(file, Target("onnxruntime", threads=1)).run([x]), [expected])
         # after rounding, another order of a sum may move a value to the next code
-        assert found_parity["sqnr_db"] > 25 if name in ROUNDING else found_parity["max_rel"] < 1e-5
+        assert found_parity["sqnr_db"] > 25 if outcome.rounds else found_parity["max_rel"] < 1e-5
         lc.fit(found, lc.FitPlan(epochs=1, batch_size=8), train=DATA, loss=F.cross_entropy)
         assert all(bool(p.isfinite().all()) for p in found.parameters())

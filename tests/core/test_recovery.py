@@ -42,7 +42,7 @@ PLANS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     # of the task, of the step, what comes out
     "nothing said": ({}, {}, {"optimizer": "adamw", "batch_size": 40, "epochs": 1, "distill": 0.5, "augment": ()}),
     "from fit": (
-        {"fit": OWN},
+        {"plan": OWN},
         {},
         {
             "optimizer": "sgd",
@@ -55,7 +55,7 @@ PLANS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
             "distill": 0.5,
         },
     ),
-    "from recovery": ({"fit": OWN, "recovery": GIVEN}, {}, {**dataclasses.asdict(GIVEN), "distill": 0.5}),
+    "from recovery": ({"plan": OWN, "recovery": GIVEN}, {}, {**dataclasses.asdict(GIVEN), "distill": 0.5}),
     "recovery with a teacher's weight": ({"recovery": FitPlan(distill=0.9)}, {}, {"distill": 0.9}),
     "the step wins over recovery": (
         {"recovery": GIVEN},
@@ -70,7 +70,7 @@ PLANS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
             "schedule": "linear",
         },
     ),
-    "the step wins over fit": ({"fit": OWN}, {"augment": (), "batch_size": 64}, {"augment": (), "batch_size": 64, "optimizer": "sgd"}),
+    "the step wins over fit": ({"plan": OWN}, {"augment": (), "batch_size": 64}, {"augment": (), "batch_size": 64, "optimizer": "sgd"}),
 }
 
 
@@ -85,8 +85,8 @@ def test_the_step_goes_before_the_task(of_task: dict[str, Any], of_step: dict[st
     ("of_task", "of_step", "searched"),
     [
         ({}, {}, True),
-        ({"fit": OWN}, {}, True),
-        ({"fit": OWN}, {"lr": 0.1}, False),
+        ({"plan": OWN}, {}, True),
+        ({"plan": OWN}, {"lr": 0.1}, False),
         ({"recovery": GIVEN}, {}, False),
         ({}, {"lr": 1e-3}, False),
     ],

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import laconic as lc
-from laconic.core.step import as_step, step
+from laconic.core.step import StepConfig, as_step, described, step
 from laconic.run import runner
 
 X = torch.randn(32, 6)
@@ -17,7 +17,7 @@ DATA = TensorDataset(X, (X.sum(1) > 0).long())
 
 
 @dataclass(frozen=True)
-class Spoil:
+class Spoil(StepConfig):
     """Which kind of damage."""
 
     kind: str
@@ -70,6 +70,54 @@ def test_steps_of_other_packages_are_checked_by_apply(monkeypatch: pytest.Monkey
     program = lc.capture(net(), X[:4])
     with pytest.raises(lc.LaconicError, match="'spoil' left the parameter"):
         lc.apply(program, [Spoil("parameter")], lc.Context())
+
+
+@dataclass(frozen=True)
+class Bare:
+    """Options that tell nothing of their step."""
+
+
+def test_options_that_are_no_step_config_are_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_table", lambda: {"bare": (__name__, "Bare", "spoil")})
+    with pytest.raises(lc.BadInput, match=r"'bare' are no StepConfig: write class Bare\(laconic.StepConfig\)"):
+        lc.apply(lc.capture(net(), X[:4]), [Bare()], lc.Context())
+
+
+@dataclass(frozen=True)
+class ShareWeights(StepConfig):
+    """A step with facts of its own."""
+
+    section = "sharing"
+    bits: int = 5
+
+    def words(self) -> str:
+        return f"share {2**self.bits} weights"
+
+    def integer_bits(self) -> int:
+        return self.bits
+
+
+def test_an_outcome_is_described_by_the_options_of_its_step() -> None:
+    assert described(lc.Outcome("a"), ShareWeights()) == lc.Outcome("a", title="share 32 weights", section="sharing", bits=5)
+    own = lc.Outcome("a", title="mine", section="elsewhere", bits=2)
+    assert described(own, ShareWeights()) == own
+    assert not lc.Outcome("a").rounds
+    assert own.rounds
+
+
+@pytest.mark.parametrize("config", [lc.Quantize(target="openvino"), None], ids=["given", "left out"])
+def test_a_step_called_alone_describes_its_outcome(config: lc.Quantize | None) -> None:
+    context = lc.Context(lc.Task(net(), DATA, DATA), target=lc.Target("openvino"))
+    _, outcome = lc.quantize(lc.capture(net(), X[:4]), config, context)
+    assert (outcome.title, outcome.section, outcome.bits) == ("quantize static", "quantization", 8)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [(Spoil("a"), "spoil"), (lc.FoldBatchNorm(), "fold batch norm"), (lc.Student("m:make"), "student m:make"), (lc.Fit(), "fit")],
+)
+def test_words_are_those_of_the_class_unless_it_has_better_ones(config: StepConfig, words: str) -> None:
+    assert config.words() == words
 
 
 @pytest.mark.parametrize("name", runner.TABLE)

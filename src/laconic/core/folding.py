@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx
@@ -16,7 +16,7 @@ from laconic.core.graph import clean, free_name, get_tensor, module_path, set_pa
 from laconic.core.norms import insert_checks, remove_checks
 from laconic.core.program import Program, argument, aten, set_argument
 from laconic.core.records import Outcome, Skipped
-from laconic.core.step import step
+from laconic.core.step import Stage, StepConfig, step
 
 _CONVOLUTIONS = {
     *(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default),
@@ -26,11 +26,13 @@ _FOLDABLE = _CONVOLUTIONS | {aten.linear.default}
 
 
 @dataclass(frozen=True)
-class FoldBatchNorm:
+class FoldBatchNorm(StepConfig):
     """Merge each batch-norm into the convolution or linear layer before it. Exact up to rounding; has no options."""
 
+    stage: ClassVar[Stage] = "folding"
 
-@step("fold_batch_norm")
+
+@step("fold_batch_norm", FoldBatchNorm)
 def fold_batch_norm(program: Program, config: FoldBatchNorm | None = None, context: Context | None = None) -> tuple[Program, Outcome]:
     """Fold batch-norms in eval mode into the weights before them (Jacob et al. 2018, section 3.2, eq. 14).
 

@@ -60,25 +60,46 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step did: what changed, what was skipped and why."""
+    """What a step did: what changed, what was skipped and why.
+
+    The last three are filled in from the step's config (`core.step.StepConfig`) where the step itself leaves them out.
+
+    Attributes:
+        step: its name in recipes.
+        changed: what changed, by name.
+        skipped: what it left as it was.
+        notes: sentences for the reader.
+        title: the step in a few words.
+        section: of the report; empty: the step has none of its own.
+        bits: of the integers that it rounds to; None: it rounds to none.
+    """
 
     step: str
     changed: Mapping[str, Any] = field(default_factory=dict)
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
+    title: str = ""
+    section: str = ""
+    bits: int | None = None
+
+    @property
+    def rounds(self) -> bool:
+        """Whether values lie on the grids of integers after it: outputs are then compared by signal to noise."""
+        return self.bits is not None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
-        """Read back what `to_json` wrote."""
+        """Read back what `to_json` wrote; what an older file lacks is left out."""
         skipped = tuple(Skipped(**item) for item in data["skipped"])
-        return cls(data["step"], data["changed"], skipped, tuple(data["notes"]))
+        more = {name: data[name] for name in ("title", "section", "bits") if name in data}
+        return cls(data["step"], data["changed"], skipped, tuple(data["notes"]), **more)
 
 
 def to_json(value: Any) -> Any:
     """Turn records, paths, tuples and numpy scalars into what `json.dumps` takes; NaN and infinities become None.
 
     >>> to_json(Outcome("fold", {"n": 2}))
-    {'step': 'fold', 'changed': {'n': 2}, 'skipped': [], 'notes': []}
+    {'step': 'fold', 'changed': {'n': 2}, 'skipped': [], 'notes': [], 'title': '', 'section': '', 'bits': None}
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}

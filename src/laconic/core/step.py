@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
 from torch import Tensor, nn
 from torch.utils.data import default_collate
@@ -18,6 +20,7 @@ from laconic.core.findings import undone
 from laconic.core.plan import FitPlan
 from laconic.core.precision import check_float32
 from laconic.core.program import Program
+from laconic.core.records import Outcome
 from laconic.core.task import Task
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -26,17 +29,54 @@ _STATISTICS = ("running_mean", "running_var")
 _inside: ContextVar[bool] = ContextVar("inside a step", default=False)
 
 
-def step(name: str, *, float32: bool = False) -> Callable[[Function], Function]:
+# Where a step stands in a recipe. Whoever composes recipes goes by this order; one written by hand may have any other.
+Stage = Literal["architecture", "insertion", "training", "pruning", "folding", "rounding"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """The base of a step's options: what a step tells about itself. It has no fields; the frozen dataclass that derives from it has them.
+
+    Recipes, the search, the gate and the report ask it, so that none of them knows a step by its name.
+
+    Attributes:
+        stage: where in a recipe it stands, one of `STAGES`.
+        trains: it trains, and so costs that much.
+        calibrates: it runs the program on data, without training.
+        section: of the report; of several steps with the same section one is made. Empty: no section of its own.
+    """
+
+    stage: ClassVar[Stage] = "architecture"
+    trains: ClassVar[bool] = False
+    calibrates: ClassVar[bool] = False
+    section: ClassVar[str] = ""
+
+    def words(self) -> str:
+        """Return the step in a few words, for titles: those of its class's name unless it has better ones."""
+        return re.sub("(?<=[a-z0-9])(?=[A-Z])", " ", type(self).__name__).lower()
+
+    def depends_on_target(self) -> bool:
+        """Whether the result is another one for another runtime: its kernels or times are looked at."""
+        return False
+
+    def integer_bits(self) -> int | None:
+        """Return the bits of the integers that weights are rounded to, None where nothing is rounded."""
+        return None
+
+
+def step(name: str, config: type[StepConfig] | None = None, *, float32: bool = False) -> Callable[[Function], Function]:
     """Decorate the function of a step, `(program, config, context, …) -> (program, outcome)`.
 
     A step that another one calls is not looked at by itself.
 
     Args:
         name: of the step, in errors.
+        config: of its options, whose defaults hold where none are given.
         float32: it works on programs in float32 only.
 
     Raises:
-        BadInput: before it runs: the first argument is no program, has another precision, or is to be trained though its gradients are not the module's.
+        BadInput: before it runs: the first argument is no program or has another precision.
         LaconicError: after it: a parameter, a buffer or an output of the returned program is not finite; names it.
     """
 
@@ -49,11 +89,12 @@ def step(name: str, *, float32: bool = False) -> Callable[[Function], Function]:
             _check_given(name, program, given, float32)
             token = _inside.set(True)
             try:
-                found, outcome = function(program, *args, **kwargs)
+                result, outcome = function(program, *args, **kwargs)
             finally:
                 _inside.reset(token)
-            check_finite(name, found, program, _task(given))
-            return found, outcome
+            check_finite(name, result, program, _task(given))
+            own = next((item for item in given if isinstance(item, StepConfig)), None)
+            return result, described(outcome, own or (config() if config else None))
 
         run.__dict__["step"] = name
         return cast(Function, run)
@@ -64,6 +105,18 @@ def step(name: str, *, float32: bool = False) -> Callable[[Function], Function]:
 def as_step(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function of a step with the checks of `step`, whether it was decorated or not."""
     return function if "step" in vars(function) else step(name)(function)
+
+
+def described(outcome: Outcome, config: StepConfig | None) -> Outcome:
+    """Return an outcome with the words, section and bits of its config, as far as it does not have its own."""
+    if config is None:
+        return replace(outcome, title=outcome.title or outcome.step.replace("_", " "))
+    return replace(
+        outcome,
+        title=outcome.title or config.words(),
+        section=outcome.section or config.section,
+        bits=config.integer_bits() if outcome.bits is None else outcome.bits,
+    )
 
 
 def _check_given(name: str, program: Any, given: Sequence[Any], float32: bool) -> None:

@@ -17,11 +17,11 @@ from laconic.core.context import Context
 from laconic.core.errors import BadInput
 from laconic.core.program import Program
 from laconic.core.records import Outcome
-from laconic.core.step import step
+from laconic.core.step import StepConfig, step
 
 
 @dataclass(frozen=True)
-class Student:
+class Student(StepConfig):
     """Put an untrained net in the program's place; a training step behind it teaches it.
 
     Args:
@@ -31,6 +31,10 @@ class Student:
 
     model: str = "resnet8"
     transfer: bool = False
+
+    def words(self) -> str:
+        """Return its name with the net that it makes."""
+        return f"student {self.model}"
 
 
 @step("student")

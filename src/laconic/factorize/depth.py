@@ -20,7 +20,7 @@ from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import Value, shapes
 from laconic.core.program import Program, aten
 from laconic.core.records import Outcome, Skipped
-from laconic.core.step import step
+from laconic.core.step import StepConfig, step
 
 _SUMS = (aten.add.Tensor, aten.add_.Tensor)
 # Operators behind which a value is no longer the one that entered, but something computed of it.
@@ -49,7 +49,7 @@ _MIXING = frozenset(
 
 
 @dataclass(frozen=True)
-class DropBlocks:
+class DropBlocks(StepConfig):
     """Drop repeated residual blocks. One of the three says which; without any it is every second.
 
     Args:
@@ -85,7 +85,7 @@ class Block:
     residual: bool
 
 
-@step("drop_blocks")
+@step("drop_blocks", DropBlocks)
 def drop_blocks(program: Program, config: DropBlocks | None = None, context: Context | None = None) -> tuple[Program, Outcome]:
     """Drop blocks from a copy of a program. Paths and parameters of those that stay keep their names.
 

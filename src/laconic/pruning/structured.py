@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
@@ -18,7 +18,7 @@ from laconic.core.plan import out_of_range
 from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
 from laconic.core.recovery import PlanChanges, Recovery, recovery
-from laconic.core.step import step
+from laconic.core.step import Stage, StepConfig, step
 from laconic.core.task import Task, calibration_subset
 from laconic.core.teaching import check_trainable, retrain
 from laconic.pruning import allocation
@@ -32,12 +32,12 @@ from laconic.pruning.sizes import Counts, Sizes, keep_of
 from laconic.pruning.surgery import Keep, remove
 
 Goal = Literal["macs", "params", "latency"]
-_GOALS: tuple[Goal, ...] = ("macs", "params", "latency")
+_GOALS: dict[Goal, str] = {"macs": "MACs", "params": "parameters", "latency": "layer time"}
 Alive = dict[tuple[str, int], Any]  # of each tensor's dimension, the indices that are left
 
 
 @dataclass(frozen=True)
-class Prune(PlanChanges):
+class Prune(PlanChanges, StepConfig):
     """Structured pruning. The options of `FitPlan` say how the rest recovers, and these what goes.
 
     What is left out (None) of the first kind is the task's: `Task.recovery`, or else optimizer, batches and augmentation of `Task.plan` and a learning rate
@@ -59,6 +59,10 @@ class Prune(PlanChanges):
         epochs: of recovery in all rounds together; 0 leaves it out. None: as of `Task.recovery`, else 1.
         distill: weight of the unpruned program's soft targets in recovery; 0 leaves them out. None: as of `Task.recovery`, where that has some, else 0.5.
     """
+
+    stage: ClassVar[Stage] = "pruning"
+    trains: ClassVar[bool] = True
+    section: ClassVar[str] = "pruning"
 
     macs: float | None = None
     params: float | None = None
@@ -93,6 +97,15 @@ class Prune(PlanChanges):
         if mistakes:
             raise BadInput("the pruning makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
 
+    def words(self) -> str:
+        """Return what is kept: `prune to 50 % of MACs`."""
+        goal, share = self.goal
+        return f"prune to {100 * share:g} % of {_GOALS[goal]}"
+
+    def depends_on_target(self) -> bool:
+        """Whether layers are timed on the target."""
+        return self.latency is not None
+
     @property
     def goal(self) -> tuple[Goal, float]:
         """What is to be kept, and its share."""
@@ -100,7 +113,7 @@ class Prune(PlanChanges):
         return given[0] if given else ("macs", 0.5)
 
 
-@step("prune")
+@step("prune", Prune)
 def prune(
     program: Program,
     config: Prune,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -41,6 +41,10 @@ class Mixed(Quantize):
 
     max_loss_rise: float | None = None
     float_operators: int | None = None
+
+    def words(self) -> str:
+        """Return its name: there is one mode."""
+        return "quantize mixed"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,7 +107,7 @@ def sensitivity(rounded: Program, leaves: Batch, advance: Callable[[], None] = l
     return sorted(found, key=lambda item: item.sqnr_db)
 
 
-@step("quantize_mixed", float32=True)
+@step("quantize_mixed", Mixed, float32=True)
 def quantize_mixed(program: Program, config: Mixed | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:
     """Static quantization with as many operators in float as the loss asks for, those of the worst sensitivity first.
 
@@ -113,7 +117,7 @@ def quantize_mixed(program: Program, config: Mixed | None = None, context: Conte
         BadInput: see `quantize`.
     """
     config, context = config or Mixed(), as_context(context)
-    base = Quantize(**{name: getattr(config, name) for name in Quantize.__dataclass_fields__})
+    base = Quantize(**{name: getattr(config, name) for name in [option.name for option in fields(Quantize)]})
     full, outcome = static(program, base, context)
     batches = calibration_batches(context, config.examples, config.batch_size, full)
     context.progress.start("sensitivity", len(outcome.changed["operators"]))

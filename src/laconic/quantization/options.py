@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from laconic.core.errors import BadInput, nearest
+from laconic.core.step import Stage, StepConfig
 from laconic.quantization.observers import OBSERVERS
 from laconic.quantization.scheme import (
     WEIGHT_AFFINE_INT4,
@@ -24,7 +25,7 @@ _ALPHA = 0.5
 
 
 @dataclass(frozen=True)
-class Quantize:
+class Quantize(StepConfig):
     """Post-training quantization.
 
     Args:
@@ -50,6 +51,10 @@ class Quantize:
         batch_size: of calibration.
     """
 
+    stage: ClassVar[Stage] = "rounding"
+    calibrates: ClassVar[bool] = True
+    section: ClassVar[str] = "quantization"
+
     mode: Mode = "static"
     target: str | None = None
     bits: Literal[8, 4] = 8
@@ -72,6 +77,18 @@ class Quantize:
         mistakes = [*_out_of_range(self), *_without_effect(self)]
         if mistakes:
             raise BadInput("the quantization makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
+
+    def words(self) -> str:
+        """Return the mode, and the bits where they are not 8: `quantize weights int4`."""
+        return f"quantize {self.mode}" + (f" int{self.bits}" if self.bits != 8 else "")
+
+    def depends_on_target(self) -> bool:
+        """Whether the kernels aimed at are those of the runtime behind it."""
+        return self.target is None
+
+    def integer_bits(self) -> int | None:
+        """Return the bits of weights."""
+        return self.bits
 
     @property
     def alpha(self) -> float | None:

@@ -32,16 +32,18 @@ from laconic.core.integer_bias import bound_steps, round_biases
 from laconic.core.plan import FitPlan, out_of_range
 from laconic.core.program import Program
 from laconic.core.records import Outcome
-from laconic.core.step import step
+from laconic.core.step import Stage, StepConfig, step
 from laconic.core.task import Task
 from laconic.core.teaching import check_trainable, retrain
 from laconic.quantization.options import Quantize
 from laconic.quantization.scheme import Scheme, weight_grid
 from laconic.quantization.static import as_context, static
 
+_BITS = 8
+
 
 @dataclass(frozen=True)
-class Qat(FitPlan):
+class Qat(FitPlan, StepConfig):
     """Quantization-aware training. The options of `FitPlan`, and these.
 
     Args:
@@ -53,7 +55,10 @@ class Qat(FitPlan):
         keep: as of `Quantize`.
     """
 
-    bits: ClassVar[int] = 8  # of weights and activations; names what the artifact computes with
+    stage: ClassVar[Stage] = "rounding"
+    trains: ClassVar[bool] = True
+    calibrates: ClassVar[bool] = True
+    section: ClassVar[str] = "quantization"
 
     lr: float = 1e-4
     target: str | None = None
@@ -70,8 +75,16 @@ class Qat(FitPlan):
         if mistakes:
             raise BadInput("qat makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
 
+    def depends_on_target(self) -> bool:
+        """Whether the kernels aimed at are those of the runtime behind it."""
+        return self.target is None
 
-@step("qat", float32=True)
+    def integer_bits(self) -> int | None:
+        """Return the bits of weights and activations."""
+        return _BITS
+
+
+@step("qat", Qat, float32=True)
 def prepare(program: Program, config: Qat | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:
     """A program that trains with rounding in place, from the ranges of static quantization; batch-norms stay and train.
 
@@ -157,7 +170,7 @@ def refresh(program: Program) -> None:
     bound_steps(program)
 
 
-@step("qat", float32=True)
+@step("qat", Qat, float32=True)
 def qat(program: Program, config: Qat | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:
     """Quantize a copy of a program and train it so, from the ranges of static quantization.
 

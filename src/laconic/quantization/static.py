@@ -41,7 +41,7 @@ def as_context(given: Context | Task | None) -> Context:
     return given if isinstance(given, Context) else Context(task=given)
 
 
-@step("quantize", float32=True)
+@step("quantize", Quantize, float32=True)
 def quantize(program: Program, config: Quantize | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:
     """Quantize a copy of a program.
 

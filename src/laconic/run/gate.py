@@ -33,9 +33,8 @@ class Tolerance:
     grid: bool = False
 
 
-# Steps after which values lie on coarse grids: another order of a sum moves some to the next step, and later layers spread that over all outputs. There
-# the largest difference says little; the power of all differences does. A lost zero point leaves less than 5 dB, the next step 20 to 50 dB.
-ROUNDING = ("quantize", "quantize_mixed", "qat")
+# After a step that rounds, values lie on coarse grids: another order of a sum moves some to the next step, and later layers spread that over all outputs.
+# There the largest difference says little; the power of all differences does. A lost zero point leaves less than 5 dB, the next step 20 to 50 dB.
 ROUNDED = "rounded"
 # By precision of the arithmetic. fp32 runtimes sum in other orders (1e-6 per operator, growing with depth); bf16 keeps 8 bits of mantissa (4e-3 per
 # operator). A zeroed channel leaves 0 dB; channels of a softmax carry e to the power of the logits' noise, so those of rounded programs may be noisy. What

@@ -12,6 +12,7 @@ from typing import Any
 
 from laconic.core.errors import BadInput, nearest, need
 from laconic.core.records import to_json
+from laconic.core.step import StepConfig
 from laconic.core.target import Target
 from laconic.core.wording import numerics
 from laconic.run.runner import STEPS
@@ -25,14 +26,13 @@ _NAMES = {
     "torch.compile": "torch.compile",
     "torchscript": "TorchScript",
 }
-_GOALS = {"macs": "MACs", "params": "parameters", "latency": "layer time"}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What is done to the model, in order, and where it will run."""
 
-    steps: tuple[Any, ...] = ()
+    steps: tuple[StepConfig, ...] = ()
     deploy: Target = field(default_factory=Target)
 
     def to_plain(self) -> dict[str, Any]:
@@ -53,14 +53,14 @@ class Recipe:
         """Sixteen hexadecimal digits that tell lists of steps apart; empty where there is no step. A step without a target of its own takes the runtime's."""
         if not self.steps:
             return ""
-        aimed = any(_aimed(config) for config in self.steps)
+        aimed = any(config.depends_on_target() for config in self.steps)
         text = json.dumps(self.to_plain()["steps"]) + (self.deploy.runtime if aimed else "")
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def numerics(self) -> str:
-        """What the artifact computes with: ``int8`` where a step rounds to integers (its config tells its `bits`), else the precision of its floats."""
-        bits = [found for config in self.steps if (found := getattr(config, "bits", None)) is not None]
+        """What the artifact computes with: ``int8`` where a step rounds to integers, else the precision of its floats."""
+        bits = [found for config in self.steps if (found := config.integer_bits()) is not None]
         return numerics(bits[-1] if bits else None, self.deploy.precision)
 
     @property
@@ -78,30 +78,9 @@ class Recipe:
     @property
     def title(self) -> str:
         """The recipe in a few words."""
-        steps = [_words(config) for config in self.steps]
+        steps = [config.words() for config in self.steps]
         device = [] if self.deploy.device == "cpu" else [self.deploy.device]
         return " · ".join([*steps, _NAMES.get(self.deploy.runtime, self.deploy.runtime), self.numerics, *device])
-
-
-def _fields(config: Any) -> dict[str, Any]:
-    return {f.name: f for f in dataclasses.fields(config)}
-
-
-def _aimed(config: Any) -> bool:
-    """Whether what a step does depends on the runtime behind it: it takes its target from there, or asks what layers cost on it."""
-    fields = _fields(config)
-    return ("target" in fields and config.target is None) or ("latency" in fields and config.latency is not None)
-
-
-def _words(config: Any) -> str:
-    """A step in a few words: its name, and what it is about where it has a mode."""
-    name = STEPS.name_of(config).replace("_", " ")
-    if name == "prune":
-        goal, share = config.goal
-        return f"prune to {100 * share:g} % of {_GOALS[goal]}"
-    if "mode" not in _fields(config) or name != "quantize":
-        return name
-    return f"{name} {config.mode}" + (f" int{config.bits}" if config.bits != 8 else "")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from laconic.core.errors import BadInput
 from laconic.core.extensions import extended
 from laconic.core.program import Program
 from laconic.core.records import Outcome
-from laconic.core.step import as_step
+from laconic.core.step import StepConfig, as_step
 
 StepFunction = Callable[[Program, Any, Context], tuple[Program, Outcome]]
 
@@ -40,10 +40,19 @@ class Registry:
         """All step names, those of other packages included."""
         return sorted(_table())
 
-    def config(self, name: str) -> type[Any]:
-        """The frozen dataclass of a step's options."""
+    def config(self, name: str) -> type[StepConfig]:
+        """The frozen dataclass of a step's options.
+
+        Raises:
+            BadInput: it does not derive from `StepConfig`, so the step tells nothing about itself.
+        """
         module, config, _ = _table()[name]
-        return _attribute(module, config)
+        kind: type[Any] = _attribute(module, config)
+        if not issubclass(kind, StepConfig):
+            raise BadInput(
+                f"the options of the step '{name}' are no StepConfig: write class {config}(laconic.StepConfig), which brings no fields"
+            )
+        return kind
 
     def function(self, name: str) -> StepFunction:
         """The function `(program, config, context) -> (program, outcome)`, with the checks that hold for every step (`core.step`)."""
@@ -56,8 +65,8 @@ class Registry:
         Raises:
             BadInput: its type is no step.
         """
-        for name, (module, kind, _) in _table().items():
-            if type(config).__name__ == kind and type(config) is _attribute(module, kind):
+        for name, (_, kind, _) in _table().items():
+            if type(config).__name__ == kind and type(config) is self.config(name):
                 return name
         raise BadInput(f"{type(config).__name__} is not the config of a step; steps are {', '.join(self.names())}")
 

@@ -20,7 +20,7 @@ from laconic.core.turn import Turn
 from laconic.deploy import runtime
 from laconic.deploy.process import WorkerProcess
 from laconic.measure import latency, quiet
-from laconic.run import agreement, gate
+from laconic.run import agreement
 from laconic.run.blind import probed
 from laconic.run.build import Builder
 from laconic.run.examples import Examples, read_arrays, read_logits, write_arrays, write_examples
@@ -212,7 +212,7 @@ class Session:
             memory = worker.memory()
             worker.predict(self.valid.folder, folder / "valid")
             self._predict_sizes(worker, folder / "sizes")
-        rounded = any(outcome.step in gate.ROUNDING for outcome in outcomes)
+        rounded = any(outcome.rounds for outcome in outcomes)
         evidence, reason = agreement.compare(self.parity, folder, expected, artifact.outputs, recipe.deploy.precision, rounded)
         record = record.replace(parity=evidence)
         record = record.with_measured(cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory.get("peak_bytes"))

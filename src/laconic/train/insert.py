@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,7 +19,7 @@ from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import get_tensor, module_outputs, module_path
 from laconic.core.program import Program, aten
 from laconic.core.records import Outcome, Skipped
-from laconic.core.step import step
+from laconic.core.step import Stage, StepConfig, step
 from laconic.core.task import calibration_subset
 
 _CONVOLUTIONS = {getattr(getattr(aten, f"conv{n}d"), overload): n for n in (1, 2, 3) for overload in ("default", "padding")}
@@ -29,7 +29,7 @@ _LAYERS = {*_CONVOLUTIONS, aten.linear.default}
 
 
 @dataclass(frozen=True)
-class InsertDropout:
+class InsertDropout(StepConfig):
     """Put dropout behind modules.
 
     Args:
@@ -37,6 +37,8 @@ class InsertDropout:
             the last.
         p: probability that a number is zeroed in training.
     """
+
+    stage: ClassVar[Stage] = "insertion"
 
     paths: tuple[str, ...] = ()
     p: float = 0.1
@@ -72,7 +74,7 @@ def insert_dropout(program: Program, config: InsertDropout, context: Context | N
 
 
 @dataclass(frozen=True)
-class InsertStochasticDepth:
+class InsertStochasticDepth(StepConfig):
     """Leave out residual branches at random in training.
 
     Args:
@@ -80,6 +82,8 @@ class InsertStochasticDepth:
         p: probability that an example does without the (last) branch.
         decay: ``linear``: branch l of L is left out with probability p l / L, in the order of the graph; ``uniform``: each with p.
     """
+
+    stage: ClassVar[Stage] = "insertion"
 
     paths: tuple[str, ...] = ()
     p: float = 0.1
@@ -217,13 +221,16 @@ def _drop(program: Program, branch: Branch, p: float) -> None:
 
 
 @dataclass(frozen=True)
-class InsertBatchNorm:
+class InsertBatchNorm(StepConfig):
     """Put a batch-norm behind convolutions that lack one.
 
     Args:
         paths: of the convolutions, or of modules that hold them; empty: all.
         examples: of the train data, from which mean and variance are estimated.
     """
+
+    stage: ClassVar[Stage] = "insertion"
+    calibrates: ClassVar[bool] = True
 
     paths: tuple[str, ...] = ()
     examples: int = 256

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import ClassVar
 
 from laconic.core.context import Context
 from laconic.core.plan import FitPlan
 from laconic.core.program import Program
 from laconic.core.records import Outcome
-from laconic.core.step import step
+from laconic.core.step import Stage, StepConfig, step
 from laconic.core.teaching import check_trainable, retrain
 
 
 @dataclass(frozen=True)
-class Fit(FitPlan):
+class Fit(FitPlan, StepConfig):
     """Train the program further with the task's loss; the options are those of `FitPlan`.
 
     With `distill` or `hints` the teacher is the program before all steps of the recipe.
     """
+
+    stage: ClassVar[Stage] = "training"
+    trains: ClassVar[bool] = True
 
 
 @step("fit")
