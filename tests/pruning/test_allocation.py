@@ -182,7 +182,7 @@ def test_a_layers_shape_is_for_one_example_and_names_its_weights() -> None:
     sizes = Sizes(coupling)
     node = next(n for n in sizes.layers if "conv2d" in str(n.target))
     layer = sizes.layer(node, sizes.full)
-    assert layer.operator == "aten.conv2d.default"
+    assert layer.family == "convolution"
     assert layer.inputs[0] == (1, 1, 8, 8)
     assert layer.weights[0] == 1
     assert layer.output[0] == 1

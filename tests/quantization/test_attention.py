@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from laconic.core.capture import capture
 from laconic.core.program import Program, aten
-from laconic.quantization.attention import ATTENTION, decompose_attention
+from laconic.quantization.attention import decompose_attention
 from tests.quantization.nets import Attention
 
 
@@ -22,7 +22,11 @@ def test_attention_taken_apart_is_pytorchs(kind: str, scale: float | None) -> No
     x = torch.randn(4, 5, 16)
     program = capture(net, x)
     assert decompose_attention(program) == 1
-    assert (count(program, ATTENTION), count(program, aten.matmul.default), count(program, aten.softmax.int)) == (0, 2, 1)
+    assert (
+        count(program, aten.scaled_dot_product_attention.default),
+        count(program, aten.matmul.default),
+        count(program, aten.softmax.int),
+    ) == (0, 2, 1)
     torch.testing.assert_close(program(x), net(x), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(program(x[:3]), net(x[:3]), rtol=1e-5, atol=1e-5)
 
@@ -110,7 +114,7 @@ def test_its_pieces_belong_to_its_module() -> None:
             return self.attention(x)
 
     program = capture(Inner(), torch.randn(2, 5, 16))
-    stack = next(node for node in program.graph.nodes if node.target is ATTENTION).meta["nn_module_stack"]
+    stack = next(node for node in program.graph.nodes if node.target is aten.scaled_dot_product_attention.default).meta["nn_module_stack"]
     decompose_attention(program)
     for target in (aten.matmul.default, aten.softmax.int):
         assert all(node.meta["nn_module_stack"] == stack for node in program.graph.nodes if node.target is target)

@@ -11,7 +11,8 @@ from laconic.core.capture import capture
 from laconic.core.fake_quant import Quantizer
 from laconic.core.folding import reestimate_batch_norm
 from laconic.core.graph import get_tensor, set_parameter
-from laconic.core.program import Program, argument, aten
+from laconic.core.operators import groups_of, is_layer, row_of
+from laconic.core.program import Program
 from laconic.core.progress import silent
 from laconic.quantization import correct
 from laconic.quantization.calibrate import observe
@@ -49,14 +50,14 @@ PAIRS = {
 
 
 def layers(program: Program) -> list[fx.Node]:
-    return [n for n in program.graph.nodes if n.target in (*correct.CONVOLUTIONS, aten.linear.default)]
+    return [n for n in program.graph.nodes if is_layer(n)]
 
 
 def channel_ranges(program: Program) -> tuple[np.ndarray, np.ndarray]:
     """Largest weight of each channel between the two layers: where it goes out of the first, and where it comes into the second; channel by channel."""
     first, second = layers(program)
     one, two = (get_tensor(program, n.args[1]).detach().numpy() for n in (first, second))
-    groups = int(argument(second, 6)) if second.target in correct.CONVOLUTIONS else 1
+    groups = groups_of(second)
     per_group, outputs = len(one) // groups, len(two) // groups
     incoming = [np.abs(two[(c // per_group) * outputs : (c // per_group + 1) * outputs, c % per_group]).max() for c in range(len(one))]
     return np.array([np.abs(row).max() for row in one]), np.array(incoming)
@@ -217,7 +218,7 @@ class Twins(nn.Module):
 def corrected(program: Program, x: Tensor) -> tuple[bool, Tensor, Tensor]:
     """Correct the first layer; whether that was done, and its mean error per output channel before and after, over the calibration data."""
     node = layers(program)[0]
-    axis = correct.channel_axis(node)
+    axis = row_of(node).channels
     mean = ChannelMean(axis)
     observe(program, {node.args[0]: [mean]}, [(part,) for part in x.split(4)], silent)
     weight = get_tensor(program, node.args[1]).detach().clone()

@@ -22,11 +22,11 @@ from laconic.run.latency_table import LayerLatencyTable, latency_table
 def convolution(channels: int, groups: int = 1) -> LayerShape:
     weight = (channels, channels // groups, 3, 3)
     shape = (1, channels, 16, 16)
-    return LayerShape("aten.conv2d.default", (shape, weight), shape, 9 * 256 * channels**2 // groups, ((1, 1), (1, 1), (1, 1)), (1,))
+    return LayerShape("convolution", (shape, weight), shape, 9 * 256 * channels**2 // groups, ((1, 1), (1, 1), (1, 1)), (1,))
 
 
 def linear(size: int) -> LayerShape:
-    return LayerShape("aten.linear.default", ((1, 4, size), (size, size), (size,)), (1, 4, size), 4 * size**2, (), (1, 2))
+    return LayerShape("linear", ((1, 4, size), (size, size), (size,)), (1, 4, size), 4 * size**2, (), (1, 2))
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
@@ -102,7 +102,7 @@ def test_other_layers_cost_their_multiply_adds(tmp_path: Path) -> None:
     price = latency_table(Target(threads=1), tmp_path / "table.json")
 
     def product(size: int) -> LayerShape:
-        return LayerShape("aten.matmul.default", ((1, 8, size), (1, size, 8)), (1, 8, 8), 64 * size)
+        return LayerShape("matrix product", ((1, 8, size), (1, size, 8)), (1, 8, 8), 64 * size)
 
     assert price(product(64)) == pytest.approx(4 * price(product(16)))
     assert price.measured == 0

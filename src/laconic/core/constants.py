@@ -13,7 +13,8 @@ from torch import Tensor, fx, nn
 
 from laconic.core.fake_quant import is_fake_quant
 from laconic.core.graph import clean, free_name, get_tensor, module_path
-from laconic.core.program import DROPOUTS, Program
+from laconic.core.operators import family_of
+from laconic.core.program import Program
 
 aten = torch.ops.aten
 # Repeat numbers that are there already: folded, they would only take more room.
@@ -70,7 +71,7 @@ def _changes(node: fx.Node) -> bool:
 
 def _repeatable(node: fx.Node) -> bool:
     tags = getattr(node.target, "tags", ())
-    return not (_changes(node) or is_fake_quant(node) or node.target in DROPOUTS or torch.Tag.nondeterministic_seeded in tags)
+    return not (_changes(node) or is_fake_quant(node) or family_of(node) == "dropout" or torch.Tag.nondeterministic_seeded in tags)
 
 
 def _roots(constant: dict[fx.Node, frozenset[str]], graph: fx.Graph) -> list[fx.Node]:

@@ -13,9 +13,9 @@ from torch.autograd import function as autograd_function
 from torch.func import functional_call
 
 from laconic.core.assembly import tensors_of
-from laconic.core.program import DROPOUTS, MODE_ARGUMENT, NORMS, argument, aten
+from laconic.core.norms import normalizes_by_batch
+from laconic.core.operators import OPERATORS, argument, family_of, operator_of
 
-_ATTENTION = aten.scaled_dot_product_attention.default
 _CHECKPOINT = "torch.utils.checkpoint"  # its function runs another one, which is what the graph is to hold
 _SCALES = (1.0, 8.0)  # of inputs and weights, so that what is clipped somewhere is seen too
 _SAME = 1e-3  # relative difference of gradients that summing in another order explains
@@ -257,9 +257,9 @@ def _same(a: Tensor | None, b: Tensor | None) -> bool:
 def notes(graph: fx.Graph, model: nn.Module, ran: Recording, state: State, lost: Sequence[str]) -> Iterator[str]:
     """Yield what the program does otherwise than the module, one sentence each."""
     yield from _dropout(graph, model)
-    if any(node.target is aten.batch_norm.default and node.args[6] == 0.0 for node in graph.nodes):
+    if any(family_of(node) == "batch norm" and argument(node, OPERATORS[node.target].momentum) == 0.0 for node in graph.nodes):
         yield "a batch-norm with momentum=None (cumulative average) does not update its statistics when the program trains"
-    if any(node.target in NORMS[:1] and argument(node, 5) for node in graph.nodes):
+    if any(family_of(node) == "batch norm" and normalizes_by_batch(node) for node in graph.nodes):
         yield "a batch-norm uses the batch's statistics in evaluation too (track_running_stats=False): an answer depends on the other examples in the batch"
     for node in graph.nodes:
         if _is_random(node):
@@ -280,18 +280,17 @@ def notes(graph: fx.Graph, model: nn.Module, ran: Recording, state: State, lost:
 def _is_random(node: fx.Node) -> bool:
     if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in node.target.tags:
         return False
-    switch = MODE_ARGUMENT.get(node.target)
-    if switch is not None:
-        return bool(argument(node, switch))
-    return node.target is not _ATTENTION or bool(argument(node, 4))
+    row = operator_of(node)
+    switch = None if row is None else row.dropout if row.mode is None else row.mode
+    return switch is None or bool(argument(node, switch))
 
 
 def _dropout(graph: fx.Graph, model: nn.Module) -> Iterator[str]:
     """Yield a sentence about dropout that acts in the module's training mode and is not in the graph, as far as the modules tell."""
     modules = dict(model.named_modules(remove_duplicate=False))
-    owners = [(node.target, _owner(node, modules)) for node in graph.nodes if node.target is _ATTENTION or node.target in DROPOUTS]
-    fused = {path for target, path in owners if target is _ATTENTION}
-    applied = {path for target, path in owners if target is not _ATTENTION}
+    owners = [(family, _owner(node, modules)) for node in graph.nodes if (family := family_of(node)) in ("attention", "dropout")]
+    fused = {path for family, path in owners if family == "attention"}
+    applied = {path for family, path in owners if family == "dropout"}
     rates = {path: _rates(part) for path, part in modules.items() if not isinstance(part, nn.RNNBase)}
     told = {path: own for path, own in rates.items() if any(own.values()) and (path in fused or path not in applied)}
     names = [f"{path}.{name} = {rate:g}".lstrip(".") for path, own in told.items() for name, rate in own.items() if rate]

@@ -11,18 +11,13 @@ import torch
 from torch import Tensor, fx
 
 from laconic.core.context import Context
-from laconic.core.fake_quant import LEARNED_CHANNEL, PER_CHANNEL, is_fake_quant
-from laconic.core.graph import clean, free_name, get_tensor, module_path, set_parameter
-from laconic.core.norms import insert_checks, remove_checks
-from laconic.core.program import Program, argument, aten, set_argument
+from laconic.core.fake_quant import LEARNED_CHANNEL, PER_CHANNEL, is_fake_quant, quantizer_of
+from laconic.core.graph import clean, free_name, get_tensor, module_path, set_parameter, shapes
+from laconic.core.norms import insert_checks, normalizes_by_batch, remove_checks
+from laconic.core.operators import argument, family_of, operator_of, outputs_first, row_of, set_argument, set_bias
+from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
 from laconic.core.step import Stage, StepConfig, step
-
-_CONVOLUTIONS = {
-    *(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default),
-    *(aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding),
-}
-_FOLDABLE = _CONVOLUTIONS | {aten.linear.default}
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ def fold_batch_norm(program: Program, config: FoldBatchNorm | None = None, conte
     """
     program = copy.deepcopy(program).eval()
     folded, skipped = 0, []
-    for node in [n for n in program.graph.nodes if n.target is aten.batch_norm.default]:
+    for node in [n for n in program.graph.nodes if family_of(n) == "batch norm"]:
         reason = _fold(program, node)
         folded += reason is None
         if reason is not None:
@@ -52,46 +47,77 @@ def fold_batch_norm(program: Program, config: FoldBatchNorm | None = None, conte
 
 
 def _fold(program: Program, norm: fx.Node) -> str | None:
+    """Fold a norm into the layer before it; returns why not, where it cannot be."""
     layer: Any = norm.args[0]
-    if not isinstance(layer, fx.Node) or layer.target not in _FOLDABLE:
+    row = operator_of(layer) if isinstance(layer, fx.Node) else None
+    if row is None or not row.is_layer:
         return "its input is not a convolution or linear layer"
     if len(layer.users) > 1:
         return f"the output of {module_path(layer) or layer.name} is read elsewhere too"
-    if argument(norm, 5):
+    if normalizes_by_batch(norm):
         return "it normalises with batch statistics also in eval mode"
-    weight: Any = layer.args[1]
-    rounded = weight if is_fake_quant(weight) and weight.target in (PER_CHANNEL, LEARNED_CHANNEL) and len(weight.users) == 1 else None
+    weight: Any = argument(layer, row.weight)
+    rounded = weight if _is_rounded_by_output(program, layer, weight) else None
     weight = weight if rounded is None else rounded.args[0]
-    bias: Any = argument(layer, 2)
+    bias: Any = argument(layer, row.bias)
     shared = [n for n in (weight, bias) if isinstance(n, fx.Node) and (n.op != "get_attr" or len(_readers(program, n)) > 1)]
     if shared:
         return f"the weights of {module_path(layer) or layer.name} are shared or computed"
-    statistics: Any = norm.args[1:5]
-    gamma, beta, mean, var = (None if n is None else get_tensor(program, n) for n in statistics)
-    assert mean is not None
-    assert var is not None
+    if not normalizes_channels(program, layer, weight):
+        return f"it does not normalize the output channels of {module_path(layer) or layer.name}"
     with torch.no_grad():
-        kernel = get_tensor(program, weight).double()
-        scale = (var.double() + argument(norm, 7)).rsqrt()
-        scale = scale if gamma is None else scale * gamma.double()
+        scale, shift = affine(program, norm)
+        stored = get_tensor(program, weight)
         old = torch.zeros_like(scale) if bias is None else get_tensor(program, bias).double()
-        shift = (old - mean.double()) * scale + (0.0 if beta is None else beta.double())
-        dtype = get_tensor(program, weight).dtype
-        set_parameter(program, weight.target, (kernel * scale.view(-1, *[1] * (kernel.dim() - 1))).to(dtype))
+        by_output = outputs_first(stored.double(), layer)
+        kernel = outputs_first(by_output * scale.view(-1, *[1] * (by_output.dim() - 1)), layer)
+        set_parameter(program, weight.target, kernel.to(stored.dtype))
         if rounded is not None:  # a rounded kernel times a factor is the kernel times the factor, rounded with the step times its magnitude
             step = get_tensor(program, rounded.args[1])
             step.data = (step.double().abs() * scale.abs()).to(step.dtype)
-        if bias is not None:
-            set_parameter(program, bias.target, shift.to(dtype))
-        else:
-            name = free_name(program, f"{str(weight.target).removesuffix('weight')}bias")
-            set_parameter(program, name, shift.to(dtype))
-            with program.graph.inserting_before(layer):
-                node = program.graph.get_attr(name)
-            _set_bias(layer, node)
+        _set_bias(program, layer, weight, bias, (old * scale + shift).to(stored.dtype))
     norm.replace_all_uses_with(layer)
     program.graph.erase_node(norm)
     return None
+
+
+def affine(program: Program, norm: fx.Node) -> tuple[Tensor, Tensor]:
+    """Return what a batch-norm in eval mode multiplies each channel by and then adds: (C,), (C,), in double precision."""
+    row = row_of(norm)
+    assert row.statistics is not None
+    positions = (row.weight, row.bias, *row.statistics)
+    gamma, beta, mean, var = (None if (n := argument(norm, i)) is None else get_tensor(program, n).double() for i in positions)
+    assert mean is not None
+    assert var is not None
+    scale = (var + argument(norm, row.eps)).rsqrt() * (1.0 if gamma is None else gamma)
+    return scale, (0.0 if beta is None else beta) - mean * scale
+
+
+def normalizes_channels(program: Program, layer: fx.Node, weight: fx.Node) -> bool:
+    """Return whether a batch-norm behind a layer with this stored weight normalizes its output channels: not those of (B, L, O), nor without a batch."""
+    row = row_of(layer)
+    value = layer.meta.get("val")
+    rank = value.dim() if isinstance(value, Tensor) else len(shapes(program)[layer].shape)
+    return rank == (2 if row.channels == -1 else get_tensor(program, weight).dim())
+
+
+def _is_rounded_by_output(program: Program, layer: fx.Node, weight: Any) -> bool:
+    """Whether a weight is rounded with a step for each output channel, for this layer alone."""
+    row = operator_of(layer)
+    if row is None or not is_fake_quant(weight) or weight.target not in (PER_CHANNEL, LEARNED_CHANNEL) or len(weight.users) > 1:
+        return False
+    return quantizer_of(program.graph_module, weight).axis == row.out_axis
+
+
+def _set_bias(program: Program, layer: fx.Node, weight: fx.Node, bias: fx.Node | None, value: Tensor) -> None:
+    """Give a layer another bias, or one of its own beside its weight."""
+    if bias is not None:
+        set_parameter(program, str(bias.target), value)
+        return
+    name = free_name(program, f"{str(weight.target).removesuffix('weight')}bias")
+    set_parameter(program, name, value)
+    with program.graph.inserting_before(layer):
+        set_bias(layer, program.graph.get_attr(name))
 
 
 @torch.no_grad()
@@ -105,7 +131,7 @@ def reestimate_batch_norm(program: Program, batches: Iterable[Sequence[Tensor]])
     Raises:
         BadInput: a batch-norm is given one value per channel.
     """
-    norms = [n for n in program.graph.nodes if n.target is aten.batch_norm.default and isinstance(n.args[3], fx.Node)]
+    norms = [n for n in program.graph.nodes if family_of(n) == "batch norm" and isinstance(n.args[3], fx.Node)]
     if not norms:
         return 0
     momenta = [argument(n, 6) for n in norms]
@@ -126,15 +152,6 @@ def reestimate_batch_norm(program: Program, batches: Iterable[Sequence[Tensor]])
             set_argument(n, 6, momentum)
         program.graph_module.recompile()
     return len(norms)
-
-
-def _set_bias(layer: fx.Node, bias: fx.Node) -> None:
-    args = list(layer.args)
-    if len(args) > 2:
-        args[2] = bias
-    else:
-        args.append(bias)
-    layer.args = tuple(args)
 
 
 def _readers(program: Program, attribute: fx.Node) -> list[fx.Node]:

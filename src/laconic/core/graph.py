@@ -12,7 +12,8 @@ from torch import Tensor, fx, nn
 
 from laconic.core.assembly import assemble, tensors_of
 from laconic.core.errors import BadInput, nearest
-from laconic.core.program import DROPOUTS, Program, aten
+from laconic.core.operators import family_of
+from laconic.core.program import Program, aten
 
 
 def module_path(node: fx.Node) -> str:
@@ -128,11 +129,11 @@ def free_name(program: Program, wanted: str) -> str:
 
 def without_dropout(program: Program) -> Program:
     """What is deployed: a copy without dropouts and the views around them, which optimizers of graphs may not look through; itself where there is none."""
-    if not any(node.target in DROPOUTS for node in program.graph.nodes):
+    if not any(family_of(node) == "dropout" for node in program.graph.nodes):
         return program
     found = copy.deepcopy(program)
     for node in list(found.graph.nodes):
-        if node.target in DROPOUTS:
+        if family_of(node) == "dropout":
             node.replace_all_uses_with(node.args[0])
             found.graph.erase_node(node)
         elif node.target is aten.squeeze.dim and node.args[0].target is aten.unsqueeze.default and node.args[0].args[1] == node.args[1]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -26,25 +25,18 @@ from laconic.core.fake_quant import (
     quantizer_of,
     weight_of,
 )
+from laconic.core.folding import affine, normalizes_channels
 from laconic.core.graph import free_name, get_tensor, set_parameter
-from laconic.core.program import Program, argument, aten, set_argument
+from laconic.core.norms import normalizes_by_batch
+from laconic.core.operators import argument, family_of, operator_of, set_bias
+from laconic.core.program import Program
 
 # Half of what an int32 holds; the other half is for the sum of products.
 LARGEST = 2**30
 
-_CONVOLVED = (0, 1, 2)
-# operator -> positions of its input, its weight and its bias
-BIASED: dict[Any, tuple[int, int, int]] = {
-    **dict.fromkeys((aten.conv1d.default, aten.conv2d.default, aten.conv3d.default), _CONVOLVED),
-    **dict.fromkeys((aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding), _CONVOLVED),
-    **dict.fromkeys((aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input), _CONVOLVED),
-    aten.linear.default: (0, 1, 2),
-    aten.addmm.default: (1, 2, 0),
-}
-
 
 def least_steps(bias: Tensor, input_step: float) -> Tensor:
-    """The smallest step of each output channel's weights with which its bias fits.
+    """Return the smallest step of each output channel's weights with which its bias fits.
 
     Args:
         bias: (O,).
@@ -64,19 +56,18 @@ class Layer:
     input: fx.Node
     weight: fx.Node
     bias: fx.Node | None
-    bias_position: int
 
 
 def integer_layers(program: Program) -> Iterator[Layer]:
-    """The layers that runtimes compute in integers, in order."""
+    """Yield the layers that runtimes compute in integers, in order."""
     for node in program.graph.nodes:
-        if node.target not in BIASED:
+        row = operator_of(node)
+        if row is None or not row.is_layer:
             continue
-        x, weight, position = (BIASED[node.target][i] for i in range(3))
-        source, kernel, bias = node.args[x], node.args[weight], argument(node, position)
+        source, kernel, bias = argument(node, row.inputs[0]), argument(node, row.weight), argument(node, row.bias)
         if is_fake_quant(source) and not is_dynamic(source) and is_fake_quant(kernel) and weight_of(kernel) is not None:
             stored = isinstance(bias, fx.Node) and bias.op == "get_attr" and get_tensor(program, bias).dim() == 1
-            yield Layer(node, source, kernel, bias if stored else None, position)
+            yield Layer(node, source, kernel, bias if stored else None)
 
 
 @torch.no_grad()
@@ -104,7 +95,7 @@ def bound_steps(program: Program) -> int:
 
 
 def _wider(grid: Quantizer, least: Tensor, weight: Tensor, learned: bool) -> Tensor:
-    """The steps with room for the biases; that of a dead slice is free, and the smallest keeps most of its bias."""
+    """Return the steps with room for the biases; that of a dead slice is free, and the smallest keeps most of its bias."""
     step = torch.where(grid.scale == 0, torch.ones_like(grid.scale), grid.scale).double()
     wider = torch.maximum(step, least)
     if not learned:
@@ -114,17 +105,16 @@ def _wider(grid: Quantizer, least: Tensor, weight: Tensor, learned: bool) -> Ten
 
 
 def _effective(program: Program, layer: Layer) -> tuple[Tensor | None, Tensor]:
-    """The bias that the file will have, and the factor of the weights in it."""
+    """Return the bias that the file will have, and the factor of the weights in it."""
     bias = None if layer.bias is None else get_tensor(program, layer.bias)
     norm = next(iter(layer.node.users)) if len(layer.node.users) == 1 else None
-    if norm is None or norm.target is not aten.batch_norm.default or norm.args[0] is not layer.node or argument(norm, 5):
+    weight = weight_of(layer.weight)
+    assert weight is not None
+    folded = norm is not None and family_of(norm) == "batch norm" and norm.args[0] is layer.node and not normalizes_by_batch(norm)
+    if norm is None or not folded or not normalizes_channels(program, layer.node, weight):
         return bias, torch.ones(())
-    gamma, beta, mean, var = (None if n is None else get_tensor(program, n).double() for n in norm.args[1:5])  # type: ignore[arg-type]
-    if mean is None or var is None:
-        return bias, torch.ones(())
-    factor = (var + argument(norm, 7)).rsqrt() * (1.0 if gamma is None else gamma)
-    shift = ((0.0 if bias is None else bias.double()) - mean) * factor
-    return shift + (0.0 if beta is None else beta), factor
+    factor, shift = affine(program, norm)
+    return shift if bias is None else bias.double() * factor + shift, factor
 
 
 def _set_step(program: Program, node: fx.Node, step: Tensor) -> None:
@@ -163,7 +153,7 @@ def round_biases(program: Program) -> int:
 
 
 def _product_step(program: Program, layer: Layer) -> Tensor:
-    """The step of an accumulator in single precision, as runtimes compute it: shape (O,) or (1,)."""
+    """Return the step of an accumulator in single precision, as runtimes compute it: shape (O,) or (1,)."""
     module = program.graph_module
     return (quantizer_of(module, layer.input).scale.float() * quantizer_of(module, layer.weight).scale.float()).double()
 
@@ -174,4 +164,4 @@ def _own_bias(program: Program, layer: Layer, value: Tensor) -> None:
     set_parameter(program, name, value)
     with program.graph.inserting_before(layer.node):
         own = program.graph.get_attr(name)
-    set_argument(layer.node, layer.bias_position, own)
+    set_bias(layer.node, own)

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import fx
 
-from laconic.core.program import Program, aten
+from laconic.core.operators import NORMS, Family, argument, family_of, names_of, plain_name, row_of
+from laconic.core.program import Program
 
 Shape = tuple[int, ...]
 Cost = Callable[[fx.Node, Callable[[Any], Shape]], int]  # (operator, shape of a node: its output or its tensor) -> multiply-adds
@@ -27,12 +28,23 @@ def _transposed(node: fx.Node, shape: Callable[[Any], Shape]) -> int:
 
 
 def _linear(node: fx.Node, shape: Callable[[Any], Shape]) -> int:
-    return math.prod(shape(node)) * shape(node.args[1])[-1]
+    """Each output number sums over the input channels."""
+    row = row_of(node)
+    assert row.in_axis is not None
+    return math.prod(shape(node)) * shape(argument(node, row.weight))[row.in_axis]
 
 
-def _product(first: int) -> Cost:
-    """A matrix product: output numbers × the summed dimension, the last of the first matrix."""
-    return lambda node, shape: math.prod(shape(node)) * shape(node.args[first])[-1]
+def _bilinear(node: fx.Node, shape: Callable[[Any], Shape]) -> int:
+    """Each output number is x · (W y): I·J and then I."""
+    _, first, second = shape(node.args[2])
+    return math.prod(shape(node)) * first * (second + 1)
+
+
+def _product(node: fx.Node, shape: Callable[[Any], Shape]) -> int:
+    """Output numbers × the summed dimension, the last of the first matrix; `addbmm` sums over the batch too."""
+    row = row_of(node)
+    first = shape(node.args[row.inputs[0]])
+    return math.prod(shape(node)) * first[-1] * (first[0] if plain_name(node) == "addbmm" else 1)
 
 
 def _attention(node: fx.Node, shape: Callable[[Any], Shape]) -> int:
@@ -60,33 +72,39 @@ def _einsum(node: fx.Node, shape: Callable[[Any], Shape]) -> int:
     return math.prod(sizes.values())
 
 
-COSTS: dict[Any, Cost] = {
-    **dict.fromkeys(
-        (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.conv2d.padding, aten.conv1d.padding, aten.conv3d.padding),
-        _convolution,
-    ),
-    **dict.fromkeys((aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input), _transposed),
-    aten.linear.default: _linear,
-    **dict.fromkeys((aten.matmul.default, aten.mm.default, aten.bmm.default), _product(0)),
-    **dict.fromkeys((aten.addmm.default, aten.baddbmm.default), _product(1)),
-    aten.einsum.default: _einsum,
-    aten.scaled_dot_product_attention.default: _attention,
-    **dict.fromkeys((aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input), _recurrent),
+# By family of `core.operators`.
+COSTS: dict[Family, Cost] = {
+    "convolution": _convolution,
+    "transposed convolution": _transposed,
+    "linear": _linear,
+    "bilinear": _bilinear,
+    "matrix product": _product,
+    "vector product": _product,
+    "einsum": _einsum,
+    "attention": _attention,
+    "recurrent": _recurrent,
 }
 
+
+def cost_of(node: fx.Node) -> Cost | None:
+    """Return how the multiply-adds of a node are counted; None where its operator has no row."""
+    family = family_of(node)
+    return None if family is None else COSTS.get(family)
+
+
 # Operators without multiply-adds in the field's counting: norms, pools, elementwise, reductions, movement of data.
-FREE = frozenset(
+FREE = frozenset(names_of(*NORMS, "dropout", "random activation", "embedding", "sum", "average pool", "softmax")) | frozenset(
     """
 __and__ __or__ __xor__
-_to_copy abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d add alias all alpha_dropout amax amin any arange argmax
-argmin avg_pool1d avg_pool2d avg_pool3d batch_norm bitwise_and bitwise_not bitwise_or broadcast_tensors bucketize cat ceil celu chunk clamp clamp_max
-clamp_min clone concat constant_pad_nd contiguous copy cos cumsum detach diff div dropout elu embedding empty eq erf exp expand expand_as expm1 eye
-feature_dropout fill flatten flip floor floor_divide full full_like gather ge gelu glu group_norm gt hardshrink hardsigmoid hardswish hardtanh im2col
-index index_put index_select instance_norm isfinite isinf isnan layer_norm le leaky_relu lift_fresh_copy linspace log log1p log_softmax logical_and
+_to_copy abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d alias all amax amin any arange argmax
+argmin bitwise_and bitwise_not bitwise_or broadcast_tensors bucketize cat ceil celu chunk clamp clamp_max
+clamp_min clone concat constant_pad_nd contiguous copy cos cumsum detach diff div elu empty eq erf exp expand expand_as expm1 eye
+fill flatten flip floor floor_divide full full_like gather ge gelu glu gt hardshrink hardsigmoid hardswish hardtanh im2col
+index index_put index_select isfinite isinf isnan le leaky_relu lift_fresh_copy linspace log log1p log_softmax logical_and
 logical_not logical_or logsumexp lt masked_fill max max_pool1d max_pool2d max_pool2d_with_indices max_pool3d maximum mean meshgrid min minimum mish
 movedim mul narrow ne neg new_empty new_full new_ones new_zeros norm normal numel one_hot ones ones_like outer pad permute pixel_shuffle
-pixel_unshuffle pow prelu rand reciprocal reflection_pad2d relu relu6 remainder repeat repeat_interleave replication_pad2d reshape reshape_as rms_norm
-roll round rsqrt rsub scalar_tensor scatter select selu sigmoid sign silu sin slice softmax softplus split split_with_sizes sqrt square squeeze stack
+pixel_unshuffle pow prelu rand reciprocal reflection_pad2d relu relu6 remainder repeat repeat_interleave replication_pad2d reshape reshape_as
+roll round rsqrt rsub scalar_tensor scatter select selu sigmoid sign silu sin slice softplus split split_with_sizes sqrt square squeeze stack
 std sub sum t tan tanh tensor_split tile to topk transpose tril triu type_as unbind unflatten unfold unsafe_split unsqueeze upsample_bicubic2d
 upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d var view view_as where zero zeros zeros_like
 """.split()  # noqa: SIM905 - words read better in a paragraph than one a line
@@ -117,15 +135,16 @@ class LayerShape:
     """An operator and the shapes that its time depends on, for one example.
 
     Attributes:
-        operator: e.g. ``aten.conv2d.default``.
-        inputs: shapes of its tensors, weights among them.
+        family: of the operator, as in `core.operators`: ``convolution``, ``linear``, …
+        inputs: shapes of its tensors, weights among them. Of a layer: its input, its weight, its bias if it has one; a linear weight is (O, I).
         output: shape of what it puts out.
         macs: its multiply-adds.
-        options: stride, padding and dilation of a convolution; empty for others.
+        options: stride, padding and dilation of a convolution, and the output padding of a transposed one, each a number for each dimension; padding that
+            differs at the two ends has twice as many, those before first. Empty for others.
         weights: which of `inputs` are parameters or buffers.
     """
 
-    operator: str
+    family: str
     inputs: tuple[Shape, ...]
     output: Shape
     macs: int

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import torch
 from torch import Tensor, fx
 
 from laconic.core.errors import BadInput
-
-aten = torch.ops.aten
+from laconic.core.operators import argument, family_of, operator_of
 
 
 def check_batch_norm(x: Tensor, name: str) -> None:
@@ -45,17 +43,20 @@ def check_instance_norm(x: Tensor, name: str) -> None:
         )
 
 
-_CHECKS: dict[object, Callable[[Tensor, str], None]] = {
-    aten.batch_norm.default: check_batch_norm,
-    aten.instance_norm.default: check_instance_norm,
-}
+_CHECKS: dict[str | None, Callable[[Tensor, str], None]] = {"batch norm": check_batch_norm, "instance norm": check_instance_norm}
+
+
+def normalizes_by_batch(node: fx.Node) -> bool:
+    """Return whether a batch or instance norm takes mean and variance from what it reads."""
+    row = operator_of(node)
+    return row is not None and row.family in _CHECKS and bool(argument(node, row.mode))
 
 
 def insert_checks(graph: fx.Graph, nodes: Iterable[fx.Node]) -> list[fx.Node]:
     """Put a check before each of these norms, and return the new nodes; recompile afterwards."""
     made = []
     for node in nodes:
-        if (check := _CHECKS.get(node.target)) is not None:
+        if (check := _CHECKS.get(family_of(node))) is not None:
             with graph.inserting_before(node):
                 made.append(graph.call_function(check, (node.args[0], layer_name(node))))
     return made
@@ -70,11 +71,11 @@ def remove_checks(graph: fx.Graph, checks: Iterable[fx.Node]) -> None:
 
 
 def is_check(node: fx.Node) -> bool:
-    """Whether a node is a check, which is in the graph in training mode only and computes nothing."""
+    """Return whether a node is a check, which is in the graph in training mode only and computes nothing."""
     return node.op == "call_function" and node.target in _CHECKS.values()
 
 
 def layer_name(node: fx.Node) -> str:
-    """The dotted name of a norm: that of its tensors, or of its operator where it has none."""
+    """Return the dotted name of a norm: that of its tensors, or of its operator where it has none."""
     owned = next((str(a.target) for a in node.args[1:5] if isinstance(a, fx.Node) and a.op == "get_attr"), "")
     return owned.rpartition(".")[0] or node.name

@@ -8,17 +8,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from laconic.core.errors import BadInput
-from laconic.core.program import Program, aten
+from laconic.core.operators import CONVOLUTIONS, NORMS, PRODUCTS, overloads
+from laconic.core.program import Program
 
 _FULL = (torch.float32, torch.float64)
 # Operators with weights or of the same cost: runtimes have them in float32, and rounding starts from there.
-_HEAVY = {
-    *(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding),
-    *(aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input, aten.convolution.default),
-    *(aten.linear.default, aten.addmm.default, aten.mm.default, aten.bmm.default, aten.baddbmm.default, aten.matmul.default),
-    *(aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input, aten.einsum.default, aten.bilinear.default),
-    *(aten.scaled_dot_product_attention.default, aten.batch_norm.default, aten.layer_norm.default, aten.group_norm.default),
-}
+_HEAVY = overloads(*CONVOLUTIONS, *PRODUCTS, *NORMS, "linear", "bilinear", "recurrent")
 _MEND = "Give the model and its data in float32: model.float(), and x.float() in the dataset or in Task(split=…)"
 
 

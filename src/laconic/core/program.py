@@ -23,30 +23,12 @@ from laconic.core.example import generate
 from laconic.core.interface import Interface as Interface
 from laconic.core.interface import TensorSpec as TensorSpec
 from laconic.core.interface import as_call as as_call
-from laconic.core.norms import insert_checks, remove_checks
+from laconic.core.norms import insert_checks, normalizes_by_batch, remove_checks
+from laconic.core.operators import OPERATORS, family_of
+from laconic.core.operators import argument as argument
+from laconic.core.operators import set_argument as set_argument
 
 aten = torch.ops.aten
-
-# What acts in training only: the identity in evaluation mode.
-DROPOUTS = (
-    aten.dropout.default,
-    aten.dropout_.default,
-    aten.feature_dropout.default,
-    aten.alpha_dropout.default,
-    aten.feature_alpha_dropout.default,
-)
-NORMS = (aten.batch_norm.default, aten.instance_norm.default)
-# Where each operator keeps its train/eval argument (the position in its ATen schema).
-MODE_ARGUMENT: dict[Any, int] = {
-    aten.batch_norm.default: 5,
-    aten.instance_norm.default: 5,
-    aten.rrelu.default: 3,
-    **dict.fromkeys(DROPOUTS, 2),
-    aten.lstm.input: 6,
-    aten.gru.input: 6,
-    aten.rnn_tanh.input: 6,
-    aten.rnn_relu.input: 6,
-}
 
 
 class Program(nn.Module):
@@ -130,10 +112,9 @@ class Program(nn.Module):
         """Set training or evaluation mode: the mode arguments of batch-norm, dropout and recurrent nodes follow."""
         if mode != self.training:
             for node, index in self._mode_nodes:
-                set_argument(node, index, mode and not (self._norms_frozen and node.target is aten.batch_norm.default))
+                set_argument(node, index, mode and not (self._norms_frozen and family_of(node) == "batch norm"))
             remove_checks(self.graph, self._checks)
-            norms = [node for node in self.graph.nodes if node.target in NORMS and argument(node, 5)]
-            self._checks = insert_checks(self.graph, norms if mode else ())
+            self._checks = insert_checks(self.graph, [node for node in self.graph.nodes if normalizes_by_batch(node)] if mode else ())
             self.graph_module.recompile()
         super().train(mode)
         return self
@@ -149,7 +130,9 @@ class Program(nn.Module):
 
     def recompile(self) -> None:
         """Make edits of the graph take effect. The graph must be in eval mode, as every pass finds it."""
-        self._mode_nodes = [(n, i) for n in self.graph.nodes if (i := MODE_ARGUMENT.get(n.target)) is not None and argument(n, i) is False]
+        rows = ((node, OPERATORS.get(node.target)) for node in self.graph.nodes)
+        modes = ((node, row.mode) for node, row in rows if row is not None and row.mode is not None)
+        self._mode_nodes = [(node, index) for node, index in modes if argument(node, index) is False]
         self._counters = list(self._batch_counters())
         self.graph_module.graph.lint()
         self.graph_module.recompile()
@@ -159,7 +142,7 @@ class Program(nn.Module):
             return
         buffers = dict(self.graph_module.named_buffers())
         for node, _ in self._mode_nodes:
-            if node.target is aten.batch_norm.default and isinstance(node.args[3], fx.Node):
+            if family_of(node) == "batch norm" and isinstance(node.args[3], fx.Node):
                 name = str(node.args[3].target).removesuffix("running_mean") + "num_batches_tracked"
                 if name in buffers:
                     yield buffers[name]
@@ -231,22 +214,6 @@ class Program(nn.Module):
         """
         graph_module, interface, exported = pt2.read(Path(path))
         return Program(graph_module, interface, exported=exported)
-
-
-def argument(node: fx.Node, index: int) -> Any:
-    """The argument at a schema position, whether it was passed by position, by name or left at its default."""
-    if index < len(node.args):
-        return node.args[index]
-    spec = node.target._schema.arguments[index]  # type: ignore[union-attr]
-    return node.kwargs.get(spec.name, spec.default_value)
-
-
-def set_argument(node: fx.Node, index: int, value: Any) -> None:
-    """Set the argument at a schema position, however it was passed."""
-    if index < len(node.args):
-        node.update_arg(index, value)
-    else:
-        node.update_kwarg(node.target._schema.arguments[index].name, value)  # type: ignore[union-attr]
 
 
 def dynamic_shape(spec: TensorSpec) -> dict[int, Any]:

@@ -15,13 +15,13 @@ from laconic.core.errors import BadInput, ExportError, need
 from laconic.core.exported import quiet_export
 from laconic.core.files import write_whole
 from laconic.core.graph import without_dropout
+from laconic.core.operators import family_of
 from laconic.core.precision import check_float32
 from laconic.core.program import Program
 from laconic.deploy import qdq
 from laconic.deploy.parity import parity as parity
 
 OPSET = 20
-_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 # Protocol buffers hold at most 2 GiB; larger weights go into a second file.
 _EXTERNAL_OVER = (2 << 30) - (64 << 20)
 
@@ -37,7 +37,7 @@ def write_onnx(program: Program, path: Path, name: str) -> None:
     try:
         model = _lowered(program)
     except ExportError:
-        if not any(node.target is _ATTENTION for node in program.graph.nodes):
+        if not any(family_of(node) == "attention" for node in program.graph.nodes):
             raise
         model = _lowered(_with_plain_attention(program))
     symbols = {
@@ -80,7 +80,7 @@ def _with_plain_attention(program: Program) -> Program:
     (PyTorch 2.13).
     """
     twin = copy.deepcopy(program)
-    for node in [node for node in twin.graph.nodes if node.target is _ATTENTION]:
+    for node in [node for node in twin.graph.nodes if family_of(node) == "attention"]:
         with twin.graph.inserting_after(node):
             plain = twin.graph.call_function(torch.ops.aten.clone.default, (node,), {"memory_format": torch.contiguous_format})
         node.replace_all_uses_with(plain, delete_user_cb=lambda user, plain=plain: user is not plain)

@@ -23,6 +23,7 @@ from laconic.core.fake_quant import TINY, Quantizer, fake_quants, is_dynamic, qu
 from laconic.core.folding import fold_batch_norm
 from laconic.core.graph import clean, get_tensor
 from laconic.core.integer_bias import bound_steps, round_biases
+from laconic.core.operators import family_of
 from laconic.core.program import Program, aten
 
 qd = torch.ops.quantized_decomposed
@@ -38,7 +39,7 @@ def is_quantized(program: Program) -> bool:
 
 def lower(program: Program) -> Program:
     """The program with integers for weights and pairs for activations; for export only. The one given is not changed."""
-    trained = any(node.target is aten.batch_norm.default for node in program.graph.nodes)
+    trained = any(family_of(node) == "batch norm" for node in program.graph.nodes)
     found = (
         fold_batch_norm(program)[0] if trained else copy.deepcopy(program)
     )  # norms that trained beside rounded weights go into the scales
@@ -48,7 +49,7 @@ def lower(program: Program) -> Program:
     for node in list(fake_quants(found.graph)):
         if is_dynamic(node):
             node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
-        elif all(reader.target is aten.lstm.input for reader in node.users):
+        elif all(family_of(reader) == "recurrent" for reader in node.users):
             _lower_recurrent(found, node)
         elif weight_of(node) is not None:
             _lower_weight(found, node, any(reader in dynamic for reader in _readers(node)))
@@ -102,7 +103,7 @@ def _lower_weight(program: Program, node: fx.Node, dynamic: bool) -> None:
     scale = _buffer(program, source, f"{name}~{node.name}.scale", quantizer.scale)
     zero = _buffer(program, source, f"{name}~{node.name}.zero", quantizer.zero_point.long())
     for reader in list(last.users):
-        embedding = reader.target is aten.embedding.default
+        embedding = family_of(reader) == "embedding"
         axis = quantizer.axis if quantizer.axis is not None else 0
         with program.graph.inserting_before(reader):
             if embedding:

@@ -15,12 +15,10 @@ from torch import Tensor, fx, nn
 from laconic.core import structure
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import module_outputs
-from laconic.core.program import Program, argument, aten
+from laconic.core.operators import argument, family_of, row_of
+from laconic.core.program import Program
 from laconic.distill.losses import Kind
 
-_ATTENTION = aten.scaled_dot_product_attention.default
-_SOFTMAX = (aten.softmax.int, aten._softmax.default)
-_PRODUCTS = (aten.matmul.default, aten.bmm.default)
 _REGISTRIES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
@@ -149,11 +147,17 @@ def _resolve(program: Program, tap: Tap, outputs: dict[str, fx.Node], values: di
     if tap.kind == "output":
         return values[outputs[tap.path]]
     inside = [n for n in program.graph.nodes if n.op == "call_function" and _is_inside(n, tap.path)]
-    whole = next((n for n in reversed(inside) if n.target is _ATTENTION), None)
-    softmax = next((n for n in reversed(inside) if n.target in _SOFTMAX), None)
+    whole = next((n for n in reversed(inside) if family_of(n) == "attention"), None)
+    softmax = next((n for n in reversed(inside) if family_of(n) == "softmax"), None)
     if tap.kind == "values":
         product = None if softmax is None else _reader(softmax)
-        wanted: Any = argument(whole, 2) if whole is not None else argument(product, 1) if product is not None else outputs[tap.path]
+        wanted: Any = (
+            argument(whole, 2)
+            if whole is not None
+            else argument(product, row_of(product).inputs[1])
+            if product is not None
+            else outputs[tap.path]
+        )
         return values[wanted]
     if whole is not None:
         query_key_mask_causal_scale = tuple(argument(whole, index) for index in (0, 1, 3, 5, 6))
@@ -170,7 +174,7 @@ def _is_inside(node: fx.Node, path: str) -> bool:
 def _reader(softmax: fx.Node) -> fx.Node | None:
     """The product that attention's probabilities go into, behind dropout and conversions."""
     node: fx.Node | None = softmax
-    while node is not None and node.target not in _PRODUCTS:
+    while node is not None and family_of(node) != "matrix product":
         node = next(iter(node.users), None)
     return node
 

@@ -18,34 +18,13 @@ from laconic.core.assembly import assemble, tensors_of
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import Value, shapes
-from laconic.core.program import Program, aten
+from laconic.core.operators import CONVOLUTIONS, PRODUCTS, Family, family_of
+from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
 from laconic.core.step import StepConfig, step
 
-_SUMS = (aten.add.Tensor, aten.add_.Tensor)
-# Operators behind which a value is no longer the one that entered, but something computed of it.
-_MIXING = frozenset(
-    getattr(getattr(aten, name), overload)
-    for name, overload in (
-        *((f"conv{n}d", "default") for n in (1, 2, 3)),
-        ("convolution", "default"),
-        ("conv_transpose1d", "default"),
-        ("conv_transpose2d", "input"),
-        ("conv_transpose3d", "input"),
-        ("linear", "default"),
-        ("addmm", "default"),
-        ("mm", "default"),
-        ("bmm", "default"),
-        ("baddbmm", "default"),
-        ("matmul", "default"),
-        ("einsum", "default"),
-        ("scaled_dot_product_attention", "default"),
-        ("lstm", "input"),
-        ("gru", "input"),
-        ("rnn_tanh", "input"),
-        ("rnn_relu", "input"),
-    )
-)
+# Families behind which a value is no longer the one that entered, but something computed of it.
+_MIXING: tuple[Family, ...] = (*CONVOLUTIONS, *PRODUCTS, "linear", "bilinear", "recurrent")
 
 
 @dataclass(frozen=True)
@@ -258,9 +237,9 @@ def _is_residual(entry: fx.Node, inside: Sequence[fx.Node], depends: Collection[
         if node not in mixed:
             continue
         ours = [n for n in node.all_input_nodes if n in carried or n in mixed]
-        if node.target in _SUMS and len(ours) == 2 and len(carried & set(ours)) == 1:
+        if family_of(node) == "sum" and len(ours) == 2 and len(carried & set(ours)) == 1:
             return True
-        if node.target not in _MIXING and all(n in carried for n in ours):
+        if family_of(node) not in _MIXING and all(n in carried for n in ours):
             carried.add(node)
             mixed.discard(node)
     return False

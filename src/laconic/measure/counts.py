@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, fx
 
 from laconic.core.graph import get_tensor, module_path, module_type
-from laconic.core.macs import COSTS, FREE, Shape, number, symbols
+from laconic.core.macs import FREE, Shape, cost_of, number, symbols
+from laconic.core.operators import plain_name
 from laconic.core.program import Program
 
 UNUSED = "not used"  # the type of a layer whose parameters no operator reads
@@ -76,14 +77,13 @@ def count(program: Program, batch: int = 1, **lengths: int) -> Counts:
 
 
 def _macs(node: fx.Node, shape: Callable[[Any], Shape], unknown: Counter[str]) -> int:
-    cost = COSTS.get(node.target)
-    name = str(node.target).split(".")[1]
+    cost = cost_of(node)
     if cost is not None:
         try:
             return cost(node, shape)
         except LookupError:
             unknown[str(node.target)] += 1
-    elif name.removesuffix("_") not in FREE and name not in FREE:
+    elif plain_name(node) not in FREE:
         unknown[str(node.target)] += 1
     return 0
 

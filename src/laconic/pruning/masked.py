@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from laconic.core.graph import get_tensor
-from laconic.core.program import argument
+from laconic.core.operators import argument
 from laconic.pruning.coupling import DYNAMIC, Coupling, carries, is_ids, operator
 from laconic.pruning.rules import reduced_axes
 from laconic.pruning.surgery import Keep

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from laconic.core.program import argument
+from laconic.core.operators import argument
 from laconic.pruning.coupling import Coupling, operator
 from laconic.pruning.masked import Masked
 

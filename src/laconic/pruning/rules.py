@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from laconic.core.program import argument
+from laconic.core.operators import argument
 from laconic.pruning.coupling import DYNAMIC, Dim, Factor, Tracer, Value, carries, is_ids, operator, plain, size_of, where
 
 Node = Any  # an fx.Node, whose arguments are of every type

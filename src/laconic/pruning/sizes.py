@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from laconic.core.macs import COSTS, LayerShape, Shape, number, symbols
-from laconic.core.program import argument, aten
+from laconic.core.macs import LayerShape, Shape, cost_of, number, symbols
+from laconic.core.operators import Operator, argument, paddings, row_of, spread
 from laconic.pruning.coupling import Coupling, Dim, is_ids
 
 Counts = Sequence[int]  # components left in each group
@@ -101,7 +101,7 @@ class Sizes:
     @cached_property
     def layers(self) -> list[fx.Node]:
         """The operators that multiply."""
-        return [node for node in self.coupling.program.graph.nodes if node.target in COSTS and node in self.coupling.values]
+        return [node for node in self.coupling.values if cost_of(node) is not None]
 
     @cached_property
     def readers(self) -> list[list[int]]:
@@ -122,9 +122,10 @@ class Sizes:
         return [ids for dims in values if type(dims) is tuple for dim in dims for _, ids in dim if is_ids(ids)]
 
     def layer_macs(self, node: fx.Node, counts: Counts) -> int:
-        """Multiply-adds of a layer for one example; 0 where its form is unknown."""
+        """Return the multiply-adds of a layer for one example; 0 where its form is unknown."""
+        cost = cost_of(node)
         try:
-            return COSTS[node.target](node, lambda source: self.shape(source, counts))
+            return 0 if cost is None else cost(node, lambda source: self.shape(source, counts))
         except LookupError:
             return 0
 
@@ -133,15 +134,24 @@ class Sizes:
         return sum(self.layer_macs(node, counts) for node in self.layers)
 
     def layer(self, node: fx.Node, counts: Counts) -> LayerShape:
-        """A layer's shapes."""
-        sources = [source for source in node.all_input_nodes if source.op == "get_attr" or source in self.coupling.values]
+        """Return a layer's shapes."""
+        row = row_of(node)
+        given = (argument(node, i) for i in (row.inputs[0], row.weight, row.bias)) if row.is_layer else node.all_input_nodes
+        sources = [source for source in given if source is not None and (source.op == "get_attr" or source in self.coupling.values)]
         weights = tuple(i for i, source in enumerate(sources) if source.op == "get_attr")
-        options = tuple(tuple(argument(node, i)) for i in (3, 4, 5)) if node.target in _CONVOLUTIONS else ()
-        shapes = tuple(self.shape(source, counts) for source in sources)
-        return LayerShape(str(node.target), shapes, self.shape(node, counts), self.layer_macs(node, counts), options, weights)
+        shapes = [self.shape(source, counts) for source in sources]
+        options = _options(node, row, shapes[1][2:]) if row.stride is not None else ()
+        if row.family == "linear" and row.out_axis == 1:
+            shapes[1] = shapes[1][::-1]
+        return LayerShape(row.family, tuple(shapes), self.shape(node, counts), self.layer_macs(node, counts), options, weights)
 
 
-_CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+def _options(node: fx.Node, row: Operator, kernel: Shape) -> tuple[Shape, ...]:
+    """Return stride, padding, dilation and (of a transposed one) output padding of a convolution, as `LayerShape` has them."""
+    before, after = zip(*paddings(node, kernel), strict=True)
+    stride, dilation = (spread(argument(node, i), len(kernel)) for i in (row.stride, row.dilation))
+    more = (spread(argument(node, row.output_padding), len(kernel)),) if row.transposed else ()
+    return (stride, before if before == after else (*before, *after), dilation, *more)
 
 
 def keep_of(coupling: Coupling, scores: Sequence[Any], counts: Counts) -> Any:

@@ -17,7 +17,8 @@ from torch import Tensor, fx, nn
 from laconic.core.errors import BadInput
 from laconic.core.graph import get_tensor
 from laconic.core.norms import is_check
-from laconic.core.program import Program, argument, aten, set_argument
+from laconic.core.operators import argument, set_argument
+from laconic.core.program import Program, aten
 from laconic.pruning.coupling import Coupling, Dim, is_ids, operator, size_of
 from laconic.pruning.rules import is_whole
 

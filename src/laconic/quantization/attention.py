@@ -9,9 +9,8 @@ import torch
 from torch import fx
 
 from laconic.core.graph import shapes
-from laconic.core.program import Program, argument, aten
-
-ATTENTION = aten.scaled_dot_product_attention.default
+from laconic.core.operators import argument, family_of
+from laconic.core.program import Program, aten
 
 
 def decompose_attention(program: Program) -> int:
@@ -20,7 +19,9 @@ def decompose_attention(program: Program) -> int:
     Causal ones, ones with dropout and ones with fewer key heads than query heads stay whole. Rows that a boolean mask closes entirely
     become the mean of v, where the operator gives 0: a row that attends to nothing has no meaning.
     """
-    nodes = [n for n in program.graph.nodes if n.target is ATTENTION and not argument(n, 4) and not argument(n, 5) and not argument(n, 7)]
+    nodes = [
+        n for n in program.graph.nodes if family_of(n) == "attention" and not argument(n, 4) and not argument(n, 5) and not argument(n, 7)
+    ]
     if not nodes:
         return 0
     values = shapes(program)

@@ -5,7 +5,8 @@ All work in place on a program that is the pass's own copy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,19 +14,27 @@ from torch import Tensor, fx
 
 from laconic.core.fake_quant import weight_of
 from laconic.core.graph import free_name, get_tensor, set_parameter
-from laconic.core.program import Program, argument, aten, set_argument
+from laconic.core.operators import (
+    argument,
+    family_of,
+    groups_of,
+    inputs_first,
+    is_stored,
+    operator_of,
+    outputs_first,
+    plain_name,
+    row_of,
+    set_bias,
+    spread,
+)
+from laconic.core.program import Program, aten
 from laconic.quantization.observers import ChannelMean, ChannelRange
 
-CONVOLUTIONS = (
-    *(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default),
-    *(aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding),
-)
-_NORMS = (aten.layer_norm.default,)
 _POSITIVE = (aten.relu.default, aten.relu_.default)
 
 
 def only_reader(program: Program, attribute: fx.Node) -> bool:
-    """Whether nobody else reads the tensor behind an attribute, under any name."""
+    """Return whether nobody else reads the tensor behind an attribute, under any name."""
     tensor = get_tensor(program, attribute)
     same = [n for n in program.graph.nodes if n.op == "get_attr" and get_tensor(program, n) is tensor]
     return sum(len(n.users) for n in same) == 1
@@ -51,17 +60,18 @@ def equalize(program: Program) -> int:
     return len(pairs)
 
 
-def _pairs(program: Program) -> Iterable[tuple[fx.Node, fx.Node]]:
-    layers = (*CONVOLUTIONS, aten.linear.default)
+def _pairs(program: Program) -> Iterator[tuple[fx.Node, fx.Node]]:
     for node in program.graph.nodes:
-        if node.target not in layers or not _own_weights(program, node):
+        row = operator_of(node)
+        if row is None or not _own_weights(program, node):
             continue
         reader, last = _single(node), node
         if reader is not None and reader.target in _POSITIVE:
             reader, last = _single(reader), reader
-        if reader is None or reader.target not in layers or reader.args[0] is not last or not _own_weights(program, reader):
+        follower = None if reader is None else operator_of(reader)
+        if reader is None or follower is None or not _own_weights(program, reader) or argument(reader, follower.inputs[0]) is not last:
             continue
-        if (node.target is aten.linear.default) == (reader.target is aten.linear.default):
+        if row.channels == follower.channels:
             yield node, reader
 
 
@@ -70,47 +80,68 @@ def _single(node: fx.Node) -> fx.Node | None:
 
 
 def _own_weights(program: Program, node: fx.Node) -> bool:
-    parts = [a for a in (node.args[1], argument(node, 2)) if a is not None]
+    """Whether a node is a layer whose weight and bias nobody else reads."""
+    row = operator_of(node)
+    if row is None or not row.is_layer:
+        return False
+    parts = [a for a in (argument(node, row.weight), argument(node, row.bias)) if a is not None]
     return all(isinstance(a, fx.Node) and a.op == "get_attr" and only_reader(program, a) for a in parts)
+
+
+def _weight(program: Program, node: fx.Node) -> Tensor:
+    return get_tensor(program, argument(node, row_of(node).weight))
+
+
+def _bias(program: Program, node: fx.Node) -> Tensor | None:
+    source = argument(node, row_of(node).bias)
+    return None if source is None else get_tensor(program, source)
+
+
+def _along(numbers: Tensor, weight: Tensor) -> Tensor:
+    """Numbers (O,) as a factor of a weight (O, …)."""
+    return numbers.view(-1, *[1] * (weight.dim() - 1))
 
 
 @torch.no_grad()
 def _equalize_pair(program: Program, first: fx.Node, second: fx.Node) -> None:
-    one, two = (get_tensor(program, node.args[1]) for node in (first, second))  # type: ignore[arg-type]
-    groups = int(argument(second, 6)) if second.target in CONVOLUTIONS else 1
-    # the second kernel by its input channels: (groups, O/groups, I/groups, …) to (I, …)
-    by_input = two.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
-    r1, r2 = one.flatten(1).abs().amax(1), by_input.flatten(1).abs().amax(1)
+    one, two = (_weight(program, node) for node in (first, second))
+    bias = _bias(program, first)
+    by_output, by_input = outputs_first(one, first), inputs_first(two, second)  # (O, …) of the first, (I, …) of the second
+    r1, r2 = by_output.flatten(1).abs().amax(1), by_input.flatten(1).abs().amax(1)
     live = (r1 > 0) & (r2 > 0)
-    if (bias := argument(first, 2)) is not None:  # what is nearly a constant would get the range that its weights lack, for all channels
-        live &= get_tensor(program, bias).abs() <= _CONSTANT * one.flatten(1).abs().sum(1)
+    if bias is not None:  # what is nearly a constant would get the range that its weights lack, for all channels
+        live &= bias.abs() <= _CONSTANT * by_output.flatten(1).abs().sum(1)
     scale = torch.where(live, (r1 / r2.clamp(min=1e-30)).sqrt(), torch.ones_like(r1)).clamp(1e-3, 1e3)
-    shape = (-1, *[1] * (one.dim() - 1))
-    one.div_(scale.view(shape))
+    one.copy_(outputs_first(by_output / _along(scale, by_output), first))
     if bias is not None:
-        get_tensor(program, bias).div_(scale)
-    scaled = by_input * scale.view(-1, *[1] * (by_input.dim() - 1))
-    two.copy_(scaled.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1))
+        bias.div_(scale)
+    two.copy_(inputs_first(by_input * _along(scale, by_input), second))
 
 
 # SmoothQuant ---------------------------------------------------------------------------------------------------------------------------
 
 
 def smoothing_watchers(program: Program) -> dict[fx.Node, Sequence[ChannelRange]]:
-    """What must be watched for `smooth`: the outputs of the norms that can be smoothed."""
+    """Return what must be watched for `smooth`: the outputs of the norms that can be smoothed."""
     return {norm: [ChannelRange(-1)] for norm, _ in _norms_before_linears(program)}
 
 
-def _norms_before_linears(program: Program) -> Iterable[tuple[fx.Node, list[fx.Node]]]:
-    """Layer norms with a scale and shift of their own, and the linear layers that read them."""
+def _norms_before_linears(program: Program) -> Iterator[tuple[fx.Node, list[fx.Node]]]:
+    """Norms over the last dimension with a scale of their own, and the linear layers that read them."""
     for norm in program.graph.nodes:
-        weight, bias = (argument(norm, 2), argument(norm, 3)) if norm.target in _NORMS else (None, None)
-        if not isinstance(weight, fx.Node) or not isinstance(bias, fx.Node):
+        parts = _scale_and_shift(norm) if family_of(norm) in ("layer norm", "rms norm") and plain_name(norm) != "native_layer_norm" else []
+        if not parts or not all(is_stored(n) and only_reader(program, n) for n in parts):
             continue
-        linears = [user for user in norm.users if user.target is aten.linear.default and user.args[0] is norm]
-        own = all(n.op == "get_attr" and only_reader(program, n) for n in (weight, bias))
-        if linears and own and all(n.args[1].op == "get_attr" and only_reader(program, n.args[1]) for n in linears):
+        linears = [user for user in norm.users if family_of(user) == "linear" and argument(user, row_of(user).inputs[0]) is norm]
+        weights = [argument(n, row_of(n).weight) for n in linears]
+        if linears and all(is_stored(weight) and only_reader(program, weight) for weight in weights):
             yield norm, linears
+
+
+def _scale_and_shift(norm: fx.Node) -> list[Any]:
+    """The arguments with which a norm scales and shifts, as far as it has them."""
+    row = row_of(norm)
+    return [part for i in (row.weight, row.bias) if (part := argument(norm, i)) is not None]
 
 
 @torch.no_grad()
@@ -128,13 +159,14 @@ def smooth(program: Program, seen: Mapping[fx.Node, Sequence[ChannelRange]], alp
         ranges = seen[norm][0].largest
         if ranges is None:
             continue
-        weights = torch.stack([get_tensor(program, n.args[1]).abs().amax(0) for n in linears]).amax(0)  # type: ignore[arg-type]
+        weights = torch.stack([inputs_first(_weight(program, n), n).abs().amax(1) for n in linears]).amax(0)
         s = ranges.clamp(min=1e-5).pow(alpha) / weights.clamp(min=1e-5).pow(1 - alpha)
         s = (s / s.log().mean().exp()).clamp(1e-2, 1e2)
-        for index in (2, 3):
-            get_tensor(program, norm.args[index]).div_(s)  # type: ignore[arg-type]
+        for part in _scale_and_shift(norm):
+            get_tensor(program, part).div_(s)
         for linear in linears:
-            get_tensor(program, linear.args[1]).mul_(s)  # type: ignore[arg-type]
+            weight = _weight(program, linear)
+            weight.copy_(inputs_first(inputs_first(weight, linear) * s[:, None], linear))
         others = [user for user in norm.users if user not in linears]
         if others:
             name = f"smoothing_{norm.name}"
@@ -155,50 +187,39 @@ def smooth(program: Program, seen: Mapping[fx.Node, Sequence[ChannelRange]], alp
 # Bias correction -----------------------------------------------------------------------------------------------------------------------
 
 
-def channel_axis(node: fx.Node) -> int:
-    """Where the input channels of a weighted operator lie."""
-    return -1 if node.target in (aten.linear.default, aten.addmm.default) else 1
-
-
 @torch.no_grad()
 def correct_bias(program: Program, node: fx.Node, error: Tensor, mean: ChannelMean) -> bool:
     """Take the mean error that rounding the weights makes in each output channel out of the bias (Nagel et al. 2019, eq. 16, with the means of calibration).
 
     Args:
-        node: a linear layer or a convolution.
-        error: of the rounded weight, (O, I, …).
+        node: a linear layer or a convolution, transposed or not.
+        error: of the rounded weight, as the operator has it.
         mean: of the input channels.
 
     Returns:
         Whether there was something to correct.
     """
-    if node.target not in (aten.linear.default, *CONVOLUTIONS):
+    row = operator_of(node)
+    if row is None or not row.is_layer or row.bias is None:
         return False
-    bias: Any = argument(node, 2)
-    if bias is not None and not only_reader(program, bias):
+    bias: Any = argument(node, row.bias)
+    if bias is not None and not (is_stored(bias) and only_reader(program, bias)):
         return False
-    error, dtype = error.double(), error.dtype
-    groups = int(argument(node, 6)) if node.target in CONVOLUTIONS else 1
-    per_input = error.flatten(2).sum(2) if error.dim() > 2 else error  # (O, I / groups)
-    means = mean.mean.reshape(groups, 1, -1)
-    shift = (per_input.unflatten(0, (groups, -1)) * means).sum(2).flatten()
+    dtype = error.dtype
+    per_input = outputs_first(error.double(), node).flatten(2).sum(2) if error.dim() > 2 else outputs_first(error.double(), node)
+    groups = groups_of(node)
+    shift = (per_input.unflatten(0, (groups, -1)) * mean.mean.reshape(groups, 1, -1)).sum(2).flatten()
+    if row.transposed:  # of the kernel, each output number meets one in so many
+        shift = shift / math.prod(spread(argument(node, row.stride), error.dim() - 2))
     old = torch.zeros_like(shift) if bias is None else get_tensor(program, bias).double()
     value = (old - shift).to(dtype)
     if bias is not None:
         set_parameter(program, str(bias.target), value)
         return True
-    weight: Any = node.args[1]
+    weight: Any = argument(node, row.weight)
     weight = weight if weight.op == "get_attr" else weight_of(weight)
     name = free_name(program, f"{str(weight.target).removesuffix('weight')}bias")
     set_parameter(program, name, value)
     with program.graph.inserting_before(node):
-        set_argument_at(node, 2, program.graph.get_attr(name))
+        set_bias(node, program.graph.get_attr(name))
     return True
-
-
-def set_argument_at(node: fx.Node, index: int, value: Any) -> None:
-    """Set a positional argument that may not be there yet."""
-    if index == len(node.args):
-        node.args = (*node.args, value)
-    else:
-        set_argument(node, index, value)

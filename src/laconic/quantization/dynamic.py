@@ -14,7 +14,8 @@ from laconic.core.context import Context
 from laconic.core.errors import BadInput
 from laconic.core.fake_quant import Quantizer, insert_dynamic
 from laconic.core.graph import get_tensor
-from laconic.core.program import Program, aten
+from laconic.core.operators import argument, family_of, is_layer, is_stored, plain_name, row_of
+from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
 from laconic.quantization import correct
 from laconic.quantization.apply import round_weights, weight_grids
@@ -23,8 +24,6 @@ from laconic.quantization.fidelity import exact_tensors, examples_enough, layer_
 from laconic.quantization.notes import below, constant_notes, finite_ratios, group_notes, nothing_rounded, reasons, used_groups
 from laconic.quantization.options import Quantize, check_kernels, weight_scheme
 from laconic.quantization.placement import (
-    CONVOLUTIONS,
-    TRANSPOSED,
     WeightSite,
     check_paths,
     embeddings,
@@ -35,11 +34,8 @@ from laconic.quantization.placement import (
 )
 from laconic.quantization.static import layer_watchers, ready, round_and_correct
 
-_LINEARS = {aten.linear.default: (1, 0), aten.addmm.default: (2, 1)}  # position of the weight, its axis of outputs
-_INPUT = {aten.linear.default: 0, aten.addmm.default: 1}
-_RECURRENT = (aten.lstm.input, aten.gru.input)
 _CONVOLVED = "a convolution that rounds its input anew each time is slower than in float; quantize it statically"
-_NO_GRU = "no runtime has a GRU with int8 weights"
+_NO_GRU = "no runtime has such a layer with int8 weights: of recurrent ones, only the LSTM"
 _UNPACKED = "its weights would be unpacked on every call: only ONNX Runtime's dynamic LSTM takes int8 weights"
 
 
@@ -75,7 +71,7 @@ def _round(
     batches = _settle(found, config, context, sites, quantizers, operators)
     round_weights(found, sites, quantizers)
     if integers:
-        _round_inputs(found, [node for node in operators if node.target in _LINEARS])
+        _round_inputs(found, [node for node in operators if family_of(node) == "linear"])
     found.recompile()
     seen = joined(found.inputs, batches, examples_enough(batches[0])) if batches else None
     ratios = {} if seen is None else layer_sqnr_db(found, operators, exact, seen)
@@ -135,21 +131,23 @@ def _sites(program: Program, config: Quantize, integers: bool, skipped: list[Ski
         sites.setdefault((str(source.target), axis), WeightSite(source, axis)).readers.append((node, position))
 
     for node in program.graph.nodes:
-        if node.target in (*_LINEARS, *CONVOLUTIONS, *TRANSPOSED, *_RECURRENT) and is_kept(node, config.keep):
+        family = family_of(node)
+        if (is_layer(node) or family == "recurrent") and is_kept(node, config.keep):
             skipped.append(Skipped(operator_name(node), "it is to stay float"))
-        elif node.target in _LINEARS and node.args[_LINEARS[node.target][0]].op == "get_attr":
-            add(node, *_LINEARS[node.target])
-        elif node.target in (*CONVOLUTIONS, *TRANSPOSED) and node.args[1].op == "get_attr":
-            if config.mode == "weights" and config.bits == 8:
-                add(node, 1, weight_axis(node, 1 if node.target in TRANSPOSED else 0))
+        elif is_layer(node):
+            position = row_of(node).weight
+            if position is None or not is_stored(argument(node, position)):
+                continue
+            if family == "linear" or (config.mode == "weights" and config.bits == 8):
+                add(node, position, weight_axis(node))
             else:
                 skipped.append(
                     Skipped(operator_name(node), _CONVOLVED if config.mode == "dynamic" else "4-bit weights are for linear layers")
                 )
-        elif node.target is aten.lstm.input and integers:
+        elif plain_name(node) == "lstm" and integers:
             yield from (WeightSite(w, 0, [(node, 2)]) for w in node.args[2] if get_tensor(program, w).dim() == 2)
-        elif node.target in _RECURRENT:
-            skipped.append(Skipped(operator_name(node), _NO_GRU if node.target is aten.gru.input else _UNPACKED))
+        elif family == "recurrent":
+            skipped.append(Skipped(operator_name(node), _UNPACKED if plain_name(node) == "lstm" else _NO_GRU))
     yield from sites.values()
 
 
@@ -157,7 +155,7 @@ def _round_inputs(program: Program, linears: list[fx.Node]) -> None:
     """One rounding for all linear layers that read the same tensor."""
     made: dict[fx.Node, fx.Node] = {}
     for node in linears:
-        position = _INPUT[node.target]  # type: ignore[index]
+        position = row_of(node).inputs[0]
         source: Any = node.args[position]
         if source not in made:
             made[source] = insert_dynamic(program.graph_module, source)

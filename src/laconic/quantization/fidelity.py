@@ -16,8 +16,8 @@ from torch import Tensor, fx
 
 from laconic.core.fake_quant import is_fake_quant, weight_of
 from laconic.core.graph import get_tensor
-from laconic.core.integer_bias import BIASED
-from laconic.core.program import Program, argument, aten
+from laconic.core.operators import argument, operator_of, row_of
+from laconic.core.program import Program, aten
 from laconic.core.signal import LOST_DB
 from laconic.quantization.calibrate import Batch
 from laconic.quantization.placement import operator_name
@@ -29,7 +29,6 @@ _NUMBERS, _FEWEST, _MOST = 2**20, 4, 32
 _POSITIONS = 4096  # of a channel, for its median
 # A signal that does not vary counts as one of this share of its power.
 _STEADY = 1e-4
-_ROWS = (aten.linear.default, aten.addmm.default, aten.matmul.default, aten.bmm.default, aten.embedding.default)
 Exact = dict[fx.Node, dict[int, Tensor | None]]  # operator -> position -> weight or bias before anything was rounded
 
 
@@ -37,9 +36,9 @@ def exact_tensors(program: Program, operators: Iterable[fx.Node]) -> Exact:
     """Weights and biases as they are now, to be compared with what they become."""
     found: Exact = {}
     for node in operators:
-        if node.target in BIASED:
-            _, weight, bias = BIASED[node.target]
-            sources = {position: argument(node, position) for position in (weight, bias)}
+        row = operator_of(node)
+        if row is not None and row.is_layer:
+            sources = {position: argument(node, position) for position in (row.weight, row.bias) if position is not None}
             found[node] = {
                 p: get_tensor(program, s).detach().clone() for p, s in sources.items() if isinstance(s, fx.Node) and s.op == "get_attr"
             }
@@ -93,7 +92,7 @@ class _Beside(fx.Interpreter):
     def _take(self, n: fx.Node, result: Any, rounded: Any) -> None:
         first, second = (value if isinstance(value, Tensor) else value[0] for value in (result, rounded))
         name = operator_name(n)
-        ratio = typical_sqnr_db(first, second, -1 if n.target in _ROWS or first.dim() < 3 else 1)
+        ratio = typical_sqnr_db(first, second, -1 if first.dim() < 3 else row_of(n).channels)
         self.found[name] = min(ratio, self.found.get(name, math.inf))
 
 

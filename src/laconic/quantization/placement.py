@@ -6,7 +6,7 @@ operators that only move numbers (reshape, transpose, max-pool, …) to the oper
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,18 +14,21 @@ from torch import fx
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import module_path
-from laconic.core.program import argument, aten
+from laconic.core.operators import (
+    CONVOLUTIONS,
+    Family,
+    argument,
+    family_of,
+    groups_of,
+    is_layer,
+    is_stored,
+    operator_of,
+    overloads,
+    plain_name,
+    row_of,
+)
+from laconic.core.program import aten
 from laconic.core.records import Skipped
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How an operator is quantised: positions of its activations and of its weight, the weight's axis of output channels, whether its output is an integer."""
-
-    inputs: tuple[int, ...] = (0,)
-    weight: int | None = None
-    axis: int | None = None
-    output: bool = False
 
 
 @dataclass
@@ -69,18 +72,6 @@ class Plan:
     joined: set[fx.Node] = field(default_factory=set)  # families with a concatenation in them
 
 
-CONVOLUTIONS = (
-    aten.conv1d.default,
-    aten.conv2d.default,
-    aten.conv3d.default,
-    aten.conv2d.padding,
-    aten.conv1d.padding,
-    aten.conv3d.padding,
-)
-TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
-_SUMS = (aten.add.Tensor, aten.add_.Tensor)
-_PRODUCTS = (aten.matmul.default, aten.bmm.default)
-_POOLS = (aten.avg_pool2d.default, aten.avg_pool1d.default, aten.avg_pool3d.default)
 _RECTIFIERS = (aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default, aten.relu6.default, aten.clamp.default)
 # Operators that move numbers or pick some of them: what is on a grid before is on it after.
 MOVES = {
@@ -95,7 +86,7 @@ MOVES = {
         aten.select.int,
         aten.expand.default,
     ),
-    *(aten.clone.default, aten.contiguous.default, aten.alias.default, aten.detach.default, aten.dropout.default, aten.t.default),
+    *(aten.clone.default, aten.contiguous.default, aten.alias.default, aten.detach.default, aten.t.default),
     *(aten.pixel_shuffle.default, aten.channel_shuffle.default, aten.roll.default, aten.pad.default, aten.constant_pad_nd.default),
     *(
         aten.upsample_nearest2d.default,
@@ -104,61 +95,67 @@ MOVES = {
         aten.index_select.default,
         aten._unsafe_view.default,
     ),
+    *overloads("dropout"),
 }
 # What a value may pass through and still count as coming from a convolution.
-_PASSING = {*_RECTIFIERS, *_POOLS, *MOVES, aten.batch_norm.default, aten.leaky_relu.default, aten.silu.default, aten.hardswish.default}
-_FLOAT_REASONS = {
-    aten.lstm.input: "recurrent: its states are summed over many steps; quantize it dynamically instead (mode dynamic)",
-    aten.gru.input: "recurrent: its states are summed over many steps; quantize it dynamically instead (mode dynamic)",
-    aten.rnn_tanh.input: "recurrent: no runtime has an int8 kernel for it",
-    aten.rnn_relu.input: "recurrent: no runtime has an int8 kernel for it",
-    aten.scaled_dot_product_attention.default: "attention that is causal, shares keys between queries or has dropout stays whole, in float",
-    aten.softmax.int: "softmax needs the range of floats",
-    aten._softmax.default: "softmax needs the range of floats",
-    aten.layer_norm.default: "layer normalization needs the range of floats",
-    aten.group_norm.default: "group normalization needs the range of floats",
-    aten.gelu.default: "GELU is computed in float and fused there",
-    aten.silu.default: "SiLU is computed in float and fused there",
-    aten.einsum.default: "einsum is lowered into several operators; it has no rule",
+_PASSING = {
+    *_RECTIFIERS,
+    *MOVES,
+    *overloads("average pool", "batch norm"),
+    aten.leaky_relu.default,
+    aten.silu.default,
+    aten.hardswish.default,
 }
-
-
-def _common(output: bool) -> dict[Any, Rule]:
-    rules: dict[Any, Rule] = {kind: Rule((0,), 1, 0, output) for kind in CONVOLUTIONS}
-    rules |= {aten.linear.default: Rule((0,), 1, 0), aten.addmm.default: Rule((1,), 2, 1)}
-    rules |= {kind: Rule((0, 1)) for kind in _PRODUCTS}
-    rules |= {kind: Rule((0, 1), output=output) for kind in _SUMS}
-    rules |= {kind: Rule((0,), output=output) for kind in _POOLS}
-    return rules
-
-
-def openvino_rules() -> dict[Any, Rule]:
-    """OpenVINO fuses pairs before an operator; what follows a convolution (activation, sum, next pair) becomes part of its kernel."""
-    return _common(output=False) | {kind: Rule((0,), 1, 1) for kind in TRANSPOSED}
-
-
-def onnxruntime_rules() -> dict[Any, Rule]:
-    """ONNX Runtime has integer kernels for operators between pairs on all sides (QLinear…); a matrix product may have a float result."""
-    return _common(output=True)
+_STATES = "recurrent: its states are summed over many steps; quantize it dynamically instead (mode dynamic)"
+_NORM = "normalization needs the range of floats"
+# Why a family stays float; for single operators of a family, by plain name, where the reason differs.
+_FLOAT_FAMILIES: dict[Family | None, str] = {
+    "recurrent": _STATES,
+    "attention": "attention that is causal, shares keys between queries or has dropout stays whole, in float",
+    "softmax": "softmax needs the range of floats",
+    "layer norm": f"layer {_NORM}",
+    "rms norm": f"RMS {_NORM}",
+    "group norm": f"group {_NORM}",
+    "instance norm": f"instance {_NORM}",
+    "einsum": "einsum is lowered into several operators; it has no rule",
+}
+_FLOAT_NAMES = {
+    **dict.fromkeys(("rnn_tanh", "rnn_relu"), "recurrent: no runtime has an int8 kernel for it"),
+    "gelu": "GELU is computed in float and fused there",
+    "silu": "SiLU is computed in float and fused there",
+}
 
 
 @dataclass(frozen=True)
 class TargetRules:
     """What a target fuses and what it refuses.
 
-    `symmetric`: signed activations are put around 0, not onto u8 with a zero point. `around_moves`: operators that only move numbers need a pair on both sides.
+    Attributes:
+        integers: families whose operators it computes in integers.
+        integer_outputs: those of them whose output must be an integer too.
+        symmetric: signed activations are put around 0, not onto u8 with a zero point.
+        around_moves: operators that only move numbers need a pair on both sides.
+        refused: families that could be expected to be computed in integers and are not, with the reason.
     """
 
-    rules: Callable[[], dict[Any, Rule]]
+    integers: frozenset[Family]
+    integer_outputs: frozenset[Family]
     symmetric: bool
     around_moves: bool
-    refused: dict[Any, str]
+    refused: Mapping[Family, str]
 
 
+_COMMON: tuple[Family, ...] = ("convolution", "linear", "matrix product", "sum", "average pool")
 TARGETS: dict[str, TargetRules] = {
-    "openvino": TargetRules(openvino_rules, True, False, {}),
+    # fuses pairs before an operator; what follows a convolution (activation, sum, next pair) becomes part of its kernel
+    "openvino": TargetRules(frozenset((*_COMMON, "transposed convolution")), frozenset(), True, False, {}),
+    # has integer kernels for operators between pairs on all sides (QLinear…); a matrix product may have a float result
     "onnxruntime": TargetRules(
-        onnxruntime_rules, False, True, dict.fromkeys(TRANSPOSED, "ONNX Runtime has no int8 kernel for transposed convolutions")
+        frozenset(_COMMON),
+        frozenset(("convolution", "sum", "average pool")),
+        False,
+        True,
+        {"transposed convolution": "ONNX Runtime has no int8 kernel for transposed convolutions"},
     ),
 }
 
@@ -210,20 +207,16 @@ def place(program: Any, target: str, keep: tuple[str, ...] = ()) -> Plan:
 
 
 def operator_name(node: fx.Node) -> str:
-    """How an operator is called in reports: its module's path, or the node's name where the module holds several operators of the kind."""
+    """Return how an operator is called in reports: its module's path, or the node's name where the module holds several operators of the kind."""
     path = module_path(node)
-    return (
-        path
-        if path and node.target in (*CONVOLUTIONS, *TRANSPOSED, aten.linear.default, aten.embedding.default)
-        else f"{path}:{node.name}".lstrip(":")
-    )
+    return path if path and (is_layer(node) or family_of(node) == "embedding") else f"{path}:{node.name}".lstrip(":")
 
 
 class _Placement:
     """The work of `place`."""
 
     def __init__(self, graph: fx.Graph, target: TargetRules, keep: tuple[str, ...]) -> None:
-        self.graph, self.target, self.rules, self.keep = graph, target, target.rules(), keep
+        self.graph, self.target, self.keep = graph, target, keep
         self.skipped: list[Skipped] = []
         self.sites: dict[fx.Node, Site] = {}
         self.families: dict[fx.Node, fx.Node] = {}
@@ -237,7 +230,7 @@ class _Placement:
             for source in self._activations(node):
                 self._lift(source, node)
         for node in self.operators:
-            if self.rules[node.target].output:
+            if family_of(node) in self.target.integer_outputs:
                 self._round_output(node)
         sites = sorted(self.sites.values(), key=_positions(self.graph))
         for site in sites:
@@ -249,9 +242,10 @@ class _Placement:
         """Whether the target computes this operator in integers; where it could be expected to and does not, the reason is written down."""
         if node.op != "call_function":
             return False
-        kind: Any = node.target
-        reason = self.target.refused.get(kind) or _FLOAT_REASONS.get(kind)
-        if reason is None and node.target in self.rules:
+        family = family_of(node)
+        reason = None if family is None else self.target.refused.get(family)
+        reason = reason or _FLOAT_NAMES.get(plain_name(node)) or _FLOAT_FAMILIES.get(family)
+        if reason is None and family in self.target.integers:
             reason = "it is to stay float" if is_kept(node, self.keep) else self._unfit(node)
             if reason is None:
                 return True
@@ -260,16 +254,22 @@ class _Placement:
         return False
 
     def _unfit(self, node: fx.Node) -> str | None:
-        rule = self.rules[node.target]
-        inputs = [node.args[i] for i in rule.inputs]
-        if not all(isinstance(source, fx.Node) for source in inputs) or (node.target in _SUMS and not all(map(spatial, inputs))):
+        """Why an operator of a family that is computed in integers is not; empty where nobody would expect it."""
+        row = row_of(node)
+        inputs = [node.args[i] for i in row.inputs]
+        if not all(isinstance(source, fx.Node) for source in inputs) or (row.family == "sum" and not all(map(spatial, inputs))):
             return ""
-        if rule.weight is not None and (not isinstance(weight := node.args[rule.weight], fx.Node) or weight.op != "get_attr"):
+        if row.is_layer and not is_stored(argument(node, row.weight)):
             return "its weight is computed, not stored"
         return None
 
     def _activations(self, node: fx.Node) -> list[fx.Node]:
-        return [source for i in self.rules[node.target].inputs if isinstance(source := node.args[i], fx.Node) and source.op != "get_attr"]
+        return [source for source in self._inputs(node).values() if source.op != "get_attr"]
+
+    def _inputs(self, node: fx.Node) -> dict[int, fx.Node]:
+        """What an operator reads beside its weight, by position."""
+        row = row_of(node)
+        return {i: source for i in row.inputs if isinstance(source := node.args[i], fx.Node)}
 
     def _moves_that_are_only_read_rounded(self) -> set[fx.Node]:
         """Operators that only move numbers and whose readers all want them rounded: the pair may stand before them."""
@@ -309,7 +309,7 @@ class _Placement:
     def _round_output(self, node: fx.Node) -> None:
         """A pair after an operator that must put out integers, behind the activation that is fused into it; all readers get it."""
         last = node
-        for fused in ((aten.batch_norm.default,), _RECTIFIERS):
+        for fused in (overloads("batch norm"), _RECTIFIERS):
             if len(last.users) == 1 and (reader := next(iter(last.users))).target in fused:
                 last = reader
         readers = [user for user in last.users if user.op != "output"]
@@ -319,9 +319,9 @@ class _Placement:
     def _weights(self) -> Iterator[WeightSite]:
         sites: dict[tuple[str, int | None], WeightSite] = {}
         for node in self.operators:
-            rule = self.rules[node.target]
-            constants: dict[int, int | None] = {i: None for i in rule.inputs if node.args[i].op == "get_attr"}
-            constants |= {} if rule.weight is None else {rule.weight: weight_axis(node, rule.axis)}
+            row = row_of(node)
+            constants: dict[int, int | None] = {i: None for i, source in self._inputs(node).items() if source.op == "get_attr"}
+            constants |= {row.weight: weight_axis(node)} if row.is_layer and row.weight is not None else {}
             for position, axis in constants.items():
                 source: Any = node.args[position]
                 sites.setdefault((str(source.target), axis), WeightSite(source, axis)).readers.append((node, position))
@@ -348,32 +348,35 @@ def is_kept(node: fx.Node, keep: tuple[str, ...]) -> bool:
 
 
 def embeddings(graph: fx.Graph, keep: tuple[str, ...] = ()) -> list[WeightSite]:
-    """Embedding tables: each column has its scale, so that the rows that are looked up are scaled and no others."""
+    """Return the embedding tables: each column has its scale, so that the rows that are looked up are scaled and no others."""
     sites: dict[str, WeightSite] = {}
     for node in graph.nodes:
-        if node.target is aten.embedding.default and node.args[0].op == "get_attr" and not is_kept(node, keep):
+        if family_of(node) == "embedding" and is_stored(node.args[0]) and not is_kept(node, keep):
             site = sites.setdefault(str(node.args[0].target), WeightSite(node.args[0], 1, embedding=True))
             site.readers.append((node, 0))
     return list(sites.values())
 
 
-def weight_axis(node: fx.Node, axis: int | None) -> int | None:
-    """Transposed convolutions with groups share output channels between slices: they get one scale."""
-    if node.target in TRANSPOSED:
-        groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
-        return axis if groups == 1 else None
-    return axis
+def weight_axis(node: fx.Node) -> int | None:
+    """Return the axis of a layer's weight along which each output channel has a scale; None where one scale serves all.
+
+    Transposed convolutions with groups share output channels between slices: they get one scale.
+    """
+    row = operator_of(node)
+    return None if row is None or (row.transposed and groups_of(node) > 1) else row.out_axis
 
 
 def spatial(node: Any) -> bool:
-    """Whether a value comes from a convolution through sums, activations, pools and moves: such sums are worth rounding; a Transformer's residual is not."""
+    """Return whether a value comes from a convolution through sums, activations, pools and moves: such sums are worth rounding; a Transformer's residual is
+    not."""
     if not isinstance(node, fx.Node) or node.op != "call_function":
         return False
-    if node.target in (*CONVOLUTIONS, *TRANSPOSED):
+    family = family_of(node)
+    if family in CONVOLUTIONS:
         return True
     if node.target in _PASSING:
         return spatial(node.args[0])
-    parts: Any = node.args[:2] if node.target in _SUMS else node.args[0] if node.target is aten.cat.default else ()
+    parts: Any = node.args[:2] if family == "sum" else node.args[0] if node.target is aten.cat.default else ()
     return bool(parts) and all(map(spatial, parts))
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from laconic.core.fake_quant import Quantizer
-from laconic.core.program import argument, aten
+from laconic.core.operators import argument, family_of, groups_of, outputs_first, paddings, row_of, spread
 
 # Larger Gram matrices cost more memory than they are worth here: 4,096² floats are 64 MB.
 LARGEST = 4096
@@ -31,8 +31,8 @@ class Gram:
         rows = patches(self.node, x, self.kernel)
         if len(rows) > _ROWS:
             rows = rows[:: len(rows) // _ROWS]
-        found = rows.T @ rows
-        self.total = found if self.total is None else self.total + found
+        products = rows.T @ rows
+        self.total = products if self.total is None else self.total + products
         self.n += len(rows)
 
     @property
@@ -43,23 +43,38 @@ class Gram:
 
 
 def fits(node: fx.Node, weight: Tensor) -> bool:
-    """Whether AdaRound has a form for this operator: linear layers and ungrouped convolutions of at most 4,096 inputs per output."""
-    if node.target is aten.linear.default:
-        return weight.shape[1] <= LARGEST
-    return node.target is aten.conv2d.default and argument(node, 6) == 1 and weight[0].numel() <= LARGEST
+    """Return whether AdaRound has a form for this operator.
+
+    It has for linear layers and for ungrouped convolutions of one or two dimensions, of at most 4,096 inputs per output.
+    """
+    form = family_of(node) == "linear" or (family_of(node) == "convolution" and groups_of(node) == 1 and weight.dim() <= 4)
+    return form and outputs_first(weight, node)[0].numel() <= LARGEST
 
 
 def patches(node: fx.Node, x: Tensor, kernel: tuple[int, ...] = ()) -> Tensor:
-    """Inputs of a layer as rows, each of what one output is computed from."""
-    if node.target is aten.linear.default:
+    """Return the inputs of a layer as rows, each of what one output is computed from.
+
+    Args:
+        node: a linear layer or convolution that `fits`.
+        x: (…, I) or (B, I, L) or (B, I, H, W).
+        kernel: sizes of the convolution's kernel.
+
+    Returns:
+        (rows, I) or (rows, I · kernel).
+    """
+    row = row_of(node)
+    if row.family == "linear":
         return x.reshape(-1, x.shape[-1])
-    stride, padding, dilation = (tuple(v) if len(v) == 2 else (v[0], v[0]) for v in (argument(node, i) for i in (3, 4, 5)))
-    columns = F.unfold(x, kernel, dilation, padding, stride)  # (B, I·K, L)
+    stride, dilation = (spread(argument(node, i), len(kernel)) for i in (row.stride, row.dilation))
+    x = F.pad(x, [amount for pair in reversed(paddings(node, kernel)) for amount in pair])
+    if len(kernel) == 1:
+        x, kernel, stride, dilation = x.unsqueeze(2), (1, *kernel), (1, *stride), (1, *dilation)
+    columns = F.unfold(x, kernel, dilation, 0, stride)  # (B, I·K, positions)
     return columns.transpose(1, 2).reshape(-1, columns.shape[1])
 
 
 def adaptive(weight: Tensor, quantizer: Quantizer, gram: Tensor, steps: int = 150, lr: float = 2e-2) -> Tensor:
-    """The weights moved by less than a step each, so that rounding to nearest then goes the chosen way.
+    """Return the weights moved by less than a step each, so that rounding to nearest then goes the chosen way.
 
     Args:
         weight: (O, I, …), before rounding.
@@ -102,7 +117,7 @@ def _row_errors(rounded: Tensor, flat: Tensor, gram: Tensor) -> Tensor:
 
 
 def _steps(weight: Tensor, quantizer: Quantizer) -> Tensor:
-    """The step of each weight's grid, in the shape of the weight."""
+    """Return the step of each weight's grid, in the shape of the weight."""
     if quantizer.group:
         return quantizer.scale.repeat_interleave(quantizer.group).reshape(weight.shape)
     return quantizer.scale.reshape(-1, *[1] * (weight.dim() - 1)).expand_as(weight)

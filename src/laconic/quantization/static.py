@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +18,8 @@ from laconic.core.fake_quant import Quantizer, quantizer_of
 from laconic.core.folding import fold_batch_norm
 from laconic.core.graph import get_tensor, set_parameter, without_dropout
 from laconic.core.integer_bias import bound_steps, round_biases
-from laconic.core.program import Program, aten
+from laconic.core.operators import argument, is_layer, outputs_first, row_of
+from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
 from laconic.core.step import step
 from laconic.core.task import Task
@@ -153,18 +154,18 @@ class LayerWatchers:
         """Who watches the output of which node."""
         found: dict[fx.Node, list[Watcher]] = {}
         for table in (self.means, self.grams):
-            for operator, watcher in table.items():
-                found.setdefault(operator.args[0], []).append(watcher)  # type: ignore[arg-type]
+            for node, watcher in table.items():
+                found.setdefault(argument(node, row_of(node).inputs[0]), []).append(watcher)
         return found
 
 
 def layer_watchers(program: Program, operators: Sequence[fx.Node], config: Quantize) -> LayerWatchers:
     """What the corrections of these operators need to see."""
-    layers = [n for n in operators if n.target in (aten.linear.default, *correct.CONVOLUTIONS)]
-    means = {n: ChannelMean(correct.channel_axis(n)) for n in layers} if config.correct_bias else {}
+    layers = [n for n in operators if is_layer(n)]
+    means = {n: ChannelMean(row_of(n).channels) for n in layers} if config.correct_bias else {}
     grams = {}
     for n in layers if config.rounding == "adaptive" else ():
-        weight = get_tensor(program, n.args[1])  # type: ignore[arg-type]
+        weight = get_tensor(program, argument(n, row_of(n).weight))
         if rounding.fits(n, weight):
             grams[n] = rounding.Gram(n, tuple(weight.shape[2:]))
     return LayerWatchers(means, grams)
@@ -187,13 +188,16 @@ def round_and_correct(
     """Choose the rounding and correct the biases of the layers that allow it."""
     context.progress.start("rounding weights", len(sites))
     for site, quantizer in zip(sites, quantizers, strict=True):
-        reader = site.readers[0][0]
-        weight = len(site.readers) == 1 and site.readers[0][1] == 1  # not a constant that is multiplied
+        reader, position = site.readers[0]
+        weight = len(site.readers) == 1 and is_layer(reader) and position == row_of(reader).weight  # not a constant that is multiplied
         if weight and correct.only_reader(program, site.source):
             before = get_tensor(program, site.source).detach().clone()
             gram, mean = watchers.grams.get(reader), watchers.means.get(reader)
             if gram is not None and gram.total is not None:
-                set_parameter(program, site.name, rounding.adaptive(before, quantizer, gram.mean))
+                by_output = quantizer if quantizer.axis is None else replace(quantizer, axis=0)
+                set_parameter(
+                    program, site.name, outputs_first(rounding.adaptive(outputs_first(before, reader), by_output, gram.mean), reader)
+                )
             if mean is not None and mean.total is not None:
                 correct.correct_bias(program, reader, quantizer(get_tensor(program, site.source)) - before, mean)
         context.progress.advance()

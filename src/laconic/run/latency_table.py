@@ -26,9 +26,8 @@ from laconic.measure.environment import environment
 _COPIES = 4  # of a layer in a model, so that the cost of a call weighs little
 _TURNS, _TURN_SECONDS = 5, 0.004
 _SQUARE = (1, 64, 16, 16)
-_REFERENCE = LayerShape("aten.conv2d.default", (_SQUARE, (64, 64, 3, 3)), _SQUARE, 64 * 64 * 9 * 16 * 16, ((1, 1), (1, 1), (1, 1)), (1,))
-_CONVOLUTIONS = ("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default")
-_LINEAR = "aten.linear.default"
+_REFERENCE = LayerShape("convolution", (_SQUARE, (64, 64, 3, 3)), _SQUARE, 64 * 64 * 9 * 16 * 16, ((1, 1), (1, 1), (1, 1)), (1,))
+_ONNX: dict[str, str] = {"convolution": "Conv", "transposed convolution": "ConvTranspose", "linear": "MatMul"}
 _FORMATS = ("onnxruntime", "openvino")
 
 
@@ -62,7 +61,7 @@ class LayerLatencyTable:
 
     def __call__(self, layer: LayerShape) -> float:
         """Milliseconds for one example. A layer that is neither convolution nor linear costs as much as the reference does for each of its multiply-adds."""
-        if layer.weights[:1] != (1,) or layer.operator not in (*_CONVOLUTIONS, _LINEAR):
+        if layer.weights[:1] != (1,) or layer.family not in _ONNX:
             return self.reference_ms * layer.macs / _REFERENCE.macs
         key = self.key(layer)
         if key not in self.known:
@@ -143,12 +142,12 @@ def _model(layer: LayerShape) -> Any:
     nodes, constants = [], []
     for i in range(_COPIES):
         weight = draw.standard_normal(layer.inputs[1]).astype(np.float32) * 0.05
-        if layer.operator == _LINEAR:
+        if layer.family == "linear":
             constants.append(onnx.numpy_helper.from_array(np.ascontiguousarray(weight.T), f"w{i}"))
-            nodes.append(make.make_node("MatMul", ["x", f"w{i}"], [f"y{i}"]))
+            nodes.append(make.make_node(_ONNX[layer.family], ["x", f"w{i}"], [f"y{i}"]))
         else:
             constants.append(onnx.numpy_helper.from_array(weight, f"w{i}"))
-            nodes.append(make.make_node("Conv", ["x", f"w{i}"], [f"c{i}"], **_attributes(layer)))
+            nodes.append(make.make_node(_ONNX[layer.family], ["x", f"w{i}"], [f"c{i}"], **_attributes(layer)))
             nodes.append(make.make_node("Relu", [f"c{i}"], [f"y{i}"]))
     nodes.append(make.make_node("Sum", [f"y{i}" for i in range(_COPIES)], ["y"]))
     kind = onnx.TensorProto.FLOAT
@@ -163,7 +162,10 @@ def _model(layer: LayerShape) -> Any:
 
 
 def _attributes(layer: LayerShape) -> dict[str, Any]:
+    """The attributes of the ONNX node of a convolution."""
     rank = len(layer.inputs[1]) - 2
-    # one number stands for all dimensions
-    strides, pads, dilations = ([*option] * (rank if len(option) == 1 else 1) for option in layer.options)
-    return {"strides": strides, "pads": pads * 2, "dilations": dilations, "group": layer.inputs[0][1] // layer.inputs[1][1]}
+    strides, pads, dilations, *more = (list(option) for option in layer.options)
+    of_each = layer.inputs[1][1]  # channels of one group: of the output of a transposed one, else of the input
+    channels = layer.output[1] if more else layer.inputs[0][1]
+    common = {"strides": strides, "pads": pads * (2 * rank // len(pads)), "dilations": dilations, "group": channels // of_each}
+    return {**common, "output_padding": more[0]} if more else common

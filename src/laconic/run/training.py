@@ -15,8 +15,9 @@ from torch.utils.data import default_collate
 from laconic.core.errors import BadInput
 from laconic.core.graph import get_tensor
 from laconic.core.model import as_module
+from laconic.core.operators import family_of
 from laconic.core.plan import FitPlan
-from laconic.core.program import Program, aten
+from laconic.core.program import Program
 from laconic.core.smoothing import PlanLoss, SmoothedLoss
 from laconic.core.step import check_tensors
 from laconic.core.task import Task, default_logits, split_batch
@@ -141,7 +142,7 @@ def _synonyms(model: nn.Module, words: Sequence[str] | None) -> Synonyms | None:
 def _embedding(model: nn.Module) -> Tensor | None:
     """The table (V, D) of the first embedding that the model has."""
     if isinstance(model, Program):
-        found = [node for node in model.graph.nodes if node.target is aten.embedding.default]
+        found = [node for node in model.graph.nodes if family_of(node) == "embedding"]
         return get_tensor(model, found[0].args[0]) if found else None
     return next((module.weight.detach() for module in model.modules() if isinstance(module, nn.Embedding)), None)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.folding import FoldBatchNorm
-from laconic.core.program import Program, aten
+from laconic.core.operators import family_of, plain_name
+from laconic.core.program import Program
 from laconic.core.target import Target
 from laconic.core.task import Task
 from laconic.deploy import runtime
@@ -32,7 +33,6 @@ _QAT_LR = 1e-4
 # Shares of the multiply-adds that pruning keeps, one candidate each, and how long the rest recovers.
 PRUNE_SHARES = (0.5, 0.3)
 _RECOVERY_EPOCHS, _RECOVERY_STEPS = (2, 20), 400  # at least and at most; steps that are wanted
-_RECURRENT = (aten.lstm.input, aten.gru.input)
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,8 @@ def kinds(chosen: Sequence[str] | None, budget: Budget) -> tuple[str, ...]:
 
 
 def _roundings(program: Program, target: str, chosen: Sequence[str]) -> Iterator[Any]:
-    linears = sum(node.target is aten.linear.default for node in program.graph.nodes)
-    recurrent = any(node.target in _RECURRENT for node in program.graph.nodes)
+    linears = sum(family_of(node) == "linear" for node in program.graph.nodes)
+    recurrent = any(plain_name(node) in ("lstm", "gru") for node in program.graph.nodes)
     if "static" in chosen:
         yield Quantize(target=target)
     if "dynamic" in chosen and (recurrent or linears > 2):
@@ -183,5 +183,5 @@ def followups(task: Task, tried: Sequence[Recipe], records: Sequence[Record], ch
 
 def _variants(program: Program, deploy: Target) -> Iterator[Recipe]:
     yield Recipe((), deploy)
-    if deploy.runtime in _FOLDS_NOT and any(node.target is aten.batch_norm.default for node in program.graph.nodes):
+    if deploy.runtime in _FOLDS_NOT and any(family_of(node) == "batch norm" for node in program.graph.nodes):
         yield Recipe((FoldBatchNorm(),), deploy)

@@ -17,13 +17,11 @@ from torch.utils.data import DataLoader
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import get_tensor, module_outputs, module_path
+from laconic.core.operators import CONVOLUTIONS, argument, family_of, is_layer, is_stored, row_of
 from laconic.core.program import Program, aten
 from laconic.core.records import Outcome, Skipped
 from laconic.core.step import Stage, StepConfig, step
 from laconic.core.task import calibration_subset
-
-_CONVOLUTIONS = {getattr(getattr(aten, f"conv{n}d"), overload): n for n in (1, 2, 3) for overload in ("default", "padding")}
-_LAYERS = {*_CONVOLUTIONS, aten.linear.default}
 
 # Dropout ----------------------------------------------------------------------------------------------------------------------------------
 
@@ -55,7 +53,7 @@ def insert_dropout(program: Program, config: InsertDropout, context: Context | N
         BadInput: an unknown path (names the nearest), no layer but the last, a module without one output of floats, or `p` out of range.
     """
     _check_probability("insert_dropout", config.p)
-    paths = config.paths or tuple(dict.fromkeys(module_path(n) for n in program.graph.nodes if n.target in _LAYERS))[:-1]
+    paths = config.paths or tuple(dict.fromkeys(module_path(n) for n in program.graph.nodes if is_layer(n)))[:-1]
     if not paths:
         raise BadInput("insert_dropout finds no hidden convolution or linear layer: name modules, as InsertDropout(paths=('layers.0',))")
     found = copy.deepcopy(program).eval()
@@ -101,9 +99,6 @@ class Branch:
     def name(self) -> str:
         """The module that computes it last."""
         return module_path(self.node) or self.node.name
-
-
-_SUMS = (aten.add.Tensor, aten.add_.Tensor)
 
 
 @step("insert_stochastic_depth")
@@ -181,7 +176,7 @@ def _named_branches(program: Program, paths: Sequence[str]) -> Iterator[Branch]:
 
 
 def _is_sum_of_equals(node: fx.Node) -> bool:
-    if node.target not in _SUMS:
+    if family_of(node) != "sum":
         return False
     left, right = node.args[:2]
     return isinstance(left, fx.Node) and isinstance(right, fx.Node) and left is not right and _sizes(left) == _sizes(right) != ()
@@ -257,7 +252,7 @@ def insert_batch_norm(program: Program, config: InsertBatchNorm, context: Contex
     found = copy.deepcopy(program).eval()
     chosen, skipped = [], []
     for node in _convolutions(found, config.paths):
-        reason = _needs_no_norm(node)
+        reason = _needs_no_norm(found, node)
         if reason is None:
             chosen.append(node)
         else:
@@ -293,7 +288,7 @@ class Moments:
 
 
 def _convolutions(program: Program, paths: Sequence[str]) -> list[fx.Node]:
-    found = [node for node in program.graph.nodes if node.target in _CONVOLUTIONS]
+    found = [node for node in program.graph.nodes if family_of(node) in CONVOLUTIONS]
     places = {node: module_path(node) for node in found}
     for path in paths:
         if not any(f"{place}.".startswith(f"{path}.") for place in places.values()):
@@ -301,12 +296,14 @@ def _convolutions(program: Program, paths: Sequence[str]) -> list[fx.Node]:
     return [node for node in found if not paths or f"{places[node]}.".startswith(tuple(f"{path}." for path in paths))]
 
 
-def _needs_no_norm(node: fx.Node) -> str | None:
-    if any(user.target is aten.batch_norm.default for user in node.users):
+def _needs_no_norm(program: Program, node: fx.Node) -> str | None:
+    if any(family_of(user) == "batch norm" for user in node.users):
         return "a batch-norm reads it already"
     if "val" not in node.meta:
         return "its shape is not known: insert batch-norms before other steps insert operators"
-    return None if node.meta["val"].dim() == _CONVOLUTIONS[node.target] + 2 else "it has no batch dimension"
+    kernel = argument(node, row_of(node).weight)
+    rank = get_tensor(program, kernel).dim() if is_stored(kernel) else kernel.meta["val"].dim()
+    return None if node.meta["val"].dim() == rank else "it has no batch dimension"
 
 
 @torch.no_grad()
@@ -334,7 +331,7 @@ def _observe(program: Program, moments: Mapping[fx.Node, Moments], examples: int
 def _normalize(program: Program, node: fx.Node, moments: Moments) -> str:
     """Put a norm behind a convolution; returns its path."""
     value, place = node.meta["val"], module_path(node)
-    kind = _NORMS[_CONVOLUTIONS[node.target]]
+    kind = _NORMS[value.dim() - 2]
     norm = kind(value.shape[1], dtype=value.dtype, device=next(program.parameters()).device)
     assert norm.running_mean is not None
     assert norm.running_var is not None

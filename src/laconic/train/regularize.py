@@ -21,8 +21,9 @@ from torch import Tensor, fx, nn
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import get_tensor
+from laconic.core.operators import family_of
 from laconic.core.plan import Choice
-from laconic.core.program import Program, aten
+from laconic.core.program import Program
 
 
 class Slot(Protocol):
@@ -106,7 +107,7 @@ def _scales(model: nn.Module) -> Iterator[Tensor | None]:
     for module in model.modules():
         if isinstance(module, Program):
             for node in module.graph.nodes:
-                if node.target is aten.batch_norm.default and isinstance(node.args[1], fx.Node) and node.args[1].op == "get_attr":
+                if family_of(node) == "batch norm" and isinstance(node.args[1], fx.Node) and node.args[1].op == "get_attr":
                     yield get_tensor(module, node.args[1])
         elif isinstance(module, nn.modules.batchnorm._BatchNorm):
             yield module.weight
