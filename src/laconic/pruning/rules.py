@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from laconic.core.operators import argument
+from laconic.core.operators import argument, names_of
 from laconic.pruning.coupling import DYNAMIC, Dim, Factor, Tracer, Value, carries, is_ids, operator, plain, size_of, where
 
 Node = Any  # an fx.Node, whose arguments are of every type
@@ -106,14 +106,14 @@ _ELEMENTWISE = """
 add sub rsub mul div pow maximum minimum max.other min.other where masked_fill lerp addcmul eq ne lt le gt ge __and__ __or__ logical_and logical_or
 bitwise_and bitwise_or atan2 fmod remainder floor_divide logaddexp xlogy clamp.Tensor addcdiv logical_xor bitwise_xor copysign hypot relu relu6 gelu
 silu sigmoid tanh hardswish hardsigmoid hardtanh leaky_relu elu selu celu softplus mish exp exp2 log log1p log2 expm1 sqrt rsqrt abs neg reciprocal
-cos sin tan erf floor ceil round sign clamp clamp_min clamp_max square logical_not bitwise_not isnan isinf dropout feature_dropout alpha_dropout clone
+cos sin tan erf floor ceil round sign clamp clamp_min clamp_max square logical_not bitwise_not isnan isinf clone
 contiguous alias detach to lift_fresh_copy _to_copy trunc nan_to_num logsigmoid log_sigmoid softsign hardshrink softshrink threshold sinh cosh asin
 acos atan zeros_like ones_like full_like rand_like randn_like empty_like fill _assert_tensor_metadata special_erf special_expit atanh asinh
-acosh frac sgn positive rrelu logit isfinite
+acosh frac sgn positive logit isfinite
 """.split()  # noqa: SIM905 - words read better in a paragraph than one a line
 
 
-@rule(*_ELEMENTWISE)
+@rule(*_ELEMENTWISE, *names_of("dropout", "random activation"))
 def elementwise(t: Tracer, node: Node) -> Value:
     """Operators that compute each number from the numbers at its place."""
     values = [t.value(value) for value in (*node.args, *node.kwargs.values()) if isinstance(value, fx.Node) and t.is_tensor(value)]

@@ -35,7 +35,9 @@ from laconic.quantization.placement import (
 from laconic.quantization.static import layer_watchers, ready, round_and_correct
 
 _CONVOLVED = "a convolution that rounds its input anew each time is slower than in float; quantize it statically"
-_NO_GRU = "no runtime has such a layer with int8 weights: of recurrent ones, only the LSTM"
+_NO_KERNEL = {
+    name: f"no runtime has {kind} with int8 weights" for name, kind in (("gru", "a GRU"), ("rnn_tanh", "an RNN"), ("rnn_relu", "an RNN"))
+}
 _UNPACKED = "its weights would be unpacked on every call: only ONNX Runtime's dynamic LSTM takes int8 weights"
 
 
@@ -147,7 +149,7 @@ def _sites(program: Program, config: Quantize, integers: bool, skipped: list[Ski
         elif plain_name(node) == "lstm" and integers:
             yield from (WeightSite(w, 0, [(node, 2)]) for w in node.args[2] if get_tensor(program, w).dim() == 2)
         elif family == "recurrent":
-            skipped.append(Skipped(operator_name(node), _UNPACKED if plain_name(node) == "lstm" else _NO_GRU))
+            skipped.append(Skipped(operator_name(node), _NO_KERNEL.get(plain_name(node), _UNPACKED)))
     yield from sites.values()
 
 
