@@ -42,7 +42,7 @@ def test_no_metric_in_training_draws_only_the_loss(met: Json) -> None:
     assert "score" not in drawn(met)
 
 
-def test_each_measured_contender_is_one_mark_of_its_kind(met: Json) -> None:
+def test_each_measured_candidate_is_one_mark_of_its_kind(met: Json) -> None:
     traces = {trace["name"]: trace for trace in drawn(met)["frontier"]["data"]}
     assert {name: len(trace["x"]) for name, trace in traces.items() if trace["mode"] == "markers"} == {
         "Best": 1,

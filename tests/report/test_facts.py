@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from laconic.core.errors import BadInput
-from laconic.report.contenders import contender, recipe_text
+from laconic.report.candidates import candidate, recipe_text
 from laconic.report.facts import Facts, facts
 from tests.report.results import RESULTS, Json, measured, measurement, named, reason, record
 
 
 def cells(found: Facts, key: str) -> dict[str, Any]:
-    row = next(row for row in found.candidates.rows if row.key == key)
+    row = next(row for row in found.table.rows if row.key == key)
     return {cell.key: cell for cell in row.cells}
 
 
@@ -27,30 +27,30 @@ def figure(found: Facts, key: str) -> Any:
 
 def test_every_result_can_be_read(any_result: Json) -> None:
     found = facts(any_result)
-    assert len(found.contenders) == 1 + len(any_result["candidates"])
-    assert [row.key for row in found.candidates.rows] == ["baseline", *(c["key"] for c in any_result["candidates"])]
-    assert all(len(row.cells) == len(found.candidates.columns) or row.gap for row in found.candidates.rows)
+    assert len(found.candidates) == 1 + len(any_result["candidates"])
+    assert [row.key for row in found.table.rows] == ["baseline", *(c["key"] for c in any_result["candidates"])]
+    assert all(len(row.cells) == len(found.table.columns) or row.gap for row in found.table.rows)
 
 
 def test_big_figures(met: Json) -> None:
     found = facts(met)
     shown = {
-        one.key: (one.quantity.text.replace("\xa0", " "), one.quantity.interval, one.before.replace("\xa0", " "), one.remark)
+        one.key: (one.amount.text.replace("\xa0", " "), one.amount.interval, one.before.replace("\xa0", " "), one.remark)
         for one in found.figures
     }
     assert shown == {
         "speedup": ("6.93×", "6.71 to 7.18", "median 2.44 → 0.351 ms", ""),
         "drop": ("0.05 points", "−0.07 to 0.17", "test data 87.36 → 87.31 %", ""),
-        "size": ("1.12 MB", "", "1.20 → 1.12 MB", "1.08× smaller"),
-        "memory": ("96.5 MB", "", "283 → 96.5 MB", "2.93× less"),
-        "cold_start": ("312 ms", "", "2.18 → 0.312 s", "6.99× faster"),
+        "size_bytes": ("1.12 MB", "", "1.20 → 1.12 MB", "1.08× smaller"),
+        "peak_memory_bytes": ("96.5 MB", "", "283 → 96.5 MB", "2.93× less"),
+        "cold_start_ms": ("312 ms", "", "2.18 → 0.312 s", "6.99× faster"),
     }
 
 
 def test_the_drop_is_of_validation_data_where_test_data_was_not_used(met: Json) -> None:
     del met["candidates"][0]["measured"]["test_drop"]
     shown = figure(facts(met), "drop")
-    assert (shown.quantity.text, shown.quantity.interval) == ("−0.04\xa0points", "−0.22 to 0.14")
+    assert (shown.amount.text, shown.amount.interval) == ("−0.04\xa0points", "−0.22 to 0.14")
     assert shown.before.startswith("validation 87.44 → 87.48")
 
 
@@ -60,7 +60,7 @@ def test_the_drop_is_of_validation_data_where_test_data_was_not_used(met: Json) 
 )
 def test_a_figure_that_got_worse_says_so(met: Json, size: int, remark: str, tone: str) -> None:
     met["candidates"][0]["measured"]["size_bytes"]["value"] = size
-    shown = figure(facts(met), "size")
+    shown = figure(facts(met), "size_bytes")
     assert (shown.remark, shown.tone) == (remark, tone)
 
 
@@ -77,12 +77,12 @@ def test_a_drop_within_the_budget_is_not_painted_bad(met: Json) -> None:
     assert figure(facts(met), "drop").tone == "bad"
 
 
-@pytest.mark.parametrize(("objective", "first"), [("latency", "speedup"), ("size", "size"), ("memory", "memory")])
+@pytest.mark.parametrize(("objective", "first"), [("latency", "speedup"), ("size", "size_bytes"), ("memory", "peak_memory_bytes")])
 def test_the_objective_comes_first(met: Json, objective: str, first: str) -> None:
     met["budget"]["objective"] = objective
     found = facts(met)
     assert found.figures[0].key == first
-    assert {one.key for one in found.figures} == {"speedup", "drop", "size", "memory", "cold_start"}
+    assert {one.key for one in found.figures} == {"speedup", "drop", "size_bytes", "peak_memory_bytes", "cold_start_ms"}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_the_baseline_as_best_is_kept(met: Json) -> None:
     met["best"] = "baseline"
     found = facts(met)
     assert (found.heading.kind, found.chosen) == ("kept", None)
-    assert [one.key for one in found.figures] == ["p50", "metric", "size", "memory", "cold_start"]
+    assert [one.key for one in found.figures] == ["latency_ms", "metric", "size_bytes", "peak_memory_bytes", "cold_start_ms"]
 
 
 def test_a_missed_budget_shows_each_line_as_the_gate_judged_it(missed: Json) -> None:
@@ -150,19 +150,19 @@ def test_a_reason_that_the_verdict_tells_already_is_not_repeated(missed: Json) -
 
 
 def test_a_null_measurement_says_why(met: Json) -> None:
-    cell = cells(facts(met), "torch.compile-fp32")["throughput"]
+    cell = cells(facts(met), "torch.compile-fp32")["throughput_per_s"]
     assert (cell.text, cell.sort, cell.reason) == ("Not measured", None, "the throughput round ran out of time (30 s)")
 
 
 def test_a_null_without_a_note_still_says_something(met: Json) -> None:
     del met["candidates"][0]["measured"]["peak_memory_bytes"]
     found = facts(met)
-    assert cells(found, "openvino-bf16")["memory"].reason == "no reason was recorded"
-    assert figure(found, "memory").quantity.text == "Not measured: no reason was recorded"
+    assert cells(found, "openvino-bf16")["peak_memory_bytes"].reason == "no reason was recorded"
+    assert figure(found, "peak_memory_bytes").amount.text == "Not measured: no reason was recorded"
 
 
 def test_rows_without_any_measurement_tell_the_reason_once(met: Json) -> None:
-    rows = {row.key: row for row in facts(met).candidates.rows}
+    rows = {row.key: row for row in facts(met).table.rows}
     assert rows["onnxruntime-bf16"].gap == "Not measured: CPUExecutionProvider has no bf16 kernels for Conv"
     assert rows["torchscript-bf16"].gap.startswith("Not measured: timeout: no answer within 60 s")
     assert (rows["onnxruntime-bf16"].cells, rows["onnxruntime-bf16"].note) == ((), "")
@@ -170,11 +170,12 @@ def test_rows_without_any_measurement_tell_the_reason_once(met: Json) -> None:
 
 def test_columns_share_a_unit_and_sort_by_the_raw_number(met: Json) -> None:
     found = facts(met)
-    assert {c.key: c.unit for c in found.candidates.columns} == {
-        "speedup": "×", "p50": "ms", "p95": "ms", "metric": "%", "drop": "points", "size": "MB", "memory": "MB", "cold": "s", "throughput": "per s",
+    assert {c.key: c.unit for c in found.table.columns} == {
+        "speedup": "×", "latency_ms": "ms", "latency_p95_ms": "ms", "metric": "%", "drop": "points", "size_bytes": "MB", "peak_memory_bytes": "MB",
+        "cold_start_ms": "s", "throughput_per_s": "per s",
     }  # fmt: skip
     best = cells(found, "openvino-bf16")
-    assert (best["p50"].text, best["p50"].sort) == ("0.351", pytest.approx(0.000351))
+    assert (best["latency_ms"].text, best["latency_ms"].sort) == ("0.351", pytest.approx(0.351))
     assert (best["drop"].text, best["drop"].interval) == ("−0.04", "−0.22 to 0.14")
     assert cells(found, "torch-bf16")["speedup"].text == "0.94"
 
@@ -193,7 +194,7 @@ def test_the_final_table_has_only_who_met_the_test_data(met: Json) -> None:
     found = facts(met)
     assert [row.key for row in found.final.rows] == ["baseline", "openvino-bf16"]
     best = {cell.key: cell.text for cell in found.final.rows[1].cells}
-    assert best == {"metric": "87.31", "drop": "0.05", "speedup": "6.93", "p50": "0.351", "size": "1.12"}
+    assert best == {"test_metric": "87.31", "test_drop": "0.05", "speedup": "6.93", "latency_ms": "0.351", "size_bytes": "1.12"}
     assert found.final_note.startswith("10\u202f000 test examples, used once")
 
 
@@ -248,11 +249,13 @@ def test_the_machine(met: Json) -> None:
 
 
 def test_how_each_was_made(met: Json) -> None:
-    best = facts(met).contenders[1]
+    best = facts(met).candidates[1]
     assert best.recipe == "fold_batch_norm → OpenVINO bf16, 2 threads"
     assert best.outcomes[0].changed == (("batch_norms_folded", "21"), ("parameters", "272 474 → 271 098"))
     assert best.parity == "largest difference to the program 3.8e−6 absolute and 8.1e−7 relative over 256 outputs, tolerance 0.0001"
-    assert best.runs == "1840 runs in 12 rounds"
+    measured = {facts(met).words.full(row): (amount.full, amount.n) for row, amount in best.measured}
+    assert measured["99th percentile of latency"] == ("562\xa0µs", 1840)
+    assert measured["Accuracy on test data"] == ("87.31\xa0% (86.65 to 87.97)", 10000)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +313,7 @@ class TestFrontier:
         met["budget"].update(objective="size", max_size_mb=2.0, max_latency_ms=1.0)
         found = facts(met).frontier
         assert (found.x.label, found.x.unit) == ("File size", "MB")
-        assert [limit.text for limit in found.limits] == ["max drop 0.5", "max size 2\xa0MB"]
+        assert [limit.text for limit in found.limits] == ["max drop 0.5", "max file size 2\xa0MB"]
         assert found.limits[1].value == pytest.approx(2.0)
         assert all(p.x == p.x_low == p.x_high for p in found.points)
         met["budget"]["objective"] = "memory"
@@ -402,7 +405,7 @@ class TestFormat:
 
 def test_numbers_that_are_not_finite_are_not_measured(met: Json) -> None:
     met["candidates"][0]["measured"]["latency_ms"]["value"] = math.nan
-    assert facts(met).contenders[1].p50.raw is None
+    assert facts(met).candidates[1].amount("latency_ms").raw is None
 
 
 def test_facts_change_nothing(any_result: Json) -> None:
@@ -433,8 +436,8 @@ def test_metric_names(met: Json, name: str, heading: str) -> None:
 
 
 def test_a_record_reads_by_itself() -> None:
-    one = contender({"key": "x", "status": "failed", "reasons": [reason("process", "timeout")]})
-    assert (one.title, one.p50.text, one.measured) == ("x", "Not measured: timeout", False)
+    one = candidate({"key": "x", "status": "failed", "reasons": [reason("process", "timeout")]})
+    assert (one.title, one.amount("latency_ms").text, one.measured) == ("x", "Not measured: timeout", ())
     assert re.fullmatch("did not run", one.reasons[0].label)
 
 
@@ -467,7 +470,7 @@ def test_parity_is_told_output_by_output(met: Json) -> None:
     boxes = {"name": "boxes", "max_rel": 2e-7, "sqnr_db": None}
     channel = {"channel_axis": 1, "channels": 6, "worst_channel": 3, "worst_channel_db": 22.0, "dead_channels": []}
     met["candidates"][0]["parity"] = {**outputs(boxes, {"name": "scores", "max_rel": 3e-4, "sqnr_db": 41.0, **channel}), "tolerance": 1e-3}
-    best = facts(met).contenders[1]
+    best = facts(met).candidates[1]
     assert best.outputs == (
         "boxes: 2.0e−7 of the largest value",
         "scores: 0.00030 of the largest value, 41.0 dB, worst channel 3 of 6 (dimension 1) 22.0 dB",
@@ -480,7 +483,7 @@ def test_parity_of_a_rounded_program_is_told_in_decibels(met: Json) -> None:
     dead = {"channel_axis": 1, "channels": 6, "worst_channel": 3, "worst_channel_db": -0.5, "dead_channels": [3, 4]}
     limits = {"tolerance_sqnr_db": 12.0, "tolerance_channel_db": 3.0}
     met["candidates"][0]["parity"] = {**outputs({"name": "scores", "max_rel": 0.2, "sqnr_db": 41.0, **dead}), **limits}
-    best = facts(met).contenders[1]
+    best = facts(met).candidates[1]
     assert "41.0 dB signal to noise, at least 12 dB, of each channel at least 3 dB" in best.parity
     assert best.outputs[0].endswith("worst channel 3 of 6 (dimension 1) −0.500 dB, constant in the file alone: 3, 4")
 
@@ -489,11 +492,12 @@ def test_the_size_of_the_baseline_is_that_of_its_onnx_file_and_both_are_named(me
     met["baseline"]["measured"].update(onnx_size_bytes=measurement(2_236_416, "B"), size_bytes=measurement(9_000_000, "B"))
     met["candidates"][0]["measured"]["size_bytes"] = measurement(1_118_208, "B")
     found = facts(met)
-    shown = figure(found, "size")
+    shown = figure(found, "size_bytes")
     assert shown.remark.replace("\u00a0", "").replace("\u2009", "").startswith("2.00×")
     assert shown.before.startswith("fp32 ONNX file 2.24")
-    assert found.baseline.size.raw == 2_236_416
-    assert found.baseline.sizes == "2.24\u00a0MB as an fp32 ONNX file, with which sizes are compared; 9.00\u00a0MB the file that runs here"
+    assert found.baseline.amount("size_bytes").raw == 2_236_416
+    both = {found.words.full(row): amount.text for row, amount in found.baseline.measured}
+    assert (both["fp32 ONNX file"], both["File size"]) == ("2.24\u00a0MB", "9.00\u00a0MB")
 
 
 def test_several_baselines_are_told_apart_by_their_threads(met: Json) -> None:
@@ -508,8 +512,8 @@ def test_several_baselines_are_told_apart_by_their_threads(met: Json) -> None:
         one["baseline"] = met["baseline"]["key"]
     met["candidates"][1]["baseline"] = "torch-fp32-1t"
     found = facts(met)
-    titles = [one.title for one in found.contenders[:2]]
+    titles = [one.title for one in found.candidates[:2]]
     assert titles == ["PyTorch eager · fp32 · 2 threads", "PyTorch eager · fp32 · 1 thread"]
-    assert [one.against for one in found.contenders[2:4]] == titles
-    assert [row.status for row in found.candidates.rows[:2]] == ["baseline", "baseline"]
+    assert [one.against for one in found.candidates[2:4]] == titles
+    assert [row.status for row in found.table.rows[:2]] == ["baseline", "baseline"]
     assert [row.status for row in found.final.rows].count("baseline") == 1

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from laconic.report.contenders import contender
+from laconic.report.candidates import candidate
 from laconic.report.facts import facts
-from laconic.report.limits import Loss
 from laconic.report.page import page
+from laconic.report.words import Words
 from tests.report.results import Json, named, reason, record
 from tests.report.test_summary import told
 
@@ -66,7 +66,7 @@ def test_the_first_sentence_is_the_heading_and_the_others_stand_below(met: Json)
     ],
 )
 def test_a_loss_in_the_metrics_own_words(metric: dict[str, Any], noun: str, unit: str) -> None:
-    assert Loss.of(metric) == Loss(noun, unit)
+    assert Words.of(metric) == Words("Metric", noun, unit)
 
 
 def test_an_error_rises_in_its_own_unit(met: Json) -> None:
@@ -77,9 +77,9 @@ def test_an_error_rises_in_its_own_unit(met: Json) -> None:
                 one["measured"][name]["unit"] = "kg"
     found = facts(met)
     shown = next(one for one in found.figures if one.key == "drop")
-    assert (shown.label, shown.quantity.unit) == ("MAE rise", "kg")
-    assert next((c.title, c.unit) for c in found.candidates.columns if c.key == "drop") == ("Rise", "kg")
-    assert found.budget[0].asked == "MAE rise at most 0.5 kg"
+    assert (shown.label, shown.amount.unit) == ("MAE rise", "kg")
+    assert next((c.title, c.unit) for c in found.table.columns if c.key == "drop") == ("Rise", "kg")
+    assert found.budget[0].asked == "MAE rise at most 0.5\xa0kg"
     assert [limit.text for limit in found.frontier.limits] == ["max rise 0.5"]
     assert "points" not in told(met)
 
@@ -90,7 +90,7 @@ def late(key: str) -> Json:
 
 def test_what_was_not_tried_has_not_failed(met: Json) -> None:
     met["candidates"].append(late("slow"))
-    row = next(row for row in facts(met).candidates.rows if row.key == "slow")
+    row = next(row for row in facts(met).table.rows if row.key == "slow")
     assert (row.status, row.state) == ("not_tried", "not tried")
     assert row.gap == "Not measured: the time limit was reached before its turn"
     assert 'data-status="not_tried"' in page(met)
@@ -114,7 +114,7 @@ def test_figures_say_which_comparison_they_come_from(met: Json) -> None:
     found = facts(met)
     assert found.timing_note.startswith("Figures of time of OpenVINO · bf16 and of the baseline come from a comparison made anew")
     assert found.final_note.endswith("Timings were measured anew after the choice.")
-    assert found.contenders[1].first_speedup.text == "7.40×"
+    assert found.candidates[1].amount("first_speedup").text == "7.40×"
     assert "a comparison made anew" in page(met)
 
 
@@ -122,7 +122,7 @@ def test_a_busy_machine_is_marked_at_the_figure_and_in_the_row(met: Json) -> Non
     met["candidates"][0]["busy"] = "40 % of the turns were preempted"
     found = facts(met)
     assert found.figures[0].remark == "machine busy: 40 % of the turns were preempted"
-    assert "machine busy" in next(row for row in found.candidates.rows if row.marked).note
+    assert "machine busy" in next(row for row in found.table.rows if row.marked).note
     assert "machine busy" in page(met)
     assert "machine busy" in told(met)
 
@@ -130,10 +130,10 @@ def test_a_busy_machine_is_marked_at_the_figure_and_in_the_row(met: Json) -> Non
 def test_an_int8_artifact_is_called_int8() -> None:
     outcome = {"step": "quantize", "changed": {"mode": "static", "weights": {"bits": 8, "tensors": 3}}, "skipped": [], "notes": []}
     one = record("q", "Q", "passed", "openvino", "fp32", outcomes=[outcome])
-    assert contender(one).recipe.endswith("OpenVINO int8, 2 threads")
+    assert candidate(one).recipe.endswith("OpenVINO int8, 2 threads")
     outcome["changed"]["weights"]["bits"] = 4  # type: ignore[index]
     one["recipe"]["deploy"]["precision"] = "bf16"
-    assert contender(one).recipe.endswith("OpenVINO int4 with bf16, 2 threads")
+    assert candidate(one).recipe.endswith("OpenVINO int4 with bf16, 2 threads")
 
 
 @pytest.mark.parametrize("value", [-0.0, -0.001, -0.004])

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from laconic.report.candidates import candidate
 from laconic.report.charts import charts
-from laconic.report.contenders import contender
 from laconic.report.facts import facts
 from laconic.report.page import page
 from laconic.report.quantization import Quantization
@@ -197,7 +197,7 @@ class TestLeftFloat:
         assert [(one.reason, one.names) for one in left] == [("no reason was recorded", ("unnamed (2×)",))]
 
     def test_the_account_of_each_candidate_is_as_short(self, result: Json) -> None:
-        shown = contender(result["candidates"][-2]).outcomes[0]
+        shown = candidate(result["candidates"][-2]).outcomes[0]
         assert len(shown.skipped) == 4
         assert sum(left.count for left in shown.skipped) == 38
         assert dict(shown.changed)["activations"] == "73 entries"

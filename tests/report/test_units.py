@@ -57,11 +57,11 @@ def test_a_text_says_its_value_to_three_digits(value: float) -> None:
 
 @check(POSITIVE, st.sampled_from([units.TIME, units.BYTES, units.MACS]))
 def test_a_scaled_value_is_the_raw_one_in_its_unit(raw: float, scale: units.Scale) -> None:
-    quantity = units.scaled(raw, scale)
-    size = {unit: size for size, unit in scale}[quantity.unit]
-    assert quantity.value is not None
-    assert quantity.value * size == pytest.approx(raw)
-    assert quantity.value >= 0.995 or size == scale[0][0]
+    amount = units.scaled(raw, scale)
+    size = {unit: size for size, unit in scale}[amount.unit]
+    value = float(amount.number.replace(NARROW, "").replace("−", "-"))
+    assert value * size == pytest.approx(raw, rel=0.0051)
+    assert value >= 0.995 or size == scale[0][0]
 
 
 @pytest.mark.parametrize(
@@ -89,15 +89,15 @@ def test_an_interval_has_the_digits_that_its_width_deserves(value: float, low: f
 
 
 def test_given_decimals_are_kept_for_value_and_interval() -> None:
-    quantity = units.with_interval(0.05, -0.07, 0.17, "points", places=2)
-    assert (quantity.number, quantity.interval, quantity.unit) == ("0.05", "−0.07 to 0.17", "points")
+    amount = units.with_interval(0.05, -0.07, 0.17, "points", places=2)
+    assert (amount.number, amount.interval, amount.unit) == ("0.05", "−0.07 to 0.17", "points")
 
 
 @check(st.floats(-1e6, 1e6), st.floats(0, 1e5), st.floats(0, 1e5))
 def test_an_interval_reads_in_order(value: float, below: float, above: float) -> None:
-    quantity = units.with_interval(value, value - below, value + above, "")
-    low, high = (float(end.replace(NARROW, "").replace("−", "-")) for end in quantity.interval.split(" to "))
-    shown = float(quantity.number.replace(NARROW, "").replace("−", "-"))
+    amount = units.with_interval(value, value - below, value + above, "")
+    low, high = (float(end.replace(NARROW, "").replace("−", "-")) for end in amount.interval.split(" to "))
+    shown = float(amount.number.replace(NARROW, "").replace("−", "-"))
     assert low <= shown <= high
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import laconic as lc
 from laconic.core.files import read_json
+from laconic.core.quantities import QUANTITIES
 from laconic.report.facts import facts
 from laconic.run.gate import better
 from laconic.run.record import Record, opponent
@@ -53,7 +54,7 @@ def test_recipes_with_different_threads_have_different_baselines(tmp_path: Path)
     chosen = next(r for r in data["candidates"] if r["key"] == (data["best"] or data["nearest"]))
     assert data["baseline"]["key"] == chosen["baseline"]
     assert "test_metric" in data["baseline"]["measured"]
-    titles = {one.title for one in facts(data).contenders}
+    titles = {one.title for one in facts(data).candidates}
     assert {"PyTorch eager · fp32 · 1 thread", "PyTorch eager · fp32 · 2 threads", "ONNX Runtime · fp32 · 1 thread"} <= titles
 
 
@@ -68,12 +69,12 @@ def record(key: str, **known: Any) -> Record:
 
 def test_the_size_to_beat_is_that_of_the_onnx_file() -> None:
     base = record("base", status="baseline", size_bytes=5_000, onnx_size_bytes=1_000)
-    rule = better("size", base)
+    rule = better(QUANTITIES["size_bytes"], base)
     assert rule(record("small", size_bytes=999)) is None
     told = rule(record("large", size_bytes=1_000))
     assert told is not None
-    assert "0.001 MB against 0.001 MB" in told.text
-    assert better("size", record("base", status="baseline", size_bytes=5_000))(record("large", size_bytes=4_999)) is None
+    assert "1.00\xa0kB against 1.00\xa0kB" in told.text
+    assert better(QUANTITIES["size_bytes"], record("base", status="baseline", size_bytes=5_000))(record("large", size_bytes=4_999)) is None
 
 
 class Bessel(nn.Module):

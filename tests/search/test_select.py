@@ -111,8 +111,8 @@ def test_who_no_longer_holds_is_out_and_the_next_of_the_first_order_follows() ->
     assert (choice.best.key, choice.fallen) == ("c", ("a", "b"))
     rejected = {one.key: [reason.text for reason in one.reasons] for one in now if one.status == "rejected"}
     assert rejected == {
-        "a": ["speed-up 2.00× (95 % interval from 1.90); at least 2.5× is asked for"],
-        "b": ["speed-up 2.40× (95 % interval from 2.28); at least 2.5× is asked for"],
+        "a": ["the speed-up is 2× (95 % interval from 1.9); at least 2.5× is asked for"],
+        "b": ["the speed-up is 2.4× (95 % interval from 2.28); at least 2.5× is asked for"],
     }
 
 
@@ -173,7 +173,7 @@ def test_the_nearest_miss_comes_with_its_reasons_and_is_timed_anew() -> None:
     assert choice.best is None
     assert choice.nearest is not None
     assert (choice.nearest.key, choice.nearest.timing) == ("a", "finalists")
-    assert choice.reason == "speed-up 3.20× (95 % interval from 3.04); at least 4× is asked for"
+    assert choice.reason == "the speed-up is 3.2× (95 % interval from 3.04); at least 4× is asked for"
 
 
 def test_a_second_chance_is_no_second_draw() -> None:
@@ -183,7 +183,7 @@ def test_a_second_chance_is_no_second_draw() -> None:
     now, choice = made(records, budget, second=anew({"a": 5.0}))
     assert (choice.best, now[1].status) == (None, "rejected")
     assert choice.reason == (
-        "speed-up 4.10× (95 % interval from 3.69); at least 4× is asked for (in the first comparison, which decides; timed anew it would have held)"
+        "the speed-up is 4.1× (95 % interval from 3.69); at least 4× is asked for (in the first comparison, which decides; timed anew it would have held)"
     )
 
 

@@ -17,7 +17,7 @@ from laconic.core.errors import BadInput, nearest
 from laconic.core.extensions import extended
 from laconic.core.records import Measurement
 from laconic.core.turn import Turn
-from laconic.core.wording import fixed, joined, number, spanned
+from laconic.core.wording import fixed, given, joined, number, spanned
 
 GROUP = "laconic.quantities"
 Scale = tuple[tuple[float, str], ...]
@@ -77,7 +77,8 @@ class Limit:
         surely: whether the bad end of the interval must hold it in any case, not only in a budget that is `confident`.
         unlimited: whether it may be 0, and may be infinite (``any``), which sets none.
         rule: what the gate calls it; ``budget:NAME`` if empty.
-        words: the budget in words, e.g. ``lose at most {}``; ``{}`` is the limit. Derived from the label if empty.
+        words: the budget in words, e.g. ``at least {limit}× faster``; ``{unit}`` is that of the drop. Derived from the name if empty.
+        verb: what is said of the limit: ``may be lost``; ``is asked for`` if empty.
         option: on the command line; without one it is given as ``--limit NAME=NUMBER``.
         help: of the option.
     """
@@ -89,6 +90,7 @@ class Limit:
     unlimited: bool = False
     rule: str = ""
     words: str = ""
+    verb: str = ""
     option: str = ""
     help: str = ""
 
@@ -96,6 +98,15 @@ class Limit:
     def broken(self) -> str:
         """The rule that the gate names where the limit is broken."""
         return self.rule or f"budget:{self.name}"
+
+    def told(self, asked: float, unit: str = "") -> str:
+        """This limit of a budget in words; `unit` stands where it has none of its own.
+
+        >>> QUANTITIES["drop"].limit.told(0.5, "points"), Limit("max_energy_mj", "mJ").told(5)
+        ('lose at most 0.5 points', 'max energy mj 5')
+        """
+        words = self.words or f"{self.name.replace('_', ' ')} {{limit}}"
+        return words.replace("{limit}", given(asked)).replace("{unit}", unit).rstrip()
 
 
 @dataclass(frozen=True)
@@ -133,12 +144,15 @@ class Quantity:
         label: in a report; ``{metric}`` and ``{loss}`` stand for the task's words.
         unit: of its values; empty where the measurement's own counts.
         direction: ``min`` where less is better.
+        noun: inside a sentence; the label if empty.
+        opposite: what a value below 0 is called, of a difference: ``gain``.
         better: what is said of one that is better than the baseline: ``smaller``.
         worse: likewise.
         exact: whether it has no interval because none is needed, as the size of a file.
         reference: what the baseline has compared with itself, of a quantity that is a comparison: 1 of a ratio, 0 of a difference. None of others.
         compares: the quantity that it compares, of a comparison.
         stands_in: the quantity that stands for it in comparisons, where a record has that.
+        on_test: the same on test data, which is told instead where it was measured.
         data: the examples that it is scored on, ``valid`` or ``test``; empty where scores have no part in it. What is scored on test data chooses nothing.
         timed: whether the comparison of times decides it.
         show: how it is told.
@@ -151,12 +165,15 @@ class Quantity:
     label: str
     unit: str
     direction: Direction = "min"
+    noun: str = ""
+    opposite: str = ""
     better: str = ""
     worse: str = ""
     exact: bool = False
     reference: float | None = None
     compares: str = ""
     stands_in: str = ""
+    on_test: str = ""
     data: str = ""
     timed: bool = False
     show: Show = field(default_factory=Show)
@@ -168,11 +185,7 @@ class Quantity:
         words = ("less", "more") if self.direction == "min" else ("more", "less")
         object.__setattr__(self, "better", self.better or words[0])
         object.__setattr__(self, "worse", self.worse or words[1])
-
-    @property
-    def noun(self) -> str:
-        """The label inside a sentence: `peak memory`."""
-        return self.label if self.label.isupper() else self.label[:1].lower() + self.label[1:]
+        object.__setattr__(self, "noun", self.noun or _inside(self.label))
 
     def cost(self, value: float) -> float:
         """A number that is smaller for a better value."""
@@ -212,6 +225,10 @@ class Quantity:
         return f"{joined(value, unit)} (95 % interval {low} to {high})"
 
 
+def _inside(label: str) -> str:
+    return label if label.isupper() else label[:1].lower() + label[1:]
+
+
 def pick(scale: Scale, value: float) -> tuple[float, str]:
     """Return the (size, unit) in which the value reads best: the largest that leaves at least 1, after rounding."""
     chosen = scale[0]
@@ -225,7 +242,8 @@ _MAX_DROP = Limit(
     "max_drop",
     unlimited=True,
     rule="metric",
-    words="lose at most {}",
+    words="lose at most {limit} {unit}",
+    verb="may be lost",
     option="--max-drop",
     help="What may be lost: points of a percentage, else in the metric's own unit; or any.  [default: 0.5 points of a percentage]",
 )
@@ -247,7 +265,7 @@ _ROWS = (
             "min_speedup",
             "×",
             surely=True,
-            words="at least {}× faster",
+            words="at least {limit}× faster",
             option="--min-speedup",
             help="Times faster than PyTorch eager, at the least.",
         ),
@@ -259,11 +277,12 @@ _ROWS = (
         "latency_ms",
         "Median latency",
         "ms",
+        noun="latency",
         timed=True,
         better="faster",
         worse="slower",
         show=Show("Median", "median latency of one call", MILLISECONDS, ("candidates", "final", "terminal", "points")),
-        limit=Limit("max_latency_ms", "ms", words="at most {} ms", option="--max-latency", help="Median latency in ms, at the most."),
+        limit=Limit("max_latency_ms", "ms", words="at most {limit} ms", option="--max-latency", help="Median latency in ms, at the most."),
     ),
     Quantity(
         "latency_p95_ms",
@@ -278,6 +297,8 @@ _ROWS = (
         "{metric}",
         "",
         "max",
+        noun="metric",
+        on_test="test_metric",
         data="valid",
         show=Show(hint="on validation data", places=("candidates", "terminal", "points")),
     ),
@@ -285,8 +306,11 @@ _ROWS = (
         "drop",
         "{metric} {loss}",
         "",
+        noun="drop",
+        opposite="gain",
         reference=0.0,
         compares="metric",
+        on_test="test_drop",
         data="valid",
         show=Show(
             "{loss}",
@@ -295,11 +319,13 @@ _ROWS = (
         ),
         limit=_MAX_DROP,
     ),
-    Quantity("test_metric", "{metric}", "", "max", data="test", show=Show(places=("final",))),
+    Quantity("test_metric", "{metric}", "", "max", noun="metric", data="test", show=Show(places=("final",))),
     Quantity(
         "test_drop",
         "{metric} {loss}",
         "",
+        noun="drop",
+        opposite="gain",
         reference=0.0,
         compares="test_metric",
         data="test",
@@ -324,13 +350,13 @@ _ROWS = (
             "max_size_mb",
             "MB",
             1e6,
-            words="at most {} MB",
+            words="at most {limit} MB",
             option="--max-size",
             help="Size of the file in MB (10^6 bytes), at the most.",
         ),
         objective=Objective("size", "of one size"),
     ),
-    Quantity("onnx_size_bytes", "Size as an fp32 ONNX file", "B", exact=True, show=Show(scale=BYTES, places=())),
+    Quantity("onnx_size_bytes", "fp32 ONNX file", "B", exact=True, show=Show(scale=BYTES, places=())),
     Quantity(
         "peak_memory_bytes",
         "Peak memory",
@@ -382,6 +408,11 @@ def row(name: str, unit: str = "") -> Quantity:
 def limits() -> dict[str, Limit]:
     """The limits that a budget may set, by name."""
     return {row.limit.name: row.limit for row in rows().values() if row.limit is not None}
+
+
+def limited(name: str) -> list[Quantity]:
+    """The quantities that a limit of this name holds for."""
+    return [row for row in rows().values() if row.limit is not None and row.limit.name == name]
 
 
 def objectives() -> dict[str, Quantity]:

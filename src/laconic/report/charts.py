@@ -90,7 +90,7 @@ def frontier_chart(data: Frontier, chosen: str) -> Json:
     on = sorted((p for p in data.points if p.frontier and not p.off), key=lambda p: p.x)
     line: Json = {
         "type": "scatter", "mode": "lines", "name": "Frontier", "hoverinfo": "skip", "x": [p.x for p in on], "y": [p.shown for p in on],
-        "line": {"shape": "hv", "color": "var(--accent)", "width": 1.5, "dash": "dot"}, "showlegend": False,
+        "line": {"shape": "hv" if data.x.better == "lower" else "vh", "color": "var(--accent)", "width": 1.5, "dash": "dot"}, "showlegend": False,
     }  # fmt: skip
     crowd = len(data.points) > _CROWD
     groups: dict[str, list[Point]] = {role: [] for role in reversed(ROLES)}
@@ -326,7 +326,7 @@ def _points(points: list[Point], role: str, chosen: str, bars: bool) -> Json:
 
 
 def _hover(point: Point) -> str:
-    rows = [f"<b>{escape(point.title)}</b>", *(f"{label}: {escape(_cut(text))}" for label, text in point.facts)]
+    rows = [f"<b>{escape(point.title)}</b>", *(f"{escape(label)}: {escape(_cut(text))}" for label, text in point.facts)]
     return "<br>".join(rows + ["far outside the plot: drawn at its edge"] * point.off)
 
 
@@ -357,7 +357,7 @@ def _limit_line(limit: Limit) -> Json:
 
 def _limit_text(limit: Limit, data: Frontier) -> Json:
     """A word on the line: along it for the metric; upright for the cost, left of the leftmost of two so that they never meet."""
-    text = {"text": limit.text, "showarrow": False, "font": {"color": "var(--warn)", "size": 12}}
+    text = {"text": escape(limit.text), "showarrow": False, "font": {"color": "var(--warn)", "size": 12}}
     if limit.axis == "y":
         return {**text, "x": 1, "xref": "paper", "xanchor": "right", "y": limit.value, "yanchor": "bottom"}
     others = [other.value for other in data.limits if other.axis == "x" and other is not limit]

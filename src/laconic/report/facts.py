@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from laconic.core import quantities
 from laconic.core.errors import BadInput
 from laconic.report import sections
-from laconic.report.contenders import Candidate, contender
+from laconic.report.candidates import Candidate, candidate, measured_rows
+from laconic.report.figures import Figure, figures
 from laconic.report.frontier import Frontier, frontier
-from laconic.report.limits import Loss, Rule, broke, rules
+from laconic.report.limits import Rule, rules
 from laconic.report.pruning import Pruning, pruning
 from laconic.report.quantization import Quantization, quantization
 from laconic.report.tables import Table, candidates_table, final_table
-from laconic.report.units import BYTES, TIME, Quantity, Scale, finite, fixed, joined, number, scaled, shared
+from laconic.report.units import finite, fixed
+from laconic.report.words import Words, unknown
 
 FORMAT = 2
 BADGES = {
@@ -47,18 +50,6 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One big figure: what it is, the quantity, what it was before, and a short remark on the change where there is no interval."""
-
-    key: str
-    label: str
-    quantity: Quantity
-    before: str
-    remark: str
-    tone: str
-
-
-@dataclass(frozen=True)
 class Reproduce:
     """The command and the recipe that do it again."""
 
@@ -68,7 +59,11 @@ class Reproduce:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that the report says. `chosen` is the best, or the nearest miss, or None; `label` says which. `batch`: examples in a timed call, in words."""
+    """All that the report says.
+
+    `candidates` are the baselines and behind them the others; `table` shows them. `chosen` is the best, or the nearest miss, or None; `label` says which.
+    `batch`: examples in a timed call, in words.
+    """
 
     heading: Heading
     batch: str
@@ -77,9 +72,10 @@ class Facts:
     baseline: Candidate
     chosen: Candidate | None
     label: str
-    contenders: tuple[Candidate, ...]
+    words: Words
+    candidates: tuple[Candidate, ...]
     frontier: Frontier
-    candidates: Table
+    table: Table
     timing_note: str
     unavailable: tuple[tuple[str, str], ...]
     final: Table
@@ -104,32 +100,32 @@ def facts(result: Mapping[str, Any]) -> Facts:
     notice = _check(result)
     task, budget = result.get("task") or {}, result.get("budget") or {}
     spec = task.get("metric") or {}
-    metric = _capital(str(spec.get("name") or "metric"))
-    contenders = tuple(contender(record) for record in _records(result))
-    baseline, candidates = contenders[0], contenders[1 + len(result.get("other_baselines") or ()) :]
-    chosen = _chosen(result, contenders)
+    words, records = Words.of(spec), _records(result)
+    everyone, measured = tuple(candidate(record) for record in records), measured_rows(records)
+    baseline, candidates = everyone[0], everyone[1 + len(result.get("other_baselines") or ()) :]
+    chosen = _chosen(result, everyone)
     label = "Best" if result.get("best") else "Nearest miss"
     key = chosen.key if chosen else ""
-    loss = Loss.of(spec)
     return Facts(
-        heading=_heading(result, chosen, contenders[1:], notice),
+        heading=_heading(result, chosen, everyone[1:], notice),
         batch=_batch(result),
-        figures=_figures(baseline, chosen, metric, loss, str(budget.get("objective") or "")),
-        budget=rules(result, chosen, metric, loss),
+        figures=figures(baseline, chosen, words, budget, measured),
+        budget=rules(result, chosen, words),
         baseline=baseline,
         chosen=chosen,
         label=label,
-        contenders=contenders,
-        frontier=frontier(contenders, spec, metric, budget, key),
-        candidates=candidates_table(contenders, metric, loss, key, label),
-        timing_note=_timing_note(contenders),
-        unavailable=tuple((c.title, c.why or "no reason was recorded") for c in contenders if c.status == "unavailable"),
-        final=final_table(contenders, metric, loss, key, label),
+        words=words,
+        candidates=everyone,
+        frontier=frontier(everyone, spec, words, budget, measured, key),
+        table=candidates_table(everyone, words, budget, measured, (key, label)),
+        timing_note=_timing_note(everyone),
+        unavailable=tuple((c.title, c.why or "no reason was recorded") for c in everyone if c.status == "unavailable"),
+        final=final_table(everyone, words, budget, measured, (key, label)),
         final_note=_final_note(task, baseline, chosen),
         layers=sections.layers(result),
-        pruning=pruning(result, candidates, chosen, metric, str(spec.get("unit") or "")),
-        quantization=quantization(result, candidates, chosen, metric, str(spec.get("unit") or "")),
-        training=sections.training(result, metric, str(spec.get("unit") or "")),
+        pruning=pruning(result, candidates, chosen, words.metric, str(spec.get("unit") or "")),
+        quantization=quantization(result, candidates, chosen, words.metric, str(spec.get("unit") or "")),
+        training=sections.training(result, words.metric, str(spec.get("unit") or "")),
         ledger=sections.ledger(result),
         environment=sections.environment(result),
         reproduce=Reproduce(*(str((result.get("reproduce") or {}).get(name) or "") for name in ("command", "recipe_yaml"))),
@@ -175,13 +171,13 @@ def _check(result: Any) -> str:
     return ""
 
 
-def _chosen(result: Mapping[str, Any], contenders: Sequence[Candidate]) -> Candidate | None:
+def _chosen(result: Mapping[str, Any], candidates: Sequence[Candidate]) -> Candidate | None:
     key = result.get("best") or result.get("nearest")
     if not key:
         return None
-    found = next((c for c in contenders if c.key == key), None)
+    found = next((c for c in candidates if c.key == key), None)
     if found is None:
-        names = ", ".join(c.key for c in contenders)
+        names = ", ".join(c.key for c in candidates)
         raise BadInput(
             f"the result names '{key}' as its best or nearest, which is not among its candidates ({names}). Run the optimization again."
         )
@@ -190,7 +186,7 @@ def _chosen(result: Mapping[str, Any], contenders: Sequence[Candidate]) -> Candi
 
 def _heading(result: Mapping[str, Any], chosen: Candidate | None, others: Sequence[Candidate], notice: str) -> Heading:
     task, budget = result.get("task") or {}, result.get("budget") or {}
-    limited = any(budget.get(name) is not None for name in ("max_drop", "min_speedup", "max_latency_ms", "max_size_mb"))
+    limited = any(budget.get(name) is not None for name in (*quantities.limits(), *(name for name, _ in unknown(budget))))
     if chosen is None:
         kind = "kept" if result.get("met") else "nothing" if any(one.tried for one in others) else "untried"
     else:
@@ -222,106 +218,18 @@ def _heading(result: Mapping[str, Any], chosen: Candidate | None, others: Sequen
     )
 
 
-def _figures(baseline: Candidate, chosen: Candidate | None, metric: str, loss: Loss, objective: str) -> tuple[Figure, ...]:
-    """The big figures, the objective's first; of the baseline alone where there is nothing to compare it with."""
-    if chosen is None:
-        shown = (
-            ("p50", "Median latency"),
-            ("metric", metric),
-            ("size", "File size"),
-            ("memory", "Peak memory"),
-            ("cold_start", "Cold start"),
-        )
-        return tuple(Figure(name, label, getattr(baseline, name), "", "", "plain") for name, label in shown)
-    figures = (
-        Figure(
-            "speedup",
-            "Speed-up",
-            chosen.speedup,
-            _labelled("median", _arrow(baseline.p50, chosen.p50, TIME)),
-            _busy(chosen),
-            _speed_tone(chosen.speedup),
-        ),
-        _drop(baseline, chosen, metric, loss),
-        _size(baseline, chosen),
-        _smaller("memory", "Peak memory", baseline.memory, chosen.memory, BYTES, ("less", "more")),
-        _smaller("cold_start", "Cold start", baseline.cold_start, chosen.cold_start, TIME, ("faster", "slower")),
-    )
-    return tuple(sorted(figures, key=lambda figure: figure.key != objective))
-
-
-def _busy(chosen: Candidate) -> str:
-    return f"machine busy: {chosen.busy}" if chosen.busy else ""
-
-
-def _drop(baseline: Candidate, chosen: Candidate, metric: str, loss: Loss) -> Figure:
-    """The drop on test data where it was measured there (nothing was selected on it), else on validation data."""
-    tested = chosen.test_drop.raw is not None
-    drop = chosen.test_drop if tested else chosen.drop
-    before, after = (baseline.test_metric, chosen.test_metric) if tested else (baseline.metric, chosen.metric)
-    where = _labelled("test data" if tested else "validation", _arrow(before, after))
-    return Figure("drop", f"{metric} {loss.noun}", drop, where, "", _drop_tone(chosen, drop))
-
-
-def _smaller(key: str, label: str, before: Quantity, after: Quantity, scale: Scale, words: tuple[str, str]) -> Figure:
-    """A figure that is better when smaller: `3.9× smaller`, `1.2× larger` or `the same`."""
-    if not before.raw or not after.raw:
-        return Figure(key, label, after, before.text if before.raw else "", "", "plain")
-    ratio = before.raw / after.raw
-    times = ratio if ratio >= 1 else 1 / ratio
-    if times < 1.005:
-        return Figure(key, label, after, _arrow(before, after, scale), "the same", "plain")
-    remark = f"{joined(number(times), '×')} {words[0] if ratio > 1 else words[1]}"
-    return Figure(key, label, after, _arrow(before, after, scale), remark, "good" if ratio > 1 else "bad")
-
-
-def _size(baseline: Candidate, chosen: Candidate) -> Figure:
-    figure = _smaller("size", "File size", baseline.size, chosen.size, BYTES, ("smaller", "larger"))
-    return replace(figure, before=_labelled("fp32 ONNX file", figure.before)) if baseline.sizes else figure
-
-
-def _arrow(before: Quantity, after: Quantity, scale: Scale | None = None) -> str:
-    """`2.44 → 0.351 ms`: both in one unit."""
-    if before.raw is None or after.raw is None:
-        return ""
-    if scale is not None:
-        unit = shared(scale, (before.raw, after.raw))
-        before, after = scaled(before.raw, scale, unit=unit), scaled(after.raw, scale, unit=unit)
-    return f"{before.number} → {after.text}"
-
-
-def _labelled(label: str, text: str) -> str:
-    return f"{label} {text}" if text else ""
-
-
-def _speed_tone(speedup: Quantity) -> str:
-    """Good or bad only where the whole interval says so."""
-    if speedup.raw is None:
-        return "plain"
-    low = speedup.raw if speedup.low is None else speedup.low
-    high = speedup.raw if speedup.high is None else speedup.high
-    return "good" if low > 1 else "bad" if high < 1 else "plain"
-
-
-def _drop_tone(chosen: Candidate, drop: Quantity) -> str:
-    """Bad where the gate says so (a drop within the budget is what was bargained for); good where it is surely a gain."""
-    if broke(chosen, "max_drop"):
-        return "bad"
-    return "good" if drop.high is not None and drop.high < 0 else "plain"
-
-
 def _final_note(task: Mapping[str, Any], baseline: Candidate, chosen: Candidate | None) -> str:
     n = finite(task.get("n_test"))
-    if baseline.test_metric.raw is None:
+    if baseline.amount("test_metric").raw is None:
         return "The test data was not used in this run."
     anew = chosen is not None and chosen.timing == "finalists"
     timings = "Timings were measured anew after the choice." if anew else "Timings are those of the run."
     return f"{fixed(n, 0) if n else 'The'} test examples, used once, after everything had been chosen on validation data. {timings}"
 
 
-def _timing_note(contenders: Sequence[Candidate]) -> str:
+def _timing_note(candidates: Sequence[Candidate]) -> str:
     """Which figures of time come from which comparison; empty where there was one alone."""
-    anew = [one.title for one in contenders if one.timing == "finalists" and one.status != "baseline"]
+    anew = [one.title for one in candidates if one.timing == "finalists" and one.status != "baseline"]
     if not anew:
         return ""
     return (
@@ -357,8 +265,3 @@ def _date(text: object) -> str:
         return str(text or "")
     zone = " UTC" if moment.utcoffset() is not None and not moment.utcoffset() else moment.strftime(" %z").rstrip()
     return f"{moment.day} {moment:%b %Y, %H:%M}{zone}"
-
-
-def _capital(text: str) -> str:
-    """A metric's name as a heading: `Accuracy`, `MSE`, `F1`."""
-    return text.upper() if len(text) <= 4 else text[:1].upper() + text[1:]

@@ -1,12 +1,16 @@
-"""The frontier: what each contender costs against what it is worth, in the coordinates that suit the objective."""
+"""The frontier: what each candidate costs against what it is worth, in the coordinates that suit the objective."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from laconic.report.contenders import Candidate
-from laconic.report.units import BYTES, TIME, Quantity, Scale, finite, given, joined, number, shared
+from laconic.core import quantities
+from laconic.core.quantities import Quantity
+from laconic.report.candidates import Candidate
+from laconic.report.units import Amount, given, joined, number, shared_unit
+from laconic.report.words import Words, asked, goal, placed
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Point:
-    """One contender in axis units, with the ends of its 95 % intervals (equal to the value where there is none).
+    """One candidate in axis units, with the ends of its 95 % intervals (equal to the value where there is none).
 
     `shown` is where it is drawn: `y`, or the edge of the plot where `off` says that it lies far outside.
     """
@@ -54,7 +58,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Frontier:
-    """The plot's data. `undrawn` names the contenders that lack a coordinate, `outside` those drawn at the edge; `alt` says in words what the plot shows."""
+    """The plot's data. `undrawn` names the candidates that lack a coordinate, `outside` those drawn at the edge; `alt` says in words what the plot shows."""
 
     x: Axis
     y: Axis
@@ -67,83 +71,100 @@ class Frontier:
     y_interval: str
 
 
-@dataclass(frozen=True)
-class _Objective:
-    label: str
-    scale: Scale
-    read: Callable[[Candidate], Quantity]
-
-
-OBJECTIVES: dict[str, _Objective] = {
-    "latency": _Objective("Median latency", TIME, lambda c: c.p50),
-    "size": _Objective("File size", BYTES, lambda c: c.size),
-    "memory": _Objective("Peak memory", BYTES, lambda c: c.memory),
-}
-_MB, _MS = 1e6, 1e-3
-
-
 def frontier(
-    contenders: Sequence[Candidate], metric: Mapping[str, object], label: str, budget: Mapping[str, object], chosen: str
+    candidates: Sequence[Candidate],
+    metric: Mapping[str, Any],
+    words: Words,
+    budget: Mapping[str, Any],
+    measured: Mapping[str, Quantity],
+    chosen: str,
 ) -> Frontier:
-    """Points, axes and budget lines for the objective of the budget (latency where it names none that is known)."""
-    name = str(budget.get("objective") or "latency")
-    objective = OBJECTIVES.get(name, OBJECTIVES["latency"])
-    drawn = [c for c in contenders if objective.read(c).raw and c.metric.raw is not None]
-    size, unit = shared(objective.scale, (objective.read(c).raw for c in drawn))
-    base = next((c for c in contenders if c.status == "baseline"), None)
+    """Return points, axes and budget lines: the metric against what is to be best, or where that is a comparison, what it compares.
+
+    Args:
+        candidates: all, the baselines first.
+        metric: of the task, as the result has it.
+        words: of the task.
+        budget: of the result.
+        measured: its quantities by name.
+        chosen: the key of the best or the nearest miss.
+    """
+    best = goal(budget)
+    axis = quantities.row(best.compares) if best.compares else best
+    drawn = [c for c in candidates if c.amount(axis.name).raw and c.amount("metric").raw is not None]
+    size, unit = shared_unit(axis, (c.amount(axis.name) for c in drawn))
+    base = next((c for c in candidates if c.status == "baseline"), None)
     higher = metric.get("direction") != "min"
-    limits = _limits(budget, name if name in OBJECTIVES else "latency", size, unit, base, higher)
-    points = [_point(c, objective, size, base, higher, chosen) for c in drawn]
+    limits = _limits(budget, axis, (size, unit), base, higher, words)
+    rows = placed("points", budget, measured)
+    points = [_point(c, best, axis, size, higher, chosen, _facts(c, base, rows, words)) for c in drawn]
     low, high = _range(points, [limit.value for limit in limits if limit.axis == "y"])
     points = [_placed(point, low, high) for point in points]
+    metric_unit = str(metric.get("unit") or "")
     return Frontier(
-        x=_x_axis(objective.label, unit, points, [limit.value for limit in limits if limit.axis == "x"]),
-        y=Axis(label, str(metric.get("unit") or ""), "higher" if higher else "lower", low, high),
+        x=_x_axis(axis, words.label(axis), unit, points, [limit.value for limit in limits if limit.axis == "x"]),
+        y=Axis(words.metric, metric_unit, "higher" if higher else "lower", low, high),
         points=tuple(points),
         limits=tuple(limits),
-        undrawn=tuple(c.title for c in contenders if c not in drawn),
-        outside=tuple(f"{p.title} ({joined(number(p.y, 4), str(metric.get('unit') or ''))})" for p in points if p.off),
-        alt=_alt(points, objective.label, label, unit, str(metric.get("unit") or "")),
-        x_interval="the relative width of the speed-up's 95 % interval" if objective.read is OBJECTIVES["latency"].read else "",
+        undrawn=tuple(c.title for c in candidates if c not in drawn),
+        outside=tuple(f"{p.title} ({joined(number(p.y, 4), metric_unit)})" for p in points if p.off),
+        alt=_alt(points, words.label(axis), words.metric, unit, metric_unit),
+        x_interval=_x_said(best, words, drawn, axis),
         y_interval="the 95 % interval of the difference to the baseline on the same examples",
     )
 
 
-def _point(one: Candidate, objective: _Objective, size: float, base: Candidate | None, higher: bool, chosen: str) -> Point:
-    x = (objective.read(one).raw or 0.0) / size
-    y = one.metric.raw or 0.0
-    x_low, x_high = _x_interval(one, x) if objective is OBJECTIVES["latency"] else (x, x)
-    y_low, y_high = _y_interval(one, y, higher)
-    return Point(
-        one.key, one.title, "chosen" if one.key == chosen else one.status, x, y, x_low, x_high, y_low, y_high, y, False, one.frontier, _facts(one, base, higher)
-    )  # fmt: skip
+def _x_said(best: Quantity, words: Words, drawn: Sequence[Candidate], axis: Quantity) -> str:
+    """What the bars along the axis are; empty where there are none."""
+    if best is not axis:
+        return f"the relative width of the {words.label(best).lower()}'s 95 % interval"
+    return "its 95 % interval" if any(c.amount(axis.name).interval for c in drawn) else ""
 
 
-def _x_interval(one: Candidate, x: float) -> tuple[float, float]:
-    """The speed-up's interval as one of latency: latency = baseline / speed-up, so a relative width carries over inverted."""
-    speed, low, high = one.speedup.raw, one.speedup.low, one.speedup.high
-    if not speed or not low or not high or low <= 0:
+def _point(
+    one: Candidate, best: Quantity, axis: Quantity, size: float, higher: bool, chosen: str, told: tuple[tuple[str, str], ...]
+) -> Point:
+    x, y = (one.amount(axis.name).raw or 0.0) / size, one.amount("metric").raw or 0.0
+    x_low, x_high = _own_interval(one.amount(axis.name), x, size) if best is axis else _ratio_interval(best, one.amount(best.name), x)
+    y_low, y_high = _y_interval(one.amount("drop"), y, higher)
+    role = "chosen" if one.key == chosen else one.status
+    return Point(one.key, one.title, role, x, y, x_low, x_high, y_low, y_high, y, False, one.frontier, told)
+
+
+def _own_interval(amount: Amount, x: float, size: float) -> tuple[float, float]:
+    return (x, x) if amount.low is None or amount.high is None else (amount.low / size, amount.high / size)
+
+
+def _ratio_interval(best: Quantity, ratio: Amount, x: float) -> tuple[float, float]:
+    """A ratio's interval as one of what it compares: latency = baseline / speed-up, so a relative width carries over inverted."""
+    if not ratio.raw or not ratio.low or not ratio.high or ratio.low <= 0:
         return x, x
-    return x * speed / high, x * speed / low
+    ends = (
+        (x * ratio.raw / ratio.high, x * ratio.raw / ratio.low)
+        if best.direction == "max"
+        else (x * ratio.low / ratio.raw, x * ratio.high / ratio.raw)
+    )
+    return ends
 
 
-def _y_interval(one: Candidate, y: float, higher: bool) -> tuple[float, float]:
+def _y_interval(drop: Amount, y: float, higher: bool) -> tuple[float, float]:
     """The paired interval of the drop, laid around the metric: far tighter than the metric's own, and the one that the gate reads."""
-    if one.drop.raw is None or one.drop.low is None or one.drop.high is None:
+    if drop.raw is None or drop.low is None or drop.high is None:
         return y, y
-    worse, gain = one.drop.high - one.drop.raw, one.drop.raw - one.drop.low
+    worse, gain = drop.high - drop.raw, drop.raw - drop.low
     return (y - worse, y + gain) if higher else (y - gain, y + worse)
 
 
-def _x_axis(label: str, unit: str, points: Sequence[Point], limits: Sequence[float]) -> Axis:
+def _x_axis(row: Quantity, label: str, unit: str, points: Sequence[Point], limits: Sequence[float]) -> Axis:
     """From the least to the greatest of what is drawn, with some air; on a log axis the air is a factor."""
+    better = "lower" if row.direction == "min" else "higher"
     values = [v for p in points for v in (p.x_low, p.x_high)] + list(limits)
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if low > 0 and high > 4 * low:
         air = (high / low) ** 0.08
-        return Axis(label, unit, "lower", low / air, high * air, log=True)
+        return Axis(label, unit, better, low / air, high * air, log=True)
     air = 0.12 * (high - low) or 0.1 * high or 1.0
-    return Axis(label, unit, "lower", max(0.0, low - air), high + air)
+    return Axis(label, unit, better, max(0.0, low - air), high + air)
 
 
 def _range(points: Sequence[Point], limits: Sequence[float]) -> tuple[float, float]:
@@ -166,42 +187,38 @@ def _placed(point: Point, low: float, high: float) -> Point:
     return replace(point, shown=edge, off=True, y_low=edge, y_high=edge)
 
 
-def _limits(budget: Mapping[str, object], objective: str, size: float, unit: str, base: Candidate | None, higher: bool) -> list[Limit]:
+def _limits(
+    budget: Mapping[str, Any], axis: Quantity, unit: tuple[float, str], base: Candidate | None, higher: bool, words: Words
+) -> list[Limit]:
+    """The lines of the budget: on the axis those of its quantity and of what compares that with the baseline's, across it that of the drop."""
     made: list[Limit] = []
-    drop, speed, latency, megabytes = (finite(budget.get(name)) for name in ("max_drop", "min_speedup", "max_latency_ms", "max_size_mb"))
-    if drop is not None and base is not None and base.metric.raw is not None:
-        made.append(
-            Limit("y", base.metric.raw - drop if higher else base.metric.raw + drop, f"max {'drop' if higher else 'rise'} {given(drop)}")
-        )
-    if objective == "latency" and latency is not None:
-        made.append(Limit("x", latency * _MS / size, f"max latency {joined(given(latency), 'ms')}"))
-    if objective == "latency" and speed and base is not None and base.p50.raw is not None:
-        made.append(Limit("x", base.p50.raw / speed / size, f"min speed-up {joined(given(speed), '×')}"))
-    if objective == "size" and megabytes is not None:
-        made.append(Limit("x", megabytes * _MB / size, f"max size {joined(given(megabytes), 'MB')}"))
+    for limit, value in asked(budget):
+        row = quantities.limited(limit.name)[0]
+        most = "max" if row.direction == "min" else "min"
+        reference = None if base is None or not row.compares else base.amount(row.compares).raw
+        if row.compares == "metric" and reference is not None:
+            made.append(Limit("y", reference - value if higher else reference + value, f"{most} {words.loss} {given(value)}"))
+        elif row.name == axis.name:
+            made.append(Limit("x", value * limit.per / unit[0], f"{most} {row.noun} {joined(given(value), limit.unit)}"))
+        elif row.compares == axis.name and reference is not None:
+            there = reference / value if row.direction == "max" else reference * value
+            made.append(Limit("x", there / unit[0], f"{most} {row.noun} {joined(given(value), limit.unit)}"))
     return made
 
 
-def _facts(one: Candidate, base: Candidate | None, higher: bool) -> tuple[tuple[str, str], ...]:
+def _facts(one: Candidate, base: Candidate | None, rows: Sequence[Quantity], words: Words) -> tuple[tuple[str, str], ...]:
     """What hovering shows: the recipe first, then what was measured."""
-    rows = [
-        ("Recipe", one.recipe),
-        ("Latency", one.p50.text + (f", 95 % under {one.p95.text}" if one.p95.raw is not None else "")),
-        ("Speed-up", "reference" if one is base else one.speedup.full),
-        ("Metric", one.metric.full),
-        ("Drop" if higher else "Rise", "reference" if one is base else one.drop.full),
-        ("File", one.size.text),
-        ("Status", one.state + (f": {one.why}" if one.why else "")),
-    ]
-    return tuple((label, text) for label, text in rows if text)
+    told = [(words.heading(row), "reference" if one is base and row.reference is not None else one.amount(row.name).full) for row in rows]
+    state = one.state + (f": {one.why}" if one.why else "")
+    return tuple((label, text) for label, text in (("Recipe", one.recipe), *told, ("Status", state)) if text)
 
 
 def _alt(points: Sequence[Point], x: str, y: str, x_unit: str, y_unit: str) -> str:
     if len(points) < 2:
-        who = f"Only {points[0].title}" if points else "No contender"
+        who = f"Only {points[0].title}" if points else "No candidate"
         return f"{who} has both {x.lower()} and {y.lower()}, so there is nothing to compare."
     best = sorted((p for p in points if p.frontier), key=lambda p: p.x)
     named = "; ".join(f"{p.title} at {joined(number(p.x), x_unit)} and {joined(number(p.y, 4), y_unit)}" for p in best)
-    return f"{x} against {y.lower()} for {len(points)} contenders." + (
+    return f"{x} against {y.lower()} for {len(points)} candidates." + (
         f" On the frontier: {named}." if named else " None is on the frontier."
     )

@@ -6,25 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from laconic.report.contenders import Candidate
-from laconic.report.units import Quantity, finite, fixed, given, joined, number
+from laconic.core import quantities
+from laconic.core.quantities import Limit, Quantity
+from laconic.report.candidates import Candidate
+from laconic.report.units import Amount, finite, given, in_unit, joined
+from laconic.report.words import DATA, Words, asked, unknown
 
-DATA = {"valid": "validation data", "test": "test data"}
-
-
-@dataclass(frozen=True)
-class Loss:
-    """How a loss of the metric is told: of a score that is better when higher it is a drop, of an error a rise; and its unit."""
-
-    noun: str
-    unit: str
-
-    @classmethod
-    def of(cls, metric: Mapping[str, Any]) -> Loss:
-        """From the metric as the result has it; percentages are lost in points."""
-        unit = str(metric.get("unit") or "")
-        points = unit == "%" or metric.get("scale") == 100
-        return cls("rise" if metric.get("direction") == "min" else "drop", "points" if points else unit)
+_HAIR = 1e-9  # of rounding, forgiven
 
 
 @dataclass(frozen=True)
@@ -42,23 +30,43 @@ class Rule:
     surely: bool | None = None
 
 
-def rules(result: Mapping[str, Any], chosen: Candidate | None, metric: str, loss: Loss) -> tuple[Rule, ...]:
-    """What was asked, in the words of the command line, and what was reached."""
+def rules(result: Mapping[str, Any], chosen: Candidate | None, words: Words) -> tuple[Rule, ...]:
+    """What was asked, and what was reached."""
     budget: Mapping[str, Any] = result.get("budget") or {}
-    drop, speed, latency, size = (finite(budget.get(name)) for name in ("max_drop", "min_speedup", "max_latency_ms", "max_size_mb"))
-    rows: list[Rule] = []
-    if drop is not None:
-        rows.append(_drop_rule(drop, chosen, metric, loss, bool(result.get("met"))))
-    if speed is not None:
-        asked = f"Speed-up at least {given(speed)}×, also by the lower end of its interval"
-        rows.append(_rule("min_speedup", asked, chosen, chosen.speedup.full if chosen and chosen.speedup.raw else ""))
-    if latency is not None:
-        reached = f"{number(chosen.p50.raw * 1e3)} ms" if chosen and chosen.p50.raw else ""
-        rows.append(_rule("max_latency_ms", f"Median latency at most {given(latency)} ms", chosen, reached))
-    if size is not None:
-        reached = f"{number(chosen.size.raw / 1e6)} MB" if chosen and chosen.size.raw else ""
-        rows.append(_rule("max_size_mb", f"File at most {given(size)} MB", chosen, reached))
-    return tuple(_read_twice(row, result.get("readings") or ()) for row in rows)
+    lines = [_rule(limit, value, chosen, words, bool(result.get("met"))) for limit, value in asked(budget)]
+    lines += [
+        Rule(name, f"{name} {given(value)}", "the package that brings this limit is not installed here", None)
+        for name, value in unknown(budget)
+    ]
+    return tuple(_read_twice(line, result.get("readings") or ()) for line in lines)
+
+
+def _rule(limit: Limit, value: float, chosen: Candidate | None, words: Words, met: bool) -> Rule:
+    """One limit. Whether it held is the gate's word, never judged again here; but test data decide after the gate, before anything is handed over."""
+    rows = quantities.limited(limit.name)
+    first = rows[0]
+    unit = limit.unit or (words.unit if first.data else "")
+    most = "at most" if first.direction == "min" else "at least"
+    text = f"{words.label(first)} {most} {joined(given(value), unit)}"
+    text += f", also by the {'lower' if first.direction == 'max' else 'upper'} end of its interval" if limit.surely else ""
+    amounts = [] if chosen is None else [(row, chosen.amount(row.name)) for row in rows]
+    reached = ", ".join(_reached(row, limit, one) for row, one in amounts if one.raw is not None)
+    broken = chosen is not None and chosen.broke(limit.broken)
+    late = not met and any(row.data == "test" and one.raw is not None and _over(row, limit, one.raw, value) for row, one in amounts)
+    held = None if not reached and not broken else not broken and not late
+    return Rule(limit.name, text, f"reached {reached}" if reached else "nothing was measured", held)
+
+
+def _reached(row: Quantity, limit: Limit, one: Amount) -> str:
+    """What was reached, in the limit's unit, with its interval."""
+    low, high = (None if end is None else end / limit.per for end in (one.low, one.high))
+    assert one.raw is not None
+    told = in_unit(one.raw / limit.per, low, high, limit.unit or one.unit)
+    return told.full + (f" on {DATA[row.data]}" if row.data else "")
+
+
+def _over(row: Quantity, limit: Limit, raw: float, value: float) -> bool:
+    return row.cost(raw / limit.per) > row.cost(value) + _HAIR
 
 
 def _read_twice(rule: Rule, readings: Sequence[Mapping[str, Any]]) -> Rule:
@@ -68,32 +76,10 @@ def _read_twice(rule: Rule, readings: Sequence[Mapping[str, Any]]) -> Rule:
     ]
     if not found:
         return rule
-    told = [_bad_end(rule.name, reading) for reading in found]
+    told = [_bad_end(reading) for reading in found]
     return replace(rule, worst=", ".join(told), surely=all(bool(reading.get("bad_end_held")) for reading in found))
 
 
-def _bad_end(name: str, reading: Mapping[str, Any]) -> str:
-    value, unit, data = float(reading["bad_end"]), str(reading.get("unit") or ""), DATA.get(str(reading.get("data")))
-    text = fixed(value, 2) if name == "min_speedup" or unit == "points" else number(value)
-    return joined(text, unit) + (f" on {data}" if data else "")
-
-
-def _drop_rule(limit: float, chosen: Candidate | None, metric: str, loss: Loss, met: bool) -> Rule:
-    """The drop decides twice: on validation data, and once more on test data before anything is handed over."""
-    found: list[tuple[Quantity, str]] = [] if chosen is None else [(chosen.drop, DATA["valid"]), (chosen.test_drop, DATA["test"])]
-    reached = ", ".join(f"{drop.full} on {data}" for drop, data in found if drop.raw is not None)
-    rule = _rule("max_drop", f"{metric} {loss.noun} at most {given(limit)} {loss.unit}".rstrip(), chosen, reached)
-    late = chosen is not None and not met and chosen.test_drop.raw is not None and chosen.test_drop.raw > limit + 1e-9
-    return replace(rule, held=False) if late else rule
-
-
-def _rule(name: str, asked: str, chosen: Candidate | None, reached: str) -> Rule:
-    """Whether a line held is the gate's word, never judged again here."""
-    broken = chosen is not None and broke(chosen, name)
-    held = None if not reached and not broken else not broken
-    return Rule(name, asked, f"reached {reached}" if reached else "nothing was measured", held)
-
-
-def broke(chosen: Candidate, name: str) -> bool:
-    """Whether the gate named this line of the budget; it calls the drop `metric` too."""
-    return chosen.broke(name) or (name == "max_drop" and chosen.broke("metric"))
+def _bad_end(reading: Mapping[str, Any]) -> str:
+    data = DATA.get(str(reading.get("data")))
+    return in_unit(float(reading["bad_end"]), None, None, str(reading.get("unit") or "")).text + (f" on {data}" if data else "")

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from laconic.report.contenders import grouped
+from laconic.report.candidates import grouped
 from laconic.report.units import BYTES, TIME, number, scaled
 
 _SLICES = "Components are channels, heads or neurons; each goes with its slices in so many dimensions of tensors."
@@ -128,7 +128,7 @@ def health(found: Mapping[str, Any]) -> RenderableType:
 
 
 def comparison(found: Mapping[str, Any]) -> RenderableType:
-    """What `laconic bench` measured; the first contender is what the others are compared with."""
+    """What `laconic bench` measured; the first candidate is what the others are compared with."""
     right = ("Batch", "Median", "p95", "p99", "Speed-up", "Per second")
     table = _table("Candidate", *right, right=right)
     about: dict[str, Text] = {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.report.contenders import Candidate, Left, grouped
+from laconic.report.candidates import Candidate, Left, grouped
 from laconic.report.sections import Training, training
 from laconic.report.steps import ABSENT, counted, mapping, mappings, whose, why_shown
 from laconic.report.units import MACS, PARAMS, Scale, finite, fixed, given, number, scaled, shared
@@ -75,17 +75,17 @@ class Pruning:
     epochs: Training | None
 
 
-def pruning(result: Mapping[str, Any], contenders: Sequence[Candidate], chosen: Candidate | None, metric: str, unit: str) -> Pruning | None:
+def pruning(result: Mapping[str, Any], candidates: Sequence[Candidate], chosen: Candidate | None, metric: str, unit: str) -> Pruning | None:
     """The chosen candidate's pruning, or that of the fastest that has one; None where nothing was pruned.
 
     Args:
         result: the content of the run's result.json.
-        contenders: its candidates as read, in the same order.
+        candidates: its candidates as read, in the same order.
         chosen: the best or nearest miss.
         metric: its name as a heading, for the curve of recovery.
         unit: the metric's unit.
     """
-    found = whose(result, contenders, chosen, STEPS)
+    found = whose(result, candidates, chosen, STEPS)
     if found is None:
         return None
     one, steps = found

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.report.contenders import RUNTIMES, Candidate, Left, grouped
+from laconic.report.candidates import RUNTIMES, Candidate, Left, grouped
 from laconic.report.sections import Training, training
 from laconic.report.steps import ABSENT, counted, mapping, mappings, whose, why_shown
 from laconic.report.units import finite, fixed, joined, number
@@ -117,18 +117,18 @@ class Quantization:
 
 
 def quantization(
-    result: Mapping[str, Any], contenders: Sequence[Candidate], chosen: Candidate | None, metric: str, unit: str
+    result: Mapping[str, Any], candidates: Sequence[Candidate], chosen: Candidate | None, metric: str, unit: str
 ) -> Quantization | None:
     """The chosen candidate's quantization, or that of the fastest that has one; None where nothing was quantized.
 
     Args:
         result: the content of the run's result.json.
-        contenders: its candidates as read, in the same order.
+        candidates: its candidates as read, in the same order.
         chosen: the best or nearest miss.
         metric: its name as a heading, for the curve of quantization-aware training.
         unit: the metric's unit.
     """
-    found = whose(result, contenders, chosen, STEPS)
+    found = whose(result, candidates, chosen, STEPS)
     if found is None:
         return None
     one, steps = found

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.report.contenders import plain
-from laconic.report.units import BYTES, MACS, PARAMS, Quantity, clock, finite, fixed, number, scaled
+from laconic.report.candidates import plain
+from laconic.report.units import BYTES, MACS, PARAMS, Amount, clock, finite, fixed, number, scaled
 
 PHASES = {
     "train": "Training the model",
@@ -41,8 +41,8 @@ class Layers:
     """The model by layer, in the order of the network. `unknown` are the operators whose MACs nobody counted: (name, occurrences)."""
 
     rows: tuple[Layer, ...]
-    params: Quantity
-    macs: Quantity
+    params: Amount
+    macs: Amount
     unknown: tuple[tuple[str, int], ...]
     alt: str
 

@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from laconic.report.contenders import Candidate
+from laconic.report.candidates import Candidate
 from laconic.report.units import finite, fixed
 
 ABSENT = "not recorded"
 
 
 def whose(
-    result: Mapping[str, Any], contenders: Sequence[Candidate], chosen: Candidate | None, names: Collection[str]
+    result: Mapping[str, Any], candidates: Sequence[Candidate], chosen: Candidate | None, names: Collection[str]
 ) -> tuple[Candidate, list[Mapping[str, Any]]] | None:
     """The chosen candidate with its outcomes of steps of these names, or the fastest that has any; None where none has.
 
     Args:
         result: the content of the run's result.json.
-        contenders: its candidates as read, in the same order.
+        candidates: its candidates as read, in the same order.
         chosen: the best or nearest miss.
         names: of the steps.
     """
     records: Sequence[Mapping[str, Any]] = result.get("candidates") or ()
     found = []
-    for one, record in zip(contenders, records, strict=True):
+    for one, record in zip(candidates, records, strict=True):
         steps = [outcome for outcome in record.get("outcomes") or () if outcome.get("step") in names]
         if steps:
             found.append((one, steps))
@@ -33,7 +33,7 @@ def whose(
 
 def _rank(one: Candidate, chosen: Candidate | None) -> tuple[bool, float, float]:
     """The chosen first, then by speed-up, then by latency; what was not measured last."""
-    speedup, latency = one.speedup.raw, one.p50.raw
+    speedup, latency = one.amount("speedup").raw, one.amount("latency_ms").raw
     return not is_chosen(one, chosen), -(speedup or 0.0), float("inf") if latency is None else latency
 
 
@@ -46,7 +46,7 @@ def why_shown(one: Candidate, chosen: Candidate | None, verb: str) -> str:
     """A sentence on why one that was not chosen is shown; empty for the chosen. `verb`: what it does as many (`quantize`)."""
     if is_chosen(one, chosen):
         return ""
-    measured = one.speedup.raw is not None or one.p50.raw is not None
+    measured = any(one.amount(name).raw is not None for name in ("speedup", "latency_ms"))
     why = f"the fastest of those that {verb}" if measured else f"the first of those that {verb}, none of which was timed"
     return f" It was not chosen; it is shown as {why}."
 

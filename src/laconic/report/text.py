@@ -9,11 +9,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from laconic.report.facts import Facts, Figure, Rule
+from laconic.report.facts import Facts
+from laconic.report.figures import Figure
+from laconic.report.limits import Rule
 from laconic.report.tables import Column, Row
 
 _ROWS = 24  # longer tables are cut: the page has them all
-_COLUMNS = ("speedup", "p50", "metric", "drop", "size")
 _STYLES = {"passed": "green", "baseline": "bold", "rejected": "yellow", "failed": "red", "unavailable": "dim", "not_tried": "dim"}
 _BADGES = {"met": "bold green", "improved": "bold green", "kept": "bold", "missed": "bold red", "nothing": "bold red", "untried": "bold"}
 _TONES = {"good": "green", "bad": "red"}
@@ -35,7 +36,7 @@ def summary(facts: Facts) -> RenderableType:
     if facts.budget:
         parts.append(Padding(Group(*(_rule(rule) for rule in facts.budget)), (1, 0, 0, 0)))
     parts.append(Padding(_candidates(facts), (1, 0, 0, 0)))
-    left = len(facts.candidates.rows) - len(_shown(facts)) - len(facts.unavailable)
+    left = len(facts.table.rows) - len(_shown(facts)) - len(facts.unavailable)
     if left:
         parts.append(Text(f"{left} more are in the report.", "dim"))
     reasons = [_reason(row, facts) for row in _shown(facts)]
@@ -55,14 +56,14 @@ def _figures(facts: Facts) -> Table:
     table = Table(title=Text(title, "bold"), title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
     for figure in facts.figures:
         table.add_row(
-            Text(figure.label), _figure(figure), Text(figure.quantity.interval and f"95 %: {figure.quantity.interval}"), _change(figure)
+            Text(figure.label), _figure(figure), Text(figure.amount.interval and f"95 %: {figure.amount.interval}"), _change(figure)
         )
     return table
 
 
 def _figure(figure: Figure) -> Text:
-    measured = figure.quantity.raw is not None
-    return Text(figure.quantity.text, "bold " + _TONES.get(figure.tone, "") if measured else "italic")
+    measured = figure.amount.raw is not None
+    return Text(figure.amount.text, "bold " + _TONES.get(figure.tone, "") if measured else "italic")
 
 
 def _change(figure: Figure) -> Text:
@@ -79,7 +80,7 @@ def _rule(rule: Rule) -> Text:
 
 
 def _candidates(facts: Facts) -> Table:
-    shown = [column for column in facts.candidates.columns if column.key in _COLUMNS]
+    shown = [column for column in facts.table.columns if column.terminal]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("Candidate")
     table.add_column("Status")
@@ -93,7 +94,7 @@ def _candidates(facts: Facts) -> Table:
 
 def _shown(facts: Facts) -> list[Row]:
     """What this machine can run, or the first that passed where that is too much; the baseline and the best always, in the order of the run."""
-    rows = [row for row in facts.candidates.rows if row.status != "unavailable"]
+    rows = [row for row in facts.table.rows if row.status != "unavailable"]
     if len(rows) <= _ROWS:
         return rows
     rank = {"baseline": 0, "passed": 1, "rejected": 2}
@@ -122,6 +123,6 @@ def _missing(row: Row, shown: list[Column]) -> str:
 
 
 def _reason(row: Row, facts: Facts) -> Text | None:
-    words = [row.note, row.gap, _missing(row, [column for column in facts.candidates.columns if column.key in _COLUMNS])]
+    words = [row.note, row.gap, _missing(row, [column for column in facts.table.columns if column.terminal])]
     text = "; ".join(word for word in words if word)
     return Text.assemble((row.title, "bold"), ": ", text) if text else None

@@ -1,14 +1,18 @@
 """Numbers for people: a value, a unit that suits its size, and words for what was not measured.
 
-Base units are those of the records: seconds, bytes, plain counts, points of the metric. A scale is a table of (size, unit), small to large.
+A scale is a table of (size, unit), small to large; a size is in the base unit: that of the quantity's row, or seconds, or plain counts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from laconic.core.quantities import BYTES as BYTES
+from laconic.core.quantities import PLACES, SIGNS, Quantity, pick
+from laconic.core.quantities import Scale as Scale
 from laconic.core.wording import decimals as decimals
 from laconic.core.wording import fixed as fixed
 from laconic.core.wording import given as given
@@ -16,28 +20,23 @@ from laconic.core.wording import joined as joined
 from laconic.core.wording import number as number
 from laconic.core.wording import spanned
 
-Scale = tuple[tuple[float, str], ...]
-
 TIME: Scale = ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s"))
-BYTES: Scale = ((1, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB"))  # decimal, as budgets count
 PARAMS: Scale = ((1, "params"), (1e3, "k params"), (1e6, "M params"), (1e9, "G params"))
 MACS: Scale = ((1, "MACs"), (1e3, "k MACs"), (1e6, "M MACs"), (1e9, "G MACs"), (1e12, "T MACs"))
 
 NO_REASON = "no reason was recorded"
-_DIGITS = 3
 
 
 @dataclass(frozen=True)
-class Quantity:
+class Amount:
     """One number ready to be read.
 
-    `raw` is in the record's base unit (to sort and to draw by); `value`, `low` and `high` are in `unit`, `number` and `interval` are their texts.
-    `raw` None means that it was not measured, and `reason` says why.
+    `raw`, `low` and `high` are in the record's base unit (to sort and to draw by); `number` and `interval` are their texts in `unit`. `raw` None means that
+    it was not measured, and `reason` says why.
     """
 
     raw: float | None
     unit: str = ""
-    value: float | None = None
     number: str = ""
     low: float | None = None
     high: float | None = None
@@ -79,18 +78,9 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}\u00a0h {whole % 3600 // 60:02}\u00a0min"
 
 
-def missing(reason: str) -> Quantity:
-    """A quantity that was not measured, with the reason."""
-    return Quantity(None, reason=reason or NO_REASON)
-
-
-def pick(scale: Scale, value: float) -> tuple[float, str]:
-    """The (size, unit) in which the value reads best: the largest that leaves at least 1, after rounding."""
-    chosen = scale[0]
-    for size, unit in scale:
-        if float(f"{abs(value) / size:.{_DIGITS - 1}e}") >= 1:
-            chosen = (size, unit)
-    return chosen
+def missing(reason: str) -> Amount:
+    """An amount that was not measured, with the reason."""
+    return Amount(None, reason=reason or NO_REASON)
 
 
 def shared(scale: Scale, values: Iterable[float | None]) -> tuple[float, str]:
@@ -99,21 +89,65 @@ def shared(scale: Scale, values: Iterable[float | None]) -> tuple[float, str]:
     return pick(scale, min(sizes) * 10) if sizes else scale[0]
 
 
-def scaled(raw: float | None, scale: Scale, reason: str = "", unit: tuple[float, str] | None = None) -> Quantity:
-    """A quantity of the scale, in the unit that suits it or in the one given (of a column)."""
+def scaled(
+    raw: float | None,
+    scale: Scale,
+    reason: str = "",
+    unit: tuple[float, str] | None = None,
+    ends: tuple[float | None, float | None] = (None, None),
+    n: int = 0,
+) -> Amount:
+    """An amount of the scale, in the unit that suits it or in the one given (of a column); `ends` are those of its interval."""
     if raw is None:
         return missing(reason)
     size, name = unit or pick(scale, raw)
+    low, high = ends
+    if low is not None and high is not None:
+        text, least, most = spanned(raw / size, low / size, high / size)
+        return Amount(raw, name, text, low, high, f"{least} to {most}", reason, n)
     whole = size == 1 and float(raw).is_integer()
-    return Quantity(raw, name, raw / size, fixed(raw, 0) if whole else number(raw / size))
+    return Amount(raw, name, fixed(raw, 0) if whole else number(raw / size), reason=reason, n=n)
 
 
 def with_interval(
     value: float, low: float | None, high: float | None, unit: str, *, places: int | None = None, n: int = 0, note: str = ""
-) -> Quantity:
+) -> Amount:
     """A value with its 95 % interval, all with the same decimals: those given, or as many as the interval's width makes meaningful."""
     if low is None or high is None:
         text = number(value) if places is None else fixed(value, places)
-        return Quantity(value, unit, value, text, reason=note, n=n)
+        return Amount(value, unit, text, reason=note, n=n)
     text, least, most = spanned(value, low, high, places)
-    return Quantity(value, unit, value, text, low, high, f"{least} to {most}", note, n)
+    return Amount(value, unit, text, low, high, f"{least} to {most}", note, n)
+
+
+def amount(row: Quantity, data: Mapping[str, Any] | None, why: str = "") -> Amount:
+    """The amount of a quantity from the JSON of a `core.records.Measurement`; `why` stands in for a missing note.
+
+    Values are in the row's unit, or in the measurement's where the row leaves that open.
+    """
+    data = data or {}
+    value = finite(data.get("value"))
+    if value is None:
+        return missing(str(data.get("note") or why))
+    low, high, n = finite(data.get("low")), finite(data.get("high")), int(finite(data.get("n")) or 0)
+    note = str(data.get("note") or "")
+    if row.show.scale:
+        return scaled(value, row.show.scale, note, ends=(low, high), n=n)
+    return in_unit(value, low, high, row.unit or str(data.get("unit") or ""), n=n, note=note)
+
+
+def in_unit(value: float, low: float | None, high: float | None, unit: str, *, n: int = 0, note: str = "") -> Amount:
+    """An amount in a unit, written with its sign (`×`) and with the decimals that are usual in it."""
+    shown = SIGNS.get(unit, unit)
+    return with_interval(value, low, high, shown, places=PLACES.get(shown), n=n, note=note)
+
+
+def shared_unit(row: Quantity, amounts: Iterable[Amount]) -> tuple[float, str]:
+    """The (size, unit) for all amounts of a quantity in one column or on one axis."""
+    known = [one for one in amounts if one.raw is not None]
+    return shared(row.show.scale, (one.raw for one in known)) if row.show.scale else (1.0, known[0].unit if known else "")
+
+
+def rescaled(row: Quantity, one: Amount, unit: tuple[float, str]) -> Amount:
+    """The same amount in the unit of its column."""
+    return scaled(one.raw, row.show.scale, one.reason, unit, (one.low, one.high), one.n) if row.show.scale else one

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.core import quantities
+from laconic.core.quantities import Quantity
+from laconic.core.records import Measurement
 from laconic.run.record import Reason, Record
 
 Rule = Callable[[Record], Reason | None]
@@ -124,36 +125,39 @@ def _channels(output: Mapping[str, Any], asked: Tolerance) -> str | None:
 _PARITY_RULES: tuple[Callable[[Mapping[str, Any], Tolerance], str | None], ...] = (_agrees, _near, _clear, _channels)
 
 
-def better(objective: str, baseline: Record) -> Rule:
-    """The rule that the objective is better than the baseline's; for latency the whole 95 % interval must say so."""
+def better(goal: Quantity, baseline: Record) -> Rule:
+    """Return the rule that a record is better than its baseline in what is to be best; where there is an interval, the whole of it must say so."""
 
-    def latency(record: Record) -> Reason | None:
-        ratio = record.speedup
-        if ratio is None or ratio.value is None or ratio.low is None:
-            return Reason("better", "its latency could not be measured")
-        if ratio.low > 1.0:
-            return None
-        return Reason(
-            "better", f"it is not faster than the baseline: {ratio.value:.2f}× (95 % interval {ratio.low:.2f} to {ratio.high:.2f})"
+    def rule(record: Record) -> Reason | None:
+        mine, theirs = record.compared(goal), baseline.compared(goal)
+        if goal.reference is not None:
+            return _better_ratio(goal, mine, goal.reference)
+        if mine is None or mine.value is None or theirs is None or theirs.value is None:
+            return _unknown(goal, mine)
+        worst, best = (
+            found if end is None else end for found, end in ((mine.value, goal.bad_end(mine)), (theirs.value, goal.good_end(theirs)))
         )
+        if goal.cost(worst) < goal.cost(best):
+            return None
+        told = f"{goal.described(mine)} against {goal.described(theirs)}"
+        return Reason("better", f"its {goal.noun} is not {goal.better} than the baseline's: {told}")
 
-    def size(record: Record) -> Reason | None:
-        row = quantities.row("size_bytes")
-        mine, theirs = record.compared(row), baseline.compared(row)
-        return _smaller("file", None if mine is None else mine.value, None if theirs is None else theirs.value)
-
-    def memory(record: Record) -> Reason | None:
-        return _smaller("peak memory", record.value("peak_memory_bytes"), baseline.value("peak_memory_bytes"))
-
-    return {"latency": latency, "size": size, "memory": memory}[objective]
+    return rule
 
 
-def _smaller(what: str, found: float | None, baseline: float | None) -> Reason | None:
-    if found is None or baseline is None:
-        return Reason("better", f"its {what} could not be measured")
-    if found < baseline:
+def _better_ratio(goal: Quantity, mine: Measurement | None, reference: float) -> Reason | None:
+    """The same of a quantity that is a comparison with the baseline already."""
+    end = None if mine is None else goal.bad_end(mine)
+    if mine is None or end is None:
+        return _unknown(goal, mine)
+    if goal.cost(end) < goal.cost(reference):
         return None
-    return Reason("better", f"its {what} is not smaller than the baseline's: {found / 1e6:.3g} MB against {baseline / 1e6:.3g} MB")
+    return Reason("better", f"it is not {goal.better} than the baseline: {goal.described(mine)}")
+
+
+def _unknown(goal: Quantity, mine: Measurement | None) -> Reason:
+    note = f": {mine.note}" if mine is not None and mine.note else ""
+    return Reason("better", f"its {goal.noun} could not be measured{note}")
 
 
 def gate(record: Record, rules: Iterable[Rule]) -> Record:

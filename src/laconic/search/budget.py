@@ -1,26 +1,23 @@
-"""The promise: how much may be lost, how much must be won, and what is to be best."""
+"""The promise: how much may be lost, how much must be won, and what is to be best. Every limit and every objective comes from a row of `core.quantities`."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from laconic.core import quantities
-from laconic.core.errors import BadInput
-from laconic.core.wording import given, short
+from laconic.core.errors import BadInput, nearest
+from laconic.core.quantities import Quantity
 from laconic.run.gate import Rule, better
 from laconic.run.record import Reason, Record
-from laconic.search.readings import Reading, readings
+from laconic.search.readings import UNMEASURED, Reading, broken, distance, read
 
-Objective = Literal["latency", "size", "memory"]
-OBJECTIVES = ("latency", "size", "memory")
 ANY = "any"  # how an unlimited drop is written where a file has no infinity
 DEFAULT_DROP = 0.5
-_HAIR = 1e-9  # of rounding, forgiven
-_LIMITS = ("max_drop", "min_speedup", "max_latency_ms", "max_size_mb")
 
 
 @dataclass(frozen=True)
@@ -34,8 +31,9 @@ class Budget:
         min_speedup: the baseline's latency divided by the artifact's; the lower end of its 95 % interval must reach it.
         max_latency_ms: median latency, in milliseconds, at the batch size of the run.
         max_size_mb: bytes of the file that ships, in units of 10⁶.
-        objective: of those that hold all limits, the best in this is delivered.
+        objective: of those that hold all limits, the best in this is delivered: ``latency``, ``size``, ``memory``, or one of another package.
         confident: the bad end of each figure's 95 % interval must hold its limit, not only the figure as it was measured.
+        limits: those of quantities from other packages, by name: ``{"max_energy_mj": 5}``.
 
     Raises:
         BadInput: every limit that makes no sense.
@@ -45,34 +43,66 @@ class Budget:
     min_speedup: float | None = None
     max_latency_ms: float | None = None
     max_size_mb: float | None = None
-    objective: Objective = "latency"
+    objective: str = "latency"
     confident: bool = False
+    limits: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.max_drop == ANY:
-            object.__setattr__(self, "max_drop", math.inf)
-        mistakes = list(self._mistakes())
+        mistakes = list(self._settle_limits())
+        mistakes += self._mistakes()
         if mistakes:
             raise BadInput("the budget makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
 
+    def _settle_limits(self) -> Iterator[str]:
+        """Move what has a keyword of its own from `limits` there, and write ``any`` as infinity; says what cannot be."""
+        known, own = quantities.limits(), _keywords()
+        left: dict[str, Any] = {}
+        for name, value in dict(self.limits).items():
+            if name not in known:
+                yield f"limits: '{name}' is no limit.{nearest(name, known)}"
+            elif name not in own:
+                left[name] = value
+            elif getattr(self, name) not in (None, value):
+                yield f"limits: {name} is given twice, as {getattr(self, name)!r} and {value!r}"
+            else:
+                object.__setattr__(self, name, value)
+        object.__setattr__(self, "limits", {name: _number(known[name], value) for name, value in left.items()})
+        for name in own:
+            object.__setattr__(self, name, _number(known[name], getattr(self, name)))
+
     def _mistakes(self) -> Iterator[str]:
-        for name in _LIMITS:
-            value, dropping = getattr(self, name), name == "max_drop"
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value) or (math.isinf(value) and not dropping):
-                yield f"{name}: {value!r} is not a number" + (f", nor '{ANY}', which sets no limit" if dropping else "")
-            elif value < 0 or (value == 0 and not dropping):
-                yield f"{name}: {value!r} must be {'0 or more' if dropping else 'more than 0'}"
-        if self.objective not in OBJECTIVES:
-            yield f"objective: {self.objective!r}; choose from {', '.join(OBJECTIVES)}"
+        known = quantities.limits()
+        for name, value in self.given.items():
+            unlimited = known[name].unlimited
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value) or (math.isinf(value) and not unlimited):
+                yield f"{name}: {value!r} is not a number" + (f", nor '{ANY}', which sets no limit" if unlimited else "")
+            elif value < 0 or (value == 0 and not unlimited):
+                yield f"{name}: {value!r} must be {'0 or more' if unlimited else 'more than 0'}"
+        if self.objective not in quantities.objectives():
+            yield f"objective: {self.objective!r}; choose from {', '.join(quantities.objectives())}"
         if not isinstance(vars(self)["confident"], bool):
             yield f"confident: {self.confident!r} must be true or false"
 
     @property
+    def given(self) -> dict[str, float]:
+        """Every limit that was given, by name: those with a keyword first. An infinite one is among them."""
+        values = {**{name: getattr(self, name) for name in _keywords()}, **self.limits}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def asked(self) -> dict[str, float]:
+        """The limits that can be broken, by name."""
+        return {name: float(value) for name, value in self.given.items() if not math.isinf(value)}
+
+    @property
     def drop_limit(self) -> float | None:
         """The limit of the drop as a number; None where there is none."""
-        return None if self.max_drop is None or math.isinf(float(self.max_drop)) else float(self.max_drop)
+        return self.asked.get("max_drop")
+
+    @property
+    def goal(self) -> Quantity:
+        """The quantity that is to be best."""
+        return quantities.objectives()[self.objective]
 
     def filled(self, metric: str, percentage: bool) -> Budget:
         """This budget with the default where `max_drop` was left out.
@@ -93,118 +123,88 @@ class Budget:
             )
         return dataclasses.replace(self, max_drop=DEFAULT_DROP)
 
-    def rules(self, baseline: Record) -> list[Rule]:
-        """The rules of this budget, with the one that no worse artifact ships."""
-        return [self._drop, self._speedup, self._latency, self._size, better(self.objective, baseline)]
+    def _rows(self) -> Iterator[tuple[Quantity, float]]:
+        """The quantities that this budget limits, each with its limit."""
+        for name, asked in self.asked.items():
+            for row in quantities.limited(name):
+                yield row, asked
 
-    def _drop(self, record: Record) -> Reason | None:
-        return self.drop_reason(record, "valid")
+    def rules(self, baseline: Record) -> list[Rule]:
+        """The rules of this budget, with the one that no worse artifact ships. What is scored on test data has none here: it chooses nothing."""
+        held = [partial(self._reason, row, asked) for row, asked in self._rows() if row.data != "test"]
+        return [*held, better(self.goal, baseline)]
+
+    def _reason(self, row: Quantity, asked: float, record: Record) -> Reason | None:
+        return broken(row, record.measured.get(row.name), asked, self.confident)
 
     def drop_reason(self, record: Record, data: str) -> Reason | None:
-        """Why the drop on these data (``valid`` or ``test``) breaks its limit, or None."""
-        limit, drop = self.drop_limit, record.drop if data == "valid" else record.test_drop
-        if limit is None:
-            return None
-        if drop is None or drop.value is None:
-            return Reason("metric", f"the drop was not measured on the {data} data; at most {given(limit)} may be lost")
-        unit = f" {drop.unit}" if drop.unit else ""
-        if drop.value > limit + _HAIR:
-            return Reason("metric", f"the drop is {short(drop.value)}{unit} on the {data} data; at most {given(limit)} may be lost")
-        if not self.confident or (drop.high is not None and drop.high <= limit + _HAIR):
-            return None
-        found = f"the drop is {short(drop.value)}" if drop.value >= 0 else f"the gain is {short(-drop.value)}"
-        end = "its interval is not known" if drop.high is None else f"a true drop of up to {short(drop.high)}{unit} cannot be excluded"
-        return Reason("metric", f"{found}{unit} on the {data} data, but {end}; at most {given(limit)} may be lost for certain")
+        """Why a score on these data (``valid`` or ``test``) breaks its limit, or None."""
+        scored = [(row, asked) for row, asked in self._rows() if row.data == data]
+        return next((reason for row, asked in scored if (reason := self._reason(row, asked, record)) is not None), None)
 
-    def _speedup(self, record: Record) -> Reason | None:
-        ratio = record.speedup
-        if self.min_speedup is None or (ratio is not None and ratio.low is not None and ratio.low >= self.min_speedup):
-            return None
-        found = "not measured" if ratio is None or ratio.value is None else f"{ratio.value:.2f}× (95 % interval from {ratio.low:.2f})"
-        return Reason("budget:min_speedup", f"speed-up {found}; at least {self.min_speedup:g}× is asked for")
-
-    def _latency(self, record: Record) -> Reason | None:
-        found = next((r for r in self.readings(record) if r.limit == "max_latency_ms"), None)
-        value = None if found is None else found.bad_end if self.confident else found.measured
-        return _over("budget:max_latency_ms", "latency", value, self.max_latency_ms, "ms", "with its interval " if self.confident else "")
-
-    def _size(self, record: Record) -> Reason | None:
-        size = record.value("size_bytes")
-        value = None if size is None else size / 1e6
-        return _over("budget:max_size_mb", "file size", value, self.max_size_mb, "MB")
+    def timed_rules(self) -> set[str]:
+        """The rules that a comparison of times decides."""
+        rules = {row.limit.broken for row, _ in self._rows() if row.timed and row.limit is not None}
+        return rules | {"better"} if self.goal.timed else rules
 
     def readings(self, record: Record) -> list[Reading]:
-        """Each limit of this budget read twice of a record: as measured, and at the bad end of the interval; see `search.readings`."""
-        faster = 1.0 if self.objective == "latency" and self.min_speedup is None else None
-        return readings(record, self.drop_limit, self.min_speedup or faster, self.max_latency_ms, self.max_size_mb)
+        """Each limit of this budget read twice of a record: as measured, and at the bad end of the interval; what was not measured has no reading."""
+        asked = list(self._rows())
+        goal = self.goal
+        if goal.reference is not None and goal.limit is not None and goal.limit.name not in self.given:
+            asked.append((goal, goal.reference))
+        pairs = [(row, limit, record.measured.get(row.name)) for row, limit in asked]
+        return [read(row, found, limit) for row, limit, found in pairs if found is not None and found.value is not None]
 
     def shortfall(self, record: Record) -> float:
         """How far a record is from the budget: the sum over unmet limits of the relative distance; 0 if all hold. For the nearest miss."""
-        limit, drop = self.drop_limit, record.drop
-        distance = 0.0
-        if limit is not None and drop is not None and drop.value is not None:
-            lost = drop.high if self.confident and drop.high is not None else drop.value
-            distance += max(0.0, lost - limit) / max(limit, 1.0)
-        if self.min_speedup is not None:
-            low = record.speedup.low if record.speedup is not None else None
-            distance += max(0.0, math.log(self.min_speedup / low)) if low else 10.0
-        if self.max_latency_ms is not None:
-            latency = record.value("latency_ms")
-            distance += max(0.0, math.log(latency / self.max_latency_ms)) if latency else 10.0
-        if self.max_size_mb is not None:
-            size = record.value("size_bytes")
-            distance += max(0.0, math.log(size / 1e6 / self.max_size_mb)) if size else 10.0
-        return distance
+        measured = ((row, record.measured.get(row.name), asked) for row, asked in self._rows() if row.data != "test")
+        return sum(UNMEASURED if found is None else distance(row, found, asked, self.confident) for row, found, asked in measured)
 
     def order(self, record: Record) -> float:
         """A number that is smaller for a better record, by the objective."""
-        if self.objective == "latency":
-            return -record.speedup.value if record.speedup is not None and record.speedup.value is not None else math.inf
-        found = record.compared(quantities.objectives()[self.objective])
-        return math.inf if found is None or found.value is None else found.value
+        known = record.compared(self.goal)
+        return math.inf if known is None or known.value is None else self.goal.cost(known.value)
 
     def told(self, unit: str = "points") -> str:
         """The budget in words; `unit` is that of the drop."""
-        words = {
-            "max_drop": f"lose at most {{:g}} {unit}".rstrip(),
-            "min_speedup": "at least {:g}× faster",
-            "max_latency_ms": "at most {:g} ms",
-            "max_size_mb": "at most {:g} MB",
-        }
-        given_limits = {name: getattr(self, name) for name in _LIMITS} | {"max_drop": self.drop_limit}
-        limits = [text.format(given_limits[name]) for name, text in words.items() if given_limits[name] is not None]
-        sure = ", at the bad end of each interval too" if self.confident and limits else ""
-        return f"{'; '.join(limits) or 'no limit'}{sure}; best {self.objective}"
+        known = quantities.limits()
+        words = [known[name].told(asked, unit) for name, asked in self.asked.items()]
+        sure = ", at the bad end of each interval too" if self.confident and words else ""
+        return f"{'; '.join(words) or 'no limit'}{sure}; best {self.objective}"
 
     def __str__(self) -> str:
         return self.told()
 
     def to_plain(self) -> dict[str, Any]:
-        """Plain values that `from_plain` reads back; an unlimited drop is written as ``any``."""
-        plain = dataclasses.asdict(self)
-        return plain | {"max_drop": ANY} if self.max_drop == math.inf else plain
+        """Plain values that `from_plain` reads back, all limits side by side; an unlimited one is written as ``any``."""
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "limits"} | dict(self.limits)
+        return {name: ANY if name in self.given and math.isinf(value) else value for name, value in plain.items()}
 
     @classmethod
     def from_plain(cls, data: Any) -> Budget:
-        """A budget from plain values, e.g. of a recipe file.
+        """A budget from plain values, e.g. of a recipe file; limits of other packages stand beside the others or in `limits`.
 
         Raises:
             BadInput: unknown entries or limits that make no sense.
         """
-        from laconic.core.errors import nearest
-
-        names = [f.name for f in dataclasses.fields(cls)]
         if not isinstance(data, dict):
             raise BadInput(f"budget: must be a mapping; it is {data!r}")
+        own, known = [f.name for f in dataclasses.fields(cls)], quantities.limits()
         for key in data:
-            if key not in names:
-                raise BadInput(f"budget.{key}: unknown limit." + nearest(str(key), names))
-        return cls(**data)
+            if key not in own and key not in known:
+                raise BadInput(f"budget.{key}: unknown limit." + nearest(str(key), [*own, *known]))
+        apart = {key: value for key, value in data.items() if key not in own}
+        return cls(
+            **{key: value for key, value in data.items() if key in own and key != "limits"}, limits={**data.get("limits", {}), **apart}
+        )
 
 
-def _over(rule: str, what: str, found: float | None, limit: float | None, unit: str, how: str = "") -> Reason | None:
-    if limit is None or (found is not None and found <= limit):
-        return None
-    return Reason(
-        rule, f"{what} {how}{'was not measured' if found is None else f'{found:.3g} {unit}'}; at most {limit:g} {unit} is asked for"
-    )
+def _keywords() -> list[str]:
+    """The limits that have a keyword of their own."""
+    known = quantities.limits()
+    return [f.name for f in dataclasses.fields(Budget) if f.name in known]
+
+
+def _number(limit: quantities.Limit, value: Any) -> Any:
+    return math.inf if value == ANY and limit.unlimited else value

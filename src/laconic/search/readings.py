@@ -1,12 +1,16 @@
-"""Each limit of a budget read twice: of the figure as it was measured, and of the bad end of its 95 % interval."""
+"""A limit held against what was measured: as it was measured, and at the bad end of its 95 % interval."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 
-from laconic.run.record import Record
+from laconic.core.quantities import Limit, Quantity
+from laconic.core.records import Measurement
+from laconic.core.wording import given, joined, short
+from laconic.run.record import Reason
 
+UNMEASURED = 10.0  # how far from a limit is what was not measured: farther than a factor of 20 000
 _HAIR = 1e-9  # of rounding, forgiven
 
 
@@ -14,7 +18,7 @@ _HAIR = 1e-9  # of rounding, forgiven
 class Reading:
     """One limit, what was measured against it and whether it holds; the same of the end of the interval that is worse.
 
-    `bad_end` is None where no interval is known; of what is exact, such as the size of a file, both are the same.
+    `bad_end` is None where no interval is known; of what is exact, such as the size of a file, both are the same. All are in the limit's `unit`.
     """
 
     limit: str
@@ -27,38 +31,85 @@ class Reading:
     bad_end_held: bool | None
 
 
-def readings(
-    record: Record, max_drop: float | None, min_speedup: float | None, max_latency_ms: float | None, max_size_mb: float | None
-) -> list[Reading]:
-    """The readings of a record for these limits (None: there is none); what was not measured has no reading."""
-    return [*_drops(record, max_drop), *_speedup(record, min_speedup), *_latency(record, max_latency_ms), *_size(record, max_size_mb)]
+def read(row: Quantity, found: Measurement, asked: float) -> Reading:
+    """Return what a limit says of a measurement that has a value; `asked` is in the limit's unit."""
+    limit, end = _limit(row), row.bad_end(found)
+    assert found.value is not None
+    held = None if end is None else _holds(row, end, asked)
+    bad_end = None if end is None else end / limit.per
+    unit = limit.unit or found.unit
+    return Reading(limit.name, asked, unit, row.data, found.value / limit.per, _holds(row, found.value, asked), bad_end, held)
 
 
-def _drops(record: Record, limit: float | None) -> Iterator[Reading]:
-    for data, drop in (("valid", record.drop), ("test", record.test_drop)):
-        if limit is not None and drop is not None and drop.value is not None:
-            yield _at_most("max_drop", limit, drop.unit, data, drop.value, drop.high)
+def broken(row: Quantity, found: Measurement | None, asked: float, confident: bool) -> Reason | None:
+    """Return why a measurement breaks a limit, or None; what was not measured breaks every limit.
+
+    Args:
+        row: of the quantity, with its limit.
+        found: what was measured.
+        asked: the limit, in its unit.
+        confident: whether the bad end of the interval must hold too.
+    """
+    limit = _limit(row)
+    where = f" on the {row.data} data" if row.data else ""
+    most = f"at {'most' if row.direction == 'min' else 'least'} {_with(given(asked), limit.unit)} {limit.verb or 'is asked for'}"
+    if found is None or found.value is None:
+        why = f": {found.note}" if found is not None and found.note else ""
+        return Reason(limit.broken, f"the {row.noun} was not measured{where}{why}; {most}")
+    end = row.bad_end(found)
+    sure = not (confident or limit.surely) or (end is not None and _holds(row, end, asked))
+    if _holds(row, found.value, asked) and sure:
+        return None
+    certain = f"{most}{' for certain' if limit.verb else ''}"
+    said = f"{_told(row, found, asked)}{where}"
+    if end is not None and limit.surely:
+        return Reason(
+            limit.broken, f"{said} (95 % interval {'to' if row.direction == 'min' else 'from'} {_digits(row, end, asked)}); {most}"
+        )
+    if not _holds(row, found.value, asked):
+        return Reason(limit.broken, f"{said}; {most}")
+    if end is None:
+        return Reason(limit.broken, f"{said}, but its interval is not known; {certain}")
+    far = f"{'up to' if row.direction == 'min' else 'only'} {_with(_digits(row, end, asked), limit.unit or found.unit)}"
+    return Reason(limit.broken, f"{said}, but a true {row.noun} of {far} cannot be excluded; {certain}")
 
 
-def _speedup(record: Record, limit: float | None) -> Iterator[Reading]:
-    ratio = record.speedup
-    if limit is not None and ratio is not None and ratio.value is not None:
-        held = None if ratio.low is None else ratio.low >= limit
-        yield Reading("min_speedup", limit, "×", "", ratio.value, ratio.value >= limit, ratio.low, held)
+def _told(row: Quantity, found: Measurement, asked: float) -> str:
+    """What was measured, in the limit's unit; of a difference the other way round, by its own word: `the gain is 0.2 points`."""
+    assert found.value is not None
+    limit, opposite = _limit(row), bool(row.opposite) and found.value < 0
+    value = _digits(row, abs(found.value) if opposite else found.value, asked)
+    return f"the {row.opposite if opposite else row.noun} is {_with(value, limit.unit or found.unit)}"
 
 
-def _latency(record: Record, limit: float | None) -> Iterator[Reading]:
-    median = record.measured.get("latency_ms")
-    if limit is not None and median is not None and median.value is not None:
-        yield _at_most("max_latency_ms", limit, "ms", "", median.value, median.high)
+def distance(row: Quantity, found: Measurement, asked: float, confident: bool) -> float:
+    """Return how far a measurement is from a limit, relative to it; 0 where it holds."""
+    limit = _limit(row)
+    sure = row.bad_end(found) if confident or limit.surely else found.value
+    value = found.value if sure is None else sure
+    if value is None:
+        return UNMEASURED
+    value /= limit.per
+    if row.reference == 0:  # a difference, which may have either sign
+        return max(0.0, row.cost(value) - row.cost(asked)) / max(asked, 1.0)
+    return max(0.0, row.cost(math.log(value / asked))) if value > 0 else UNMEASURED if row.direction == "max" else 0.0
 
 
-def _size(record: Record, limit: float | None) -> Iterator[Reading]:
-    size = record.value("size_bytes")
-    if limit is not None and size is not None:
-        yield _at_most("max_size_mb", limit, "MB", "", size / 1e6, size / 1e6)
+def _limit(row: Quantity) -> Limit:
+    assert row.limit is not None
+    return row.limit
 
 
-def _at_most(name: str, limit: float, unit: str, data: str, measured: float, bad_end: float | None) -> Reading:
-    held = None if bad_end is None else bad_end <= limit + _HAIR
-    return Reading(name, limit, unit, data, measured, measured <= limit + _HAIR, bad_end, held)
+def _holds(row: Quantity, value: float, asked: float) -> bool:
+    return row.cost(value / _limit(row).per) <= row.cost(asked) + _HAIR
+
+
+def _digits(row: Quantity, value: float, asked: float) -> str:
+    """A value in the limit's unit, in three digits or in as many as tell it from the limit."""
+    value /= _limit(row).per
+    return short(value) if short(value) != given(asked) or value == asked else f"{value:.7g}".replace("-", "−")
+
+
+def _with(number: str, unit: str) -> str:
+    """As `wording.joined`, for a terminal's lines: with a plain space."""
+    return joined(number, unit).replace("\u00a0", " ")

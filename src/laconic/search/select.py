@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from laconic.core.quantities import Quantity
 from laconic.core.wording import counted
 from laconic.measure.stats import ratio_of_rounds
 from laconic.run.gate import Rule, gate
@@ -18,10 +19,6 @@ from laconic.run.record import Reason, Record, opponent
 from laconic.search.budget import Budget
 
 FINALISTS = 5
-_OF_TIME = (
-    "budget:min_speedup",
-    "budget:max_latency_ms",
-)  # rules that a comparison of time decides; `better` too, where the objective is latency
 Rounds = Mapping[str, Sequence[Sequence[float]]]
 Anew = Callable[[Sequence[Record], Sequence[Record]], list[Record]]
 
@@ -62,13 +59,22 @@ def ranking(records: Sequence[Record], budget: Budget, rounds: Rounds) -> Iterat
 
 
 def _level(best: Record, other: Record, budget: Budget, rounds: Rounds) -> bool:
-    """Whether another cannot be told from the best: by the paired rounds for speed; sizes are exact."""
+    """Whether another cannot be told from the best: by the paired rounds for speed, by the intervals of what is measured otherwise; sizes are exact."""
     if budget.order(best) == budget.order(other):
         return True
-    if budget.objective != "latency" or best.key not in rounds or other.key not in rounds:
+    if not budget.goal.timed:
+        return _overlap(budget.goal, best, other)
+    if best.key not in rounds or other.key not in rounds:
         return False
     ahead = ratio_of_rounds(rounds[other.key], rounds[best.key])
     return ahead.low is not None and ahead.low <= 1.0
+
+
+def _overlap(goal: Quantity, best: Record, other: Record) -> bool:
+    """Whether the interval of the other reaches that of the best; what has none is exact."""
+    one, two = best.compared(goal), other.compared(goal)
+    ends = (None if one is None else goal.bad_end(one), None if two is None else goal.good_end(two))
+    return ends[0] is not None and ends[1] is not None and goal.cost(ends[1]) <= goal.cost(ends[0])
 
 
 def finalists(first: Record, tied: Collection[str], records: Sequence[Record], budget: Budget) -> list[Record]:
@@ -124,7 +130,7 @@ def choose(records: Sequence[Record], budget: Budget, rounds: Rounds, anew: Anew
 
 def judged_again(before: Sequence[Record], after: Sequence[Record], budget: Budget) -> list[Record]:
     """Hold those that were timed anew against the budget once more. Who was rejected stays so: a second chance would be a second draw."""
-    timed = (*_OF_TIME, "better") if budget.objective == "latency" else _OF_TIME
+    timed = budget.timed_rules()
 
     def judged(was: Record, record: Record) -> Record:
         if record.timing != "finalists" or was.timing == "finalists":
@@ -135,7 +141,7 @@ def judged_again(before: Sequence[Record], after: Sequence[Record], budget: Budg
     return [*map(judged, before, after)]
 
 
-def _still_rejected(record: Record, rules: Sequence[Rule], timed: Sequence[str]) -> Record:
+def _still_rejected(record: Record, rules: Sequence[Rule], timed: Collection[str]) -> Record:
     """Its reasons of time speak of the figures that are published now, or say that they are of the first comparison."""
     fresh = {reason.rule: reason for rule in rules if (reason := rule(record)) is not None}
 

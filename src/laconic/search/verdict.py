@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from laconic.core.records import Measurement
 from laconic.core.wording import counted, decimals, given, number, percent, spanned
-from laconic.run.record import Record
+from laconic.run.record import Record, opponent
 from laconic.search.budget import Budget
 from laconic.search.select import Choice, candidates, untried
 from laconic.tasks.metrics import MetricSpec
@@ -95,10 +95,10 @@ def verdict(choice: Choice, records: Sequence[Record], budget: Budget, metric: M
     others = candidates(records)
     asked = budget.told(scale.noun)
     if choice.best is not None:
-        headline = f"Budget met: {choice.best.title} {_gain(choice.best)}{_loss(choice.best, scale)}."
+        headline = f"Budget met: {choice.best.title} {_gain(choice.best, records, budget)}{_loss(choice.best, scale)}."
     elif choice.nearest is not None:
-        found = f"{choice.nearest.title}, {_gain(choice.nearest)}{_loss(choice.nearest, scale)}"
-        headline = f"Budget not met ({asked}): the nearest, {found}; {choice.reason}."
+        near = f"{choice.nearest.title}, {_gain(choice.nearest, records, budget)}{_loss(choice.nearest, scale)}"
+        headline = f"Budget not met ({asked}): the nearest, {near}; {choice.reason}."
     elif why := untried(others):
         headline = f"Nothing was tried: {why}."
     else:
@@ -106,12 +106,16 @@ def verdict(choice: Choice, records: Sequence[Record], budget: Budget, metric: M
     return Verdict(headline, tuple(_certainty(choice, others, budget, scale)))
 
 
-def _gain(record: Record) -> str:
-    ratio = record.speedup
-    if ratio is None or ratio.value is None:
-        return "could not be timed"
-    interval = f" (95 % interval {ratio.low:.2f} to {ratio.high:.2f})" if ratio.low is not None else ""
-    return f"is {ratio.value:.2f}× as fast as the baseline{interval}"
+def _gain(record: Record, records: Sequence[Record], budget: Budget) -> str:
+    """How fast it is, and where something else was to be best, what it has of that."""
+    ratio, goal = record.speedup, budget.goal
+    interval = f" (95 % interval {ratio.low:.2f} to {ratio.high:.2f})" if ratio is not None and ratio.low is not None else ""
+    timed = ratio is not None and ratio.value is not None
+    text = f"is {ratio.value:.2f}× as fast as the baseline{interval}" if timed else "could not be timed"  # type: ignore[union-attr]
+    mine, theirs = record.compared(goal), opponent(record, records).compared(goal)
+    if goal.reference is not None or mine is None or mine.value is None or theirs is None or theirs.value is None:
+        return text
+    return f"{text}, its {goal.noun} is {goal.described(mine)} against {goal.described(theirs)}"
 
 
 def _loss(record: Record, scale: Scale) -> str:
@@ -154,7 +158,8 @@ def _ties(choice: Choice, others: Sequence[Record], budget: Budget) -> Iterator[
     tied = [record for record in others if record.key in choice.tied]
     if choice.best is None or len(tied) < 2:
         return
-    as_good = {"latency": "as fast as can be told", "size": "of one size", "memory": "of one need of memory"}[budget.objective]
+    assert budget.goal.objective is not None
+    as_good = budget.goal.objective.tied
     least = choice.best.drop.value if choice.best.drop is not None else None
     even = sum(record.drop is not None and record.drop.value == least for record in tied)
     why = "this one loses least" if even < 2 else f"of the {even} that lose least, this one has the smallest file"

@@ -1,4 +1,4 @@
-"""One contender: what a record of result.json says about the baseline or a candidate, as quantities and words."""
+"""One candidate: what a record of result.json says about it or about a baseline, as amounts and words."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from laconic.core import quantities
+from laconic.core.quantities import Quantity
 from laconic.core.wording import numerics
 from laconic.report import parity
-from laconic.report.units import BYTES, NO_REASON, TIME, Quantity, finite, missing, scaled, with_interval
+from laconic.report.units import NO_REASON, TIME, Amount, amount, finite, missing, scaled
 
 RUNTIMES = {
     "torch": "PyTorch",
@@ -35,7 +37,6 @@ RULES = {
     "baseline": "no baseline",
     "budget": "budget",
 }
-_UNKNOWN = missing("")
 _SOME = 3  # names that stand for all of a long list
 _UNRUN = {"unavailable": "not available on this machine", "failed": "the candidate failed", "not_tried": "its turn never came"}
 
@@ -93,10 +94,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Candidate:
-    """The baseline or a candidate. Times are in seconds, sizes in bytes, metric and drop as the record has them.
+    """A candidate or a baseline.
 
-    The size of a baseline is that of its ONNX file where there is one; `sizes` names both. `parity` is the worst of all outputs, `outputs` each one;
-    `against` is the title of its baseline where there are several.
+    `amounts` are the quantities by name, in the row's unit; where a quantity has a stand-in that was measured, as a baseline's ONNX file for the file that
+    runs, it is that one's, and `stood_in` names it. `measured` is everything that was measured, with its label. `parity` is the worst of all outputs,
+    `outputs` each one; `against` is the title of its baseline where there are several.
     """
 
     key: str
@@ -104,31 +106,24 @@ class Candidate:
     status: str
     recipe: str
     reasons: tuple[Reason, ...]
-    p50: Quantity
-    p95: Quantity
-    p99: Quantity
-    runs: str
-    speedup: Quantity
-    throughput: Quantity
-    cold_start: Quantity
-    memory: Quantity
-    size: Quantity
-    metric: Quantity
-    drop: Quantity
-    test_metric: Quantity
-    test_drop: Quantity
+    amounts: Mapping[str, Amount]
+    stood_in: frozenset[str]
+    measured: tuple[tuple[Quantity, Amount], ...]
+    unmeasured: str
     parity: str
     outputs: tuple[str, ...]
-    sizes: str
     against: str
     frontier: bool
     artifact: str
     outcomes: tuple[Outcome, ...]
     notes: tuple[str, ...]
-    seconds: Quantity
+    seconds: Amount
     timing: str = ""
-    first_speedup: Quantity = _UNKNOWN
     busy: str = ""
+
+    def amount(self, name: str) -> Amount:
+        """The amount of a quantity; one that says why it was not measured."""
+        return self.amounts.get(name) or missing(_untested(name) or self.unmeasured)
 
     @property
     def state(self) -> str:
@@ -145,57 +140,33 @@ class Candidate:
         """All reasons in one line; empty where there is none."""
         return "; ".join(reason.text for reason in self.reasons)
 
-    @property
-    def measured(self) -> bool:
-        """Whether anything at all was measured of it."""
-        return any(q.raw is not None for q in (self.p50, self.speedup, self.metric, self.size, self.memory, self.cold_start))
-
     def broke(self, rule: str) -> bool:
         """Whether the gate named this rule, as itself or as `budget:` of it."""
         return any(reason.rule in (rule, f"budget:{rule}") for reason in self.reasons)
 
 
-def contender(record: Mapping[str, Any]) -> Candidate:
-    """Read one record; what it lacks is a quantity that says so."""
+def candidate(record: Mapping[str, Any]) -> Candidate:
+    """Read one record; what it lacks is an amount that says so."""
     status = str(record.get("status") or "unknown")
     reasons = tuple(_reason(item) for item in record.get("reasons") or ())
     why = "; ".join(r.text for r in reasons) if status in _UNRUN else ""
     why = why or _UNRUN.get(status, "")
     known: Mapping[str, Any] = record.get("measured") or {}
-    places = 2 if _unit(known.get("metric")) == "%" else None
-
-    def exact(name: str) -> float | None:
-        return finite((known.get(name) or {}).get("value"))
-
-    def seconds(name: str) -> Quantity:
-        value = exact(name)
-        return scaled(None if value is None else value * 1e-3, TIME, why)
-
-    def measured(name: str, unit: str = "", places: int | None = None) -> Quantity:
-        return measurement(known.get(name), unit, why, places)
-
+    rows = measured_rows([record])
+    amounts = {name: _amount(row, known, why) for name, row in rows.items()}
+    measured = ((row, amount(row, known.get(name), why)) for name, row in rows.items())
     return Candidate(
         key=str(record.get("key") or ""),
         title=str(record.get("title") or record.get("key") or "untitled"),
         status=status,
         recipe=recipe_text(record.get("recipe") or {}, _bits(record.get("outcomes") or ())),
         reasons=reasons,
-        p50=seconds("latency_ms"),
-        p95=seconds("latency_p95_ms"),
-        p99=seconds("latency_p99_ms"),
-        runs=_runs(known),
-        speedup=measured("speedup", "×", 2),
-        throughput=measured("throughput_per_s", "per s"),
-        cold_start=seconds("cold_start_ms"),
-        memory=scaled(exact("peak_memory_bytes"), BYTES, why),
-        size=scaled(exact("onnx_size_bytes") or exact("size_bytes"), BYTES, why),
-        metric=measured("metric", places=places),
-        drop=measured("drop", places=places),
-        test_metric=_test(known, "test_metric", "", places),
-        test_drop=_test(known, "test_drop", "", places),
+        amounts=amounts,
+        stood_in=frozenset(name for name, row in rows.items() if row.stands_in in known),
+        measured=tuple((row, one) for row, one in measured if one.raw is not None),
+        unmeasured=why,
         parity=parity.summary(record.get("parity")),
         outputs=parity.outputs(record.get("parity")),
-        sizes=_sizes(known),
         against=str(record.get("against") or ""),
         frontier=bool(record.get("frontier")),
         artifact=str(record.get("artifact") or ""),
@@ -203,9 +174,28 @@ def contender(record: Mapping[str, Any]) -> Candidate:
         notes=tuple(str(note) for note in record.get("notes") or ()),
         seconds=scaled(finite(record.get("seconds")), TIME, why),
         timing=str(record.get("timing") or ""),
-        first_speedup=measured("first_speedup", "×", 2),
         busy=str(record.get("busy") or ""),
     )
+
+
+def measured_rows(records: Sequence[Mapping[str, Any]]) -> dict[str, Quantity]:
+    """All quantities that are known here by name, and behind them those of the records that are not."""
+    rows = quantities.rows()
+    for record in records:
+        for name, data in (record.get("measured") or {}).items():
+            if name not in rows:
+                rows[name] = quantities.row(name, str((data or {}).get("unit") or ""))
+    return rows
+
+
+def _amount(row: Quantity, known: Mapping[str, Any], why: str) -> Amount:
+    return amount(row, known.get(row.stands_in) or known.get(row.name), _untested(row.name) or why)
+
+
+def _untested(name: str) -> str:
+    """Why there is no score on test data; empty of other quantities."""
+    tested = quantities.row(name).data == "test"
+    return "test data is kept for the baseline and the artifact that is handed over" if tested else ""
 
 
 def _bits(outcomes: Sequence[Any]) -> int | None:
@@ -214,17 +204,6 @@ def _bits(outcomes: Sequence[Any]) -> int | None:
     found = [finite(w.get("bits")) for w in weights if isinstance(w, Mapping)]
     known = [int(bits) for bits in found if bits is not None]
     return known[-1] if known else None
-
-
-def measurement(data: Mapping[str, Any] | None, unit: str = "", why: str = "", places: int | None = None) -> Quantity:
-    """A quantity from the JSON of a `core.records.Measurement`; `unit` replaces the record's own, `why` stands in for a missing note."""
-    data = data or {}
-    value = finite(data.get("value"))
-    if value is None:
-        return missing(str(data.get("note") or why))
-    low, high = finite(data.get("low")), finite(data.get("high"))
-    n = int(finite(data.get("n")) or 0)
-    return with_interval(value, low, high, unit or str(data.get("unit") or ""), places=places, n=n, note=str(data.get("note") or ""))
 
 
 def recipe_text(recipe: Mapping[str, Any], bits: int | None = None) -> str:
@@ -316,26 +295,3 @@ def _told(value: Any) -> str:
     if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
         return f"{len(value)} {'entry' if len(value) == 1 else 'entries'}"
     return plain(value)
-
-
-def _test(known: Mapping[str, Any], name: str, unit: str, places: int | None) -> Quantity:
-    return measurement(known.get(name), unit, "test data is kept for the baseline and the artifact that is handed over", places)
-
-
-def _runs(known: Mapping[str, Any]) -> str:
-    n, rounds = (finite((known.get(name) or {}).get("n")) for name in ("latency_ms", "throughput_per_s"))
-    if n is None:
-        return ""
-    return f"{n:.0f} runs in {rounds:.0f} rounds" if rounds is not None else f"{n:.0f} runs"
-
-
-def _sizes(known: Mapping[str, Any]) -> str:
-    """Both sizes of a baseline, named; empty where there is one."""
-    onnx, runs = (finite((known.get(name) or {}).get("value")) for name in ("onnx_size_bytes", "size_bytes"))
-    if onnx is None or runs is None:
-        return ""
-    return f"{scaled(onnx, BYTES).text} as an fp32 ONNX file, with which sizes are compared; {scaled(runs, BYTES).text} the file that runs here"
-
-
-def _unit(data: Mapping[str, Any] | None) -> str:
-    return str((data or {}).get("unit") or "")
