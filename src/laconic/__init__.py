@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from laconic.core.graph import taps
     from laconic.core.plan import Choice, FitPlan, Hint
     from laconic.core.program import Program, TensorSpec
+    from laconic.core.quantities import Quantity
     from laconic.core.records import Measurement, Outcome
     from laconic.core.step import StepConfig
     from laconic.core.target import Target
@@ -65,6 +66,7 @@ _HOME = {
     "laconic.core.graph": "taps",
     "laconic.core.plan": "Choice FitPlan Hint",
     "laconic.core.program": "Program TensorSpec",
+    "laconic.core.quantities": "Quantity",
     "laconic.core.records": "Measurement Outcome",
     "laconic.core.step": "StepConfig",
     "laconic.core.target": "Target",
@@ -118,6 +120,7 @@ __all__ = [
     "Program",
     "Prune",
     "Qat",
+    "Quantity",
     "Quantize",
     "Recipe",
     "Result",

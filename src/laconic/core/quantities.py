@@ -388,10 +388,29 @@ QUANTITIES: dict[str, Quantity] = {row.name: row for row in _ROWS}
 def _outside() -> dict[str, Quantity]:
     """The rows of other packages."""
     rows = {name: row for name, row in extended(QUANTITIES, GROUP).items() if name not in QUANTITIES}
+    known = dict(QUANTITIES)
     for name, row in rows.items():
         if not isinstance(row, Quantity) or row.name != name:
             raise BadInput(f"the entry point '{name}' of the group {GROUP} must name a laconic.Quantity called '{name}'; it names {row!r}")
+        for what, word, others in (("limit", row.limit, _limit_names(known)), ("objective", row.objective, _objective_names(known))):
+            if word is not None and word.name in others:
+                raise BadInput(
+                    f"the {what} '{word.name}' of '{name}' (group {GROUP}) is that of '{others[word.name]}'. Give it another name."
+                )
+        known[name] = row
     return rows
+
+
+def _limit_names(rows: Mapping[str, Quantity]) -> dict[str, str]:
+    """Who has which limit; a budget's other words are taken too."""
+    return {
+        **dict.fromkeys(("objective", "confident", "limits"), "every budget"),
+        **{row.limit.name: row.name for row in rows.values() if row.limit},
+    }
+
+
+def _objective_names(rows: Mapping[str, Quantity]) -> dict[str, str]:
+    return {row.objective.name: row.name for row in rows.values() if row.objective}
 
 
 def rows() -> dict[str, Quantity]:

@@ -1,0 +1,32 @@
+"""Quantities that another package would bring: energy, which somebody writes into records, and money, which its row works out from the evidence."""
+
+from __future__ import annotations
+
+from laconic.core.quantities import Evidence, Limit, Objective, Quantity, Show
+from laconic.core.records import Measurement
+
+PRICE_PER_HOUR = 0.36
+
+
+def money(evidence: Evidence) -> Measurement | None:
+    """Return cents for a million answers at the measured throughput."""
+    rate = evidence.measured["throughput_per_s"]
+    if not rate.value or not rate.low or not rate.high:
+        return Measurement.missing("ct", "no throughput")
+    million = 1e6 / 3600 * PRICE_PER_HOUR * 100
+    return Measurement(million / rate.value, "ct", rate.n, million / rate.high, million / rate.low)
+
+
+ENERGY = Quantity(
+    "energy_mj",
+    "Energy of an inference",
+    "mJ",
+    show=Show("Energy", "millijoules of one call, by a counter"),
+    limit=Limit("max_energy_mj", "mJ", words="at most {limit} mJ"),
+    objective=Objective("energy", "of one energy"),
+)
+MONEY = Quantity(
+    "cost_ct", "Cost of a million", "ct", timed=True, limit=Limit("max_cost_ct", "ct"), objective=Objective("cost"), measure=money
+)
+YIELD = Quantity("answers_per_ct", "Answers for a cent", "1/ct", "max", limit=Limit("min_answers", "1/ct"), objective=Objective("yield"))
+OUTSIDE = (ENERGY, MONEY, YIELD)
