@@ -19,7 +19,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -413,7 +413,7 @@ def accuracy(names: list[str]) -> None:
     print(f"resnet20: float {base:.2f} %, {full / 1e6:.1f} M multiply-adds; {plan}; drops by seed {seeds}", flush=True)
 
     def own(seed: int, times: float, criterion: str, share: float) -> nn.Module:
-        config = lc.Prune(**{**asdict(plan), "seed": seed, "macs": 1 / times, "criterion": criterion, "distill": share})
+        config = lc.Prune(macs=1 / times, criterion=criterion, recovery=replace(plan, seed=seed, distill=share))
         return lc.prune(program, config, lc.Context(task, lc.fit, seed=seed))[0]  # type: ignore[no-any-return, operator]
 
     def peer(seed: int, times: float, share: float, settings: dict[str, Any], renew: bool) -> nn.Module:
@@ -471,7 +471,7 @@ def equal(names: list[str]) -> None:
             for label, options in ways.items():
                 drops[label] = []
                 for seed in seeds:
-                    config = lc.Prune(**{**asdict(PLAN), "epochs": 2, "seed": seed, "multiple": 4, "distill": 0.5, **options})
+                    config = lc.Prune(multiple=4, recovery=replace(PLAN, epochs=2, seed=seed, distill=0.5), **options)
                     found, _ = lc.prune(program, config, lc.Context(task, lc.fit, seed=seed, price=price))  # type: ignore[operator]
                     drops[label].append(base - trained.accuracy(found, test))  # type: ignore[arg-type]
                 left[label] = lc.count(program).macs / lc.count(found).macs
@@ -503,17 +503,8 @@ def minilm(names: list[str]) -> None:
     for criterion in names or ["taylor", "group_l2"]:
         drops = []
         for seed in (0, 1, 2):
-            plan = lc.FitPlan(epochs=2, lr=1e-4, batch_size=32, schedule="linear", warmup=0.1, seed=seed)
-            config = lc.Prune(
-                **{
-                    **asdict(plan),
-                    "macs": share * 1.0001,
-                    "criterion": criterion,
-                    "allocation": "uniform",
-                    "freeze": freeze,
-                    "distill": 0.5,
-                }
-            )
+            plan = lc.FitPlan(epochs=2, lr=1e-4, batch_size=32, schedule="linear", warmup=0.1, distill=0.5, seed=seed)
+            config = lc.Prune(macs=share * 1.0001, criterion=criterion, allocation="uniform", freeze=freeze, recovery=plan)
             found, _ = lc.prune(program, config, lc.Context(task, lc.fit, seed=seed))  # type: ignore[operator]
             drops.append(base - trained.accuracy(found, test))  # type: ignore[arg-type]
         print(f"  {criterion:12s} {'  '.join(f'{d:+.2f}' for d in drops)}   mean {np.mean(drops):+.2f}", flush=True)

@@ -191,7 +191,7 @@ def qat(names: list[str]) -> None:
             for learned in (False, True):
                 cells = []
                 for seed in (0, 1, 2):
-                    config = lc.Qat(target=kind, learned=learned, epochs=1, batch_size=64, lr=1e-4, seed=seed)
+                    config = lc.Qat(target=kind, learned=learned, recovery={"epochs": 1, "batch_size": 64, "lr": 1e-4, "seed": seed})
                     rounded, _ = lc.qat(program, config, lc.Context(task, lc.fit, seed=seed))
                     write_onnx(rounded, file, file.name)
                     cells.append(f"{base - 100 * float((answers(file, kind, program, batches) == target).mean()):+.2f}")

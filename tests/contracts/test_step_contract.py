@@ -26,16 +26,16 @@ from tests.core.models import ConvNet
 # step -> a config with options other than the defaults, as far as it has any
 EXAMPLES: dict[str, Any] = {
     "fold_batch_norm": FoldBatchNorm(),
-    "fit": lc.Fit(epochs=2, lr=0.01, batch_size=8, optimizer="sgd"),
+    "fit": lc.Fit(lc.FitPlan(epochs=2, lr=0.01, batch_size=8, optimizer="sgd")),
     "insert_dropout": InsertDropout(("stem",), 0.2),
     "insert_stochastic_depth": InsertStochasticDepth((), 0.3, "uniform"),
     "insert_batch_norm": InsertBatchNorm(("stem",), 16),
     "drop_blocks": lc.DropBlocks(keep=1),
     "student": lc.Student("tests.core.models:ConvNet"),
-    "prune": lc.Prune(params=0.5, epochs=1, batch_size=8, criterion="taylor", examples=16, floor=0.2),
+    "prune": lc.Prune(params=0.5, criterion="taylor", examples=16, floor=0.2, recovery={"epochs": 1, "batch_size": 8}),
     "quantize": lc.Quantize(target="onnxruntime", observer="mse", examples=16, smooth=None, keep=("stem",)),
     "quantize_mixed": lc.Mixed(target="openvino", examples=16, float_operators=1),
-    "qat": lc.Qat(target="onnxruntime", epochs=1, batch_size=8, distill=0.25, examples=16),
+    "qat": lc.Qat(target="onnxruntime", examples=16, recovery={"epochs": 1, "batch_size": 8, "distill": 0.25}),
 }
 RNG = np.random.default_rng(0)
 DATA = ArrayDataset(RNG.standard_normal((32, 1, 8, 8)).astype(np.float32), np.arange(32) % 3)

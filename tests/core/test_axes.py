@@ -74,9 +74,9 @@ def test_steps_on_a_fixed_program_are_given_batches_of_its_size(n: int) -> None:
     for found, _ in (
         lc.quantize(program, lc.Quantize(target="onnxruntime", examples=16), task),
         lc.quantize_mixed(program, lc.Mixed(target="onnxruntime", examples=16), task),
-        lc.prune(program, lc.Prune(macs=0.5, epochs=1, distill=0.0), context),
-        lc.prune(program, lc.Prune(macs=0.5, epochs=0, criterion="taylor"), context),
-        lc.qat(program, lc.Qat(target="onnxruntime", epochs=1, distill=0.0), context),
+        lc.prune(program, lc.Prune(macs=0.5, recovery={"epochs": 1, "distill": 0.0}), context),
+        lc.prune(program, lc.Prune(macs=0.5, criterion="taylor", recovery={"epochs": 0}), context),
+        lc.qat(program, lc.Qat(target="onnxruntime", recovery={"epochs": 1, "distill": 0.0}), context),
     ):
         assert found(x).shape == (n, 3)
     with pytest.raises(lc.BadInput, match=f"exactly {n} example.*batch_size={n}"):

@@ -117,7 +117,7 @@ def test_custom_gradients_that_the_graph_has_not_are_told_and_not_trained(betwee
     ways: list[Callable[[], Any]] = [
         lambda: lc.fit(program, lc.FitPlan(), task),
         lambda: lc.apply(program, [lc.Fit()], context),
-        lambda: lc.prune(program, lc.Prune(macs=0.7, epochs=1), context),
+        lambda: lc.prune(program, lc.Prune(macs=0.7, recovery={"epochs": 1}), context),
         lambda: lc.qat(program, lc.Qat(target="onnxruntime"), context),
         lambda: lc.teach(program, net, lc.FitPlan(distill=0.5), loss=F.cross_entropy),
     ]
@@ -127,7 +127,7 @@ def test_custom_gradients_that_the_graph_has_not_are_told_and_not_trained(betwee
     for way in ways:
         with pytest.raises(lc.BadInput, match=f"{lost[0]}.*gradient"):
             way()
-    lc.prune(program, lc.Prune(macs=0.7, epochs=0, distill=0.0), context)
+    lc.prune(program, lc.Prune(macs=0.7, recovery={"epochs": 0, "distill": 0.0}), context)
 
 
 def test_where_the_gradient_is_that_of_the_graph_it_is_equal_to_the_modules() -> None:

@@ -13,9 +13,9 @@ from torch import nn
 
 import laconic as lc
 from laconic.core.errors import BadInput
-from laconic.core.plan import Choice, FitPlan
+from laconic.core.plan import Choice, FitPlan, completed
 from laconic.core.rate import range_test
-from laconic.core.recovery import PlanChanges, recovery
+from laconic.core.recovery import recovery
 from laconic.tasks.data import ArrayDataset
 
 RNG = np.random.default_rng(0)
@@ -76,7 +76,7 @@ PLANS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("of_task", "of_step", "plan"), PLANS.values(), ids=PLANS)
 def test_the_step_goes_before_the_task(of_task: dict[str, Any], of_step: dict[str, Any], plan: dict[str, Any]) -> None:
-    found = recovery(PlanChanges(**of_step), task(**of_task)).plan
+    found = recovery(of_step, task(**of_task)).plan
     assert {name: getattr(found, name) for name in plan} == plan
     assert type(found) is FitPlan
 
@@ -92,16 +92,35 @@ def test_the_step_goes_before_the_task(of_task: dict[str, Any], of_step: dict[st
     ],
 )
 def test_a_rate_that_nobody_says_is_searched(of_task: dict[str, Any], of_step: dict[str, Any], searched: bool) -> None:
-    assert recovery(PlanChanges(**of_step), task(**of_task)).searched is searched
+    assert recovery(of_step, task(**of_task)).searched is searched
 
 
-def test_every_option_of_a_plan_can_be_changed() -> None:
-    assert [f.name for f in dataclasses.fields(PlanChanges)] == [f.name for f in dataclasses.fields(FitPlan)]
+def test_a_whole_plan_leaves_nothing_to_the_task() -> None:
+    found = recovery(FitPlan(epochs=2), task(plan=OWN, recovery=GIVEN))
+    assert (found.plan, found.source, found.searched) == (FitPlan(epochs=2), "step", False)
+    assert found.note() == "recovery: adamw at a rate of 0.001 (as given)"
+
+
+@pytest.mark.parametrize("base", [OWN, GIVEN], ids=["own", "given"])
+def test_changes_are_completed_by_the_rest_of_a_plan(base: FitPlan) -> None:
+    assert completed({"epochs": 8, "augment": ()}, base) == dataclasses.replace(base, epochs=8, augment=())
+    assert completed(None, base) == base
+    assert completed(GIVEN, base) == GIVEN
+
+
+def test_changes_are_values() -> None:
+    first, again = (lc.Prune(recovery={"epochs": 2, "augment": [Choice("jitter")]}) for _ in range(2))
+    assert first == again
+    assert hash(first) == hash(again)
+    assert first != lc.Prune(recovery={"epochs": 2})
+    assert lc.Prune(recovery=dataclasses.asdict(FitPlan())) == lc.Prune(recovery=FitPlan())
+    with pytest.raises(TypeError):
+        first.recovery["epochs"] = 3  # type: ignore[index]
 
 
 def test_nonsense_of_the_task_is_told_before_anything_is_done() -> None:
     with pytest.raises(BadInput, match="Task.recovery makes no sense:\n  lr: -1 must be more than 0"):
-        recovery(PlanChanges(), task(recovery=FitPlan(lr=-1)))
+        recovery(None, task(recovery=FitPlan(lr=-1)))
 
 
 class Seen:
@@ -115,10 +134,10 @@ class Seen:
         return lc.fit(model, plan, *given, **more)
 
 
-def pruned(of_task: lc.Task, **options: Any) -> tuple[lc.Program, lc.Outcome, list[FitPlan]]:
+def pruned(of_task: lc.Task, rounds: int = 1, **changes: Any) -> tuple[lc.Program, lc.Outcome, list[FitPlan]]:
     seen = Seen()
     program = lc.capture(of_task.build(), torch.from_numpy(X[:4]))
-    config = lc.Prune(macs=0.6, examples=40, **options)
+    config = lc.Prune(macs=0.6, examples=40, rounds=rounds, recovery=changes)
     found, outcome = lc.prune(program, config, lc.Context(of_task, seen))  # type: ignore[operator]
     return found, outcome, seen.plans
 

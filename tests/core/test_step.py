@@ -156,9 +156,9 @@ def one_value(plan: dict[str, Any]) -> dict[str, Any]:
         "fit": lambda: lc.fit(program, lc.FitPlan(epochs=1, **plan), task),
         "module": lambda: lc.fit(net(), lc.FitPlan(epochs=1, **plan), task),
         "swa": lambda: lc.fit(program, lc.FitPlan(epochs=1, average="swa", **plan), task),
-        "prune": lambda: lc.prune(program, lc.Prune(macs=0.6, epochs=1, **plan), context),
-        "qat": lambda: lc.qat(program, lc.Qat(target="onnxruntime", epochs=1, **plan), context),
-        "step": lambda: lc.apply(program, [lc.Fit(epochs=1, **plan)], context),
+        "prune": lambda: lc.prune(program, lc.Prune(macs=0.6, recovery={"epochs": 1, **plan}), context),
+        "qat": lambda: lc.qat(program, lc.Qat(target="onnxruntime", recovery={"epochs": 1, **plan}), context),
+        "step": lambda: lc.apply(program, [lc.Fit(lc.FitPlan(epochs=1, **plan))], context),
     }
 
 

@@ -91,7 +91,7 @@ def test_a_masked_program_that_is_no_number_is_no_proof() -> None:
     with pytest.raises(LaconicError, match="output 0 of the masked program is not finite"):
         equivalence(coupling, keep)
     with pytest.raises(LaconicError, match="output 0 of the masked program is not finite.*freeze"):
-        lc.prune(program, lc.Prune(epochs=0))  # type: ignore[operator]
+        lc.prune(program, lc.Prune(recovery={"epochs": 0}))  # type: ignore[operator]
 
 
 # Real data --------------------------------------------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ def test_real_batches_are_compared_and_counted() -> None:
     assert [tuple(x.shape) for (x,) in batches] == [(8, 4), (8, 4)]
     rows = {tuple(row) for row in valid.tolist()}
     assert all(tuple(row) in rows for (x,) in batches for row in x.tolist())
-    _, outcome = lc.prune(program, lc.Prune(epochs=0), task(mlp(), valid, valid))  # type: ignore[operator]
+    _, outcome = lc.prune(program, lc.Prune(recovery={"epochs": 0}), task(mlp(), valid, valid))  # type: ignore[operator]
     assert outcome.changed["compared"] == {"sizes": ["batch 3", "batch 4"], "batches": 2}
 
 
@@ -124,8 +124,8 @@ def test_what_breaks_on_real_data_alone_is_found() -> None:
     program = capture(randomized(module), (torch.ones(2, 4),))
     zeros = torch.zeros(20, 4)
     with pytest.raises(LaconicError, match=r"output 0 of the .* program is not finite on batch 1 of the task's data"):
-        lc.prune(program, lc.Prune(epochs=0), task(module, zeros, zeros))  # type: ignore[operator]
-    lc.prune(program, lc.Prune(epochs=0))  # type: ignore[operator]
+        lc.prune(program, lc.Prune(recovery={"epochs": 0}), task(module, zeros, zeros))  # type: ignore[operator]
+    lc.prune(program, lc.Prune(recovery={"epochs": 0}))  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("given", [None, task(mlp(), torch.randn(0, 4)), lc.Task(mlp(), None, None)], ids=["no task", "empty", "no data"])
@@ -184,7 +184,7 @@ def test_a_program_that_fixed_a_size_is_refused() -> None:
     module = randomized(Net(lambda m, x: m.b(m.a(x).relu().reshape(x.shape[0], 3, 2).flatten(1)), a=nn.Linear(4, 6), b=nn.Linear(6, 2)))
     program = baked(capture(module, (torch.randn(2, 4),)))
     with pytest.raises(BadInput, match=r"runs at those of the example only \(batch 2\).*dynamic_batch=False"):
-        lc.prune(program, lc.Prune(epochs=0))  # type: ignore[operator]
+        lc.prune(program, lc.Prune(recovery={"epochs": 0}))  # type: ignore[operator]
 
 
 def test_a_pruned_program_that_fixed_a_size_is_found() -> None:
@@ -294,7 +294,7 @@ def test_the_output_of_a_structurally_dead_group_is_noted() -> None:
         Net(lambda m, x: m.b(m.a(x).relu()) + 0 * m.d(m.c(x)), a=nn.Linear(4, 8), b=nn.Linear(8, 2), c=nn.Linear(4, 6), d=nn.Linear(6, 2))
     )
     program = capture(module, (torch.randn(2, 4),))
-    _, outcome = lc.prune(program, lc.Prune(epochs=0, criterion="random"))  # type: ignore[operator]
+    _, outcome = lc.prune(program, lc.Prune(criterion="random", recovery={"epochs": 0}))  # type: ignore[operator]
     moved = {group["name"]: group["moved"] for group in outcome.changed["groups"]}
     assert moved["a"] > 1e-3
     assert moved["c"] == outcome.changed["moved"] == 0
@@ -304,7 +304,7 @@ def test_the_output_of_a_structurally_dead_group_is_noted() -> None:
 def test_a_model_that_no_cut_moves_is_refused() -> None:
     module = randomized(Net(lambda m, x: 0 * m.b(m.a(x)) + x[:, :2], a=nn.Linear(4, 8), b=nn.Linear(8, 2)))
     with pytest.raises(LaconicError, match=r"proves nothing: whatever is removed, the output moves by 0\.0e\+00"):
-        lc.prune(capture(module, (torch.randn(2, 4),)), lc.Prune(epochs=0))  # type: ignore[operator]
+        lc.prune(capture(module, (torch.randn(2, 4),)), lc.Prune(recovery={"epochs": 0}))  # type: ignore[operator]
 
 
 def test_movement_is_that_of_the_zeroed_module() -> None:
@@ -325,7 +325,7 @@ def test_the_step_stops_where_the_proof_does(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(structured, "prove", fail)
     with pytest.raises(LaconicError, match="no"):
-        lc.prune(capture(mlp(), (torch.randn(2, 4),)), lc.Prune(epochs=0))  # type: ignore[operator]
+        lc.prune(capture(mlp(), (torch.randn(2, 4),)), lc.Prune(recovery={"epochs": 0}))  # type: ignore[operator]
 
 
 def test_activations_that_vanish_before_a_batch_norm_are_raised() -> None:

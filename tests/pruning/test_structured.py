@@ -39,8 +39,18 @@ def context() -> lc.Context:
 BASE = {"epochs": 0, "examples": 32, "batch_size": 16}
 
 
+PLAN = {option.name for option in dataclasses.fields(lc.FitPlan)}
+
+
+def prune_config(**options: Any) -> lc.Prune:
+    """The options of `FitPlan` among these are those of its recovery."""
+    options = {**BASE, **options}
+    recovery = {name: value for name, value in options.items() if name in PLAN}
+    return lc.Prune(**{name: value for name, value in options.items() if name not in PLAN}, recovery=recovery)
+
+
 def pruned(program: lc.Program, context: lc.Context, **options: Any) -> tuple[lc.Program, lc.Outcome]:
-    return lc.prune(program, lc.Prune(**{**BASE, **options}), context)  # type: ignore[operator, no-any-return]
+    return lc.prune(program, prune_config(**options), context)  # type: ignore[operator, no-any-return]
 
 
 @pytest.mark.parametrize(("goal", "share"), [("macs", 0.5), ("macs", 0.3), ("params", 0.4)])
@@ -117,8 +127,8 @@ def test_the_teacher_is_the_unpruned_program(program: lc.Program, context: lc.Co
 )
 def test_every_option_changes_something(program: lc.Program, options: dict[str, Any]) -> None:
     def made(more: dict[str, Any]) -> str:
-        config = lc.Prune(**{**BASE, "macs": 0.6, "lr": 0.01, **more})
-        return lc.prune(program, config, lc.Context(task(), lc.fit, seed=config.seed))[0].fingerprint()  # type: ignore[operator, no-any-return]
+        config = prune_config(**{"macs": 0.6, "lr": 0.01, **more})
+        return lc.prune(program, config, lc.Context(task(), lc.fit, seed=more.get("seed", 0)))[0].fingerprint()  # type: ignore[operator, no-any-return]
 
     plain = {key: value for key, value in {"criterion": "random", "epochs": 1}.items() if key in options and options[key] != value}
     plain |= {"epochs": 1} if "distill" in options else {}
@@ -128,7 +138,7 @@ def test_every_option_changes_something(program: lc.Program, options: dict[str, 
 
 def test_hooks_reach_the_training(program: lc.Program, context: lc.Context) -> None:
     seen: list[float] = []
-    config = lc.Prune(**{**BASE, "epochs": 1})
+    config = prune_config(epochs=1)
     lc.prune(program, config, context, hooks=(lambda model, progress: seen.append(progress),))  # type: ignore[operator]
     assert seen[-1] == pytest.approx(1.0)
 
@@ -151,7 +161,9 @@ def test_recovery_can_regularize_the_groups_that_are_left(program: lc.Program, c
         ({"macs": 0.5, "criterion": "taylr"}, "taylor"),
         ({"macs": 0.5, "floor": 0.0}, "floor"),
         ({"macs": 0.5, "rounds": 0}, "rounds"),
-        ({"macs": 0.5, "temperature": 0.0}, "temperature"),
+        ({"macs": 0.5, "recovery": {"temperature": 0.0}}, "recovery.temperature: 0.0 must be more than 0"),
+        ({"macs": 0.5, "recovery": {"epoch": 1}}, "recovery.epoch: is no option of FitPlan. Did you mean 'epochs'"),
+        ({"macs": 0.5, "recovery": {"lr": None}}, "recovery.lr: None is no value of it; leave it out"),
     ],
     ids=str,
 )
@@ -169,7 +181,7 @@ def test_what_cannot_be_done_is_said(program: lc.Program, context: lc.Context) -
         lc.prune(program, lc.Prune(macs=0.5), lc.Task(task().model, None, tiny.VALID))  # type: ignore[operator]
     head = lc.capture(nn.Linear(4, 2).eval(), torch.randn(2, 4))
     with pytest.raises(BadInput, match=r"nothing can be removed: an output of the model"):
-        lc.prune(head, lc.Prune(macs=0.5, epochs=0))  # type: ignore[operator]
+        lc.prune(head, lc.Prune(macs=0.5, recovery={"epochs": 0}))  # type: ignore[operator]
 
 
 def test_a_program_that_differs_from_the_masked_one_stops_the_step(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,22 +142,26 @@ def test_the_gradient_of_a_step_is_scaled_by_the_number_of_features(batch: int) 
         assert factor == pytest.approx(1 / np.sqrt(n * highest), rel=1e-6)
 
 
-OPTIONS: list[tuple[str, dict[str, object], dict[str, object]]] = [
+OPTIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("target", {}, {"target": "onnxruntime"}),
     ("learned", {}, {"learned": True}),
     ("freeze_batch_norm", {}, {"freeze_batch_norm": 0.0}),
-    ("distill", {}, {"distill": 0.0}),
+    ("recovery", {}, {"recovery": {"distill": 0.0}}),
     ("examples", {}, {"examples": 4}),
     ("keep", {}, {"keep": ("stem",)}),
-    ("lr", {}, {"lr": 1e-2}),
+    ("rate", {}, {"recovery": {"lr": 1e-2}}),
 ]
 
 
 @pytest.mark.parametrize(("one", "other"), [row[1:] for row in OPTIONS], ids=[row[0] for row in OPTIONS])
-def test_an_option_changes_the_outcome(program: lc.Program, context: lc.Context, one: dict[str, object], other: dict[str, object]) -> None:
-    assert {row[0] for row in OPTIONS} >= set(lc.Qat.__annotations__) - {"bits"}  # which is none
+def test_an_option_changes_the_outcome(program: lc.Program, context: lc.Context, one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert {row[0] for row in OPTIONS} >= {option.name for option in dataclasses.fields(lc.Qat)}
     results = [
-        lc.qat(program, lc.Qat(**{"target": "openvino", "batch_size": 16, "examples": 64, **options}), context)[0]  # type: ignore[arg-type]
+        lc.qat(
+            program,
+            lc.Qat(**{"target": "openvino", "examples": 64, **options, "recovery": {"batch_size": 16, **options.get("recovery", {})}}),
+            context,
+        )[0]  # type: ignore[arg-type]
         for options in (one, other)
     ]
     x = torch.from_numpy(X)
@@ -167,7 +173,9 @@ def test_weights_computed_from_parameters_train_as_parameters_of_their_own(conte
 
     torch.manual_seed(0)
     model = torch.nn.Sequential(weight_norm(torch.nn.Conv2d(1, 4, 3)), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 10)).eval()
-    found, outcome = lc.qat(lc.capture(model, torch.randn(2, 1, 8, 8)), lc.Qat(target="openvino", batch_size=32, examples=32), context)
+    found, outcome = lc.qat(
+        lc.capture(model, torch.randn(2, 1, 8, 8)), lc.Qat(target="openvino", examples=32, recovery={"batch_size": 32}), context
+    )
     assert outcome.changed["operators"] == ["0", "3"]
     assert any("train as such: 0.weight" in note for note in outcome.notes)
     assert "0.weight" in dict(found.named_parameters())
@@ -201,7 +209,11 @@ def test_batch_norms_freeze_when_it_is_time(program: lc.Program, context: lc.Con
 def test_it_learns_from_its_teacher_and_the_option_matters(program: lc.Program, context: lc.Context) -> None:
     results = {}
     for weight in (0.0, 1.0):
-        found, outcome = lc.qat(program, lc.Qat(target="openvino", distill=weight, epochs=4, lr=3e-3, batch_size=16, examples=32), context)
+        found, outcome = lc.qat(
+            program,
+            lc.Qat(target="openvino", examples=32, recovery={"distill": weight, "epochs": 4, "lr": 3e-3, "batch_size": 16}),
+            context,
+        )
         with torch.no_grad():
             results[weight] = float(F.mse_loss(found(torch.from_numpy(X)), program(torch.from_numpy(X))))
         assert len(outcome.changed["epochs"]) == 4
@@ -216,7 +228,7 @@ def test_another_soft_loss_is_a_line_in_the_table(program: lc.Program, context: 
         return F.mse_loss(student, teacher)
 
     monkeypatch.setitem(SOFT, "mine", Soft(loss, "here"))
-    lc.qat(program, lc.Qat(target="openvino", batch_size=32, examples=32, soft="mine"), context)
+    lc.qat(program, lc.Qat(target="openvino", examples=32, recovery={"batch_size": 32, "soft": "mine"}), context)
     assert seen == [(torch.Size([32, 10]), False)] * 2
 
 
@@ -244,7 +256,7 @@ def test_what_is_missing_or_out_of_range_is_named(program: lc.Program) -> None:
     with pytest.raises(BadInput, match="give it a task with train data and a loss"):
         lc.qat(program, lc.Qat(target="openvino"), lc.Context())
     with pytest.raises(BadInput, match="distill: 2.0 is a weight"):
-        lc.Qat(distill=2.0)
+        lc.Qat(recovery={"distill": 2.0})
     with pytest.raises(BadInput, match="freeze_batch_norm: 2.0 is a share"):
         lc.Qat(freeze_batch_norm=2.0)
 

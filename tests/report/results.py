@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from laconic.core.quantities import QUANTITIES
+from laconic.report.facts import facts
 
 Json = dict[str, Any]
 
@@ -243,7 +244,7 @@ def quantized_outcome() -> Json:
     softmax = [{"name": f"encoder.layer.{i}.attention.softmax", "reason": "softmax needs the range of floats"} for i in layers]
     norms = [{"name": f"encoder.layer.{i}.norm", "reason": "layer normalization needs the range of floats"} for i in layers for _ in (1, 2)]
     return {
-        "step": "quantize",
+        "step": "quantize", "section": "quantization", "title": "quantize static", "bits": 8,
         "changed": {
             "mode": "static", "target": "openvino", "operators": linear, "weights": {"bits": 8, "tensors": 74, "reduce_range": True},
             "activations": [{"name": name, "low": -1.5 - i / 4, "high": 2.0 + i / 2, "zero_point": i % 3} for i, name in enumerate(linear)],
@@ -267,7 +268,7 @@ def quantized() -> Json:
     """The best is in int8; a second candidate is mixed, with the sensitivity of its operators."""
     made = met()
     mixed = quantized_outcome()
-    mixed.update(step="quantize_mixed")
+    mixed.update(step="quantize_mixed", title="quantize mixed")
     mixed["changed"].update(operators=["fc1", "fc2", "fc3"], sensitivity=sensitivity())
     del mixed["changed"]["mode"]
     made["candidates"] += [
@@ -293,7 +294,7 @@ def pruned_outcome() -> Json:
         counts += [(f"layer{stage}.{block}.conv1", width, after + 4 * block, 4) for block in range(3)]
         counts += [(f"layer{stage}.0.conv2", width, width if stage == 1 else after + 12, 18)] * (stage > 1)
     return {
-        "step": "prune",
+        "step": "prune", "section": "pruning", "title": "prune to 50 % of MACs",
         "changed": {
             "goal": "macs", "share": 0.5, "criterion": "group_l2", "allocation": "global",
             "groups": [dict(zip(("name", "before", "after", "slices"), (n, b, float(a), s), strict=True)) for n, b, a, s in counts],
@@ -351,7 +352,7 @@ def hostile() -> Json:
 def hostile_outcome(bad: str, image: str) -> Json:
     long = [{"name": f"{bad}{i}", "reason": image} for i in range(6)]
     return {
-        "step": "quantize",
+        "step": "quantize", "section": "quantization", "title": "quantize static", "bits": 8,
         "changed": {
             "mode": image, "target": bad, "operators": [bad, image], "weights": {"bits": 8, "tensors": 2, "reduce_range": False}, f"{bad}_n": 3,
             "activations": [{"name": name, "low": -1.0, "high": 1.0, "zero_point": 0} for name in (bad, image)],
@@ -364,7 +365,7 @@ def hostile_outcome(bad: str, image: str) -> Json:
 
 def hostile_pruning(bad: str, image: str) -> Json:
     return {
-        "step": "prune",
+        "step": "prune", "section": "pruning", "title": "prune to 50 % of MACs",
         "changed": {
             "goal": image, "share": 0.5, "criterion": bad, "allocation": image, "params": [2, 1], "macs": [2, 1], "difference": 0.0,
             "groups": [{"name": name, "slices": 3, "before": 8, "after": 4} for name in (bad, image)], "epochs": [],
@@ -389,3 +390,8 @@ RESULTS = {
 def named(name: str) -> Json:
     """A fresh copy of the result of that name."""
     return copy.deepcopy(RESULTS[name]())
+
+
+def section(result: Json, name: str) -> Any:
+    """What the report says of the steps of a section."""
+    return next(one.facts for one in facts(result).steps if one.name == name)

@@ -12,7 +12,7 @@ from laconic.report.charts import charts
 from laconic.report.facts import facts
 from laconic.report.page import page
 from laconic.report.pruning import Pruning
-from tests.report.results import Json, measured, named, pruned_outcome, record
+from tests.report.results import Json, measured, named, pruned_outcome, record, section
 from tests.report.test_page import Reader, words
 
 
@@ -22,8 +22,7 @@ def result() -> Json:
 
 
 def found(result: Json) -> Pruning:
-    made = facts(result).pruning
-    assert made is not None
+    made: Pruning = section(result, "pruning")
     return made
 
 
@@ -39,7 +38,7 @@ def with_outcomes(*outcomes: Json) -> Json:
 
 
 def step(skipped: list[Json] | None = None, **changed: Any) -> Json:
-    return {"step": "prune", "changed": changed, "skipped": skipped or [], "notes": []}
+    return {"step": "prune", "section": "pruning", "changed": changed, "skipped": skipped or [], "notes": []}
 
 
 def group(name: str, before: float | None, after: float | None, slices: int | None = 4) -> Json:
@@ -59,21 +58,21 @@ class TestWhose:
     def test_where_the_chosen_has_none_it_is_the_fastest_that_has_one(self, result: Json) -> None:
         result["best"] = "openvino-int8"
         assert found(result).title == "prune to 50 % of MACs · quantize static · OpenVINO · fp32"
-        assert found(result).lead.endswith(" It was not chosen; it is shown as the fastest of those that prune.")
+        assert found(result).lead.endswith(" It was not chosen; it is shown as the fastest of those with such a step.")
         result["candidates"][-1]["measured"]["speedup"]["value"] = 30.0
         assert found(result).title == "prune to 50 % of MACs · OpenVINO · fp32"
 
     def test_what_was_never_timed_is_not_called_fast(self) -> None:
         result = named("all-failed")
         result["candidates"][1]["outcomes"] = [pruned_outcome()]
-        assert found(result).lead.endswith("it is shown as the first of those that prune, none of which was timed.")
+        assert found(result).lead.endswith("it is shown as the first of those with such a step, none of which was timed.")
         slow = measured(3.0, (0.8, 0.7, 0.9), 87.0, (0.4, 0.3, 0.5), 9, 9, 9)
         result["candidates"].append(record("p", "Timed", "rejected", "openvino", "fp32", outcomes=[pruned_outcome()], **slow))
         assert found(result).title == "Timed"
 
     @pytest.mark.parametrize("name", ["met", "not-met", "all-failed", "only-baseline", "quantized"])
     def test_a_run_that_pruned_nothing_has_no_section(self, name: str) -> None:
-        assert facts(named(name)).pruning is None
+        assert "pruning" not in [one.name for one in facts(named(name)).steps]
         assert "h-pruning" not in page(named(name))
 
     @pytest.mark.parametrize(
@@ -109,7 +108,7 @@ class TestSettings:
         ]
 
     def test_an_old_record_says_what_it_lacks(self) -> None:
-        made = found(with_outcomes({"step": "prune"}))
+        made = found(with_outcomes({"step": "prune", "section": "pruning"}))
         assert [text for _, text in made.settings] == ["prune", *["not recorded"] * 7]
         assert (made.left, made.cuts.rows, made.epochs) == ((), (), None)
         assert made.cuts.note == "No groups were recorded."
@@ -267,7 +266,7 @@ class TestPage:
         assert set(json.loads(read.scripts[0])) == set(plots)
 
     def test_an_old_record_is_a_page_with_no_empty_part(self) -> None:
-        made = page(with_outcomes({"step": "prune"}))
+        made = page(with_outcomes({"step": "prune", "section": "pruning"}))
         section = words(Reader(made[made.index('id="h-pruning"') : made.index('id="h-training"')]).seen)
         assert "Nothing was listed." in section
         assert "No groups were recorded." in section

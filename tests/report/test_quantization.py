@@ -13,7 +13,7 @@ from laconic.report.charts import charts
 from laconic.report.facts import facts
 from laconic.report.page import page
 from laconic.report.quantization import Quantization
-from tests.report.results import Json, measured, named, quantized_outcome, record, sensitivity
+from tests.report.results import Json, measured, named, quantized_outcome, record, section, sensitivity
 from tests.report.test_page import Reader, words
 
 
@@ -23,8 +23,7 @@ def result() -> Json:
 
 
 def found(result: Json) -> Quantization:
-    made = facts(result).quantization
-    assert made is not None
+    made: Quantization = section(result, "quantization")
     return made
 
 
@@ -40,7 +39,7 @@ def with_outcomes(*outcomes: Json) -> Json:
 
 
 def step(name: str = "quantize", skipped: list[Json] | None = None, **changed: Any) -> Json:
-    return {"step": name, "changed": changed, "skipped": skipped or [], "notes": []}
+    return {"step": name, "section": "quantization", "bits": 8, "changed": changed, "skipped": skipped or [], "notes": []}
 
 
 def skip(name: str, reason: str) -> Json:
@@ -54,7 +53,7 @@ class TestWhose:
     def test_where_the_chosen_has_none_it_is_the_fastest_that_has_one(self, result: Json) -> None:
         result["best"] = "openvino-bf16"
         assert found(result).title == "OpenVINO · int8"
-        assert found(result).lead.endswith("It was not chosen; it is shown as the fastest of those that quantize.")
+        assert found(result).lead.endswith("It was not chosen; it is shown as the fastest of those with such a step.")
         result["candidates"][-2]["measured"]["speedup"]["value"] = 10.0
         assert found(result).title == "OpenVINO · int8, mixed"
 
@@ -73,18 +72,20 @@ class TestWhose:
     def test_what_was_never_timed_is_not_called_fast(self) -> None:
         result = named("all-failed")
         result["candidates"][1]["outcomes"] = [quantized_outcome()]
-        assert found(result).lead.endswith("It was not chosen; it is shown as the first of those that quantize, none of which was timed.")
+        assert found(result).lead.endswith(
+            "It was not chosen; it is shown as the first of those with such a step, none of which was timed."
+        )
         result["candidates"].append(record("q", "Timed", "rejected", "openvino", "int8", outcomes=[quantized_outcome()], **SLOW))
         assert found(result).title == "Timed"
 
     @pytest.mark.parametrize("name", ["met", "not-met", "all-failed", "only-baseline"])
     def test_a_run_that_quantized_nothing_has_no_section(self, name: str) -> None:
-        assert facts(named(name)).quantization is None
+        assert "quantization" not in [one.name for one in facts(named(name)).steps]
         assert "h-quantization" not in page(named(name))
 
     @pytest.mark.parametrize("name", ["quantize", "quantize_mixed", "qat"])
     def test_each_step_that_quantizes_counts(self, name: str) -> None:
-        assert found(with_outcomes(step("fold_batch_norm"), step(name))).settings[0] == ("Step", name)
+        assert found(with_outcomes({"step": "fold_batch_norm"}, step(name))).settings[0] == ("Step", name)
 
 
 SLOW = measured(3.0, (0.8, 0.7, 0.9), 87.0, (0.4, 0.3, 0.5), 9, 9, 9)
@@ -144,10 +145,9 @@ class TestSettings:
         assert shown[-3:] == (("Calibration", "8 examples"), ("Pairs equalized", "0"), ("Clipped layers", "1\u202f200"))
 
     def test_an_old_record_says_what_it_lacks(self) -> None:
-        made = found(with_outcomes({"step": "quantize"}))
+        made = found(with_outcomes({"step": "quantize", "section": "quantization"}))
         assert made.settings == (
             ("Step", "quantize"),
-            ("Mode", "not recorded"),
             ("Target", "not recorded"),
             ("Weights", "bits not recorded, tensors not recorded"),
             ("Range of weights", "not recorded"),
@@ -353,7 +353,7 @@ class TestPage:
         assert made.count("left as it was:") == 2 * 4 + sum(len(c["outcomes"][0]["skipped"]) for c in result["candidates"][:4])
 
     def test_an_old_record_is_a_page_with_no_empty_part(self) -> None:
-        text = words(Reader(page(with_outcomes({"step": "quantize"}))).seen)
+        text = words(Reader(page(with_outcomes({"step": "quantize", "section": "quantization"}))).seen)
         assert "Nothing was listed." in text
         assert "The ranges of activations were not recorded." in text
         assert "Sensitivity" not in text

@@ -271,7 +271,9 @@ def test_steps_that_go_wrong_fail_alone(faulty_package: None, tmp_path: Path) ->
     result = lc.optimize(task, out=tmp_path / "run", recipes=recipes, options=dataclasses.replace(QUICK, candidate_timeout_s=12))
     told = [(record["status"], [reason["rule"] for reason in record["reasons"]]) for record in result.data["candidates"]]
     assert told == [("failed", ["memory"]), ("failed", ["timeout"]), ("failed", ["error"]), ("passed", [])]
-    assert result.data["candidates"][3]["outcomes"] == [{"step": "break", "changed": {"how": "fine"}, "skipped": [], "notes": []}]
+    assert result.data["candidates"][3]["outcomes"] == [
+        {"step": "break", "changed": {"how": "fine"}, "skipped": [], "notes": [], "title": "break", "section": "", "bits": None}
+    ]
 
 
 def test_no_budget_met_gives_the_nearest_miss_and_the_reason(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from laconic.core.errors import BadInput
 from laconic.core.folding import FoldBatchNorm
+from laconic.core.plan import FitPlan
 from laconic.core.target import Target
 from laconic.pruning.structured import Prune
 from laconic.quantization.mixed import Mixed
@@ -19,7 +20,7 @@ from laconic.train.step import Fit
 
 
 def test_yaml_round_trip(tmp_path: Path) -> None:
-    recipe = Recipe((FoldBatchNorm(), Fit(epochs=2, lr=0.01)), Target("openvino", "bf16", 2))
+    recipe = Recipe((FoldBatchNorm(), Fit(FitPlan(epochs=2, lr=0.01))), Target("openvino", "bf16", 2))
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe.to_yaml(task="digits", budget={"max_drop": 0.5}))
     found = read_recipe(path)
@@ -38,7 +39,7 @@ def test_all_mistakes_at_once_with_place_and_nearest_name() -> None:
     data = {
         "version": 7,
         "stepz": [],
-        "steps": ["fold_batchnorm", {"fit": {"epochs": "many", "rate": 1}}, {"fold_batch_norm": {"a": 1}}, 3],
+        "steps": ["fold_batchnorm", {"fit": {"plan": {"epochs": "many", "rate": 1}}}, {"fold_batch_norm": {"a": 1}}, 3],
         "deploy": {"runtime": "onxruntime", "precision": "fp8", "threads": 0},
         "task": 5,
     }
@@ -50,8 +51,8 @@ def test_all_mistakes_at_once_with_place_and_nearest_name() -> None:
         "stepz: unknown entry. Did you mean 'steps'?",
         "version: 7",
         "steps[0]: 'fold_batchnorm' is not a step. Did you mean 'fold_batch_norm'?",
-        "steps[1].fit.epochs: 'many'",
-        "steps[1].fit.rate: unknown option.",
+        "steps[1].fit.plan.epochs: 'many'",
+        "steps[1].fit.plan.rate: unknown option.",
         "steps[2].fold_batch_norm.a: unknown option. The step has none.",
         "steps[3]: 3 is not a step.",
         "deploy.runtime: 'onxruntime' is not a runtime. Did you mean 'onnxruntime'?",
@@ -89,8 +90,8 @@ def test_keys_tell_recipes_apart() -> None:
     recipes = [
         Recipe(),
         Recipe((FoldBatchNorm(),)),
-        Recipe((Fit(epochs=2),)),
-        Recipe((Fit(epochs=3),)),
+        Recipe((Fit(FitPlan(epochs=2)),)),
+        Recipe((Fit(FitPlan(epochs=3)),)),
         Recipe((), Target("openvino", "bf16")),
         Recipe((), Target("openvino", "bf16", threads=1)),
         Recipe((), Target("torch.compile", "fp32", device="cuda")),

@@ -95,10 +95,10 @@ def test_pruning_is_for_tasks_that_can_recover() -> None:
     assert [[type(step) for step in recipe.steps] for recipe in found] == [[lc.Prune], [lc.Prune, lc.Quantize]]
     assert {recipe.deploy.runtime for recipe in found} == {"onnxruntime"}
     assert all(recipe.steps[0].macs == 0.5 for recipe in found)
-    assert found[0].steps[0].epochs == 20  # little data: more epochs, for as many steps
+    assert found[0].steps[0].recovery == {"epochs": 20}  # little data: more epochs, for as many steps
     assert len(space.prunings(task, (0.5, 0.3), None, (), None)) == 4
     own = dataclasses.replace(task, recovery=lc.FitPlan(epochs=7, lr=1e-4, batch_size=8))
     step = space.prunings(own, (0.5,), ("onnxruntime",), (), None)[0].steps[0]
-    assert (step.epochs, step.lr, step.batch_size) == (None, None, None)  # the task says it
+    assert step.recovery is None  # the task says it
     task.train = None
     assert space.prunings(task, (0.5,), None, ("static",), None) == []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
+
+from laconic.core.errors import nearest
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,58 @@ _RULES: dict[str, tuple[str, Callable[[float], bool]]] = {
 }
 
 
-def out_of_range(plan: Any) -> Iterator[str]:
-    """The numbers of a plan (or of changes of one, where None says nothing) that make no sense, one sentence each."""
-    for name, (rule, holds) in _RULES.items():
-        value = getattr(plan, name)
-        if value is not None and not holds(value):
-            yield f"{name}: {value} {rule}"
+class PlanChanges(Mapping[str, Any]):
+    """Some options of a `FitPlan` by name, which cannot be changed any more; the others are left to whoever completes it."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._options[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._options)
+
+    def __len__(self) -> int:
+        return len(self._options)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._options.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._options)
+
+
+def frozen_plan(plan: FitPlan | Mapping[str, Any] | None) -> FitPlan | PlanChanges | None:
+    """Return a plan, or changes of one, as a value that can be compared and hashed; changes of all options are a plan."""
+    if plan is None or isinstance(plan, FitPlan):
+        return plan
+    return FitPlan(**PlanChanges(plan)) if set(plan) == {option.name for option in fields(FitPlan)} else PlanChanges(plan)
+
+
+def options_of(plan: FitPlan | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what a plan says: of a whole one all options, of changes those that are given, of None nothing."""
+    if isinstance(plan, FitPlan):
+        return {option.name: getattr(plan, option.name) for option in fields(plan)}
+    return dict(plan or {})
+
+
+def completed(changes: FitPlan | Mapping[str, Any] | None, base: FitPlan) -> FitPlan:
+    """Return the changes with what they leave out from `base`; a whole plan leaves nothing out.
+
+    >>> completed({"epochs": 3}, FitPlan(lr=0.1)) == FitPlan(epochs=3, lr=0.1), completed(FitPlan(epochs=3), FitPlan(lr=0.1)).lr
+    (True, 0.001)
+    """
+    return replace(base, **options_of(changes))
+
+
+def out_of_range(plan: FitPlan | Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield what of a plan, or of changes of one, makes no sense, one sentence each: names that it does not have, and numbers."""
+    defaults = options_of(FitPlan())
+    for name, value in options_of(plan).items():
+        if name not in defaults:
+            yield f"{name}: is no option of FitPlan." + nearest(name, defaults)
+        elif value is None and defaults[name] is not None:
+            yield f"{name}: None is no value of it; leave it out"
+        elif name in _RULES and value is not None and not _RULES[name][1](value):
+            yield f"{name}: {value} {_RULES[name][0]}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from laconic.core.context import Context
 from laconic.core.errors import BadInput
-from laconic.core.plan import Choice, FitPlan, Hint, out_of_range
+from laconic.core.plan import FitPlan, completed, options_of, out_of_range
 from laconic.core.program import Program
 from laconic.core.rate import RangeTest, range_test
 from laconic.core.task import Task
@@ -31,43 +31,8 @@ _OF_FIT = (
     "channels_last",
 )
 _DISTILL = 0.5
+_STEP = "step"
 _LOW, _HIGH, _STEPS = 1e-6, 1.0, (20, 100)  # of the range test; steps at least and at most, as many as recovery itself takes in between
-
-
-@dataclass(frozen=True)
-class PlanChanges:
-    """The options of `FitPlan` once more: None leaves an option to the task. The seed is never the task's."""
-
-    epochs: int | None = None
-    optimizer: str | None = None
-    lr: float | None = None
-    schedule: str | None = None
-    cycles: int | None = None
-    weight_decay: float | None = None
-    momentum: float | None = None
-    batch_size: int | None = None
-    accumulate: int | None = None
-    grad_clip: float | None = None
-    gradients: Literal["plain", "centralize", "standardize"] | None = None
-    sam: float | None = None
-    average: Literal["none", "ema", "swa"] | None = None
-    ema_decay: float | None = None
-    precision: Literal["fp32", "bf16"] | None = None
-    warmup: float | None = None
-    patience: int | None = None
-    label_smoothing: float | None = None
-    augment: tuple[Choice, ...] | None = None
-    regularize: tuple[Choice, ...] | None = None
-    distill: float | None = None
-    temperature: float | None = None
-    soft: str | None = None
-    hints: tuple[Hint, ...] | None = None
-    channels_last: bool | None = None
-    seed: int = 0
-
-    def given(self) -> dict[str, Any]:
-        """The options that are not left to the task."""
-        return {f.name: value for f in fields(FitPlan) if (value := getattr(self, f.name)) is not None}
 
 
 @dataclass(frozen=True)
@@ -76,7 +41,7 @@ class Recovery:
 
     Attributes:
         plan: how the rest is trained; its rate is a start for `settled`, if `searched`.
-        source: of what the step does not say itself: ``task.recovery``, ``task.plan``, or ``defaults``.
+        source: of what the step does not say itself: ``task.recovery``, ``task.plan``, or ``defaults``; ``step`` where it says all.
         given: names of the options that the step says itself.
         searched: nothing says the rate: a range test does.
         test: its outcome.
@@ -116,20 +81,28 @@ class Recovery:
         """Say it in one sentence."""
         how = "from a range test" if self.test is not None else "as given" if "lr" in self.given else f"of {self.source}"
         augment = f", augmented by {', '.join(choice.name for choice in self.plan.augment)}" if self.plan.augment else ""
-        return f"recovery: {self.plan.optimizer} at a rate of {self.plan.lr:.2g} ({how}){augment}; the rest is of {self.source}"
+        rest = "" if self.source == _STEP else f"; the rest is of {self.source}"
+        return f"recovery: {self.plan.optimizer} at a rate of {self.plan.lr:.2g} ({how}){augment}{rest}"
 
 
-def recovery(changes: PlanChanges, task: Task | None) -> Recovery:
+def recovery(changes: FitPlan | Mapping[str, Any] | None, task: Task | None) -> Recovery:
     """Return how a step's rest recovers: what the step says, then `Task.recovery`, then what `Task.plan` says of optimizer, batches and augmentation.
 
     The rate is the step's or that of `Task.recovery`; else it is searched for. Soft targets of the unchanged program have the weight 0.5 where neither the step
     nor `Task.recovery` asks for another one.
 
+    Args:
+        changes: what the step says: a whole plan, which leaves nothing to the task, or some options of one. The seed is never the task's.
+        task: whose plans say the rest.
+
     Raises:
         BadInput: numbers of `Task.recovery` that make no sense.
     """
-    given = changes.given()
-    mistakes = [] if task is None or task.recovery is None else list(out_of_range(task.recovery))
+    given = options_of(changes)
+    said = tuple(name for name in given if name != "seed")
+    if isinstance(changes, FitPlan):
+        return Recovery(changes, _STEP, said)
+    mistakes = [] if task is None else list(out_of_range(task.recovery))
     if mistakes:
         raise BadInput("Task.recovery makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
     if task is not None and task.recovery is not None:
@@ -138,8 +111,8 @@ def recovery(changes: PlanChanges, task: Task | None) -> Recovery:
         base, source = FitPlan(**{name: getattr(task.plan, name) for name in _OF_FIT}), "task.plan"
     else:
         base, source = FitPlan(batch_size=64 if task is None else task.batch_size), "defaults"
-    plan = replace(base, **{"distill": base.distill or _DISTILL, **given})
-    return Recovery(plan, source, tuple(name for name in given if name != "seed"), searched=source != "task.recovery" and "lr" not in given)
+    plan = completed({"distill": base.distill or _DISTILL, "seed": 0, **given}, base)
+    return Recovery(plan, source, said, searched=source != "task.recovery" and "lr" not in given)
 
 
 def _summary(test: RangeTest) -> Mapping[str, Any]:

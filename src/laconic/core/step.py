@@ -17,7 +17,6 @@ from laconic.core.axes import resize
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, LaconicError
 from laconic.core.findings import undone
-from laconic.core.plan import FitPlan
 from laconic.core.precision import check_float32
 from laconic.core.program import Program
 from laconic.core.records import Outcome
@@ -127,8 +126,6 @@ def _check_given(name: str, program: Any, given: Sequence[Any], float32: bool) -
         )
     if float32:
         check_float32(program, f"'{name}'")
-    if any(isinstance(item, FitPlan) and item.epochs > 0 for item in given):
-        program.interface.limits.check_trainable(name)
 
 
 def _task(given: Sequence[Any]) -> Task | None:

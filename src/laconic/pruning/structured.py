@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
 from laconic.core.folding import reestimate_batch_norm
-from laconic.core.plan import out_of_range
+from laconic.core.plan import FitPlan, frozen_plan, out_of_range
 from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
-from laconic.core.recovery import PlanChanges, Recovery, recovery
+from laconic.core.recovery import Recovery, recovery
 from laconic.core.step import Stage, StepConfig, step
 from laconic.core.task import Task, calibration_subset
 from laconic.core.teaching import check_trainable, retrain
@@ -37,11 +37,8 @@ Alive = dict[tuple[str, int], Any]  # of each tensor's dimension, the indices th
 
 
 @dataclass(frozen=True)
-class Prune(PlanChanges, StepConfig):
-    """Structured pruning. The options of `FitPlan` say how the rest recovers, and these what goes.
-
-    What is left out (None) of the first kind is the task's: `Task.recovery`, or else optimizer, batches and augmentation of `Task.plan` and a learning rate
-    found by a short range test.
+class Prune(StepConfig):
+    """Structured pruning: what goes, and how the rest recovers.
 
     Args:
         macs: share of the multiply-adds to be kept; a half where none of the three is given.
@@ -56,8 +53,10 @@ class Prune(PlanChanges, StepConfig):
         multiple: of channels that is kept in groups of twice that or more; None: 8 with the allocation ``latency``, else 1.
         rounds: of pruning and recovery; the later ones go further.
         examples: of the train data that a criterion looks at, and that batch-norms are estimated with anew.
-        epochs: of recovery in all rounds together; 0 leaves it out. None: as of `Task.recovery`, else 1.
-        distill: weight of the unpruned program's soft targets in recovery; 0 leaves them out. None: as of `Task.recovery`, where that has some, else 0.5.
+        recovery: how the rest is trained, in all rounds together: some options of `FitPlan` by name, such as ``{"epochs": 3, "lr": 1e-3}``, or a whole
+            `FitPlan`. What is left out is the task's: `Task.recovery`, or else optimizer, batches and augmentation of `Task.plan`, one epoch, and a learning
+            rate found by a short range test; soft targets of the unpruned program weigh 0.5 where `Task.recovery` has none. ``{"epochs": 0}`` leaves
+            recovery out, ``{"distill": 0}`` the soft targets. A whole plan leaves nothing to the task.
     """
 
     stage: ClassVar[Stage] = "pruning"
@@ -76,6 +75,7 @@ class Prune(PlanChanges, StepConfig):
     multiple: int | None = None
     rounds: int = 1
     examples: int = 256
+    recovery: FitPlan | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         mistakes = []
@@ -93,9 +93,10 @@ class Prune(PlanChanges, StepConfig):
             mistakes.append(f"floor: {self.floor} must lie above 0 and be 1 at most")
         if self.rounds < 1 or self.examples < 1 or (self.multiple or 1) < 1:
             mistakes.append("rounds, examples and multiple must be 1 or more")
-        mistakes += out_of_range(self)
+        mistakes += [f"recovery.{mistake}" for mistake in out_of_range(self.recovery)]
         if mistakes:
             raise BadInput("the pruning makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
+        object.__setattr__(self, "recovery", frozen_plan(self.recovery))
 
     def words(self) -> str:
         """Return what is kept: `prune to 50 % of MACs`."""
@@ -123,7 +124,7 @@ def prune(
     """Remove structures from a copy of a program, and train the rest.
 
     Args:
-        program: in eval mode; not changed. It is the teacher, if `config.distill` is more than 0.
+        program: in eval mode; not changed. It is the teacher in recovery, unless that does without.
         config: what goes, and how the rest recovers.
         context: or the task alone, which is needed for recovery, for batch-norms and for criteria that look at data. Recovery needs `fit`, the allocation
             ``latency`` needs `price`.
@@ -137,7 +138,7 @@ def prune(
         LaconicError: the pruned program does not compute what the masked one does, or nothing could be compared.
     """
     context = context if isinstance(context, Context) else Context(task=context)
-    plan = recovery(config, context.task)
+    plan = recovery(config.recovery, context.task)
     _check(config, plan, context)
     policy = Policy(config.attention, config.groups)
     share = config.goal[1]

@@ -7,8 +7,9 @@ step that does it all.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import fx, nn
@@ -29,7 +30,7 @@ from laconic.core.fake_quant import (
 from laconic.core.folding import fold_batch_norm
 from laconic.core.graph import clean, get_tensor, shapes
 from laconic.core.integer_bias import bound_steps, round_biases
-from laconic.core.plan import FitPlan, out_of_range
+from laconic.core.plan import FitPlan, completed, frozen_plan, out_of_range
 from laconic.core.program import Program
 from laconic.core.records import Outcome
 from laconic.core.step import Stage, StepConfig, step
@@ -40,19 +41,21 @@ from laconic.quantization.scheme import Scheme, weight_grid
 from laconic.quantization.static import as_context, static
 
 _BITS = 8
+_PLAN = FitPlan(lr=1e-4, distill=0.5)
 
 
 @dataclass(frozen=True)
-class Qat(FitPlan, StepConfig):
-    """Quantization-aware training. The options of `FitPlan`, and these.
+class Qat(StepConfig):
+    """Quantization-aware training.
 
     Args:
         target: as of `Quantize`.
         learned: learn the steps of the grids too (LSQ); else weights follow their range and activations keep that of calibration.
         freeze_batch_norm: from this share of training on, batch-norms use their running statistics.
-        distill: weight of the soft targets of the unquantized program beside the task's loss; 0 leaves the teacher out.
         examples: that the first ranges are calibrated with.
         keep: as of `Quantize`.
+        recovery: how it is trained: some options of `FitPlan` by name, such as ``{"epochs": 3}``, or a whole `FitPlan`. What is left out is a rate of 1e-4,
+            the weight 0.5 for soft targets of the unquantized program (0 leaves that teacher out), and the defaults of `FitPlan`.
     """
 
     stage: ClassVar[Stage] = "rounding"
@@ -60,20 +63,25 @@ class Qat(FitPlan, StepConfig):
     calibrates: ClassVar[bool] = True
     section: ClassVar[str] = "quantization"
 
-    lr: float = 1e-4
     target: str | None = None
     learned: bool = False
     freeze_batch_norm: float = 0.5
-    distill: float = 0.5
     examples: int = 256
     keep: tuple[str, ...] = ()
+    recovery: FitPlan | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        mistakes = list(out_of_range(self))
+        mistakes = [f"recovery.{mistake}" for mistake in out_of_range(self.recovery)]
         if not 0 <= self.freeze_batch_norm <= 1:
             mistakes.append(f"freeze_batch_norm: {self.freeze_batch_norm} is a share of the training, 0 to 1")
         if mistakes:
             raise BadInput("qat makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
+        object.__setattr__(self, "recovery", frozen_plan(self.recovery))
+
+    @property
+    def plan(self) -> FitPlan:
+        """How it is trained, with what `recovery` leaves out."""
+        return completed(self.recovery, _PLAN)
 
     def depends_on_target(self) -> bool:
         """Whether the kernels aimed at are those of the runtime behind it."""
@@ -175,7 +183,7 @@ def qat(program: Program, config: Qat | None = None, context: Context | Task | N
     """Quantize a copy of a program and train it so, from the ranges of static quantization.
 
     Args:
-        program: in eval mode; also the teacher, if `config.distill` is more than 0.
+        program: in eval mode; also the teacher, unless the training does without.
         config: how.
         context: with a task that has train data and a loss, and with `fit`.
 
@@ -190,12 +198,12 @@ def qat(program: Program, config: Qat | None = None, context: Context | Task | N
     check_trainable("qat", context)
     program.interface.limits.check_trainable("qat")
     student, outcome = prepare(program, config, context)
-    epochs = retrain(student, config, context, program, (Schedule(config.freeze_batch_norm),))
+    epochs = retrain(student, config.plan, context, program, (Schedule(config.freeze_batch_norm),))
     found = settle(student)
     changed = {
         **{k: v for k, v in outcome.changed.items() if k != "mode"},
         "learned": config.learned,
-        "distill": config.distill,
+        "distill": config.plan.distill,
         "epochs": epochs,
     }
     return found, Outcome("qat", changed, outcome.skipped, outcome.notes)

@@ -199,9 +199,8 @@ def _untested(name: str) -> str:
 
 
 def _bits(outcomes: Sequence[Any]) -> int | None:
-    """The bits of the integers that the steps rounded weights to, as they told; None where none did."""
-    weights = [(outcome.get("changed") or {}).get("weights") for outcome in outcomes if isinstance(outcome, Mapping)]
-    found = [finite(w.get("bits")) for w in weights if isinstance(w, Mapping)]
+    """Return the bits of the integers that the last step that rounds rounded to, as it told; None where none did."""
+    found = [finite(outcome.get("bits")) for outcome in outcomes if isinstance(outcome, Mapping)]
     known = [int(bits) for bits in found if bits is not None]
     return known[-1] if known else None
 
@@ -263,7 +262,7 @@ def _reason(item: Any) -> Reason:
 
 def _outcome(data: Mapping[str, Any]) -> Outcome:
     return Outcome(
-        step=str(data.get("step") or "step"),
+        step=str(data.get("title") or data.get("step") or "step"),
         changed=tuple((str(key), _told(value)) for key, value in (data.get("changed") or {}).items()),
         skipped=grouped([(str(s.get("name", "")), str(s.get("reason", ""))) for s in data.get("skipped") or ()]),
         notes=tuple(str(note) for note in data.get("notes") or ()),

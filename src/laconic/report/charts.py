@@ -7,7 +7,7 @@ Whatever a user named is escaped, because Plotly reads markup in texts.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import ceil, floor, log10
 from typing import Any
@@ -50,10 +50,9 @@ def charts(facts: Facts) -> dict[str, Json]:
         made["frontier"] = frontier_chart(facts.frontier, facts.label)
     if any(row.macs or row.params for row in facts.layers.rows):
         made["layers"] = layers_chart(facts.layers)
-    if facts.pruning is not None:
-        made.update(_pruning(facts.pruning))
-    if facts.quantization is not None:
-        made.update(_quantization(facts.quantization))
+    for section in facts.steps:
+        if section.name in _OF_STEPS:
+            made.update(_OF_STEPS[section.name](section.facts))
     if facts.training is not None:
         made["loss"] = loss_chart(facts.training)
         if facts.training.scored:
@@ -83,6 +82,10 @@ def _quantization(data: Quantization) -> dict[str, Json]:
         if data.epochs.scored:
             made["qat-score"] = score_chart(data.epochs)
     return made
+
+
+# section of steps -> its charts; one without a row has none
+_OF_STEPS: dict[str, Callable[[Any], dict[str, Json]]] = {"pruning": _pruning, "quantization": _quantization}
 
 
 def frontier_chart(data: Frontier, chosen: str) -> Json:

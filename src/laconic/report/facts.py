@@ -14,8 +14,7 @@ from laconic.report.candidates import Candidate, candidate, measured_rows
 from laconic.report.figures import Figure, figures
 from laconic.report.frontier import Frontier, frontier
 from laconic.report.limits import Rule, rules
-from laconic.report.pruning import Pruning, pruning
-from laconic.report.quantization import Quantization, quantization
+from laconic.report.step_sections import StepSection, step_sections
 from laconic.report.tables import Table, candidates_table, final_table
 from laconic.report.units import finite, fixed
 from laconic.report.words import Words, unknown
@@ -81,8 +80,7 @@ class Facts:
     final: Table
     final_note: str
     layers: sections.Layers
-    pruning: Pruning | None
-    quantization: Quantization | None
+    steps: tuple[StepSection, ...]
     training: sections.Training | None
     ledger: sections.Ledger | None
     environment: tuple[sections.Feature, ...]
@@ -123,8 +121,7 @@ def facts(result: Mapping[str, Any]) -> Facts:
         final=final_table(everyone, words, budget, measured, (key, label)),
         final_note=_final_note(task, baseline, chosen),
         layers=sections.layers(result),
-        pruning=pruning(result, candidates, chosen, words.metric, str(spec.get("unit") or "")),
-        quantization=quantization(result, candidates, chosen, words.metric, str(spec.get("unit") or "")),
+        steps=step_sections(result, candidates, chosen, words.metric, str(spec.get("unit") or "")),
         training=sections.training(result, words.metric, str(spec.get("unit") or "")),
         ledger=sections.ledger(result),
         environment=sections.environment(result),

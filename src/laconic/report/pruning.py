@@ -11,13 +11,13 @@ from laconic.report.sections import Training, training
 from laconic.report.steps import ABSENT, counted, mapping, mappings, whose, why_shown
 from laconic.report.units import MACS, PARAMS, Scale, finite, fixed, given, number, scaled, shared
 
-STEPS = ("prune",)
 GOALS = {"macs": "the multiply-adds", "params": "the parameters", "latency": "the layers' measured time on the target"}
 ALLOCATIONS = {
     "uniform": "uniform: the same share of every group",
     "global": "global: components of all groups are ranked together",
     "latency": "latency: the least score for the time it saves",
 }
+_SECTION = "pruning"
 _PASSES, _PASSES_TEXT = 1e-4, "1e−4"  # the rule of the step: `pruning.structured` refuses a program beyond it
 _DRAWN = 40  # groups: the chart has no more, the table has all
 
@@ -85,7 +85,7 @@ def pruning(result: Mapping[str, Any], candidates: Sequence[Candidate], chosen: 
         metric: its name as a heading, for the curve of recovery.
         unit: the metric's unit.
     """
-    found = whose(result, candidates, chosen, STEPS)
+    found = whose(result, candidates, chosen, _SECTION)
     if found is None:
         return None
     one, steps = found
@@ -96,7 +96,7 @@ def pruning(result: Mapping[str, Any], candidates: Sequence[Candidate], chosen: 
     epochs = [{**epoch, "epoch": number} for number, epoch in enumerate(_epochs(changes), start=1)]
     return Pruning(
         title=one.title,
-        lead=f"{one.title}: {_gone(cuts)}; {_stayed(left)} listed as what stayed.{why_shown(one, chosen, 'prune')}",
+        lead=f"{one.title}: {_gone(cuts)}; {_stayed(left)} listed as what stayed.{why_shown(one, chosen)}",
         settings=tuple(_settings(steps, changes, cuts)),
         cuts=cuts,
         left=left,

@@ -11,7 +11,7 @@ from laconic.report.sections import Training, training
 from laconic.report.steps import ABSENT, counted, mapping, mappings, whose, why_shown
 from laconic.report.units import finite, fixed, joined, number
 
-STEPS = ("quantize", "quantize_mixed", "qat")
+_SECTION = "quantization"
 MODES = {
     "static": "static: activations are rounded to ranges seen in calibration",
     "dynamic": "dynamic: activations are rounded to each input's own range",
@@ -128,7 +128,7 @@ def quantization(
         metric: its name as a heading, for the curve of quantization-aware training.
         unit: the metric's unit.
     """
-    found = whose(result, candidates, chosen, STEPS)
+    found = whose(result, candidates, chosen, _SECTION)
     if found is None:
         return None
     one, steps = found
@@ -159,7 +159,7 @@ def _left(steps: Sequence[Mapping[str, Any]]) -> tuple[Left, ...]:
 
 def _lead(one: Candidate, chosen: Candidate | None, operators: str, left: int) -> str:
     text = f"{one.title}: {operators}; {fixed(left, 0) if left else 'none'} listed as left float."
-    return text + why_shown(one, chosen, "quantize")
+    return text + why_shown(one, chosen)
 
 
 def _settings(steps: Sequence[Mapping[str, Any]], changed: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -169,8 +169,8 @@ def _settings(steps: Sequence[Mapping[str, Any]], changed: Mapping[str, Any]) ->
     target = changed.get("target")
     half = weights.get("reduce_range")
     rows = [("Steps" if len(names) > 1 else "Step", " → ".join(names))]
-    if mode is not None or "quantize" in names:
-        rows.append(("Mode", ABSENT if mode is None else MODES.get(str(mode), str(mode))))
+    if mode is not None:
+        rows.append(("Mode", MODES.get(str(mode), str(mode))))
     group = finite(weights.get("group"))
     grouped_by = f", a scale for each {counted(group, 'input')} of an output" if group else ""
     rows += [

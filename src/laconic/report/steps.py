@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from laconic.report.candidates import Candidate
@@ -12,20 +12,20 @@ ABSENT = "not recorded"
 
 
 def whose(
-    result: Mapping[str, Any], candidates: Sequence[Candidate], chosen: Candidate | None, names: Collection[str]
+    result: Mapping[str, Any], candidates: Sequence[Candidate], chosen: Candidate | None, section: str
 ) -> tuple[Candidate, list[Mapping[str, Any]]] | None:
-    """The chosen candidate with its outcomes of steps of these names, or the fastest that has any; None where none has.
+    """Return the chosen candidate with its outcomes of steps of this section, or the fastest that has any; None where none has.
 
     Args:
         result: the content of the run's result.json.
         candidates: its candidates as read, in the same order.
         chosen: the best or nearest miss.
-        names: of the steps.
+        section: that the outcomes name.
     """
     records: Sequence[Mapping[str, Any]] = result.get("candidates") or ()
     found = []
     for one, record in zip(candidates, records, strict=True):
-        steps = [outcome for outcome in record.get("outcomes") or () if outcome.get("step") in names]
+        steps = [outcome for outcome in record.get("outcomes") or () if outcome.get("section") == section]
         if steps:
             found.append((one, steps))
     return min(found, key=lambda pair: _rank(pair[0], chosen), default=None)
@@ -42,13 +42,18 @@ def is_chosen(one: Candidate, chosen: Candidate | None) -> bool:
     return chosen is not None and one.key == chosen.key
 
 
-def why_shown(one: Candidate, chosen: Candidate | None, verb: str) -> str:
-    """A sentence on why one that was not chosen is shown; empty for the chosen. `verb`: what it does as many (`quantize`)."""
+def why_shown(one: Candidate, chosen: Candidate | None) -> str:
+    """Return a sentence on why one that was not chosen is shown; empty for the chosen."""
     if is_chosen(one, chosen):
         return ""
     measured = any(one.amount(name).raw is not None for name in ("speedup", "latency_ms"))
-    why = f"the fastest of those that {verb}" if measured else f"the first of those that {verb}, none of which was timed"
+    why = "the fastest of those with such a step" if measured else "the first of those with such a step, none of which was timed"
     return f" It was not chosen; it is shown as {why}."
+
+
+def title_of(outcome: Mapping[str, Any]) -> str:
+    """Return a step in a few words: as it told them, else its name."""
+    return str(outcome.get("title") or outcome.get("step") or "step").replace("_", " ")
 
 
 def counted(value: object, noun: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from laconic.core.records import to_json
 from laconic.core.step import StepConfig
 from laconic.core.target import Target
 from laconic.core.wording import numerics
+from laconic.run.plain import from_plain, to_plain
 from laconic.run.runner import STEPS
 
 VERSION = 1
@@ -39,8 +39,7 @@ class Recipe:
         """Plain values, as they stand in YAML."""
         steps: list[Any] = []
         for config in self.steps:
-            options = {f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config) if getattr(config, f.name) != f.default}
-            name = STEPS.name_of(config)
+            name, options = STEPS.name_of(config), to_plain(config)
             steps.append({name: options} if options else name)
         return {"steps": steps, "deploy": to_json(self.deploy)}
 
@@ -120,7 +119,7 @@ def parse(data: Any, place: str = "recipe") -> RecipeFile:
     if data.get("version", VERSION) != VERSION:
         mistakes.append(f"version: {data['version']!r}; this Laconic reads version {VERSION}")
     steps = tuple(_steps(data.get("steps") or [], mistakes))
-    deploy = _config(Target, data.get("deploy") or {}, "deploy", mistakes)
+    deploy = from_plain(Target, data.get("deploy") or {}, "deploy", mistakes)
     if isinstance(deploy, Target):
         mistakes += list(_deploy_mistakes(deploy))
     if not isinstance(data.get("task"), (str, type(None))):
@@ -139,26 +138,9 @@ def _steps(items: Any, mistakes: list[str]) -> Iterator[Any]:
         if not isinstance(name, str) or name not in STEPS.names():
             mistakes.append(f"steps[{index}]: {name!r} is not a step." + nearest(str(name), STEPS.names()))
             continue
-        config = _config(STEPS.config(name), options or {}, f"steps[{index}].{name}", mistakes)
+        config = from_plain(STEPS.config(name), options or {}, f"steps[{index}].{name}", mistakes)
         if config is not None:
             yield config
-
-
-def _config(kind: type[Any], options: Any, place: str, mistakes: list[str]) -> Any:
-    """Build a frozen config from plain values with its field types checked."""
-    if not isinstance(options, dict):
-        mistakes.append(f"{place}: must be a mapping of options; it is {options!r}")
-        return None
-    fields = [f.name for f in dataclasses.fields(kind)]
-    unknown = [key for key in options if key not in fields]
-    mistakes += [f"{place}.{key}: unknown option." + (nearest(str(key), fields) if fields else " The step has none.") for key in unknown]
-    pydantic = need("pydantic")
-    try:
-        return pydantic.TypeAdapter(kind).validate_python({k: v for k, v in options.items() if k in fields})
-    except pydantic.ValidationError as error:
-        for item in error.errors():
-            mistakes.append(f"{'.'.join([place, *map(str, item['loc'])])}: {item['input']!r}: {item['msg']}")
-        return None
 
 
 def _deploy_mistakes(deploy: Target) -> Iterator[str]:

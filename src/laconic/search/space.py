@@ -120,7 +120,7 @@ def prunings(
     epochs = None if task.recovery is not None else _recovery_epochs(task, len(task.train))  # type: ignore[arg-type]
     found = []
     for share in shares:
-        step = Prune(macs=share, epochs=epochs)
+        step = Prune(macs=share, recovery=None if epochs is None else {"epochs": epochs})
         for name in TARGETS:
             if name not in (runtimes or runtime.names()) or runtime.runtime(name).available("fp32", "cpu") is not None:
                 continue
@@ -177,7 +177,7 @@ def followups(task: Task, tried: Sequence[Recipe], records: Sequence[Record], ch
             found.append(Recipe((Mixed(target=step.target),), recipe.deploy))
         if "qat" in chosen and task.train is not None and task.loss is not None:
             batch_size = task.plan.batch_size if task.plan is not None else task.batch_size
-            found.append(Recipe((Qat(target=step.target, lr=_QAT_LR, batch_size=batch_size),), recipe.deploy))
+            found.append(Recipe((Qat(target=step.target, recovery={"lr": _QAT_LR, "batch_size": batch_size}),), recipe.deploy))
     return sorted(found, key=lambda recipe: isinstance(recipe.steps[0], Qat))
 
 

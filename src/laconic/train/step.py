@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from laconic.core.context import Context
-from laconic.core.plan import FitPlan
+from laconic.core.errors import BadInput
+from laconic.core.plan import FitPlan, out_of_range
 from laconic.core.program import Program
 from laconic.core.records import Outcome
 from laconic.core.step import Stage, StepConfig, step
@@ -15,14 +16,22 @@ from laconic.core.teaching import check_trainable, retrain
 
 
 @dataclass(frozen=True)
-class Fit(FitPlan, StepConfig):
-    """Train the program further with the task's loss; the options are those of `FitPlan`.
+class Fit(StepConfig):
+    """Train the program further with the task's loss.
 
-    With `distill` or `hints` the teacher is the program before all steps of the recipe.
+    Args:
+        plan: how. With its `distill` or `hints` the teacher is the program before all steps of the recipe.
     """
 
     stage: ClassVar[Stage] = "training"
     trains: ClassVar[bool] = True
+
+    plan: FitPlan = field(default_factory=FitPlan)
+
+    def __post_init__(self) -> None:
+        mistakes = list(out_of_range(self.plan))
+        if mistakes:
+            raise BadInput("the training makes no sense:\n" + "\n".join(f"  plan.{m}" for m in mistakes))
 
 
 @step("fit")
@@ -35,5 +44,5 @@ def fit_step(program: Program, config: Fit, context: Context) -> tuple[Program, 
     """
     check_trainable("fit", context)
     trained = copy.deepcopy(program)
-    epochs = retrain(trained, config, context, program)
+    epochs = retrain(trained, config.plan, context, program)
     return trained.eval(), Outcome("fit", {"epochs": epochs})

@@ -1,0 +1,77 @@
+"""The sections on what steps did: one for each section that the outcomes of a run name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from laconic.report.candidates import Candidate
+from laconic.report.changes import changes
+from laconic.report.pruning import pruning
+from laconic.report.quantization import quantization
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a section is made: its heading, the function that reads it of `(result, candidates, chosen, metric, unit)`, and the template that shows it."""
+
+    heading: str
+    read: Callable[..., Any]
+    template: str
+
+
+# By the section that steps name (`StepConfig.section`), in the order of the page. Charts have a table by the same names (`charts.py`). A section without a
+# row here, of a step from another package for instance, is shown as its steps told it.
+SECTIONS = {
+    "pruning": Kind("Pruning", pruning, "pruning.html"),
+    "quantization": Kind("Quantization", quantization, "quantization.html"),
+}
+
+
+@dataclass(frozen=True)
+class StepSection:
+    """A section on what steps did: its name, an id for the page, the heading, what it says, and the template that shows it."""
+
+    name: str
+    id: str
+    heading: str
+    facts: Any
+    template: str
+
+
+def step_sections(
+    result: Mapping[str, Any], candidates: Sequence[Candidate], chosen: Candidate | None, metric: str, unit: str
+) -> tuple[StepSection, ...]:
+    """Return a section for each that the outcomes name, the known ones first.
+
+    Args:
+        result: the content of the run's result.json.
+        candidates: as read, in the same order.
+        chosen: the best or nearest miss.
+        metric: its name as a heading, for curves of training.
+        unit: the metric's unit.
+    """
+    named = set(_named(result))
+    names = [*(name for name in SECTIONS if name in named), *(name for name in dict.fromkeys(_named(result)) if name not in SECTIONS)]
+    kinds = {name: SECTIONS.get(name) or _told(name) for name in names}
+    read = {name: kind.read(result, candidates, chosen, metric, unit) for name, kind in kinds.items()}
+    return tuple(StepSection(name, _id(name), kind.heading, read[name], kind.template) for name, kind in kinds.items() if read[name])
+
+
+def _named(result: Mapping[str, Any]) -> Iterator[str]:
+    for record in result.get("candidates") or ():
+        for outcome in record.get("outcomes") or ():
+            if outcome.get("section"):
+                yield str(outcome["section"])
+
+
+def _told(name: str) -> Kind:
+    """The kind of a section that has no row."""
+    return Kind(name[:1].upper() + name[1:].replace("_", " "), partial(changes, section=name), "changes.html")
+
+
+def _id(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "steps"
