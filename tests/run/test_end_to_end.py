@@ -70,8 +70,8 @@ def test_every_candidate_comes_with_its_evidence(finished: lc.Result) -> None:
             assert record["measured"]["speedup"]["low"] <= record["measured"]["speedup"]["value"] <= record["measured"]["speedup"]["high"]
             assert record["measured"]["drop"]["n"] == 96
             assert record["measured"]["size_bytes"] == sum(p.stat().st_size for p in (finished.folder / record["artifact"]).glob("model.*"))
-            assert record["measured"]["cold_start_ms"] > 0
-            assert record["measured"]["peak_memory_bytes"] > 1e6
+            assert record["measured"]["cold_start_ms"]["value"] > 0
+            assert record["measured"]["peak_memory_bytes"]["value"] > 1e6
         assert record["status"] == "passed" or record["reasons"]
 
 
@@ -89,8 +89,8 @@ def test_what_is_published_was_timed_anew_after_the_choice(finished: lc.Result) 
             assert record["measured"]["latency_ms"]["value"] == pytest.approx(np.median(np.concatenate(rounds)) / 1e6)
     tied = [by_key(finished)[key] for key in finished.data["tied"]]
     assert best["key"] in finished.data["tied"]
-    assert (best["measured"]["drop"]["value"], best["measured"]["size_bytes"]) == min(
-        (record["measured"]["drop"]["value"], record["measured"]["size_bytes"]) for record in tied
+    assert (best["measured"]["drop"]["value"], best["measured"]["size_bytes"]["value"]) == min(
+        (record["measured"]["drop"]["value"], record["measured"]["size_bytes"]["value"]) for record in tied
     )
 
 
@@ -199,7 +199,7 @@ def test_quantized_candidates_are_built_gated_and_delivered(tmp_path: Path) -> N
     for record in static.values():
         assert record["status"] == "passed", record["reasons"]
         assert record["parity"]["sqnr_db"] > 20
-        assert record["measured"]["size_bytes"] < found["onnxruntime-fp32"]["measured"]["size_bytes"]
+        assert record["measured"]["size_bytes"]["value"] < found["onnxruntime-fp32"]["measured"]["size_bytes"]["value"]
         assert record["outcomes"][0]["changed"]["target"] == record["recipe"]["deploy"]["runtime"]
         assert record["outcomes"][0]["changed"]["operators"]
     lost = {name for name, record in static.items() if record["measured"]["drop"]["value"] > 0}
@@ -216,7 +216,11 @@ def test_pruned_candidates_are_built_and_quantized_from_what_was_pruned(tmp_path
     assert [outcome["step"] for outcome in both["outcomes"]] == ["prune", "quantize"]
     assert both["outcomes"][0] == pruned["outcomes"][0]  # not done twice
     assert pruned["parity"]["max_rel"] < TOLERANCE["fp32"]
-    assert both["measured"]["size_bytes"] < pruned["measured"]["size_bytes"] < result.data["baseline"]["measured"]["size_bytes"]
+    assert (
+        both["measured"]["size_bytes"]["value"]
+        < pruned["measured"]["size_bytes"]["value"]
+        < result.data["baseline"]["measured"]["size_bytes"]["value"]
+    )
     before, after = pruned["outcomes"][0]["changed"]["macs"]
     assert after <= 0.6 * before
 
