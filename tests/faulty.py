@@ -97,7 +97,27 @@ def break_(program, config, context):
         time.sleep(3600)
     if config.how == "raise":
         raise ZeroDivisionError("in the step")
-    return program, Outcome("break", {"how": config.how})
+    if config.how == "assert":
+        assert False, "not in this step"
+    if config.how == "sys.exit":
+        raise SystemExit("the step leaves")
+    if config.how == "exit":
+        print("last words of a step", flush=True)
+        os._exit(7)
+    if config.how == "eat":
+        eat(None)
+    if config.how == "train":
+        context.progress.start("training", 3)
+        context.progress.advance(2, loss=0.5)
+        context.progress.log("a note of the step")
+        context.progress.finish(loss=0.25)
+    if config.how == "leave open":
+        context.progress.start("training", 3)
+        os._exit(7)
+    changed = {"how": config.how, "pid": os.getpid()} if config.how == "pid" else {"how": config.how}
+    if config.how == "task":
+        changed["said"] = context.task.loss(1, 2)
+    return program, Outcome("break", changed)
 """
 NAMES = ("crash", "hang", "eat", "nan", "wrong", "late", "raises", "good")
 ENTRY_POINTS = "[laconic.runtimes]\n" + "".join(f"{name} = faulty_laconic:{name.title()}\n" for name in NAMES)

@@ -16,10 +16,18 @@ import os, signal, sys, time
 from laconic.core.errors import BadInput
 from laconic.deploy.child import answer_requests
 
-def handle(request):
+def handle(request, channel):
     print("noise on standard output")
     what = request["what"]
     if what == "echo": return {"said": request["text"]}
+    if what == "payload": return {"size": len(channel.payload), "sum": sum(channel.payload[:1000])}
+    if what == "events":
+        for n in range(3): channel.send({"n": n})
+        return {}
+    if what == "events for ever":
+        while True: channel.send(0)
+    if what == "sys.exit": sys.exit("that was all")
+    if what == "assert": assert False, "not so"
     if what == "exit": print("last words", file=sys.stderr); os._exit(3)
     if what == "segfault": os.kill(os.getpid(), signal.SIGSEGV)
     if what == "killed": os.kill(os.getpid(), signal.SIGKILL)
@@ -59,6 +67,7 @@ def test_it_answers_whatever_is_printed_meanwhile(child: Child) -> None:
         ("exit", "crash", "it ended with code 3; its last lines:\n.*last words"),
         ("segfault", "crash", "killed by SIGSEGV"),
         ("killed", "memory", r"killed by SIGKILL \(out of memory, if nobody else did it\)"),
+        ("events for ever", "timeout", "no answer within 10 s; it was ended"),
         ("hang", "timeout", "no answer within 10 s; it was ended"),
         ("eat", "memory", r"it used 0\.\d\d GB of memory; 0.40 GB are allowed"),
     ],
@@ -74,7 +83,13 @@ def test_it_tells_how_it_died(child: Child, what: str, kind: str, said: str) -> 
 
 @pytest.mark.parametrize(
     ("what", "kind", "said"),
-    [("bad", "error", "^not like this$"), ("bug", "error", "KeyError: 'missing'"), ("memory", "memory", "out of memory: too much")],
+    [
+        ("sys.exit", "error", "SystemExit: that was all"),
+        ("assert", "error", "AssertionError: not so"),
+        ("bad", "error", "^not like this$"),
+        ("bug", "error", "KeyError: 'missing'"),
+        ("memory", "memory", "out of memory: too much"),
+    ],
 )
 def test_an_error_is_told_and_it_goes_on(child: Child, what: str, kind: str, said: str) -> None:
     with pytest.raises(WorkerFailed, match=said) as caught:
@@ -91,6 +106,21 @@ def test_what_it_started_ends_with_it(child: Child) -> None:
     while memory_of(grandchild) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not memory_of(grandchild)
+
+
+def test_a_request_brings_bytes_and_hears_events(child: Child) -> None:
+    assert child.ask({"what": "payload"}, payload=b"\x01" * 5_000_000) == {"size": 5_000_000, "sum": 1000}
+    heard: list[dict[str, int]] = []
+    assert child.ask({"what": "events"}, on_event=heard.append) == {}
+    assert heard == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert child.ask({"what": "payload"}) == {"size": 0, "sum": 0}
+
+
+def test_a_process_that_reads_nothing_is_held_to_its_time(tmp_path: Path) -> None:
+    child = Child([sys.executable, "-c", "import time; time.sleep(3600)"], timeout_s=1)
+    with pytest.raises(WorkerFailed, match="no answer within 1 s"):
+        child.ask({"what": "payload"}, payload=b"\x01" * 5_000_000)
+    child.close()
 
 
 def test_memory_of_nobody_is_empty() -> None:

@@ -1,7 +1,8 @@
 """A process that answers requests, one JSON object a line, on file descriptors that no library's prints can reach.
 
-The parent gives each request a time limit and the process a memory limit; whichever way it ends, the parent hears a `WorkerFailed` with the reason and the last
-lines that the process wrote. The process ends with its parent.
+A request may bring a payload of bytes behind its line; before its answer, the process may send events. The parent gives each request a time limit and the
+process a memory limit; whichever way it ends, the parent hears a `WorkerFailed` with the reason and the last lines that the process wrote. The process ends
+with its parent.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 from laconic.core.errors import LaconicError, WorkerFailed
 from laconic.core.memory import memory_of
 
+_PAYLOAD = "payload_bytes"  # the entry of a request that tells how many bytes follow its line
 _POLL_S = 0.1
 _TAIL = 12
 
@@ -56,30 +59,49 @@ class Child:
         finally:
             os.close(requests)
             os.close(answers)
+        os.set_blocking(self._to, False)  # a process that reads nothing is held to its time limit, however much is sent
         self._buffer = b""
+        self._memory_read = 0.0
 
     @property
     def alive(self) -> bool:
         """Whether it can be asked."""
         return self._process.poll() is None
 
-    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def ask(self, request: Mapping[str, Any], payload: bytes = b"", on_event: Callable[[Any], None] | None = None) -> dict[str, Any]:
         """Send a request and wait for its answer.
+
+        Args:
+            request: plain values.
+            payload: bytes that the process gets as `Channel.payload`.
+            on_event: called with what the process sends before its answer; without it that is dropped.
 
         Raises:
             WorkerFailed: the process crashed, took too long, used too much memory, or answered with an error.
         """
-        try:
-            os.write(self._to, json.dumps(request).encode() + b"\n")
-        except BrokenPipeError:
-            raise self._died() from None
-        answer = json.loads(self._line())
-        if "error" in answer:
-            raise WorkerFailed(answer["error"], answer.get("kind", "error"))
-        return dict(answer["answer"])
-
-    def _line(self) -> bytes:
         deadline = time.monotonic() + self.timeout_s
+        self._send(json.dumps({**request, _PAYLOAD: len(payload)} if payload else dict(request)).encode() + b"\n", deadline)
+        self._send(payload, deadline)
+        while "event" in (message := json.loads(self._line(deadline))):
+            if on_event is not None:
+                on_event(message["event"])
+            self._check_limits(deadline)
+        if "error" in message:
+            raise WorkerFailed(message["error"], message.get("kind", "error"))
+        return dict(message["answer"])
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._to, rest) :]
+            except BrokenPipeError:
+                raise self._died() from None
+            except BlockingIOError:
+                select.select([], [self._to], [], _POLL_S)
+                self._check_limits(deadline)
+
+    def _line(self, deadline: float) -> bytes:
         while b"\n" not in self._buffer:
             ready, _, _ = select.select([self._from], [], [], _POLL_S)
             if ready:
@@ -87,17 +109,22 @@ class Child:
                 if not data:
                     raise self._died()
                 self._buffer += data
-            elif time.monotonic() > deadline:
-                self._end()
-                raise WorkerFailed(f"no answer within {self.timeout_s:g} s; it was ended{self._tail()}", "timeout")
             else:
-                self._watch_memory()
+                self._check_limits(deadline)
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
-    def _watch_memory(self) -> None:
+    def _check_limits(self, deadline: float) -> None:
+        """End a process that is beyond its time or its memory; the latter is read no more often than the pipes are polled."""
+        now = time.monotonic()
+        if now > deadline:
+            self._end()
+            raise WorkerFailed(f"no answer within {self.timeout_s:g} s; it was ended{self._tail()}", "timeout")
+        if self.memory_limit_bytes is None or now < self._memory_read + _POLL_S:
+            return
+        self._memory_read = now
         used = memory_of(self._process.pid).get("rss_bytes")
-        if self.memory_limit_bytes is not None and used is not None and used > self.memory_limit_bytes:
+        if used is not None and used > self.memory_limit_bytes:
             self._end()
             raise WorkerFailed(
                 f"it used {used / 1e9:.2f} GB of memory; {self.memory_limit_bytes / 1e9:.2f} GB are allowed{self._tail()}", "memory"
@@ -136,29 +163,54 @@ class Child:
         self._errors.close()
 
 
-def answer_requests(handle: Callable[[dict[str, Any]], Any], expected: type[Exception] = LaconicError) -> None:
+class Channel:
+    """What the child's side has beside the request itself: the bytes that came with it, and a way to send events before the answer."""
+
+    def __init__(self, payload: bytes, outgoing: TextIO) -> None:
+        self.payload, self._outgoing = payload, outgoing
+
+    def send(self, event: Any) -> None:
+        """Send plain values to the parent's `on_event`."""
+        self.write({"event": event})
+
+    def write(self, message: Mapping[str, Any]) -> None:
+        """Write one line."""
+        self._outgoing.write(json.dumps(message) + "\n")
+        self._outgoing.flush()
+
+
+def answer_requests(handle: Callable[[dict[str, Any], Channel], Any], expected: type[Exception] = LaconicError) -> None:
     """The child's side: answer each request until the parent is gone. Descriptors are the last two arguments of the command."""
     _die_with_parent()
     requests, answers = (int(argument) for argument in sys.argv[-2:])
-    with os.fdopen(requests, "r", encoding="utf-8") as incoming, os.fdopen(answers, "w", encoding="utf-8") as outgoing:
-        for line in incoming:
-            try:
-                answer = {"answer": handle(json.loads(line))}
-            except WorkerFailed as error:
-                answer = {"error": str(error), "kind": error.kind}
-            except expected as error:
-                answer = {"error": str(error), "kind": "error"}
-            except MemoryError as error:
-                answer = {"error": f"out of memory: {error}", "kind": "memory"}
-            except Exception as error:  # noqa: BLE001 - whatever a runtime raises is this candidate's failure and is reported
-                answer = {"error": f"{type(error).__name__}: {error}", "kind": "error"}
-            outgoing.write(json.dumps(answer) + "\n")
-            outgoing.flush()
+    with os.fdopen(requests, "rb") as incoming, os.fdopen(answers, "w", encoding="utf-8") as outgoing:
+        while line := incoming.readline():
+            request = json.loads(line)
+            channel = Channel(incoming.read(request.pop(_PAYLOAD, 0)), outgoing)
+            channel.write(_answer(lambda request=request, channel=channel: handle(request, channel), expected))  # type: ignore[misc]
+
+
+def _answer(work: Callable[[], Any], expected: type[Exception]) -> dict[str, Any]:
+    """The answer, or what was raised instead."""
+    try:
+        return {"answer": work()}
+    except WorkerFailed as error:
+        return {"error": str(error), "kind": error.kind}
+    except expected as error:
+        return {"error": str(error), "kind": "error"}
+    except MemoryError as error:
+        return {"error": f"out of memory: {error}", "kind": "memory"}
+    except BaseException as error:  # noqa: BLE001 - whatever a candidate raises is its failure and is reported
+        return {"error": f"{type(error).__name__}: {error}", "kind": "error"}
 
 
 def _die_with_parent() -> None:
+    """On Linux: end when the parent does, and where memory runs out be the process that the kernel ends, not the parent."""
     if sys.platform != "linux":
         return
     import ctypes
+
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

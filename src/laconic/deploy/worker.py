@@ -90,7 +90,7 @@ def main() -> None:
     table: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         name: getattr(worker, name) for name in ("load", "inputs", "time", "predict", "memory", "modules")
     }
-    answer_requests(lambda request: table[request["op"]](request))
+    answer_requests(lambda request, _: table[request["op"]](request))
 
 
 if __name__ == "__main__":

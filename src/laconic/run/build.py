@@ -1,31 +1,55 @@
-"""Artifacts are built in a process of their own: a step or an export that crashes, hangs or runs out of memory takes no run with it."""
+"""Artifacts are built in a process of their own: a step or an export that crashes, hangs or runs out of memory takes no run with it.
+
+Only where a task can neither be loaded by another process nor be sent to it (`isolation`), its steps run in the caller's; the evidence then says so.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from laconic.core.context import Context
-from laconic.core.errors import LaconicError
+from laconic.core.errors import WorkerFailed
 from laconic.core.files import read_json, write_json
 from laconic.core.program import Interface, Program
-from laconic.core.progress import Progress, silent
-from laconic.core.records import Outcome, to_json
+from laconic.core.progress import Progress
+from laconic.core.records import Outcome
 from laconic.core.task import Task
 from laconic.deploy.artifact import Artifact, pack
-from laconic.deploy.child import Child, answer_requests
+from laconic.deploy.child import Channel, Child, answer_requests
 from laconic.deploy.export import write_model
 from laconic.deploy.runtime import runtime
 from laconic.run.agreement import write_answers
+from laconic.run.isolation import NotIsolated, contained, import_like, packed, unpacked
 from laconic.run.latency_table import latency_table
 from laconic.run.recipe import Recipe, parse
+from laconic.run.relay import Relay, Sender
 from laconic.run.runner import apply
 
 _DONE = "built.json"
+_MODULE = "laconic.run.build"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What became of a recipe.
+
+    Attributes:
+        artifact: in the folder that was asked for.
+        outcomes: what each step did.
+        expected: the folder with the program's answers to the inputs.
+        notes: what the reader must know of how it was built.
+    """
+
+    artifact: Artifact
+    outcomes: tuple[Outcome, ...]
+    expected: Path
+    notes: tuple[str, ...] = ()
 
 
 class Builder:
@@ -35,7 +59,11 @@ class Builder:
         source: the captured model, a `.pt2`.
         folder: where model files are kept.
         inputs: files of flat inputs by name; what the program answers to them is kept beside it, for the parity check.
-        task: given to steps that need data. Another process loads it by its `ref`; a task without one is used in this process.
+        task: given to steps that need data. The process that builds loads it by its `ref`; a task without one is sent there (`isolation`).
+        timeout_s: of each model file.
+        memory_limit_bytes: of the process; None sets no limit.
+        seed: of the steps' random choices.
+        progress: is told what the steps report.
     """
 
     def __init__(
@@ -53,16 +81,13 @@ class Builder:
         self.source, self.folder, self.inputs, self.task = source, folder, inputs, task
         self.timeout_s, self.memory_limit_bytes, self.seed, self.progress = timeout_s, memory_limit_bytes, seed, progress
         self._child: Child | None = None
+        self._task_sent, self._unsendable = False, ""
 
-    def build(self, recipe: Recipe, folder: Path) -> tuple[Artifact, tuple[Outcome, ...], Path]:
+    def build(self, recipe: Recipe, folder: Path) -> Built:
         """Build an artifact into `folder`.
 
-        Returns:
-            The artifact, what each step did, and the folder with the program's answers to the inputs.
-
         Raises:
-            WorkerFailed: the process died, hung or used too much memory.
-            LaconicError: a step or the export failed; says why.
+            WorkerFailed: a step or the export failed, or the process died, hung or used too much memory; says why.
         """
         place = self._place(recipe, runtime(recipe.deploy.runtime).format)
         built = read_json(place / _DONE)
@@ -73,7 +98,8 @@ class Builder:
             "outcomes": built["outcomes"],
         }
         artifact = pack(place / built["file"], Interface.from_json(built["interface"]), folder, recipe.deploy, lineage)
-        return artifact, tuple(Outcome.from_json(item) for item in built["outcomes"]), place.parent / "expected"
+        outcomes = tuple(Outcome.from_json(item) for item in built["outcomes"])
+        return Built(artifact, outcomes, place.parent / "expected", tuple(built.get("notes", ())))
 
     def size(self, recipe: Recipe, kind: str) -> int:
         """Bytes of the model file of a recipe in a format, e.g. ``onnx``, with its external weights; it is built if it is not there.
@@ -90,39 +116,66 @@ class Builder:
         steps = self.folder / (recipe.steps_key or "base")
         place = steps / kind
         if not (place / _DONE).exists():
-            request = {
-                "source": str(self.source),
-                "recipe": recipe.to_plain(),
-                "format": kind,
-                "steps_folder": str(steps),
-                "inputs": {name: str(path) for name, path in self.inputs.items()},
-                "task": self.task.ref,
-                "data": self.task.data_dir,
-                "seed": self.seed,
-            }
-            if recipe.steps and self.task.ref is None:
-                build_model(request, self.task, self.progress)
-            else:
-                self._ask(request)
+            self._ask(
+                {
+                    "source": str(self.source),
+                    "recipe": recipe.to_plain(),
+                    "format": kind,
+                    "steps_folder": str(steps),
+                    "inputs": {name: str(path) for name, path in self.inputs.items()},
+                    "task": self.task.ref if recipe.steps else None,
+                    "data": self.task.data_dir,
+                    "seed": self.seed,
+                    "notes": [],
+                },
+                needs_task=bool(recipe.steps) and self.task.ref is None,
+            )
         return place
 
-    def _ask(self, request: Mapping[str, Any]) -> None:
+    def _ask(self, request: dict[str, Any], needs_task: bool) -> None:
+        with Relay(self.progress) as relay:
+            if needs_task and (note := self._send_task()):
+                contained(lambda: build_model({**request, "notes": [note]}, self.task, relay))
+            else:
+                self._process().ask({"op": "build", **request}, on_event=relay.receive)
+
+    def _send_task(self) -> str:
+        """Send the task to the process that builds, unless it has it. Returns why it cannot be there; empty where it is."""
+        if self._unsendable or (self._child is not None and self._child.alive and self._task_sent):
+            return self._unsendable
+        try:
+            self._process().ask({"op": "task", "paths": sys.path}, payload=packed(self.task))
+        except (NotIsolated, WorkerFailed) as error:
+            self._unsendable = (
+                f"the steps ran in the caller's process, without limits of time and memory, because the task cannot be sent to another one ({error}). "
+                "Give it as module:attribute, which another process can load, or take out of it what cannot be sent"
+            )
+            self.progress.log(f"{self.task.name}: {self._unsendable}")
+        self._task_sent = not self._unsendable
+        return self._unsendable
+
+    def _process(self) -> Child:
         if self._child is None or not self._child.alive:
             self.close()
-            self._child = Child(
-                [sys.executable, "-m", "laconic.run.build"], timeout_s=self.timeout_s, memory_limit_bytes=self.memory_limit_bytes
-            )
-        self._child.ask(request)
+            self._child = Child([sys.executable, "-m", _MODULE], timeout_s=self.timeout_s, memory_limit_bytes=self.memory_limit_bytes)
+        return self._child
 
     def close(self) -> None:
         """End the process."""
+        self._task_sent = False
         if self._child is not None:
             self._child.close()
             self._child = None
 
 
-def build_model(request: Mapping[str, Any], task: Task | None = None, progress: Progress = silent) -> dict[str, Any]:
-    """Apply the steps to the source, unless that was done for another format, and write the model file. Everything appears whole."""
+def build_model(request: Mapping[str, Any], task: Task | None, progress: Progress) -> None:
+    """Apply the steps to the source, unless that was done for another format, and write the model file. Everything appears whole.
+
+    Args:
+        request: see `Builder._place`.
+        task: what the steps are given.
+        progress: of the steps.
+    """
     from laconic.run.training import fit
 
     recipe = parse(request["recipe"]).recipe
@@ -131,17 +184,13 @@ def build_model(request: Mapping[str, Any], task: Task | None = None, progress: 
     place.mkdir(parents=True, exist_ok=True)
     source = Program.load(request["source"])
     if not (steps / "steps.json").exists():
-        if recipe.steps and task is None and request["task"] is not None:
-            from laconic.tasks.catalog import load
-
-            task = load(request["task"], data=request["data"], seed=request["seed"])
         torch.manual_seed(request["seed"])
         price = latency_table(recipe.deploy)
         begun, done, rest = _begun(source, recipe, steps.parent)
         program, outcomes = apply(begun, rest, Context(task, fit, recipe.deploy, request["seed"], progress, steps, price, source))
         price.keep()
         program.save(steps / "program.pt2")
-        write_json(steps / "steps.json", {"outcomes": [*done, *outcomes]})
+        write_json(steps / "steps.json", {"outcomes": [*done, *outcomes], "notes": request["notes"]})
     else:
         program = Program.load(steps / "program.pt2")
     write_answers(program, request["inputs"], steps / "expected")
@@ -149,12 +198,11 @@ def build_model(request: Mapping[str, Any], task: Task | None = None, progress: 
     built = {
         "file": file.name,
         "interface": program.interface.to_json(),
-        "outcomes": read_json(steps / "steps.json")["outcomes"],
+        **read_json(steps / "steps.json"),
         "source": source.fingerprint(),
         "program": program.fingerprint(),
     }
     write_json(place / _DONE, built)
-    return {"file": str(file)}
 
 
 def _begun(source: Program, recipe: Recipe, folder: Path) -> tuple[Program, list[Any], tuple[Any, ...]]:
@@ -166,10 +214,28 @@ def _begun(source: Program, recipe: Recipe, folder: Path) -> tuple[Program, list
     return source, [], recipe.steps
 
 
-def main() -> None:
-    """The other side: answer requests until the parent closes."""
-    answer_requests(lambda request: to_json(build_model(request)), expected=LaconicError)
+class Server:
+    """The other side: builds models, for the task that was sent or for the one that a request names."""
+
+    def __init__(self) -> None:
+        self._sent: Task | None = None
+
+    def answer(self, request: dict[str, Any], channel: Channel) -> dict[str, Any]:
+        """Answer one request; there is no more to tell than that it is done."""
+        if request["op"] == "task":
+            import_like(request["paths"])
+            self._sent = unpacked(channel.payload)
+        else:
+            build_model(request, self._task(request), Sender(channel.send))
+        return {}
+
+    def _task(self, request: Mapping[str, Any]) -> Task | None:
+        if request["task"] is None:
+            return self._sent
+        from laconic.tasks.catalog import load
+
+        return load(request["task"], data=request["data"], seed=request["seed"])
 
 
 if __name__ == "__main__":
-    main()
+    answer_requests(Server().answer)

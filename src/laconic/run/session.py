@@ -24,6 +24,7 @@ from laconic.run import agreement
 from laconic.run.blind import probed
 from laconic.run.build import Builder
 from laconic.run.examples import Examples, read_arrays, read_logits, write_arrays, write_examples
+from laconic.run.isolation import contained
 from laconic.run.ledger import Ledger
 from laconic.run.recipe import Recipe
 from laconic.run.record import Reason, Record
@@ -183,27 +184,16 @@ class Session:
     def _attempt(self, record: Record, work: Callable[[], Record]) -> Record:
         """Let a candidate fail alone: whatever it raises becomes its reason."""
         try:
-            return work()
+            return contained(work)
         except WorkerFailed as error:
             return record.failed(error.kind, str(error))
-        except (
-            LaconicError,
-            ArithmeticError,
-            RuntimeError,
-            ValueError,
-            TypeError,
-            AttributeError,
-            LookupError,
-            OSError,
-            MemoryError,
-        ) as error:
-            return record.failed("error", f"{type(error).__name__}: {error}")
 
     def _build_and_answer(self, recipe: Recipe, record: Record) -> Record:
         folder = self.store.path("candidates", recipe.key)
         with self.ledger.part("export"):
-            artifact, outcomes, expected = self.builder.build(recipe, folder / "artifact")
-        record = record.replace(artifact=f"candidates/{recipe.key}/artifact", outcomes=outcomes).with_measured(
+            built = self.builder.build(recipe, folder / "artifact")
+        artifact, outcomes, notes = built.artifact, built.outcomes, (*record.notes, *built.notes)
+        record = record.replace(artifact=f"candidates/{recipe.key}/artifact", outcomes=outcomes, notes=notes).with_measured(
             size_bytes=artifact.size_bytes
         )
         with self.ledger.part("check"):
@@ -213,7 +203,7 @@ class Session:
             worker.predict(self.valid.folder, folder / "valid")
             self._predict_sizes(worker, folder / "sizes")
         rounded = any(outcome.rounds for outcome in outcomes)
-        evidence, reason = agreement.compare(self.parity, folder, expected, artifact.outputs, recipe.deploy.precision, rounded)
+        evidence, reason = agreement.compare(self.parity, folder, built.expected, artifact.outputs, recipe.deploy.precision, rounded)
         record = record.replace(parity=evidence)
         record = record.with_measured(cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory.get("peak_bytes"))
         return record if reason is None else record.rejected(reason)
