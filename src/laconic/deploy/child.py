@@ -8,6 +8,7 @@ with its parent.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import select
@@ -183,7 +184,7 @@ def answer_requests(handle: Callable[[dict[str, Any], Channel], Any], expected: 
     """The child's side: answer each request until the parent is gone. Descriptors are the last two arguments of the command."""
     _die_with_parent()
     requests, answers = (int(argument) for argument in sys.argv[-2:])
-    with os.fdopen(requests, "rb") as incoming, os.fdopen(answers, "w", encoding="utf-8") as outgoing:
+    with io.FileIO(requests) as raw, io.BufferedReader(raw) as incoming, os.fdopen(answers, "w", encoding="utf-8") as outgoing:
         while line := incoming.readline():
             request = json.loads(line)
             channel = Channel(incoming.read(request.pop(_PAYLOAD, 0)), outgoing)
