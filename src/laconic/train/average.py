@@ -30,7 +30,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, progress: float) -> None:
-        """Take the weights in that the model has after a step; `progress` in [0, 1] is that of the training."""
+        """Add the weights that the model has after a step; `progress` in [0, 1] is that of the training."""
         if self.kind == "swa" and progress < SWA_FROM:
             return
         keep = self.steps / (self.steps + 1)
@@ -42,7 +42,7 @@ class Average:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """The model has the averages inside, its own weights and buffers outside, whatever is done to them inside."""
+        """Put the averages into the model while the context is open; its own weights and buffers come back, whatever is done to them inside."""
         if not self.steps:
             yield
             return
@@ -61,12 +61,13 @@ class Average:
             _put(self.model, self.values)
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps."""
+        """Return what a checkpoint keeps: the averages, and under an empty name the number of steps."""
         return {**self.values, "": torch.tensor(self.steps)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a checkpoint."""
-        self.steps, self.values = int(state[""]), {name: value.clone() for name, value in state.items() if name}
+        """Continue from what `state` returned."""
+        self.steps = int(state[""])
+        self.values = {name: value.to(self.values[name].device, copy=True) for name, value in state.items() if name}
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ class Classes:
             self.counts = counted if self.counts is None else self.counts + counted
 
     def missing(self, accelerator: Any) -> str | None:
-        """A sentence about the classes that no process has seen; None where all are there."""
+        """Return a sentence about the classes that no process has seen; None where all are there."""
         if self.counts is None:
             return None
         empty = (accelerator.reduce(self.counts.to(accelerator.device), "sum") == 0).nonzero().flatten().tolist()
@@ -51,7 +51,7 @@ class Classes:
 
 
 def _classes(logits: Tensor, target: Tensor) -> Tensor | None:
-    """Positions of each class, (K,)."""
+    """Count the positions of each class, (K,)."""
     if target.is_floating_point() or (axis := class_axis(logits, target)) is None or logits.shape[axis] < 2:
         return None
     known = (target >= 0) & (target < logits.shape[axis])  # a loss of one's own may take other numbers
@@ -59,7 +59,7 @@ def _classes(logits: Tensor, target: Tensor) -> Tensor | None:
 
 
 def _labels(logits: Tensor, target: Tensor) -> Tensor | None:
-    """Examples of each label, (K,); None where the target holds other numbers than 0 and 1."""
+    """Count the examples of each label, (K,); None where the target holds other numbers than 0 and 1."""
     if target.dim() != 2 or target.shape[1] < 2 or not bool(((target == 0) | (target == 1)).all()):
         return None
     return target.sum(0).long()

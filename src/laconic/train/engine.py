@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -102,21 +103,11 @@ def fit(
     inner = model if inner is None else inner
     if plan.patience is not None and (valid is None or score is None):
         raise BadInput(f"patience: {plan.patience} waits for a better metric on the valid data: give fit `valid` and `score`")
-    average = None if plan.average == "none" else Average(model, plan.average, plan.ema_decay)
     order = torch.Generator()
-    whole = isinstance(inner, Program) and inner.interface.fixed_batch is not None
-    loader = _loader(train, plan, collate, order, whole)
+    loader = _loader(train, plan, collate, order, whole=isinstance(inner, Program) and inner.interface.fixed_batch is not None)
     with _quiet(), _random_state(plan.seed), _layout(model, plan.channels_last):
         accelerator = _accelerator()
         prepared, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-        history = _History(direction, plan.patience, _first_delivered(plan))
-        found = None if checkpoint is None else checkpoints.load(checkpoint, model, optimizer.optimizer)
-        if found is not None:
-            history.restore(*found)
-            if average is not None:
-                average.restore(_part(found[1], "average."))
-        augmenter = augment or (Augmenter(plan.augment) if plan.augment else None)
-        regularizer = Regularizer(plan.regularize, inner, groups) if plan.regularize else None
         loop = Loop(
             model=prepared,
             inner=inner,
@@ -129,66 +120,112 @@ def fit(
             split=split,
             hooks=hooks,
             progress=progress,
-            augmenter=augmenter,
-            regularizer=regularizer,
-            average=average,
+            augmenter=augment or (Augmenter(plan.augment) if plan.augment else None),
+            regularizer=Regularizer(plan.regularize, inner, groups) if plan.regularize else None,
+            average=None if plan.average == "none" else Average(model, plan.average, plan.ema_decay),
         )
-        progress.start("training", plan.epochs * len(loader))
-        progress.advance(len(history.epochs) * len(loader))
-        scored = None if valid is None or score is None else (valid, plan.batch_size, split, score, collate, accelerator.device)
-        renews = plan.average == "swa" or plan.optimizer in TWO_WEIGHTS  # no step was taken at the weights that are delivered
-        inputs = _Inputs(loader, split, order, _order(plan, plan.epochs), accelerator.device)
-        notes = list(_unwise(plan))
-        first = len(history.epochs)
-        for epoch in range(first, plan.epochs):
-            if history.stopped:
-                break
-            began = time.perf_counter()
-            order.manual_seed(_order(plan, epoch))
-            mean, last = loop.epoch(epoch, plateau(history.figures, **_PLATEAU) if plan.schedule == "plateau" else 1.0)
-            if epoch == first and (missing := loop.classes.missing(accelerator)):
-                notes.append(missing)
-            with contextlib.nullcontext() if average is None else average.applied():
-                if scored is not None and renews and epoch >= history.first:
-                    inputs.renew(inner)
-                if scored is not None:
-                    loop.shown["metric"] = _score(model, *scored)
-                history.add(EpochRecord(epoch + 1, mean, last, loop.shown.get("metric"), time.perf_counter() - began), model)
-            if checkpoint is not None and accelerator.is_main_process:
-                more = {**_prefixed("best.", history.best), **_prefixed("average.", {} if average is None else average.state())}
-                checkpoints.save(checkpoint, model, optimizer.optimizer, {"epochs": [asdict(item) for item in history.epochs]}, more)
-        if history.best:
-            model.load_state_dict(history.best)
-        elif average is not None:
-            average.deliver()
-        if renews and not history.best:
-            inputs.renew(inner)
-        progress.finish(**history.facts())
-        for note in notes:
-            progress.log(note)
-        model.to("cpu").eval()
-    return FitRecord(tuple(history.epochs), tuple(notes))
+        scored = None
+        if valid is not None and score is not None:
+            scored = functools.partial(_score, model, valid, plan.batch_size, split, score, collate, accelerator.device)
+        training = _Training(model, loop, _History(direction, plan.patience, _first_delivered(plan)), order, scored, checkpoint)
+        training.resume()
+        training.run()
+        return training.deliver()
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """The training data once more, without augmentation, from which batch-norms are estimated anew."""
+@dataclass
+class _Training:
+    """All epochs of one training: what `fit` prepared, and the epochs so far.
 
-    loader: Any
-    split: Callable[[Any], tuple[Any, Any]]
+    Attributes:
+        model: the module as it was given, in the place of which the loop runs what the accelerator made of it.
+        loop: runs one epoch.
+        history: the epochs so far.
+        order: the generator that shuffles the loader's batches.
+        score: gives the metric on the valid data; None where there is none.
+        checkpoint: the folder of checkpoints.
+        notes: for the record.
+    """
+
+    model: nn.Module
+    loop: Loop
+    history: _History
     order: torch.Generator
-    seed: int
-    device: torch.device
+    score: Callable[[], float] | None
+    checkpoint: Path | None
+    notes: list[str] = field(default_factory=list)
 
-    def renew(self, model: nn.Module) -> None:
-        """Estimate the statistics for the weights that the model has now; the random state stays as it is."""
+    @property
+    def plan(self) -> FitPlan:
+        return self.loop.plan
+
+    @property
+    def renews(self) -> bool:
+        """Whether batch-norms are estimated anew: no step was taken at the weights that are delivered."""
+        return self.plan.average == "swa" or self.plan.optimizer in TWO_WEIGHTS
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one, and say what is still to do."""
+        saved = None if self.checkpoint is None else checkpoints.load(self.checkpoint, self.model, self.loop.optimizer.optimizer)
+        if saved is not None:
+            self.history.restore(*saved)
+            if self.loop.average is not None:
+                self.loop.average.restore(_part(saved[1], "average."))
+        self.loop.progress.start("training", self.plan.epochs * len(self.loop.loader))
+        self.loop.progress.advance(len(self.history.epochs) * len(self.loop.loader))
+        self.notes += _unwise(self.plan)
+
+    def run(self) -> None:
+        """Train the epochs that are left, until the plan's end or until patience ends."""
+        first = len(self.history.epochs)
+        for epoch in range(first, self.plan.epochs):
+            if self.history.stopped:
+                break
+            self._epoch(epoch)
+            if epoch == first and (missing := self.loop.classes.missing(self.loop.accelerator)):
+                self.notes.append(missing)
+
+    def _epoch(self, epoch: int) -> None:
+        """Train one epoch, score it and write its checkpoint."""
+        began, loop, history = time.perf_counter(), self.loop, self.history
+        self.order.manual_seed(_order(self.plan, epoch))
+        mean, last = loop.epoch(epoch, plateau(history.figures, **_PLATEAU) if self.plan.schedule == "plateau" else 1.0)
+        with contextlib.nullcontext() if loop.average is None else loop.average.applied():
+            if self.score is not None:
+                if self.renews and epoch >= history.first:
+                    self._renew_batch_norm()
+                loop.shown["metric"] = self.score()
+            history.add(EpochRecord(epoch + 1, mean, last, loop.shown.get("metric"), time.perf_counter() - began), self.model)
+        if self.checkpoint is not None and loop.accelerator.is_main_process:
+            average = {} if loop.average is None else loop.average.state()
+            facts = {"epochs": [asdict(item) for item in history.epochs]}
+            more = {**_prefixed("best.", history.best), **_prefixed("average.", average)}
+            checkpoints.save(self.checkpoint, self.model, loop.optimizer.optimizer, facts, more)
+
+    def deliver(self) -> FitRecord:
+        """Leave the weights in the model that the plan asks for: the best epoch's, the averages, or the last ones."""
+        if self.history.best:
+            self.model.load_state_dict(self.history.best)
+        elif self.loop.average is not None:
+            self.loop.average.deliver()
+        if self.renews and not self.history.best:
+            self._renew_batch_norm()
+        self.loop.progress.finish(**self.history.facts())
+        for note in self.notes:
+            self.loop.progress.log(note)
+        self.model.to("cpu").eval()
+        return FitRecord(tuple(self.history.epochs), tuple(self.notes))
+
+    def _renew_batch_norm(self) -> None:
+        """Estimate batch-norms anew from the training data without augmentation; the random state stays as it is."""
+        loop = self.loop
         with torch.random.fork_rng(devices=[]):
-            self.order.manual_seed(self.seed)
-            renew_batch_norm(model, (self.split(_on(batch, self.device))[0] for batch in self.loader))
+            self.order.manual_seed(_order(self.plan, self.plan.epochs))
+            renew_batch_norm(loop.inner, (loop.split(_on(batch, loop.accelerator.device))[0] for batch in loop.loader))
 
 
 def _first_delivered(plan: FitPlan) -> int:
-    """The first epoch at whose end the weights are of the kind that is delivered: averages of the last quarter are not there before it."""
+    """Return the first epoch at whose end the weights are of the kind that is delivered: averages of the last quarter are not there before it."""
     return math.ceil(SWA_FROM * plan.epochs) - 1 if plan.average == "swa" else 0
 
 
@@ -226,7 +263,7 @@ class _History:
 
 
 def _unwise(plan: FitPlan) -> Iterator[str]:
-    """Options that undo each other."""
+    """Yield a sentence for options that undo each other."""
     sparse = [choice.name for choice in plan.regularize if REGULARIZERS[choice.name].proximal is not None]
     mixing = plan.average if plan.average != "none" else plan.optimizer if plan.optimizer in TWO_WEIGHTS else None
     if sparse and mixing is not None:
@@ -234,7 +271,7 @@ def _unwise(plan: FitPlan) -> Iterator[str]:
 
 
 def _order(plan: FitPlan, epoch: int) -> int:
-    """The seed of an epoch's order, by seed and epoch alone: a continued run sees what an uninterrupted one would."""
+    """Return the seed of an epoch's order, by seed and epoch alone: a continued run sees what an uninterrupted one would."""
     return plan.seed * 1_000_003 + epoch
 
 
@@ -249,7 +286,7 @@ def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _loader(
     data: Dataset[Any], plan: FitPlan, collate: Callable[[list[Any]], Any] | None, order: torch.Generator, whole: bool = False
 ) -> DataLoader[Any]:
-    """Shuffled batches. A last batch of one example is left out: batch-norm has no variance of it. So is any that is not `whole`, where that is asked."""
+    """Load shuffled batches. A last batch of one example is left out: batch-norm has no variance of it. So is any that is not `whole`, where that is asked."""
     size = len(data)  # type: ignore[arg-type]
     if size == 0:
         raise BadInput("the training data is empty")
@@ -275,7 +312,7 @@ def _score(
 
 @contextlib.contextmanager
 def _layout(model: nn.Module, channels_last: bool) -> Iterator[None]:
-    """Kernels of two dimensions pixel by pixel inside, as they were outside."""
+    """Lay kernels of two dimensions out pixel by pixel while the context is open, and give them back as they were."""
     if channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
@@ -290,7 +327,7 @@ def _on(value: Any, device: torch.device) -> Any:
 
 
 def _joined(outputs: list[Any]) -> Any:
-    """Outputs of batches as one output: tensors are concatenated (shorter ones filled up with zeros), containers entry by entry."""
+    """Join outputs of batches: tensors are concatenated (shorter ones filled up with zeros), containers entry by entry."""
     first = outputs[0]
     if isinstance(first, Tensor):
         return join_tensors(outputs)
@@ -302,7 +339,7 @@ def _joined(outputs: list[Any]) -> Any:
 
 
 def _accelerator() -> Any:
-    """Without a GPU the processor is asked for by name: several processes are found only then.
+    """Make the accelerator. Without a GPU the processor is asked for by name: several processes are seen only then.
 
     bf16 is not its business: it keeps one precision for the life of a process.
     """
@@ -311,7 +348,7 @@ def _accelerator() -> Any:
 
 @contextlib.contextmanager
 def _random_state(seed: int) -> Iterator[None]:
-    """Seeded inside, given back outside."""
+    """Seed torch while the context is open, and give the random state back."""
     before = torch.get_rng_state()
     torch.manual_seed(seed)
     try:
@@ -322,7 +359,7 @@ def _random_state(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings of the libraries about each other."""
+    """Silence the warnings of the libraries about each other."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning)

@@ -56,16 +56,16 @@ def insert_dropout(program: Program, config: InsertDropout, context: Context | N
     paths = config.paths or tuple(dict.fromkeys(module_path(n) for n in program.graph.nodes if is_layer(n)))[:-1]
     if not paths:
         raise BadInput("insert_dropout finds no hidden convolution or linear layer: name modules, as InsertDropout(paths=('layers.0',))")
-    found = copy.deepcopy(program).eval()
+    result = copy.deepcopy(program).eval()
     for path in paths:
-        for inside in _calls(found, path):
+        for inside in _calls(result, path):
             output = _output(path, inside)
-            with found.graph.inserting_before(output.next):
-                node = found.graph.call_function(aten.dropout.default, (output, config.p, False))
+            with result.graph.inserting_before(output.next):
+                node = result.graph.call_function(aten.dropout.default, (output, config.p, False))
             _describe(node, output.meta.get("val"), _stack(inside[0], path), f"{path}.dropout", nn.Dropout)
             _put_behind(output, node)
-    found.recompile()
-    return found, Outcome("insert_dropout", {"inserted": list(paths), "p": config.p})
+    result.recompile()
+    return result, Outcome("insert_dropout", {"inserted": list(paths), "p": config.p})
 
 
 # Stochastic depth -------------------------------------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ class InsertStochasticDepth(StepConfig):
     """Leave out residual branches at random in training.
 
     Args:
-        paths: of modules whose output goes straight into a sum; empty: all residual branches that are found.
+        paths: of modules whose output goes straight into a sum; empty: all residual branches.
         p: probability that an example does without the (last) branch.
         decay: ``linear``: branch l of L is left out with probability p l / L, in the order of the graph; ``uniform``: each with p.
     """
@@ -120,26 +120,26 @@ def insert_stochastic_depth(program: Program, config: InsertStochasticDepth, con
     _check_probability("insert_stochastic_depth", config.p)
     if config.decay not in ("linear", "uniform"):
         raise BadInput(f"insert_stochastic_depth: decay '{config.decay}'.{nearest(config.decay, ('linear', 'uniform'))}")
-    found = copy.deepcopy(program).eval()
-    order = {node: index for index, node in enumerate(found.graph.nodes)}
-    candidates = _named_branches(found, config.paths) if config.paths else residual_branches(found)
-    reasons = {branch: _unfit(found, branch) for branch in sorted(candidates, key=lambda branch: order[branch.sum])}
+    result = copy.deepcopy(program).eval()
+    order = {node: index for index, node in enumerate(result.graph.nodes)}
+    candidates = _named_branches(result, config.paths) if config.paths else residual_branches(result)
+    reasons = {branch: _unfit(result, branch) for branch in sorted(candidates, key=lambda branch: order[branch.sum])}
     if config.paths and (bad := next((f"{branch.name}: {reason}" for branch, reason in reasons.items() if reason), None)):
         raise BadInput(f"insert_stochastic_depth: {bad}")
     branches = [branch for branch, reason in reasons.items() if reason is None]
     rates = [config.p * (i / len(branches) if config.decay == "linear" else 1.0) for i in range(1, len(branches) + 1)]
     inserted = []
     for branch, rate in zip(branches, rates, strict=True):
-        _drop(found, branch, rate)
+        _drop(result, branch, rate)
         inserted.append({"branch": branch.name, "p": rate})
-    found.recompile()
-    notes = () if branches else ("no residual branch was found: a sum of equal shapes, one computed with weights from the other",)
+    result.recompile()
+    notes = () if branches else ("no residual branch is there: a sum of equal shapes, one computed with weights from the other",)
     skipped = tuple(Skipped(branch.name, reason) for branch, reason in reasons.items() if reason)
-    return found, Outcome("insert_stochastic_depth", {"inserted": inserted}, skipped, notes)
+    return result, Outcome("insert_stochastic_depth", {"inserted": inserted}, skipped, notes)
 
 
 def residual_branches(program: Program) -> Iterator[Branch]:
-    """Sums of two values of equal shape of which one is computed from the other with weights: that one is the branch."""
+    """Yield sums of two values of equal shape of which one is computed from the other with weights: that one is the branch."""
     order = {node: index for index, node in enumerate(program.graph.nodes)}
     for node in filter(_is_sum_of_equals, program.graph.nodes):
         for branch, identity in (node.args[:2], node.args[1::-1]):
@@ -149,7 +149,7 @@ def residual_branches(program: Program) -> Iterator[Branch]:
 
 
 def _computed_from(program: Program, branch: fx.Node, identity: fx.Node, order: Mapping[fx.Node, int]) -> bool:
-    """Whether `identity` and a matrix or kernel are among what `branch` is computed from. (x + 0.04 x³ in a GELU is no residual.)"""
+    """Return whether `identity` and a matrix or kernel are among what `branch` is computed from. (x + 0.04 x³ in a GELU is no residual.)"""
     seen, waiting, meets, weights = {identity}, [branch], False, False
     while waiting:
         for source in waiting.pop().all_input_nodes:
@@ -183,7 +183,7 @@ def _is_sum_of_equals(node: fx.Node) -> bool:
 
 
 def _unfit(program: Program, branch: Branch) -> str | None:
-    """Why a branch cannot be dropped example by example."""
+    """Return why a branch cannot be dropped example by example; None where it can."""
     if branch.node.target is aten.squeeze.dim and getattr(branch.node.args[0], "target", None) is aten.feature_dropout.default:
         return "it has stochastic depth already"
     sizes, batches = _sizes(branch.node), _batches(program)
@@ -195,7 +195,7 @@ def _unfit(program: Program, branch: Branch) -> str | None:
 
 
 def _batches(program: Program) -> set[str]:
-    """The sizes that a batch may have, as text: the symbol of a dynamic one, the number of a fixed one."""
+    """Return the sizes that a batch may have, as text: the symbol of a dynamic one, the number of a fixed one."""
     nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
     first = [(spec.shape[0], (_sizes(node) or ("",))[0]) for node, spec in zip(nodes, program.inputs, strict=True) if spec.shape]
     return {size for label, size in first if label == "batch"} or {size for _, size in first[:1]}
@@ -207,8 +207,8 @@ def _drop(program: Program, branch: Branch, p: float) -> None:
         wide = program.graph.call_function(aten.unsqueeze.default, (branch.node, 1))
         dropped = program.graph.call_function(aten.feature_dropout.default, (wide, p, False))
         narrow = program.graph.call_function(aten.squeeze.dim, (dropped, 1))
-    for node, found in ((wide, value.unsqueeze(1)), (dropped, value.unsqueeze(1)), (narrow, value)):
-        _describe(node, found, _stack(branch.sum, path), f"{path}.stochastic_depth".lstrip("."), nn.Dropout)
+    for node, meta in ((wide, value.unsqueeze(1)), (dropped, value.unsqueeze(1)), (narrow, value)):
+        _describe(node, meta, _stack(branch.sum, path), f"{path}.stochastic_depth".lstrip("."), nn.Dropout)
     branch.sum.replace_input_with(branch.node, narrow)
 
 
@@ -249,19 +249,19 @@ def insert_batch_norm(program: Program, config: InsertBatchNorm, context: Contex
     """
     if config.examples < 2:
         raise BadInput(f"insert_batch_norm: examples is 2 or more (a variance needs two), not {config.examples}")
-    found = copy.deepcopy(program).eval()
+    result = copy.deepcopy(program).eval()
     chosen, skipped = [], []
-    for node in _convolutions(found, config.paths):
-        reason = _needs_no_norm(found, node)
+    for node in _convolutions(result, config.paths):
+        reason = _needs_no_norm(result, node)
         if reason is None:
             chosen.append(node)
         else:
             skipped.append(Skipped(module_path(node) or node.name, reason))
     moments = {node: Moments() for node in chosen}
-    examples = _observe(found, moments, config.examples, context)
-    inserted = [_normalize(found, node, moments[node]) for node in chosen]
-    found.recompile()
-    return found, Outcome("insert_batch_norm", {"inserted": inserted, "examples": examples}, tuple(skipped))
+    examples = _observe(result, moments, config.examples, context)
+    inserted = [_normalize(result, node, moments[node]) for node in chosen]
+    result.recompile()
+    return result, Outcome("insert_batch_norm", {"inserted": inserted, "examples": examples}, tuple(skipped))
 
 
 @dataclass
@@ -273,7 +273,7 @@ class Moments:
     squares: Tensor | float = 0.0
 
     def fold(self, value: Tensor) -> None:
-        """See a value (B, C, *)."""
+        """Add a value (B, C, *)."""
         rows = value.double().movedim(1, 0).flatten(1)
         count, mean = rows.shape[1], rows.mean(1)
         gap, total = mean - self.mean, self.count + count
@@ -288,12 +288,12 @@ class Moments:
 
 
 def _convolutions(program: Program, paths: Sequence[str]) -> list[fx.Node]:
-    found = [node for node in program.graph.nodes if family_of(node) in CONVOLUTIONS]
-    places = {node: module_path(node) for node in found}
+    convolutions = [node for node in program.graph.nodes if family_of(node) in CONVOLUTIONS]
+    places = {node: module_path(node) for node in convolutions}
     for path in paths:
         if not any(f"{place}.".startswith(f"{path}.") for place in places.values()):
             raise BadInput(f"insert_batch_norm: there is no convolution in '{path}'.{nearest(path, set(places.values()))}")
-    return [node for node in found if not paths or f"{places[node]}.".startswith(tuple(f"{path}." for path in paths))]
+    return [node for node in convolutions if not paths or f"{places[node]}.".startswith(tuple(f"{path}." for path in paths))]
 
 
 def _needs_no_norm(program: Program, node: fx.Node) -> str | None:
@@ -375,52 +375,52 @@ def _check_probability(step: str, p: float) -> None:
 
 
 def _calls(program: Program, path: str) -> list[list[fx.Node]]:
-    """The nodes of a module, call by call: PyTorch's metadata keeps a module under another key at each call.
+    """Return the nodes of a module, call by call: PyTorch's metadata keeps a module under another key at each call.
 
     Raises:
         BadInput: there is no such path; names the nearest.
     """
-    found: dict[str, list[fx.Node]] = {}
+    calls: dict[str, list[fx.Node]] = {}
     for node in program.graph.nodes:
         if node.op == "call_function":
             for call, (place, _) in (node.meta.get("nn_module_stack") or {}).items():
                 if place.partition("@")[0] == path and path:
-                    found.setdefault(call, []).append(node)
-    if not found:
+                    calls.setdefault(call, []).append(node)
+    if not calls:
         raise BadInput(f"the program has no module path '{path}'.{nearest(path, module_outputs(program))}")
-    return list(found.values())
+    return list(calls.values())
 
 
 def _output(path: str, inside: Sequence[fx.Node]) -> fx.Node:
-    """The one tensor that is computed inside a module and read outside."""
+    """Return the one tensor that is computed inside a module and read outside."""
     within = set(inside)
-    found = [node for node in inside if isinstance(node.meta.get("val"), Tensor) and any(user not in within for user in node.users)]
-    if len(found) != 1:
-        raise BadInput(f"'{path}' puts out {len(found)} tensors; name a module that puts out one")
-    if not found[0].meta["val"].is_floating_point():
-        raise BadInput(f"'{path}' puts out {found[0].meta['val'].dtype}, not floats")
-    return found[0]
+    outputs = [node for node in inside if isinstance(node.meta.get("val"), Tensor) and any(user not in within for user in node.users)]
+    if len(outputs) != 1:
+        raise BadInput(f"'{path}' puts out {len(outputs)} tensors; name a module that puts out one")
+    if not outputs[0].meta["val"].is_floating_point():
+        raise BadInput(f"'{path}' puts out {outputs[0].meta['val'].dtype}, not floats")
+    return outputs[0]
 
 
 def _put_behind(node: fx.Node, inserted: fx.Node) -> None:
-    """What read a node reads the inserted one."""
+    """Let what reads a node read the inserted one."""
     node.replace_all_uses_with(inserted, delete_user_cb=lambda user: user is not inserted)
 
 
 def _sizes(node: fx.Node) -> tuple[str, ...]:
-    """The shape as text, so that comparing symbols fixes none; empty where it is not known."""
+    """Return the shape as text, so that comparing symbols fixes none; empty where it is not known."""
     value = node.meta.get("val")
     return tuple(str(size) for size in value.shape) if isinstance(value, Tensor) else ()
 
 
 def _stack(node: fx.Node, path: str) -> dict[str, Any]:
-    """The modules around a node, down to the one at `path`."""
-    found: dict[str, Any] = {}
+    """Return the modules around a node, down to the one at `path`."""
+    stack: dict[str, Any] = {}
     for call, (place, kind) in (node.meta.get("nn_module_stack") or {}).items():
-        found[call] = (place, kind)
+        stack[call] = (place, kind)
         if place.partition("@")[0] == path:
             break
-    return found
+    return stack
 
 
 def _describe(node: fx.Node, value: Any, stack: dict[str, Any], path: str, kind: type[nn.Module]) -> None:

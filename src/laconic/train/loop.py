@@ -67,7 +67,7 @@ class Loop:
         return math.ceil(len(self.loader) / self.plan.accumulate)
 
     def epoch(self, epoch: int, slowed: float = 1.0) -> tuple[float, float]:
-        """One pass over the data, every learning rate `slowed` so many times; returns the mean loss and the last learning rate."""
+        """Pass once over the data, every learning rate multiplied by `slowed`; return the mean loss and the last learning rate."""
         self.model.train()
         if self.plan.optimizer in TWO_WEIGHTS:
             self.optimizer.optimizer.train()
@@ -94,7 +94,7 @@ class Loop:
         return Example(channels_last(inputs) if self.plan.channels_last else inputs, target, mix)
 
     def _step(self, examples: Sequence[Example], lr: float, place: str) -> float:
-        """One optimizer step at this learning rate; returns the mean loss."""
+        """Take one optimizer step at this learning rate; return the mean loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         number = self._gradients(examples, lr, place)
@@ -111,7 +111,7 @@ class Loop:
         return number
 
     def _gradients(self, examples: Sequence[Example], lr: float, place: str) -> float:
-        """Fresh gradients of the mean loss, which is returned."""
+        """Compute fresh gradients of the mean loss, which is returned."""
         self.optimizer.zero_grad()
         total = 0.0
         for example in examples:
@@ -145,7 +145,7 @@ class Loop:
             raise BadInput("a batch-norm was given one value per channel, which has no variance: set batch_size to 2 or more") from error
 
     def _check(self, epoch: int) -> None:
-        """A step may have broken the weights after the last loss was seen."""
+        """Raise where a step broke the weights after the last loss was seen."""
         for name, p in self.model.named_parameters():
             if not bool(p.detach().isfinite().all()):
                 raise TrainingStopped(f"{name} holds values that are no numbers after epoch {epoch + 1}. {_ADVICE}")
@@ -158,5 +158,5 @@ def _windows(loader: Any, size: int) -> Iterator[list[Any]]:
 
 
 def channels_last(inputs: Any) -> Any:
-    """Pictures (B, C, H, W) laid out pixel by pixel; the rest as it is."""
+    """Lay pictures (B, C, H, W) out pixel by pixel; leave the rest as it is."""
     return tree_map(lambda x: x.contiguous(memory_format=torch.channels_last) if isinstance(x, Tensor) and x.dim() == 4 else x, inputs)

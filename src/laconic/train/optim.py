@@ -56,7 +56,7 @@ _IN_STEPS: dict[str, Callable[[FitPlan, int, int], Schedule]] = {
 
 
 def build(model: nn.Module, plan: FitPlan) -> tuple[Optimizer, Schedule]:
-    """The optimizer over the model's trainable parameters, and the learning rate over progress in [0, 1] in the limit of many steps.
+    """Build the optimizer over the model's trainable parameters, and the learning rate over progress in [0, 1] in the limit of many steps.
 
     Raises:
         BadInput: an unknown name, or values out of range, all told at once.
@@ -69,7 +69,7 @@ def build(model: nn.Module, plan: FitPlan) -> tuple[Optimizer, Schedule]:
 
 
 def planned(plan: FitPlan, steps: int) -> Schedule:
-    """The learning rate of a training of so many steps: step k (from 0) has that at progress k / steps."""
+    """Return the learning rate of a training of so many steps: step k (from 0) has that at progress k / steps."""
     warm = schedule.warm_steps(plan.warmup, steps)
     rest = steps - warm
     course = _IN_STEPS[plan.schedule](plan, warm, rest) if plan.schedule in _IN_STEPS and rest else SCHEDULES[plan.schedule](plan)
@@ -77,7 +77,7 @@ def planned(plan: FitPlan, steps: int) -> Schedule:
 
 
 def groups(model: nn.Module, weight_decay: float) -> Groups:
-    """Trainable parameters in two groups: matrices and kernels decay; biases and the parameters of norms (one dimension) do not."""
+    """Split trainable parameters in two groups: matrices and kernels decay; biases and the parameters of norms (one dimension) do not."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in trainable if p.dim() > 1], "weight_decay": weight_decay},
@@ -86,7 +86,7 @@ def groups(model: nn.Module, weight_decay: float) -> Groups:
 
 
 def scheduler(optimizer: Optimizer, rate: Schedule, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    """A schedule (of `planned`, for instance) as PyTorch's own kind, for a loop of one's own: call `step()` after each of `steps` optimizer steps.
+    """Turn a schedule (of `planned`, for instance) into one of PyTorch's own, for other loops: call `step()` after each of `steps` optimizer steps.
 
     Every group's rate becomes the schedule's value, whatever it was: at step k that at progress k / steps, as in `fit`.
     """
@@ -97,7 +97,7 @@ def scheduler(optimizer: Optimizer, rate: Schedule, steps: int) -> torch.optim.l
 
 @torch.no_grad()
 def normalize_gradients(model: nn.Module, kind: str) -> None:
-    """Change the gradients of matrices and kernels in place.
+    """Centralize or standardize the gradients of matrices and kernels in place.
 
     Args:
         kind: ``centralize`` takes the mean over each output channel's weights off its gradient (Yong et al. 2020, eq. 1); ``standardize`` makes each
@@ -114,7 +114,7 @@ def normalize_gradients(model: nn.Module, kind: str) -> None:
 
 @contextlib.contextmanager
 def sharpened(model: nn.Module, radius: float) -> Iterator[None]:
-    """Inside, the weights lie `radius` further up their gradient (Foret et al. 2021, eq. 2); they come back as they were, the new gradients stay."""
+    """Move the weights `radius` up their gradient inside (Foret et al. 2021, eq. 2); they come back as they were, the new gradients stay."""
     moved = [p for p in model.parameters() if p.grad is not None]
     with torch.no_grad():
         length = torch.stack([p.grad.norm() for p in moved if p.grad is not None]).norm() + 1e-12
@@ -132,7 +132,7 @@ def sharpened(model: nn.Module, radius: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Whatever is computed inside, the buffers (running statistics, counters) come back as they were: a second pass over a batch is not a second batch."""
+    """Give the buffers (running statistics, counters) back as they were, whatever is computed inside: a second pass over a batch is not a second batch."""
     before = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
         yield

@@ -70,7 +70,7 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What regularizers act on, found once; all of it trainable.
+    """What regularizers act on, looked up once; all of it trainable.
 
     Attributes:
         weights: matrices and kernels (more than one dimension).
@@ -103,7 +103,7 @@ def _trainable(parameter: Tensor) -> bool:
 
 
 def _scales(model: nn.Module) -> Iterator[Tensor | None]:
-    """The scales (gamma) of batch-norms: those that the graph reads in a program, those of modules elsewhere."""
+    """Yield the scales (gamma) of batch-norms: those that the graph reads in a program, those of modules elsewhere."""
     for module in model.modules():
         if isinstance(module, Program):
             for node in module.graph.nodes:
@@ -114,8 +114,8 @@ def _scales(model: nn.Module) -> Iterator[Tensor | None]:
 
 
 def _block(known: Mapping[str, Tensor], group: Group) -> Block | None:
-    """All slices of a group that are trainable, whatever their role; None where there are none."""
-    found = []
+    """Return all slices of a group that are trainable, whatever their role; None where there are none."""
+    slices = []
     for slot in group.slots:
         if slot.tensor not in known:
             raise BadInput(f"the groups name the tensor '{slot.tensor}', which the model does not have.{nearest(slot.tensor, known)}")
@@ -127,13 +127,13 @@ def _block(known: Mapping[str, Tensor], group: Group) -> Block | None:
             )
         at = np.flatnonzero(slot.index >= 0)
         if isinstance(tensor, nn.Parameter) and _trainable(tensor) and len(at):
-            found.append(Slices(tensor, slot.dim, torch.from_numpy(at), torch.from_numpy(slot.index[at].astype(np.int64))))
-    if not found:
+            slices.append(Slices(tensor, slot.dim, torch.from_numpy(at), torch.from_numpy(slot.index[at].astype(np.int64))))
+    if not slices:
         return None
-    counts = torch.zeros(1 + max(int(item.of.max()) for item in found))
-    for item in found:
+    counts = torch.zeros(1 + max(int(item.of.max()) for item in slices))
+    for item in slices:
         counts.index_add_(0, item.of, torch.full((len(item.of),), item.parameter.numel() / item.parameter.shape[item.dim]))
-    return Block(tuple(found), counts)
+    return Block(tuple(slices), counts)
 
 
 # Penalties --------------------------------------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def _orthogonality(parts: Parts, strength: float) -> Tensor:
 
 
 def _from_identity(matrix: Tensor) -> Tensor:
-    """‖G − I‖² / n of the smaller Gram matrix G (n, n) of a matrix (F, K), so that layers of all widths weigh alike."""
+    """Compute ‖G − I‖² / n of the smaller Gram matrix G (n, n) of a matrix (F, K), so that layers of all widths weigh alike."""
     tall = matrix.shape[0] > matrix.shape[1]
     gram = matrix.T @ matrix if tall else matrix @ matrix.T
     return (gram - torch.eye(len(gram), dtype=gram.dtype, device=gram.device)).square().sum() / len(gram)
@@ -178,7 +178,7 @@ def _slimming(parts: Parts, strength: float, lr: float) -> None:
 
 
 def _group_lasso(parts: Parts, strength: float, lr: float) -> None:
-    """w_k ← w_k · max(0, 1 − t √n_k / ‖w_k‖), one group after the other.
+    """Set w_k ← w_k · max(0, 1 − t √n_k / ‖w_k‖), one group after the other.
 
     A number that lies in slices of two components (each weight between two coupled layers does, and each one of a square layer around which a residual
     leads) is shrunk by both. So it is the exact minimizer only where components do not overlap.
@@ -194,7 +194,7 @@ def _group_lasso(parts: Parts, strength: float, lr: float) -> None:
 
 
 def _norms(block: Block) -> Tensor:
-    """Euclidean norm (n,) of each component; float32 or more precise."""
+    """Return the Euclidean norm (n,) of each component; float32 or more precise."""
     first = block.slices[0].parameter
     power = torch.zeros(len(block.numbers), device=first.device, dtype=torch.promote_types(first.dtype, torch.float32))
     for item in block.slices:
@@ -208,7 +208,7 @@ def _norms(block: Block) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Kind:
+class Regularization:
     """A regularizer.
 
     Attributes:
@@ -227,25 +227,25 @@ class Kind:
 
 
 # Proximal steps are taken in this order: group lasso behind l1 is the exact step of both together (Simon et al. 2013, section 3.1).
-REGULARIZERS: dict[str, Kind] = {
-    "l1": Kind("weights", "λ Σ |w|", "Tibshirani 1996; Parikh & Boyd 2014, section 6.5.2", proximal=_l1),
-    "l2": Kind("weights", "½ λ Σ w², whose gradient is λ w", "Krogh & Hertz 1991, equation 2", penalty=_l2),
-    "elastic_net": Kind(
+REGULARIZERS: dict[str, Regularization] = {
+    "l1": Regularization("weights", "λ Σ |w|", "Tibshirani 1996; Parikh & Boyd 2014, section 6.5.2", proximal=_l1),
+    "l2": Regularization("weights", "½ λ Σ w², whose gradient is λ w", "Krogh & Hertz 1991, equation 2", penalty=_l2),
+    "elastic_net": Regularization(
         "weights",
         "λ (½ Σ |w| + ¼ Σ w²): scikit-learn's alpha at its l1_ratio of 0.5",
         "Zou & Hastie 2005, section 2; Parikh & Boyd 2014, section 6.5.3",
         proximal=_elastic_net,
     ),
-    "orthogonality": Kind(
+    "orthogonality": Regularization(
         "filters",
         "λ Σ ‖G − I‖² / n over matrices and kernels, a filter a row, G the smaller Gram matrix, n its size",
         "Bansal et al. 2018, section 3.1 (without the division by n)",
         penalty=_orthogonality,
     ),
-    "slimming": Kind(
+    "slimming": Regularization(
         "scales", "λ Σ |γ| over the scales of batch-norms", "Liu et al. 2017, section 3 (a subgradient there)", proximal=_slimming
     ),
-    "group_lasso": Kind(
+    "group_lasso": Regularization(
         "components",
         "λ Σ √n ‖w‖ over the coupled components, w all n numbers in slices of one",
         "Yuan & Lin 2006, equation 2.1; Parikh & Boyd 2014, section 6.5.4",
@@ -261,7 +261,7 @@ _MISSING = {
 
 
 class Regularizer:
-    """The chosen regularizers on one model. Its parameters are found once: after surgery, make a new one.
+    """The chosen regularizers on one model. Its parameters are looked up once: after surgery, make a new one.
 
     Args:
         choices: names in `REGULARIZERS` with their strengths.
@@ -282,9 +282,9 @@ class Regularizer:
         self._chosen = {name: (kind, strengths[name]) for name, kind in REGULARIZERS.items() if name in strengths}
 
     def penalty(self) -> Tensor | None:
-        """The sum of all penalties on the weights as they are, a scalar with gradient; None if no choice has one."""
-        found = [kind.penalty(self._parts, strength) for kind, strength in self._chosen.values() if kind.penalty is not None]
-        return torch.stack(found).sum() if found else None
+        """Return the sum of all penalties on the weights as they are, a scalar with gradient; None if no choice has one."""
+        penalties = [kind.penalty(self._parts, strength) for kind, strength in self._chosen.values() if kind.penalty is not None]
+        return torch.stack(penalties).sum() if penalties else None
 
     @torch.no_grad()
     def proximal(self, lr: float) -> None:
@@ -299,21 +299,24 @@ class Regularizer:
 
     @torch.no_grad()
     def report(self) -> dict[str, float]:
-        """For each choice with a proximal step `NAME_zeros`, the share of exact zeros in what it acts on (of group lasso: of components that are all zero);
-        for each with a penalty `NAME_penalty`, its value.
+        """Return figures of each choice, by name.
+
+        Returns:
+            Of a choice with a proximal step `NAME_zeros`, the share of exact zeros in what it acts on (of group lasso: of components that are all zero); of
+            one with a penalty `NAME_penalty`, its value.
         """
-        found: dict[str, float] = {}
+        figures: dict[str, float] = {}
         for name, (kind, strength) in self._chosen.items():
             if kind.proximal is not None:
-                found[f"{name}_zeros"] = _zeros(getattr(self._parts, kind.on))
+                figures[f"{name}_zeros"] = _zeros(getattr(self._parts, kind.on))
             if kind.penalty is not None:
-                found[f"{name}_penalty"] = float(kind.penalty(self._parts, strength))
-        return found
+                figures[f"{name}_penalty"] = float(kind.penalty(self._parts, strength))
+        return figures
 
 
-def _zeros(found: Sequence[Tensor | Block]) -> float:
-    """The share of exact zeros."""
-    values = [_norms(item) if isinstance(item, Block) else item for item in found]
+def _zeros(parts: Sequence[Tensor | Block]) -> float:
+    """Return the share of exact zeros."""
+    values = [_norms(item) if isinstance(item, Block) else item for item in parts]
     return sum(int((value == 0).sum()) for value in values) / sum(value.numel() for value in values)
 
 

@@ -27,7 +27,7 @@ _STRONGEST = 10  # beyond, nothing is left of the data, and some powers overflow
 
 
 def kind_of(x: Any) -> str | None:
-    """Floating point (B, C, H, W) is image, (B, C, L) series; whole numbers (B, L) are text; anything else None."""
+    """Return the kind of data: floating point (B, C, H, W) is image, (B, C, L) series; whole numbers (B, L) are text; anything else None."""
     if not isinstance(x, Tensor):
         return None
     if x.is_floating_point():
@@ -93,7 +93,7 @@ class Augmenter:
 
 
 def before_after(inputs: Any, choice: Choice, n: int = 4, *, seed: int = 0, **options: Any) -> tuple[Any, Any]:
-    """The first `n` examples of a batch, and the same augmented; for pictures of what an augmentation does.
+    """Return the first `n` examples of a batch, and the same augmented; for pictures of what an augmentation does.
 
     Args:
         inputs: as of `Augmenter`.
@@ -160,7 +160,7 @@ def _row(kind: str, name: str) -> Augmentation:
 
 
 def _pixels(x: Tensor, rows: Sequence[tuple[Augmentation, Choice]]) -> tuple[Tensor, Mix | None]:
-    """Pictures or series through each row; half precision is computed in float32."""
+    """Pass pictures or series through each row; half precision is computed in float32."""
     mix, dtype = None, x.dtype
     x = x if dtype == torch.float64 else x.float()
     for row, choice in rows:

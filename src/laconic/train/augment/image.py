@@ -23,7 +23,7 @@ _MIRROR = "reflection"
 
 
 def crop(x: Tensor, strength: float) -> Tensor:
-    """Widen the picture by its mirror image and cut the old size out anywhere."""
+    """Widen the picture by its mirror image and cut the old size out at a random place."""
     height, width = x.shape[2:]
     rim = [min(math.ceil(strength * size / 8), size - 1) for size in (height, width)]
     cut = _part("augmentation").RandomCrop((height, width), padding=(rim[1], rim[0], rim[1], rim[0]), padding_mode="reflect")
@@ -41,13 +41,13 @@ def flip_vertical(x: Tensor, strength: float) -> Tensor:
 
 
 def rotation(x: Tensor, strength: float) -> Tensor:
-    """Turn about the centre."""
+    """Rotate about the center."""
     most = min(15 * strength, 180.0)
     return _part("geometry").rotate(x, uniform((len(x),), -most, most, x), padding_mode=_MIRROR)
 
 
 def scale(x: Tensor, strength: float) -> Tensor:
-    """Zoom in or out about the centre."""
+    """Zoom in or out about the center."""
     most = math.log(1 + 0.2 * strength)
     factor = uniform((len(x), 1), -most, most, x).exp()
     return _part("geometry").scale(x, factor, padding_mode=_MIRROR)
@@ -61,30 +61,30 @@ def erasing(x: Tensor, strength: float) -> Tensor:
 
 
 def brightness(x: Tensor, strength: float) -> Tensor:
-    """Multiply."""
+    """Multiply by a factor."""
     return _unit(x, lambda y: _brighten(y, _factor(y, strength)))
 
 
 def contrast(x: Tensor, strength: float) -> Tensor:
-    """Pull towards the mean brightness of the picture, or push away from it."""
+    """Pull toward the mean brightness of the picture, or push away from it."""
     return _unit(x, lambda y: _contrast(y, _factor(y, strength)))
 
 
 def saturation(x: Tensor, strength: float) -> Tensor:
-    """Pull towards grey, or push away from it."""
+    """Pull toward gray, or push away from it."""
     _three(x, "saturation")
     return _unit(x, lambda y: _saturate(y, _factor(y, strength)))
 
 
 def hue(x: Tensor, strength: float) -> Tensor:
-    """Turn the circle of colours."""
+    """Rotate the circle of colors."""
     _three(x, "hue")
     most = min(0.1 * strength, 0.5) * 2 * math.pi
     return _unit(x, lambda y: _part("enhance").adjust_hue(y, uniform((len(y),), -most, most, y)))
 
 
 def color(x: Tensor, strength: float) -> Tensor:
-    """Brightness, contrast, saturation and hue in random order; the first two where there are not 3 channels."""
+    """Change brightness, contrast, saturation and hue in random order; the first two where there are not 3 channels."""
     changes = (brightness, contrast, saturation, hue) if x.shape[1] == 3 else (brightness, contrast)
     for index in torch.randperm(len(changes)).tolist():
         x = changes[index](x, strength)
@@ -92,7 +92,7 @@ def color(x: Tensor, strength: float) -> Tensor:
 
 
 def randaugment(x: Tensor, strength: float) -> Tensor:
-    """Two operations drawn anew for each picture, all of one magnitude and a random sign."""
+    """Apply two operations drawn anew for each picture, all of one magnitude and a random sign."""
     level = min(0.3 * strength, 1.0)
     return _unit(x, lambda y: _random_operation(_random_operation(y, level), level))
 
@@ -110,7 +110,7 @@ def cutmix(x: Tensor, strength: float) -> tuple[Tensor, Mix]:
 
 
 def _stretch(size: int, part: float) -> tuple[int, int]:
-    """Begin and end of a stretch with its centre anywhere; what hangs over the edge is cut off."""
+    """Return begin and end of a stretch with its center anywhere; what hangs over the edge is cut off."""
     begin = int(torch.randint(size, ())) - round(part * size) // 2
     return max(begin, 0), max(0, min(begin + round(part * size), size))
 
@@ -172,7 +172,7 @@ def _translate(x: Tensor, amount: Tensor) -> Tensor:
 
 
 def _along(axis: str, amount: Tensor) -> Tensor:
-    """(B, 2): the amount on the axis x or y, 0 on the other."""
+    """Return (B, 2): the amount on the axis x or y, 0 on the other."""
     return torch.stack([amount * (axis == "x"), amount * (axis == "y")], 1)
 
 

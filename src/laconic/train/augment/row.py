@@ -47,17 +47,17 @@ class Mix:
 
 
 def uniform(shape: Sequence[int], low: float, high: float, like: Tensor) -> Tensor:
-    """Numbers in [low, high), in the dtype and on the device of `like`."""
+    """Draw numbers in [low, high), in the dtype and on the device of `like`."""
     return (low + (high - low) * torch.rand(*shape)).to(like)
 
 
 def normal(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Numbers of mean 0 and deviation 1, in the dtype and on the device of `like`."""
+    """Draw numbers of mean 0 and deviation 1, in the dtype and on the device of `like`."""
     return torch.randn(*shape).to(like)
 
 
 def beta(a: float) -> float:
-    """One number of Beta(a, a)."""
+    """Draw one number of Beta(a, a)."""
     return float(torch.distributions.Beta(a, a).sample())
 
 

@@ -91,7 +91,7 @@ def resample(x: Tensor, position: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def spline_basis(length: int, knots: int) -> Tensor:
-    """(L, K) float64: `basis @ heights` is the natural cubic spline through K equally spaced knots, read at L equally spaced times, ends included."""
+    """Return (L, K) float64: `basis @ heights` is the natural cubic spline through K equally spaced knots, read at L equally spaced times, ends included."""
     inner = torch.eye(knots, dtype=torch.float64)[1:-1]
     bend = 4 * inner + inner.roll(1, 1) + inner.roll(-1, 1)
     second = torch.zeros(knots, knots, dtype=torch.float64)
@@ -105,12 +105,12 @@ def spline_basis(length: int, knots: int) -> Tensor:
 
 
 def _smooth(x: Tensor, channels: int) -> Tensor:
-    """(B, channels, L): random curves through knots of mean 0 and deviation 1."""
+    """Draw (B, channels, L): random curves through knots of mean 0 and deviation 1."""
     return normal((len(x), channels, _KNOTS), x) @ spline_basis(x.shape[2], _KNOTS).T.to(x)
 
 
 def _ramp(x: Tensor) -> Tensor:
-    """(L,), from 0 to 1."""
+    """Return (L,), from 0 to 1."""
     return torch.linspace(0, 1, x.shape[2], dtype=x.dtype, device=x.device)
 
 

@@ -25,7 +25,7 @@ class Synonyms(Protocol):
     """A source of synonyms."""
 
     def __call__(self, ids: Tensor) -> Tensor:
-        """Candidates (n, K) in place of the tokens (n,), of the same dtype; a token with fewer fills its row up with itself."""
+        """Return candidates (n, K) in place of the tokens (n,), of the same dtype; a token with fewer fills its row up with itself."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Text:
         return self.real & ~self.reserved(self.ids)
 
     def reserved(self, ids: Tensor) -> Tensor:
-        """Which ids are padding or special."""
+        """Return which ids are padding or special."""
         return torch.isin(ids, torch.tensor([self.pad, *self.special], dtype=ids.dtype, device=ids.device))
 
     def beside(self, tensor: Tensor) -> Tensor:
-        """What lies beside the ids (mask, segments), (B, L), moved along; 0 beside padding."""
+        """Move what lies beside the ids (mask, segments), (B, L), along with them; 0 beside padding."""
         return torch.where(self.real, tensor.gather(1, self.source), torch.zeros_like(tensor))
 
 
@@ -130,20 +130,20 @@ def _packed(text: Text, ids: Tensor, source: Tensor, lengths: Tensor) -> Text:
 
 
 def _amount(words: Tensor, strength: float) -> Tensor:
-    """(B,), how many words to change."""
+    """Draw how many words to change, (B,)."""
     count = words.sum(1)
     expected = _SHARE * strength * count + torch.rand(len(words)).to(count.device)
     return expected.floor().long().minimum(count)
 
 
 def _some(mask: Tensor, amount: Tensor) -> Tensor:
-    """(B, L), `amount` (B,) places of the mask in each row, at random."""
+    """Draw `amount` (B,) places of the mask in each row, as a mask (B, L)."""
     keys = torch.rand(mask.shape).to(mask.device).masked_fill(~mask, 2.0)
     return keys.argsort(1).argsort(1) < amount[:, None]
 
 
 def _pick(mask: Tensor, n: int) -> Tensor:
-    """(B, n), positions drawn with replacement from the mask; anything in a row whose mask is empty."""
+    """Draw positions (B, n) with replacement from the mask; anything in a row whose mask is empty."""
     count = mask.cumsum(1)
     rank = (torch.rand(len(mask), n).to(mask.device) * count[:, -1:]).long() + 1
     return torch.searchsorted(count, rank).clamp(max=mask.shape[1] - 1)
@@ -159,7 +159,7 @@ class _Candidates:
 
 
 def _candidates(text: Text) -> tuple[_Candidates, Tensor]:
-    """The candidates, and (B, L), which words have one other than themselves."""
+    """Return the candidates, and which words have one other than themselves, (B, L)."""
     assert text.synonyms is not None
     present, row = text.ids.unique(return_inverse=True)
     table = text.synonyms(present)
@@ -168,7 +168,7 @@ def _candidates(text: Text) -> tuple[_Candidates, Tensor]:
 
 
 def _draw(candidates: _Candidates, place: Tensor, alive: Tensor | None = None) -> Tensor:
-    """One candidate for each place: a mask (B, L), or positions (B, n), where `alive` says which count."""
+    """Draw one candidate for each place: a mask (B, L), or positions (B, n), where `alive` says which count."""
     rows = candidates.row[place] if alive is None else candidates.row.gather(1, place)
     weights = candidates.allowed[rows].cpu().float()
     if alive is not None:
@@ -193,7 +193,7 @@ class EmbeddingNeighbours:
         self._near = torch.full((len(weight), k), -1)
 
     def __call__(self, ids: Tensor) -> Tensor:
-        """Neighbours (n, k) of tokens (n,), nearest first."""
+        """Return the neighbors (n, k) of tokens (n,), nearest first."""
         wanted = ids.cpu().long()
         new = wanted[self._near[wanted, 0] < 0].unique()
         for part in new.split(256):
@@ -218,18 +218,18 @@ class WordNet:
 
     def __init__(self, folder: Path | str, words: Sequence[str]) -> None:
         ids = {word.lower(): index for index, word in reversed(list(enumerate(words)))}
-        found: dict[int, dict[int, None]] = {index: {} for index in ids.values()}
+        synonyms: dict[int, dict[int, None]] = {index: {} for index in ids.values()}
         for part in _parts(Path(folder)):
             for word, other in _synonyms(Path(folder), part, ids):
                 if other in ids and other != word:
-                    found[ids[word]][ids[other]] = None
-        wide = max(1, *(len(row) for row in found.values())) if found else 1
+                    synonyms[ids[word]][ids[other]] = None
+        wide = max(1, *(len(row) for row in synonyms.values())) if synonyms else 1
         self._table = torch.arange(len(words))[:, None].repeat(1, wide)
-        for index, row in found.items():
+        for index, row in synonyms.items():
             self._table[index, : len(row)] = torch.tensor(list(row), dtype=torch.int64)
 
     def __call__(self, ids: Tensor) -> Tensor:
-        """Synonyms (n, K) of tokens (n,), of the commonest sense first."""
+        """Return the synonyms (n, K) of tokens (n,), of the commonest sense first."""
         return self._table[ids.cpu().long()].to(ids)
 
 
@@ -245,7 +245,7 @@ def _parts(folder: Path) -> list[str]:
 
 
 def _synonyms(folder: Path, part: str, words: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Pairs of a word and another of its synsets, by sense (the format: WordNet's manual page wndb(5))."""
+    """Yield pairs of a word and another of its synsets, by sense (the format: WordNet's manual page wndb(5))."""
     with (folder / f"index.{part}").open(encoding="utf-8") as index, (folder / f"data.{part}").open("rb") as data:
         try:
             for line in index:
@@ -257,7 +257,7 @@ def _synonyms(folder: Path, part: str, words: Collection[str]) -> Iterator[tuple
 
 
 def _synset(offset: int, line: bytes) -> list[str]:
-    """The words of one line of a data file, without the mark of an adjective's place, as in `galore(ip)`."""
+    """Return the words of one line of a data file, without the mark of an adjective's place, as in `galore(ip)`."""
     fields = line.decode().split()
     if fields[0] != f"{offset:08d}":
         raise ValueError(f"no synset begins at byte {offset}")
