@@ -52,7 +52,7 @@ class Bridge(nn.Module):
             self.project = _projector(len(ours), self.axis, ours[self.axis], theirs[self.axis]).to(student.device, student.dtype)
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """The two values, of one shape where the loss needs it."""
+        """Return the two values, of one shape where the loss needs it."""
         if self.pooled:
             student, teacher = (_POOLS[len(self.pooled)](value, self.pooled) for value in (student, teacher))
         return self.project(student), teacher
@@ -69,14 +69,14 @@ def _check(row: HintLoss, place: str, ours: Shape, theirs: Shape) -> None:
 
 
 def _projector(dims: int, axis: int, inputs: int, outputs: int) -> nn.Module:
-    """A linear map of one dimension: a 1×1 convolution where positions follow, else a linear layer."""
+    """Build a linear map of one dimension: a 1×1 convolution where positions follow, else a linear layer."""
     if axis == dims - 1:
         return nn.Linear(inputs, outputs)
     return {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}[dims](inputs, outputs, 1)
 
 
 def build(row: HintLoss, hint: Hint, student: Tensor, teacher: Tensor, seed: int) -> Bridge:
-    """A bridge whose weights depend on the seed alone; see `Bridge`."""
+    """Build a bridge whose weights depend on the seed alone; see `Bridge`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Bridge(row, hint, student, teacher)

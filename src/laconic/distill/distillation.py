@@ -19,7 +19,7 @@ from laconic.core.task import default_logits
 from laconic.distill.bridge import build
 from laconic.distill.losses import HINTS, SOFT
 from laconic.distill.teacher import Teacher, evaluating
-from laconic.distill.watch import Tap, Watch, paths_of, watch
+from laconic.distill.watch import Tap, TappedRun, Watch, paths_of, watch
 
 Loss = Callable[[Any, Any], Tensor]
 Logits = Callable[[Any], Tensor]
@@ -27,7 +27,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 class Exchange(NamedTuple):
-    """What was said about one batch: the student's outputs, each teacher's, and for each hint the pairs (student's, teacher's) of inner values."""
+    """What was computed of one batch: the student's outputs, each teacher's, and for each hint the pairs (student's, teacher's) of inner values."""
 
     outputs: Any
     teachers: tuple[Any, ...]
@@ -49,40 +49,45 @@ class DistillationModule(nn.Module):
         self._watch = ours
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """See the class."""
+        """Run the student; in training mode the teachers too, see the class."""
         if not self.training:
             return self.student(*args, **kwargs)
-        outputs, ours, told = self.listen(args, kwargs)
-        return Exchange(outputs, tuple(answer for answer, _ in told), tuple(self.pairs(ours, [inner for _, inner in told])))
+        ours, theirs = self.run_with_taps(args, kwargs)
+        return Exchange(ours.outputs, tuple(run.outputs for run in theirs), tuple(self.pairs(ours, theirs)))
 
-    def listen(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, dict[Tap, Tensor], list[tuple[Any, dict[Tap, Tensor]]]]:
-        """Ask the student and each teacher: outputs and tapped values."""
-        with self._watch.recording() as ours:
-            outputs = self.student(*args, **kwargs)
+    def run_with_taps(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[TappedRun, list[TappedRun]]:
+        """Run the student and each teacher; return the outputs and tapped values of the one and of the others."""
+        with self._watch.recording() as values:
+            ours = TappedRun(self.student(*args, **kwargs), values)
         held = next(self.student.parameters(), None)
         device = torch.device("cpu") if held is None else held.device
-        return outputs, ours, [teacher(device, *args, **kwargs) for teacher in self._teachers]
+        return ours, [teacher(device, *args, **kwargs) for teacher in self._teachers]
 
-    def pairs(self, ours: Mapping[Tap, Tensor], theirs: Sequence[Mapping[Tap, Tensor]]) -> list[tuple[Pair, ...]]:
-        """For each hint, its values side by side: one pair for each teacher that has the path, made comparable."""
-        found: list[tuple[Pair, ...]] = []
+    def pairs(self, ours: TappedRun, theirs: Sequence[TappedRun]) -> list[tuple[Pair, ...]]:
+        """Return for each hint its values side by side: one pair for each teacher that has the path, made comparable."""
+        pairs: list[tuple[Pair, ...]] = []
         for index, (hint, tap) in enumerate(self.hints):
-            told = [(number, inner[other]) for number, inner in enumerate(theirs) if (other := _theirs(hint, tap)) in inner]
-            with _exactly(ours[tap].device):
-                found.append(tuple(self.projectors[_name(index, number)](_exact(ours[tap]), _exact(value)) for number, value in told))
-        return found
+            value = ours.values[tap]
+            with _exactly(value.device):
+                sides = [(self.projectors[_name(index, number)], other) for number, other in _with_path(theirs, hint, tap)]
+                pairs.append(tuple(bridge(_exact(value), _exact(other)) for bridge, other in sides))
+        return pairs
 
-    def meet(self, ours: Mapping[Tap, Tensor], theirs: Sequence[Mapping[Tap, Tensor]], seed: int) -> None:
-        """Build the bridges from example values.
+    def build_projectors(self, ours: TappedRun, theirs: Sequence[TappedRun], seed: int) -> None:
+        """Build the bridges between student and teachers from example values.
 
         Raises:
             BadInput: shapes that nothing brings together.
         """
         for index, (hint, tap) in enumerate(self.hints):
-            for number, inner in enumerate(theirs):
-                if (other := _theirs(hint, tap)) in inner:
-                    bridge = build(HINTS[hint.loss], hint, _exact(ours[tap]), _exact(inner[other]), seed + index)
-                    self.projectors[_name(index, number)] = bridge
+            for number, other in _with_path(theirs, hint, tap):
+                self.projectors[_name(index, number)] = build(HINTS[hint.loss], hint, _exact(ours.values[tap]), _exact(other), seed + index)
+
+
+def _with_path(theirs: Sequence[TappedRun], hint: Hint, tap: Tap) -> list[tuple[int, Tensor]]:
+    """Return the number of each teacher that has the hint's path, and its value there."""
+    other = _theirs(hint, tap)
+    return [(number, run.values[other]) for number, run in enumerate(theirs) if other in run.values]
 
 
 def _name(hint: int, teacher: int) -> str:
@@ -94,12 +99,12 @@ def _theirs(hint: Hint, tap: Tap) -> Tap:
 
 
 def _exact(value: Tensor) -> Tensor:
-    """Half precisions as float32: relations between values are small differences."""
+    """Return half precisions as float32: relations between values are small differences."""
     return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
 
 
 def _exactly(device: torch.device) -> torch.autocast:
-    """No autocast inside."""
+    """Switch autocast off inside."""
     return torch.autocast(device.type, enabled=False)
 
 
@@ -126,7 +131,7 @@ def teach(
     example: Any = None,
     cached: bool = False,
 ) -> Distillation:
-    """The sum (1 − `plan.distill`) · loss + `plan.distill` · soft loss + Σ weight · hint.
+    """Put a student beside its teachers; its loss is (1 − `plan.distill`) · loss + `plan.distill` · soft loss + Σ weight · hint.
 
     `plan.label_smoothing` is of the task's loss alone: with a share s of it and a weight d of the soft targets, the task's loss has (1 − d)(1 − s), the even
     distribution (1 − d) s. No training loop adds it a second time.
@@ -154,13 +159,13 @@ def teach(
     hints = [(hint, Tap(hint.student, HINTS[hint.loss].value)) for hint in plan.hints]
     ours = watch(student, [tap for _, tap in hints], "student")
     asked = _asked(several, hints, student) if hints or (plan.distill and not cached) else ()
-    pupil = DistillationModule(student, asked, hints, ours)
+    module = DistillationModule(student, asked, hints, ours)
     example = _own_example(student) if example is None else example
     if example is not None:
-        _rehearse(pupil, plan, logits, example)
+        _rehearse(module, plan, logits, example)
     elif hints:
         raise BadInput("hints need an example: teach(…, example=inputs of two examples), from which projectors are built.")
-    return Distillation(pupil, _Loss(plan, loss, logits))
+    return Distillation(module, _Loss(plan, loss, logits))
 
 
 def _check(plan: FitPlan, teachers: Sequence[nn.Module], cached: bool) -> None:
@@ -186,7 +191,7 @@ def _check(plan: FitPlan, teachers: Sequence[nn.Module], cached: bool) -> None:
 
 
 def _asked(teachers: Sequence[nn.Module], hints: Sequence[tuple[Hint, Tap]], student: nn.Module) -> tuple[Teacher, ...]:
-    """The teachers, each watched at the paths that it has; a path must be in one of them."""
+    """Return the teachers, each watched at the paths that it has; a path must be in one of them."""
     wanted = [_theirs(hint, tap) for hint, tap in hints]
     known = [paths_of(teacher) for teacher in teachers]
     for tap in wanted:
@@ -198,7 +203,7 @@ def _asked(teachers: Sequence[nn.Module], hints: Sequence[tuple[Hint, Tap]], stu
 
 
 def _own_example(student: nn.Module) -> Any:
-    """The example that a program was captured with, as it is called; None for a module."""
+    """Return the example that a program was captured with, as it is called; None for a module."""
     if not isinstance(student, Program):
         return None
     spec = student.interface.input_structure
@@ -206,21 +211,21 @@ def _own_example(student: nn.Module) -> Any:
     return (built[spec["keys"][0]],) if len(spec["keys"]) == 1 else built
 
 
-def _rehearse(pupil: DistillationModule, plan: FitPlan, logits: Logits, example: Any) -> None:
+def _rehearse(module: DistillationModule, plan: FitPlan, logits: Logits, example: Any) -> None:
     """Run an example once, check the answers and build the bridges."""
     args, kwargs = as_call(example)
-    with evaluating(pupil):
-        outputs, ours, told = pupil.listen(args, kwargs)
-        pupil.meet(ours, [inner for _, inner in told], plan.seed)
-        for number, (answer, _) in enumerate(told if plan.distill else ()):
-            _agree(plan, logits(outputs), logits(answer), number)
-            if not bool(logits(answer).isfinite().all()):
+    with evaluating(module):
+        ours, theirs = module.run_with_taps(args, kwargs)
+        module.build_projectors(ours, theirs, plan.seed)
+        for number, run in enumerate(theirs if plan.distill else ()):
+            _agree(plan, logits(ours.outputs), logits(run.outputs), number)
+            if not bool(logits(run.outputs).isfinite().all()):
                 raise BadInput(f"the answers of teacher {number} to the example are not finite. Look at its weights and at the example.")
-        pupil.pairs(ours, [inner for _, inner in told])
+        module.pairs(ours, theirs)
 
 
 def _agree(plan: FitPlan, ours: Tensor, theirs: Tensor, number: int = 0) -> None:
-    """Whether student and teacher answer in one shape, with enough classes for the loss."""
+    """Check that student and teacher answer in one shape, with enough classes for the loss."""
     if ours.shape != theirs.shape:
         raise BadInput(
             f"the student answers {tuple(ours.shape)} (examples, classes) and teacher {number} {tuple(theirs.shape)}: soft targets need the same classes "
@@ -238,7 +243,7 @@ class _Loss(PlanLoss):
         self.smooth = smoothed(hard, plan.label_smoothing, logits)
 
     def __call__(self, outputs: Any, target: Any) -> Tensor:
-        """See `Distillation.loss`."""
+        """Compute what `Distillation.loss` says."""
         plan = self.plan
         target, kept = _parts(target)
         if not isinstance(outputs, Exchange):
@@ -253,7 +258,7 @@ class _Loss(PlanLoss):
         return torch.stack(terms).sum()
 
     def _soft(self, outputs: Exchange, target: Any, kept: Tensor | None) -> Tensor:
-        """The mean over teachers of the loss between answers.
+        """Return the mean over teachers of the loss between answers.
 
         Raises:
             TrainingStopped: a teacher's answers are not finite.
@@ -276,7 +281,7 @@ class _Loss(PlanLoss):
 
 
 def _parts(target: Any) -> tuple[Any, Tensor | None]:
-    """The target itself and, of `teacher.Taught`, the teacher's answers."""
+    """Return the target itself and, of `teacher.Taught`, the teacher's answers."""
     if isinstance(target, Mapping) and {"target", "teacher"} <= set(target):
         return target["target"], target["teacher"]
     return target, None

@@ -62,13 +62,13 @@ class HintLoss:
 
 
 def soft_targets(student: Tensor, teacher: Tensor, target: Tensor | None, temperature: float) -> Tensor:
-    """T² · KL(teacher ‖ student) of the softened answers (Hinton et al. 2015, section 2)."""
+    """Compute T² · KL(teacher ‖ student) of the softened answers (Hinton et al. 2015, section 2)."""
     ours, theirs = (F.log_softmax(logits.flatten(0, -2) / temperature, -1) for logits in (student, teacher))
     return F.kl_div(ours, theirs, log_target=True, reduction="batchmean") * temperature**2
 
 
 def dkd(student: Tensor, teacher: Tensor, target: Tensor | None, temperature: float, alpha: float = 1.0, beta: float = 8.0) -> Tensor:
-    """Decoupled distillation: T² · (alpha · TCKD + beta · NCKD) (Zhao et al. 2022, section 3.3, eq. 7).
+    """Compute decoupled distillation: T² · (alpha · TCKD + beta · NCKD) (Zhao et al. 2022, section 3.3, eq. 7).
 
     TCKD is the divergence of "the right class or not", NCKD that among the wrong ones. With alpha 1 and beta 1 − p, p being the teacher's softened
     probability of the right class, it is the loss of `soft_targets`.
@@ -89,7 +89,7 @@ def dkd(student: Tensor, teacher: Tensor, target: Tensor | None, temperature: fl
 
 
 def _decoupled(logits: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of (right, wrong), shape (…, 2), and those among the wrong classes, (…, K − 1)."""
+    """Return log-probabilities of (right, wrong), shape (…, 2), and those among the wrong classes, (…, K − 1)."""
     shape = (*logits.shape[:-1], logits.shape[-1] - 1)
     others = logits[wrong].view(shape)
     right = logits[~wrong].view(shape[:-1])
@@ -98,7 +98,7 @@ def _decoupled(logits: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mse_logits(student: Tensor, teacher: Tensor, target: Tensor | None, temperature: float) -> Tensor:
-    """Mean squared difference of the logits (Ba & Caruana 2014, eq. 1); the temperature does not matter. Also for regression."""
+    """Compute the mean squared difference of the logits (Ba & Caruana 2014, eq. 1); the temperature does not matter. Also for regression."""
     return F.mse_loss(student, teacher)
 
 
@@ -110,7 +110,7 @@ SOFT: dict[str, Soft] = {
 
 
 def channel_axis(student: tuple[int, ...], teacher: tuple[int, ...]) -> int:
-    """The dimension of channels or features in two shapes.
+    """Return the dimension of channels or features in two shapes.
 
     The last of (B, D) and (B, L, D), the second of (B, C, H, W) and (B, C, D, H, W). But where only the last of four differs it is that one, as of
     (B, H, W, C), and where only the middle of three differs it is that one, as of (B, C, L).
@@ -122,30 +122,36 @@ def channel_axis(student: tuple[int, ...], teacher: tuple[int, ...]) -> int:
 
 
 def features(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of values of one shape (Romero et al. 2015, eq. 3, where it is half the sum)."""
+    """Compute the mean squared difference of values of one shape (Romero et al. 2015, eq. 3, where it is half the sum)."""
     return F.mse_loss(student, teacher)
 
 
 def cosine(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 − cosine of the angle between feature vectors, mean over all positions (Sanh et al. 2019, section 2, "cosine embedding loss")."""
+    """Compute 1 − cosine of the angle between feature vectors, mean over all positions (Sanh et al. 2019, section 2, "cosine embedding loss")."""
     return 1 - F.cosine_similarity(student, teacher, dim=channel_axis(tuple(student.shape), tuple(teacher.shape))).mean()
 
 
 def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
-    """Half the distance between normalized maps of the sums of squares over channels (Zagoruyko & Komodakis 2017, eq. 2, p = 2, the term behind β)."""
+    """Compute half the distance between normalized maps of the sums of squares over channels.
+
+    Zagoruyko & Komodakis 2017, eq. 2, p = 2, the term behind β.
+    """
     axis = channel_axis(tuple(student.shape), tuple(teacher.shape))
     ours, theirs = (F.normalize(value.square().sum(axis).flatten(1), dim=1) for value in (student, teacher))
     return torch.linalg.vector_norm(ours - theirs, dim=1).mean() / 2
 
 
 def similarity(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared difference of the normalized matrices of inner products between examples, over B² (Tung & Mori 2019, eq. 1 to 4)."""
+    """Compute the squared difference of the normalized matrices of inner products between examples, over B² (Tung & Mori 2019, eq. 1 to 4)."""
     ours, theirs = (F.normalize(flat @ flat.T, dim=1) for flat in (student.flatten(1), teacher.flatten(1)))
     return F.mse_loss(ours, theirs)
 
 
 def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber loss between distances of pairs, each in units of the mean distance (Park et al. 2019, section 3.2.1, where it is a sum); 0 for one example."""
+    """Compute the Huber loss between distances of pairs, each in units of the mean distance; 0 for one example.
+
+    Park et al. 2019, section 3.2.1, where it is a sum.
+    """
     if len(student) < 2:
         return student.sum() * 0
     ours, theirs = (_distances(value) for value in (student, teacher))
@@ -153,13 +159,13 @@ def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _distances(value: Tensor) -> Tensor:
-    """Distances of all pairs over their mean, shape (B(B − 1)/2,)."""
+    """Return the distances of all pairs over their mean, shape (B(B − 1)/2,)."""
     distances = F.pdist(value.flatten(1))
     return distances / distances.mean().clamp(min=_EPSILON)
 
 
 def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber loss between the cosines of the angles of all triples (Park et al. 2019, section 3.2.2, where it is a sum); 0 for fewer than three examples.
+    """Compute the Huber loss between the cosines of the angles of all triples; 0 for fewer than three examples (Park et al. 2019, section 3.2.2: a sum there).
 
     Memory grows with B³, not with B² · D: inner products of differences come from those of the centered values.
     """
@@ -173,7 +179,7 @@ def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _angles(value: Tensor) -> Tensor:
-    """Cosines at j of the angle i-j-k, shape (B, B, B) in the order i, j, k."""
+    """Return the cosines at j of the angle i-j-k, shape (B, B, B) in the order i, j, k."""
     flat = value.flatten(1)
     flat = flat - flat.mean(0)
     gram = flat @ flat.T
@@ -184,7 +190,7 @@ def _angles(value: Tensor) -> Tensor:
 
 
 def attention_maps(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of attention maps (B, N, L, L), of their means over heads where the numbers of heads differ (Jiao et al. 2020, eq. 7).
+    """Compute the mean squared difference of attention maps (B, N, L, L), of their means over heads where these differ in number (Jiao et al. 2020, eq. 7).
 
     TinyBERT compares scores before softmax; here they are probabilities, which masks do not make infinite.
     """
@@ -194,7 +200,7 @@ def attention_maps(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def value_relations(student: Tensor, teacher: Tensor, heads: int | None = None) -> Tensor:
-    """KL(teacher ‖ student) of softmax(V Vᵀ/√d), mean over heads and tokens (Wang et al. 2020, section 3.2). Padded tokens count too.
+    """Compute KL(teacher ‖ student) of softmax(V Vᵀ/√d), mean over heads and tokens (Wang et al. 2020, section 3.2). Padded tokens count too.
 
     Args:
         student: values (B, N, L, d), or (B, L, D), which are split into `heads`.
@@ -208,7 +214,7 @@ def value_relations(student: Tensor, teacher: Tensor, heads: int | None = None) 
 
 
 def _relations(value: Tensor, heads: int) -> Tensor:
-    """Log-probabilities (B, heads, L, L)."""
+    """Return the relations of a value as log-probabilities (B, heads, L, L)."""
     if value.dim() == 4:
         value = value.transpose(1, 2).flatten(2)
     value = value.unflatten(2, (heads, -1)).transpose(1, 2)

@@ -39,7 +39,7 @@ class Student(StepConfig):
 
 @step("student")
 def student(program: Program, config: Student, context: Context) -> tuple[Program, Outcome]:
-    """A new net, captured with the program's inputs and known by their names.
+    """Capture a new net in the program's place, with the program's inputs and known by their names.
 
     Raises:
         BadInput: there is no such net, it does not take the inputs, or it answers in another form or with other classes.
@@ -48,11 +48,11 @@ def student(program: Program, config: Student, context: Context) -> tuple[Progra
         torch.manual_seed(context.seed)
         net = _make(config.model, context)
     example = program.example_inputs()
-    found = _captured(net.to(example[0].device), program)
-    _same_answer(config.model, program, found)
-    transferred = transfer(found, program) if config.transfer else []
-    changed = {"model": config.model, "params": [_count(program), _count(found)], "transferred": transferred}
-    return found, Outcome("student", changed)
+    captured = _captured(net.to(example[0].device), program)
+    _same_answer(config.model, program, captured)
+    transferred = transfer(captured, program) if config.transfer else []
+    changed = {"model": config.model, "params": [_count(program), _count(captured)], "transferred": transferred}
+    return captured, Outcome("student", changed)
 
 
 def transfer(student: nn.Module, teacher: nn.Module) -> list[str]:
@@ -92,7 +92,7 @@ def _make(name: str, context: Context) -> nn.Module:
 
 
 def _captured(net: nn.Module, program: Program) -> Program:
-    """The net captured on the program's example, with the program's names of inputs and dynamic dimensions."""
+    """Capture the net on the program's example, with the program's names of inputs and dynamic dimensions."""
     spec = program.interface.input_structure
     given: Mapping[str, Any] = structure.build(spec, iter(program.example_inputs()))
     known = inspect.signature(net.forward).parameters
@@ -105,20 +105,20 @@ def _captured(net: nn.Module, program: Program) -> Program:
         labels = {index: dim for index, dim in enumerate(item.shape) if isinstance(dim, str) and not (index == 0 and dim == "batch")}
         if labels:
             dynamic[f"{renamed.get(head, head)}{dot}{rest}"] = labels
-    found = capture(net, dict(given) if by_name else tuple(given.values()), dynamic=dynamic, dynamic_batch=batch)
-    interface = replace(found.interface, inputs=program.inputs, input_structure=spec)
-    return Program(found.graph_module, interface, found.example_inputs())
+    captured = capture(net, dict(given) if by_name else tuple(given.values()), dynamic=dynamic, dynamic_batch=batch)
+    interface = replace(captured.interface, inputs=program.inputs, input_structure=spec)
+    return Program(captured.graph_module, interface, captured.example_inputs())
 
 
-def _same_answer(name: str, program: Program, found: Program) -> None:
-    """Whether outputs agree in nesting and in every fixed size."""
-    wanted, given = ([(o.name, [d if isinstance(d, int) else "any" for d in o.shape]) for o in p.outputs] for p in (program, found))
+def _same_answer(name: str, program: Program, student: Program) -> None:
+    """Check that outputs agree in nesting and in every fixed size."""
+    wanted, given = ([(o.name, [d if isinstance(d, int) else "any" for d in o.shape]) for o in p.outputs] for p in (program, student))
     if wanted != given:
-        shown = ["; ".join(f"{o.name} ({', '.join(map(str, o.shape))})" for o in p.outputs) for p in (found, program)]
+        shown = ["; ".join(f"{o.name} ({', '.join(map(str, o.shape))})" for o in p.outputs) for p in (student, program)]
         raise BadInput(
             f"the student '{name}' answers {shown[0]} where the program answers {shown[1]}. It needs the same outputs and the same classes."
         )
-    if program.interface.output_structure != found.interface.output_structure:
+    if program.interface.output_structure != student.interface.output_structure:
         raise BadInput(
             f"the student '{name}' nests its outputs otherwise than the program. Return them in the same tuple, mapping or dataclass."
         )

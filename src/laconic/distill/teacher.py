@@ -19,14 +19,14 @@ from laconic.core.errors import BadInput, CorruptFile, LaconicError
 from laconic.core.files import write_whole
 from laconic.core.program import Program, as_call
 from laconic.core.task import default_logits, split_batch
-from laconic.distill.watch import Tap, Watch, watch
+from laconic.distill.watch import Tap, TappedRun, Watch, watch
 
 Split = Callable[[Any], tuple[Any, Any]]
 
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """A model in evaluation mode, without gradient; given back in the modes that it had."""
+    """Put a model in evaluation mode, without gradient, and give it back in the modes that it had."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -56,18 +56,18 @@ class Teacher:
         return self
 
     @torch.no_grad()
-    def __call__(self, device: torch.device, *args: Any, **kwargs: Any) -> tuple[Any, dict[Tap, Tensor]]:
-        """Its outputs and tapped values."""
+    def __call__(self, device: torch.device, *args: Any, **kwargs: Any) -> TappedRun:
+        """Run the teacher on a device; return its outputs and tapped values."""
         held = next(self.model.parameters(), None)
         if held is not None and held.device != device:
             self.model = copy.deepcopy(self.model).to(device)
             self._watch = watch(self.model, self._watch.taps, "teacher")
-        with self._watch.recording() as found:
-            return self.model(*args, **kwargs), found
+        with self._watch.recording() as values:
+            return TappedRun(self.model(*args, **kwargs), values)
 
 
 def fingerprint(model: nn.Module) -> str:
-    """SHA-256 of a program, or of a module's printed form and its tensors."""
+    """Return the SHA-256 of a program, or of a module's printed form and its tensors."""
     if isinstance(model, Program):
         return model.fingerprint()
     digest = hashlib.sha256(repr(model).encode())
@@ -95,7 +95,7 @@ def answers(
     batch_size: int = 128,
     folder: Path | None = None,
 ) -> Tensor:
-    """A teacher's logits for all examples, computed once.
+    """Compute a teacher's logits for all examples, once.
 
     Args:
         teacher: a module or a program; asked in evaluation mode on its own device, and given back as it was.
@@ -121,16 +121,16 @@ def answers(
     path = Path(folder) / f"answers-{key[:32]}.safetensors"
     if path.exists():
         return _read(path, key)
-    found = _ask(teacher, _inputs(data, split, collate, batch_size), logits)
+    logits_kept = _ask(teacher, _inputs(data, split, collate, batch_size), logits)
     from safetensors.torch import save_file
 
-    header = {"key": key, "sha256": hashlib.sha256(_bytes(found)).hexdigest()}
-    write_whole(path, lambda aside: save_file({"answers": found}, aside, header))
-    return found
+    header = {"key": key, "sha256": hashlib.sha256(_bytes(logits_kept)).hexdigest()}
+    write_whole(path, lambda aside: save_file({"answers": logits_kept}, aside, header))
+    return logits_kept
 
 
 def mean_answers(several: Sequence[Tensor]) -> Tensor:
-    """Several teachers as one: log of the mean of their probabilities, (n, K) each."""
+    """Put several teachers together: log of the mean of their probabilities, (n, K) each."""
     return torch.stack([torch.log_softmax(one, -1) for one in several]).logsumexp(0) - torch.tensor(len(several)).log()
 
 
@@ -140,7 +140,7 @@ def _inputs(data: Dataset[Any], split: Split, collate: Any, batch_size: int) -> 
 
 
 def _key(teacher: nn.Module, inputs: Iterator[Any]) -> str:
-    """One digest over the teacher and every input, whatever the size of the batches."""
+    """Return one digest over the teacher and every input, whatever the size of the batches."""
     digests: list[Any] = []
     forms: list[set[str]] = []
     for value in inputs:
@@ -158,14 +158,14 @@ def _key(teacher: nn.Module, inputs: Iterator[Any]) -> str:
 def _ask(teacher: nn.Module, inputs: Iterator[Any], logits: Callable[[Any], Tensor]) -> Tensor:
     held = next(teacher.parameters(), None)
     device = torch.device("cpu") if held is None else held.device
-    found = []
+    parts = []
     with evaluating(teacher):
         for value in inputs:
             args, kwargs = as_call(tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, value))
-            found.append(logits(teacher(*args, **kwargs)).detach().float().cpu())
-    if len({tuple(part.shape[1:]) for part in found}) > 1:
+            parts.append(logits(teacher(*args, **kwargs)).detach().float().cpu())
+    if len({tuple(part.shape[1:]) for part in parts}) > 1:
         raise UnevenAnswers("the teacher's answers have other shapes in each batch, so that they cannot be kept in one tensor")
-    answer = torch.cat(found).contiguous()
+    answer = torch.cat(parts).contiguous()
     if not bool(answer.isfinite().all()):
         row = int((~answer.isfinite().flatten(1).all(1)).nonzero()[0])
         raise BadInput(f"the teacher's answer to example {row} is not finite. Look at its inputs, or at the teacher's weights.")
@@ -177,8 +177,8 @@ def _read(path: Path, key: str) -> Tensor:
 
     try:
         with safe_open(path, "pt") as file:
-            found, header = file.get_tensor("answers"), file.metadata()
-        if header["key"] != key or header["sha256"] != hashlib.sha256(_bytes(found)).hexdigest():
+            logits, header = file.get_tensor("answers"), file.metadata()
+        if header["key"] != key or header["sha256"] != hashlib.sha256(_bytes(logits)).hexdigest():
             raise CorruptFile(f"{path} was altered. Delete it to have the teacher asked again.")
     except LaconicError:
         raise
@@ -186,8 +186,8 @@ def _read(path: Path, key: str) -> Tensor:
         raise CorruptFile(
             f"{path} is not a whole file of a teacher's answers ({error}). Delete it to have the teacher asked again."
         ) from error
-    assert isinstance(found, Tensor)
-    return found
+    assert isinstance(logits, Tensor)
+    return logits
 
 
 class Taught(Dataset[Any]):
@@ -225,7 +225,7 @@ class Taught(Dataset[Any]):
         return inputs, {"target": target, "teacher": self.answers[index]}
 
     def collate(self, items: list[Any]) -> Any:
-        """A batch `(inputs, {"target": …, "teacher": (B, K)})` of items."""
+        """Collate items to a batch `(inputs, {"target": …, "teacher": (B, K)})`."""
         if self._collate is None:
             return default_collate(items)
         inputs, target = self.split(self._collate([item for item, _ in items]))

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -30,6 +30,13 @@ class Tap:
     kind: Kind = "output"
 
 
+class TappedRun(NamedTuple):
+    """One run of a model: its outputs, and the values at its taps."""
+
+    outputs: Any
+    values: dict[Tap, Tensor]
+
+
 class Watch(ABC):
     """Records at some taps of one model what goes by."""
 
@@ -38,16 +45,16 @@ class Watch(ABC):
 
     @abstractmethod
     def recording(self) -> contextlib.AbstractContextManager[dict[Tap, Tensor]]:
-        """While it is open, running the model fills the mapping. A module that is called several times is tapped at its last call."""
+        """Record while the context is open: running the model fills the mapping. A module that is called several times is tapped at its last call."""
 
 
 def paths_of(model: nn.Module) -> set[str]:
-    """The module paths that can be tapped."""
+    """Return the module paths that can be tapped."""
     return set(module_outputs(model)) if isinstance(model, Program) else {path for path, _ in model.named_modules() if path}
 
 
 def watch(model: nn.Module, taps: Sequence[Tap], role: str = "model") -> Watch:
-    """A watch on a model.
+    """Return a watch on a model.
 
     Args:
         role: what the model is called in errors: student, teacher.
@@ -71,17 +78,17 @@ class HookWatch(Watch):
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[dict[Tap, Tensor]]:
-        """See `Watch.recording`."""
-        found: dict[Tap, Tensor] = {}
-        hooks = [self.model.get_submodule(tap.path).register_forward_hook(_keep(tap, found)) for tap in self.taps]
+        """Record by forward hooks; see `Watch.recording`."""
+        values: dict[Tap, Tensor] = {}
+        hooks = [self.model.get_submodule(tap.path).register_forward_hook(_keep(tap, values)) for tap in self.taps]
         try:
-            yield found
+            yield values
         finally:
             for hook in hooks:
                 hook.remove()
 
 
-def _keep(tap: Tap, found: dict[Tap, Tensor]) -> Callable[..., None]:
+def _keep(tap: Tap, values: dict[Tap, Tensor]) -> Callable[..., None]:
     def hook(module: nn.Module, args: Any, output: Any) -> None:
         leaves: list[Tensor] = []
         structure.describe(output, leaves)
@@ -91,7 +98,7 @@ def _keep(tap: Tap, found: dict[Tap, Tensor]) -> Callable[..., None]:
                 f"the module '{tap.path}' returns no {'attention map (B, heads, L, L)' if tap.kind == 'attention' else 'tensor'}. Capture the model "
                 "(laconic.capture), or have it return one (transformers: attn_implementation='eager')."
             )
-        found[tap] = fitting[0]
+        values[tap] = fitting[0]
 
     return hook
 
@@ -110,20 +117,20 @@ class GraphWatch(Watch):
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[dict[Tap, Tensor]]:
-        """See `Watch.recording`."""
+        """Record by a copy of the graph with further outputs; see `Watch.recording`."""
         graph_module = self.program.graph_module
         if self._code != graph_module.code or self._tapped._modules is not graph_module._modules:
             self._tapped = self._copy()
-        found: dict[Tap, Tensor] = {}
+        taps: dict[Tap, Tensor] = {}
 
         def forward(*leaves: Tensor) -> Any:
             outputs, values = self._tapped.forward(*leaves)
-            found.update(zip(self.taps, values, strict=True))
+            taps.update(zip(self.taps, values, strict=True))
             return outputs
 
         graph_module.__dict__["forward"] = forward
         try:
-            yield found
+            yield taps
         finally:
             del graph_module.__dict__["forward"]
 
@@ -133,8 +140,8 @@ class GraphWatch(Watch):
         graph = fx.Graph()
         values: dict[fx.Node, fx.Node] = {}
         result = graph.graph_copy(program.graph, values)
-        found = tuple(_resolve(program, tap, outputs, values, graph) for tap in self.taps)
-        graph.output((result, found))
+        tapped_values = tuple(_resolve(program, tap, outputs, values, graph) for tap in self.taps)
+        graph.output((result, tapped_values))
         tapped = fx.GraphModule(program.graph_module, graph)
         for registry in _REGISTRIES:
             tapped.__dict__[registry] = program.graph_module.__dict__[registry]
@@ -143,7 +150,7 @@ class GraphWatch(Watch):
 
 
 def _resolve(program: Program, tap: Tap, outputs: dict[str, fx.Node], values: dict[fx.Node, fx.Node], graph: fx.Graph) -> fx.Node:
-    """The node of the copy that a tap means."""
+    """Return the node of the copy that a tap means."""
     if tap.kind == "output":
         return values[outputs[tap.path]]
     inside = [n for n in program.graph.nodes if n.op == "call_function" and _is_inside(n, tap.path)]
@@ -172,7 +179,7 @@ def _is_inside(node: fx.Node, path: str) -> bool:
 
 
 def _reader(softmax: fx.Node) -> fx.Node | None:
-    """The product that attention's probabilities go into, behind dropout and conversions."""
+    """Return the product that attention's probabilities go into, behind dropout and conversions."""
     node: fx.Node | None = softmax
     while node is not None and family_of(node) != "matrix product":
         node = next(iter(node.users), None)
@@ -180,7 +187,7 @@ def _reader(softmax: fx.Node) -> fx.Node | None:
 
 
 def attention_map(query: Tensor, key: Tensor, mask: Tensor | None, causal: bool, scale: float | None) -> Tensor:
-    """The probabilities inside `scaled_dot_product_attention`.
+    """Compute the probabilities inside `scaled_dot_product_attention`.
 
     Args:
         query: (B, N, L, d).

@@ -75,8 +75,8 @@ def drop_blocks(program: Program, config: DropBlocks | None = None, context: Con
         BadInput: there are no repeated residual blocks, none would go, or a named one cannot be skipped; says why.
     """
     config = config or DropBlocks()
-    found = copy.deepcopy(program).eval()
-    survey = Survey(found)
+    copied = copy.deepcopy(program).eval()
+    survey = Survey(copied)
     runs = survey.runs()
     chosen = survey.named(config.blocks) if config.blocks else [block for run in runs for block in _leaving(run, config)]
     if not chosen and runs:
@@ -86,7 +86,7 @@ def drop_blocks(program: Program, config: DropBlocks | None = None, context: Con
     if not chosen:
         reasons = "; ".join(f"{path}: {reason}" for path, reason in list(survey.reasons.items())[:3])
         raise BadInput(f"there are no repeated residual blocks that can be skipped ({reasons or 'no module path ends in a number'}).")
-    small = _without(found, chosen)
+    small = _without(copied, chosen)
     skipped = [
         Skipped(path, reason) for path, reason in survey.reasons.items() if any(_siblings(path, b.path) for run in runs for b in run)
     ]
@@ -99,7 +99,7 @@ def drop_blocks(program: Program, config: DropBlocks | None = None, context: Con
 
 
 def _leaving(run: Sequence[Block], config: DropBlocks) -> list[Block]:
-    """Those of a run that go.
+    """Return those of a run that go.
 
     >>> _leaving(list("abcdef"), DropBlocks(every=3)), _leaving(list("abcde"), DropBlocks(keep=2))
     (['c', 'f'], ['b', 'd', 'e'])
@@ -112,7 +112,7 @@ def _leaving(run: Sequence[Block], config: DropBlocks) -> list[Block]:
 
 
 def _siblings(path: str, other: str) -> bool:
-    """Whether two paths end in a number below the same parent."""
+    """Return whether two paths end in a number below the same parent."""
     return path != other and _parent(path) == _parent(other) is not None
 
 
@@ -155,7 +155,7 @@ class Survey:
             self.reasons[path] = block
 
     def block(self, path: str) -> Block | str:
-        """The block at a path, or the reason why it cannot be skipped."""
+        """Return the block at a path, or the reason why it cannot be skipped."""
         inside = frozenset(self.inside[path])
         exit = self.inside[path][-1]
         if exit not in self.values:
@@ -183,34 +183,37 @@ class Survey:
         return Block(path, entry, exit, inside, entry in residual)
 
     def runs(self) -> list[list[Block]]:
-        """Residual blocks with the same parent, class, names of parameters and shape of output, two or more; a block inside another run's is left out."""
-        found: dict[Any, list[Block]] = {}
+        """Return runs of residual blocks with the same parent, class, names of parameters and shape of output, two or more.
+
+        A block inside another run's is left out.
+        """
+        runs: dict[Any, list[Block]] = {}
         for path, block in self.blocks.items():
             if block.residual:
                 names = tuple(name.removeprefix(f"{path}.") for name in self.tensors if name.startswith(f"{path}."))
-                found.setdefault((_parent(path), self.kinds[path], names, self.values[block.exit]), []).append(block)
-        several = [sorted(run, key=lambda b: int(b.path.rpartition(".")[2])) for run in found.values() if len(run) > 1]
+                runs.setdefault((_parent(path), self.kinds[path], names, self.values[block.exit]), []).append(block)
+        several = [sorted(run, key=lambda b: int(b.path.rpartition(".")[2])) for run in runs.values() if len(run) > 1]
         outer = {block.path for run in several for block in run}
         return [run for run in several if not any(run[0].path.startswith(f"{path}.") for path in outer)]
 
     def named(self, paths: Sequence[str]) -> list[Block]:
-        """The blocks at these paths, in the order of the graph.
+        """Return the blocks at these paths, in the order of the graph.
 
         Raises:
             BadInput: a path that is not there, or one that cannot be skipped, with the reason.
         """
-        found = []
+        blocks = []
         for path in dict.fromkeys(paths):
             if path not in self.inside:
                 raise BadInput(f"the program has no module path '{path}'." + nearest(path, self.inside))
             block = self.block(path)
             if not isinstance(block, Block):
                 raise BadInput(f"the block '{path}' cannot be skipped: {block}.")
-            found.append(block)
-        nested = next(((a.path, b.path) for a in found for b in found if b.path.startswith(f"{a.path}.")), None)
+            blocks.append(block)
+        nested = next(((a.path, b.path) for a in blocks for b in blocks if b.path.startswith(f"{a.path}.")), None)
         if nested:
             raise BadInput(f"the block '{nested[1]}' lies inside '{nested[0]}', which goes as a whole. Name one of them.")
-        return sorted(found, key=lambda block: self.order[block.exit])
+        return sorted(blocks, key=lambda block: self.order[block.exit])
 
 
 def _shown(value: Value) -> str:
@@ -222,16 +225,16 @@ def _all(values: Any) -> str:
 
 
 def _behind(entry: fx.Node, inside: Sequence[fx.Node]) -> list[fx.Node]:
-    """The nodes inside that depend on the entry, in order."""
-    found: dict[fx.Node, None] = {}
+    """Return the nodes inside that depend on the entry, in order."""
+    behind: dict[fx.Node, None] = {}
     for node in inside:
-        if any(n is entry or n in found for n in node.all_input_nodes):
-            found[node] = None
-    return list(found)
+        if any(n is entry or n in behind for n in node.all_input_nodes):
+            behind[node] = None
+    return list(behind)
 
 
 def _is_residual(entry: fx.Node, inside: Sequence[fx.Node], depends: Collection[fx.Node]) -> bool:
-    """Whether somewhere the value that entered (moved, normalized, scaled, but not mixed) is added to one that was computed of it."""
+    """Return whether the value that entered (moved, normalized, scaled, but not mixed) is added to one that was computed of it."""
     carried, mixed = {entry}, set(depends)
     for node in inside:
         if node not in mixed:
@@ -246,7 +249,7 @@ def _is_residual(entry: fx.Node, inside: Sequence[fx.Node], depends: Collection[
 
 
 def _without(program: Program, blocks: Sequence[Block]) -> Program:
-    """The program with what reads each block's output reading its input instead. Later blocks first: one's input may be another's output."""
+    """Let what reads each block's output read its input instead. Later blocks first: one's input may be another's output."""
     graph = program.graph
     for block in reversed(blocks):
         block.exit.replace_all_uses_with(block.entry)
@@ -260,7 +263,7 @@ def _without(program: Program, blocks: Sequence[Block]) -> Program:
 
 
 def _staying(program: Program, paths: Sequence[str]) -> Any:
-    """The tensors that are read, or that lie outside the blocks that went."""
+    """Return the tensors that are read, or that lie outside the blocks that went."""
     read = {str(node.target) for node in program.graph.nodes if node.op == "get_attr"}
     gone: Mapping[str, None] = dict.fromkeys(f"{path}." for path in paths)
     return [(name, rest) for name, rest in tensors_of(program.graph_module) if name in read or not name.startswith(tuple(gone))]
