@@ -22,7 +22,7 @@ class Hint:
     """A loss between what two modules put out, one of the student and one of the teacher.
 
     Args:
-        loss: a name in `distill.losses.HINTS`.
+        loss: a name in `distill.losses.hint_losses()`.
         student: module path in the student.
         teacher: module path in the teacher; None: the same.
         weight: of this loss beside the others.
@@ -61,7 +61,7 @@ class FitPlan:
         regularize: of `train.regularize.REGULARIZERS`.
         distill: weight of the teacher's soft targets beside the task's loss; 0 leaves them out.
         temperature: of the soft targets.
-        soft: a name in `distill.losses.SOFT`.
+        soft: a name in `distill.losses.soft_losses()`.
         hints: losses between inner values of student and teacher.
         channels_last: lay pictures (B, C, H, W) and kernels out pixel by pixel, which is often faster and sums in another order.
         seed: of the order, and of every random choice.

@@ -65,7 +65,7 @@ class Task:
         valid: examples that select between candidates.
         test: examples touched once, for the final table; may be None.
         loss: `(outputs, target) -> scalar tensor`; needed only to train.
-        metric: a name (`laconic.tasks.metrics.METRICS`) or a function `(logits, target) -> float`, of all examples at once.
+        metric: a name (`laconic.tasks.metrics.named_metrics()`) or a function `(logits, target) -> float`, of all examples at once.
         direction: whether more is better; known for named metrics.
         split: `batch -> (inputs, target)`; inputs as a tensor, a tuple (positional) or a mapping (keywords).
         logits: `outputs -> tensor` that the metric looks at.

@@ -17,7 +17,7 @@ from laconic.core.program import Program, as_call
 from laconic.core.smoothing import PlanLoss, smoothed
 from laconic.core.task import default_logits
 from laconic.distill.bridge import build
-from laconic.distill.losses import HINTS, SOFT
+from laconic.distill.losses import hint_losses, soft_losses
 from laconic.distill.teacher import Teacher, evaluating
 from laconic.distill.watch import Tap, TappedRun, Watch, paths_of, watch
 
@@ -81,7 +81,9 @@ class DistillationModule(nn.Module):
         """
         for index, (hint, tap) in enumerate(self.hints):
             for number, other in _with_path(theirs, hint, tap):
-                self.projectors[_name(index, number)] = build(HINTS[hint.loss], hint, _exact(ours.values[tap]), _exact(other), seed + index)
+                self.projectors[_name(index, number)] = build(
+                    hint_losses()[hint.loss], hint, _exact(ours.values[tap]), _exact(other), seed + index
+                )
 
 
 def _with_path(theirs: Sequence[TappedRun], hint: Hint, tap: Tap) -> list[tuple[int, Tensor]]:
@@ -156,7 +158,7 @@ def teach(
     _check(plan, several, cached)
     if isinstance(student, Program):
         student.interface.limits.check_trainable("teach")
-    hints = [(hint, Tap(hint.student, HINTS[hint.loss].value)) for hint in plan.hints]
+    hints = [(hint, Tap(hint.student, hint_losses()[hint.loss].value)) for hint in plan.hints]
     ours = watch(student, [tap for _, tap in hints], "student")
     asked = _asked(several, hints, student) if hints or (plan.distill and not cached) else ()
     module = DistillationModule(student, asked, hints, ours)
@@ -170,9 +172,10 @@ def teach(
 
 def _check(plan: FitPlan, teachers: Sequence[nn.Module], cached: bool) -> None:
     mistakes = []
-    if plan.soft not in SOFT:
-        mistakes.append(f"soft: '{plan.soft}' is not a loss." + nearest(plan.soft, SOFT))
-    mistakes += [f"hints: '{hint.loss}' is not a loss." + nearest(hint.loss, HINTS) for hint in plan.hints if hint.loss not in HINTS]
+    if plan.soft not in soft_losses():
+        mistakes.append(f"soft: '{plan.soft}' is not a loss." + nearest(plan.soft, soft_losses()))
+    known = hint_losses()
+    mistakes += [f"hints: '{hint.loss}' is not a loss." + nearest(hint.loss, known) for hint in plan.hints if hint.loss not in known]
     mistakes += [
         f"hints: the weight {hint.weight} of '{hint.loss}' must be a number of 0 or more"
         for hint in plan.hints
@@ -231,7 +234,7 @@ def _agree(plan: FitPlan, ours: Tensor, theirs: Tensor, number: int = 0) -> None
             f"the student answers {tuple(ours.shape)} (examples, classes) and teacher {number} {tuple(theirs.shape)}: soft targets need the same classes "
             "in the same order. Give the student the teacher's head, or set distill=0 and use hints alone."
         )
-    if SOFT[plan.soft].classes > 1 and (ours.dim() < 2 or ours.shape[-1] < SOFT[plan.soft].classes):
+    if (least := soft_losses()[plan.soft].classes) > 1 and (ours.dim() < 2 or ours.shape[-1] < least):
         raise BadInput(f"'{plan.soft}' needs answers over two classes or more; these are {tuple(ours.shape)}. Use soft='mse_logits'.")
 
 
@@ -253,7 +256,7 @@ class _Loss(PlanLoss):
             terms.append(plan.distill * self._soft(outputs, target, kept))
         for hint, pairs in zip(plan.hints, outputs.hints, strict=True):
             with _exactly(pairs[0][0].device):
-                losses = [HINTS[hint.loss].loss(ours, theirs.detach()) for ours, theirs in pairs]
+                losses = [hint_losses()[hint.loss].loss(ours, theirs.detach()) for ours, theirs in pairs]
             terms.append(hint.weight * torch.stack(losses).mean())
         return torch.stack(terms).sum()
 
@@ -263,7 +266,7 @@ class _Loss(PlanLoss):
         Raises:
             TrainingStopped: a teacher's answers are not finite.
         """
-        plan, row = self.plan, SOFT[self.plan.soft]
+        plan, row = self.plan, soft_losses()[self.plan.soft]
         ours = _exact(self.logits(outputs.outputs))
         theirs = [self.logits(answer) for answer in outputs.teachers] if kept is None else [kept.to(ours.device)]
         if not theirs:

@@ -6,6 +6,7 @@ any batch size; where a paper sums, that is the difference from it. The teacher'
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from laconic.core.errors import BadInput
+from laconic.core.extensions import extended
 
 Kind = Literal["output", "attention", "values"]
+GROUP = "laconic.losses"  # of entry points: each names a `Soft` or a `HintLoss`
 _EPSILON = 1e-12
 
 
@@ -232,3 +235,31 @@ HINTS: dict[str, HintLoss] = {
     "attention_maps": HintLoss(attention_maps, "Jiao et al. 2020, eq. 7", "attention", dims=(3, 4), same=(0, -2, -1)),
     "value_relations": HintLoss(value_relations, "Wang et al. 2020, section 3.2", "values", dims=(3, 4), same=(0, -2)),
 }
+
+
+def soft_losses() -> dict[str, Soft]:
+    """Return the losses between answers by name: `SOFT` and those of other packages.
+
+    Raises:
+        BadInput: an entry point takes a name that is there, or is no loss.
+    """
+    return {**SOFT, **{name: row for name, row in _from_outside().items() if isinstance(row, Soft)}}
+
+
+def hint_losses() -> dict[str, HintLoss]:
+    """Return the losses between inner values by name: `HINTS` and those of other packages.
+
+    Raises:
+        BadInput: an entry point takes a name that is there, or is no loss.
+    """
+    return {**HINTS, **{name: row for name, row in _from_outside().items() if isinstance(row, HintLoss)}}
+
+
+@functools.cache
+def _from_outside() -> dict[str, Soft | HintLoss]:
+    own: dict[str, Soft | HintLoss] = {**SOFT, **HINTS}
+    rows = {name: row for name, row in extended(own, GROUP).items() if name not in own}
+    for name, row in rows.items():
+        if not isinstance(row, (Soft, HintLoss)):
+            raise BadInput(f"'{name}' in the group {GROUP} is a {type(row).__name__}; it must be a distill.losses.Soft or a HintLoss")
+    return rows

@@ -26,7 +26,7 @@ from laconic.distill.teacher import Taught, UnevenAnswers, answers
 from laconic.pruning.coupling import couple
 from laconic.tasks import metrics
 from laconic.train import engine
-from laconic.train.augment import AUGMENTATIONS, Augmenter, EmbeddingNeighbours, Synonyms, WordNet
+from laconic.train.augment import Augmenter, EmbeddingNeighbours, Synonyms, WordNet, augmentations
 from laconic.train.engine import FitRecord
 
 
@@ -126,7 +126,7 @@ def augmenter(plan: FitPlan, model: nn.Module, words: Sequence[str] | None = Non
     if not plan.augment:
         return None
     special = [index for index, word in enumerate(words or ()) if _SPECIAL.fullmatch(word)]
-    text = AUGMENTATIONS["text"]
+    text = augmentations()["text"]
     wanted = any(choice.name in text and text[choice.name].synonyms for choice in plan.augment)
     return Augmenter(plan.augment, synonyms=_synonyms(model, words) if wanted else None, special=special)
 

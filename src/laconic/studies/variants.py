@@ -10,7 +10,8 @@ from torch.utils._pytree import tree_leaves
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.plan import Choice
-from laconic.train.augment import AUGMENTATIONS, Augmenter, kind_of
+from laconic.train import augment
+from laconic.train.augment import Augmenter, kind_of
 from laconic.train.insert import InsertBatchNorm, InsertDropout
 
 
@@ -40,7 +41,7 @@ _TOGETHER: dict[str, dict[str, tuple[str, ...]]] = {
 def augmentations(inputs: Any) -> list[Variant]:
     """None, each of those for this kind of data, and some together."""
     kind = next(found for leaf in tree_leaves(inputs) if (found := kind_of(leaf)) is not None)
-    single = {name: (name,) for name in AUGMENTATIONS[kind]}
+    single = {name: (name,) for name in augment.augmentations()[kind]}
     several = {**single, **_TOGETHER[kind]}
     return [Variant("none"), *(Variant(name, {"augment": tuple(Choice(part) for part in parts)}) for name, parts in several.items())]
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from laconic.core.answers import Answers, read_answers, read_values
 from laconic.core.batches import rows
 from laconic.core.errors import BadInput, nearest
+from laconic.core.extensions import extended
 from laconic.core.task import Direction, Task
 from laconic.tasks import metric_functions
 from laconic.tasks.metric_functions import WeightedMetric
@@ -152,8 +153,27 @@ def _spec(row: _Row, ignore: float | None = None, class_axis: int | None = None)
     )
 
 
+GROUP = "laconic.metrics"  # of entry points: each names a `MetricSpec`
 METRICS: dict[str, MetricSpec] = {row.name: _spec(row) for row in _ROWS}
 _NAMED = {row.name: functools.partial(_spec, row) for row in _ROWS}
+
+
+def named_metrics() -> dict[str, MetricSpec]:
+    """Return the metrics by name: `METRICS` and those of other packages.
+
+    Raises:
+        BadInput: an entry point takes a name that is there, or is no metric.
+    """
+    return {**METRICS, **_from_outside()}
+
+
+@functools.cache
+def _from_outside() -> dict[str, MetricSpec]:
+    rows = {name: row for name, row in extended(METRICS, GROUP).items() if name not in METRICS}
+    for name, row in rows.items():
+        if not isinstance(row, MetricSpec):
+            raise BadInput(f"'{name}' in the group {GROUP} is a {type(row).__name__}; it must be a tasks.metrics.MetricSpec")
+    return rows
 
 
 def of(task: Task) -> MetricSpec:
@@ -163,7 +183,7 @@ def of(task: Task) -> MetricSpec:
         BadInput: as of `resolve`.
     """
     spec = resolve(task.metric, task.direction)
-    if isinstance(task.metric, str) and METRICS[task.metric] is spec and task.metric in _NAMED:
+    if isinstance(task.metric, str) and task.metric in _NAMED and METRICS[task.metric] is spec:
         return _NAMED[task.metric](task.ignore, task.class_axis)
     return spec
 
@@ -177,9 +197,10 @@ def resolve(metric: str | Callable[[Any, Any], float], direction: Direction | No
     if direction not in ("max", "min", None):
         raise BadInput(f"direction: {direction!r}; write 'max' where more is better, 'min' where less is")
     if isinstance(metric, str):
-        if metric not in METRICS:
-            raise BadInput(f"'{metric}' is not a metric." + nearest(metric, METRICS))
-        spec = METRICS[metric]
+        known = named_metrics()
+        if metric not in known:
+            raise BadInput(f"'{metric}' is not a metric." + nearest(metric, known))
+        spec = known[metric]
         if direction not in (None, spec.direction):
             raise BadInput(
                 f"direction '{direction}' contradicts the metric '{metric}', of which {spec.direction} is better. Leave direction out."

@@ -6,6 +6,7 @@ torch's global generator alone.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,17 +14,53 @@ import torch
 from torch import Tensor
 
 from laconic.core.errors import BadInput, nearest
+from laconic.core.extensions import extended
 from laconic.core.plan import Choice
 from laconic.train.augment.image import IMAGE
 from laconic.train.augment.row import Augmentation, Mix
 from laconic.train.augment.series import SERIES
 from laconic.train.augment.text import TEXT, EmbeddingNeighbours, Synonyms, WordNet, read
 
-__all__ = ["AUGMENTATIONS", "Augmentation", "Augmenter", "EmbeddingNeighbours", "Mix", "Synonyms", "WordNet", "before_after", "kind_of"]
+__all__ = [
+    "AUGMENTATIONS",
+    "Augmentation",
+    "Augmenter",
+    "EmbeddingNeighbours",
+    "Mix",
+    "Synonyms",
+    "WordNet",
+    "augmentations",
+    "before_after",
+    "kind_of",
+]
 
 AUGMENTATIONS: dict[str, dict[str, Augmentation]] = {"image": IMAGE, "text": TEXT, "series": SERIES}
+GROUP = "laconic.augmentations"  # of entry points: each names an `Augmentation` with its `kinds`
 _BESIDE = ("attention_mask", "token_type_ids", "position_ids")  # integers (B, L) that are no text
 _STRONGEST = 10  # beyond, nothing is left of the data, and some powers overflow
+
+
+def augmentations() -> dict[str, dict[str, Augmentation]]:
+    """Return the augmentations of each kind of data by name: `AUGMENTATIONS` and those of other packages.
+
+    Raises:
+        BadInput: an entry point takes a name that is there, or is no augmentation of a known kind.
+    """
+    return {kind: {**table, **_from_outside().get(kind, {})} for kind, table in AUGMENTATIONS.items()}
+
+
+@functools.cache
+def _from_outside() -> dict[str, dict[str, Augmentation]]:
+    own = {name: row for table in AUGMENTATIONS.values() for name, row in table.items()}
+    rows: dict[str, dict[str, Augmentation]] = {}
+    for name, row in extended(own, GROUP).items():
+        if name in own:
+            continue
+        if not isinstance(row, Augmentation) or not row.kinds or not set(row.kinds) <= set(AUGMENTATIONS):
+            raise BadInput(f"'{name}' in the group {GROUP} must be an Augmentation with kinds among {', '.join(AUGMENTATIONS)}")
+        for kind in row.kinds:
+            rows.setdefault(kind, {})[name] = row
+    return rows
 
 
 def kind_of(x: Any) -> str | None:
@@ -109,18 +146,17 @@ def before_after(inputs: Any, choice: Choice, n: int = 4, *, seed: int = 0, **op
 
 
 def _mistakes(choices: Sequence[Choice], synonyms: Synonyms | None) -> Iterator[str]:
-    names = {name for table in AUGMENTATIONS.values() for name in table}
+    tables = augmentations().values()
+    names = {name for table in tables for name in table}
     for choice in choices:
-        rows = [table[choice.name] for table in AUGMENTATIONS.values() if choice.name in table]
+        rows = [table[choice.name] for table in tables if choice.name in table]
         if not rows:
             yield f"'{choice.name}' is no augmentation." + nearest(choice.name, names)
         elif all(row.synonyms for row in rows) and synonyms is None:
             yield f"'{choice.name}' needs synonyms: give EmbeddingNeighbours(embedding.weight), WordNet(folder, words) or a function of your own"
         if not 0 <= choice.strength <= _STRONGEST:
             yield f"'{choice.name}': the strength must be from 0 to {_STRONGEST}; it is {choice.strength}"
-    mixing = [
-        choice.name for choice in choices if any(choice.name in table and table[choice.name].mixes for table in AUGMENTATIONS.values())
-    ]
+    mixing = [choice.name for choice in choices if any(choice.name in table and table[choice.name].mixes for table in tables)]
     if len(mixing) > 1:
         yield f"one mixture at most: targets are mixed once; these are {', '.join(mixing)}"
 
@@ -154,9 +190,10 @@ def _main(parts: Mapping[Any, Any]) -> Any:
 
 
 def _row(kind: str, name: str) -> Augmentation:
-    if name not in AUGMENTATIONS[kind]:
-        raise BadInput(f"'{name}' is no augmentation of data of the kind '{kind}'." + nearest(name, AUGMENTATIONS[kind]))
-    return AUGMENTATIONS[kind][name]
+    table = augmentations()[kind]
+    if name not in table:
+        raise BadInput(f"'{name}' is no augmentation of data of the kind '{kind}'." + nearest(name, table))
+    return table[name]
 
 
 def _pixels(x: Tensor, rows: Sequence[tuple[Augmentation, Choice]]) -> tuple[Tensor, Mix | None]:

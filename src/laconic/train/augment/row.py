@@ -20,6 +20,7 @@ class Augmentation:
         source: the paper and section, or the package.
         mixes: returns `(batch, Mix)`, because targets are mixed too.
         synonyms: needs a source of synonyms.
+        kinds: of data that a row of another package is for: ``image``, ``series``, ``text``; rows of this one stand in their kind's table.
     """
 
     function: Callable[[Any, float], Any]
@@ -27,6 +28,7 @@ class Augmentation:
     source: str
     mixes: bool = False
     synonyms: bool = False
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
