@@ -116,8 +116,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "statistics: undefined resamples count as they come": Mutant(
         "measure/paired.py",
-        "defined = found[np.isfinite(found)]",
-        "defined = np.nan_to_num(found)",
+        "defined = differences[np.isfinite(differences)]",
+        "defined = np.nan_to_num(differences)",
         "tests/measure/test_paired.py",
     ),
     "statistics: the interval of a ratio is too narrow": Mutant(
@@ -134,8 +134,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "statistics: agreeing seeds are certainty": Mutant(
         "measure/seeds.py",
-        "return max(found, (resolution or 0.0) / math.sqrt(12))",
-        "return found",
+        "return max(deviation, (resolution or 0.0) / math.sqrt(12))",
+        "return deviation",
         "tests/measure/test_seeds.py",
     ),
     "busy: no turn is preempted": Mutant(

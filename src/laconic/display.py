@@ -28,7 +28,7 @@ def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def speaks_unicode(stream: Any) -> bool:
-    """Whether every letter can be written to a stream."""
+    """Return whether every letter can be written to a stream."""
     return (getattr(stream, "encoding", None) or "").lower().replace("-", "").replace("_", "") in ("utf8", "utf16", "utf32")
 
 
@@ -65,17 +65,17 @@ class Display:
             self._live.stop()
 
     def start(self, name: str, total: int) -> None:
-        """A piece of work begins; pieces nest."""
+        """Begin a piece of work; pieces nest."""
         task = None if self._live is None else self._live.add_task(name, total=total, facts="")
         self._stack.append((task, name, time.monotonic()))
 
     def advance(self, n: int = 1, **facts: Any) -> None:
-        """Some of the piece that began last is done."""
+        """Show that some of the piece that began last is done."""
         if self._live is not None and self._stack:
             self._live.update(self._stack[-1][0], advance=n, facts=_told(facts))
 
     def finish(self, **facts: Any) -> None:
-        """The piece that began last is over."""
+        """End the piece that began last."""
         if not self._stack:
             return
         task, name, start = self._stack.pop()
@@ -85,7 +85,7 @@ class Display:
             print(f"{name}: {time.monotonic() - start:.1f} s {_told(facts)}".rstrip(), file=sys.stderr, flush=True)
 
     def log(self, text: str) -> None:
-        """One line for the reader."""
+        """Print one line for the reader."""
         if self._live is not None:
             self._live.console.print(text, highlight=False, markup=False)
         elif not self._quiet:

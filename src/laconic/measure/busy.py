@@ -53,13 +53,13 @@ def summarize(turns: Mapping[str, Sequence[Turn]], repeated: int, stolen: float 
         `busy`: the sentence that marks the figures, empty where they stand; `preempted`: share of turns by contender; `waited`: the median of `waited_share`
         by contender; `turns`, `repeated`: numbers; `stolen`; `load_average`.
     """
-    shares = {name: float(np.mean([preempted(turn) for turn in found])) if found else 0.0 for name, found in turns.items()}
-    waited = {name: _median([waited_share(turn) for turn in found]) for name, found in turns.items()}
+    shares = {name: float(np.mean([preempted(turn) for turn in each])) if each else 0.0 for name, each in turns.items()}
+    waited = {name: _median([waited_share(turn) for turn in each]) for name, each in turns.items()}
     return {
         "busy": _sentence(turns, any(share > ALLOWED for share in shares.values()), stolen or 0.0),
         "preempted": shares,
         "waited": waited,
-        "turns": sum(len(found) for found in turns.values()),
+        "turns": sum(len(each) for each in turns.values()),
         "repeated": repeated,
         "stolen": stolen,
         "load_average": [round(value, 2) for value in os.getloadavg()] if sys.platform != "win32" else [],
@@ -72,7 +72,7 @@ def _median(shares: Sequence[float | None]) -> float | None:
 
 
 def _sentence(turns: Mapping[str, Sequence[Turn]], often: bool, stolen: float) -> str:
-    every = [turn for found in turns.values() for turn in found]
+    every = [turn for some in turns.values() for turn in some]
     reasons = []
     if often:
         throttled = sum(turn.throttled_ns or 0 for turn in every) > sum(turn.wait_ns or 0 for turn in every)

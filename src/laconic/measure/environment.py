@@ -31,7 +31,7 @@ INSTRUCTIONS = (
 
 
 def environment(threads: int | None = None) -> dict[str, Any]:
-    """Processor, instructions, cores, threads, memory, load, operating system, versions, GPU.
+    """Describe the machine: processor, instructions, cores, threads, memory, load, operating system, versions, GPU.
 
     Args:
         threads: that were used; None means all cores that the process may use.
@@ -48,7 +48,7 @@ def environment(threads: int | None = None) -> dict[str, Any]:
         "load_average": [round(value, 2) for value in os.getloadavg()] if sys.platform != "win32" else [],
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "versions": {name: number for name in PACKAGES if (number := _version(name)) is not None},
         "gpu": _gpu(),
     }
 
@@ -71,6 +71,6 @@ def _version(name: str) -> str | None:
 
 
 def _gpu() -> str | None:
-    """The GPU's name, asked of torch only if torch is loaded anyway."""
+    """Return the GPU's name, asked of torch only if torch is loaded anyway."""
     torch = sys.modules.get("torch")
     return torch.cuda.get_device_name(0) if torch is not None and torch.cuda.is_available() else None

@@ -105,10 +105,10 @@ def paired_bootstrap(
     if not math.isfinite(value):
         return Measurement.missing(unit, "the difference is not defined on these examples")
     rng = np.random.default_rng(seed)
-    found = np.array([difference(rng.integers(0, n, n)) for _ in range(resamples)], dtype=float)
-    defined = found[np.isfinite(found)]
-    left_out = len(found) - len(defined)
-    notes = [f"{left_out} of {len(found)} resamples left out: the difference is not defined there"] if left_out else []
+    differences = np.array([difference(rng.integers(0, n, n)) for _ in range(resamples)], dtype=float)
+    defined = differences[np.isfinite(differences)]
+    left_out = len(differences) - len(defined)
+    notes = [f"{left_out} of {len(differences)} resamples left out: the difference is not defined there"] if left_out else []
     half = _half_width(defined, n, _span(span, unit, defined, value)) if len(defined) >= FEWEST_RESAMPLES else 0.0
     if half == 0:
         few = len(defined) < FEWEST_RESAMPLES
@@ -132,7 +132,7 @@ def _paired(baseline: np.ndarray, candidate: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _two_values(first: np.ndarray, second: np.ndarray) -> float | None:
-    """The distance of the two values that all scores have; None where there are more. A single value stands for right or wrong."""
+    """Return the distance of the two values that all scores have; None where there are more. A single value stands for right or wrong."""
     low, high = min(first.min(), second.min()), max(first.max(), second.max())
     if any(((scores != low) & (scores != high)).any() for scores in (first, second)):
         return None
@@ -144,21 +144,21 @@ def _range(first: np.ndarray, second: np.ndarray, bounds: tuple[float, float] | 
 
 
 def _mean_interval(gaps: np.ndarray, span: float, seed: int) -> tuple[float, float]:
-    """The interval of a mean of gaps of any size, shape (n,)."""
+    """Return the interval of a mean of gaps of any size, shape (n,)."""
     differ = int((gaps != 0).sum())
     rare, tiny = 2 * differ < len(gaps), min(differ, len(gaps)) < FEW
     counted = _counted(gaps, float(np.abs(gaps).max()) or span, span)
     if tiny:
         return counted
-    found = _skewed(gaps) if len(gaps) > LARGE_N else _studentized(gaps, seed)
-    return (min(found[0], counted[0]), max(found[1], counted[1])) if rare else found
+    interval = _skewed(gaps) if len(gaps) > LARGE_N else _studentized(gaps, seed)
+    return (min(interval[0], counted[0]), max(interval[1], counted[1])) if rare else interval
 
 
 # Counts of examples ---------------------------------------------------------------------------------------------------------------------
 
 
 def _counted(gaps: np.ndarray, largest: float, span: float) -> tuple[float, float]:
-    """The interval of the mean from the numbers of positive and of negative gaps.
+    """Return the interval of the mean from the numbers of positive and of negative gaps.
 
     Args:
         gaps: shape (n,).
@@ -228,7 +228,7 @@ def _studentized(gaps: np.ndarray, seed: int) -> tuple[float, float]:
 
 
 def _skewed(gaps: np.ndarray) -> tuple[float, float]:
-    """Student's interval, corrected for skewness (Hall 1992, the monotone transformation): what the studentized bootstrap tends to."""
+    """Return Student's interval, corrected for skewness (Hall 1992, the monotone transformation): what the studentized bootstrap tends to."""
     from scipy.stats import norm
 
     n, mean, deviation = len(gaps), gaps.mean(), gaps.std(ddof=1)
@@ -247,16 +247,16 @@ def _skewed(gaps: np.ndarray) -> tuple[float, float]:
 # Any difference -----------------------------------------------------------------------------------------------------------------------
 
 
-def _half_width(found: np.ndarray, n: int, span: float) -> float:
-    """Half of the interval's width, from the resampled differences, shape (resamples,)."""
+def _half_width(differences: np.ndarray, n: int, span: float) -> float:
+    """Return half of the interval's width, from the resampled differences, shape (resamples,)."""
     from scipy.stats import t
 
-    error = float(np.sqrt(np.mean((found - found.mean()) ** 2)))
+    error = float(np.sqrt(np.mean((differences - differences.mean()) ** 2)))
     return max(float(t.ppf(1 - TAIL, max(n - 1, 1))) * error, unseen_share(n) * span)
 
 
-def _span(span: float | None, unit: str, found: np.ndarray, value: float) -> float:
+def _span(span: float | None, unit: str, differences: np.ndarray, value: float) -> float:
     if span is not None:
         return span
-    seen = float(np.abs(found).max()) if len(found) else 0.0
+    seen = float(np.abs(differences).max()) if len(differences) else 0.0
     return 100.0 if unit == POINTS else max(seen, abs(value))

@@ -76,7 +76,7 @@ def others_share(seconds: float = LOOK_SECONDS) -> float | None:
 
 
 def _from_load(seconds: float) -> float | None:
-    """The load average of the last minute: slow to fall, but all that there is."""
+    """Return the load average of the last minute over the cores: slow to fall, but all that there is."""
     if sys.platform == "win32":
         return None
     time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""Figures over runs with different seeds: their mean, the gain of one way over another, and the correction for many ways.
+"""Figures over runs with different seeds: their mean, the gain of one variant over another, and the correction for many variants.
 
 Runs are few, so intervals are Student's, on two seeds with one degree of freedom. Seeds that agree are luck or the figure's coarse steps (an accuracy of 360
 examples moves by 0.28 points), never certainty: the standard deviation counts as at least what rounding to these steps leaves, step/√12 (Sheppard).
@@ -50,11 +50,11 @@ def paired_gain(
     bounds: tuple[float, float] | None = None,
     resolution: float | None = None,
 ) -> Measurement:
-    """Return by how much one way is better than another, paired by seed; a fall is the gain of a metric of which less is better.
+    """Return by how much one variant is better than another, paired by seed; a fall is the gain of a metric of which less is better.
 
     Args:
         values: the metric of each run.
-        base: the metric of the other way's runs with the same seeds.
+        base: the metric of the other variant's runs with the same seeds.
         direction: ``max`` or ``min``.
         unit: of the gain.
         bounds: of the metric, not of the gain: a base of 97 % can gain 3 points at most.
@@ -67,11 +67,11 @@ def paired_gain(
 
 
 def paired_p(values: Sequence[float], base: Sequence[float], resolution: float | None = None) -> float:
-    """Return the two-sided p-value of Student's paired test that two ways are equally good; NaN for one seed, which tells nothing.
+    """Return the two-sided p-value of Student's paired test that two variants are equally good; NaN for one seed, which tells nothing.
 
     Args:
         values: the metric of each run.
-        base: the metric of the other way's runs with the same seeds.
+        base: the metric of the other variant's runs with the same seeds.
         resolution: as for `over_seeds`.
     """
     from scipy.stats import t
@@ -90,11 +90,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     [0.03, 0.06, 0.06]
     """
     order = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
-    found, largest = [math.nan] * len(p_values), 0.0
+    corrected, largest = [math.nan] * len(p_values), 0.0
     for rank, index in enumerate(order):
         largest = max(largest, min(1.0, (len(order) - rank) * p_values[index]))
-        found[index] = largest
-    return found
+        corrected[index] = largest
+    return corrected
 
 
 def _sign(direction: str) -> float:
@@ -103,12 +103,12 @@ def _sign(direction: str) -> float:
 
 def _gains(values: Sequence[float], base: Sequence[float], direction: str) -> list[float]:
     if len(values) != len(base) or not len(values):
-        raise BadInput(f"a paired gain needs the same seeds of both ways, at least one; there are {len(values)} and {len(base)} runs")
+        raise BadInput(f"a paired gain needs the same seeds of both variants, at least one; there are {len(values)} and {len(base)} runs")
     return [_sign(direction) * (value - other) for value, other in zip(values, base, strict=True)]
 
 
 def _deviation(values: Sequence[float], resolution: float | None) -> float:
-    found = float(np.std(values, ddof=1))
+    deviation = float(np.std(values, ddof=1))
     if resolution is None and np.ptp(values) == 0:
         resolution = abs(float(values[0])) / 100 or 0.1
-    return max(found, (resolution or 0.0) / math.sqrt(12))
+    return max(deviation, (resolution or 0.0) / math.sqrt(12))

@@ -67,7 +67,7 @@ def median_of_rounds(values: Sequence[float], unit: str) -> Measurement:
 
 
 def _by_order(ordered: np.ndarray) -> np.ndarray:
-    """The interval between two neighbouring pairs of order statistics, interpolated so that it holds the median in 95 % of cases."""
+    """Return the interval between two neighboring pairs of order statistics, interpolated so that it holds the median in 95 % of cases."""
     from scipy.stats import binom
 
     n = len(ordered)
@@ -80,7 +80,7 @@ def _by_order(ordered: np.ndarray) -> np.ndarray:
 
 
 def _between(d: int, n: int) -> float:
-    """How often the median of the distribution lies between the d-th least and the d-th greatest of n."""
+    """Return how often the median of the distribution lies between the d-th least and the d-th greatest of n."""
     from scipy.stats import binom
 
     return float(1 - 2 * binom.cdf(d - 1, n, 0.5))

@@ -72,7 +72,7 @@ def parity_inputs(program: Program, valid: Examples, folder: Path) -> ParityInpu
 
 
 def _other_sizes(now: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """Further sizes of the dynamic dimensions, each once."""
+    """Yield further sizes of the dynamic dimensions, each once."""
     seen = [dict(now)]
     for batch, share in _SIZES:
         wanted = {name: batch if name == "batch" else max(1, int(share * size)) for name, size in now.items()}
@@ -82,7 +82,7 @@ def _other_sizes(now: Mapping[str, int]) -> Iterator[dict[str, int]]:
 
 
 def answers(program: Program, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The program's flat outputs for flat inputs."""
+    """Run the program on flat inputs and return its flat outputs."""
     with torch.no_grad():
         leaves = program.graph_module(*(torch.from_numpy(array) for array in arrays))
     return [(leaf.float() if leaf.dtype == torch.bfloat16 else leaf).detach().numpy() for leaf in leaves]
@@ -99,23 +99,23 @@ def write_answers(program: Program, files: Mapping[str, str], folder: Path) -> N
     for name, path in files.items():
         arrays = read_arrays(Path(path))
         try:
-            found = answers(program, arrays)
+            outputs = answers(program, arrays)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             told = _told(dynamic_sizes(program.inputs, arrays))
             raise LaconicError(f"after its steps the program does not answer inputs of {told}, which the model does: {error}") from error
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_arrays(folder / name, found)
+        write_arrays(folder / name, outputs)
     write_arrays(folder / _DONE, [])
 
 
 def compare(
-    inputs: ParityInputs, found: Path, expected: Path, outputs: Sequence[TensorSpec], precision: str, rounded: bool
+    inputs: ParityInputs, actual: Path, expected: Path, outputs: Sequence[TensorSpec], precision: str, rounded: bool
 ) -> tuple[dict[str, Any], Reason | None]:
     """Hold the answers of a file against its program's, over all inputs; see `gate.parity`.
 
     Args:
         inputs: what both answered.
-        found: folder of the file's answers.
+        actual: folder of the file's answers.
         expected: folder of the program's.
         outputs: of the program.
         precision: of the file's arithmetic.
@@ -126,7 +126,7 @@ def compare(
     """
     meter = ParityMeter(outputs)
     for name in inputs.files:
-        meter.add(read_arrays(found / name), read_arrays(expected / name))
+        meter.add(read_arrays(actual / name), read_arrays(expected / name))
     asked = gate.tolerance(precision, rounded)
     evidence, reason = gate.parity(meter.result(asked.resolution, asked.grid), precision, rounded)
     sizes = {name: list(dict.fromkeys(size[name] for size in inputs.sizes)) for name in inputs.sizes[0]}

@@ -146,7 +146,7 @@ def _timed(
     timings = []
     for contender, item, facts in workers:
         times = run.rounds[contender.name]
-        found = latency.summarize(times)
+        summary = latency.summarize(times)
         title = f"{contender.name} ({item.settings.runtime}, {item.numerics}{_threads(item, workers)})"
         ratio = None if times is first else latency.ratio(first, times)
         per_second = latency.throughput(times, size)
@@ -155,10 +155,10 @@ def _timed(
             Timing(
                 title,
                 size,
-                found.p50_ms,
-                found.p95_ms,
-                found.p99_ms,
-                found.n,
+                summary.p50_ms,
+                summary.p95_ms,
+                summary.p99_ms,
+                summary.n,
                 per_second,
                 ratio,
                 facts["cold_start_ms"],
@@ -174,7 +174,7 @@ def _timed(
 
 
 def _threads(item: Artifact, workers: list[tuple[Any, Artifact, Any]]) -> str:
-    """The threads of one contender, where they are not those of all."""
+    """Write the threads of one contender, where they are not those of all."""
     if len({other.settings.threads for _, other, _ in workers}) == 1:
         return ""
     threads = item.settings.threads
@@ -189,7 +189,7 @@ def _check_available(artifact: Artifact) -> None:
 
 
 def _baseline(baseline: Any, new: Artifact, scratch: Path, threads: int | None, lengths: dict[str, int]) -> Artifact | None:
-    """What the artifact is compared with; unless told otherwise with its threads, and a module on its device too."""
+    """Return what the artifact is compared with; unless told otherwise with its threads, and a module on its device too."""
     if baseline is None:
         return None
     threads = new.settings.threads if threads is None else threads
@@ -219,7 +219,7 @@ def _captured(module: nn.Module, specs: Sequence[TensorSpec], lengths: dict[str,
 
 
 def random_inputs(specs: Sequence[TensorSpec], batch: int, lengths: dict[str, int], seed: int) -> list[np.ndarray]:
-    """Inputs of the right shapes: normal floats; ones for integers and booleans, since any embedding has an entry 1.
+    """Make inputs of the right shapes: normal floats; ones for integers and booleans, since any embedding has an entry 1.
 
     Args:
         specs: of the inputs.

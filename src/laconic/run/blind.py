@@ -49,33 +49,33 @@ def probed(record: Record, metric: MetricSpec, logits: Tensor, examples: Example
         return record
     sign = 1.0 if metric.direction == "max" else -1.0
     shuffled = _shuffled(metric, logits, examples.target)
-    found = {
+    scores = {
         "own": own,
         "shuffled": next(shuffled),
         "negated": _score(metric, _negated(logits), examples.target),
         "constant": _score(metric, _constant(logits), examples.target),
     }
-    record = dataclasses.replace(record, probes=found)
-    ignorant = [found[name] for name in ("shuffled", "constant")]
+    record = dataclasses.replace(record, probes=scores)
+    ignorant = [scores[name] for name in ("shuffled", "constant")]
     if any(_worse(value, own, sign) for value in ignorant):
         return record
     more = list(shuffled)
     same = all(_same(value, own) for value in (*ignorant, *more))
-    negated = found["negated"]
+    negated = scores["negated"]
     good = better_than_shuffled(task, program)
     sees = metric.read is not None and _worse(negated, own, sign) and not _squashed(logits)  # a named metric of a model that says one thing
     if same and (_same(negated, own) or good or (good is None and not sees)):
-        raise BadInput(_told(metric, found, "this metric cannot tell your model from a constant one"))
+        raise BadInput(_told(metric, scores, "this metric cannot tell your model from a constant one"))
     if any(_worse(value, own, sign) for value in (negated, *more)):
         return record
     if good:
-        raise BadInput(_told(metric, found, "by this metric your model is no better than a constant one, though by its loss it is"))
-    note = _told(metric, found, "by this metric the model is no better than a constant one, so that little is kept by keeping its score")
+        raise BadInput(_told(metric, scores, "by this metric your model is no better than a constant one, though by its loss it is"))
+    note = _told(metric, scores, "by this metric the model is no better than a constant one, so that little is kept by keeping its score")
     return dataclasses.replace(record, notes=(*record.notes, note))
 
 
 def better_than_shuffled(task: Task, program: Program) -> bool | None:
-    """Whether the loss of the first valid batch is less than with its targets shuffled, each of `SHUFFLES` times; None where that cannot be told."""
+    """Return whether the loss of the first valid batch is less than with its targets shuffled, each of `SHUFFLES` times; None where nothing tells."""
     if task.loss is None:
         return None
     try:
@@ -113,13 +113,13 @@ def _squashed(logits: Tensor) -> bool:
 
 
 def _constant(logits: Tensor) -> Tensor:
-    """The mean answer for every example; of whole numbers the first one."""
+    """Return the mean answer for every example; of whole numbers the first one."""
     one = logits.double().mean(0).to(logits.dtype) if logits.is_floating_point() else logits[0]
     return one.expand(logits.shape).clone()
 
 
 def _score(metric: MetricSpec, logits: Tensor, target: Any) -> float:
-    """The score; NaN where the metric refuses such answers."""
+    """Return the score; NaN where the metric refuses such answers."""
     try:
         return metric.score(logits, target)
     except _USERS:
@@ -131,12 +131,12 @@ def _same(value: float, own: float) -> bool:
 
 
 def _worse(value: float, own: float, sign: float) -> bool:
-    """Whether a score is worse than the model's own; so is one that is not finite, since the metric saw a difference."""
+    """Return whether a score is worse than the model's own; so is one that is not finite, since the metric saw a difference."""
     return not math.isfinite(value) or (sign * value < sign * own and not _same(value, own))
 
 
-def _told(metric: MetricSpec, found: dict[str, float], why: str) -> str:
-    scores = ", ".join(f"{value:.4g} {'of the model' if name == 'own' else name}" for name, value in found.items())
+def _told(metric: MetricSpec, probes: dict[str, float], why: str) -> str:
+    scores = ", ".join(f"{value:.4g} {'of the model' if name == 'own' else name}" for name, value in probes.items())
     return (
         f"{why}: '{metric.name}' is {scores}. Look at the metric, its direction ('{metric.direction}'), and at what it takes: logits, not probabilities "
         "or class numbers (Task(logits=…)), in the order of the targets."

@@ -63,7 +63,7 @@ def write_examples(task: Task, data: Dataset[Any], program: Program, folder: Pat
 
 
 def targets_of(task: Task, data: Dataset[Any]) -> Any:
-    """The targets of all examples, joined; see `core.batches`."""
+    """Return the targets of all examples, joined; see `core.batches`."""
     return _all_targets(task, data, [target for _, target in batches(task, data)])
 
 
@@ -77,12 +77,12 @@ def _all_targets(task: Task, data: Dataset[Any], targets: list[Any]) -> Any:
 
 
 def _array(leaf: Tensor) -> np.ndarray:
-    """As numpy; bfloat16, which it does not know, as float32."""
+    """Return a tensor as numpy; bfloat16, which it does not know, as float32."""
     return np.asarray((leaf.float() if leaf.dtype == torch.bfloat16 else leaf).detach().cpu().numpy())
 
 
 def batches(task: Task, data: Dataset[Any]) -> Iterator[tuple[Any, Any]]:
-    """The dataset's batches in order, split into inputs and target."""
+    """Yield the dataset's batches in order, split into inputs and target."""
     for batch in loader(data, task.batch_size, shuffle=False, seed=0, collate=task.collate):
         yield task.split(batch)
 
@@ -104,7 +104,7 @@ def read_arrays(path: Path) -> list[np.ndarray]:
 
 
 def read_logits(task: Task, program: Program, folder: Path) -> Tensor:
-    """The answers that a worker wrote for a folder of examples, joined, as the metric takes them: (n, …), shorter batches filled up with zeros at the end."""
+    """Read the answers that a worker wrote for a folder of examples, joined as the metric takes them: (n, …), shorter batches filled up with zeros."""
     parts = []
     for path in sorted(folder.glob("*.npz")):
         leaves = [torch.from_numpy(array) for array in read_arrays(path)]

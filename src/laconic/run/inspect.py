@@ -23,7 +23,7 @@ SHARE = 0.5  # of each group's components, removed to see what the output loses
 
 
 def inspect(task: Task, sensitivity: bool = True, progress: Progress = silent) -> dict[str, Any]:
-    """Inputs, outputs, layers with parameters and multiply-adds per example, operators whose cost is unknown, what can be pruned, and notes.
+    """Describe a task's model: inputs, outputs, layers with parameters and multiply-adds per example, unknown costs, what can be pruned, notes.
 
     Args:
         task: an untrained one has no sensitivity.
@@ -32,7 +32,7 @@ def inspect(task: Task, sensitivity: bool = True, progress: Progress = silent) -
 
     Returns:
         Plain values. ``sensitivity`` (share that was removed, examples) and each group's ``removed`` and ``sqnr_db`` are None where it was not measured;
-        ``groups``, ``prunable``, ``frozen`` and ``no_rule`` are None where the coupling could not be found. A note says why.
+        ``groups``, ``prunable``, ``frozen`` and ``no_rule`` are None where the coupling is not known. A note says why.
 
     Raises:
         BadInput: the task cannot be used.
@@ -59,7 +59,7 @@ def inspect(task: Task, sensitivity: bool = True, progress: Progress = silent) -
 
 
 def _why_not(task: Task, wanted: bool) -> str:
-    """Why the sensitivity is not measured; empty where it is."""
+    """Return why the sensitivity is not measured; empty where it is."""
     if not wanted:
         return "the sensitivity of groups was not measured, as asked"
     if task.plan is not None:
@@ -68,30 +68,30 @@ def _why_not(task: Task, wanted: bool) -> str:
 
 
 def _pruning(program: Program, leaves: tuple[Tensor, ...], why_not: str, progress: Progress) -> dict[str, Any]:
-    """What can be pruned. Whatever goes wrong here is told: the layers are worth showing without it."""
+    """Describe what can be pruned. Whatever goes wrong here is told: the layers are worth showing without it."""
     empty: dict[str, Any] = dict.fromkeys(("groups", "prunable", "frozen", "no_rule", "sensitivity"))
     try:
-        found = structure(couple(program))
+        coupled = structure(couple(program))
     except Exception as error:  # noqa: BLE001 - a model that no rule foresaw may break the walk anywhere
         return {**empty, "notes": [f"what can be pruned was not found: {_told(error)}"]}
-    if not found["groups"] or why_not:
-        return {**empty, **found, "notes": [why_not] * bool(found["groups"])}
+    if not coupled["groups"] or why_not:
+        return {**empty, **coupled, "notes": [why_not] * bool(coupled["groups"])}
     try:
         rows = sensitivity_of(program, leaves, SHARE, progress=progress)
     except Exception as error:  # noqa: BLE001 - a cut program runs operators on shapes that nobody has tried
-        return {**empty, **found, "notes": [f"the sensitivity of groups was not measured: {_told(error)}"]}
-    for group, row in zip(found["groups"], rows, strict=True):
+        return {**empty, **coupled, "notes": [f"the sensitivity of groups was not measured: {_told(error)}"]}
+    for group, row in zip(coupled["groups"], rows, strict=True):
         group.update(removed=row["removed"], sqnr_db=row["sqnr_db"])
-    return {**empty, **found, "sensitivity": {"share": SHARE, "examples": _examples(program, leaves)}, "notes": []}
+    return {**empty, **coupled, "sensitivity": {"share": SHARE, "examples": _examples(program, leaves)}, "notes": []}
 
 
 def _examples(program: Program, leaves: tuple[Tensor, ...]) -> int:
-    """How many examples a batch holds."""
+    """Return how many examples a batch holds."""
     return batch_size(program.inputs, leaves) or program.interface.fixed_batch or 1
 
 
 def structure(coupling: Coupling) -> dict[str, Any]:
-    """Groups in the order of the graph, how many output channels can go, what is frozen and why, and operators without a rule by how often they occur."""
+    """Describe groups in the order of the graph, how many output channels can go, what is frozen and why, and how often operators without a rule occur."""
     free, total = coupling.prunable()
     return {
         "groups": [

@@ -43,6 +43,6 @@ class Ledger:
             self._spent[name] += time.perf_counter() - start
 
     def spent(self) -> dict[str, float]:
-        """Seconds by part, with `own` and `total`."""
+        """Return seconds by part, with `own` and `total`."""
         total = self._earlier + time.perf_counter() - self._start
         return {**self._spent, "own": max(0.0, total - sum(self._spent.values())), "total": total}

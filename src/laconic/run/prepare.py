@@ -34,14 +34,14 @@ def check(task: Task) -> None:
 
 
 def length(data: Dataset[Any]) -> int:
-    """The number of examples."""
+    """Return the number of examples."""
     if not isinstance(data, Sized):
         raise BadInput(f"the dataset {type(data).__name__} has no length; give a map-style dataset")
     return len(data)
 
 
 def fingerprint(task: Task) -> str:
-    """A digest of a trained module's parameters: another model is another run."""
+    """Return a digest of a trained module's parameters: another model is another run."""
     import hashlib
 
     digest = hashlib.sha256()
@@ -52,7 +52,7 @@ def fingerprint(task: Task) -> str:
 
 
 def program(task: Task, store: RunStore, ledger: Ledger, progress: Progress) -> tuple[Program, list[dict[str, Any]]]:
-    """The captured model, from the run's folder if it is there, and the record of its training (empty if it came trained)."""
+    """Return the captured model, from the run's folder if it is there, and the record of its training (empty if it came trained)."""
     if not store.has("program.pt2"):
         check_module(task.build(), (torch.float32,))
         if task.plan is not None:
@@ -73,7 +73,7 @@ def program(task: Task, store: RunStore, ledger: Ledger, progress: Progress) -> 
 
 
 def _check_fixed(task: Task) -> None:
-    """A batch that is fixed fits into the data without a rest."""
+    """Check that a batch that is fixed fits into the data without a rest."""
     for name, data in (("valid", task.valid), ("test", task.test)):
         if not task.dynamic_batch and data is not None and (rest := length(data) % task.batch_size):
             raise BadInput(

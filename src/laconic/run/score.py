@@ -16,7 +16,7 @@ from laconic.tasks.metrics import MetricSpec, Undefined
 
 
 def measure(metric: MetricSpec, logits: Tensor, target: Any) -> Measurement:
-    """The metric of these answers; its value is None where it is not finite or not defined."""
+    """Score answers; the value is None where it is not finite or not defined."""
     if not bool(logits.isfinite().all()):
         return Measurement.missing(metric.unit, "the answers are not finite")
     try:
@@ -45,11 +45,11 @@ def compare(metric: MetricSpec, baseline: Tensor, candidate: Tensor, target: Any
             ours, theirs = (sign * np.asarray(score, dtype=float) for score in scores)
             return _in_unit(metric, stats.paired_difference(ours, theirs, scale=metric.scale, seed=seed))
     before, after = (metric.resampler(logits, target) for logits in (baseline, candidate))
-    found = stats.paired_bootstrap(lambda index: sign * (before(index) - after(index)), count(target), seed=seed)
-    return _in_unit(metric, found)
+    difference = stats.paired_bootstrap(lambda index: sign * (before(index) - after(index)), count(target), seed=seed)
+    return _in_unit(metric, difference)
 
 
 def _in_unit(metric: MetricSpec, difference: Measurement) -> Measurement:
-    """In points of a percentage, else in the metric's own unit; a zero has no sign."""
+    """Return a difference in points of a percentage, else in the metric's own unit; a zero has no sign."""
     value, low, high = (None if end is None else end + 0.0 for end in (difference.value, difference.low, difference.high))
     return dataclasses.replace(difference, unit=metric.difference_unit, value=value, low=low, high=high)

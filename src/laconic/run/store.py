@@ -62,11 +62,11 @@ class RunStore:
         return any(item.name not in ("lock", MANIFEST) for item in self.folder.iterdir())
 
     def path(self, *parts: str) -> Path:
-        """A path inside the folder."""
+        """Return a path inside the folder."""
         return self.folder.joinpath(*parts)
 
     def has(self, name: str) -> bool:
-        """Whether a file is there; since files appear whole, it is then complete."""
+        """Return whether a file is there; since files appear whole, it is then complete."""
         return self.path(name).exists()
 
     def read(self, name: str) -> Any:
@@ -79,7 +79,7 @@ class RunStore:
         return to_json(value)
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """The content of a JSON file, computed only if it is not there."""
+        """Return the content of a JSON file, computed only if it is not there."""
         return self.read(name) if self.has(name) else self.write(name, compute())
 
     def close(self) -> None:
@@ -97,24 +97,24 @@ class RunStore:
 
 def check_manifest(folder: Path, manifest: Any) -> None:
     """Refuse a folder that holds another run or a newer format."""
-    found = read_json(folder / MANIFEST)
-    if not isinstance(found, dict) or "format" not in found:
+    present = read_json(folder / MANIFEST)
+    if not isinstance(present, dict) or "format" not in present:
         raise CorruptFile(f"{folder / MANIFEST} is not a run's manifest. Choose a new folder with --out.")
-    if found["format"] > FORMAT:
+    if present["format"] > FORMAT:
         raise CorruptFile(
-            f"{folder} was written in run format {found['format']}; this Laconic reads up to {FORMAT}. Install a newer Laconic."
+            f"{folder} was written in run format {present['format']}; this Laconic reads up to {FORMAT}. Install a newer Laconic."
         )
-    differing = sorted(key for key in {*found["run"], *manifest} if found["run"].get(key) != manifest.get(key))
+    differing = sorted(key for key in {*present["run"], *manifest} if present["run"].get(key) != manifest.get(key))
     if differing:
         key = differing[0]
         raise BadInput(
-            f"{folder} holds another run: its {key} is {found['run'].get(key)!r}, this one's is {manifest.get(key)!r}. "
+            f"{folder} holds another run: its {key} is {present['run'].get(key)!r}, this one's is {manifest.get(key)!r}. "
             "Choose a new folder with --out, or repeat the first command to continue that run."
         )
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """The result of a finished run.
+    """Read the result of a finished run.
 
     Raises:
         BadInput: there is no run, or it is not finished; says how to finish it.

@@ -106,12 +106,12 @@ def _taught(model: nn.Module, plan: FitPlan, teacher: Any, kept: Path | None, op
 def _of_task(task: Task | None, plan: FitPlan) -> dict[str, Any]:
     if task is None:
         return {}
-    found: dict[str, Any] = {"train": task.train, "loss": task.loss, "split": task.split, "collate": task.collate, "logits": task.logits}
+    options: dict[str, Any] = {"train": task.train, "loss": task.loss, "split": task.split, "collate": task.collate, "logits": task.logits}
     if plan.patience is not None:
         metric = metrics.of(task)
-        found["valid"], found["direction"] = task.valid, metric.direction
-        found["score"] = lambda outputs, target: metric.score(task.logits(outputs), target)
-    return found
+        options["valid"], options["direction"] = task.valid, metric.direction
+        options["score"] = lambda outputs, target: metric.score(task.logits(outputs), target)
+    return options
 
 
 _WORDNET = (os.environ.get("WNSEARCHDIR", ""), "/usr/share/wordnet")  # WordNet's own variable, and where Debian's wordnet-base puts it
@@ -119,7 +119,7 @@ _SPECIAL = re.compile(r"<.*>|\[.+\]|")  # words that stand for no word: padding,
 
 
 def augmenter(plan: FitPlan, model: nn.Module, words: Sequence[str] | None = None) -> Augmenter | None:
-    """As the plan says; None where it says nothing.
+    """Return the augmenter that a plan asks for; None where it asks for none.
 
     Synonyms are WordNet's where it is installed and the task tells its words, else neighbours in the model's own embedding.
     """
@@ -140,14 +140,14 @@ def _synonyms(model: nn.Module, words: Sequence[str] | None) -> Synonyms | None:
 
 
 def _embedding(model: nn.Module) -> Tensor | None:
-    """The table (V, D) of the first embedding that the model has."""
+    """Return the table (V, D) of the first embedding that the model has."""
     if isinstance(model, Program):
-        found = [node for node in model.graph.nodes if family_of(node) == "embedding"]
-        return get_tensor(model, found[0].args[0]) if found else None
+        embeddings = [node for node in model.graph.nodes if family_of(node) == "embedding"]
+        return get_tensor(model, embeddings[0].args[0]) if embeddings else None
     return next((module.weight.detach() for module in model.modules() if isinstance(module, nn.Embedding)), None)
 
 
 def _groups(model: nn.Module) -> Sequence[Any]:
     if not isinstance(model, Program):
-        raise BadInput("group_lasso acts on coupled groups, which are found in a Program: capture the model first, or give fit `groups`")
+        raise BadInput("group_lasso acts on coupled groups, which only a Program has: capture the model first, or give fit `groups`")
     return couple(model).groups

@@ -109,7 +109,7 @@ def compare(task: Task, config: Comparing, out: Path, progress: Progress = silen
         metric = metrics.of(task)
         measured = Measured(metric, length(part), length(task.valid), None if task.test is None else length(task.test))
         rows = compared(variants, runs, plan, measured)
-        found = {
+        content = {
             "kind": config.kind,
             "task": task.name,
             "dataset_note": task.dataset_note,
@@ -123,7 +123,7 @@ def compare(task: Task, config: Comparing, out: Path, progress: Progress = silen
             "range_test": _range(store, task, plan, part) if config.kind == "lr" else None,
             "pictures": list(_pictures(task, variants, part)) if config.kind == "augment" else [],
         }
-        return store.write("compare.json", found)
+        return store.write("compare.json", content)
     finally:
         store.close()
 
@@ -135,7 +135,7 @@ def _plan(task: Task, config: Comparing) -> FitPlan:
 
 
 def _part(data: Dataset[Any], fraction: float) -> Dataset[Any]:
-    """A share of the examples; each class alike where targets are whole numbers."""
+    """Return a share of the examples; each class alike where targets are whole numbers."""
     if fraction == 1:
         return data
     n = length(data)
@@ -147,7 +147,7 @@ def _part(data: Dataset[Any], fraction: float) -> Dataset[Any]:
 
 
 def _fresh(task: Task, seed: int) -> nn.Module:
-    """The model that a seed starts from."""
+    """Return the model that a seed starts from."""
     if isinstance(task.model, nn.Module):
         return copy.deepcopy(task.model)
     if task.ref is not None and ":" not in task.ref:
@@ -162,16 +162,16 @@ def _kept(
 ) -> dict[str, Any]:
     name = f"runs/{variant.name.replace(' ', '-')}-{seed}.json"
     if not store.has(name):
-        found = _trained(task, variant, plan, part, seed, progress)
+        run = _trained(task, variant, plan, part, seed, progress)
         progress.log(
-            f"{variant.name}, seed {seed}: {found['valid']:.2f}" if "valid" in found else f"{variant.name}, seed {seed}: {found['stopped']}"
+            f"{variant.name}, seed {seed}: {run['valid']:.2f}" if "valid" in run else f"{variant.name}, seed {seed}: {run['stopped']}"
         )
-        store.write(name, found)
+        store.write(name, run)
     return store.read(name)
 
 
 def _trained(task: Task, variant: Variant, plan: FitPlan, part: Dataset[Any], seed: int, progress: Progress) -> dict[str, Any]:
-    """One run: the metric after each epoch on valid data, and at the end on test data; or what stopped it."""
+    """Train once and return the metric after each epoch on valid data, and at the end on test data; or what stopped it."""
     metric = metrics.of(task)
     model = _fresh(task, seed)
     if variant.steps:
@@ -211,10 +211,10 @@ def _answers(model: nn.Module, task: Task, data: Dataset[Any]) -> tuple[Tensor, 
 def _range(store: RunStore, task: Task, plan: FitPlan, part: Dataset[Any]) -> dict[str, Any]:
     if not store.has("range.json"):
         try:
-            found = to_json(range_test(_fresh(task, 0), plan, train=part, loss=task.loss, split=task.split, collate=task.collate))  # type: ignore[arg-type]
+            tested = to_json(range_test(_fresh(task, 0), plan, train=part, loss=task.loss, split=task.split, collate=task.collate))  # type: ignore[arg-type]
         except BadInput as error:
-            found = {"stopped": str(error)}
-        store.write("range.json", found)
+            tested = {"stopped": str(error)}
+        store.write("range.json", tested)
     return store.read("range.json")
 
 
@@ -222,7 +222,7 @@ _SHOWN, _LARGEST = 4, 64  # examples, and pixels of a side
 
 
 def _pictures(task: Task, variants: Sequence[Variant], part: Dataset[Any]) -> Iterator[dict[str, Any]]:
-    """Of each augmentation, examples before and after it: bytes of pictures, values of series (the first channel), words of text."""
+    """Yield examples before and after each augmentation: bytes of pictures, values of series (the first channel), words of text."""
     collate = task.collate or default_collate
     inputs = task.split(collate([part[i] for i in range(min(_SHOWN, length(part)))]))[0]
     net = _fresh(task, 0)
@@ -232,9 +232,9 @@ def _pictures(task: Task, variants: Sequence[Variant], part: Dataset[Any]) -> It
             continue
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            found = augmenter(plan, net, task.words)
-            assert found is not None
-            before, after = (_main(value) for value in (inputs, found(inputs)[0]))
+            change = augmenter(plan, net, task.words)
+            assert change is not None
+            before, after = (_main(value) for value in (inputs, change(inputs)[0]))
         kind = kind_of(before)
         assert kind is not None
         yield {"name": variant.name, "kind": kind, "before": _seen(kind, before, before, task), "after": _seen(kind, after, before, task)}
@@ -245,7 +245,7 @@ def _main(inputs: Any) -> Tensor:
 
 
 def _seen(kind: str, x: Tensor, scale: Tensor, task: Task) -> list[Any]:
-    """What a person sees of a batch (B, …): `scale` says which values are black and white."""
+    """Return what a person sees of a batch (B, …): `scale` says which values are black and white."""
     if kind == "series":
         return [row.tolist() for row in x[:, 0]]
     if kind == "text":

@@ -43,7 +43,7 @@ class Measured:
         return -1.0 if self.metric.direction == "min" else 1.0
 
     def resolution(self, examples: int) -> float | None:
-        """The smallest step of the metric over so many examples, where it is a share of them."""
+        """Return the smallest step of the metric over so many examples, where it is a share of them."""
         return 100 / examples if self.metric.unit == "%" else None
 
 
@@ -98,7 +98,7 @@ def _figure(values: Sequence[float], measured: Measured, examples: int, missing:
 
 
 def _gain(key: str, pairs: Sequence[tuple[Any, Any]], measured: Measured, examples: int, missing: str, first: bool) -> Measurement:
-    """By how much a variant is better than the first, paired by seed; of the first itself 0."""
+    """Return by how much a variant is better than the first, paired by seed; of the first itself 0."""
     unit = measured.metric.difference_unit
     if not pairs:
         return Measurement.missing(unit, missing)
@@ -116,7 +116,7 @@ def _p(pairs: Sequence[tuple[Any, Any]], measured: Measured) -> float:
 
 
 def _epochs(pairs: Sequence[tuple[Any, Any]], sign: float) -> Measurement:
-    """The epochs until a variant is as good on valid data as the first one at its end."""
+    """Return the epochs until a variant is as good on valid data as the first one at its end."""
     reached = [_reached(run["curve"], first["curve"][-1], sign) for run, first in pairs]
     if not reached or any(epoch is None for epoch in reached):
         return Measurement.missing("epochs", "not reached")
@@ -125,12 +125,12 @@ def _epochs(pairs: Sequence[tuple[Any, Any]], sign: float) -> Measurement:
 
 
 def _reached(curve: list[float], target: float, sign: float) -> int | None:
-    """The first epoch, from 1, whose metric is as good as the first variant's last."""
+    """Return the first epoch, from 1, whose metric is as good as the first variant's last."""
     return next((index + 1 for index, value in enumerate(curve) if sign * value >= sign * target), None)
 
 
 def _rank(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], measured: Measured) -> int | None:
-    """The place on valid data, from 1; equal figures share it."""
+    """Return the place on valid data, from 1; equal figures share it."""
     sign = measured.sign
     values = [sign * other["valid"].value for other in rows if other["valid"].value is not None]
     own = row["valid"].value
@@ -170,7 +170,7 @@ def verdict(rows: Sequence[Mapping[str, Any]], seeds: int, tested: bool) -> dict
 
 
 def _said(gain: Measurement) -> str:
-    """A gain with its interval and unit."""
+    """Write a gain with its interval and unit."""
     numbers = [number or 0.0 for number in (gain.value, gain.low, gain.high)]
     places = 2 if gain.unit == "points" else decimals(max(map(abs, numbers)), 3)
     value, low, high = (signed(number, places) for number in numbers)

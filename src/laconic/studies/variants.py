@@ -25,7 +25,7 @@ class Variant:
 
 
 def rates(inputs: Any) -> list[Variant]:
-    """Schedules of the learning rate, the constant one first."""
+    """List schedules of the learning rate, the constant one first."""
     names = ("constant", "step", "exponential", "cosine", "triangular", "triangular2", "one_cycle", "inverse_sqrt", "plateau")
     return [Variant(name, {"schedule": name, "warmup": 0.0}) for name in names]
 
@@ -39,15 +39,15 @@ _TOGETHER: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def augmentations(inputs: Any) -> list[Variant]:
-    """None, each of those for this kind of data, and some together."""
-    kind = next(found for leaf in tree_leaves(inputs) if (found := kind_of(leaf)) is not None)
+    """List no augmentation, each of those for this kind of data, and some together."""
+    kind = next(kind_of_leaf for leaf in tree_leaves(inputs) if (kind_of_leaf := kind_of(leaf)) is not None)
     single = {name: (name,) for name in augment.augmentations()[kind]}
     several = {**single, **_TOGETHER[kind]}
     return [Variant("none"), *(Variant(name, {"augment": tuple(Choice(part) for part in parts)}) for name, parts in several.items())]
 
 
 def regularizations(inputs: Any) -> list[Variant]:
-    """None, penalties, insertions and what else keeps a net from learning its examples by heart."""
+    """List no regularization, penalties, insertions and what else keeps a net from learning its examples by heart."""
     return [
         Variant("none", {"weight_decay": 0.0}),
         Variant("l2", {"weight_decay": 0.0, "regularize": (Choice("l2", 1e-3),)}),
@@ -65,7 +65,7 @@ KINDS: dict[str, Callable[[Any], list[Variant]]] = {"lr": rates, "augment": augm
 
 
 def chosen(kind: str, choices: Sequence[str] | None, inputs: Any) -> list[Variant]:
-    """The variants of a kind with these names, the first of the kind before them; None: all.
+    """Return the variants of a kind with these names, the first of the kind before them; None: all.
 
     Args:
         kind: a name in `KINDS`.
@@ -79,19 +79,19 @@ def chosen(kind: str, choices: Sequence[str] | None, inputs: Any) -> list[Varian
     if choices is None:
         return list(every.values())
     first = next(iter(every))
-    found, mistakes = {first: every[first]}, []
+    variants, mistakes = {first: every[first]}, []
     for name in choices:
         try:
-            found[name] = every[name] if name in every else _combined(name, every, kind)
+            variants[name] = every[name] if name in every else _combined(name, every, kind)
         except BadInput as error:
             mistakes.append(str(error))
     if mistakes:
         raise BadInput("\n".join(mistakes))
-    return list(found.values())
+    return list(variants.values())
 
 
 def _combined(name: str, every: Mapping[str, Variant], kind: str) -> Variant:
-    """Augmentations one behind the other, each with a strength: ``flip+erasing=0.5``.
+    """Put augmentations one behind the other, each with a strength: ``flip+erasing=0.5``.
 
     Raises:
         BadInput: a part is unknown, a strength is none, or they do not go together.
