@@ -84,7 +84,7 @@ class SharedConv(nn.Module):
         (SharedConv(), {"a": "the weights of conv are shared or computed", "b": "the weights of conv are shared or computed"}),
         (
             nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False)),
-            {"1": "it normalises with batch statistics also in eval mode"},
+            {"1": "it normalizes with batch statistics also in eval mode"},
         ),
     ],
     ids=["two-readers", "shared", "batch-statistics"],

@@ -50,7 +50,7 @@ def is_subsequence(short: Sequence[int], long: Sequence[int]) -> bool:
     return all(item in rest for item in short)
 
 
-def neighbours(weight: np.ndarray, token: int, k: int) -> list[int]:
+def neighbors(weight: np.ndarray, token: int, k: int) -> list[int]:
     """The k other rows of the greatest cosine."""
     norms = np.linalg.norm(weight, axis=1)
     cosine = [

@@ -68,7 +68,7 @@ def need(module: str, extra: str | None = None) -> ModuleType:
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """Return a hint for a misspelt name, or the list of names where none is near.
+    """Return a hint for a misspelled name, or the list of names where none is near.
 
     >>> nearest("acuracy", ["accuracy", "f1"])
     " Did you mean 'accuracy'?"

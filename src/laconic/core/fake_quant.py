@@ -2,7 +2,7 @@
 
 A node rounds its input to a grid and returns floats: `scale · (clamp(round(x / scale) + zero_point, low, high) − zero_point)`. The same nodes
 serve post-training quantization (fixed scales), training (a straight-through gradient, learned scales) and export, which turns each into a
-quantise/dequantise pair. Weights stay floats under their own names.
+quantize/dequantize pair. Weights stay floats under their own names.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Quantizer:
         low: lowest code.
         high: highest code.
         axis: along which scales differ; None for one scale.
-        group: for weights (O, I): so many neighbouring inputs share a scale, and scale has the shape (O · I / group,); 0 for none.
+        group: for weights (O, I): so many neighboring inputs share a scale, and scale has the shape (O · I / group,); 0 for none.
     """
 
     scale: Tensor

@@ -55,7 +55,7 @@ def _fold(program: Program, norm: fx.Node) -> str | None:
     if len(layer.users) > 1:
         return f"the output of {module_path(layer) or layer.name} is read elsewhere too"
     if normalizes_by_batch(norm):
-        return "it normalises with batch statistics also in eval mode"
+        return "it normalizes with batch statistics also in eval mode"
     weight: Any = argument(layer, row.weight)
     rounded = weight if _is_rounded_by_output(program, layer, weight) else None
     weight = weight if rounded is None else rounded.args[0]

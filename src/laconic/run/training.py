@@ -26,7 +26,7 @@ from laconic.distill.teacher import Taught, UnevenAnswers, answers
 from laconic.pruning.coupling import couple
 from laconic.tasks import metrics
 from laconic.train import engine
-from laconic.train.augment import Augmenter, EmbeddingNeighbours, Synonyms, WordNet, augmentations
+from laconic.train.augment import Augmenter, EmbeddingNeighbors, Synonyms, WordNet, augmentations
 from laconic.train.engine import FitRecord
 
 
@@ -121,7 +121,7 @@ _SPECIAL = re.compile(r"<.*>|\[.+\]|")  # words that stand for no word: padding,
 def augmenter(plan: FitPlan, model: nn.Module, words: Sequence[str] | None = None) -> Augmenter | None:
     """Return the augmenter that a plan asks for; None where it asks for none.
 
-    Synonyms are WordNet's where it is installed and the task tells its words, else neighbours in the model's own embedding.
+    Synonyms are WordNet's where it is installed and the task tells its words, else neighbors in the model's own embedding.
     """
     if not plan.augment:
         return None
@@ -136,7 +136,7 @@ def _synonyms(model: nn.Module, words: Sequence[str] | None) -> Synonyms | None:
     if words is not None and folder is not None:
         return WordNet(folder, words)
     weight = _embedding(model)
-    return None if weight is None else EmbeddingNeighbours(weight)
+    return None if weight is None else EmbeddingNeighbors(weight)
 
 
 def _embedding(model: nn.Module) -> Tensor | None:

@@ -68,7 +68,7 @@ TASKS: dict[str, Entry] = {
         _IMAGES,
         {"resnet20": replace(_IMAGES, epochs=5), "resnet56": replace(_IMAGES, epochs=5)},
         valid=1 / 12,
-        note="Fashion-MNIST (restored): 87 % of the pixels are exact, the rest off by one grey level of 255; the hub's copy is the original",
+        note="Fashion-MNIST (restored): 87 % of the pixels are exact, the rest off by one gray level of 255; the hub's copy is the original",
     ),
     "sst2": Entry(
         "SST-2, sentiment of whole sentences",

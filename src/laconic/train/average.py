@@ -1,4 +1,4 @@
-"""Averages of the weights over training steps, which often generalise better than the last ones."""
+"""Averages of the weights over training steps, which often generalize better than the last ones."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_of_a_mapping_or_tuple_the_first_that_fits_is_augmented() -> None:
         ([Choice("flip", -1.0)], "'flip': the strength must be from 0 to 10; it is -1.0"),
         ([Choice("flip", float("nan"))], "strength must be"),
         ([Choice("mixup"), Choice("cutmix")], "one mixture at most"),
-        ([Choice("insertion")], "'insertion' needs synonyms: give EmbeddingNeighbours"),
+        ([Choice("insertion")], "'insertion' needs synonyms: give EmbeddingNeighbors"),
     ],
     ids=["name", "negative", "nan", "two mixtures", "no synonyms"],
 )

@@ -7,7 +7,7 @@ import torch
 
 from laconic.core.errors import BadInput, CorruptFile
 from laconic.core.plan import Choice
-from laconic.train.augment import Augmenter, EmbeddingNeighbours, WordNet
+from laconic.train.augment import Augmenter, EmbeddingNeighbors, WordNet
 from tests.reference import augment as twin
 
 LICENSE = "".join(
@@ -89,22 +89,22 @@ def test_an_empty_vocabulary_has_an_empty_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("k", [1, 4])
-def test_neighbours_are_the_nearest_by_cosine(k: int) -> None:
+def test_neighbors_are_the_nearest_by_cosine(k: int) -> None:
     weight = torch.randn(40, 6, dtype=torch.float64)
-    source = EmbeddingNeighbours(weight, k)
+    source = EmbeddingNeighbors(weight, k)
     for _ in range(2):  # looked up, then remembered
         found = source(torch.tensor([[3, 7], [39, 3]]).flatten())
-        assert found.tolist() == [twin.neighbours(weight.numpy(), token, k) for token in (3, 7, 39, 3)]
+        assert found.tolist() == [twin.neighbors(weight.numpy(), token, k) for token in (3, 7, 39, 3)]
 
 
-def test_neighbours_do_not_move_with_training() -> None:
+def test_neighbors_do_not_move_with_training() -> None:
     weight = torch.nn.Parameter(torch.randn(30, 5))
-    source, first = EmbeddingNeighbours(weight), EmbeddingNeighbours(weight.detach().clone())(torch.arange(30))
+    source, first = EmbeddingNeighbors(weight), EmbeddingNeighbors(weight.detach().clone())(torch.arange(30))
     weight.data = weight.data.normal_()
     assert torch.equal(source(torch.arange(30)), first)
 
 
 @pytest.mark.parametrize("k", [0, 5])
-def test_there_must_be_so_many_neighbours(k: int) -> None:
+def test_there_must_be_so_many_neighbors(k: int) -> None:
     with pytest.raises(BadInput, match="from 1 to 4"):
-        EmbeddingNeighbours(torch.randn(5, 3), k)
+        EmbeddingNeighbors(torch.randn(5, 3), k)

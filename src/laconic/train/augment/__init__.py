@@ -19,13 +19,13 @@ from laconic.core.plan import Choice
 from laconic.train.augment.image import IMAGE
 from laconic.train.augment.row import Augmentation, Mix
 from laconic.train.augment.series import SERIES
-from laconic.train.augment.text import TEXT, EmbeddingNeighbours, Synonyms, WordNet, read
+from laconic.train.augment.text import TEXT, EmbeddingNeighbors, Synonyms, WordNet, read
 
 __all__ = [
     "AUGMENTATIONS",
     "Augmentation",
     "Augmenter",
-    "EmbeddingNeighbours",
+    "EmbeddingNeighbors",
     "Mix",
     "Synonyms",
     "WordNet",
@@ -153,7 +153,7 @@ def _mistakes(choices: Sequence[Choice], synonyms: Synonyms | None) -> Iterator[
         if not rows:
             yield f"'{choice.name}' is no augmentation." + nearest(choice.name, names)
         elif all(row.synonyms for row in rows) and synonyms is None:
-            yield f"'{choice.name}' needs synonyms: give EmbeddingNeighbours(embedding.weight), WordNet(folder, words) or a function of your own"
+            yield f"'{choice.name}' needs synonyms: give EmbeddingNeighbors(embedding.weight), WordNet(folder, words) or a function of your own"
         if not 0 <= choice.strength <= _STRONGEST:
             yield f"'{choice.name}': the strength must be from 0 to {_STRONGEST}; it is {choice.strength}"
     mixing = [choice.name for choice in choices if any(choice.name in table and table[choice.name].mixes for table in tables)]

@@ -1,6 +1,6 @@
 """Augmentations of pictures, by kornia. Each keeps the size.
 
-Pictures come normalized by any mean and deviation. What is bound to a range of brightness (colour, RandAugment) therefore moves each channel to [0, 1] by its
+Pictures come normalized by any mean and deviation. What is bound to a range of brightness (color, RandAugment) therefore moves each channel to [0, 1] by its
 least and greatest value in the batch, and back. What moves pixels fills the rim with the picture's mirror image: a dark rim stays dark, and a
 texture goes on.
 

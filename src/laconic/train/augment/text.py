@@ -178,17 +178,17 @@ def _draw(candidates: _Candidates, place: Tensor, alive: Tensor | None = None) -
     return candidates.table[rows].gather(-1, drawn.view(*weights.shape[:-1], 1).to(rows.device)).squeeze(-1)
 
 
-class EmbeddingNeighbours:
+class EmbeddingNeighbors:
     """Tokens whose embeddings are nearest by cosine; each is looked up when first asked for.
 
     Args:
-        weight: (V, D); copied, so that training does not move the neighbours.
+        weight: (V, D); copied, so that training does not move the neighbors.
         k: how many.
     """
 
     def __init__(self, weight: Tensor, k: int = 5) -> None:
         if not 1 <= k < len(weight):
-            raise BadInput(f"the number of neighbours must be from 1 to {len(weight) - 1}, the other tokens of the vocabulary; it is {k}")
+            raise BadInput(f"the number of neighbors must be from 1 to {len(weight) - 1}, the other tokens of the vocabulary; it is {k}")
         self._unit = torch.nn.functional.normalize(weight.detach().to("cpu", torch.float32), dim=1)
         self._near = torch.full((len(weight), k), -1)
 
