@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from laconic.core.folding import FoldBatchNorm, fold_batch_norm
     from laconic.core.graph import taps
-    from laconic.core.plan import Choice, FitPlan, Hint
+    from laconic.core.plan import FitPlan, Hint, Scaled
     from laconic.core.program import Program, TensorSpec
     from laconic.core.quantities import Quantity
     from laconic.core.records import Measurement, Outcome
@@ -64,7 +64,7 @@ _HOME = {
     "laconic.core.errors": "BadInput CaptureError CorruptFile ExportError LaconicError Locked MissingExtra TrainingStopped WorkerFailed",
     "laconic.core.folding": "FoldBatchNorm fold_batch_norm",
     "laconic.core.graph": "taps",
-    "laconic.core.plan": "Choice FitPlan Hint",
+    "laconic.core.plan": "FitPlan Hint Scaled",
     "laconic.core.program": "Program TensorSpec",
     "laconic.core.quantities": "Quantity",
     "laconic.core.records": "Measurement Outcome",
@@ -101,7 +101,6 @@ __all__ = [
     "BadInput",
     "Budget",
     "CaptureError",
-    "Choice",
     "Context",
     "CorruptFile",
     "DropBlocks",
@@ -124,6 +123,7 @@ __all__ = [
     "Quantize",
     "Recipe",
     "Result",
+    "Scaled",
     "SearchSpace",
     "StepConfig",
     "Student",

@@ -13,7 +13,7 @@ from torch import nn
 
 import laconic as lc
 from laconic.core.errors import BadInput
-from laconic.core.plan import Choice, FitPlan, completed
+from laconic.core.plan import Scaled, FitPlan, completed
 from laconic.core.rate import range_test
 from laconic.core.recovery import recovery
 from laconic.tasks.data import ArrayDataset
@@ -22,7 +22,7 @@ RNG = np.random.default_rng(0)
 X = RNG.standard_normal((160, 2, 16)).astype(np.float32)
 DATA = ArrayDataset(X, (X[:, 0].mean(1) > 0).astype(np.int64))
 OWN = FitPlan(
-    epochs=9, optimizer="sgd", lr=0.7, momentum=0.8, weight_decay=0.02, batch_size=20, augment=(Choice("jitter"),), patience=3, distill=0.9
+    epochs=9, optimizer="sgd", lr=0.7, momentum=0.8, weight_decay=0.02, batch_size=20, augment=(Scaled("jitter"),), patience=3, distill=0.9
 )
 GIVEN = FitPlan(epochs=4, optimizer="rmsprop", lr=2e-4, batch_size=10, schedule="linear", grad_clip=1.0)
 
@@ -59,13 +59,13 @@ PLANS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "recovery with a teacher's weight": ({"recovery": FitPlan(distill=0.9)}, {}, {"distill": 0.9}),
     "the step wins over recovery": (
         {"recovery": GIVEN},
-        {"optimizer": "sgd", "lr": 0.5, "epochs": 2, "distill": 0.0, "augment": (Choice("scaling"),)},
+        {"optimizer": "sgd", "lr": 0.5, "epochs": 2, "distill": 0.0, "augment": (Scaled("scaling"),)},
         {
             "optimizer": "sgd",
             "lr": 0.5,
             "epochs": 2,
             "distill": 0.0,
-            "augment": (Choice("scaling"),),
+            "augment": (Scaled("scaling"),),
             "batch_size": 10,
             "schedule": "linear",
         },
@@ -109,7 +109,7 @@ def test_changes_are_completed_by_the_rest_of_a_plan(base: FitPlan) -> None:
 
 
 def test_changes_are_values() -> None:
-    first, again = (lc.Prune(recovery={"epochs": 2, "augment": [Choice("jitter")]}) for _ in range(2))
+    first, again = (lc.Prune(recovery={"epochs": 2, "augment": [Scaled("jitter")]}) for _ in range(2))
     assert first == again
     assert hash(first) == hash(again)
     assert first != lc.Prune(recovery={"epochs": 2})

@@ -145,7 +145,7 @@ def test_hooks_reach_the_training(program: lc.Program, context: lc.Context) -> N
 
 def test_recovery_can_regularize_the_groups_that_are_left(program: lc.Program, context: lc.Context) -> None:
     plain, lasso = (
-        pruned(program, context, macs=0.6, epochs=1, lr=0.01, regularize=choice)[0] for choice in ((), (lc.Choice("group_lasso", 0.1),))
+        pruned(program, context, macs=0.6, epochs=1, lr=0.01, regularize=choice)[0] for choice in ((), (lc.Scaled("group_lasso", 0.1),))
     )
     assert plain.fingerprint() != lasso.fingerprint()
 

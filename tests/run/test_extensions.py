@@ -67,10 +67,10 @@ def test_a_loss_of_another_package_teaches(install, plan: dict) -> None:  # type
 def test_an_augmentation_of_another_package_acts_on_its_kinds(install, shape: tuple[int, ...]) -> None:  # type: ignore[no-untyped-def]
     install("laconic.augmentations: shift = shift")
     x = torch.randn(shape)
-    torch.testing.assert_close(Augmenter([lc.Choice("shift", 0.5)])(x)[0], x + 5)
+    torch.testing.assert_close(Augmenter([lc.Scaled("shift", 0.5)])(x)[0], x + 5)
     assert "shift" in [variant.name for variant in chosen("augment", None, x)]
     with pytest.raises(BadInput, match="'shift' is no augmentation of data of the kind 'text'"):
-        Augmenter([lc.Choice("shift")])(torch.ones(2, 5, dtype=torch.int64))
+        Augmenter([lc.Scaled("shift")])(torch.ones(2, 5, dtype=torch.int64))
 
 
 def test_a_metric_of_another_package_scores(install) -> None:  # type: ignore[no-untyped-def]

@@ -165,7 +165,7 @@ def test_augmented_inputs_ask_it_every_time() -> None:
             self.net = nn.Sequential(nn.Flatten(), nn.Linear(24, 2))
 
     teacher = Series().eval()
-    plan = dataclasses.replace(PLAN, augment=(lc.Choice("jitter"),))
+    plan = dataclasses.replace(PLAN, augment=(lc.Scaled("jitter"),))
     lc.fit(Series(), plan, train=data, loss=F.cross_entropy, teacher=teacher)
     assert teacher.asked == 3 * 64 + 2
 
@@ -216,7 +216,7 @@ def test_patience_takes_metric_and_direction_from_the_task() -> None:
 
 
 def test_group_lasso_finds_the_groups_of_a_program() -> None:
-    plan = dataclasses.replace(PLAN, distill=0.0, regularize=(lc.Choice("group_lasso", 0.5),))
+    plan = dataclasses.replace(PLAN, distill=0.0, regularize=(lc.Scaled("group_lasso", 0.5),))
     program = lc.capture(net().eval(), torch.from_numpy(X[:2]))
     lc.fit(program, plan, task())
     assert float((program.state_dict()["0.weight"] == 0).all(1).float().mean()) > 0
@@ -241,7 +241,7 @@ def test_synonyms_are_neighbours_in_the_models_own_embedding(make: Callable[[], 
     data = ArrayDataset(ids, ids[:, 0] % 2)
     seen: list[Augmenter] = []
     monkeypatch.setattr("laconic.run.training.Augmenter", lambda *a, **k: seen.append(Augmenter(*a, **k)) or seen[-1])
-    plan = lc.FitPlan(epochs=1, augment=(lc.Choice("synonym", 3.0),))
+    plan = lc.FitPlan(epochs=1, augment=(lc.Scaled("synonym", 3.0),))
     lc.fit(make(), plan, train=data, loss=F.cross_entropy)
     assert seen[0].synonyms is not None
 

@@ -12,7 +12,7 @@ from laconic.core.records import Measurement
 from laconic.measure.stats import ratio_of_rounds
 from laconic.run.record import Reason, Record
 from laconic.search.budget import Budget
-from laconic.search.select import FINALISTS, Choice, choose, confirm, finalists, frontier, neighbours, ranking
+from laconic.search.select import FINALISTS, Selection, choose, confirm, finalists, frontier, neighbours, ranking
 from tests.search.records import BASE, judged, record
 
 
@@ -34,7 +34,7 @@ def anew(speeds: Mapping[str, float] | None = None, asked: list[list[str]] | Non
     return run
 
 
-def made(records: Sequence[Record], budget: Budget, rounds: Any = None, second: Any = None) -> tuple[list[Record], Choice]:
+def made(records: Sequence[Record], budget: Budget, rounds: Any = None, second: Any = None) -> tuple[list[Record], Selection]:
     return choose(records, budget, rounds or {}, second or anew())
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, strategies
 from laconic.core.records import Measurement
 from laconic.run.record import Reason, Record
 from laconic.search.budget import Budget
-from laconic.search.select import Choice
+from laconic.search.select import Selection
 from laconic.search.verdict import Scale, Verdict, any_of, pass_by_luck, verdict
 from laconic.tasks.metrics import METRICS, MetricSpec
 from tests.search.records import BASE, record
@@ -31,7 +31,7 @@ def points(value: float, low: float, high: float, n: int = 287) -> Measurement:
 def said(
     best: Record, others: Sequence[Record] = (), *, budget: Budget | None = None, metric: MetricSpec = ACCURACY, **choice: Any
 ) -> Verdict:
-    return verdict(Choice(best, **choice), [BASE, best, *others], budget or Budget(max_drop=0.5), metric)
+    return verdict(Selection(best, **choice), [BASE, best, *others], budget or Budget(max_drop=0.5), metric)
 
 
 def test_it_says_in_examples_how_sure_it_is() -> None:
@@ -84,7 +84,7 @@ def test_zero_never_has_a_sign(value: float, below: float, above: float, metric:
 
 def test_what_an_error_may_rise_by_is_told_in_its_unit() -> None:
     near = record("a", status="rejected").with_measured(drop=Measurement(3.0, "kg", n=80, low=1.0, high=5.0))
-    choice = Choice(None, near, "the drop is 3 kg on the valid data; at most 1 may be lost")
+    choice = Selection(None, near, "the drop is 3 kg on the valid data; at most 1 may be lost")
     found = verdict(choice, [BASE, near], Budget(max_drop=1), KILOGRAMS)
     assert found.headline.startswith("Budget not met (lose at most 1 kg of weight error; best latency): the nearest, A, is 2.00×")
     assert found.certainty == ("A true loss of up to 5.00 kg of weight error cannot be excluded with so few.",)
@@ -186,7 +186,7 @@ ABSENT = Record("b", "B", {}, status="unavailable", reasons=(Reason("available",
     ids=["none", "no time", "no time for the only one", "not here", "one failed"],
 )
 def test_nothing_tried_is_not_a_budget_missed(others: list[Record], words: str) -> None:
-    found = verdict(Choice(reason="why"), [BASE, *others], Budget(max_drop=0.5), ACCURACY)
+    found = verdict(Selection(reason="why"), [BASE, *others], Budget(max_drop=0.5), ACCURACY)
     assert found.headline == words
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 import laconic as lc
 from laconic.core.errors import BadInput
-from laconic.core.plan import Choice
+from laconic.core.plan import Scaled
 from laconic.core.progress import Silent
 from laconic.measure.stats import over_seeds
 from laconic.studies.compare import Comparing, compare
@@ -150,9 +150,9 @@ def test_more_ways_and_seeds_train_only_these(tmp_path: Path) -> None:
 
 
 COMBINED = {
-    "jitter=2": (Choice("jitter", 2.0),),
-    "scaling+jitter=0.5": (Choice("scaling"), Choice("jitter", 0.5)),
-    "all=2+mixup": (*(Choice(name, 2.0) for name in ("jitter", "scaling", "time_warp", "window_slice")), Choice("mixup")),
+    "jitter=2": (Scaled("jitter", 2.0),),
+    "scaling+jitter=0.5": (Scaled("scaling"), Scaled("jitter", 0.5)),
+    "all=2+mixup": (*(Scaled(name, 2.0) for name in ("jitter", "scaling", "time_warp", "window_slice")), Scaled("mixup")),
 }
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import laconic as lc
 from laconic.core.errors import BadInput, CorruptFile, TrainingStopped
-from laconic.core.plan import Choice, FitPlan
+from laconic.core.plan import FitPlan, Scaled
 from laconic.core.progress import Silent
 from laconic.tasks.data import ArrayDataset
 from laconic.train import checkpoint
@@ -115,8 +115,8 @@ CHANGES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "warmup": (0.5, {}, {}),
     "patience": (1, {"lr": 3.0, "epochs": 6}, {"valid": DATA, "score": accuracy}),
     "label_smoothing": (0.2, {}, {}),
-    "augment": ((Choice("jitter"),), {}, {"series": True}),
-    "regularize": ((Choice("l1", 0.1),), {}, {}),
+    "augment": ((Scaled("jitter"),), {}, {"series": True}),
+    "regularize": ((Scaled("l1", 0.1),), {}, {}),
     "channels_last": (True, {}, {"images": True}),
     "seed": (1, {}, {}),
 }
@@ -255,7 +255,7 @@ RESUMED: dict[str, dict[str, Any]] = {
     "schedule_free": {"optimizer": "schedule_free"},
     "ema": {"average": "ema", "ema_decay": 0.5},
     "swa": {"average": "swa"},
-    "l1": {"regularize": (Choice("l1", 0.1),)},
+    "l1": {"regularize": (Scaled("l1", 0.1),)},
 }
 
 
@@ -358,7 +358,7 @@ def test_nothing_is_said_where_all_classes_are_there_or_none_is_meant() -> None:
     ("options", "told"), [({}, ()), ({"average": "ema"}, ("ema",)), ({"optimizer": "schedule_free"}, ("schedule_free",))]
 )
 def test_means_of_weights_lose_zeros_and_say_so(options: dict[str, Any], told: tuple[str, ...]) -> None:
-    plan = dataclasses.replace(PLAN, regularize=(Choice("l1", 0.1), Choice("l2", 0.1)), **options)
+    plan = dataclasses.replace(PLAN, regularize=(Scaled("l1", 0.1), Scaled("l2", 0.1)), **options)
     _, record = trained(plan)
     assert record.notes == tuple(
         f"{name} delivers means of weights: of the exact zeros that l1 makes, few are left in them" for name in told

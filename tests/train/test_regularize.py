@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import laconic as lc
 from laconic.core.errors import BadInput
-from laconic.core.plan import Choice
+from laconic.core.plan import Scaled
 from laconic.core.program import Program
 from laconic.pruning.coupling import couple
 from laconic.pruning.surgery import remove
@@ -77,7 +77,7 @@ def numpy_weights(model: nn.Module) -> list[np.ndarray]:
 @pytest.mark.parametrize("make", [convnet, program], ids=["module", "program"])
 def test_a_penalty_equals_its_twin_and_has_a_gradient(name: str, make: Any) -> None:
     model = make()
-    found = Regularizer([Choice(name, 0.3)], model).penalty()
+    found = Regularizer([Scaled(name, 0.3)], model).penalty()
     assert found is not None
     assert found.item() == pytest.approx(getattr(twins, name)(numpy_weights(model), 0.3), rel=1e-5)
     found.backward()
@@ -86,7 +86,7 @@ def test_a_penalty_equals_its_twin_and_has_a_gradient(name: str, make: Any) -> N
 
 def test_the_gradient_of_l2_is_the_decay_of_sgd() -> None:
     model = convnet()
-    found = Regularizer([Choice("l2", 0.3)], model).penalty()
+    found = Regularizer([Scaled("l2", 0.3)], model).penalty()
     assert found is not None
     found.backward()
     torch.testing.assert_close(model.head.weight.grad, 0.3 * model.head.weight)
@@ -96,7 +96,7 @@ def test_the_gradient_of_l2_is_the_decay_of_sgd() -> None:
 def test_orthogonal_filters_have_no_penalty() -> None:
     tall, wide = (nn.init.orthogonal_(torch.empty(shape)) for shape in ((6, 4), (4, 12)))
     model = Vectors(tall=tall, wide=wide.view(4, 3, 2, 2), single=torch.randn(1, 5))
-    found = Regularizer([Choice("orthogonality", 1.0)], model).penalty()
+    found = Regularizer([Scaled("orthogonality", 1.0)], model).penalty()
     assert found is not None
     assert found.item() < 1e-10
 
@@ -106,7 +106,7 @@ def test_orthogonal_filters_have_no_penalty() -> None:
 def test_a_threshold_equals_its_twin_and_leaves_vectors_alone(name: str, by: float, shrink: float, make: Any) -> None:
     model = make()
     before = {key: p.detach().clone() for key, p in model.named_parameters()}
-    regularizer = Regularizer([Choice(name, 0.2)], model)
+    regularizer = Regularizer([Scaled(name, 0.2)], model)
     regularizer.proximal(lr=0.1)
     for key, p in model.named_parameters():
         wanted = twins.soft_all(before[key].double().numpy(), by) / shrink if p.dim() > 1 else before[key].double().numpy()
@@ -125,7 +125,7 @@ def test_slimming_makes_scales_zero_and_leaves_the_rest_alone(make: Any) -> None
             if key in scales:
                 p.copy_(torch.linspace(-0.1, 0.1, 8))
     before = {key: p.detach().clone() for key, p in model.named_parameters()}
-    regularizer = Regularizer([Choice("slimming", 0.5)], model)
+    regularizer = Regularizer([Scaled("slimming", 0.5)], model)
     regularizer.proximal(lr=0.1)
     for key, p in model.named_parameters():
         wanted = torch.from_numpy(twins.soft_all(before[key].numpy(), 0.05)).float() if key in scales else before[key]
@@ -141,7 +141,7 @@ def test_group_lasso_equals_its_twin_on_coupled_groups() -> None:
     for group in groups:
         slots = [(slot.tensor, slot.dim, slot.index.tolist()) for slot in group.slots if slot.tensor in tensors]
         tensors = twins.group_lasso(tensors, slots, 0.1 * 0.7)
-    Regularizer([Choice("group_lasso", 0.7)], model, groups).proximal(0.1)
+    Regularizer([Scaled("group_lasso", 0.7)], model, groups).proximal(0.1)
     for key, p in model.named_parameters():
         np.testing.assert_allclose(p.detach().double().numpy(), tensors[key], rtol=1e-5, atol=1e-7, err_msg=key)
 
@@ -157,7 +157,7 @@ def test_least_squares_reaches_scikit_learns_solution(name: str, known: Any) -> 
     alpha = 0.15
     wanted = known(alpha=alpha, fit_intercept=False, tol=1e-12, max_iter=100_000).fit(x, y).coef_
     model = nn.Linear(12, 1, bias=False).double()
-    regularizer = Regularizer([Choice(name, alpha)], model)
+    regularizer = Regularizer([Scaled(name, alpha)], model)
     data, target = torch.from_numpy(x), torch.from_numpy(y)[:, None]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
     for _ in range(400):
@@ -190,7 +190,7 @@ def test_components_that_group_lasso_zeroed_can_be_pruned_for_nothing() -> None:
                 dict(model.named_parameters())[tensor][:rows] *= 1e-3
         dict(model.named_parameters())["second.weight"][:, :3] *= 1e-3
         dict(model.named_parameters())["head.weight"][:, :2] *= 1e-3
-    regularizer = Regularizer([Choice("group_lasso", 1.0)], model, coupling.groups)
+    regularizer = Regularizer([Scaled("group_lasso", 1.0)], model, coupling.groups)
     for _ in range(4):
         regularizer.proximal(0.005)
     assert regularizer.report()["group_lasso_zeros"] == pytest.approx(5 / 11)
@@ -218,7 +218,7 @@ def pair(values: Sequence[float], name: str, by: float) -> np.ndarray:
     row = torch.tensor([values], dtype=torch.float64)
     group = Group((Slot("w", 0, np.array([0])),))
     model = Vectors(w=row)
-    Regularizer([Choice(name, by)], model, [group]).proximal(1.0)
+    Regularizer([Scaled(name, by)], model, [group]).proximal(1.0)
     return next(model.parameters()).detach().numpy()[0]
 
 
@@ -247,7 +247,7 @@ def test_a_proximal_step_is_the_minimizer_and_does_not_expand(name: str, v: list
 @settings(max_examples=30)
 @given(v=VECTOR, by=STRENGTH, group=STRENGTH)
 def test_l1_and_group_lasso_together_are_the_sparse_group_lasso_in_any_order(v: list[float], by: float, group: float) -> None:
-    steps = [Choice("group_lasso", group), Choice("l1", by)]
+    steps = [Scaled("group_lasso", group), Scaled("l1", by)]
     rows = []
     for order in (steps, steps[::-1]):
         model = Vectors(w=torch.tensor([v], dtype=torch.float64))
@@ -267,7 +267,7 @@ def test_l1_and_group_lasso_together_are_the_sparse_group_lasso_in_any_order(v: 
 # In training ------------------------------------------------------------------------------------------------------------------------------
 
 
-def trained(choices: Sequence[Choice]) -> tuple[Program, Regularizer]:
+def trained(choices: Sequence[Scaled]) -> tuple[Program, Regularizer]:
     model = program()
     regularizer = Regularizer(choices, model, couple(model).groups)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -288,13 +288,13 @@ def plainly_trained() -> str:
 
 @pytest.mark.parametrize("name", REGULARIZERS)
 def test_each_choice_and_its_strength_change_training(name: str) -> None:
-    nothing, weak, strong = (trained([Choice(name, strength)])[0].fingerprint() for strength in (0.0, 0.05, 0.1))
+    nothing, weak, strong = (trained([Scaled(name, strength)])[0].fingerprint() for strength in (0.0, 0.05, 0.1))
     assert nothing == plainly_trained()
     assert len({nothing, weak, strong}) == 3
 
 
 def test_a_report_has_zeros_of_steps_and_values_of_penalties() -> None:
-    _, regularizer = trained([Choice(name, 0.01) for name in REGULARIZERS])
+    _, regularizer = trained([Scaled(name, 0.01) for name in REGULARIZERS])
     assert set(regularizer.report()) == {*(f"{name}_zeros" for name in PROXIMAL), *(f"{name}_penalty" for name in PENALTIES)}
     assert Regularizer([], convnet()).penalty() is None
 
@@ -305,7 +305,7 @@ def test_frozen_parameters_stay() -> None:
         p.requires_grad_(False)
     groups = couple(program()).groups
     before = {key: p.detach().clone() for key, p in model.named_parameters()}
-    Regularizer([Choice(name, 0.1) for name in REGULARIZERS], model, groups).proximal(1.0)
+    Regularizer([Scaled(name, 0.1) for name in REGULARIZERS], model, groups).proximal(1.0)
     same = {key for key, p in model.named_parameters() if torch.equal(p, before[key])}
     frozen = {key for key in before if key.startswith("layers.0")}
     assert frozen <= same
@@ -318,23 +318,23 @@ def test_frozen_parameters_stay() -> None:
 @pytest.mark.parametrize(
     ("choices", "said"),
     [
-        ([Choice("lasso")], "'lasso' is no regularizer. Did you mean 'group_lasso'"),
-        ([Choice("l1", -0.1)], "l1: a strength is 0 or more, not -0.1"),
-        ([Choice("l2", math.nan)], "l2: a strength is 0 or more, not nan"),
-        ([Choice("l1"), Choice("l1")], "l1: given 2 times"),
-        ([Choice("group_lasso")], "group_lasso: it needs the coupled groups"),
-        ([Choice("slimming")], "slimming: the model has no batch-norm"),
+        ([Scaled("lasso")], "'lasso' is no regularizer. Did you mean 'group_lasso'"),
+        ([Scaled("l1", -0.1)], "l1: a strength is 0 or more, not -0.1"),
+        ([Scaled("l2", math.nan)], "l2: a strength is 0 or more, not nan"),
+        ([Scaled("l1"), Scaled("l1")], "l1: given 2 times"),
+        ([Scaled("group_lasso")], "group_lasso: it needs the coupled groups"),
+        ([Scaled("slimming")], "slimming: the model has no batch-norm"),
     ],
     ids=lambda value: value[0].name if isinstance(value, list) else "",
 )
-def test_choices_of_nonsense(choices: list[Choice], said: str) -> None:
+def test_choices_of_nonsense(choices: list[Scaled], said: str) -> None:
     with pytest.raises(BadInput, match=said):
         Regularizer(choices, nn.Linear(2, 2))
 
 
 def test_all_nonsense_is_told_at_once() -> None:
     with pytest.raises(BadInput) as caught:
-        Regularizer([Choice("l3"), Choice("slimming", -1), Choice("orthogonality")], nn.Linear(2, 1))
+        Regularizer([Scaled("l3"), Scaled("slimming", -1), Scaled("orthogonality")], nn.Linear(2, 1))
     assert len(str(caught.value).splitlines()) == 5
 
 
@@ -348,7 +348,7 @@ def test_all_nonsense_is_told_at_once() -> None:
 )
 def test_groups_of_another_model(slot: Slot, said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        Regularizer([Choice("group_lasso")], nn.Linear(2, 2), [Group((slot,))])
+        Regularizer([Scaled("group_lasso")], nn.Linear(2, 2), [Group((slot,))])
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)

@@ -10,8 +10,13 @@ from laconic.core.errors import nearest
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Something of a table, by its name, and how strongly it acts; what a strength means is said beside each row of that table."""
+class Scaled:
+    """A row of a table of augmentations or regularizers, by name, and how strongly it acts.
+
+    Args:
+        name: in `train.augment.augmentations()` or `train.regularize.REGULARIZERS`.
+        strength: 1 is the usual one; what it means, with its unit, is said beside each row.
+    """
 
     name: str
     strength: float = 1.0
@@ -85,8 +90,8 @@ class FitPlan:
     warmup: float = 0.0
     patience: int | None = None
     label_smoothing: float = 0.0
-    augment: tuple[Choice, ...] = ()
-    regularize: tuple[Choice, ...] = ()
+    augment: tuple[Scaled, ...] = ()
+    regularize: tuple[Scaled, ...] = ()
     distill: float = 0.0
     temperature: float = 2.0
     soft: str = "soft_targets"

@@ -18,7 +18,7 @@ from laconic.run.record import Record, opponent
 from laconic.run.session import Options
 from laconic.run.store import FORMAT
 from laconic.search.budget import Budget
-from laconic.search.select import Choice
+from laconic.search.select import Selection
 from laconic.search.verdict import Verdict, verdict
 from laconic.tasks import metrics
 
@@ -37,7 +37,7 @@ class Facts:
     options: Options
 
 
-def content(known: Facts, records: Sequence[Record], choice: Choice) -> dict[str, Any]:
+def content(known: Facts, records: Sequence[Record], choice: Selection) -> dict[str, Any]:
     """Return the run's content, of plain values and records; `report` and `Result` read it."""
     counts = count(known.program)
     chosen = choice.best or choice.nearest

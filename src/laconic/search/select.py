@@ -24,7 +24,7 @@ Anew = Callable[[Sequence[Record], Sequence[Record]], list[Record]]
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """The best record, or the nearest miss and the reason.
 
     `tied` are the keys of the candidates that are as good in the objective as can be told, the chosen one among them; `fallen` those before it in the
@@ -101,7 +101,7 @@ def neighbours(one: Record, records: Sequence[Record], budget: Budget) -> list[R
     return [record for record in records if record.key in keys]
 
 
-def choose(records: Sequence[Record], budget: Budget, rounds: Rounds, anew: Anew) -> tuple[list[Record], Choice]:
+def choose(records: Sequence[Record], budget: Budget, rounds: Rounds, anew: Anew) -> tuple[list[Record], Selection]:
     """The records with the figures that are published, and the choice.
 
     Args:
@@ -117,15 +117,15 @@ def choose(records: Sequence[Record], budget: Budget, rounds: Rounds, anew: Anew
             now = judged_again(now, anew(now, finalists(_found(now, record.key), tied, now, budget)), budget)
         found = _found(now, record.key)
         if found.status == "passed":
-            return now, Choice(found, tied=tied, fallen=tuple(fallen))
+            return now, Selection(found, tied=tied, fallen=tuple(fallen))
         fallen.append(record.key)
     near = nearest(now, budget)
     if near is None:
-        return now, Choice(reason=_nothing(candidates(now)), fallen=tuple(fallen))
+        return now, Selection(reason=_nothing(candidates(now)), fallen=tuple(fallen))
     if near.timing != "finalists":
         now = judged_again(now, anew(now, finalists(near, (), now, budget)), budget)
         near = _found(now, near.key)
-    return now, Choice(None, near, "; ".join(reason.text for reason in near.reasons), fallen=tuple(fallen))
+    return now, Selection(None, near, "; ".join(reason.text for reason in near.reasons), fallen=tuple(fallen))
 
 
 def judged_again(before: Sequence[Record], after: Sequence[Record], budget: Budget) -> list[Record]:
@@ -189,7 +189,7 @@ def untried(others: Sequence[Record]) -> str:
     return f"{counted(len(told), 'candidate')} {what}: {reason}"
 
 
-def confirm(choice: Choice, records: Sequence[Record], budget: Budget) -> Choice:
+def confirm(choice: Selection, records: Sequence[Record], budget: Budget) -> Selection:
     """Hold the choice against the test data, which was not used to make it.
 
     An artifact whose drop on the test data breaks the limit is not delivered: it becomes the nearest miss. No other takes its place, since choosing by

@@ -10,7 +10,7 @@ from laconic.core.records import Measurement
 from laconic.core.wording import counted, decimals, given, number, percent, spanned
 from laconic.run.record import Record, opponent
 from laconic.search.budget import Budget
-from laconic.search.select import Choice, candidates, untried
+from laconic.search.select import Selection, candidates, untried
 from laconic.tasks.metrics import MetricSpec
 
 _POINTS = "points"
@@ -82,7 +82,7 @@ class Scale:
         return number(value) if not self.points else spanned(value, value, value, places=self._places(value))[0]
 
 
-def verdict(choice: Choice, records: Sequence[Record], budget: Budget, metric: MetricSpec) -> Verdict:
+def verdict(choice: Selection, records: Sequence[Record], budget: Budget, metric: MetricSpec) -> Verdict:
     """The choice in words.
 
     Args:
@@ -140,7 +140,7 @@ def _same(drop: Measurement) -> bool:
     return drop.value == 0 and drop.low == 0 == drop.high
 
 
-def _certainty(choice: Choice, others: Sequence[Record], budget: Budget, scale: Scale) -> Iterator[str]:
+def _certainty(choice: Selection, others: Sequence[Record], budget: Budget, scale: Scale) -> Iterator[str]:
     record = choice.best or choice.nearest
     if record is not None:
         yield from _ties(choice, others, budget)
@@ -154,7 +154,7 @@ def _certainty(choice: Choice, others: Sequence[Record], budget: Budget, scale: 
         yield f"{counted(late, 'candidate')} {'was' if late == 1 else 'were'} not tried: the time limit was reached first."
 
 
-def _ties(choice: Choice, others: Sequence[Record], budget: Budget) -> Iterator[str]:
+def _ties(choice: Selection, others: Sequence[Record], budget: Budget) -> Iterator[str]:
     tied = [record for record in others if record.key in choice.tied]
     if choice.best is None or len(tied) < 2:
         return
@@ -236,7 +236,7 @@ def any_of(n: int, chance: float) -> float:
     return -math.expm1(n * math.log1p(-chance)) if chance < 1 else 1.0
 
 
-def _anew(record: Record, choice: Choice, others: Sequence[Record]) -> Iterator[str]:
+def _anew(record: Record, choice: Selection, others: Sequence[Record]) -> Iterator[str]:
     """Where the figures of speed come from, who was out in the second comparison and who was ahead there."""
     if record.timing == "finalists":
         first = record.measured.get("first_speedup")

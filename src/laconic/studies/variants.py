@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils._pytree import tree_leaves
 
 from laconic.core.errors import BadInput, nearest
-from laconic.core.plan import Choice
+from laconic.core.plan import Scaled
 from laconic.train import augment
 from laconic.train.augment import Augmenter, kind_of
 from laconic.train.insert import InsertBatchNorm, InsertDropout
@@ -43,16 +43,16 @@ def augmentations(inputs: Any) -> list[Variant]:
     kind = next(kind_of_leaf for leaf in tree_leaves(inputs) if (kind_of_leaf := kind_of(leaf)) is not None)
     single = {name: (name,) for name in augment.augmentations()[kind]}
     several = {**single, **_TOGETHER[kind]}
-    return [Variant("none"), *(Variant(name, {"augment": tuple(Choice(part) for part in parts)}) for name, parts in several.items())]
+    return [Variant("none"), *(Variant(name, {"augment": tuple(Scaled(part) for part in parts)}) for name, parts in several.items())]
 
 
 def regularizations(inputs: Any) -> list[Variant]:
     """List no regularization, penalties, insertions and what else keeps a net from learning its examples by heart."""
     return [
         Variant("none", {"weight_decay": 0.0}),
-        Variant("l2", {"weight_decay": 0.0, "regularize": (Choice("l2", 1e-3),)}),
+        Variant("l2", {"weight_decay": 0.0, "regularize": (Scaled("l2", 1e-3),)}),
         Variant("decoupled decay", {"weight_decay": 1e-1}),
-        Variant("l1", {"weight_decay": 0.0, "regularize": (Choice("l1", 1e-3),)}),
+        Variant("l1", {"weight_decay": 0.0, "regularize": (Scaled("l1", 1e-3),)}),
         Variant("dropout", {"weight_decay": 0.0}, (InsertDropout(p=0.2),)),
         Variant("batch-norm", {"weight_decay": 0.0}, (InsertBatchNorm(),)),
         Variant("label smoothing", {"weight_decay": 0.0, "label_smoothing": 0.1}),
@@ -96,7 +96,7 @@ def _combined(name: str, every: Mapping[str, Variant], kind: str) -> Variant:
     Raises:
         BadInput: a part is unknown, a strength is none, or they do not go together.
     """
-    parts: list[Choice] = []
+    parts: list[Scaled] = []
     for part in name.split("+") if kind == "augment" else (name,):
         known, given, strength = part.partition("=") if kind == "augment" else (part, "", "")
         if known not in every:
@@ -105,6 +105,6 @@ def _combined(name: str, every: Mapping[str, Variant], kind: str) -> Variant:
             factor = float(strength) if given else 1.0
         except ValueError:
             raise BadInput(f"'{part}': the strength '{strength}' is no number") from None
-        parts += [Choice(choice.name, choice.strength * factor) for choice in every[known].plan.get("augment", ())]
+        parts += [Scaled(choice.name, choice.strength * factor) for choice in every[known].plan.get("augment", ())]
     Augmenter(parts, synonyms=lambda ids: ids[:, None])  # checks them; the model's own synonyms come later
     return Variant(name, {"augment": tuple(parts)})

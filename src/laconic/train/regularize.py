@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import get_tensor
 from laconic.core.operators import family_of
-from laconic.core.plan import Choice
+from laconic.core.plan import Scaled
 from laconic.core.program import Program
 
 
@@ -273,7 +273,7 @@ class Regularizer:
         BadInput: an unknown name, one given twice, a strength that is negative or not finite, or nothing to act on; all mistakes at once.
     """
 
-    def __init__(self, choices: Sequence[Choice], model: nn.Module, groups: Sequence[Group] = ()) -> None:
+    def __init__(self, choices: Sequence[Scaled], model: nn.Module, groups: Sequence[Group] = ()) -> None:
         self._parts = parts_of(model, groups)
         mistakes = list(_mistakes(choices, self._parts))
         if mistakes:
@@ -320,7 +320,7 @@ def _zeros(parts: Sequence[Tensor | Block]) -> float:
     return sum(int((value == 0).sum()) for value in values) / sum(value.numel() for value in values)
 
 
-def _mistakes(choices: Sequence[Choice], parts: Parts) -> Iterator[str]:
+def _mistakes(choices: Sequence[Scaled], parts: Parts) -> Iterator[str]:
     for name, times in Counter(choice.name for choice in choices).items():
         if name not in REGULARIZERS:
             yield f"'{name}' is no regularizer.{nearest(name, REGULARIZERS)}"

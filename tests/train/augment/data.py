@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from laconic.core.plan import Choice
+from laconic.core.plan import Scaled
 from laconic.train.augment import AUGMENTATIONS, Augmenter, Mix
 
 ROWS = [pytest.param(kind, name, id=f"{kind}-{name}") for kind, table in AUGMENTATIONS.items() for name in table]
@@ -24,7 +24,7 @@ def twice(ids: Tensor) -> Tensor:
 
 def augment(inputs: Any, name: str, strength: float = 1.0, seed: int = 0) -> tuple[Any, Mix | None]:
     torch.manual_seed(seed)
-    return Augmenter([Choice(name, strength)], synonyms=twice, special=(CLS, SEP))(inputs)
+    return Augmenter([Scaled(name, strength)], synonyms=twice, special=(CLS, SEP))(inputs)
 
 
 def texts(lengths: list[int], length: int, dtype: torch.dtype = torch.int64) -> dict[str, Tensor]:

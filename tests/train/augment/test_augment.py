@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from laconic.core.errors import BadInput
-from laconic.core.plan import Choice
+from laconic.core.plan import Scaled
 from laconic.train.augment import AUGMENTATIONS, Augmenter, before_after, kind_of
 from tests.train.augment.data import ROWS, augment, batch, batches, texts, twice
 
@@ -88,10 +88,10 @@ def test_the_kind_is_told_by_the_tensor() -> None:
 def test_choices_apply_in_order_and_the_mixture_comes_out() -> None:
     x = batch("image")
     torch.manual_seed(3)
-    both, mix = Augmenter([Choice("flip", 2.0), Choice("mixup")])(x)
+    both, mix = Augmenter([Scaled("flip", 2.0), Scaled("mixup")])(x)
     torch.manual_seed(3)
-    flipped, _ = Augmenter([Choice("flip", 2.0)])(x)
-    by_hand, again = Augmenter([Choice("mixup")])(flipped)
+    flipped, _ = Augmenter([Scaled("flip", 2.0)])(x)
+    by_hand, again = Augmenter([Scaled("mixup")])(flipped)
     assert torch.equal(both, by_hand)
     assert mix is not None
     assert again is not None
@@ -120,22 +120,22 @@ def test_of_a_mapping_or_tuple_the_first_that_fits_is_augmented() -> None:
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ([Choice("jiter")], "'jiter' is no augmentation. Did you mean 'jitter'"),
-        ([Choice("flip", -1.0)], "'flip': the strength must be from 0 to 10; it is -1.0"),
-        ([Choice("flip", float("nan"))], "strength must be"),
-        ([Choice("mixup"), Choice("cutmix")], "one mixture at most"),
-        ([Choice("insertion")], "'insertion' needs synonyms: give EmbeddingNeighbors"),
+        ([Scaled("jiter")], "'jiter' is no augmentation. Did you mean 'jitter'"),
+        ([Scaled("flip", -1.0)], "'flip': the strength must be from 0 to 10; it is -1.0"),
+        ([Scaled("flip", float("nan"))], "strength must be"),
+        ([Scaled("mixup"), Scaled("cutmix")], "one mixture at most"),
+        ([Scaled("insertion")], "'insertion' needs synonyms: give EmbeddingNeighbors"),
     ],
     ids=["name", "negative", "nan", "two mixtures", "no synonyms"],
 )
-def test_mistakes_are_told_before_any_batch(choices: Sequence[Choice], message: str) -> None:
+def test_mistakes_are_told_before_any_batch(choices: Sequence[Scaled], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         Augmenter(choices)
 
 
 def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(BadInput, match=r"(?s)'rotatoin'.*'synonym' needs.*from 0 to 10"):
-        Augmenter([Choice("rotatoin"), Choice("synonym"), Choice("crop", 11.0)])
+        Augmenter([Scaled("rotatoin"), Scaled("synonym"), Scaled("crop", 11.0)])
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,9 @@ def test_what_does_not_fit_is_refused(inputs: Any, name: str, message: str) -> N
 
 def test_before_and_after_are_the_first_few_examples() -> None:
     x = batch("image")
-    before, after = before_after((x, torch.arange(16)), Choice("rotation"), n=3)
-    again = before_after((x, torch.arange(16)), Choice("rotation"), n=3)[1]
-    words, replaced = before_after(texts([8] * 6, 8), Choice("synonym", 3.0), synonyms=twice)
+    before, after = before_after((x, torch.arange(16)), Scaled("rotation"), n=3)
+    again = before_after((x, torch.arange(16)), Scaled("rotation"), n=3)[1]
+    words, replaced = before_after(texts([8] * 6, 8), Scaled("synonym", 3.0), synonyms=twice)
     assert torch.equal(before[0], x[:3])
     assert before[1].tolist() == after[1].tolist() == [0, 1, 2]
     assert torch.equal(after[0], again[0])
@@ -170,5 +170,5 @@ def test_before_and_after_are_the_first_few_examples() -> None:
 def test_before_and_after_give_the_random_state_back() -> None:
     x = batch("series")
     state = torch.get_rng_state()
-    before_after(x, Choice("jitter"), seed=5)
+    before_after(x, Scaled("jitter"), seed=5)
     assert torch.equal(torch.get_rng_state(), state)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from laconic.core.errors import BadInput, CorruptFile
-from laconic.core.plan import Choice
+from laconic.core.plan import Scaled
 from laconic.train.augment import Augmenter, EmbeddingNeighbors, WordNet
 from tests.reference import augment as twin
 
@@ -65,7 +65,7 @@ def test_the_commonest_sense_comes_first(tmp_path: Path) -> None:
 
 def test_wordnet_augments(tmp_path: Path) -> None:
     ids = torch.tensor([[13, 4, 13, 8, 0, 0]])
-    augmenter = Augmenter([Choice("synonym", 10.0)], synonyms=WordNet(write(tmp_path), WORDS))
+    augmenter = Augmenter([Scaled("synonym", 10.0)], synonyms=WordNet(write(tmp_path), WORDS))
     assert augmenter(ids)[0].tolist() == [[13, 2, 13, 9, 0, 0]]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from laconic.core.errors import BadInput
-from laconic.core.plan import Choice
+from laconic.core.plan import Scaled
 from laconic.train.augment import Augmenter
 from laconic.train.augment.text import TEXT
 from tests.reference import augment as twin
@@ -115,29 +115,29 @@ def test_segments_follow_their_words(name: str) -> None:
 
 def test_without_a_mask_the_padding_is_what_follows_the_last_word() -> None:
     ids = torch.tensor([[5, 0, 6, 7, 0, 0]])
-    after, _ = Augmenter([Choice("deletion", 10.0)], special=[5, 6])(ids)
+    after, _ = Augmenter([Scaled("deletion", 10.0)], special=[5, 6])(ids)
     assert after[0, :2].tolist() == [5, 0] or after[0, :2].tolist() == [5, 6]
-    both, mask = Augmenter([Choice("deletion", 10.0)])((texts([6], 8)["input_ids"], texts([6], 8)["attention_mask"]))[0]
+    both, mask = Augmenter([Scaled("deletion", 10.0)])((texts([6], 8)["input_ids"], texts([6], 8)["attention_mask"]))[0]
     assert torch.equal(mask, (both != 0).long())
 
 
 def test_positions_are_left_alone_and_another_padding_is_put_in() -> None:
     inputs = {"input_ids": torch.tensor([[5, 6, 7, 8, 9, 9]]), "position_ids": torch.arange(6)[None]}
-    after, _ = Augmenter([Choice("deletion", 10.0)], pad=9)(inputs)
+    after, _ = Augmenter([Scaled("deletion", 10.0)], pad=9)(inputs)
     assert (after["input_ids"] == 9).sum() == 5
     assert torch.equal(after["position_ids"], inputs["position_ids"])
 
 
 def test_a_special_or_padding_synonym_is_never_put_in() -> None:
     ids = torch.arange(4, 12).repeat(6, 1)
-    augmenter = Augmenter([Choice("synonym", 10.0)], synonyms=lambda x: torch.stack([x * 0, x * 0 + SEP, x, x + 50], 1), special=(SEP,))
+    augmenter = Augmenter([Scaled("synonym", 10.0)], synonyms=lambda x: torch.stack([x * 0, x * 0 + SEP, x, x + 50], 1), special=(SEP,))
     assert torch.equal(augmenter(ids)[0], ids + 50)
 
 
 def test_words_without_synonyms_stay() -> None:
     ids = torch.arange(4, 12).repeat(6, 1)
     for name in ("synonym", "insertion"):
-        assert torch.equal(Augmenter([Choice(name, 10.0)], synonyms=lambda x: x[:, None])(ids)[0], ids)
+        assert torch.equal(Augmenter([Scaled(name, 10.0)], synonyms=lambda x: x[:, None])(ids)[0], ids)
 
 
 def test_padding_on_the_left_is_refused() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.extensions import extended
-from laconic.core.plan import Choice
+from laconic.core.plan import Scaled
 from laconic.train.augment.image import IMAGE
 from laconic.train.augment.row import Augmentation, Mix
 from laconic.train.augment.series import SERIES
@@ -85,7 +85,7 @@ class Augmenter:
         BadInput: a name in no table, a strength out of range, two mixtures, or no synonyms where they are needed; all told at once.
     """
 
-    def __init__(self, choices: Sequence[Choice], *, synonyms: Synonyms | None = None, pad: int = 0, special: Collection[int] = ()) -> None:
+    def __init__(self, choices: Sequence[Scaled], *, synonyms: Synonyms | None = None, pad: int = 0, special: Collection[int] = ()) -> None:
         self.choices, self.synonyms, self.pad, self.special = tuple(choices), synonyms, pad, tuple(special)
         if mistakes := list(_mistakes(self.choices, synonyms)):
             raise BadInput("the augmentations make no sense:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
@@ -118,7 +118,7 @@ class Augmenter:
         parts[key], mix = _pixels(parts[key], rows)
         return _close(inputs, parts), mix
 
-    def _text(self, parts: dict[Any, Any], key: Any, rows: list[tuple[Augmentation, Choice]]) -> dict[Any, Any]:
+    def _text(self, parts: dict[Any, Any], key: Any, rows: list[tuple[Augmentation, Scaled]]) -> dict[Any, Any]:
         ids = parts[key]
         text = read(ids, parts.get("attention_mask"), self.pad, self.special, self.synonyms)
         for row, choice in rows:
@@ -129,7 +129,7 @@ class Augmenter:
         return {**parts, **{name: text.beside(parts[name]) for name in follow}, key: text.ids}
 
 
-def before_after(inputs: Any, choice: Choice, n: int = 4, *, seed: int = 0, **options: Any) -> tuple[Any, Any]:
+def before_after(inputs: Any, choice: Scaled, n: int = 4, *, seed: int = 0, **options: Any) -> tuple[Any, Any]:
     """Return the first `n` examples of a batch, and the same augmented; for pictures of what an augmentation does.
 
     Args:
@@ -145,7 +145,7 @@ def before_after(inputs: Any, choice: Choice, n: int = 4, *, seed: int = 0, **op
         return before, Augmenter([choice], **options)(before)[0]
 
 
-def _mistakes(choices: Sequence[Choice], synonyms: Synonyms | None) -> Iterator[str]:
+def _mistakes(choices: Sequence[Scaled], synonyms: Synonyms | None) -> Iterator[str]:
     tables = augmentations().values()
     names = {name for table in tables for name in table}
     for choice in choices:
@@ -196,7 +196,7 @@ def _row(kind: str, name: str) -> Augmentation:
     return table[name]
 
 
-def _pixels(x: Tensor, rows: Sequence[tuple[Augmentation, Choice]]) -> tuple[Tensor, Mix | None]:
+def _pixels(x: Tensor, rows: Sequence[tuple[Augmentation, Scaled]]) -> tuple[Tensor, Mix | None]:
     """Pass pictures or series through each row; half precision is computed in float32."""
     mix, dtype = None, x.dtype
     x = x if dtype == torch.float64 else x.float()
