@@ -146,31 +146,34 @@ def _timed(
     timings = []
     for contender, item, facts in workers:
         times = run.rounds[contender.name]
-        summary = latency.summarize(times)
         title = f"{contender.name} ({item.settings.runtime}, {item.numerics}{_threads(item, workers)})"
         ratio = None if times is first else latency.ratio(first, times)
-        per_second = latency.throughput(times, size)
         memory = contender.worker.memory().get("peak_bytes")
-        timings.append(
-            Timing(
-                title,
-                size,
-                summary.p50_ms,
-                summary.p95_ms,
-                summary.p99_ms,
-                summary.n,
-                per_second,
-                ratio,
-                facts["cold_start_ms"],
-                memory,
-                item.size_bytes,
-                item.settings.threads,
-                item.settings.device,
-            )
-        )
+        timings.append(_timing(title, item, times, size, ratio, facts["cold_start_ms"], memory))
     base = workers[0][0].name
     marks = [latency.mark(run.machine, base, contender.name) for contender, _, _ in workers]
     return [replace(timing, busy=mark, speedup_cpu=ratio) for timing, (mark, ratio) in zip(timings, marks, strict=True)]
+
+
+def _timing(
+    title: str, item: Artifact, times: Any, size: int, ratio: Measurement | None, cold_start_ms: float, peak_bytes: int | None
+) -> Timing:
+    summary = latency.summarize(times)
+    return Timing(
+        name=title,
+        batch=size,
+        p50_ms=summary.p50_ms,
+        p95_ms=summary.p95_ms,
+        p99_ms=summary.p99_ms,
+        n=summary.n,
+        throughput_per_s=latency.throughput(times, size),
+        speedup=ratio,
+        cold_start_ms=cold_start_ms,
+        peak_memory_bytes=peak_bytes,
+        size_bytes=item.size_bytes,
+        threads=item.settings.threads,
+        device=item.settings.device,
+    )
 
 
 def _threads(item: Artifact, workers: list[tuple[Any, Artifact, Any]]) -> str:
