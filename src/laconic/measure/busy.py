@@ -45,13 +45,13 @@ def summarize(turns: Mapping[str, Sequence[Turn]], repeated: int, stolen: float 
     """Return what is known of the machine during a comparison, as plain values.
 
     Args:
-        turns: those that count, by contender.
+        turns: those that count, by candidate.
         repeated: number of turns that were taken again.
         stolen: share of the used processor time that the host of a virtual machine gave to others meanwhile; no process inside sees it.
 
     Returns:
-        `busy`: the sentence that marks the figures, empty where they stand; `preempted`: share of turns by contender; `waited`: the median of `waited_share`
-        by contender; `turns`, `repeated`: numbers; `stolen`; `load_average`.
+        `busy`: the sentence that marks the figures, empty where they stand; `preempted`: share of turns by candidate; `waited`: the median of `waited_share`
+        by candidate; `turns`, `repeated`: numbers; `stolen`; `load_average`.
     """
     shares = {name: float(np.mean([preempted(turn) for turn in each])) if each else 0.0 for name, each in turns.items()}
     waited = {name: _median([waited_share(turn) for turn in each]) for name, each in turns.items()}

@@ -30,7 +30,7 @@ from laconic.run.session import TimedWorker
 
 @dataclass(frozen=True)
 class Timing:
-    """What one contender took at one batch size."""
+    """What one candidate took at one batch size."""
 
     name: str
     batch: int
@@ -51,7 +51,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Timings of all contenders at all batch sizes; the first contender is what the others are compared with.
+    """Timings of all candidates at all batch sizes; the first candidate is what the others are compared with.
 
     `busy` marks the figures where something else used the processors so much that they do not hold; `Timing.speedup_cpu` is then the ratio of processor times.
     """
@@ -96,7 +96,7 @@ def bench(
         threads: for both; None means those of the artifact.
         baseline_threads: of the baseline, where it is to have others.
         batch: one batch size or several.
-        rounds: turns per contender and batch size.
+        rounds: turns per candidate and batch size.
         turn_seconds: length of a turn.
         lengths: sizes of further dynamic dimensions, e.g. `{"length": 64}`.
         seed: of the random inputs.
@@ -116,9 +116,9 @@ def bench(
     new = new.with_settings(runtime=runtime, precision=precision, threads=threads)
     with tempfile.TemporaryDirectory(prefix="laconic-bench-") as scratch, contextlib.ExitStack() as stack:
         old = _baseline(baseline, new, Path(scratch), baseline_threads, lengths or {})
-        contenders = [(name, item) for name, item in (("baseline", old), ("artifact", new)) if item is not None]
+        candidates = [(name, item) for name, item in (("baseline", old), ("artifact", new)) if item is not None]
         workers = []
-        for name, item in contenders:
+        for name, item in candidates:
             _check_available(item)
             worker = WorkerProcess(item, timeout_s=timeout_s)
             stack.callback(worker.close)
@@ -136,22 +136,22 @@ def bench(
 def _timed(
     workers: list[tuple[Any, Artifact, Any]], inputs: Path, size: int, rounds: int, seconds: float, progress: Progress
 ) -> list[Timing]:
-    for contender, _, _ in workers:
-        contender.worker.use_inputs(inputs)
-    run = latency.interleave([contender for contender, _, _ in workers], rounds, seconds, progress=progress)
+    for candidate, _, _ in workers:
+        candidate.worker.use_inputs(inputs)
+    run = latency.interleave([candidate for candidate, _, _ in workers], rounds, seconds, progress=progress)
     if run.dropped:
         name, text = next(iter(run.dropped.items()))
         raise WorkerFailed(f"{name} could not be timed: {text}")
     first = run.rounds[workers[0][0].name]
     timings = []
-    for contender, item, facts in workers:
-        times = run.rounds[contender.name]
-        title = f"{contender.name} ({item.settings.runtime}, {item.numerics}{_threads(item, workers)})"
+    for candidate, item, facts in workers:
+        times = run.rounds[candidate.name]
+        title = f"{candidate.name} ({item.settings.runtime}, {item.numerics}{_threads(item, workers)})"
         ratio = None if times is first else latency.ratio(first, times)
-        memory = contender.worker.memory().get("peak_bytes")
+        memory = candidate.worker.memory().get("peak_bytes")
         timings.append(_timing(title, item, times, size, ratio, facts["cold_start_ms"], memory))
     base = workers[0][0].name
-    marks = [latency.mark(run.machine, base, contender.name) for contender, _, _ in workers]
+    marks = [latency.mark(run.machine, base, candidate.name) for candidate, _, _ in workers]
     return [replace(timing, busy=mark, speedup_cpu=ratio) for timing, (mark, ratio) in zip(timings, marks, strict=True)]
 
 
@@ -177,7 +177,7 @@ def _timing(
 
 
 def _threads(item: Artifact, workers: list[tuple[Any, Artifact, Any]]) -> str:
-    """Write the threads of one contender, where they are not those of all."""
+    """Write the threads of one candidate, where they are not those of all."""
     if len({other.settings.threads for _, other, _ in workers}) == 1:
         return ""
     threads = item.settings.threads
