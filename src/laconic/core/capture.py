@@ -87,12 +87,12 @@ def capture(model: nn.Module, example: Any, *, dynamic: Dynamic | None = None, d
     args, kwargs = as_call(example)
     names = argument_names(model, args, kwargs)
     values = dict(zip(names, [*args, *kwargs.values()], strict=True))
-    found: list[Tensor] = []
-    nesting = structure.describe(values, found)
-    if not found:
+    tensors: list[Tensor] = []
+    nesting = structure.describe(values, tensors)
+    if not tensors:
         raise BadInput("the example holds no tensor; give the model's inputs as a tensor, a tuple or a mapping")
     call = _Call(model, nesting, names, len(args))
-    leaves = [leaf.detach() for leaf in found]
+    leaves = [leaf.detach() for leaf in tensors]
     precision.check_inputs(structure.places(nesting, ""), leaves)
     try:
         return _captured(call, leaves, dynamic or {}, dynamic_batch)
@@ -115,33 +115,41 @@ class _Call:
     positional: int
 
     def __call__(self, model: nn.Module, leaves: Sequence[Tensor]) -> Any:
-        """What forward answers to flat inputs."""
+        """Call the module with flat inputs, nested as it takes them, and return what forward answers."""
         bound = structure.build(self.nesting, iter(leaves))
         named = {name: bound[name] for name in self.names[self.positional :]}
         return type(model).forward(model, *[bound[name] for name in self.names[: self.positional]], **named)
 
     def flat(self, model: nn.Module, leaves: Sequence[Tensor]) -> list[Tensor]:
-        """The tensors in it."""
-        found: list[Tensor] = []
-        structure.describe(self(model, leaves), found, "output")
-        return found
+        """Call the module with flat inputs and return the tensors in its answer, in order."""
+        outputs: list[Tensor] = []
+        structure.describe(self(model, leaves), outputs, "output")
+        return outputs
+
+
+def _traced(
+    call: _Call, leaves: Sequence[Tensor], specs: Sequence[TensorSpec]
+) -> tuple[ExportedProgram, findings.Recording, structure.Spec]:
+    """Run `torch.export`; return what it made, what ran meanwhile, and the nesting of the outputs."""
+    nestings: list[structure.Spec] = []
+
+    def forward(*flat: Tensor) -> tuple[Tensor, ...]:
+        before = findings.plain_attributes(call.model)
+        outputs: list[Tensor] = []
+        nestings.append(structure.describe(call(call.model, flat), outputs, "output"))
+        after = findings.plain_attributes(call.model)
+        ran.attributes[:] = [name for name, value in after.items() if before.get(name, value) != value]
+        return tuple(outputs)
+
+    with findings.recording() as ran:
+        exported = _export(call.model, forward, leaves, specs)
+    return exported, ran, nestings[-1]
 
 
 def _captured(call: _Call, given: Sequence[Tensor], dynamic: Dynamic, dynamic_batch: bool) -> Program:
     specs = _specs(call.nesting, given, dynamic, dynamic_batch)
     leaves = [_two_or_more(leaf, spec) for leaf, spec in zip(given, specs, strict=True)]
-    outputs: list[structure.Spec] = []
-
-    def forward(*flat: Tensor) -> tuple[Tensor, ...]:
-        before = findings.plain_attributes(call.model)
-        found: list[Tensor] = []
-        outputs.append(structure.describe(call(call.model, flat), found, "output"))
-        after = findings.plain_attributes(call.model)
-        ran.attributes[:] = [name for name, value in after.items() if before.get(name, value) != value]
-        return tuple(found)
-
-    with findings.recording() as ran:
-        exported = _export(call.model, forward, leaves, specs)
+    exported, ran, nesting = _traced(call, leaves, specs)
     exported._example_inputs = None  # they are the user's data
     graph, unchanged = plain_graph(exported)
     precision.check_graph(graph)
@@ -160,9 +168,9 @@ def _captured(call: _Call, given: Sequence[Tensor], dynamic: Dynamic, dynamic_ba
         notes.append("no example inputs could be made on which the model runs: what compares programs on them may fail")
     interface = Interface(
         specs,
-        _output_specs(graph, outputs[-1], specs, leaves),
+        _output_specs(graph, nesting, specs, leaves),
         call.nesting,
-        outputs[-1],
+        nesting,
         tuple(notes),
         samples or tuple(map(Sample.of, leaves)),
         Limits(lost, state.read, tuple(ran.autocast)),
@@ -172,7 +180,7 @@ def _captured(call: _Call, given: Sequence[Tensor], dynamic: Dynamic, dynamic_ba
 
 
 def _fits(call: _Call, leaves: Sequence[Tensor], dynamic: Dynamic) -> bool:
-    """Whether a fixed batch would do."""
+    """Return whether the module can be captured with a fixed batch."""
     try:
         _captured(call, leaves, dynamic, False)
     except (CaptureError, BadInput):
@@ -219,7 +227,7 @@ def _specs(spec: structure.Spec, leaves: Sequence[Tensor], dynamic: Dynamic, dyn
 
 
 def _labels(name: str, leaf: Tensor, dynamic: Mapping[int, str]) -> dict[int, str]:
-    """The names of an input's dimensions, counted from the first one."""
+    """Return the names of an input's dimensions, counted from the first one."""
     for index in dynamic:
         if not -leaf.dim() <= index < leaf.dim():
             raise BadInput(f"dynamic names dimension {index} of '{name}', which has {leaf.dim()} dimensions")
@@ -227,7 +235,7 @@ def _labels(name: str, leaf: Tensor, dynamic: Mapping[int, str]) -> dict[int, st
 
 
 def _batch(labels: Sequence[Mapping[int, str]], leaves: Sequence[Tensor]) -> int | None:
-    """The number of examples: the size of a dimension that is called ``batch``, or else dimension 0 of the first tensor."""
+    """Return the number of examples: the size of a dimension that is called ``batch``, or else dimension 0 of the first tensor."""
     named = [leaf.shape[index] for given, leaf in zip(labels, leaves, strict=True) for index, label in given.items() if label == "batch"]
     if len(set(named)) > 1:
         raise BadInput(
@@ -239,7 +247,7 @@ def _batch(labels: Sequence[Mapping[int, str]], leaves: Sequence[Tensor]) -> int
 
 @contextlib.contextmanager
 def _borrowed(model: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """The module in eval mode with a forward on flat tensors; given back as it was."""
+    """Put the module in eval mode with a forward on flat tensors; give it back as it was."""
     before = model.__dict__.get("forward")
     with _evaluating(model):
         model.__dict__["forward"] = forward
@@ -253,7 +261,7 @@ def _borrowed(model: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Each part of the module in eval mode; given back as it was."""
+    """Put each part of the module in eval mode; give it back as it was."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -274,7 +282,7 @@ def _export(model: nn.Module, forward: Callable[..., Any], leaves: Sequence[Tens
 
 
 def explain(model: nn.Module, error: BaseException) -> str:
-    """What stopped `torch.export`: the operator, the line in the user's file and the usual mend."""
+    """Say what stopped `torch.export`: the operator, the line in the user's file and the usual remedy."""
     text = str(error)
     line = _user_line(error)
     mend = next(
@@ -291,7 +299,7 @@ def explain(model: nn.Module, error: BaseException) -> str:
 
 
 def _operator(error: BaseException) -> str:
-    """The ATen operator that was being traced: the innermost one that a frame of PyTorch held, or one that the message names."""
+    """Return the ATen operator that was being traced: the innermost one that a frame of PyTorch held, or one that the message names."""
     held = [
         value
         for frame, _ in traceback.walk_tb(error.__traceback__)
@@ -305,7 +313,7 @@ def _operator(error: BaseException) -> str:
 
 
 def _user_line(error: BaseException) -> str:
-    """The innermost line that is neither PyTorch's, Python's nor ours."""
+    """Return the innermost line that is neither PyTorch's, Python's nor ours."""
     ours = (str(Path(torch.__file__).parent), str(Path(__file__).parent), sysconfig.get_paths()["stdlib"])
     chain: BaseException | None = error
     while chain is not None:
@@ -318,7 +326,7 @@ def _user_line(error: BaseException) -> str:
 
 
 def _output_specs(graph: fx.Graph, spec: structure.Spec, inputs: Sequence[TensorSpec], leaves: Sequence[Tensor]) -> tuple[TensorSpec, ...]:
-    """Names, shapes and dtypes of the outputs; a dimension that carries an input's symbol carries its name."""
+    """Return names, shapes and dtypes of the outputs; a dimension that carries an input's symbol carries its name."""
     symbols: dict[str, str] = {}
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     for node, given in zip(placeholders, inputs, strict=True):
