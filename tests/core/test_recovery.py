@@ -13,7 +13,7 @@ from torch import nn
 
 import laconic as lc
 from laconic.core.errors import BadInput
-from laconic.core.plan import Scaled, FitPlan, completed
+from laconic.core.plan import FitPlan, Scaled, completed
 from laconic.core.rate import range_test
 from laconic.core.recovery import recovery
 from laconic.tasks.data import ArrayDataset

@@ -15,7 +15,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "an option that equals the default": (lc.Prune(recovery={"epochs": 1}), {"recovery": {"epochs": 1}}),
     "an option without a value": (lc.Qat(recovery={"grad_clip": None}), {"recovery": {"grad_clip": None}}),
     "rows of tables": (
-        lc.Prune(recovery={"augment": (lc.Choice("jitter", 0.5),)}),
+        lc.Prune(recovery={"augment": (lc.Scaled("jitter", 0.5),)}),
         {"recovery": {"augment": [{"name": "jitter", "strength": 0.5}]}},
     ),
     "a plan that is always there": (lc.Fit(lc.FitPlan(epochs=2)), {"plan": {"epochs": 2}}),
