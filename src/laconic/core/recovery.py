@@ -65,20 +65,20 @@ class Recovery:
         return replace(self, plan=replace(self.plan, lr=test.safe), test=test)
 
     def told(self) -> dict[str, Any]:
-        """What a step's outcome says of it."""
+        """Return what a step's outcome says of it."""
         plan = self.plan
-        found = {name: getattr(plan, name) for name in ("optimizer", "lr", "schedule", "weight_decay", "batch_size", "distill")}
+        options = {name: getattr(plan, name) for name in ("optimizer", "lr", "schedule", "weight_decay", "batch_size", "distill")}
         augment = [choice.name for choice in plan.augment]
         return {
             "from": self.source,
             "given": list(self.given),
-            **found,
+            **options,
             "augment": augment,
             "range_test": self.test and _summary(self.test),
         }
 
     def note(self) -> str:
-        """Say it in one sentence."""
+        """Return it in one sentence."""
         how = "from a range test" if self.test is not None else "as given" if "lr" in self.given else f"of {self.source}"
         augment = f", augmented by {', '.join(choice.name for choice in self.plan.augment)}" if self.plan.augment else ""
         rest = "" if self.source == _STEP else f"; the rest is of {self.source}"
@@ -116,7 +116,7 @@ def recovery(changes: FitPlan | Mapping[str, Any] | None, task: Task | None) -> 
 
 
 def _summary(test: RangeTest) -> Mapping[str, Any]:
-    """The curve in a few numbers."""
+    """Return the curve of a range test in a few numbers."""
     lowest = min(test.losses)
     return {
         "steps": len(test.rates),

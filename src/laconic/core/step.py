@@ -102,7 +102,7 @@ def step(name: str, config: type[StepConfig] | None = None, *, float32: bool = F
 
 
 def as_step(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function of a step with the checks of `step`, whether it was decorated or not."""
+    """Return the function of a step with the checks of `step`, whether it was decorated or not."""
     return function if "step" in vars(function) else step(name)(function)
 
 
@@ -133,21 +133,21 @@ def _task(given: Sequence[Any]) -> Task | None:
     return tasks[0] if tasks else None
 
 
-def check_finite(name: str, found: Program, before: Program, task: Task | None = None) -> None:
+def check_finite(name: str, result: Program, before: Program, task: Task | None = None) -> None:
     """Refuse a program that a step made of finite numbers and that has others, in its tensors or in what it answers.
 
     Args:
         name: of the step.
-        found: what it returned.
+        result: what it returned.
         before: what it was given; infinite answers that this one gives too (masked logits) are nobody's fault.
         task: whose first valid examples are answered, besides the program's own.
 
     Raises:
         LaconicError: names the tensor or the output.
     """
-    check_tensors(name, found, before)
-    for kind, leaves in _inputs(found, task):
-        bad = _broken(found, leaves)
+    check_tensors(name, result, before)
+    for kind, leaves in _inputs(result, task):
+        bad = _broken(result, leaves)
         if bad - (_broken(before, leaves) if bad else set()):
             place = ", ".join(sorted(f"'{output}'" for output, _ in bad))
             raise LaconicError(
@@ -196,7 +196,7 @@ def _inputs(program: Program, task: Task | None) -> Iterator[tuple[str, Sequence
 
 
 def _broken(program: Program, leaves: Sequence[Tensor]) -> set[tuple[str, str]]:
-    """Which outputs hold what: (name, "nan" or "inf")."""
+    """Return which outputs hold what: (name, "nan" or "inf")."""
     training = program.training
     try:
         outputs = undone(program.eval().graph_module, program.interface.limits.state)(*leaves)
@@ -204,8 +204,8 @@ def _broken(program: Program, leaves: Sequence[Tensor]) -> set[tuple[str, str]]:
         return set()
     finally:
         program.train(training)
-    found: set[tuple[str, str]] = set()
+    broken: set[tuple[str, str]] = set()
     for spec, out in zip(program.outputs, outputs, strict=True):
         if out.is_floating_point():
-            found |= {(spec.name, kind) for kind, bad in (("nan", out.isnan()), ("inf", out.isinf())) if bool(bad.any())}
-    return found
+            broken |= {(spec.name, kind) for kind, bad in (("nan", out.isnan()), ("inf", out.isinf())) if bool(bad.any())}
+    return broken

@@ -46,10 +46,10 @@ def changes(
         unit: the metric's unit; not shown here.
         section: of the steps.
     """
-    found = whose(result, candidates, chosen, section)
-    if found is None:
+    shown = whose(result, candidates, chosen, section)
+    if shown is None:
         return None
-    one, steps = found
+    one, steps = shown
     skipped = [(str(item.get("name", "")), str(item.get("reason", ""))) for step in steps for item in mappings(step.get("skipped"))]
     told = [(f"{title_of(step)}: " if len(steps) > 1 else "", mapping(step.get("changed"))) for step in steps]
     label = "Steps" if len(steps) > 1 else "Step"

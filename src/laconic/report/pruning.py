@@ -76,7 +76,7 @@ class Pruning:
 
 
 def pruning(result: Mapping[str, Any], candidates: Sequence[Candidate], chosen: Candidate | None, metric: str, unit: str) -> Pruning | None:
-    """The chosen candidate's pruning, or that of the fastest that has one; None where nothing was pruned.
+    """Return the chosen candidate's pruning, or that of the fastest that has one; None where nothing was pruned.
 
     Args:
         result: the content of the run's result.json.
@@ -85,10 +85,10 @@ def pruning(result: Mapping[str, Any], candidates: Sequence[Candidate], chosen: 
         metric: its name as a heading, for the curve of recovery.
         unit: the metric's unit.
     """
-    found = whose(result, candidates, chosen, _SECTION)
-    if found is None:
+    shown = whose(result, candidates, chosen, _SECTION)
+    if shown is None:
         return None
-    one, steps = found
+    one, steps = shown
     changes = [mapping(step.get("changed")) for step in steps]
     cuts = _cuts(changes)
     left = _left(steps)
@@ -177,10 +177,10 @@ def _end(changed: Mapping[str, Any], name: str, position: int) -> float | None:
 
 
 def _proof(changes: Sequence[Mapping[str, Any]], cuts: Cuts) -> str:
-    """The difference that the step itself found, before recovery."""
-    found = [finite(changed.get("difference")) for changed in changes]
-    known = [value for value in found if value is not None]
-    if len(known) < len(found):
+    """Return the difference that the step itself measured, before recovery."""
+    differences = [finite(changed.get("difference")) for changed in changes]
+    known = [value for value in differences if value is not None]
+    if len(known) < len(differences):
         return ABSENT
     worst = max(known)
     if worst == 0 and cuts.rows and all(row.known and not row.gone for row in cuts.rows):

@@ -119,7 +119,7 @@ class Quantization:
 def quantization(
     result: Mapping[str, Any], candidates: Sequence[Candidate], chosen: Candidate | None, metric: str, unit: str
 ) -> Quantization | None:
-    """The chosen candidate's quantization, or that of the fastest that has one; None where nothing was quantized.
+    """Return the chosen candidate's quantization, or that of the fastest that has one; None where nothing was quantized.
 
     Args:
         result: the content of the run's result.json.
@@ -128,10 +128,10 @@ def quantization(
         metric: its name as a heading, for the curve of quantization-aware training.
         unit: the metric's unit.
     """
-    found = whose(result, candidates, chosen, _SECTION)
-    if found is None:
+    shown = whose(result, candidates, chosen, _SECTION)
+    if shown is None:
         return None
-    one, steps = found
+    one, steps = shown
     changed = {key: value for step in steps for key, value in mapping(step.get("changed")).items()}  # the last step's word counts
     operators = changed.get("operators")
     names = tuple(str(name) for name in operators) if isinstance(operators, list) else ()
@@ -226,6 +226,6 @@ def _sensitivity(items: Sequence[Mapping[str, Any]]) -> Sensitivity | None:
 
 def _sensitive(item: Mapping[str, Any]) -> Sensitive:
     """A null is a ratio without end: the output did not change."""
-    found, kept = finite(item.get("sqnr_db")), item.get("kept_float")
-    text = joined(number(found), "dB") if found is not None else "no change" if item.get("sqnr_db", ABSENT) is None else ABSENT
-    return Sensitive(str(item.get("name") or "unnamed"), found, text, kept if isinstance(kept, bool) else None)
+    sqnr_db, kept = finite(item.get("sqnr_db")), item.get("kept_float")
+    text = joined(number(sqnr_db), "dB") if sqnr_db is not None else "no change" if item.get("sqnr_db", ABSENT) is None else ABSENT
+    return Sensitive(str(item.get("name") or "unnamed"), sqnr_db, text, kept if isinstance(kept, bool) else None)

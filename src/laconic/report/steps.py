@@ -23,16 +23,16 @@ def whose(
         section: that the outcomes name.
     """
     records: Sequence[Mapping[str, Any]] = result.get("candidates") or ()
-    found = []
+    with_steps = []
     for one, record in zip(candidates, records, strict=True):
         steps = [outcome for outcome in record.get("outcomes") or () if outcome.get("section") == section]
         if steps:
-            found.append((one, steps))
-    return min(found, key=lambda pair: _rank(pair[0], chosen), default=None)
+            with_steps.append((one, steps))
+    return min(with_steps, key=lambda pair: _rank(pair[0], chosen), default=None)
 
 
 def _rank(one: Candidate, chosen: Candidate | None) -> tuple[bool, float, float]:
-    """The chosen first, then by speed-up, then by latency; what was not measured last."""
+    """Return what orders candidates: the chosen first, then by speed-up, then by latency; what was not measured last."""
     speedup, latency = one.amount("speedup").raw, one.amount("latency_ms").raw
     return not is_chosen(one, chosen), -(speedup or 0.0), float("inf") if latency is None else latency
 
@@ -58,15 +58,15 @@ def title_of(outcome: Mapping[str, Any]) -> str:
 
 def counted(value: object, noun: str) -> str:
     """`8 bits`, `1 tensor`, or `tensors not recorded`."""
-    found = finite(value)
-    return f"{noun}s {ABSENT}" if found is None else f"{fixed(found, 0)} {noun}{'s' if found != 1 else ''}"
+    count = finite(value)
+    return f"{noun}s {ABSENT}" if count is None else f"{fixed(count, 0)} {noun}{'s' if count != 1 else ''}"
 
 
 def mapping(value: object) -> Mapping[str, Any]:
-    """The value where it is a mapping, else an empty one."""
+    """Return the value where it is a mapping, else an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
 def mappings(value: object) -> list[Mapping[str, Any]]:
-    """The mappings of a list; none where it is no list."""
+    """Return the mappings of a list; none where it is no list."""
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
