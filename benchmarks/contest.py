@@ -17,7 +17,7 @@ from laconic.core.target import Target
 from laconic.deploy.process import WorkerProcess
 from laconic.measure import latency
 from laconic.run.examples import write_arrays
-from laconic.run.session import TimedWorker
+from laconic.run.timing import TimedWorker
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from laconic.deploy.export import parity
 from laconic.deploy.process import WorkerProcess
 from laconic.deploy.runtime import runtime
 from laconic.measure import latency
-from laconic.run.session import TimedWorker
+from laconic.run.timing import TimedWorker
 from laconic.tasks.models import DataShape, build
 
 SHAPE = DataShape("image", (3, 64, 64), 100)

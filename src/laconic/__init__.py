@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from laconic.quantization.static import Quantize, quantize
     from laconic.run.bench import bench
     from laconic.run.latency_table import latency_table
+    from laconic.run.options import Options
     from laconic.run.recipe import Recipe, read_recipe
     from laconic.run.runner import apply
-    from laconic.run.session import Options
     from laconic.run.training import fit
     from laconic.search.budget import Budget
     from laconic.search.optimize import optimize
@@ -87,7 +87,7 @@ _HOME = {
     "laconic.run.latency_table": "latency_table",
     "laconic.run.recipe": "Recipe read_recipe",
     "laconic.run.runner": "apply",
-    "laconic.run.session": "Options",
+    "laconic.run.options": "Options",
     "laconic.run.training": "fit",
     "laconic.search.budget": "Budget",
     "laconic.search.space": "SearchSpace",

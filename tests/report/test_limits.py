@@ -108,14 +108,19 @@ def test_nothing_tried_is_not_a_budget_missed() -> None:
 
 def test_figures_say_which_comparison_they_come_from(met: Json) -> None:
     assert facts(met).timing_note == ""
-    met["candidates"][0].update(timing="finalists")
+    met["candidates"][0].update(comparison="published")
     met["candidates"][0]["measured"]["first_speedup"] = {"value": 7.4, "unit": "x", "n": 12, "low": 7.2, "high": 7.6}
-    met["candidates"][1].update(timing="first")
+    met["candidates"][1].update(comparison="alone")
     found = facts(met)
     assert found.timing_note.startswith("Figures of time of OpenVINO · bf16 and of the baseline come from a comparison made anew")
     assert found.final_note.endswith("Timings were measured anew after the choice.")
     assert found.candidates[1].amount("first_speedup").text == "7.40×"
     assert "a comparison made anew" in page(met)
+    met["candidates"][1].update(comparison="finalists", settled="settled after 4 of 15 rounds: clearly behind the best so far")
+    found = facts(met)
+    assert f"Those of {found.candidates[2].title} come from the comparison of finalists" in found.timing_note
+    assert "settled after 4 of 15 rounds" in next(row for row in found.table.rows if row.key == found.candidates[2].key).note
+    assert "settled after 4 of 15 rounds" in page(met)
 
 
 def test_a_busy_machine_is_marked_at_the_figure_and_in_the_row(met: Json) -> None:

@@ -14,9 +14,9 @@ import laconic as lc
 from laconic.core.files import read_json
 from laconic.core.quantities import QUANTITIES
 from laconic.report.facts import facts
+from laconic.run.evaluate import baseline_of
 from laconic.run.gate import better
 from laconic.run.record import Record, opponent
-from laconic.run.session import baseline_of
 from laconic.search.space import baseline_recipes
 from laconic.tasks.data import ArrayDataset
 from tests.run import tiny
@@ -48,7 +48,9 @@ def test_recipes_with_different_threads_have_different_baselines(tmp_path: Path)
     for record in data["candidates"]:
         base = bases[record["baseline"]]
         assert base["recipe"]["deploy"]["threads"] == record["recipe"]["deploy"]["threads"]
-        rounds = read_json(next((tmp_path / "run/timing").glob("*.json")))["rounds"]
+        published = record["comparison"] == "published"
+        file = f"timing/published-{record['key']}.json" if published else f"candidates/{record['key']}/timing.json"
+        rounds = read_json(tmp_path / "run" / file)["rounds"]
         ratios = sorted(_median(a) / _median(b) for a, b in zip(rounds[base["key"]], rounds[record["key"]], strict=True))
         assert record["measured"]["speedup"]["value"] == pytest.approx(ratios[1])  # of three rounds, not across baselines
     chosen = next(r for r in data["candidates"] if r["key"] == (data["best"] or data["nearest"]))

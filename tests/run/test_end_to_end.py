@@ -59,7 +59,7 @@ def test_every_candidate_comes_with_its_evidence(finished: lc.Result) -> None:
     assert finished.data["baseline"]["status"] == "baseline"
     assert finished.data["baseline"]["measured"]["drop"]["value"] == 0
     onnx = finished.folder / by_key(finished)["onnxruntime-fp32"]["artifact"] / "model.onnx"
-    assert finished.data["baseline"]["measured"]["onnx_size_bytes"] == onnx.stat().st_size
+    assert finished.data["baseline"]["measured"]["onnx_size_bytes"]["value"] == onnx.stat().st_size
     for record in finished.data["candidates"]:
         if record["status"] in ("passed", "rejected"):
             assert record["parity"]["max_rel"] < TOLERANCE[record["recipe"]["deploy"]["precision"]]
@@ -75,23 +75,42 @@ def test_every_candidate_comes_with_its_evidence(finished: lc.Result) -> None:
         assert record["status"] == "passed" or record["reasons"]
 
 
+def timings(folder: Path) -> dict[str, Any]:
+    """What was kept of each comparison, by its file."""
+    return {
+        str(p.relative_to(folder)): json.loads(p.read_text(encoding="utf-8"))
+        for p in folder.rglob("*.json")
+        if "timing" in str(p.relative_to(folder))
+    }
+
+
 def test_what_is_published_was_timed_anew_after_the_choice(finished: lc.Result) -> None:
-    """The order comes from the first comparison, the figures from the second; both are kept."""
-    again = {key: record for key, record in by_key(finished).items() if record["timing"] == "finalists"}
-    best = again[finished.data["best"]]
+    """The order comes from the finalists' comparison, the figures of the winner from a later one; all are kept, and each record says which is its own."""
+    records, kept = by_key(finished), timings(finished.folder)
+    best = records[finished.data["best"]]
+    assert [key for key, record in records.items() if record["comparison"] == "published"] == [best["key"]]
     assert best["measured"]["speedup"] != best["measured"]["first_speedup"] is not None
-    first, second = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(finished.folder.glob("timing/*.json")))
-    assert set(second["rounds"]) == {*again, "torch-fp32"} < set(first["rounds"])
-    for key, record in by_key(finished).items():
-        rounds = (second if key in again else first)["rounds"].get(key)
-        assert (record["timing"] or None) == ("finalists" if key in again else "first" if rounds else None)
-        if rounds:
-            assert record["measured"]["latency_ms"]["value"] == pytest.approx(np.median(np.concatenate(rounds)) / 1e6)
-    tied = [by_key(finished)[key] for key in finished.data["tied"]]
+    published = kept[f"timing/published-{best['key']}.json"]
+    assert set(published["rounds"]) == {best["key"], "torch-fp32"}
+    finals = [content for name, content in kept.items() if name.startswith("timing/finalists-")]
+    for key, record in records.items():
+        if not record["comparison"]:
+            assert record["status"] not in ("passed", "baseline")
+            continue
+        alone = kept[f"candidates/{key}/timing.json"]
+        assert set(alone["rounds"]) == {key, "torch-fp32"}
+        source = {"alone": [alone], "published": [published], "finalists": [one for one in finals if key in one["rounds"]]}[
+            record["comparison"]
+        ]
+        assert record["measured"]["latency_ms"]["value"] == pytest.approx(np.median(np.concatenate(source[-1]["rounds"][key])) / 1e6)
+        assert record["settled"] == source[-1]["settled"]
+    tied = [records[key] for key in finished.data["tied"]]
     assert best["key"] in finished.data["tied"]
-    assert (best["measured"]["drop"]["value"], best["measured"]["size_bytes"]["value"]) == min(
-        (record["measured"]["drop"]["value"], record["measured"]["size_bytes"]["value"]) for record in tied
-    )
+
+    def loss_and_size(record: Any) -> tuple[float, float]:
+        return tuple(record["measured"][name]["value"] for name in ("drop", "size_bytes"))  # type: ignore[return-value]
+
+    assert loss_and_size(best) == min(map(loss_and_size, tied))
 
 
 def test_the_verdict_says_how_sure_it_is(finished: lc.Result) -> None:
@@ -136,15 +155,15 @@ def test_a_finished_run_is_not_computed_again(finished: lc.Result) -> None:
     assert {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*") if path.name != "lock"} == before
 
 
-def test_finalists_are_not_timed_again_by_a_run_that_goes_on(finished: lc.Result, tmp_path: Path) -> None:
-    """Killed just before its end, it takes both comparisons from its folder."""
+def test_nothing_is_timed_again_by_a_run_that_goes_on(finished: lc.Result, tmp_path: Path) -> None:
+    """Killed just before its end, it takes every comparison from its folder."""
     folder = tmp_path / "again"
     shutil.copytree(finished.folder, folder)
     (folder / "result.json").unlink()
-    before = {path.name: path.read_bytes() for path in folder.glob("timing/*")}
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json") if "timing" in str(path.relative_to(folder))}
     again = lc.optimize(tiny.task(), lc.Budget(max_drop=0.5), out=folder, space=FLOATS, options=QUICK)
-    assert {path.name: path.read_bytes() for path in folder.glob("timing/*")} == before
-    assert len(before) == 2
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.json") if "timing" in str(path.relative_to(folder))} == before
+    assert len(before) >= 3
     assert (again.data["best"], again.data["verdict"]) == (finished.data["best"], finished.data["verdict"])
 
 
@@ -341,6 +360,7 @@ MOMENTS = (
     "candidates/torch-fp32/check.json",
     "models/base/onnx/model.onnx",
     "candidates/onnxruntime-fp32/valid/000001.npz",
+    "candidates/onnxruntime-fp32/timing.json",
     "timing",
     "candidates/torch-fp32/test.json",
 )
@@ -369,7 +389,8 @@ def without_times(value: Any) -> Any:
             "load_average",
             "first_speedup",
             "speedup_cpu",
-            "timing",
+            "comparison",
+            "settled",
             "busy",
         }
         chosen = {

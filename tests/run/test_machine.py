@@ -11,7 +11,7 @@ from laconic.core.records import to_json
 from laconic.core.target import Target
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record
-from laconic.run.session import Options, _timed
+from laconic.run.timing import ALONE, timed
 
 BUSY = "machine busy: in 9 of 12 turns other work had the processor; these times are not those of a quiet machine"
 
@@ -29,17 +29,17 @@ def record(name: str) -> Record:
 
 def test_times_of_a_busy_machine_mark_each_record() -> None:
     machine = {"busy": BUSY, "cpu_ns": {"base": [[100, 100]] * 7, "new": [[10, 10]] * 7}}
-    found = _timed(record("new"), timings(machine=machine), Options())
+    found = timed(record("new"), timings(machine=machine), ALONE)
     assert found.busy == f"{BUSY}; by processor time 10.00× [10.00, 10.00]"
     assert found.value("speedup_cpu") == pytest.approx(10)
     assert found.speedup is not None
     assert found.speedup.value == pytest.approx(100, rel=1e-3)
     assert Record.from_json(json.loads(json.dumps(to_json(found)))) == found
-    base = _timed(record("base"), timings(machine=machine), Options())
+    base = timed(record("base"), timings(machine=machine), ALONE)
     assert (base.busy, base.value("speedup_cpu")) == (BUSY, None)
 
 
 @pytest.mark.parametrize("more", [{}, {"machine": {"busy": ""}}], ids=["of an older version", "quiet"])
 def test_times_of_a_quiet_machine_stand(more: dict[str, Any]) -> None:
-    found = _timed(record("new"), timings(**more), Options())
+    found = timed(record("new"), timings(**more), ALONE)
     assert (found.busy, found.value("speedup_cpu")) == ("", None)

@@ -14,7 +14,7 @@ from laconic.search.budget import Budget
 def record(key: str, speed: float = 2.0, drop: float = 0.0, size: int = 1_000_000, status: str = "passed", **more: Any) -> Record:
     """A record; `more` are fields of it, or quantities."""
     fields = {name: more.pop(name) for name in list(more) if name not in rows()}
-    one = Record(key, key.title(), {}, status=status, **fields)
+    one = Record(key, key.title(), {}, **{"status": status, "comparison": "" if status == "baseline" else "alone", **fields})
     usual = {
         "size_bytes": size,
         "latency_ms": Measurement(10 / speed, "ms", n=450),

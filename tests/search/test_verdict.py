@@ -160,10 +160,15 @@ def test_at_least_one_of_many() -> None:
 
 
 def test_it_says_where_the_speed_comes_from_and_who_fell() -> None:
-    best = record("a", speed=3.0).replace(timing="finalists").with_measured(first_speedup=Measurement(3.4, "x"))
+    best = record("a", speed=3.0).replace(comparison="published").with_measured(first_speedup=Measurement(3.4, "x"))
     told = said(best, fallen=("b", "c")).certainty
-    assert "The speed-up was measured anew after the choice (the comparison that chose it said 3.40×)." in told
-    assert any(text.startswith("2 candidates before it in the order did not hold the budget when timed anew") for text in told)
+    assert "The speed-up was measured anew after the choice, beside the baseline alone (the comparison that chose it said 3.40×)." in told
+    assert any(text.startswith("2 candidates that held the budget alone did not hold it when timed anew") for text in told)
+
+
+@pytest.mark.parametrize("comparison", ["alone", "finalists", ""])
+def test_figures_of_the_comparison_that_chose_are_not_said_to_be_anew(comparison: str) -> None:
+    assert not any("anew" in text for text in said(record("a").replace(comparison=comparison)).certainty)
 
 
 def test_a_busy_machine_is_said() -> None:
@@ -192,10 +197,3 @@ def test_nothing_tried_is_not_a_budget_missed(others: list[Record], words: str) 
 
 def test_those_that_were_not_tried_are_counted_beside_a_best() -> None:
     assert "2 candidates were not tried: the time limit was reached first." in said(record("z"), [LATE, LATE]).certainty
-
-
-@pytest.mark.parametrize(("speed", "timing", "told"), [(4.0, "finalists", True), (3.1, "finalists", False), (4.0, "first", False)])
-def test_it_says_who_was_ahead_when_timed_anew(speed: float, timing: str, told: bool) -> None:
-    best = record("a", speed=3.0).replace(timing="finalists")
-    certainty = said(best, [record("b", speed=speed).replace(timing=timing)]).certainty
-    assert any(text.startswith("Timed anew, B was faster still (4.00×)") for text in certainty) is told

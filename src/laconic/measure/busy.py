@@ -35,6 +35,11 @@ def preempted(turn: Turn) -> bool:
     return turn.involuntary is not None and turn.involuntary >= SWITCHES and turn.involuntary > SWITCHES_PER_S * turn.wall_ns / 1e9
 
 
+def disturbed(turns: Sequence[Turn]) -> bool:
+    """Return whether more of the turns were preempted than a median withstands."""
+    return bool(turns) and sum(map(preempted, turns)) > ALLOWED * len(turns)
+
+
 def waited_share(turn: Turn) -> float | None:
     """Return the time that threads waited for a core as a share of the turn; above 1 where several did at once, None where the system does not tell."""
     known = [value for value in (turn.wait_ns, turn.throttled_ns) if value is not None]

@@ -7,8 +7,8 @@ taken again.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,9 +45,13 @@ class Timed(Protocol):
         """Take turns of which the processor time counts. It is asked only for those that tell `Turn`s."""
 
 
+Nanoseconds = Mapping[str, Sequence[Sequence[int]]]
+Stop = Callable[[Nanoseconds], "str | None"]
+
+
 @dataclass(frozen=True)
 class Rounds:
-    """Nanoseconds per contender, per round; the contenders that failed, with the reason; and what the machine did meanwhile.
+    """Nanoseconds per contender, per round; the contenders that failed, with the reason; what the machine did meanwhile; and why no more rounds were needed.
 
     `machine` has the keys of `busy.summarize`, and on a busy machine `cpu_ns`: per contender the processor time of each run in some turns.
     """
@@ -55,6 +59,7 @@ class Rounds:
     rounds: dict[str, list[list[int]]]
     dropped: dict[str, str] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
+    settled: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class Latency:
     rounds: int
 
 
-def interleave(contenders: Sequence[Timed], rounds: int, seconds: float, progress: Progress = silent) -> Rounds:
+def interleave(contenders: Sequence[Timed], rounds: int, seconds: float, progress: Progress = silent, stop: Stop | None = None) -> Rounds:
     """Warm each contender up, then let them take turns; who starts a round rotates.
 
     A turn that was preempted is taken again at once, a bounded number of times; of its tries the least disturbed counts. Where too many remain, the machine was
@@ -79,8 +84,10 @@ def interleave(contenders: Sequence[Timed], rounds: int, seconds: float, progres
         rounds: turns of each.
         seconds: length of a turn, at the least; never fewer than three runs.
         progress: advanced once a round.
+        stop: asked after each round but the last with the nanoseconds so far; why no more are needed, or None. It is not asked where a contender failed, and
+            not while the machine is busy, whose narrow intervals lie.
     """
-    table = _Table(contenders, rounds)
+    table, settled = _Table(contenders, rounds), None
     progress.start("timing, interleaved", rounds)
     for contender in contenders:
         table.warm_up(contender)
@@ -89,8 +96,11 @@ def interleave(contenders: Sequence[Timed], rounds: int, seconds: float, progres
         for contender in (*contenders[shift:], *contenders[:shift]):
             table.take(contender, seconds)
         progress.advance()
+        settled = stop(table.times()) if stop is not None and index + 1 < rounds and table.undisturbed() else None
+        if settled is not None:
+            break
     progress.finish()
-    found = table.finish()
+    found = replace(table.finish(), settled=settled or "")
     if found.machine["busy"]:
         progress.log(found.machine["busy"])
     return found
@@ -129,12 +139,20 @@ class _Table:
             return None
         return found if isinstance(found, Turn) else Turn(found)
 
+    def times(self) -> dict[str, list[list[int]]]:
+        """Nanoseconds so far, of those that did not fail."""
+        return {name: [list(turn.times_ns) for turn in turns] for name, turns in self._turns.items() if name not in self._dropped}
+
+    def undisturbed(self) -> bool:
+        """Whether nobody failed and hardly a turn was preempted."""
+        return not self._dropped and not any(busy.disturbed(turns) for turns in self._turns.values())
+
     def finish(self) -> Rounds:
         left = {name: turns for name, turns in self._turns.items() if name not in self._dropped}
         machine = busy.summarize(left, self._repeated, stolen_share(self._start, Ticks.now()))
         if machine["busy"]:
             machine["cpu_ns"] = self._work()
-        return Rounds({name: [list(turn.times_ns) for turn in turns] for name, turns in left.items()}, self._dropped, machine)
+        return Rounds(self.times(), self._dropped, machine)
 
     def _work(self) -> dict[str, list[list[int]]]:
         """Processor time per contender, turn and run; none of one that fails at it: its times stand."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -68,15 +69,21 @@ def median_of_rounds(values: Sequence[float], unit: str) -> Measurement:
 
 def _by_order(ordered: np.ndarray) -> np.ndarray:
     """Return the interval between two neighboring pairs of order statistics, interpolated so that it holds the median in 95 % of cases."""
+    n = len(ordered)
+    d, weight = _pair(n)
+    ends = [(1 - weight) * ordered[d - 1] + weight * ordered[d], (1 - weight) * ordered[n - d] + weight * ordered[n - d - 1]]
+    return np.array(ends)
+
+
+@lru_cache
+def _pair(n: int) -> tuple[int, float]:
+    """Return the outer pair of n order statistics, by its place from the ends, and the weight of the inner one beside it."""
     from scipy.stats import binom
 
-    n = len(ordered)
     d = int(binom.ppf((1 - LEVEL) / 2, n, 0.5))  # the innermost pair that holds it in 95 % or more
     outer, inner = _between(d, n), _between(d + 1, n)
     share = (outer - LEVEL) / (outer - inner)
-    weight = (n - d) * share / (d + (n - 2 * d) * share)
-    ends = [(1 - weight) * ordered[d - 1] + weight * ordered[d], (1 - weight) * ordered[n - d] + weight * ordered[n - d - 1]]
-    return np.array(ends)
+    return d, (n - d) * share / (d + (n - 2 * d) * share)
 
 
 def _between(d: int, n: int) -> float:

@@ -118,7 +118,8 @@ class Candidate:
     outcomes: tuple[Outcome, ...]
     notes: tuple[str, ...]
     seconds: Amount
-    timing: str = ""
+    comparison: str = ""
+    settled: str = ""
     busy: str = ""
 
     def amount(self, name: str) -> Amount:
@@ -173,7 +174,8 @@ def candidate(record: Mapping[str, Any]) -> Candidate:
         outcomes=tuple(_outcome(item) for item in record.get("outcomes") or ()),
         notes=tuple(str(note) for note in record.get("notes") or ()),
         seconds=scaled(finite(record.get("seconds")), TIME, why),
-        timing=str(record.get("timing") or ""),
+        comparison=str(record.get("comparison") or ""),
+        settled=str(record.get("settled") or ""),
         busy=str(record.get("busy") or ""),
     )
 

@@ -219,20 +219,24 @@ def _final_note(task: Mapping[str, Any], baseline: Candidate, chosen: Candidate 
     n = finite(task.get("n_test"))
     if baseline.amount("test_metric").raw is None:
         return "The test data was not used in this run."
-    anew = chosen is not None and chosen.timing == "finalists"
+    anew = chosen is not None and chosen.comparison == "published"
     timings = "Timings were measured anew after the choice." if anew else "Timings are those of the run."
     return f"{fixed(n, 0) if n else 'The'} test examples, used once, after everything had been chosen on validation data. {timings}"
 
 
 def _timing_note(candidates: Sequence[Candidate]) -> str:
-    """Which figures of time come from which comparison; empty where there was one alone."""
-    anew = [one.title for one in candidates if one.timing == "finalists" and one.status != "baseline"]
-    if not anew:
-        return ""
-    return (
-        f"Figures of time of {', '.join(anew)} and of the baseline come from a comparison made anew, in fresh processes, after the choice: the best of many "
-        "looks faster than it is in the comparison that chose it. All others' come from the first one."
-    )
+    """Which figures of time come from which comparison; empty where all were timed alike."""
+    others = [one for one in candidates if one.status != "baseline"]
+    published, finalists = ([one.title for one in others if one.comparison == name] for name in ("published", "finalists"))
+    parts = []
+    if published:
+        parts.append(
+            f"Figures of time of {', '.join(published)} and of the baseline come from a comparison made anew, of these alone, in fresh processes, after the "
+            "choice: the best of many looks faster than it is in the comparison that chose it."
+        )
+    if finalists:
+        parts.append(f"Those of {', '.join(finalists)} come from the comparison of finalists, which gave the order.")
+    return " ".join([*parts, "All others were timed with the baseline alone."]) if parts else ""
 
 
 def _examples(task: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from laconic.deploy.artifact import Artifact, save_artifact
 from laconic.deploy.process import WorkerProcess
 from laconic.measure import latency, quiet
 from laconic.run.examples import write_arrays
-from laconic.run.session import TimedWorker
+from laconic.run.timing import TimedWorker
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,9 @@ class Record:
 
     `measured` holds what was measured, by the names of `core.quantities`; what is not there was not measured.
 
-    `timing` says which comparison the figures of time come from: ``first`` (of all candidates) or ``finalists`` (anew, after the choice); ``first_speedup``
-    is then what the first one said. `busy` says what else the machine did meanwhile, where that spoils the figures; ``speedup_cpu`` is then the ratio of
+    `comparison` says which one the figures of time come from: ``alone`` (with the baseline), ``finalists`` (with those that might be delivered, for the
+    ranking) or ``published`` (alone once more, after the choice); ``first_speedup`` is what the comparison before said. `settled` says after how many rounds
+    it was ended early, and why. `busy` says what else the machine did meanwhile, where that spoils the figures; ``speedup_cpu`` is then the ratio of
     processor times.
 
     `baseline` is the key of the record that it is compared with: the one with its threads and its device. `probes` are a baseline's own score and those of
@@ -45,7 +46,8 @@ class Record:
     reasons: tuple[Reason, ...] = ()
     baseline: str | None = None
     measured: Mapping[str, Measurement] = field(default_factory=dict)
-    timing: str = ""
+    comparison: str = ""
+    settled: str = ""
     busy: str = ""
     parity: Mapping[str, Any] | None = None
     probes: Mapping[str, float] | None = None

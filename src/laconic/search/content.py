@@ -14,8 +14,8 @@ from laconic.measure.counts import count
 from laconic.measure.environment import environment
 from laconic.run import prepare
 from laconic.run.ledger import Ledger
+from laconic.run.options import Options
 from laconic.run.record import Record, opponent
-from laconic.run.session import Options
 from laconic.run.store import FORMAT
 from laconic.search.budget import Budget
 from laconic.search.select import Selection

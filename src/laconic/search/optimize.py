@@ -17,14 +17,15 @@ from laconic.core.progress import Progress, silent
 from laconic.core.records import to_json
 from laconic.core.task import Task
 from laconic.run import prepare
-from laconic.run.gate import gate
+from laconic.run.evaluate import Evaluator
 from laconic.run.ledger import Ledger
+from laconic.run.options import Options
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record, opponent
-from laconic.run.session import Options, Session
 from laconic.run.store import RESULT, RunStore
 from laconic.search.budget import Budget
 from laconic.search.content import Facts, content
+from laconic.search.judge import Judge
 from laconic.search.result import REPORT, Result
 from laconic.search.select import choose, confirm, frontier
 from laconic.search.space import PRUNE_SHARES, SearchSpace, baseline_recipe, baseline_recipes, candidates, followups, kinds, prunings
@@ -100,31 +101,41 @@ def search(
             if recipes is not None
             else candidates(program, space.runtimes, space.precisions, space.threads, space.device, kinds(space.quantize, budget))
         )
-        session = Session(store, task, metric, program, options, ledger, progress)
-        session.deadline = None if limit is None else time.monotonic() + limit
-        with contextlib.closing(session):
+        evaluator = Evaluator(store, task, metric, program, Judge(budget), options, ledger, progress)
+        evaluator.deadline = None if limit is None else time.monotonic() + limit
+        with contextlib.closing(evaluator):
             bases = baseline_recipes(chosen) or [baseline_recipe(space.threads, space.device)]
             chosen = [recipe for recipe in chosen if recipe.key not in {base.key for base in bases}]
-            records = session.check(chosen, bases)
+            records = evaluator.baselines(bases)
+            records += evaluated(evaluator, chosen, "candidates")
             if recipes is None:
                 rounding = kinds(space.quantize, budget)
                 shares = PRUNE_SHARES if space.prune is None else space.prune
-                more = prunings(task, shares, space.runtimes, rounding, space.threads) if space.device == "cpu" else []
-                more += followups(task, chosen, records, rounding)
-                records += session.check_more(more, records)
-            records = session.time(records)
-            records = [gate(record, budget.rules(opponent(record, records))) for record in records]
-            records, choice = choose(
-                records, budget, session.rounds, lambda known, few: session.time_again(known, {record.key for record in few})
-            )
+                more = followups(task, chosen, records, rounding)
+                more += prunings(task, shares, space.runtimes, rounding, space.threads) if space.device == "cpu" else []
+                records += evaluated(evaluator, more, "candidates that the first results suggest")
+            records, choice = choose(records, budget, evaluator.compare, evaluator.publish)
             handed = [r for r in (choice.best or choice.nearest,) if r is not None]
-            tested = session.test(opponent(handed[0], records) if handed else records[0], handed)
+            tested = evaluator.test(opponent(handed[0], records) if handed else records[0], handed)
         records = frontier(list(_replaced(records, tested)), budget)
         choice = confirm(choice, records, budget)
         context = Facts(task, metric, budget, program, training, command, ledger, options)
         data = store.write(RESULT, content(context, records, choice))
         shutil.rmtree(store.path("examples"), ignore_errors=True)
         return dict(data)
+
+
+def evaluated(evaluator: Evaluator, recipes: Sequence[Recipe], name: str) -> list[Record]:
+    """The records of these recipes, one after the other."""
+    if not recipes:
+        return []
+    evaluator.progress.start(name, len(recipes))
+    records = []
+    for recipe in recipes:
+        records.append(evaluator.evaluate(recipe))
+        evaluator.progress.advance(candidate=recipe.title)
+    evaluator.progress.finish()
+    return records
 
 
 def seconds(limit: str | float | None) -> float | None:

@@ -1,8 +1,9 @@
-"""Which artifact is delivered: chosen by the first comparison, held against a second one that knows of no choice, confirmed by the test data; the frontier.
+"""Which artifact is delivered: timed alone, then with those that might be delivered too, then published from a third comparison; the frontier.
 
-The best of many candidates looks faster than it is in the comparison that chose it. So the order comes from the first comparison alone, and what is
-published from a second one, of few, made afterwards. Whoever no longer holds the budget there is out, and the next of that same order follows: the figures
-of the second comparison never move anybody up.
+The best of many candidates looks faster than it is in the comparison that chose it. So each candidate is first timed with its baseline alone; the few that
+might be the best are timed together, which gives their order; and what is published comes from a comparison of the first in that order with its baseline,
+made afterwards, which knows of no choice. Whoever no longer holds the budget in one of them is out, and the next of that same order follows: the figures
+of the last comparison never move anybody up.
 """
 
 from __future__ import annotations
@@ -16,19 +17,22 @@ from laconic.core.wording import counted
 from laconic.measure.stats import ratio_of_rounds
 from laconic.run.gate import Rule, gate
 from laconic.run.record import Reason, Record, opponent
+from laconic.run.timing import ALONE, PUBLISHED
 from laconic.search.budget import Budget
 
-FINALISTS = 5
+# Of those that cannot be told from the fastest so many are timed together: the fastest of them, and those that lose least; beside neighbours on the frontier.
+FASTEST, LEAST_LOSS = 4, 2
 Rounds = Mapping[str, Sequence[Sequence[float]]]
-Anew = Callable[[Sequence[Record], Sequence[Record]], list[Record]]
+Compare = Callable[[Sequence[Record], Collection[str]], "tuple[list[Record], Rounds]"]
+Publish = Callable[[Sequence[Record], str], list[Record]]
 
 
 @dataclass(frozen=True)
 class Selection:
     """The best record, or the nearest miss and the reason.
 
-    `tied` are the keys of the candidates that are as good in the objective as can be told, the chosen one among them; `fallen` those before it in the
-    order that did not hold the budget when they were timed anew.
+    `tied` are the keys of the candidates that are as good in the objective as can be told, the chosen one among them; `fallen` those that held the budget
+    when they were timed alone, and no longer when they were timed anew.
     """
 
     best: Record | None = None
@@ -45,9 +49,9 @@ def ranking(records: Sequence[Record], budget: Budget, rounds: Rounds) -> Iterat
     the same again of the rest.
 
     Args:
-        records: all, with the figures of the first comparison.
+        records: those that were timed together.
         budget: its objective.
-        rounds: nanoseconds of the first comparison by key and round.
+        rounds: nanoseconds of that comparison by key and round.
     """
     left = [record for record in records if record.status == "passed"]
     while left:
@@ -70,25 +74,31 @@ def _level(best: Record, other: Record, budget: Budget, rounds: Rounds) -> bool:
     return ahead.low is not None and ahead.low <= 1.0
 
 
+def finalists(records: Sequence[Record], budget: Budget) -> list[Record]:
+    """Those of which one will be delivered if it holds, with the neighbours of the best on the frontier; nothing where nobody is left to be timed anew.
+
+    These are the best by the objective and those that cannot be told from it: the fastest few, and the few that lose least. Where speed does not decide, the
+    order is known: all.
+
+    Args:
+        records: all, the baseline first.
+        budget: its objective.
+    """
+    left = [record for record in records if record.status == "passed" and record.comparison == ALONE]
+    if not left or not budget.goal.timed:
+        return left
+    best, *others = sorted(left, key=budget.order)
+    level = [record for record in others if _overlap(budget.goal, best, record)]
+    few = [best, *level[: FASTEST - 1], *sorted(level[FASTEST - 1 :], key=_drop)[:LEAST_LOSS]]
+    around = [record for record in neighbours(best, records, budget) if record.comparison == ALONE]
+    return list({record.key: record for record in (*few, *around)}.values())
+
+
 def _overlap(goal: Quantity, best: Record, other: Record) -> bool:
     """Whether the interval of the other reaches that of the best; what has none is exact."""
     one, two = best.compared(goal), other.compared(goal)
     ends = (None if one is None else goal.bad_end(one), None if two is None else goal.good_end(two))
     return ends[0] is not None and ends[1] is not None and goal.cost(ends[1]) <= goal.cost(ends[0])
-
-
-def finalists(first: Record, tied: Collection[str], records: Sequence[Record], budget: Budget) -> list[Record]:
-    """The few that are timed anew, unless they were: the first in the order, its neighbours on the frontier, those tied with it, the best of the rest.
-
-    Args:
-        first: who is delivered if it holds.
-        tied: the keys of those that are as good as can be told.
-        records: all, the baseline first.
-        budget: its objective.
-    """
-    passed = sorted((r for r in records if r.status == "passed"), key=lambda r: (r.key not in tied, budget.order(r)))
-    found = {record.key: record for record in (first, *neighbours(first, records, budget), *passed) if record.timing != "finalists"}
-    return list(found.values())[:FINALISTS]
 
 
 def neighbours(one: Record, records: Sequence[Record], budget: Budget) -> list[Record]:
@@ -101,54 +111,58 @@ def neighbours(one: Record, records: Sequence[Record], budget: Budget) -> list[R
     return [record for record in records if record.key in keys]
 
 
-def choose(records: Sequence[Record], budget: Budget, rounds: Rounds, anew: Anew) -> tuple[list[Record], Selection]:
+def choose(records: Sequence[Record], budget: Budget, compare: Compare, publish: Publish) -> tuple[list[Record], Selection]:
     """The records with the figures that are published, and the choice.
 
     Args:
-        records: all, with the figures of the first comparison, judged; the baseline first.
+        records: all, each timed alone and judged; the baselines first.
         budget: what must hold.
-        rounds: nanoseconds of the first comparison.
-        anew: from all records and the finalists to all records, where the finalists and the baseline have the figures of a new comparison.
+        compare: from all records and the keys of the finalists to all records, where these have the figures of a comparison of all of them, and its rounds.
+        publish: from all records and a key to all records, where this one has the figures of another comparison with its baseline alone.
     """
-    now = list(records)
-    fallen: list[str] = []
-    for record, tied in ranking(records, budget, rounds):
-        if _found(now, record.key).timing != "finalists":
-            now = judged_again(now, anew(now, finalists(_found(now, record.key), tied, now, budget)), budget)
-        found = _found(now, record.key)
-        if found.status == "passed":
-            return now, Selection(found, tied=tied, fallen=tuple(fallen))
-        fallen.append(record.key)
+    now, fallen = list(records), list[str]()
+    while few := finalists(now, budget):
+        rounds: Rounds = {}
+        keys = [record.key for record in few if record.status == "passed"]
+        if len(few) > 1 and budget.goal.timed:
+            after, rounds = compare(now, [record.key for record in few])
+            now = judged_again(now, after, budget)
+            fallen += [key for key in keys if _by_key(now, key).status != "passed"]
+        for record, tied in list(ranking([_by_key(now, key) for key in keys], budget, rounds)):
+            now = judged_again(now, publish(now, record.key), budget)
+            chosen = _by_key(now, record.key)
+            if chosen.status == "passed":
+                return now, Selection(chosen, tied=tied, fallen=tuple(fallen))
+            fallen.append(record.key)
     near = nearest(now, budget)
     if near is None:
         return now, Selection(reason=_nothing(candidates(now)), fallen=tuple(fallen))
-    if near.timing != "finalists":
-        now = judged_again(now, anew(now, finalists(near, (), now, budget)), budget)
-        near = _found(now, near.key)
+    if near.comparison != PUBLISHED:
+        now = judged_again(now, publish(now, near.key), budget)
+        near = _by_key(now, near.key)
     return now, Selection(None, near, "; ".join(reason.text for reason in near.reasons), fallen=tuple(fallen))
 
 
 def judged_again(before: Sequence[Record], after: Sequence[Record], budget: Budget) -> list[Record]:
     """Hold those that were timed anew against the budget once more. Who was rejected stays so: a second chance would be a second draw."""
-    timed = budget.timed_rules()
 
     def judged(was: Record, record: Record) -> Record:
-        if record.timing != "finalists" or was.timing == "finalists":
+        if record.comparison == was.comparison or record.status == "baseline":
             return record
         rules = budget.rules(opponent(record, after))
-        return _still_rejected(record, rules, timed) if record.status == "rejected" else gate(record, rules)
+        return _still_rejected(record, rules, budget.timed_rules()) if record.status == "rejected" else gate(record, rules)
 
     return [*map(judged, before, after)]
 
 
 def _still_rejected(record: Record, rules: Sequence[Rule], timed: Collection[str]) -> Record:
-    """Its reasons of time speak of the figures that are published now, or say that they are of the first comparison."""
+    """Its reasons of time speak of the figures that are published now, or say that they are of an earlier comparison."""
     fresh = {reason.rule: reason for rule in rules if (reason := rule(record)) is not None}
 
     def said(reason: Reason) -> Reason:
         if reason.rule not in timed:
             return reason
-        held = f"{reason.text} (in the first comparison, which decides; timed anew it would have held)"
+        held = f"{reason.text} (in an earlier comparison, which decides; timed anew it would have held)"
         return fresh.get(reason.rule) or Reason(reason.rule, held)
 
     return record.replace(reasons=tuple(map(said, record.reasons)))
@@ -195,8 +209,8 @@ def confirm(choice: Selection, records: Sequence[Record], budget: Budget) -> Sel
     An artifact whose drop on the test data breaks the limit is not delivered: it becomes the nearest miss. No other takes its place, since choosing by
     test data would make the final table a lie.
     """
-    best = None if choice.best is None else _found(records, choice.best.key)
-    near = None if choice.nearest is None else _found(records, choice.nearest.key)
+    best = None if choice.best is None else _by_key(records, choice.best.key)
+    near = None if choice.nearest is None else _by_key(records, choice.nearest.key)
     if best is not None and (broken := _test_reason(best, budget)) is not None:
         return dataclasses.replace(choice, best=None, nearest=best, reason=f"it held the budget on the valid data, but {broken.text}")
     return dataclasses.replace(choice, best=best, nearest=near)
@@ -221,7 +235,7 @@ def frontier(records: Sequence[Record], budget: Budget) -> list[Record]:
     return [record.replace(frontier=record.key in best) for record in records]
 
 
-def _found(records: Sequence[Record], key: str) -> Record:
+def _by_key(records: Sequence[Record], key: str) -> Record:
     return next(record for record in records if record.key == key)
 
 

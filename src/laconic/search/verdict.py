@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from laconic.core.records import Measurement
 from laconic.core.wording import counted, decimals, given, number, percent, spanned
 from laconic.run.record import Record, opponent
+from laconic.run.timing import PUBLISHED
 from laconic.search.budget import Budget
 from laconic.search.select import Selection, candidates, untried
 from laconic.tasks.metrics import MetricSpec
@@ -146,7 +147,7 @@ def _certainty(choice: Selection, others: Sequence[Record], budget: Budget, scal
         yield from _ties(choice, others, budget)
         yield from _examples(record, budget, scale)
         yield from _luck(record, others, budget, scale)
-        yield from _anew(record, choice, others)
+        yield from _anew(record, choice)
         if record.busy:
             yield f"Machine busy: {record.busy}."
     late = sum(r.status == "not_tried" for r in others)
@@ -236,29 +237,15 @@ def any_of(n: int, chance: float) -> float:
     return -math.expm1(n * math.log1p(-chance)) if chance < 1 else 1.0
 
 
-def _anew(record: Record, choice: Selection, others: Sequence[Record]) -> Iterator[str]:
-    """Where the figures of speed come from, who was out in the second comparison and who was ahead there."""
-    if record.timing == "finalists":
-        first = record.measured.get("first_speedup")
-        said = "" if first is None or first.value is None else f" (the comparison that chose it said {first.value:.2f}×)"
-        yield f"The speed-up was measured anew after the choice{said}."
-    ahead = {other.speedup.value: other.title for other in others if other.speedup is not None and _ahead(other, record)}
-    if choice.best is not None and ahead:
-        fastest = max(value for value in ahead if value is not None)
-        yield (
-            f"Timed anew, {ahead[fastest]} was faster still ({fastest:.2f}×); the order is that of the first comparison, since whoever is chosen by "
-            "the second would be flattered by it."
-        )
+def _anew(record: Record, choice: Selection) -> Iterator[str]:
+    """Where the figures of speed come from, and who was out when timed anew."""
+    if record.comparison == PUBLISHED:
+        before = record.value("first_speedup")
+        said = "" if before is None else f" (the comparison that chose it said {before:.2f}×)"
+        yield f"The speed-up was measured anew after the choice, beside the baseline alone{said}."
     if choice.fallen:
         n = len(choice.fallen)
         yield (
-            f"{counted(n, 'candidate')} before it in the order did not hold the budget when timed anew; each further one has 2.5 % more of a chance to pass "
-            "by luck."
+            f"{counted(n, 'candidate')} that held the budget alone did not hold it when timed anew; each further one has 2.5 % more of a chance to pass by "
+            "luck."
         )
-
-
-def _ahead(other: Record, record: Record) -> bool:
-    """Whether one that passed was faster in the second comparison, its interval above the other's."""
-    if other.status != "passed" or other.timing != "finalists" or other.speedup is None or record.speedup is None:
-        return False
-    return other.speedup.low is not None and record.speedup.high is not None and other.speedup.low > record.speedup.high

@@ -1,0 +1,393 @@
+"""The whole evidence of one candidate: `evaluate(recipe) -> Record`. Each part is written down as soon as it is known, and no process of it is left."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from laconic.core.axes import resize
+from laconic.core.errors import LaconicError, WorkerFailed
+from laconic.core.program import Program
+from laconic.core.progress import Progress, silent
+from laconic.core.records import Measurement, to_json
+from laconic.core.task import Task
+from laconic.deploy import runtime
+from laconic.deploy.process import WorkerProcess
+from laconic.measure import latency, quiet
+from laconic.measure.sequential import FIRST_LOOK, Marks, settled
+from laconic.run import agreement, gate
+from laconic.run.blind import probed
+from laconic.run.build import Builder
+from laconic.run.examples import Examples, read_arrays, read_logits, write_arrays, write_examples
+from laconic.run.isolation import contained
+from laconic.run.ledger import Ledger
+from laconic.run.measured import CandidateEvidence, measured_by_rows
+from laconic.run.options import Options
+from laconic.run.recipe import Recipe
+from laconic.run.record import Reason, Record
+from laconic.run.score import compare, measure
+from laconic.run.store import RunStore
+from laconic.run.timing import ALONE, FINALISTS, PUBLISHED, TimedWorker, check_timed, timed
+from laconic.run.workers import Workers
+from laconic.tasks.metrics import MetricSpec
+
+
+class Judge(Protocol):
+    """What is asked of a candidate. A budget is behind it, which this room does not know."""
+
+    def rules(self, baseline: Record) -> list[gate.Rule]:
+        """The rules that it must hold."""
+
+    def order(self, record: Record) -> float:
+        """A number that is smaller for a better record."""
+
+    def hopeless(self, record: Record, baseline: Record) -> bool:
+        """Whether it will be rejected whatever its times are."""
+
+    def marks(self, best: Record | None) -> Marks:
+        """What its times are held against; `best` is the best so far."""
+
+
+class Evaluator:
+    """Gathers the evidence of recipes for one task, in one run's folder, one after the other. What is there already is not computed again.
+
+    Live processes, whatever the number of recipes: this one, the builder, one of each baseline, and the candidate's until its evidence is complete. Nothing
+    is built or trained while something is timed.
+
+    Args:
+        store: the run's folder, open.
+        task: with its data.
+        metric: how outputs are scored.
+        program: the captured model that every recipe starts from.
+        judge: what is asked of candidates.
+        options: how evidence is gathered.
+        ledger: where the time goes.
+        progress: told of every stage.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        task: Task,
+        metric: MetricSpec,
+        program: Program,
+        judge: Judge,
+        options: Options,
+        ledger: Ledger,
+        progress: Progress = silent,
+    ) -> None:
+        self.store, self.task, self.metric, self.program, self.judge = store, task, metric, program, judge
+        self.options, self.ledger, self.progress = options, ledger, progress
+        self.valid = write_examples(task, task.valid, program, store.path("examples", "valid"))
+        self.parity = agreement.parity_inputs(program, self.valid, store.path("examples", "sizes"))
+        self.builder = Builder(
+            store.path("program.pt2"),
+            store.path("models"),
+            self.parity.files,
+            task,
+            timeout_s=options.candidate_timeout_s,
+            memory_limit_bytes=options.memory_limit_bytes,
+            seed=options.seed,
+            progress=progress,
+        )
+        self.workers = Workers(self._timing_inputs(), options.candidate_timeout_s, options.memory_limit_bytes)
+        self.deadline: float | None = None
+        self.bases: list[Record] = []
+        self.best: Record | None = None
+        self._waits = options.wait_quiet  # whoever waited in vain once does not wait for each candidate
+
+    # The baselines ------------------------------------------------------------------------------------------------------------------
+
+    def baselines(self, recipes: Sequence[Recipe]) -> list[Record]:
+        """The evidence of what candidates are compared with, in the order of the recipes, without those that cannot be measured. To be called first.
+
+        Raises:
+            LaconicError: none can be measured.
+        """
+        self.progress.start("the baseline", len(recipes))
+        self.bases = [self._baseline(recipe) for recipe in recipes]
+        self.progress.finish()
+        sound = [record for record in self.bases if record.status == "baseline"]
+        if not sound:
+            raise LaconicError(f"the baseline itself cannot be measured: {self.bases[0].reasons[-1].text}")
+        first = self.bases.index(sound[0])
+        self.bases[first] = probed(sound[0], self.metric, self._logits(sound[0].key, "valid"), self.valid, self.task, self.program)
+        return [record for record in self.bases if record.status == "baseline"]
+
+    def _baseline(self, recipe: Recipe) -> Record:
+        record = self._checked(recipe, None)
+        if record.status == "passed":
+            record = self._with_onnx_size(record.replace(status="baseline"), recipe)
+            record = self._with_times(record, record)
+        self.progress.advance(candidate=recipe.title)
+        return record
+
+    def _with_onnx_size(self, record: Record, recipe: Recipe) -> Record:
+        """The record with the bytes of the model's ONNX file; where there can be none, with a note that says so."""
+        try:
+            with self.ledger.part("export"):
+                return record.with_measured(onnx_size_bytes=self.builder.size(recipe, "onnx"))
+        except LaconicError as error:
+            return record.replace(notes=(*record.notes, f"sizes are compared with the file that runs, for there is no ONNX file: {error}"))
+
+    # One candidate ------------------------------------------------------------------------------------------------------------------
+
+    def evaluate(self, recipe: Recipe) -> Record:
+        """Build a candidate, let a fresh process answer with it, score it, time it against its baseline, judge it, and end its process.
+
+        It fails alone, whatever goes wrong with it; its record says why.
+
+        Raises:
+            LaconicError: its baseline could not be timed, twice.
+        """
+        base = baseline_of(recipe, self.bases)
+        if base.key == recipe.key:
+            return base
+        if base.status != "baseline":
+            told = f"the baseline with its threads on its device cannot be measured: {base.reasons[-1].text}"
+            return Record.of(recipe, baseline=base.key, status=base.status, reasons=(Reason("baseline", told),))
+        try:
+            record = self._checked(recipe, base).replace(baseline=base.key)
+            if record.status == "passed":
+                record = self._with_times(record, base)
+        finally:
+            self.workers.drop(recipe.key)
+        record = gate.gate(record, self.judge.rules(base))
+        if record.status == "passed" and (self.best is None or self.judge.order(record) < self.judge.order(self.best)):
+            self.best = record
+        return record
+
+    def _checked(self, recipe: Recipe, baseline: Record | None) -> Record:
+        name = f"candidates/{recipe.key}/check.json"
+        record = Record.of(recipe)
+        if self.store.has(name):
+            known = Record.from_json(self.store.read(name))
+            if to_json(known.recipe) != to_json(record.recipe):
+                told = f"its key is that of another recipe in this folder, {known.title}; nothing of that one was used for it. Try it in a folder of its own"
+                return record.failed("key", told)
+            if known.status not in ("failed", "unavailable", "not_tried"):
+                return known
+        why = runtime.runtime(recipe.deploy.runtime).available(recipe.deploy.precision, recipe.deploy.device)
+        if why is not None:
+            return record.replace(status="unavailable", reasons=(Reason("available", why),))
+        if baseline is not None and self.deadline is not None and time.monotonic() > self.deadline:
+            return record.not_tried("the time limit was reached before its turn")
+        start = time.perf_counter()
+        record = self._attempt(record, lambda: self._answered_and_scored(recipe, record, baseline))
+        record = record.replace(seconds=time.perf_counter() - start)
+        self.store.write(name, record)
+        self.ledger.keep(self.store)
+        return record
+
+    def _attempt(self, record: Record, work: Callable[[], Record]) -> Record:
+        """Let a candidate fail alone: whatever it raises becomes its reason."""
+        try:
+            return contained(work)
+        except WorkerFailed as error:
+            return record.failed(error.kind, str(error))
+
+    def _answered_and_scored(self, recipe: Recipe, record: Record, baseline: Record | None) -> Record:
+        record = self._build_and_answer(recipe, record)
+        return record if record.status != "passed" else self._with_scores(record, self.valid, "valid", "metric", "drop", baseline)
+
+    def _build_and_answer(self, recipe: Recipe, record: Record) -> Record:
+        folder = self.store.path("candidates", recipe.key)
+        with self.ledger.part("export"):
+            built = self.builder.build(recipe, folder / "artifact")
+        artifact, outcomes, notes = built.artifact, built.outcomes, (*record.notes, *built.notes)
+        record = record.replace(artifact=f"candidates/{recipe.key}/artifact", outcomes=outcomes, notes=notes).with_measured(
+            size_bytes=artifact.size_bytes
+        )
+        with self.ledger.part("check"):
+            facts = self.workers.start(recipe.key, artifact)
+            worker = self.workers.get(recipe.key, folder / "artifact")
+            memory = worker.memory()
+            worker.predict(self.valid.folder, folder / "valid")
+            self._predict_sizes(worker, folder / "sizes")
+        rounded = any(outcome.rounds for outcome in outcomes)
+        evidence, reason = agreement.compare(self.parity, folder, built.expected, artifact.outputs, recipe.deploy.precision, rounded)
+        record = record.replace(parity=evidence)
+        record = record.with_measured(cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory.get("peak_bytes"))
+        return record if reason is None else record.rejected(reason)
+
+    def _predict_sizes(self, worker: WorkerProcess, folder: Path) -> None:
+        if not self.parity.resized:
+            return
+        try:
+            worker.predict(self.parity.folder, folder)
+        except WorkerFailed as error:
+            raise WorkerFailed(f"it answers the valid data, but not {self.parity.other_sizes}: {error}", error.kind) from error
+
+    def _with_scores(self, record: Record, examples: Examples, data: str, metric: str, drop: str, baseline: Record | None) -> Record:
+        """The record with its metric on some examples and the paired drop against the baseline's answers."""
+        logits = self._logits(record.key, data)
+        score = measure(self.metric, logits, examples.target)
+        if score.value is None:
+            return record.failed("nan", f"its answers on the {data} data are not finite, so the {self.metric.name} cannot be computed")
+        base = logits if baseline is None else self._logits(baseline.key, data)
+        return record.with_measured(**{metric: score, drop: compare(self.metric, base, logits, examples.target, self.options.seed)})
+
+    def _artifact(self, key: str) -> Path:
+        return self.store.path("candidates", key, "artifact")
+
+    def _logits(self, key: str, data: str) -> Tensor:
+        return read_logits(self.task, self.program, self.store.path("candidates", key, data))
+
+    # Times --------------------------------------------------------------------------------------------------------------------------
+
+    def _with_times(self, record: Record, base: Record) -> Record:
+        """The record with its times against the baseline alone, and what quantities measure of its process. What went wrong is not kept."""
+        name = f"candidates/{record.key}/timing.json"
+        if self.store.has(name):
+            timings = self.store.read(name)
+        else:
+            with self.ledger.part("time"):
+                timings = self._alone(record, base)
+            if record.key in timings["rounds"]:
+                self.store.write(name, timings)
+            self.ledger.keep(self.store)
+        record = timed(record, timings, ALONE)
+        return record.with_measured(**{quantity: Measurement.from_json(item) for quantity, item in timings.get("measured", {}).items()})
+
+    def _alone(self, record: Record, base: Record) -> dict[str, Any]:
+        entered = list({one.key: one for one in (base, record)}.values())
+        timings = self._interleaved(entered, stop=self._stop(record, base), progress=silent)
+        if base.key not in timings["rounds"] and record is not base:  # something else may have ended its process
+            self.workers.drop(base.key)
+            timings = self._interleaved(entered, stop=self._stop(record, base), progress=silent)
+        check_timed(timings, base.key)
+        return self._with_rows(record, timings)
+
+    def _stop(self, record: Record, base: Record) -> latency.Stop | None:
+        """What may end the rounds early; nothing for a baseline."""
+        if not self.options.early_stop or record is base:
+            return None
+        if self.judge.hopeless(record, base):
+            return lambda rounds: "it was rejected before it was timed" if len(rounds[record.key]) >= FIRST_LOOK else None
+        marks = self.judge.marks(self.best)
+        return lambda rounds: settled(rounds[base.key], rounds[record.key], marks, self.options.rounds)
+
+    def _with_rows(self, record: Record, timings: dict[str, Any]) -> dict[str, Any]:
+        """The timings with what quantities measure by themselves; one that cannot says so in its place."""
+        if record.key not in timings["rounds"]:
+            return timings
+        evidence = CandidateEvidence(
+            timed(record, timings, ALONE),
+            self._artifact(record.key),
+            self.options.batch,
+            timings["rounds"][record.key],
+            self.workers.get(record.key, self._artifact(record.key)),
+        )
+        return {**timings, "measured": to_json(measured_by_rows(evidence))}
+
+    def compare(self, records: Sequence[Record], keys: Collection[str]) -> tuple[list[Record], latency.Nanoseconds]:
+        """Time these finalists and their baselines together, interleaved, in fresh processes: for the ranking.
+
+        Returns:
+            All records, and the nanoseconds of these by key and round.
+        """
+        entered = self._with_baselines(records, keys)
+        digest = hashlib.sha256(" ".join(sorted(record.key for record in entered)).encode()).hexdigest()[:16]
+        timings = self._kept(f"timing/finalists-{digest}.json", entered)
+        self.workers.close()
+        return [timed(record, timings, FINALISTS) if record in entered else record for record in records], timings["rounds"]
+
+    def publish(self, records: Sequence[Record], key: str) -> list[Record]:
+        """Time a chosen one and its baseline alone once more, in fresh processes: what is published comes from here, since this comparison knows of no choice.
+
+        Their processes stay, for the final table.
+        """
+        entered = self._with_baselines(records, [key])
+        timings = self._kept(f"timing/published-{key}.json", entered)
+        done = []
+        for record in records:
+            if record in entered:
+                record = timed(record, timings, PUBLISHED)
+                record = record.with_measured(
+                    **{name: Measurement.from_json(item) for name, item in timings["rows"].get(record.key, {}).items()}
+                )
+            done.append(record)
+        return done
+
+    def _with_baselines(self, records: Sequence[Record], keys: Collection[str]) -> list[Record]:
+        baselines = {record.baseline for record in records if record.key in keys}
+        return [record for record in records if record.key in keys or record.key in baselines]
+
+    def _kept(self, name: str, entered: Sequence[Record]) -> dict[str, Any]:
+        """A comparison in fresh processes, computed unless it is there. One in which something could not be timed is not kept: another try may go well."""
+        if self.store.has(name):
+            return dict(self.store.read(name))
+        with self.ledger.part("time"):
+            self.workers.close()
+            timings = self._interleaved(entered, stop=None, progress=self.progress)
+            for record in entered:
+                check_timed(timings, record.baseline or record.key)
+            rows = {record.key: self._with_rows(record, timings).get("measured", {}) for record in entered}
+        timings["rows"] = rows
+        if not timings["failed"]:
+            self.store.write(name, timings)
+        self.ledger.keep(self.store)
+        return timings
+
+    def _interleaved(self, entered: Sequence[Record], stop: latency.Stop | None, progress: Progress) -> dict[str, Any]:
+        """Let processes take turns. What was ended early says after how many rounds, and why."""
+        if self._waits:
+            self._waits = quiet.wait_quiet(progress=self.progress)
+        workers, failed = [], {}
+        for record in entered:
+            try:
+                workers.append(TimedWorker(record.key, self.workers.get(record.key, self._artifact(record.key))))
+            except LaconicError as error:
+                failed[record.key] = str(error)
+        if not workers:
+            return {"rounds": {}, "failed": failed}
+        run = latency.interleave(workers, self.options.rounds, self.options.turn_seconds, progress, None if failed else stop)
+        taken = max(map(len, run.rounds.values()), default=0)
+        told = f"settled after {taken} of {self.options.rounds} rounds: {run.settled}" if run.settled else ""
+        return {"rounds": run.rounds, "failed": failed | run.dropped, "batch": self.options.batch, "machine": run.machine, "settled": told}
+
+    def _timing_inputs(self) -> Path:
+        """One batch of real examples, repeated or cut to the size that is timed."""
+        sized = resize(self.program.inputs, read_arrays(self.valid.first), {"batch": self.options.batch})
+        return write_arrays(self.store.path("examples", f"timing-{self.options.batch}.npz"), sized)
+
+    # The test data ------------------------------------------------------------------------------------------------------------------
+
+    def test(self, baseline: Record, chosen: Sequence[Record]) -> list[Record]:
+        """The chosen records with their metric on the test data, and the baseline's first. The test data is read here and nowhere else."""
+        if self.task.test is None:
+            return [baseline, *chosen]
+        examples = write_examples(self.task, self.task.test, self.program, self.store.path("examples", "test"))
+        tested: list[Record] = []
+        self.progress.start("final table on test data", len(chosen) + 1)
+        for record in (baseline, *chosen):
+            before = tested[0] if tested else None
+            tested.append(self._attempt(record, lambda r=record, b=before: self._tested(r, examples, b)))  # type: ignore[misc]
+            self.progress.advance(candidate=record.title)
+        self.progress.finish()
+        return tested
+
+    def _tested(self, record: Record, examples: Examples, baseline: Record | None) -> Record:
+        folder = self.store.path("candidates", record.key)
+        if not (folder / "test.json").exists():
+            with self.ledger.part("test"):
+                self.workers.get(record.key, self._artifact(record.key)).predict(examples.folder, folder / "test")
+            self.store.write(f"candidates/{record.key}/test.json", {"n": examples.n})
+        return self._with_scores(record, examples, "test", "test_metric", "test_drop", baseline)
+
+    def close(self) -> None:
+        """End the processes."""
+        self.builder.close()
+        self.workers.close()
+
+
+def baseline_of(recipe: Recipe, records: Sequence[Record]) -> Record:
+    """Return the baseline with the recipe's threads and device; the first where there is none such. Baselines name no baseline themselves."""
+    baselines = [record for record in records if record.baseline is None]
+    place = (recipe.deploy.threads, recipe.deploy.device)
+    return next((r for r in baselines if (r.recipe["deploy"]["threads"], r.recipe["deploy"]["device"]) == place), baselines[0])

@@ -1,0 +1,45 @@
+"""How evidence is gathered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from laconic.core.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Options:
+    """How evidence is gathered.
+
+    Args:
+        batch: examples per call when latency is measured.
+        rounds: turns that each of those compared has, at the most; each yields one median, and the interval comes from these.
+        turn_seconds: how long a turn is, at the least.
+        early_stop: end a candidate's rounds as soon as it is clear that it is rejected or behind the best so far, see `measure.sequential`.
+        candidate_timeout_s: a candidate that needs longer to build, or to load and answer the valid data, has failed.
+        memory_limit_bytes: a process that uses more is ended; None sets no limit.
+        seed: of every random choice.
+        wait_quiet: wait, a bounded while, until other work on the machine is little before anything is timed.
+
+    Raises:
+        BadInput: every option that makes no sense.
+    """
+
+    batch: int = 1
+    rounds: int = 15
+    turn_seconds: float = 0.15
+    early_stop: bool = True
+    candidate_timeout_s: float = 900.0
+    memory_limit_bytes: int | None = None
+    seed: int = 0
+    wait_quiet: bool = False
+
+    def __post_init__(self) -> None:
+        least = {"batch": 1, "rounds": 1, "turn_seconds": 0.0, "candidate_timeout_s": 0.0, "memory_limit_bytes": 1}
+        mistakes = [
+            f"{name}: {value} must be {low:g} or more"
+            for name, low in least.items()
+            if (value := getattr(self, name)) is not None and value < low
+        ]
+        if mistakes:
+            raise BadInput("the options make no sense:\n" + "\n".join(f"  {m}" for m in mistakes))

@@ -1,0 +1,67 @@
+"""What a comparison of times makes of a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from laconic.core.errors import LaconicError
+from laconic.core.turn import Turn
+from laconic.deploy.process import WorkerProcess
+from laconic.measure import latency
+from laconic.run.record import Record
+
+# Which comparison a record's figures of time come from: with its baseline alone; with other finalists, for the ranking; anew after the choice.
+ALONE, FINALISTS, PUBLISHED = "alone", "finalists", "published"
+
+
+@dataclass(frozen=True)
+class TimedWorker:
+    """A worker under the name by which timings are kept."""
+
+    name: str
+    worker: WorkerProcess
+
+    def time(self, seconds: float, min_runs: int) -> Turn:
+        """See `latency.Timed`."""
+        return self.worker.time(seconds, min_runs)
+
+    def work(self, turns: int, seconds: float, min_runs: int) -> list[Turn]:
+        """See `latency.Timed`."""
+        return self.worker.work(turns, seconds, min_runs)
+
+
+def timed(record: Record, timings: Mapping[str, Any], comparison: str) -> Record:
+    """The record with the figures of a comparison; failed where it was not timed.
+
+    Args:
+        record: a baseline, or one that names its baseline.
+        timings: what was kept of the comparison: `rounds`, `failed`, `batch`, `machine`, `settled`.
+        comparison: `ALONE`, `FINALISTS` or `PUBLISHED`.
+
+    Raises:
+        LaconicError: the baseline is not among those that were timed.
+    """
+    baseline = record.baseline or record.key
+    check_timed(timings, baseline)
+    if record.key not in timings["rounds"]:
+        return record.failed("crash", timings["failed"].get(record.key, "it was not timed"))
+    rounds = timings["rounds"][record.key]
+    busy, speedup_cpu = latency.mark(timings.get("machine", {}), baseline, record.key)
+    ratio = latency.ratio(timings["rounds"][baseline], rounds)
+    before = record.speedup if comparison != ALONE and record.baseline is not None else None
+    record = record.replace(comparison=comparison, settled=timings.get("settled", ""), busy=busy)
+    return record.with_measured(
+        first_speedup=before, speedup=ratio, speedup_cpu=speedup_cpu, **latency.measured(rounds, timings.get("batch", 1))
+    )
+
+
+def check_timed(timings: Mapping[str, Any], baseline: str) -> None:
+    """Refuse a comparison in which the baseline has no times.
+
+    Raises:
+        LaconicError: says why it has none.
+    """
+    if baseline not in timings["rounds"]:
+        raise LaconicError(f"the baseline itself could not be timed: {timings['failed'].get(baseline, 'it left no times')}")

@@ -1,0 +1,228 @@
+"""One candidate, one call: with processes that are told apart by their number, and what is kept, resumed and left behind."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+import laconic as lc
+from laconic.core.errors import LaconicError, WorkerFailed
+from laconic.core.files import read_json, write_json
+from laconic.core.progress import silent
+from laconic.core.turn import Turn
+from laconic.deploy.process import WorkerProcess
+from laconic.measure.sequential import FIRST_LOOK
+from laconic.run import prepare, workers
+from laconic.run.evaluate import Evaluator
+from laconic.run.ledger import Ledger
+from laconic.run.store import RunStore
+from laconic.search.judge import Judge
+from laconic.tasks import metrics
+from tests.run import tiny
+
+ROUNDS = 9
+RUNTIMES = ("onnxruntime", "openvino", "torchscript")
+COSTS = {"torch": 4_000_000, "onnxruntime": 1_000_000, "openvino": 2_000_000, "torchscript": 8_000_000}
+
+
+class Worker(WorkerProcess):
+    """A real process whose times are made up, so that a busy machine decides nothing; it notes who is alive when."""
+
+    live: ClassVar[set[str]] = set()
+    most: ClassVar[list[int]] = []
+    turns: ClassVar[list[tuple[str, frozenset[str]]]] = []
+    dies_at: ClassVar[Mapping[str, int]] = {}
+
+    def __init__(self, artifact: Any, **options: Any) -> None:
+        super().__init__(artifact, **options)
+        self.name = artifact.settings.runtime
+        self.live.add(self.name)
+        self.most.append(len(self.live))
+        self.taken = 0
+
+    def time(self, seconds: float, min_runs: int) -> Turn:
+        self.taken += 1
+        if self.taken == self.dies_at.get(self.name):
+            raise WorkerFailed("it died", "crash")
+        self.turns.append((self.name, frozenset(self.live)))
+        return Turn([COSTS[self.name] + 1000 * (self.taken % 5)] * 3, wall_ns=1)
+
+    def close(self) -> None:
+        self.live.discard(self.name)
+        super().close()
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> type[Worker]:
+    Worker.live, Worker.most, Worker.turns, Worker.dies_at = set(), [], [], {}
+    monkeypatch.setattr(workers, "WorkerProcess", Worker)
+    return Worker
+
+
+@contextlib.contextmanager
+def evaluator(folder: Path, budget: lc.Budget | None = None, **options: Any) -> Iterator[Evaluator]:
+    task, ledger = tiny.task(), Ledger()
+    with RunStore(folder, {"name": "test"}) as store:
+        program, _ = prepare.program(task, store, ledger, silent)
+        chosen = lc.Options(rounds=ROUNDS, turn_seconds=0.0, candidate_timeout_s=120, **options)
+        one = Evaluator(store, task, metrics.of(task), program, Judge(budget or lc.Budget(max_drop=50.0)), chosen, ledger)
+        with contextlib.closing(one):
+            one.baselines([recipe("torch")])
+            yield one
+
+
+def recipe(runtime: str) -> lc.Recipe:
+    return lc.Recipe((), lc.Target(runtime, threads=1))
+
+
+def turns_of(processes: type[Worker], name: str) -> int:
+    return sum(turn == name for turn, _ in processes.turns)
+
+
+@pytest.mark.slow
+def test_one_call_gathers_everything_and_leaves_no_process(tmp_path: Path, processes: type[Worker]) -> None:
+    with evaluator(tmp_path / "run") as one:
+        record = one.evaluate(recipe("onnxruntime"))
+        assert processes.live == {"torch"}
+        assert record.status == "passed"
+        assert record.comparison == "alone"
+        assert record.value("speedup") == pytest.approx(4.0, rel=0.01)
+        assert {"metric", "drop", "size_bytes", "latency_ms", "peak_memory_bytes", "cold_start_ms", "throughput_per_s"} <= set(
+            record.measured
+        )
+        assert record.parity is not None
+    assert processes.live == set()
+
+
+@pytest.mark.slow
+def test_a_further_candidate_times_nobody_again_and_finds_one_other_process(tmp_path: Path, processes: type[Worker]) -> None:
+    with evaluator(tmp_path / "run") as one:
+        for name in RUNTIMES:
+            before = {other: turns_of(processes, other) for other in RUNTIMES if other != name}
+            one.evaluate(recipe(name))
+            assert {other: turns_of(processes, other) for other in before} == before
+    assert max(processes.most) == 2
+    assert all(live <= {"torch", name} or name == "torch" for name, live in processes.turns)
+
+
+@pytest.mark.slow
+def test_clear_cases_end_early_and_say_so(tmp_path: Path, processes: type[Worker]) -> None:
+    with evaluator(tmp_path / "run") as one:
+        best, behind, slower = (one.evaluate(recipe(name)) for name in RUNTIMES)
+    assert (best.status, best.settled, turns_of(processes, "onnxruntime")) == ("passed", "", ROUNDS + 1)
+    told = f"settled after {FIRST_LOOK} of {ROUNDS} rounds: "
+    assert (behind.status, behind.settled) == ("passed", told + "clearly behind the best so far")
+    assert (slower.status, slower.settled) == ("rejected", told + "clearly not faster than the baseline")
+    assert turns_of(processes, "torchscript") == FIRST_LOOK + 1
+
+
+@pytest.mark.slow
+def test_early_stopping_can_be_left_out(tmp_path: Path, processes: type[Worker]) -> None:
+    with evaluator(tmp_path / "run", early_stop=False) as one:
+        records = [one.evaluate(recipe(name)) for name in RUNTIMES]
+    assert [record.settled for record in records] == [""] * 3
+    assert turns_of(processes, "torchscript") == ROUNDS + 1
+
+
+@pytest.mark.slow
+def test_who_is_rejected_for_another_reason_has_few_rounds_and_a_ratio(tmp_path: Path, processes: type[Worker]) -> None:
+    with evaluator(tmp_path / "run", lc.Budget(max_drop=50.0, max_size_mb=1e-6)) as one:
+        record = one.evaluate(recipe("onnxruntime"))
+    assert record.status == "rejected"
+    assert record.settled == f"settled after {FIRST_LOOK} of {ROUNDS} rounds: it was rejected before it was timed"
+    assert record.value("speedup") == pytest.approx(4.0, rel=0.01)
+
+
+@pytest.mark.slow
+def test_what_is_finished_is_not_computed_again(tmp_path: Path, processes: type[Worker], monkeypatch: pytest.MonkeyPatch) -> None:
+    with evaluator(tmp_path / "run") as one:
+        first = [one.evaluate(recipe(name)) for name in RUNTIMES]
+    monkeypatch.setattr(workers, "WorkerProcess", None)
+    with evaluator(tmp_path / "run") as one:
+        assert [one.evaluate(recipe(name)) for name in RUNTIMES] == first
+        assert one.best == first[0]
+
+
+@pytest.mark.slow
+def test_a_failure_of_measuring_is_not_kept(tmp_path: Path, processes: type[Worker]) -> None:
+    processes.dies_at = {"onnxruntime": 3}
+    with evaluator(tmp_path / "run") as one:
+        record = one.evaluate(recipe("onnxruntime"))
+        assert (record.status, [reason.rule for reason in record.reasons]) == ("failed", ["crash"])
+        assert one.best is None
+        processes.dies_at = {}
+        assert one.evaluate(recipe("onnxruntime")).status == "passed"
+
+
+@pytest.mark.slow
+def test_a_baseline_whose_process_dies_is_started_again_once(tmp_path: Path, processes: type[Worker]) -> None:
+    with evaluator(tmp_path / "run") as one:
+        taken = turns_of(processes, "torch")
+        processes.dies_at = {"torch": taken + 2}  # of this process only: the next one begins to count anew and is asked for fewer
+        record = one.evaluate(recipe("torchscript"))
+        assert (record.status, record.comparison) == ("rejected", "alone")
+        processes.dies_at = {"torch": 1}
+        one.workers.drop("torch-fp32-1t")
+        with pytest.raises(LaconicError, match="the baseline itself could not be timed: it died"):
+            one.evaluate(recipe("openvino"))
+
+
+@pytest.mark.slow
+def test_finalists_and_the_published_one_are_timed_in_fresh_processes(tmp_path: Path, processes: type[Worker]) -> None:
+    with evaluator(tmp_path / "run") as one:
+        records = [*one.bases, *(one.evaluate(recipe(name)) for name in RUNTIMES)]
+        started = len(processes.most)
+        keys = [record.key for record in records[1:3]]
+        records, rounds = one.compare(records, keys)
+        assert len(processes.most) == started + 3
+        assert set(rounds) == {"torch-fp32-1t", *keys}
+        assert {len(times) for times in rounds.values()} == {ROUNDS}
+        assert processes.live == set()
+        assert [record.comparison for record in records] == ["finalists", "finalists", "finalists", "alone"]
+        records = one.publish(records, keys[1])
+        assert [record.comparison for record in records] == ["published", "finalists", "published", "alone"]
+        assert (records[2].settled, len(processes.most)) == ("", started + 5)
+        kept = dict(processes.turns)
+        assert one.publish(records, keys[1])[2].measured["latency_ms"] == records[2].measured["latency_ms"]
+        assert dict(processes.turns) == kept
+
+
+@pytest.mark.slow
+def test_a_key_that_another_recipe_has_is_not_reused(tmp_path: Path, processes: type[Worker]) -> None:
+    with evaluator(tmp_path / "run") as one:
+        record = one.evaluate(recipe("onnxruntime"))
+        path = tmp_path / "run" / "candidates" / record.key / "check.json"
+        write_json(path, {**read_json(path), "recipe": {"steps": ["fold_batch_norm"], "deploy": {}}, "title": "the other"})
+        again = one.evaluate(recipe("onnxruntime"))
+    assert again.status == "failed"
+    assert again.reasons[0].rule == "key"
+    assert "its key is that of another recipe in this folder, the other" in again.reasons[0].text
+    assert read_json(path)["title"] == "the other"
+
+
+@pytest.mark.slow
+def test_what_a_quantity_measures_of_the_process_is_kept(tmp_path: Path, processes: type[Worker], monkeypatch: pytest.MonkeyPatch) -> None:
+    from laconic.core import quantities
+    from laconic.core.records import Measurement
+
+    asked: list[str] = []
+
+    def energy(evidence: quantities.Evidence) -> Measurement:
+        asked.append(str(evidence.recipe["deploy"]["runtime"]))
+        assert (evidence.folder / "lineage.json").parent.exists()
+        assert len(evidence.rounds_ns) > 0
+        return Measurement(evidence.measured["latency_ms"].value, "mJ", n=len(evidence.run(0.0).times_ns))
+
+    monkeypatch.setitem(quantities.QUANTITIES, "energy_mj", quantities.Quantity("energy_mj", "Energy", "mJ", measure=energy))
+    with evaluator(tmp_path / "run") as one:
+        records = [*one.bases, one.evaluate(recipe("onnxruntime"))]
+        assert asked == ["torch", "onnxruntime"]
+        assert records[1].value("energy_mj") == pytest.approx(1.0, rel=0.01)
+        assert one.evaluate(recipe("onnxruntime")).value("energy_mj") == records[1].value("energy_mj")
+        assert asked == ["torch", "onnxruntime"]
+        assert one.publish(records, records[1].key)[1].value("energy_mj") is not None
+        assert sorted(asked[2:]) == ["onnxruntime", "torch"]
