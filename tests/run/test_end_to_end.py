@@ -69,7 +69,9 @@ def test_every_candidate_comes_with_its_evidence(finished: lc.Result) -> None:
             assert record["measured"]["latency_ms"]["n"] >= 15
             assert record["measured"]["speedup"]["low"] <= record["measured"]["speedup"]["value"] <= record["measured"]["speedup"]["high"]
             assert record["measured"]["drop"]["n"] == 96
-            assert record["measured"]["size_bytes"]["value"] == sum(p.stat().st_size for p in (finished.folder / record["artifact"]).glob("model.*"))
+            assert record["measured"]["size_bytes"]["value"] == sum(
+                p.stat().st_size for p in (finished.folder / record["artifact"]).glob("model.*")
+            )
             assert record["measured"]["cold_start_ms"]["value"] > 0
             assert record["measured"]["peak_memory_bytes"]["value"] > 1e6
         assert record["status"] == "passed" or record["reasons"]
