@@ -163,3 +163,38 @@ def test_every_public_name_is_there_and_documented() -> None:
     assert set(laconic.__all__) == set(laconic._NAMES)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = laconic.nonsense
+
+
+# Where steps may be listed by name: the registry, the public names, and the levers (`search/space.py` until levers have replaced it).
+STEPS_BY_NAME = ("run/runner.py", "laconic/__init__.py", "search/levers.py", "search/space.py")
+
+
+def compared_or_listed(tree: ast.AST) -> Iterator[object]:
+    """Constants in literals, as keys, and in comparisons: what a list of names is made of."""
+    for node in ast.walk(tree):
+        inside: list[ast.expr | None] = []
+        if isinstance(node, ast.Tuple | ast.List | ast.Set):
+            inside = list(node.elts)
+        elif isinstance(node, ast.Dict):
+            inside = list(node.keys)
+        elif isinstance(node, ast.Compare):
+            inside = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            inside = [node.value]
+        yield from (item.value for item in inside if isinstance(item, ast.Constant))
+
+
+def test_no_list_of_steps_stands_outside_their_tables() -> None:
+    from laconic.run.runner import TABLE
+
+    for path in SOURCE.rglob("*.py"):
+        if not path.as_posix().endswith(STEPS_BY_NAME):
+            names = TABLE.keys() & {
+                name for name in compared_or_listed(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(name, str)
+            }
+            assert not names, f"{path.name} lists steps by name: {names}. What it must know of a step stands on its StepConfig"
+
+
+@pytest.mark.parametrize("code", ["x = ('prune',)", "x == 'prune'", "{'prune': 1}", "match x:\n    case 'prune':\n        pass"])
+def test_the_search_for_lists_of_steps_finds_them(code: str) -> None:
+    assert "prune" in compared_or_listed(ast.parse(code))
