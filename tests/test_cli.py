@@ -18,7 +18,7 @@ from laconic.run.store import read_result
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("optimize", "run", "bench", "inspect", "compare", "report", "doctor", "tasks")
+COMMANDS = ("optimize", "run", "bench", "inspect", "compare", "report", "levers", "doctor", "tasks")
 QUICK = ("--runtimes", "onnxruntime", "--precisions", "fp32", "--quantize", "none", "--prune", "none", "--rounds", "6")
 
 
@@ -268,10 +268,10 @@ import contextlib, signal, sys
 from pathlib import Path
 import typer
 import laconic as lc
-from laconic.cli import _resumable
+from laconic.cli.output import resumable
 signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
-    with _resumable(Path(sys.argv.pop()) / "my run"):
+    with resumable(Path(sys.argv.pop()) / "my run"):
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         raise lc.MissingExtra("initialization failed")

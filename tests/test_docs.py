@@ -13,6 +13,7 @@ import laconic as lc
 from laconic.cli import app
 from laconic.deploy.runtime import TABLE as RUNTIMES
 from laconic.run.runner import TABLE as STEPS
+from laconic.search.levers import levers
 from laconic.tasks.catalog import TASKS
 from laconic.tasks.metrics import METRICS
 from laconic.tasks.models import MODELS
@@ -44,6 +45,7 @@ def test_commands_exist(page: Path) -> None:
     [
         ("docs/runtimes.md", RUNTIMES),
         ("docs/recipes.md", STEPS),
+        ("docs/levers.md", levers()),
         ("docs/tasks.md", [*TASKS, *METRICS, *MODELS]),
         ("docs/training.md", [*OPTIMIZERS, *SCHEDULES, *OPTIONS]),
         ("docs/budget.md", [field.name for field in dataclasses.fields(lc.Budget)]),

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from laconic.run.runner import apply
     from laconic.run.training import fit
     from laconic.search.budget import Budget
+    from laconic.search.lever import Lever, Setting
     from laconic.search.optimize import optimize
     from laconic.search.result import Result
     from laconic.search.space import SearchSpace
@@ -81,6 +82,7 @@ _HOME = {
     "laconic.quantization.mixed": "Mixed quantize_mixed sensitivity",
     "laconic.quantization.qat": "Qat qat",
     "laconic.quantization.static": "Quantize quantize",
+    "laconic.search.lever": "Lever Setting",
     "laconic.search.optimize": "optimize",
     "laconic.search.result": "Result",
     "laconic.run.bench": "bench",
@@ -110,6 +112,7 @@ __all__ = [
     "FoldBatchNorm",
     "Hint",
     "LaconicError",
+    "Lever",
     "Locked",
     "Measurement",
     "MissingExtra",
@@ -125,6 +128,7 @@ __all__ = [
     "Result",
     "Scaled",
     "SearchSpace",
+    "Setting",
     "StepConfig",
     "Student",
     "Target",

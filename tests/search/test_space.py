@@ -1,4 +1,4 @@
-"""What is proposed, for which model, target and budget."""
+"""What may be tried: names, settings and what is left of them."""
 
 from __future__ import annotations
 
@@ -6,99 +6,96 @@ import dataclasses
 from typing import Any
 
 import pytest
-import torch
-import torch.nn.functional as F
-from torch import nn
 
 import laconic as lc
 from laconic.core.errors import BadInput
-from laconic.core.records import Measurement
-from laconic.run.record import Record
-from laconic.search import space
-from tests.core.models import ConvNet, Recurrent
-from tests.run import tiny
-
-CONV = lc.capture(ConvNet(), torch.randn(2, 1, 8, 8))
-LSTM = lc.capture(Recurrent(), torch.randn(2, 5, 6))
-MLP = lc.capture(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 4))
+from laconic.core.records import to_json
+from laconic.search.levers import levers
 
 
-def rounded(program: lc.Program, *kinds: str, runtimes: tuple[str, ...] | None = None) -> set[tuple[str, str, str]]:
-    found = space.candidates(program, runtimes, ("fp32",), quantizations=kinds)
-    return {
-        (r.title.split(" · ")[0], r.steps[0].target, r.deploy.runtime) for r in found if r.steps and isinstance(r.steps[0], lc.Quantize)
-    }
+def left(space: lc.SearchSpace) -> set[str]:
+    """The labels of all settings that may be tried."""
+    return {pick.label for lever in levers().values() for pick in space.picks(lever) if space.left_out(pick) is None}
 
 
-def test_static_goes_to_every_runtime_with_integer_kernels() -> None:
-    assert rounded(CONV, "static") == {("quantize static", name, name) for name in ("onnxruntime", "openvino")}
-    assert rounded(CONV, "static", runtimes=("torch", "openvino")) == {("quantize static", "openvino", "openvino")}
-    assert rounded(CONV) == set()
+EVERYTHING = left(lc.SearchSpace())
 
 
 @pytest.mark.parametrize(
-    ("program", "offered"), [(CONV, False), (LSTM, True), (MLP, True)], ids=["convolutions", "recurrent", "linear layers"]
-)
-def test_dynamic_is_for_recurrent_and_linear_layers(program: lc.Program, offered: bool) -> None:
-    assert bool(rounded(program, "dynamic")) is offered
-
-
-def test_four_bits_are_for_linear_layers() -> None:
-    assert {title for title, _, _ in rounded(MLP, "weights")} == {"quantize weights", "quantize weights int4"}
-    assert {title for title, _, _ in rounded(CONV, "weights")} == {"quantize weights"}
-
-
-def test_weights_alone_are_tried_where_the_size_counts() -> None:
-    assert "weights" not in space.kinds(None, lc.Budget())
-    assert "weights" in space.kinds(None, lc.Budget(objective="size"))
-    assert "weights" in space.kinds(None, lc.Budget(max_size_mb=1))
-    assert space.kinds(("weights",), lc.Budget()) == ("weights",)
-
-
-@pytest.mark.parametrize(
-    ("drop", "status", "train", "proposed"),
+    ("given", "gone"),
     [
-        (0.0, "passed", True, []),
-        (0.4, "passed", True, ["quantize mixed", "qat"]),
-        (3.0, "rejected", True, ["quantize mixed", "qat"]),
-        (3.0, "rejected", False, ["quantize mixed"]),
-        (3.0, "failed", True, []),
+        ({}, set()),
+        ({"quantize": ("static", "qat")}, {"quantize=dynamic", "quantize=weights", "quantize=weights4", "mixed"}),
+        ({"prune": ()}, {"prune=0.5", "prune=0.3"}),
+        ({"prune": (0.3,)}, {"prune=0.5"}),
+        ({"runtimes": ("openvino", "torch")}, {"onnxruntime", "torchscript", "torch.compile"}),
+        ({"precisions": ("fp32",)}, {"bf16"}),
+        ({"without": ("torch.compile", "quantize=dynamic", "prune")}, {"torch.compile", "quantize=dynamic", "prune=0.5", "prune=0.3"}),
+        ({"without": ("prune=0.50",)}, {"prune=0.5"}),
+        ({"levers": ("openvino",)}, {"onnxruntime", "torchscript", "torch.compile", "torch"} | {p for p in EVERYTHING if p not in levers()} | {
+            "fit", "fold_batch_norm", "mixed", "qat"}),
     ],
-    ids=["nothing lost", "lost a little", "rejected", "no train data", "failed"],
+    ids=str,
+)  # fmt: skip
+def test_what_is_left_out(given: dict[str, Any], gone: set[str]) -> None:
+    assert EVERYTHING - left(lc.SearchSpace(**given)) == gone
+
+
+def test_levers_that_are_asked_for_leave_the_others_out_but_no_runtime() -> None:
+    space = lc.SearchSpace(levers=("prune=0.6", "quantize"), without=("torch.compile",))
+    assert left(space) == {
+        "prune=0.6", "quantize=static", "quantize=dynamic", "quantize=weights", "quantize=weights4",
+        "fp32", "bf16", "onnxruntime", "openvino", "torchscript", "torch",
+    }  # fmt: skip
+
+
+def test_a_setting_of_a_family_may_be_asked_for_beside_levers() -> None:
+    assert {"mixed", "prune=0.5", "prune=0.3"} <= left(lc.SearchSpace(levers=("prune",), quantize=("mixed",)))
+
+
+def test_one_setting_has_one_name_however_it_is_written() -> None:
+    assert lc.SearchSpace(prune=("0.50",)) == lc.SearchSpace(prune=(0.5,))
+    assert to_json(lc.SearchSpace(prune=(0.5,)))["choices"] == {"prune": ["0.5"]}
+
+
+def test_targets_are_every_runtime_in_every_precision() -> None:
+    space = lc.SearchSpace(("openvino", "torch"), threads=2)
+    assert space.targets() == [lc.Target(name, precision, 2) for name in ("openvino", "torch") for precision in ("fp32", "bf16")]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"quantize": ("statik",)}, "quantize: 'statik'. Did you mean 'static'?"),
+        ({"quantise": ()}, "quantise: there is no lever of this name. Did you mean 'quantize'?"),
+        ({"runtimes": ("onnxruntim",)}, "runtimes: 'onnxruntim'. Did you mean 'onnxruntime'?"),
+        ({"precisions": ("fp31",)}, "precisions: 'fp31'. Did you mean 'fp32'?"),
+        ({"prune": (1.5,)}, "prune: 1.5 must lie between 0 and 1: it is kept"),
+        ({"prune": ("half",)}, "prune: 'half' is not a share such as 0.5"),
+        ({"levers": ("prun",)}, "levers: 'prun' is no lever. Did you mean 'prune'?"),
+        ({"levers": ("quantize=statik",)}, "levers: quantize: 'statik'. Did you mean 'static'?"),
+        ({"levers": ("drop_blocks=1",)}, "levers: drop_blocks: '1' must be a whole number of 2 or more"),
+        ({"without": ("torch.compil",)}, "without: 'torch.compil' is no lever. Did you mean 'torch.compile'?"),
+        ({"levers": ("prune",), "without": ("prune",)}, "without: 'prune' is asked for too"),
+        ({"without": ("fp32", "bf16")}, "no precision is left"),
+        ({"runtimes": ()}, "no runtime is left"),
+        ({"threads": 0}, "threads: 0 must be 1 or more"),
+        ({"device": "tpu"}, "device: 'tpu'. Did you mean 'cpu'?"),
+    ],
+    ids=str,
 )
-def test_what_was_lost_is_to_be_won_back(drop: float, status: str, train: bool, proposed: list[str]) -> None:
-    tried = space.candidates(CONV, ("openvino",), ("fp32",), quantizations=("static",))
-    records = [Record.of(recipe, status="passed").with_measured(drop=Measurement(0.0, "points")) for recipe in tried]
-    records[-1] = records[-1].replace(status=status).with_measured(drop=Measurement(drop, "points"))
-    task = dataclasses.replace(tiny.task(), train=tiny.TRAIN if train else None, loss=F.cross_entropy)
-    found = space.followups(task, tried, [Record("base", "", {}), *records], space.QUANTIZATIONS)
-    assert [recipe.title.split(" · ")[0] for recipe in found] == proposed
-    assert all(recipe.steps[0].target == "openvino" for recipe in found)
+def test_what_makes_no_sense_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        lc.SearchSpace(**given)
+    assert f"\n  {said}" in str(caught.value)
+    assert str(caught.value).count("\n") == 1
 
 
-def test_recipes_without_a_target_do_not_share_files_between_runtimes() -> None:
-    def key(target: str | None, runtime: str) -> Any:
-        return lc.Recipe((lc.Quantize(target=target),), lc.Target(runtime)).steps_key
-
-    assert key(None, "openvino") != key(None, "onnxruntime")
-    assert key("openvino", "openvino") == key("openvino", "onnxruntime")
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(BadInput) as caught:
+        lc.SearchSpace(("onnx",), ("fp8",), 0, "tpu", levers=("prun",), without=("x",), quantize=("q",), nonsense=())
+    assert str(caught.value).count("\n") == 8
 
 
-def test_an_unknown_kind_is_refused_with_the_nearest() -> None:
-    with pytest.raises(BadInput, match="quantize: 'statik'. Did you mean 'static'"):
-        lc.SearchSpace(quantize=("statik",))
-
-
-def test_pruning_is_for_tasks_that_can_recover() -> None:
-    task = tiny.task()
-    found = space.prunings(task, (0.5,), ("onnxruntime", "torch"), ("static",), None)
-    assert [[type(step) for step in recipe.steps] for recipe in found] == [[lc.Prune], [lc.Prune, lc.Quantize]]
-    assert {recipe.deploy.runtime for recipe in found} == {"onnxruntime"}
-    assert all(recipe.steps[0].macs == 0.5 for recipe in found)
-    assert found[0].steps[0].recovery == {"epochs": 20}  # little data: more epochs, for as many steps
-    assert len(space.prunings(task, (0.5, 0.3), None, (), None)) == 4
-    own = dataclasses.replace(task, recovery=lc.FitPlan(epochs=7, lr=1e-4, batch_size=8))
-    step = space.prunings(own, (0.5,), ("onnxruntime",), (), None)[0].steps[0]
-    assert step.recovery is None  # the task says it
-    task.train = None
-    assert space.prunings(task, (0.5,), None, ("static",), None) == []
+def test_every_option_of_a_space_is_in_its_manifest() -> None:
+    assert {field.name for field in dataclasses.fields(lc.SearchSpace)} == {"choices", "threads", "device", "levers", "without"}

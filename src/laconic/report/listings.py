@@ -172,3 +172,23 @@ def catalog(found: Sequence[Mapping[str, Any]]) -> RenderableType:
         data = Text("here", "green") if row["ready"] else Text(row["why"] + hub, "dim")
         table.add_row(Text(row["name"], "bold"), Text(row["title"]), Text(", ".join(row["models"])), data)
     return Group(table, Text("\nAnother model: TASK@MODEL. Your own task: module:attribute, see the README.", "dim"))
+
+
+def levers(survey: Mapping[str, Any]) -> RenderableType:
+    """What can be tried, and for a task what is; see `search.survey.survey`."""
+    judged = survey["candidates"] is not None
+    table = _table("Lever", "Stage", "Costs", *(["Tried", "Why not"] if judged else ["Settings", "Needs", "What it does"]))
+    for column in table.columns:
+        column.overflow = "fold"
+    for row in survey["levers"]:
+        if not judged:
+            labels = [setting["label"] for setting in row["settings"] if setting["label"] != row["name"]]
+            own = [f"{row['name']}={row['value'].upper()}"] if row["value"] else []
+            cells = (Text("\n".join([*labels, *own])), Text(row["needs"]), Text(row["about"]))
+            table.add_row(Text(row["name"], "bold"), row["stage"], row["cost"], *cells)
+        for setting in row["settings"] if judged else ():
+            where = Text(", ".join(setting["where"]), "green") if setting["tried"] else Text("no", "dim")
+            table.add_row(Text(setting["label"], "bold"), row["stage"], row["cost"], where, Text(setting["why"], "dim"))
+    told = "\nOnly some: --try LEVER,LEVER=SETTING. All but some: --without LEVER. See docs/levers.md."
+    count = [Text(f"\n{len(survey['candidates'])} candidates; --json names them", "bold")] if judged else []
+    return Group(table, *count, Text(told, "dim"))

@@ -26,9 +26,11 @@ from laconic.run.store import RESULT, RunStore
 from laconic.search.budget import Budget
 from laconic.search.content import Facts, content
 from laconic.search.judge import Judge
+from laconic.search.lever import Surroundings
+from laconic.search.propose import follow_up, propose
 from laconic.search.result import REPORT, Result
 from laconic.search.select import choose, confirm, frontier
-from laconic.search.space import PRUNE_SHARES, SearchSpace, baseline_recipe, baseline_recipes, candidates, followups, kinds, prunings
+from laconic.search.space import SearchSpace, baseline_recipe, baseline_recipes
 from laconic.tasks import metrics
 
 
@@ -96,11 +98,8 @@ def search(
             progress.log(f"continuing the run in {folder}; what is finished is kept")
         ledger.resume(store)
         program, training = prepare.program(task, store, ledger, progress)
-        chosen = (
-            list(recipes)
-            if recipes is not None
-            else candidates(program, space.runtimes, space.precisions, space.threads, space.device, kinds(space.quantize, budget))
-        )
+        around = Surroundings(program, task, budget)
+        chosen = list(recipes) if recipes is not None else propose(around, space)
         evaluator = Evaluator(store, task, metric, program, Judge(budget), options, ledger, progress)
         evaluator.deadline = None if limit is None else time.monotonic() + limit
         with contextlib.closing(evaluator):
@@ -109,11 +108,7 @@ def search(
             records = evaluator.baselines(bases)
             records += evaluated(evaluator, chosen, "candidates")
             if recipes is None:
-                rounding = kinds(space.quantize, budget)
-                shares = PRUNE_SHARES if space.prune is None else space.prune
-                more = followups(task, chosen, records, rounding)
-                more += prunings(task, shares, space.runtimes, rounding, space.threads) if space.device == "cpu" else []
-                records += evaluated(evaluator, more, "candidates that the first results suggest")
+                records += evaluated(evaluator, follow_up(around, space, records), "candidates that the first results suggest")
             records, choice = choose(records, budget, evaluator.compare, evaluator.publish)
             handed = [r for r in (choice.best or choice.nearest,) if r is not None]
             tested = evaluator.test(opponent(handed[0], records) if handed else records[0], handed)

@@ -1,73 +1,225 @@
-"""What is tried: every runtime in every precision, batch-norm folding where the runtime does not fold, quantization where it computes with integers,
-and structured pruning where there is data to recover with."""
+"""What is tried: which levers, in which settings, with how many threads and on which device."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from laconic.core.errors import BadInput, nearest
-from laconic.core.folding import FoldBatchNorm
-from laconic.core.operators import family_of, plain_name
-from laconic.core.program import Program
 from laconic.core.target import Target
-from laconic.core.task import Task
 from laconic.deploy import runtime
-from laconic.pruning.structured import Prune
-from laconic.quantization.mixed import Mixed
-from laconic.quantization.placement import TARGETS
-from laconic.quantization.qat import Qat
-from laconic.quantization.static import Quantize
-from laconic.run.recipe import PRECISIONS, Recipe
-from laconic.run.record import Record
-from laconic.search.budget import Budget
+from laconic.run.recipe import Recipe
+from laconic.search.lever import TARGET_STAGES, Lever, Setting, Surroundings
+from laconic.search.levers import levers
 
 BASELINE_RUNTIME = "torch"
-# PyTorch runs the graph as it stands; the others fold batch-norms when they load or convert.
-_FOLDS_NOT = ("torch",)
-# Kinds of quantization. Mixed precision and training are tried where static quantization lost something: they can only win that back.
-QUANTIZATIONS = ("static", "dynamic", "weights", "mixed", "qat")
-_QAT_LR = 1e-4
-# Shares of the multiply-adds that pruning keeps, one candidate each, and how long the rest recovers.
-PRUNE_SHARES = (0.5, 0.3)
-_RECOVERY_EPOCHS, _RECOVERY_STEPS = (2, 20), 400  # at least and at most; steps that are wanted
 
 
 @dataclass(frozen=True)
-class SearchSpace:
-    """Which runtimes, precisions, threads and device are tried, which kinds of quantization (names in `QUANTIZATIONS`), and which shares of the
-    multiply-adds structured pruning keeps; None means all.
+class Pick:
+    """A setting of a lever, and how it was asked for.
 
-    Raises:
-        BadInput: everything in it that is unknown.
+    Attributes:
+        asked: the lever was asked for by its name.
+        named: the setting was.
     """
 
-    runtimes: tuple[str, ...] | None = None
-    precisions: tuple[str, ...] | None = None
-    threads: int | None = None
-    device: str = "cpu"
-    quantize: tuple[str, ...] | None = None
-    prune: tuple[float, ...] | None = None
+    lever: Lever
+    setting: Setting
+    asked: bool = False
+    named: bool = False
 
-    def __post_init__(self) -> None:
+    @property
+    def place(self) -> int:
+        """Where it stands among the known settings of its lever; a user's own stand first."""
+        return next((place for place, setting in enumerate(self.lever.choices) if setting.name == self.setting.name), 0)
+
+    @property
+    def label(self) -> str:
+        """How it is asked for: the lever alone where it has one setting of its name."""
+        return self.lever.name if self.setting.name == self.lever.name else f"{self.lever.name}={self.setting.name}"
+
+
+@dataclass(frozen=True, init=False)
+class SearchSpace:
+    """What is tried. Without any argument: every lever that makes sense for the model, the task, the budget and the runtime; see `laconic levers`.
+
+    Args:
+        runtimes: only these.
+        precisions: only these.
+        threads: of every runtime; None: all cores.
+        device: ``cpu`` or ``cuda``.
+        levers: of the levers that add steps, only these: ``LEVER``, or ``LEVER=SETTING``, e.g. ``("prune", "quantize=static")``; a runtime or a precision
+            among them narrows runtimes or precisions.
+        without: levers that are left out: ``LEVER``, or ``LEVER=SETTING``.
+        choices: by lever (or family of levers), only these settings; an empty tuple leaves it out: ``quantize=("static", "qat"), prune=(0.7, 0.4)``.
+
+    Raises:
+        BadInput: everything in it that is unknown, with the nearest name.
+    """
+
+    choices: Mapping[str, tuple[str, ...]]
+    threads: int | None
+    device: str
+    levers: tuple[str, ...] | None
+    without: tuple[str, ...]
+
+    def __init__(
+        self,
+        runtimes: Sequence[str] | None = None,
+        precisions: Sequence[str] | None = None,
+        threads: int | None = None,
+        device: str = "cpu",
+        *,
+        levers: Sequence[str] | None = None,
+        without: Sequence[str] = (),
+        **choices: Sequence[Any] | None,
+    ) -> None:
+        given = {"runtimes": runtimes, "precisions": precisions, **choices}
+        values: dict[str, Any] = {
+            "choices": {name: tuple(value) for name, value in given.items() if value is not None},
+            "threads": threads,
+            "device": device,
+            "levers": None if levers is None else tuple(levers),
+            "without": tuple(without),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
         mistakes = list(self._mistakes())
+        mistakes = mistakes or [f"no {stage} is left" for stage in TARGET_STAGES if not self._options(stage)]
         if mistakes:
             raise BadInput("the search space makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
+        object.__setattr__(self, "choices", {name: _setting_names(name, value) for name, value in self.choices.items()})
+
+    # What is wrong ------------------------------------------------------------------------------------------------------------------
 
     def _mistakes(self) -> Iterator[str]:
-        for what, given, known in (
-            ("runtimes", self.runtimes, runtime.names()),
-            ("precisions", self.precisions, PRECISIONS),
-            ("quantize", self.quantize, QUANTIZATIONS),
-        ):
-            yield from (f"{what}: '{name}'." + nearest(name, known) for name in given or () if name not in known)
-        yield from (f"prune: {share} must lie between 0 and 1: it is kept" for share in self.prune or () if not 0 < share < 1)
+        groups = {lever.group for lever in levers().values()}
+        for name, given in self.choices.items():
+            if name not in groups:
+                yield f"{name}: there is no lever of this name." + nearest(name, groups)
+            else:
+                yield from _unknown_settings(name, given)
+        for option, items in (("levers", self.levers or ()), ("without", self.without)):
+            for item in items:
+                yield from (f"{option}: {mistake}" for mistake in _unknown_item(item))
+        yield from (f"without: '{item}' is asked for too" for item in self.without if item in (self.levers or ()))
         if self.threads is not None and self.threads < 1:
             yield f"threads: {self.threads} must be 1 or more, or None for all cores"
         if self.device not in runtime.DEVICES:
             yield f"device: '{self.device}'." + nearest(self.device, runtime.DEVICES)
+
+    # What is left -------------------------------------------------------------------------------------------------------------------
+
+    def picks(self, lever: Lever) -> list[Pick]:
+        """Return all settings of a lever: those that are known, and those that were given for it."""
+        given = [setting for value in self._given(lever) if (setting := lever.setting(value)) is not None]
+        settings = {setting.name: setting for setting in (*lever.choices, *given)}
+        return [Pick(lever, setting, *self._asked(lever, setting)) for setting in settings.values()]
+
+    def _given(self, lever: Lever) -> Iterator[Any]:
+        """The names and values that were given for a lever."""
+        yield from self.choices.get(lever.group, ())
+        for item in self.levers or ():
+            name, equals, value = item.partition("=")
+            if name == lever.name and equals:
+                yield value
+
+    def _asked(self, lever: Lever, setting: Setting) -> tuple[bool, bool]:
+        """Whether a lever, and whether this setting of it, was asked for by name."""
+        named = any(lever.setting(value) == setting for value in self._given(lever))
+        return named or lever.name in (self.levers or ()), named
+
+    def left_out(self, pick: Pick) -> str | None:
+        """Return why a setting is not tried whatever the surroundings; None where it may be."""
+        lever, setting = pick.lever, pick.setting
+        if lever.name in self.without or _is_item(self.without, lever, setting):
+            return "left out"
+        only = self.choices.get(lever.group)
+        if only is not None and not pick.named:
+            return "not asked for"
+        if self.levers is None or only is not None:
+            return None
+        values = [item for item in self.levers if item.partition("=")[0] == lever.name]
+        if lever.stage in TARGET_STAGES:
+            others = any(levers()[item.partition("=")[0]].stage == lever.stage for item in self.levers)
+            return "not asked for" if others and not pick.asked else None
+        if not values or (lever.name not in values and not pick.named):
+            return "not asked for"
+        return None
+
+    def judged(self, pick: Pick, around: Surroundings) -> str | None:
+        """Return why a setting is not tried in these surroundings; None where it is."""
+        lever, setting = pick.lever, pick.setting
+        return (
+            self.left_out(pick)
+            or setting.when(around)
+            or lever.when(around)
+            or (None if pick.asked else lever.unasked(around))
+            or (None if pick.named else setting.unasked(around))
+        )
+
+    def waits(self, pick: Pick) -> bool:
+        """Whether a setting is only tried after a loss: what it follows is tried too, or it was not asked for."""
+        if pick.lever.follows is None:
+            return False
+        name, _, value = pick.lever.follows.partition("=")
+        followed = next((p for p in self.picks(levers()[name]) if p.setting.name == value), None)
+        return not pick.asked or (followed is not None and self.left_out(followed) is None)
+
+    def targets(self) -> list[Target]:
+        """Return every runtime in every precision that may be tried, the runtimes in the order of their table."""
+        targets = []
+        for options in itertools.product(*(self._options(stage) for stage in reversed(TARGET_STAGES))):
+            target = Target(threads=self.threads, device=self.device)
+            for values in options:
+                target = replace(target, **values)
+            targets.append(target)
+        return targets
+
+    def _options(self, stage: str) -> list[dict[str, Any]]:
+        rows = [lever for lever in levers().values() if lever.stage == stage]
+        return [dict(pick.setting.options) for lever in rows for pick in self.picks(lever) if self.left_out(pick) is None]
+
+
+def _is_item(items: Sequence[str], lever: Lever, setting: Setting) -> bool:
+    """Whether items ``LEVER=SETTING`` name this setting."""
+    values = [item.partition("=")[2] for item in items if item.startswith(f"{lever.name}=")]
+    return any(lever.setting(value) == setting for value in values)
+
+
+def _setting_names(group: str, given: Sequence[Any]) -> tuple[str, ...]:
+    """The names of the settings that names and values stand for, so that 0.5 and "0.50" are one."""
+    family = [lever for lever in levers().values() if lever.group == group]
+    return tuple(next(setting.name for lever in family if (setting := lever.setting(value)) is not None) for value in given)
+
+
+def _unknown_settings(group: str, given: Sequence[Any]) -> Iterator[str]:
+    """What is wrong with settings that were given for a family of levers."""
+    family = [lever for lever in levers().values() if lever.group == group]
+    names = [setting.name for lever in family for setting in lever.choices]
+    for value in given:
+        try:
+            if not any(lever.setting(value) is not None for lever in family):
+                yield f"{group}: '{value}'." + nearest(str(value), names)
+        except ValueError as error:
+            yield f"{group}: {error}"
+
+
+def _unknown_item(item: str) -> Iterator[str]:
+    """What is wrong with ``LEVER`` or ``LEVER=SETTING``."""
+    name, equals, value = item.partition("=")
+    if name not in levers():
+        yield f"'{name}' is no lever." + nearest(name, levers())
+        return
+    lever = levers()[name]
+    try:
+        if equals and lever.setting(value) is None:
+            yield f"{name}: '{value}'." + nearest(value, [setting.name for setting in lever.choices])
+    except ValueError as error:
+        yield f"{name}: {error}"
 
 
 def baseline_recipe(threads: int | None, device: str) -> Recipe:
@@ -79,109 +231,3 @@ def baseline_recipes(recipes: Sequence[Recipe]) -> list[Recipe]:
     """The baselines of these recipes: one for each number of threads and device among them, in their order."""
     settings = dict.fromkeys((recipe.deploy.threads, recipe.deploy.device) for recipe in recipes)
     return [baseline_recipe(*setting) for setting in settings]
-
-
-def candidates(
-    program: Program,
-    runtimes: Sequence[str] | None = None,
-    precisions: Sequence[str] | None = None,
-    threads: int | None = None,
-    device: str = "cpu",
-    quantizations: Sequence[str] = (),
-) -> list[Recipe]:
-    """All recipes of the search space, without the baseline's own; the quantized ones last.
-
-    Those of floats that the machine cannot run are among them, so that the report can say why.
-    """
-    baseline = baseline_recipe(threads, device)
-    recipes = [
-        recipe
-        for name in runtimes or runtime.names()
-        for precision in precisions or PRECISIONS
-        for recipe in _variants(program, Target(name, precision, threads, device))
-    ]
-    rounded = [
-        Recipe((step,), Target(name, precision, threads, device))
-        for name in runtimes or runtime.names()
-        if name in TARGETS and device == "cpu"
-        for step in _roundings(program, name, quantizations)
-        for precision in precisions or PRECISIONS
-        if runtime.runtime(name).available(precision, device) is None
-    ]
-    return [recipe for recipe in [*recipes, *rounded] if recipe.key != baseline.key]
-
-
-def prunings(
-    task: Task, shares: Sequence[float], runtimes: Sequence[str] | None, quantizations: Sequence[str], threads: int | None
-) -> list[Recipe]:
-    """Structured pruning with recovery, alone and with static quantization behind it, on the runtimes that serve; nothing without data to recover with."""
-    if task.train is None or task.loss is None:
-        return []
-    epochs = None if task.recovery is not None else _recovery_epochs(task, len(task.train))  # type: ignore[arg-type]
-    found = []
-    for share in shares:
-        step = Prune(macs=share, recovery=None if epochs is None else {"epochs": epochs})
-        for name in TARGETS:
-            if name not in (runtimes or runtime.names()) or runtime.runtime(name).available("fp32", "cpu") is not None:
-                continue
-            deploy = Target(name, "fp32", threads)
-            found.append(Recipe((step,), deploy))
-            if "static" in quantizations:
-                found.append(Recipe((step, Quantize(target=name)), deploy))
-    return found
-
-
-def _recovery_epochs(task: Task, examples: int) -> int:
-    """As many epochs as the wanted steps take; what else recovery is like is the task's (`core.recovery`)."""
-    batch_size = task.batch_size if task.plan is None else task.plan.batch_size
-    fewest, most = _RECOVERY_EPOCHS
-    return min(most, max(fewest, math.ceil(_RECOVERY_STEPS * batch_size / examples)))
-
-
-def kinds(chosen: Sequence[str] | None, budget: Budget) -> tuple[str, ...]:
-    """The kinds of quantization that make sense: weights alone are for the size, unless they are asked for."""
-    if chosen is not None:
-        return tuple(chosen)
-    sized = budget.objective == "size" or budget.max_size_mb is not None
-    return tuple(kind for kind in QUANTIZATIONS if kind != "weights" or sized)
-
-
-def _roundings(program: Program, target: str, chosen: Sequence[str]) -> Iterator[Any]:
-    linears = sum(family_of(node) == "linear" for node in program.graph.nodes)
-    recurrent = any(plain_name(node) in ("lstm", "gru") for node in program.graph.nodes)
-    if "static" in chosen:
-        yield Quantize(target=target)
-    if "dynamic" in chosen and (recurrent or linears > 2):
-        yield Quantize(mode="dynamic", target=target)
-    if "weights" in chosen:
-        yield Quantize(mode="weights", target=target)
-        if linears > 2:
-            yield Quantize(mode="weights", bits=4, rounding="adaptive", target=target)
-
-
-def followups(task: Task, tried: Sequence[Recipe], records: Sequence[Record], chosen: Sequence[str]) -> list[Recipe]:
-    """Mixed precision and quantization-aware training, wherever static quantization lost a part of the metric.
-
-    Args:
-        tried: the recipes of the first round.
-        records: theirs, the baseline's before them.
-        chosen: kinds of quantization.
-    """
-    found = []
-    for recipe, record in zip(tried, records[1:], strict=True):
-        step = recipe.steps[0] if recipe.steps else None
-        lost = record.status in ("passed", "rejected") and (record.drop is None or record.drop.value is None or record.drop.value > 0)
-        if not isinstance(step, Quantize) or step.mode != "static" or not lost:
-            continue
-        if "mixed" in chosen:
-            found.append(Recipe((Mixed(target=step.target),), recipe.deploy))
-        if "qat" in chosen and task.train is not None and task.loss is not None:
-            batch_size = task.plan.batch_size if task.plan is not None else task.batch_size
-            found.append(Recipe((Qat(target=step.target, recovery={"lr": _QAT_LR, "batch_size": batch_size}),), recipe.deploy))
-    return sorted(found, key=lambda recipe: isinstance(recipe.steps[0], Qat))
-
-
-def _variants(program: Program, deploy: Target) -> Iterator[Recipe]:
-    yield Recipe((), deploy)
-    if deploy.runtime in _FOLDS_NOT and any(family_of(node) == "batch norm" for node in program.graph.nodes):
-        yield Recipe((FoldBatchNorm(),), deploy)

@@ -1,0 +1,396 @@
+"""The commands. Each is one call; what is typed is read by `inputs`, what is shown by `output`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from laconic.cli.inputs import count, giga, given_limits, named_size, split
+from laconic.cli.options import (
+    BatchOption,
+    ConfidentOption,
+    DataOption,
+    DeviceOption,
+    DropOption,
+    JsonOption,
+    LatencyOption,
+    LimitOption,
+    ObjectiveOption,
+    OutOption,
+    QuietOption,
+    SeedOption,
+    SizeOption,
+    SpeedOption,
+    TaskArgument,
+    ThreadsOption,
+    TryOption,
+    WaitOption,
+    WithoutOption,
+)
+from laconic.cli.output import command, display, finish, guarded, resumable, run_folder, say, show, summary
+
+if TYPE_CHECKING:
+    from laconic.search.result import Result
+
+app = typer.Typer(
+    name="laconic",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Make a trained PyTorch model small and fast without losing what it knows, and show the evidence. "
+    "Exit codes: 0 done and budget met, 2 bad input, 3 budget not met or nothing tried, 1 another failure, 130 interrupted.",
+)
+
+
+@app.command()
+def optimize(
+    task: TaskArgument,
+    max_drop: DropOption = None,
+    min_speedup: SpeedOption = None,
+    max_latency: LatencyOption = None,
+    max_size: SizeOption = None,
+    objective: ObjectiveOption = None,
+    confident: ConfidentOption = False,
+    time_limit: LimitOption = None,
+    runtimes: Annotated[str | None, typer.Option("--runtimes", help="Try only these, separated by commas.")] = None,
+    precisions: Annotated[str | None, typer.Option("--precisions", help="Try only these, separated by commas: fp32, bf16.")] = None,
+    quantize: Annotated[
+        str | None, typer.Option("--quantize", help="Try only these, separated by commas: static, dynamic, weights, mixed, qat; or none.")
+    ] = None,
+    prune: Annotated[
+        str | None,
+        typer.Option("--prune", help="Shares of the multiply-adds that pruning keeps, separated by commas, e.g. 0.5,0.3; or none."),
+    ] = None,
+    tried: TryOption = None,
+    without: WithoutOption = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
+    batch: BatchOption = 1,
+    data: DataOption = None,
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    candidate_timeout: Annotated[float, typer.Option("--candidate-timeout", help="Seconds after which a candidate has failed.")] = 900.0,
+    memory_limit: Annotated[
+        float | None, typer.Option("--memory-limit", help="GB (10^9 bytes) that a candidate's process may use.")
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Turns that each contender has when latency is measured.")] = 15,
+    wait_quiet: WaitOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Find the fastest (or smallest) artifact that keeps the promise, with a report.
+
+    Example: laconic optimize digits --max-drop 0.5 --time-limit 5m
+    """
+
+    def work() -> Result:
+        import laconic as lc
+
+        limits = given_limits(max_drop, min_speedup, max_latency, max_size, objective, confident)
+        options = lc.Options(
+            batch=batch,
+            rounds=rounds,
+            candidate_timeout_s=candidate_timeout,
+            memory_limit_bytes=giga(memory_limit),
+            seed=seed,
+            wait_quiet=wait_quiet,
+        )
+        space = lc.SearchSpace(
+            split(runtimes),
+            split(precisions),
+            threads,
+            device,
+            levers=split(tried),
+            without=split(without) or (),
+            quantize=split(quantize),
+            prune=split(prune),
+        )
+        wanted = lc.load_task(task, data=data, seed=seed)
+        folder = run_folder(out, wanted.name)
+        with display(quiet or as_json) as progress, resumable(folder):
+            return lc.optimize(
+                wanted,
+                lc.Budget(**limits),
+                out=folder,
+                time_limit=time_limit,
+                space=space,
+                options=options,
+                progress=progress,
+                command=command(),
+            )
+
+    finish(guarded(work), as_json)
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe file; it may name the task and the budget.")],
+    task: Annotated[str | None, typer.Option("--task", help="The task, where the file names none or another is wanted.")] = None,
+    max_drop: DropOption = None,
+    min_speedup: SpeedOption = None,
+    max_latency: LatencyOption = None,
+    max_size: SizeOption = None,
+    objective: ObjectiveOption = None,
+    confident: ConfidentOption = False,
+    batch: BatchOption = 1,
+    data: DataOption = None,
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    wait_quiet: WaitOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Carry out one recipe: the same steps every time, measured and gated like any candidate."""
+
+    def work() -> Result:
+        import laconic as lc
+
+        file = lc.read_recipe(recipe)
+        name = task or file.task
+        if name is None:
+            raise lc.BadInput(f"{recipe} names no task; add `task: NAME` to it or give --task NAME")
+        limits = {**(file.budget or {}), **given_limits(max_drop, min_speedup, max_latency, max_size, objective, confident)}
+        wanted = lc.load_task(name, data=data, seed=seed)
+        folder = run_folder(out, wanted.name)
+        with display(quiet or as_json) as progress, resumable(folder):
+            return lc.optimize(
+                wanted,
+                lc.Budget.from_plain(limits),
+                out=folder,
+                recipes=[file.recipe],
+                space=lc.SearchSpace(threads=file.recipe.deploy.threads, device=file.recipe.deploy.device),
+                options=lc.Options(batch=batch, seed=seed, wait_quiet=wait_quiet),
+                progress=progress,
+                command=command(),
+            )
+
+    finish(guarded(work), as_json)
+
+
+@app.command()
+def bench(
+    artifact: Annotated[Path, typer.Argument(metavar="MODEL", help="An artifact's folder, or a model file (.onnx, .pt2, .ts).")],
+    versus: Annotated[Path | None, typer.Option("--vs", help="What it is compared with.")] = None,
+    runtime: Annotated[str | None, typer.Option("--runtime", help="Run MODEL in this runtime instead of its own.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="Run MODEL in this precision instead of its own.")] = None,
+    batch: Annotated[str, typer.Option("--batch", help="Batch sizes, separated by commas.")] = "1",
+    length: Annotated[list[str] | None, typer.Option("--length", help="Size of another dynamic dimension, NAME=SIZE.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of both. [default: those of MODEL]")] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Turns that each contender has.")] = 15,
+    wait_quiet: WaitOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Is it really faster? Latency side by side, interleaved, each in its own process, with a confidence interval."""
+
+    def work() -> Any:
+        import laconic as lc
+
+        with display(quiet or as_json) as progress:
+            return lc.bench(
+                artifact,
+                versus,
+                runtime=runtime,
+                precision=precision,
+                threads=threads,
+                batch=[count("--batch", size) for size in batch.split(",")],
+                rounds=rounds,
+                lengths=dict(named_size(item) for item in length or []),
+                progress=progress,
+                wait_quiet=wait_quiet,
+            )
+
+    result = guarded(work)
+
+    def table() -> Any:
+        from laconic.core.records import to_json
+        from laconic.report.listings import comparison
+
+        return comparison(to_json(result))
+
+    show(result, as_json, table)
+
+
+@app.command()
+def inspect(
+    task: TaskArgument,
+    data: DataOption = None,
+    no_sensitivity: Annotated[
+        bool, typer.Option("--no-sensitivity", help="Leave out what the output loses with half of each group: a run of the model for each.")
+    ] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Show a task's model as it is captured: inputs, layers, parameters, multiply-adds, what can be pruned, and what is not known of it."""
+
+    def work() -> dict[str, Any]:
+        import laconic as lc
+        from laconic.run.inspect import inspect
+
+        with display(quiet or as_json) as progress:
+            return inspect(lc.load_task(task, data=data), not no_sensitivity, progress)
+
+    result = guarded(work)
+
+    def table() -> Any:
+        from laconic.report.listings import layers
+
+        return layers(result)
+
+    show(result, as_json, table)
+
+
+@app.command()
+def compare(
+    kind: Annotated[str, typer.Argument(metavar="WHAT", help="lr, augment or regularize.")],
+    task: TaskArgument,
+    choices: Annotated[
+        str | None,
+        typer.Option(
+            "--choices",
+            help="Only these variants, separated by commas; the first of all is always there. Augmentations combine: flip+erasing=0.5.",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each variant.")] = 3,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Of each run. [default: as the task trains, or 5]")] = None,
+    fraction: Annotated[float, typer.Option("--fraction", help="Share of the training set.")] = 1.0,
+    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate. [default: the task's]")] = None,
+    optimizer: Annotated[str | None, typer.Option("--optimizer", help="[default: the task's]")] = None,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Lay pictures out pixel by pixel while training.")] = False,
+    data: DataOption = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a task's model in several ways with the same budget and several seeds; a table, and a page with the curves.
+
+    Example: laconic compare lr digits --epochs 10
+    """
+
+    def work() -> tuple[dict[str, Any], Path]:
+        import laconic as lc
+        from laconic.report.comparison import write_page
+        from laconic.studies.compare import Comparing, compare
+
+        config = Comparing(kind, split(choices), seeds, epochs, fraction, lr, optimizer, channels_last)
+        wanted = lc.load_task(task, data=data)
+        folder = run_folder(out, f"compare-{kind}-{wanted.name}")
+        with display(quiet or as_json) as progress, resumable(folder):
+            rows = compare(wanted, config, folder, progress)
+        return rows, write_page({**rows, "command": command()}, folder / "report.html")
+
+    result, page = guarded(work)
+
+    def table() -> Any:
+        from laconic.report.comparison import table as drawn
+
+        return drawn(result)
+
+    show(result, as_json, table)
+    say(f"Report: {page}", as_json)
+
+
+@app.command()
+def levers(
+    task: Annotated[str | None, typer.Argument(metavar="TASK", help="Say for this task what is tried, and why not.")] = None,
+    max_size: SizeOption = None,
+    objective: ObjectiveOption = None,
+    tried: TryOption = None,
+    without: WithoutOption = None,
+    device: DeviceOption = "cpu",
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what can be tried: levers, their settings, where in a recipe they stand, what they cost, and when they make sense.
+
+    Example: laconic levers digits --try prune,quantize --without torch.compile
+    """
+
+    def work() -> dict[str, Any]:
+        import laconic as lc
+        from laconic.search.survey import survey
+
+        budget = lc.Budget(**given_limits(None, None, None, max_size, objective, False))
+        space = lc.SearchSpace(device=device, levers=split(tried), without=split(without) or ())
+        return survey(None if task is None else lc.load_task(task, data=data), budget, space)
+
+    result = guarded(work)
+
+    def table() -> Any:
+        from laconic.report.listings import levers as drawn
+
+        return drawn(result)
+
+    show(result, as_json, table)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.")],
+    to: Annotated[Path | None, typer.Option("--to", help="Where to write the page. [default: RUN/report.html]")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a finished run's report again and print its summary."""
+
+    def work() -> dict[str, Any]:
+        from laconic.report.page import write_page
+        from laconic.run.store import read_result
+
+        result = read_result(folder)
+        return {"report": str(write_page(result, to or folder / "report.html")), "result": result}
+
+    result = guarded(work)
+    show(result, as_json, lambda: summary(result["result"]))
+    say(f"Report: {result['report']}", as_json)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what this machine can run, and why it cannot run the rest."""
+
+    def work() -> dict[str, Any]:
+        from laconic.deploy.runtime import matrix
+        from laconic.measure.environment import environment
+
+        return {"environment": environment(None), "runtimes": matrix()}
+
+    result = guarded(work)
+
+    def table() -> Any:
+        from laconic.report.listings import health
+
+        return health(result)
+
+    show(result, as_json, table)
+
+
+@app.command()
+def tasks(data: DataOption = None, as_json: JsonOption = False) -> None:
+    """List the built-in tasks and whether their data is at hand."""
+
+    def work() -> list[dict[str, Any]]:
+        from laconic.tasks.catalog import describe
+
+        return describe(data=data)
+
+    result = guarded(work)
+
+    def table() -> Any:
+        from laconic.report.listings import catalog
+
+        return catalog(result)
+
+    show(result, as_json, table)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        import laconic as lc
+
+        typer.echo(f"laconic {lc.__version__}")
+        raise typer.Exit

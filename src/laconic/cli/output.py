@@ -1,0 +1,117 @@
+"""What a command shows and how it ends: tables or JSON, progress, messages, exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+from laconic.core.errors import LaconicError
+
+if TYPE_CHECKING:
+    from laconic.search.result import Result
+
+EXIT_BAD_INPUT, EXIT_NOT_MET, EXIT_FAILED, EXIT_INTERRUPTED = 2, 3, 1, 130
+
+
+def command() -> str:
+    """Return the command as it was typed."""
+    return shlex.join(["laconic", *sys.argv[1:]])
+
+
+def display(quiet: bool) -> Any:
+    """Return the display of progress."""
+    from laconic.display import Display
+
+    return Display(quiet)
+
+
+def guarded(work: Callable[[], Any]) -> Any:
+    """Do the command's work; turn what goes wrong into a message and an exit code."""
+    from laconic.core.errors import BadInput, MissingExtra
+
+    try:
+        return work()
+    except (BadInput, MissingExtra) as error:
+        _fail(error, EXIT_BAD_INPUT)
+    except LaconicError as error:
+        _fail(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted.", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def run_folder(out: Path | None, name: str) -> Path:
+    """Return the run's folder: what was asked for, or a new one."""
+    from laconic.search.optimize import new_folder
+
+    return out if out is not None else new_folder(name)
+
+
+@contextlib.contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """On Ctrl-C, say how to go on; also where a library turned the interruption into an error of its own."""
+    pressed = []
+
+    def note(number: int, frame: Any) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    except BaseException:
+        if not pressed:
+            raise
+        again = command() if any(part.startswith("--out") for part in sys.argv) else f"{command()} --out {shlex.quote(str(folder))}"
+        typer.echo(f"\nInterrupted. What was finished is kept; to go on: {again}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _fail(error: Exception, code: int) -> NoReturn:
+    typer.echo(f"laconic: {error}", err=True)
+    raise typer.Exit(code) from None
+
+
+def show(value: Any, as_json: bool, pretty: Callable[[], Any]) -> None:
+    """Print a value as one line of JSON, or what `pretty` draws of it."""
+    if as_json:
+        from laconic.core.records import to_json
+        from laconic.display import speaks_unicode
+
+        typer.echo(json.dumps(to_json(value), ensure_ascii=not speaks_unicode(sys.stdout)))
+    else:
+        from rich.console import Console
+
+        Console().print(pretty())
+
+
+def summary(result: dict[str, Any]) -> Any:
+    """Draw what a finished run found."""
+    from laconic.report import text
+    from laconic.report.facts import facts
+
+    return text.summary(facts(result))
+
+
+def say(text: str, as_json: bool) -> None:
+    """Print a line; beside JSON, on standard error."""
+    typer.echo(text, err=as_json)
+
+
+def finish(result: Result, as_json: bool) -> None:
+    """Print a run's result and end with its exit code."""
+    show(dict(result.data), as_json, lambda: summary(dict(result.data)))
+    say(f"Run:    {result.folder}\nReport: {result.folder / 'report.html'}", as_json)
+    if result.best is not None:
+        say(f"Ships:  {result.best.folder}", as_json)
+    raise typer.Exit(0 if result.met else EXIT_NOT_MET)

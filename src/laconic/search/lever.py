@@ -1,0 +1,160 @@
+"""What a lever is: something that may be tried, where in a recipe it stands, in which settings, when it makes sense and what it costs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from laconic.core.errors import BadInput, nearest
+from laconic.core.program import Program
+from laconic.core.step import STAGES as STEP_STAGES
+from laconic.core.step import StepConfig
+from laconic.core.target import Target
+from laconic.core.task import Task
+from laconic.search.budget import Budget
+
+# Where a lever stands in a recipe: at the stage of its step, or behind all steps where it chooses a field of the target that is called so.
+TARGET_STAGES = ("precision", "runtime")
+STAGES: tuple[str, ...] = (*STEP_STAGES, *TARGET_STAGES)
+# What a candidate costs before it can be measured, the cheapest first; candidates come out in this order.
+COSTS = ("nothing", "calibration", "training")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a lever is judged by.
+
+    Attributes:
+        program: the captured model that every recipe starts from.
+        task: its data and how it trains.
+        budget: what may be lost, and what is to be best.
+        target: where the recipe at hand will run.
+    """
+
+    program: Program
+    task: Task
+    budget: Budget
+    target: Target = field(default_factory=Target)
+
+    def at(self, target: Target) -> Surroundings:
+        """Return the same with another target."""
+        return dataclasses.replace(self, target=target)
+
+
+Condition = Callable[[Surroundings], str | None]
+
+
+def always(around: Surroundings) -> None:
+    """Find no reason against it."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to set a lever.
+
+    Args:
+        name: as it is asked for, ``LEVER=NAME``.
+        options: fields of the step's config (or of the target) and their values; the others keep their defaults.
+        when: None where the setting makes sense, else the reason why not.
+        unasked: None where it is tried without being asked for by its name, else the reason why not.
+        combines: it is tried together with levers of other stages too.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    when: Condition = always
+    unasked: Condition = always
+    combines: bool = True
+
+
+@dataclass(frozen=True)
+class Lever:
+    """A row of the table `levers.LEVERS`. Another package adds one by an entry point of the group ``laconic.levers`` that names a `Lever`.
+
+    Args:
+        name: as it is asked for and left out.
+        about: what it does, in a sentence.
+        choices: the settings that are known beforehand.
+        configs: the steps that it adds, in their order; the first one has the options, and tells the stage. Without any, it chooses where the result runs.
+        stage: of a lever without steps: the field of the target that it sets, of `TARGET_STAGES`.
+        build: the steps' configs, from the surroundings and a setting's options; None: those of the one step in `configs` with these options.
+        needs: when it makes sense, in words for a table; empty where it always does.
+        when: None where it makes sense, else the reason why not.
+        unasked: None where it is tried without being asked for, else the reason why not.
+        family: the levers whose settings are asked for under one name; None: its own.
+        field: the option that a value of the user's own becomes, ``LEVER=VALUE``; None: there are no settings but `choices`.
+        reads: turns such a value, a text or a number, into the option's; raises ValueError with the rule.
+        follows: a setting, ``LEVER=NAME``; this one is tried where that one lost a part of the metric.
+
+    Raises:
+        BadInput: a lever without steps and without a stage, steps that nobody builds, or an option that the step does not have.
+    """
+
+    name: str
+    about: str
+    choices: tuple[Setting, ...] = ()
+    configs: tuple[type[StepConfig], ...] = ()
+    stage: str = ""
+    build: Callable[[Surroundings, Mapping[str, Any]], tuple[Any, ...]] | None = None
+    needs: str = ""
+    when: Condition = always
+    unasked: Condition = always
+    family: str | None = None
+    field: str | None = None
+    reads: Callable[[Any], Any] = str
+    follows: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.configs and not self.stage:
+            object.__setattr__(self, "stage", self.configs[0].stage)
+        mistakes = list(self._mistakes())
+        if mistakes:
+            raise BadInput(f"the lever '{self.name}' makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
+
+    def _mistakes(self) -> Iterator[str]:
+        stages = (self.configs[0].stage,) if self.configs else TARGET_STAGES
+        if self.stage not in stages:
+            yield (
+                f"stage: '{self.stage}'; "
+                + ("that of its step is " if self.configs else "of a lever without steps it is one of ")
+                + ", ".join(stages)
+            )
+        if len(self.configs) > 1 and self.build is None:
+            yield "build: a lever that adds several steps says how they are built"
+        kind = self.configs[0] if self.configs else Target
+        known = [f.name for f in dataclasses.fields(kind)]
+        given = {name for setting in self.choices for name in setting.options} | ({self.field} if self.field else set())
+        yield from (f"{name}: is no option of {kind.__name__}." + nearest(name, known) for name in sorted(given - set(known)))
+
+    @property
+    def cost(self) -> str:
+        """What it costs before the result can be measured, of `COSTS`."""
+        trains, calibrates = any(config.trains for config in self.configs), any(config.calibrates for config in self.configs)
+        return "training" if trains else "calibration" if calibrates else "nothing"
+
+    @property
+    def group(self) -> str:
+        """The name under which its settings are asked for, together with those of its family."""
+        return self.family or self.name
+
+    def setting(self, value: Any) -> Setting | None:
+        """Return the setting that a name or a value of the user's own stands for; None where there is none.
+
+        Raises:
+            ValueError: the value breaks the rule of the option.
+        """
+        for setting in self.choices:
+            if setting.name == str(value):
+                return setting
+        if self.field is None:
+            return None
+        read = self.reads(value)
+        return next((s for s in self.choices if s.options == {self.field: read}), None) or Setting(str(read), {self.field: read})
+
+    def steps(self, setting: Setting, around: Surroundings) -> tuple[Any, ...]:
+        """Return the step configs of one setting; none at a stage of the target."""
+        if self.build is not None:
+            return self.build(around, setting.options)
+        return tuple(config(**setting.options) for config in self.configs)

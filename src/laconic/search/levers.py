@@ -1,0 +1,252 @@
+"""The table of levers: what may be tried. The search space, the command line, the order of recipes and what follows a loss are derived from its rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint
+from typing import Any
+
+from laconic.core.errors import BadInput
+from laconic.core.extensions import extended, load, origin
+from laconic.core.folding import FoldBatchNorm
+from laconic.core.operators import Family, family_of, plain_name
+from laconic.core.plan import FitPlan, completed
+from laconic.core.task import Task
+from laconic.deploy import runtime
+from laconic.distill.student import Student
+from laconic.factorize.depth import DropBlocks, Survey
+from laconic.pruning.structured import Prune
+from laconic.quantization.mixed import Mixed
+from laconic.quantization.placement import TARGETS
+from laconic.quantization.qat import Qat
+from laconic.quantization.static import Quantize
+from laconic.run.recipe import PRECISIONS
+from laconic.search.lever import Condition, Lever, Setting, Surroundings
+from laconic.train.step import Fit
+
+Options = Mapping[str, Any]
+
+# PyTorch runs the graph as it stands; the others fold batch-norms when they load or convert.
+_FOLDS_NOT = ("torch",)
+_RECURRENT = ("lstm", "gru")
+_FEW_LINEAR = 2  # linear layers, at the most, for which rounding each input's own range is not worth its time
+_LOW_LR = 1e-4  # for weights that know something already
+_DISTILL = 0.5
+# How long the rest recovers: epochs at least and at most, and steps that are wanted.
+_RECOVERY_EPOCHS, _RECOVERY_STEPS = (2, 20), 400
+
+
+def _because(reason: str) -> Condition:
+    """Condition that nobody tries it unasked, for this reason."""
+    return lambda around: reason
+
+
+# When ----------------------------------------------------------------------------------------------------------------------------------
+
+
+def _can_train(around: Surroundings) -> str | None:
+    if around.task.train is None:
+        return "the task has no training data"
+    return "the task has no loss to train with" if around.task.loss is None else None
+
+
+def _has_batch_norm(around: Surroundings) -> str | None:
+    if not _count(around, "batch norm"):
+        return "the model has no batch-norm"
+    return None if around.target.runtime in _FOLDS_NOT else f"{around.target.runtime} folds batch-norms itself"
+
+
+def _has_integers(around: Surroundings) -> str | None:
+    if around.target.runtime not in TARGETS:
+        return f"{around.target.runtime} does not compute with integers"
+    return None if around.target.device == "cpu" else f"integer kernels are for processors, not for {around.target.device}"
+
+
+def _is_dynamic(around: Surroundings) -> str | None:
+    recurrent = any(plain_name(node) in _RECURRENT for node in around.program.graph.nodes)
+    if recurrent or _count(around, "linear") > _FEW_LINEAR:
+        return None
+    return f"the model has no recurrent layer and no more than {_FEW_LINEAR} linear layers"
+
+
+def _has_linear(around: Surroundings) -> str | None:
+    if _count(around, "linear") > _FEW_LINEAR:
+        return None
+    return f"4 bits are for linear layers, of which the model has no more than {_FEW_LINEAR}"
+
+
+def _size_counts(around: Surroundings) -> str | None:
+    sized = around.budget.objective == "size" or around.budget.max_size_mb is not None
+    return None if sized else "it makes the file smaller, not the model faster; tried where the budget is about size"
+
+
+def _can_round_in_training(around: Surroundings) -> str | None:
+    return _has_integers(around) or _can_train(around)
+
+
+def _has_blocks(around: Surroundings) -> str | None:
+    return _can_train(around) or (None if Survey(around.program).runs() else "the model has no run of alike residual blocks")
+
+
+def _count(around: Surroundings, family: Family) -> int:
+    return sum(family_of(node) == family for node in around.program.graph.nodes)
+
+
+# How ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def _student(around: Surroundings, options: Options) -> tuple[Any, ...]:
+    plan = around.task.plan or FitPlan(batch_size=around.task.batch_size, epochs=_recovery_epochs(around.task))
+    return Student(**options), Fit(completed({"distill": plan.distill or _DISTILL}, plan))
+
+
+def _drop_blocks(around: Surroundings, options: Options) -> tuple[Any, ...]:
+    return DropBlocks(**options), Fit(_further(around.task, _DISTILL))
+
+
+def _prune(around: Surroundings, options: Options) -> tuple[Any, ...]:
+    # What else recovery is like is the task's (`core.recovery`).
+    return (Prune(**options, recovery=None if around.task.recovery is not None else {"epochs": _recovery_epochs(around.task)}),)
+
+
+def _fit(around: Surroundings, options: Options) -> tuple[Any, ...]:
+    return (Fit(_further(around.task, 0.0)),)
+
+
+def _further(task: Task, distill: float) -> FitPlan:
+    """How weights that know something are trained further: as the task recovers, else at a small rate."""
+    plan = task.recovery or FitPlan(batch_size=_batch_size(task), epochs=_recovery_epochs(task), lr=_LOW_LR)
+    return completed({"distill": plan.distill or distill}, plan)
+
+
+def _quantize(around: Surroundings, options: Options) -> tuple[Any, ...]:
+    return (Quantize(target=around.target.runtime, **options),)
+
+
+def _mixed(around: Surroundings, options: Options) -> tuple[Any, ...]:
+    return (Mixed(target=around.target.runtime, **options),)
+
+
+def _qat(around: Surroundings, options: Options) -> tuple[Any, ...]:
+    return (Qat(target=around.target.runtime, recovery={"lr": _LOW_LR, "batch_size": _batch_size(around.task)}, **options),)
+
+
+def _batch_size(task: Task) -> int:
+    return task.batch_size if task.plan is None else task.plan.batch_size
+
+
+def _recovery_epochs(task: Task) -> int:
+    """As many epochs as the wanted steps take."""
+    fewest, most = _RECOVERY_EPOCHS
+    return min(most, max(fewest, math.ceil(_RECOVERY_STEPS * _batch_size(task) / len(task.train))))  # type: ignore[arg-type]
+
+
+# What a user may give ----------------------------------------------------------------------------------------------------------------
+
+
+def share(value: Any) -> float:
+    """Read a share that is kept.
+
+    Raises:
+        ValueError: it is no number between 0 and 1.
+    """
+    try:
+        number = float(value)
+    except ValueError as error:
+        raise ValueError(f"{value!r} is not a share such as 0.5") from error
+    if not 0 < number < 1:
+        raise ValueError(f"{number:g} must lie between 0 and 1: it is kept")
+    return number
+
+
+def nth(value: Any) -> int:
+    """Read which of a run goes: every so-manieth.
+
+    Raises:
+        ValueError: it is no whole number of 2 or more.
+    """
+    if not str(value).isdigit() or int(value) < 2:
+        raise ValueError(f"{value!r} must be a whole number of 2 or more: every so-manieth goes")
+    return int(value)
+
+
+# The table ---------------------------------------------------------------------------------------------------------------------------
+
+_STEPS = (
+    Lever(
+        "student", "put another net, untrained, in the model's place and let the model teach it",
+        configs=(Student, Fit), build=_student, needs="training data, a loss, and the name of a net", when=_can_train,
+        unasked=_because("it needs the name of a net: --try student=resnet8, or student=module:attribute"), field="model",
+    ),
+    Lever(
+        "drop_blocks", "leave out repeated residual blocks, then train the rest with the whole model as its teacher",
+        (Setting("2", {"every": 2}),), configs=(DropBlocks, Fit), build=_drop_blocks, needs="repeated residual blocks, training data and a loss",
+        when=_has_blocks, unasked=_because("half of the blocks is much to lose; --try drop_blocks tries it"), field="every", reads=nth,
+    ),
+    Lever(
+        "fit", "train the model further",
+        (Setting("fit", combines=False),), configs=(Fit,), build=_fit, needs="training data and a loss", when=_can_train,
+        unasked=_because("by itself it makes nothing smaller or faster; --try fit tries it"),
+    ),
+    Lever(
+        "prune", "remove the least important channels, heads and neurons, then train the rest; a setting is the share of multiply-adds that is kept",
+        (Setting("0.5", {"macs": 0.5}), Setting("0.3", {"macs": 0.3})), configs=(Prune,), build=_prune, needs="training data and a loss", when=_can_train,
+        field="macs", reads=share,
+    ),
+    Lever(
+        "fold_batch_norm", "fold batch-norms into the layers before them",
+        (Setting("fold_batch_norm"),), configs=(FoldBatchNorm,),
+        needs="batch-norms, and a runtime that does not fold them itself", when=_has_batch_norm,
+    ),
+    Lever(
+        "quantize", "round to integers after training",
+        (
+            Setting("static", {"mode": "static"}),
+            Setting("dynamic", {"mode": "dynamic"}, when=_is_dynamic),
+            Setting("weights", {"mode": "weights"}, unasked=_size_counts),
+            Setting("weights4", {"mode": "weights", "bits": 4, "rounding": "adaptive"}, when=_has_linear, unasked=_size_counts, combines=False),
+        ),
+        configs=(Quantize,), build=_quantize, needs="a runtime that computes with integers", when=_has_integers,
+    ),
+    Lever(
+        "mixed", "round to integers, and keep the operators that lose most in float",
+        (Setting("mixed"),), configs=(Mixed,), build=_mixed, needs="a runtime that computes with integers", when=_has_integers,
+        family="quantize", follows="quantize=static",
+    ),
+    Lever(
+        "qat", "train with the rounding in place",
+        (Setting("qat"),), configs=(Qat,), build=_qat, needs="a runtime that computes with integers, training data and a loss", when=_can_round_in_training,
+        family="quantize", follows="quantize=static",
+    ),
+)  # fmt: skip
+
+_PRECISIONS = {
+    "fp32": "compute in floats of 32 bits, as the model was trained",
+    "bf16": "compute in floats of 16 bits, where the processor has instructions for them",
+}
+
+
+@cache
+def levers() -> dict[str, Lever]:
+    """All levers by name, in the order of their stages: those of steps, precisions, the runtimes of `deploy.runtime`, and those of other packages."""
+    rows = [
+        *_STEPS,
+        *(_deploying(name, "precision", about) for name, about in _PRECISIONS.items() if name in PRECISIONS),
+        *(_deploying(name, "runtime", f"run it in {name}") for name in runtime.names()),
+    ]
+    return extended({row.name: row for row in rows}, "laconic.levers", _read)
+
+
+def _read(entry: EntryPoint) -> Lever:
+    """The lever that an entry point names."""
+    row = load(entry)
+    if not isinstance(row, Lever) or row.name != entry.name:
+        raise BadInput(f"'{entry.name}' of {origin(entry)} in the group {entry.group} is {row!r}; it must be a laconic.Lever of this name")
+    return row
+
+
+def _deploying(name: str, stage: str, about: str) -> Lever:
+    """A lever that sets the field of the target that is called like its stage."""
+    return Lever(name, about, (Setting(name, {stage: name}),), stage=stage, family=f"{stage}s")

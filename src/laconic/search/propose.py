@@ -1,0 +1,153 @@
+"""Recipes from levers: every chain of settings in the order of the stages that the rows allow, within bounds, the cheapest first; and what follows a loss."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from laconic.core.target import Target
+from laconic.deploy import runtime
+from laconic.quantization.placement import TARGETS
+from laconic.run.recipe import Recipe
+from laconic.run.record import Record
+from laconic.search.lever import COSTS, STEP_STAGES, Surroundings
+from laconic.search.levers import levers
+from laconic.search.space import Pick, SearchSpace, baseline_recipe
+
+LONGEST = 3  # levers that one recipe pulls
+_TRAINING = COSTS.index("training")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Settings in the order of their stages, and where the result runs."""
+
+    picks: tuple[Pick, ...]
+    target: Target
+
+    @property
+    def cost(self) -> int:
+        """The place among `COSTS` of what its dearest lever costs."""
+        return max((COSTS.index(pick.lever.cost) for pick in self.picks), default=0)
+
+    @property
+    def name(self) -> tuple[Any, ...]:
+        """What tells it from others."""
+        return (*(pick.label for pick in self.picks), self.target)
+
+    @property
+    def trained(self) -> tuple[Pick, ...]:
+        """The settings that train."""
+        return tuple(pick for pick in self.picks if COSTS.index(pick.lever.cost) == _TRAINING)
+
+    def recipe(self, around: Surroundings) -> Recipe:
+        """Return the recipe of all its steps."""
+        here = around.at(self.target)
+        return Recipe(tuple(step for pick in self.picks for step in pick.lever.steps(pick.setting, here)), self.target)
+
+
+def propose(around: Surroundings, space: SearchSpace) -> list[Recipe]:
+    """Return the recipes of a search space, without the baseline's own: first those that cost nothing, then calibration, then training.
+
+    Those without steps that the machine cannot run are among them, so that the report can say why.
+    """
+    baseline = baseline_recipe(space.threads, space.device)
+    recipes = [chain.recipe(around) for chain in chains(around, space)]
+    return list({recipe.key: recipe for recipe in recipes if recipe.key != baseline.key}.values())
+
+
+def follow_up(around: Surroundings, space: SearchSpace, records: Sequence[Record]) -> list[Recipe]:
+    """Return what is to win back what the last lever of a candidate lost, the cheapest first.
+
+    A lever that follows another one takes its place in each chain that it ends. Where there were levers before, their own candidate must hold the drop's
+    limit: what they lost is not to be won back here.
+
+    Args:
+        around: as of `propose`.
+        space: as of `propose`.
+        records: of what was proposed, in any order; others are passed over.
+    """
+    by_key = {record.key: record for record in records}
+    tried = [(chain, by_key[key]) for chain in chains(around, space) if (key := chain.recipe(around).key) in by_key]
+    records_of = {chain.name: record for chain, record in tried}
+    waiting = [pick for pick in _picks(space) if space.waits(pick)]
+    followers = [
+        follower
+        for chain, record in tried
+        if chain.picks and _lost(chain, record, records_of, around)
+        for pick in waiting
+        if pick.lever.follows == f"{chain.picks[-1].lever.name}={chain.picks[-1].setting.name}"
+        if space.judged(pick, around.at(chain.target)) is None
+        if _legal(follower := dataclasses.replace(chain, picks=(*chain.picks[:-1], pick)))
+    ]
+    recipes = [follower.recipe(around) for follower in sorted(followers, key=lambda chain: chain.cost)]
+    return list({recipe.key: recipe for recipe in recipes if recipe.key not in by_key}.values())
+
+
+def chains(around: Surroundings, space: SearchSpace) -> list[Chain]:
+    """Return every legal chain of the search space, the empty ones among them, in the order in which they are tried."""
+    targets = space.targets()
+    trainable = _worth_training_for(targets)
+    whole = [chain for target in targets for chain in _chains_at(around.at(target), space) if not chain.trained or target in trainable]
+    return sorted(whole, key=_turn)
+
+
+def _turn(chain: Chain) -> tuple[int, list[int]]:
+    """When a chain's turn is: by cost; of those that train, the first setting of a lever in every runtime before its second in any."""
+    return chain.cost, [pick.place for pick in chain.trained]
+
+
+def _chains_at(here: Surroundings, space: SearchSpace) -> Iterator[Chain]:
+    """The legal chains of one target; only the empty one where this machine cannot run it."""
+    yield Chain((), here.target)
+    if unavailable(here.target) is not None:
+        return
+    fitting = [pick for pick in _picks(space) if not space.waits(pick) and space.judged(pick, here) is None]
+    stages = [[None, *(pick for pick in fitting if pick.lever.stage == stage)] for stage in STEP_STAGES]
+    for combination in itertools.product(*stages):
+        chain = Chain(tuple(pick for pick in combination if pick is not None), here.target)
+        if chain.picks and _legal(chain):
+            yield chain
+
+
+def _legal(chain: Chain) -> bool:
+    """Whether a chain keeps within bounds: its length; settings that combine, and one training, unless more were asked for by name."""
+    if len(chain.picks) > LONGEST:
+        return False
+    if len(chain.trained) > 1 and not all(pick.asked for pick in chain.trained):
+        return False
+    return len(chain.picks) == 1 or all(pick.setting.combines or pick.named for pick in chain.picks)
+
+
+def _worth_training_for(targets: Sequence[Target]) -> set[Target]:
+    """Where trained models are tried: in the first precision that runs, in runtimes that compute with integers; in all runtimes where none of these does."""
+    ready = [target for target in targets if unavailable(target) is None]
+    first = {target.runtime: target for target in reversed(ready)}
+    quick = {target for name, target in first.items() if name in TARGETS}
+    return quick or set(first.values())
+
+
+def unavailable(target: Target) -> str | None:
+    """Return why this machine cannot run a target; None if it can."""
+    return runtime.runtime(target.runtime).available(target.precision, target.device)
+
+
+def _picks(space: SearchSpace) -> list[Pick]:
+    """All settings of levers that add steps."""
+    return [pick for lever in levers().values() if lever.stage in STEP_STAGES for pick in space.picks(lever)]
+
+
+def _lost(chain: Chain, record: Record, records: Mapping[tuple[Any, ...], Record], around: Surroundings) -> bool:
+    """Whether a chain's last lever lost a part of the metric; unknown counts as lost."""
+    if record.status not in ("passed", "rejected"):
+        return False
+    drop = None if record.drop is None else record.drop.value
+    if len(chain.picks) == 1:
+        return drop is None or drop > 0
+    before = records.get(dataclasses.replace(chain, picks=chain.picks[:-1]).name)
+    if before is None or before.drop is None or before.drop.value is None or around.budget.drop_reason(before, "valid") is not None:
+        return False
+    return drop is None or drop > before.drop.value

@@ -1,0 +1,98 @@
+"""The levers as a table: what each does and costs, and for a task whether it is tried, where, and if not why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from laconic.core.capture import capture
+from laconic.core.task import Task
+from laconic.run.examples import batches
+from laconic.search.budget import Budget
+from laconic.search.lever import TARGET_STAGES, Lever, Surroundings
+from laconic.search.levers import levers
+from laconic.search.propose import Chain, chains, propose, unavailable
+from laconic.search.space import Pick, SearchSpace
+from laconic.tasks.check import check_task
+
+
+def survey(task: Task | None = None, budget: Budget | None = None, space: SearchSpace | None = None) -> dict[str, Any]:
+    """Return all levers, and for a task what of them is tried.
+
+    Args:
+        task: it is captured as it comes; nothing is trained and nothing measured.
+        budget: what is tried may depend on what is to be best.
+        space: what was asked for.
+
+    Returns:
+        ``levers``: of each its name, stage, cost, what it needs, a sentence about it, what it follows, and its settings: of each its label, and for a task
+        whether it is ``tried``, ``where`` (runtimes, or precisions of a runtime) and ``why`` not. ``candidates``: titles, in the order in which they are
+        tried; None without a task.
+
+    Raises:
+        BadInput: the task cannot be used.
+        CaptureError: its model cannot be captured.
+    """
+    space = space or SearchSpace()
+    if task is None:
+        return {"levers": [_row(lever, [_setting(pick) for pick in space.picks(lever)]) for lever in levers().values()], "candidates": None}
+    around = _surroundings(task, budget or Budget())
+    tried = chains(around, space)
+    rows = [_row(lever, list(_judged(lever, around, space, tried))) for lever in levers().values()]
+    return {"levers": rows, "candidates": [recipe.title for recipe in propose(around, space)]}
+
+
+def _surroundings(task: Task, budget: Budget) -> Surroundings:
+    check_task(task)
+    inputs, _ = next(batches(task, task.valid))
+    program = capture(task.build(), inputs, dynamic=task.dynamic, dynamic_batch=task.dynamic_batch)
+    return Surroundings(program, task, budget)
+
+
+def _row(lever: Lever, settings: list[dict[str, Any]]) -> dict[str, Any]:
+    own = {name: getattr(lever, name) for name in ("name", "stage", "cost", "needs", "about", "follows")}
+    return {**own, "family": lever.group, "value": lever.field, "settings": settings}
+
+
+def _setting(pick: Pick, tried: bool | None = None, where: Sequence[str] = (), why: str = "") -> dict[str, Any]:
+    return {"label": pick.label, "options": dict(pick.setting.options), "tried": tried, "where": list(where), "why": why}
+
+
+def _judged(lever: Lever, around: Surroundings, space: SearchSpace, tried: Sequence[Chain]) -> Iterator[dict[str, Any]]:
+    """The settings of a lever, with the judgment on each; one without a label where none is known beforehand."""
+    picks = space.picks(lever)
+    if not picks:
+        yield {
+            "label": f"{lever.name}=…",
+            "options": {},
+            "tried": False,
+            "where": [],
+            "why": lever.when(around) or lever.unasked(around) or "",
+        }
+    for pick in picks:
+        yield _of_target(pick, space) if lever.stage in TARGET_STAGES else _of_steps(pick, around, space, tried)
+
+
+def _of_target(pick: Pick, space: SearchSpace) -> dict[str, Any]:
+    """A runtime or a precision: tried in whatever it goes with on this machine."""
+    if (reason := space.left_out(pick)) is not None:
+        return _setting(pick, False, (), reason)
+    other = next(stage for stage in TARGET_STAGES if stage != pick.lever.stage)
+    mine = [t for t in space.targets() if all(getattr(t, name) == value for name, value in pick.setting.options.items())]
+    reasons = {getattr(target, other): unavailable(target) for target in mine}
+    ready = [name for name, reason in reasons.items() if reason is None]
+    why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason is not None)
+    return _setting(pick, bool(ready), ready, why)
+
+
+def _of_steps(pick: Pick, around: Surroundings, space: SearchSpace, tried: Sequence[Chain]) -> dict[str, Any]:
+    """A lever that adds steps: tried where a chain has it."""
+    where = list(dict.fromkeys(chain.target.runtime for chain in tried if pick in chain.picks))
+    if where:
+        return _setting(pick, True, where)
+    reasons = [space.judged(pick, around.at(target)) for target in space.targets() if unavailable(target) is None]
+    told = [reason for reason in reasons if reason is not None]
+    if len(told) < len(reasons) and space.waits(pick):
+        return _setting(pick, False, (), f"only where {pick.lever.follows} lost a part of the metric")
+    return _setting(pick, False, (), Counter(told).most_common(1)[0][0] if told else "no runtime that is tried runs here")

@@ -1,0 +1,173 @@
+"""The table of levers, a row from another package, and the table that `laconic levers` prints."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import laconic as lc
+from laconic.core.errors import BadInput
+from laconic.deploy import runtime
+from laconic.report.listings import levers as drawn
+from laconic.run.recipe import PRECISIONS
+from laconic.search import levers as table
+from laconic.search.lever import STAGES, Lever, Setting
+from laconic.search.survey import survey
+from tests.run import tiny
+
+# A lever that folds where nobody asked for it, in a distribution of its own.
+OUTSIDE = """
+import laconic as lc
+
+def when(around):
+    return None if around.target.runtime == "openvino" else f"not in {around.target.runtime}"
+
+LEVER = lc.Lever("refold", "fold once more", (lc.Setting("all", combines=False),), (lc.FoldBatchNorm,), when=when)
+NO_LEVER = 3
+"""
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A function that installs entry points of the group in this process, until the test is over."""
+
+    def install(**entries: str) -> None:
+        (tmp_path / "refolding.py").write_text(OUTSIDE, encoding="utf-8")
+        info = tmp_path / "refolding-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: refolding\nVersion: 1.0\n", encoding="utf-8")
+        lines = [f"{name} = {value}" for name, value in entries.items()]
+        (info / "entry_points.txt").write_text("\n".join(["[laconic.levers]", *lines]), encoding="utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+        table.levers.cache_clear()
+
+    yield install
+    table.levers.cache_clear()
+    sys.modules.pop("refolding", None)
+
+
+def test_every_runtime_and_precision_is_a_lever() -> None:
+    rows = table.levers().values()
+    assert [row.name for row in rows if row.stage == "runtime"] == runtime.names()
+    assert [row.name for row in rows if row.stage == "precision"] == list(PRECISIONS)
+
+
+def test_rows_stand_in_the_order_of_their_stages_and_say_what_they_do() -> None:
+    rows = list(table.levers().values())
+    places = [STAGES.index(row.stage) for row in rows]
+    assert places == sorted(places)
+    assert all(len(row.about) > 10 for row in rows)
+    assert all(row.needs or row.cost == "nothing" for row in rows)
+
+
+def test_settings_of_a_family_have_names_of_their_own() -> None:
+    names = [(row.group, setting.name) for row in table.levers().values() for setting in row.choices]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"configs": (), "choices": ()}, "stage: ''; of a lever without steps it is one of precision, runtime"),
+        ({"stage": "folding"}, "stage: 'folding'; that of its step is rounding"),
+        ({"configs": (lc.Quantize, lc.Fit)}, "build: a lever that adds several steps says how they are built"),
+        ({"choices": (Setting("a", {"mod": "static"}),)}, "mod: is no option of Quantize. Did you mean 'mode'"),
+        ({"field": "shares"}, "shares: is no option of Quantize"),
+    ],
+    ids=str,
+)
+def test_a_row_that_makes_no_sense_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        Lever(**{"name": "mine", "about": "…", "configs": (lc.Quantize,), **given})
+
+
+def test_cost_and_stage_are_the_steps() -> None:
+    def told(*configs: Any) -> tuple[str, str]:
+        row = Lever("mine", "…", configs=configs, build=lambda around, options: ())
+        return row.stage, row.cost
+
+    assert told(lc.FoldBatchNorm) == ("folding", "nothing")
+    assert told(lc.Quantize) == ("rounding", "calibration")
+    assert told(lc.Qat) == ("rounding", "training")
+    assert told(lc.Student, lc.Fit) == ("architecture", "training")
+
+
+def test_a_value_that_is_a_known_setting_is_that_setting() -> None:
+    prune = table.levers()["prune"]
+    assert prune.setting("0.50") == prune.choices[0]
+    assert prune.setting(0.45) == Setting("0.45", {"macs": 0.45})
+
+
+# From another package ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_lever_of_another_package_is_tried_asked_for_and_left_out(outside: Any) -> None:
+    outside(refold="refolding:LEVER")
+    task = tiny.task()
+
+    def titles(**space: Any) -> list[str]:
+        result = survey(task, space=lc.SearchSpace(("openvino", "torchscript"), ("fp32",), prune=(), **{"quantize": (), **space}))
+        return [title for title in result["candidates"] if "fold" in title]
+
+    assert titles() == titles(levers=("refold",)) == titles(refold=("all",)) == ["fold batch norm · OpenVINO · fp32"]
+    assert titles(without=("refold",)) == titles(levers=("quantize",), quantize=None) == titles(refold=()) == []
+    row = next(row for row in survey(task)["levers"] if row["name"] == "refold")
+    assert row["settings"] == [{"label": "refold=all", "options": {}, "tried": True, "where": ["openvino"], "why": ""}]
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"prune": "refolding:LEVER"}, "the package refolding adds 'prune' to the group laconic.levers, where that name is taken"),
+        ({"other": "refolding:LEVER"}, "'other' of the package refolding .* must be a laconic.Lever of this name"),
+        ({"refold": "refolding:NO_LEVER"}, "is 3; it must be a laconic.Lever"),
+    ],
+    ids=["a name that is taken", "another name", "no lever"],
+)
+def test_what_is_no_lever_of_its_name_is_refused(outside: Any, entries: dict[str, str], said: str) -> None:
+    outside(**entries)
+    with pytest.raises(BadInput, match=said):
+        table.levers()
+
+
+# What is told ------------------------------------------------------------------------------------------------------------------------
+
+
+def settings(task: lc.Task, **given: Any) -> dict[str, dict[str, Any]]:
+    return {setting["label"]: setting for row in survey(task, **given)["levers"] for setting in row["settings"]}
+
+
+def test_the_survey_says_what_is_tried_where_and_why_not() -> None:
+    told = settings(tiny.task())
+    assert told["prune=0.5"]["tried"]
+    assert told["prune=0.5"]["where"] == told["quantize=static"]["where"] == ["onnxruntime", "openvino"]
+    assert told["quantize=dynamic"]["why"] == "the model has no recurrent layer and no more than 2 linear layers"
+    assert told["mixed"]["why"] == "only where quantize=static lost a part of the metric"
+    assert "--try student=" in told["student=…"]["why"]
+    assert told["torchscript"]["tried"]
+    assert "fp32" in told["torchscript"]["where"]
+
+
+def test_the_survey_reads_task_budget_and_space() -> None:
+    task = tiny.task()
+    task.train = None
+    assert settings(task)["prune=0.5"]["why"] == "the task has no training data"
+    assert settings(tiny.task(), budget=lc.Budget(objective="size"))["quantize=weights"]["tried"]
+    told = settings(tiny.task(), space=lc.SearchSpace(levers=("quantize", "openvino"), without=("bf16",)))
+    assert (told["prune=0.5"]["why"], told["bf16"]["why"], told["torch"]["why"]) == ("not asked for", "left out", "not asked for")
+    assert told["quantize=static"]["where"] == ["openvino"]
+
+
+@pytest.mark.parametrize("task", [None, tiny.task()], ids=["all", "for a task"])
+def test_the_table_shows_every_lever(task: lc.Task | None) -> None:
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(drawn(survey(task)))
+    text = console.export_text()
+    assert all(row.name in text and row.cost in text and row.stage in text for row in table.levers().values())
+    assert ("candidates; --json names them" in text) is (task is not None)

@@ -1,0 +1,260 @@
+"""What is proposed, for which model, task, budget and target, in which order; and what follows a loss."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import laconic as lc
+from laconic.core.records import Measurement
+from laconic.run.record import Record
+from laconic.search.lever import Surroundings
+from laconic.search.propose import follow_up, propose
+from laconic.tasks import models
+from laconic.tasks.models import DataShape
+from tests.core.models import ConvNet, Recurrent
+from tests.run import tiny
+
+CONV = lc.capture(ConvNet(), torch.randn(2, 1, 8, 8))
+LSTM = lc.capture(Recurrent(), torch.randn(2, 5, 6))
+MLP = lc.capture(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 4))
+TRAINABLE = dataclasses.replace(tiny.task(), loss=F.cross_entropy)
+UNTRAINABLE = dataclasses.replace(TRAINABLE, train=None)
+ALL_READY = ("onnxruntime", "openvino", "torch")  # runtimes that start at once here
+
+
+def around(program: lc.Program = CONV, task: lc.Task = TRAINABLE, **budget: Any) -> Surroundings:
+    return Surroundings(program, task, lc.Budget(max_drop=0.5, **budget))
+
+
+def titles(recipes: Sequence[lc.Recipe]) -> list[str]:
+    return [recipe.title for recipe in recipes]
+
+
+def steps(recipes: Sequence[lc.Recipe]) -> set[str]:
+    """The recipes' steps in words, without runtime and numerics."""
+    return {" · ".join(recipe.title.split(" · ")[: len(recipe.steps)]) for recipe in recipes}
+
+
+# Written down from `laconic optimize digits` before levers were rows: kinds of candidates by runtime, on a processor without bf16 or with it.
+BEFORE = {
+    *((name, "") for name in ("onnxruntime", "openvino", "torchscript", "torch", "torch.compile")),
+    ("torch", "fold batch norm"),
+    *((name, kind) for name in ("onnxruntime", "openvino") for kind in (
+        "quantize static",
+        "prune to 50 % of MACs", "prune to 50 % of MACs · quantize static",
+        "prune to 30 % of MACs", "prune to 30 % of MACs · quantize static",
+    )),
+}  # fmt: skip
+
+
+def test_the_demo_tries_what_it_did() -> None:
+    net = lc.capture(models.build("resnet8", DataShape("image", (1, 8, 8), 10), 0), torch.randn(2, 1, 8, 8))
+    recipes = propose(around(net), lc.SearchSpace())
+    tried = {(recipe.deploy.runtime, " · ".join(recipe.title.split(" · ")[: len(recipe.steps)])) for recipe in recipes}
+    bare = {("torch", "")}  # in fp32 the baseline itself, in bf16 a candidate
+    assert tried | bare == BEFORE
+    assert len({recipe.key for recipe in recipes}) == len(recipes)
+
+
+def test_the_cheap_comes_first() -> None:
+    recipes = propose(around(), lc.SearchSpace())
+    costs = [
+        2 if any(isinstance(s, lc.Prune) for s in r.steps) else 1 if any(isinstance(s, lc.Quantize) for s in r.steps) else 0
+        for r in recipes
+    ]
+    assert costs == sorted(costs)
+    assert {0, 1, 2} == set(costs)
+    free = [recipe.deploy.runtime for recipe, cost in zip(recipes, costs, strict=True) if cost == 0]
+    assert set(free[-2:]) == {"torch.compile"}  # the one that starts slowest
+    trained = [recipe.steps[0].macs for recipe, cost in zip(recipes, costs, strict=True) if cost == 2]
+    assert trained == sorted(trained, reverse=True)  # the milder share everywhere first
+
+
+def test_the_baseline_is_no_candidate() -> None:
+    assert [r for r in propose(around(), lc.SearchSpace(threads=2)) if not r.steps and r.deploy == lc.Target("torch", "fp32", 2)] == []
+
+
+def test_static_goes_to_every_runtime_with_integer_kernels() -> None:
+    def rounded(*runtimes: str) -> set[tuple[str, str]]:
+        recipes = propose(around(), lc.SearchSpace(runtimes or None, ("fp32",), levers=("quantize=static",)))
+        return {(recipe.steps[0].target, recipe.deploy.runtime) for recipe in recipes if recipe.steps}
+
+    assert rounded() == {(name, name) for name in ("onnxruntime", "openvino")}
+    assert rounded("torch", "openvino") == {("openvino", "openvino")}
+
+
+@pytest.mark.parametrize(
+    ("program", "offered"), [(CONV, False), (LSTM, True), (MLP, True)], ids=["convolutions", "recurrent", "linear layers"]
+)
+def test_dynamic_is_for_recurrent_and_linear_layers(program: lc.Program, offered: bool) -> None:
+    space = lc.SearchSpace(("onnxruntime",), ("fp32",), levers=("quantize=dynamic",))
+    assert ("quantize dynamic" in steps(propose(around(program), space))) is offered
+
+
+def test_four_bits_are_for_linear_layers() -> None:
+    space = lc.SearchSpace(("onnxruntime",), ("fp32",), quantize=("weights", "weights4"), prune=())
+    assert steps(propose(around(MLP), space)) == {"", "quantize weights", "quantize weights int4"}
+    assert steps(propose(around(CONV), space)) == {"", "quantize weights"}
+
+
+@pytest.mark.parametrize(
+    ("budget", "space", "offered"),
+    [({}, {}, False), ({"objective": "size"}, {}, True), ({"max_size_mb": 1}, {}, True), ({}, {"quantize": ("weights",)}, True),
+     ({}, {"levers": ("quantize",)}, False), ({}, {"levers": ("quantize=weights",)}, True)],
+    ids=["speed", "size", "a largest size", "named", "its lever named", "named among levers"],
+)  # fmt: skip
+def test_weights_alone_are_tried_where_the_size_counts(budget: dict[str, Any], space: dict[str, Any], offered: bool) -> None:
+    assert ("quantize weights" in steps(propose(around(**budget), lc.SearchSpace(ALL_READY, ("fp32",), **space)))) is offered
+
+
+def test_pruning_is_for_tasks_that_can_recover() -> None:
+    space = lc.SearchSpace(("onnxruntime", "torch"), ("fp32",), prune=(0.5,))
+    pruned = [r for r in propose(around(), space) if r.steps and isinstance(r.steps[0], lc.Prune)]
+    assert [[type(step) for step in recipe.steps] for recipe in pruned] == [[lc.Prune], [lc.Prune, lc.Quantize]]
+    assert {recipe.deploy.runtime for recipe in pruned} == {"onnxruntime"}
+    assert all(recipe.steps[0].macs == 0.5 for recipe in pruned)
+    assert not any(isinstance(r.steps[0], lc.Prune) for r in propose(around(task=UNTRAINABLE), space) if r.steps)
+
+
+def test_trained_models_are_tried_where_they_are_quick_and_else_anywhere() -> None:
+    def where(*runtimes: str) -> list[tuple[str, str]]:
+        recipes = propose(around(), lc.SearchSpace(runtimes, levers=("prune=0.5",)))
+        return [(r.deploy.runtime, r.deploy.precision) for r in recipes if r.steps]
+
+    assert where("openvino", "torch") == [("openvino", "fp32")]
+    assert where("torch", "torchscript") == [("torchscript", "fp32"), ("torch", "fp32")]
+
+
+def test_recovery_takes_as_many_steps_as_are_wanted_unless_the_task_says_it() -> None:
+    space = lc.SearchSpace(("onnxruntime",), ("fp32",), levers=("prune=0.5",))
+    step = propose(around(), space)[-1].steps[0]
+    assert step.recovery == {"epochs": 20}  # little data: more epochs, for as many steps
+    own = dataclasses.replace(TRAINABLE, recovery=lc.FitPlan(epochs=7, lr=1e-4, batch_size=8))
+    step = propose(around(task=own), space)[-1].steps[0]
+    assert step.recovery is None
+
+
+def test_chains_follow_the_stages_and_have_one_setting_of_each() -> None:
+    space = lc.SearchSpace(("openvino",), ("fp32",), levers=("quantize=static", "quantize=dynamic", "prune=0.7", "student=lenet5"))
+    assert steps(propose(around(MLP), space)) == {
+        "",
+        "quantize static",
+        "quantize dynamic",
+        "prune to 70 % of MACs",
+        "prune to 70 % of MACs · quantize static",
+        "prune to 70 % of MACs · quantize dynamic",
+        "student lenet5 · fit",
+        "student lenet5 · fit · quantize static",
+        "student lenet5 · fit · quantize dynamic",
+        "student lenet5 · fit · prune to 70 % of MACs",
+        "student lenet5 · fit · prune to 70 % of MACs · quantize static",
+        "student lenet5 · fit · prune to 70 % of MACs · quantize dynamic",
+    }
+
+
+def test_two_trainings_are_only_for_who_asks_for_both() -> None:
+    def both(**space: Any) -> bool:
+        return "prune to 50 % of MACs · qat" in steps(propose(around(), lc.SearchSpace(("openvino",), ("fp32",), **space)))
+
+    assert both(levers=("prune", "qat"))
+    assert not both()
+    assert not both(quantize=("qat",))  # pruning was not asked for
+
+
+@pytest.mark.parametrize("name", ["fit", "drop_blocks", "student=lenet5"])
+def test_what_is_not_tried_by_itself_is_reached_by_its_name(name: str) -> None:
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.relu(self.fc(x))
+
+    program = lc.capture(nn.Sequential(*(Residual() for _ in range(4)), nn.Linear(8, 2)), torch.randn(2, 8))
+    asked = propose(around(program), lc.SearchSpace(("onnxruntime",), ("fp32",), levers=(name,)))
+    step = {"fit": lc.Fit, "drop_blocks": lc.DropBlocks, "student=lenet5": lc.Student}[name]
+    assert [type(recipe.steps[0]) for recipe in asked if recipe.steps] == [step]
+    assert not any(isinstance(s, step) for r in propose(around(program), lc.SearchSpace(("onnxruntime",), ("fp32",))) for s in r.steps[:1])
+
+
+# What follows a loss -----------------------------------------------------------------------------------------------------------------
+
+
+def judged(recipes: Sequence[lc.Recipe], drops: dict[str, tuple[str, float]]) -> list[Record]:
+    """Records of recipes, with status and drop by the steps in words."""
+    said = [drops.get(next(iter(steps([recipe]))), ("passed", 0.0)) for recipe in recipes]
+    return [
+        Record.of(recipe, status=status).with_measured(drop=Measurement(drop, "points"))
+        for recipe, (status, drop) in zip(recipes, said, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("drop", "status", "task", "proposed"),
+    [
+        (0.0, "passed", TRAINABLE, []),
+        (0.4, "passed", TRAINABLE, ["quantize mixed", "qat"]),
+        (3.0, "rejected", TRAINABLE, ["quantize mixed", "qat"]),
+        (3.0, "rejected", UNTRAINABLE, ["quantize mixed"]),
+        (3.0, "failed", TRAINABLE, []),
+    ],
+    ids=["nothing lost", "lost a little", "rejected", "no train data", "failed"],
+)
+def test_what_was_lost_is_to_be_won_back(drop: float, status: str, task: lc.Task, proposed: list[str]) -> None:
+    space, here = lc.SearchSpace(("openvino",), ("fp32",), prune=()), around(task=task)
+    records = judged(propose(here, space), {"quantize static": (status, drop)})
+    followers = follow_up(here, space, [Record("base", "", {}), *records])
+    assert [recipe.title.split(" · ")[0] for recipe in followers] == proposed
+    assert all(recipe.steps[0].target == "openvino" for recipe in followers)
+
+
+@pytest.mark.parametrize(
+    ("pruned", "both", "follows"),
+    [(0.2, 0.4, True), (0.2, 0.2, False), (0.9, 1.2, False)],
+    ids=["rounding lost more", "pruning lost it all", "pruning lost too much"],
+)
+def test_behind_pruning_only_what_rounding_lost_is_won_back(pruned: float, both: float, follows: bool) -> None:
+    space, prune = lc.SearchSpace(("openvino",), ("fp32",), prune=(0.5,)), "prune to 50 % of MACs"
+    records = judged(propose(around(), space), {prune: ("passed", pruned), f"{prune} · quantize static": ("passed", both)})
+    assert titles(follow_up(around(), space, records)) == [f"{prune} · quantize mixed · OpenVINO · int8"] * follows
+
+
+@pytest.mark.parametrize(
+    ("space", "proposed"),
+    [
+        ({"quantize": ("static",)}, []),
+        ({"quantize": ("static", "mixed")}, ["quantize mixed"]),
+        ({"without": ("qat",)}, ["quantize mixed"]),
+        ({"levers": ("quantize",)}, []),
+        ({"levers": ("quantize", "qat")}, ["qat"]),
+    ],
+    ids=str,
+)
+def test_only_what_may_be_tried_follows(space: dict[str, Any], proposed: list[str]) -> None:
+    chosen = lc.SearchSpace(("openvino",), ("fp32",), **space)
+    records = judged(propose(around(), chosen), {"quantize static": ("rejected", 3.0)})
+    assert [title.split(" · ")[0] for title in titles(follow_up(around(), chosen, records))] == proposed
+
+
+def test_what_follows_is_tried_at_once_where_nothing_is_there_to_follow() -> None:
+    asked = lc.SearchSpace(("openvino",), ("fp32",), levers=("qat",))
+    assert steps(propose(around(), asked)) == {"", "qat"}
+    left = lc.SearchSpace(("openvino",), ("fp32",), without=("quantize", "prune"))
+    assert steps(propose(around(), left)) == {""}
+
+
+def test_recipes_without_a_target_do_not_share_files_between_runtimes() -> None:
+    def key(target: str | None, runtime: str) -> Any:
+        return lc.Recipe((lc.Quantize(target=target),), lc.Target(runtime)).steps_key
+
+    assert key(None, "openvino") != key(None, "onnxruntime")
+    assert key("openvino", "openvino") == key("openvino", "onnxruntime")
