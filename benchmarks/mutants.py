@@ -56,14 +56,14 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "gate: faster by the value, not the interval": Mutant(
         "run/gate.py",
-        "if ratio.low > 1.0:",
-        "if ratio.value > 1.0:",
+        "end = None if mine is None else goal.bad_end(mine)",
+        "end = None if mine is None else mine.value",
         "tests/search tests/run/test_gate.py",
     ),
     "gate: equal size is smaller": Mutant(
         "run/gate.py",
-        "if found < baseline:",
-        "if found <= baseline:",
+        "if goal.cost(worst) < goal.cost(best):",
+        "if goal.cost(worst) <= goal.cost(best):",
         "tests/search tests/run/test_gate.py",
     ),
     "parity: a channel's noise is not infinite where a number is lost": Mutant(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -124,6 +125,23 @@ def test_the_search_for_encodings_finds_them(code: str, caught: bool) -> None:
     call = ast.parse(code, mode="eval").body
     assert isinstance(call, ast.Call)
     assert in_the_locales_encoding(call) is caught
+
+
+# Code is spelled in American, identifiers and texts alike.
+BRITISH = re.compile(
+    r"colour|neighbour|behaviour|favour|labelled|modelled|cancelled|misspelt|\b_?(grey|centred?|towards|catalogue|artefact)\b|analys(e|ed|es|ing)\b|"
+    r"(normal|quant|optim|general|initial|serial|special|recogn|summar|minim|maxim|regular|real|organ|character|token)is(e|ed|es|ing|ation|ations)\b",
+    re.IGNORECASE,
+)
+
+
+def test_code_is_spelled_in_american() -> None:
+    assert [
+        f"{path.relative_to(SOURCE)}:{number}: {match[0]}"
+        for path in sorted(SOURCE.rglob("*.py"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for match in BRITISH.finditer(line)
+    ] == []
 
 
 HEAVY = [

@@ -28,7 +28,7 @@ def test_drift_within_a_run_leaves_the_ratio_alone() -> None:
 
 
 def test_six_rounds_are_published_order_statistics() -> None:
-    """Of six values the least and the greatest hold the median in 1 - 2/64 = 96.9 % of cases, their neighbours in 78.1 %: 95 % lies a little within."""
+    """Of six values the least and the greatest hold the median in 1 - 2/64 = 96.9 % of cases, their neighbors in 78.1 %: 95 % lies a little within."""
     low, high = ends(median_of_rounds([1.0, 2.0, 4.0, 8.0, 16.0, 32.0], "x"))
     share = (1 - 2 / 64 - 0.95) / (12 / 64)
     weight = 5 * share / (1 + 4 * share)

@@ -12,7 +12,7 @@ from laconic.core.records import Measurement
 from laconic.measure.stats import ratio_of_rounds
 from laconic.run.record import Reason, Record
 from laconic.search.budget import Budget
-from laconic.search.select import FASTEST, LEAST_LOSS, Selection, choose, confirm, finalists, frontier, neighbours, ranking
+from laconic.search.select import FASTEST, LEAST_LOSS, Selection, choose, confirm, finalists, frontier, neighbors, ranking
 from tests.search.records import BASE, judged, record
 
 
@@ -187,7 +187,7 @@ def test_a_finalist_that_crashes_when_timed_anew_is_not_delivered() -> None:
     assert (choice.best.key, choice.fallen, now[1].status) == ("b", ("a",), "failed")
 
 
-def test_the_neighbours_on_the_frontier_are_timed_with_the_finalists() -> None:
+def test_the_neighbors_on_the_frontier_are_timed_with_the_finalists() -> None:
     budget = Budget(max_drop=0.5)
     some = [
         record("fast", speed=9, drop=2),
@@ -197,7 +197,7 @@ def test_the_neighbours_on_the_frontier_are_timed_with_the_finalists() -> None:
     ]
     records = judged(budget, *some)
     best = next(one for one in records if one.key == "best")
-    assert [one.key for one in neighbours(best, records, budget)] == ["fast", "exact"]
+    assert [one.key for one in neighbors(best, records, budget)] == ["fast", "exact"]
     assert [one.key for one in finalists(records, budget)] == ["best", "fast", "exact"]
 
 

@@ -77,27 +77,27 @@ def taps(program: Program, paths: Iterable[str]) -> Callable[..., tuple[Any, dic
 
 
 @dataclass(frozen=True)
-class Value:
+class TensorMeta:
     """Shape and dtype of what a node makes of the example inputs."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
 
 
-def shapes(program: Program) -> dict[fx.Node, Value]:
+def shapes(program: Program) -> dict[fx.Node, TensorMeta]:
     """Run the example inputs and tell shape and dtype of every tensor in the graph; B, the batch, is the example's."""
-    found: dict[fx.Node, Value] = {}
+    metas: dict[fx.Node, TensorMeta] = {}
 
     class Run(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             result = super().run_node(n)
             if isinstance(result, Tensor):
-                found[n] = Value(tuple(result.shape), result.dtype)
+                metas[n] = TensorMeta(tuple(result.shape), result.dtype)
             return result
 
     with torch.no_grad():
         Run(program.graph_module).run(*program.example_inputs())
-    return found
+    return metas
 
 
 def get_tensor(program: Program, node: fx.Node) -> Tensor:

@@ -1,4 +1,4 @@
-"""Lower fake-quantize nodes to what runtimes read: weights become integers in the file, activations get quantise/dequantise pairs.
+"""Lower fake-quantize nodes to what runtimes read: weights become integers in the file, activations get quantize/dequantize pairs.
 
 Two stages. On the graph, before the exporter: each node turns into `quantized_decomposed` operators, which the exporter writes as QuantizeLinear and
 DequantizeLinear. On the ONNX model, after it: transposes of constants are carried out, zero points of 0 left out, 4-bit weights packed, and products whose

@@ -19,7 +19,7 @@ from torch import Tensor
 from laconic.core.errors import BadInput
 from laconic.core.extensions import extended
 
-Kind = Literal["output", "attention", "values"]
+TapKind = Literal["output", "attention", "values"]
 GROUP = "laconic.losses"  # of entry points: each names a `Soft` or a `HintLoss`
 _EPSILON = 1e-12
 
@@ -57,7 +57,7 @@ class HintLoss:
 
     loss: Callable[[Tensor, Tensor], Tensor]
     source: str
-    value: Kind = "output"
+    value: TapKind = "output"
     dims: tuple[int, ...] = ()
     same: tuple[int, ...] = (0,)
     space: bool = False

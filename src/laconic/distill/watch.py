@@ -17,7 +17,7 @@ from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import module_outputs
 from laconic.core.operators import argument, family_of, row_of
 from laconic.core.program import Program
-from laconic.distill.losses import Kind
+from laconic.distill.losses import TapKind
 
 _REGISTRIES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
@@ -27,7 +27,7 @@ class Tap:
     """A module's path and what is wanted of it: see `losses.HintLoss.value`."""
 
     path: str
-    kind: Kind = "output"
+    kind: TapKind = "output"
 
 
 class TappedRun(NamedTuple):

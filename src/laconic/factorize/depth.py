@@ -17,7 +17,7 @@ from torch import fx
 from laconic.core.assembly import assemble, tensors_of
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
-from laconic.core.graph import Value, shapes
+from laconic.core.graph import TensorMeta, shapes
 from laconic.core.operators import CONVOLUTIONS, PRODUCTS, Family, family_of
 from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
@@ -216,7 +216,7 @@ class Survey:
         return sorted(blocks, key=lambda block: self.order[block.exit])
 
 
-def _shown(value: Value) -> str:
+def _shown(value: TensorMeta) -> str:
     return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
 
 

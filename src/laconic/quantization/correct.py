@@ -48,7 +48,7 @@ _CONSTANT = 100.0
 
 
 def equalize(program: Program) -> int:
-    """Give neighbouring convolutions like ranges per channel (Nagel et al. 2019, eq. 11), where only a ReLU, which scales through, is between them.
+    """Give neighboring convolutions like ranges per channel (Nagel et al. 2019, eq. 11), where only a ReLU, which scales through, is between them.
 
     Returns:
         How many pairs were equalized.

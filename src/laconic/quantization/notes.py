@@ -50,7 +50,7 @@ def nothing_rounded(program: Program, mode: str, target: str, skipped: Sequence[
 
 
 def used_groups(sites: Sequence[WeightSite], quantizers: Sequence[Quantizer], config: Quantize) -> dict[str, Any]:
-    """How many neighbouring inputs share a scale in each weight; 0 stands for all of an output's.
+    """How many neighboring inputs share a scale in each weight; 0 stands for all of an output's.
 
     Raises:
         BadInput: a group was asked for and no weight can have it.

@@ -1,6 +1,6 @@
 """Observers: what range a tensor had, folded batch by batch in memory that does not grow with the number of samples.
 
-Each is "fold a batch" and "finish". Histograms keep a fixed number of bins; when a value lies outside, neighbouring bins are merged until the range is wide
+Each is "fold a batch" and "finish". Histograms keep a fixed number of bins; when a value lies outside, neighboring bins are merged until the range is wide
 enough, so one pass is enough and nothing is stored.
 """
 

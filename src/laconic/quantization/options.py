@@ -32,7 +32,7 @@ class Quantize(StepConfig):
         mode: ``static`` (activations rounded to ranges seen in calibration), ``dynamic`` (to each input's own range) or ``weights`` (weights alone).
         target: runtime whose integer kernels are aimed at: ``openvino`` or ``onnxruntime``; None takes the one that the recipe deploys to.
         bits: of weights; 4 goes with the mode ``weights``.
-        group: neighbouring inputs of a linear layer's weight that share a scale, mode ``weights``; 0: each output has one; None: 64 with 4 bits, else 0.
+        group: neighboring inputs of a linear layer's weight that share a scale, mode ``weights``; 0: each output has one; None: 64 with 4 bits, else 0.
         scheme: of weights: ``symmetric`` around 0, or ``affine``: the range from lowest to highest value (and 0) is normalized, rounded to codes and rescaled
             with a scale and an offset, which is a whole number of steps (the zero point). Affine goes with mode ``weights``, and with ``static`` for
             ``onnxruntime`` with one scale a tensor.

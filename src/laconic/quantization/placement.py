@@ -1,4 +1,4 @@
-"""Where quantise/dequantise pairs stand in the graph, per target: where that runtime fuses them into integer kernels, and nowhere else.
+"""Where quantize/dequantize pairs stand in the graph, per target: where that runtime fuses them into integer kernels, and nowhere else.
 
 A rule says which inputs of an operator are to be integers, which input is its weight, and whether its output must be one too. Demands travel up through
 operators that only move numbers (reshape, transpose, max-pool, …) to the operator that makes them, so that one pair serves all its readers.

@@ -20,7 +20,7 @@ class Scheme:
         high: highest code.
         symmetric: 0.0 has the code 0 (a signed range) or the lowest code (where nothing is negative); else the zero point is free.
         axis: along which each slice has its own scale; None for one scale.
-        group: so many neighbouring inputs of a weight (O, I) share a scale; 0 for whole rows.
+        group: so many neighboring inputs of a weight (O, I) share a scale; 0 for whole rows.
     """
 
     low: int

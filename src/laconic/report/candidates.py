@@ -83,7 +83,7 @@ class Left:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepReport:
     """What one step did: pairs of what changed, what was skipped by reason, and notes."""
 
     step: str
@@ -115,7 +115,7 @@ class Candidate:
     against: str
     frontier: bool
     artifact: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[StepReport, ...]
     notes: tuple[str, ...]
     seconds: Amount
     comparison: str = ""
@@ -262,8 +262,8 @@ def _reason(item: Any) -> Reason:
     return Reason(rule, RULES.get(rule.partition(":")[0], rule), str(data.get("text") or "no reason was recorded"))
 
 
-def _outcome(data: Mapping[str, Any]) -> Outcome:
-    return Outcome(
+def _outcome(data: Mapping[str, Any]) -> StepReport:
+    return StepReport(
         step=str(data.get("title") or data.get("step") or "step"),
         changed=tuple((str(key), _told(value)) for key, value in (data.get("changed") or {}).items()),
         skipped=grouped([(str(s.get("name", "")), str(s.get("reason", ""))) for s in data.get("skipped") or ()]),

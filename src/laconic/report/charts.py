@@ -1,6 +1,6 @@
 """Facts as Plotly figures: plain dicts of data and layout, so that plotly's Python half is needed only for its script.
 
-Colours are written `var(--name)`: page.js puts in the page's own value, and again whenever the colour scheme changes.
+Colors are written `var(--name)`: page.js puts in the page's own value, and again whenever the color scheme changes.
 Whatever a user named is escaped, because Plotly reads markup in texts.
 """
 
@@ -22,7 +22,7 @@ from laconic.report.units import joined, number
 Json = dict[str, Any]
 escape = partial(html.escape, quote=False)  # Plotly shows &quot; as it is written
 
-# role: (legend, colour, symbol, size). Shape and filling differ too, so that nothing hangs on colour alone.
+# role: (legend, color, symbol, size). Shape and filling differ too, so that nothing hangs on color alone.
 ROLES: dict[str, tuple[str, str, str, int]] = {
     "chosen": ("", "var(--accent)", "circle", 15),
     "frontier": ("On the frontier", "var(--accent)", "circle", 9),
@@ -143,7 +143,7 @@ def score_chart(data: Training) -> Json:
     return _curve(data, [e.metric for e in data.epochs], escape(data.metric), escape(data.unit), "var(--accent)")
 
 
-# Lines that are told apart in both schemes and, by their dashes, without colour.
+# Lines that are told apart in both schemes and, by their dashes, without color.
 _LINES = ("var(--accent)", "#c0643c", "#5b8c3a", "#8a63a8", "#b08a1e", "#3f8f8f", "#b3507a", "#6b7686")
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
@@ -218,7 +218,7 @@ def ranges_chart(data: Ranges) -> Json:
 
 
 def sensitivity_chart(data: Sensitivity) -> Json:
-    """Bars of signal-to-noise ratio, the most harmful on top; what was kept float has a colour of its own and says so."""
+    """Bars of signal-to-noise ratio, the most harmful on top; what was kept float has a color of its own and says so."""
     rows = list(enumerate(data.drawn))
     rounded, kept = [(i, row) for i, row in rows if not row.kept], [(i, row) for i, row in rows if row.kept]
     label = "Rounded or not recorded" if any(row.kept is None for row in data.drawn) else "Rounded"

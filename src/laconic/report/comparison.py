@@ -162,7 +162,7 @@ def write_page(found: Mapping[str, Any], path: Path) -> Path:
 
 
 def _png(pixels: Any) -> str:
-    """Grey or coloured bytes (H, W) or (H, W, 3) as the address of a picture inside the page."""
+    """Gray or colored bytes (H, W) or (H, W, 3) as the address of a picture inside the page."""
     found = np.asarray(pixels, np.uint8)
     height, width = found.shape[:2]
     lines = b"".join(b"\0" + row.tobytes() for row in found)

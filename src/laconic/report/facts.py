@@ -13,7 +13,7 @@ from laconic.report import sections
 from laconic.report.candidates import Candidate, candidate, measured_rows
 from laconic.report.figures import Figure, figures
 from laconic.report.frontier import Frontier, frontier
-from laconic.report.limits import Rule, rules
+from laconic.report.limits import LimitLine, rules
 from laconic.report.step_sections import StepSection, step_sections
 from laconic.report.tables import Table, candidates_table, final_table
 from laconic.report.units import finite, fixed
@@ -67,7 +67,7 @@ class Facts:
     heading: Heading
     batch: str
     figures: tuple[Figure, ...]
-    budget: tuple[Rule, ...]
+    budget: tuple[LimitLine, ...]
     baseline: Candidate
     chosen: Candidate | None
     label: str

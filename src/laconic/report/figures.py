@@ -59,7 +59,7 @@ def _figure(row: Quantity, baseline: Candidate, chosen: Candidate, words: Words,
     if shown.reference is None:
         before, remark, tone = _change(shown, baseline, chosen)
         return Figure(row.name, words.label(row), amount, before, "; ".join(text for text in (remark, busy) if text), tone)
-    before = _labelled(_behind(shown, words), _arrow(quantities.row(shown.compares), baseline, chosen))
+    before = _labeled(_behind(shown, words), _arrow(quantities.row(shown.compares), baseline, chosen))
     return Figure(row.name, words.label(row), amount, before, busy, _tone(shown, amount, chosen, limited))
 
 
@@ -75,7 +75,7 @@ def _change(row: Quantity, baseline: Candidate, chosen: Candidate) -> tuple[str,
         return (before.text if before.raw else ""), "", "plain"
     arrow = _arrow(row, baseline, chosen)
     if row.name in baseline.stood_in:
-        arrow = _labelled(quantities.row(row.stands_in).noun, arrow)
+        arrow = _labeled(quantities.row(row.stands_in).noun, arrow)
     ratio = before.raw / after.raw if row.direction == "min" else after.raw / before.raw
     times = ratio if ratio >= 1 else 1 / ratio
     if times < _SAME:
@@ -92,7 +92,7 @@ def _arrow(row: Quantity, baseline: Candidate, chosen: Candidate) -> str:
     return f"{rescaled(row, before, unit).number} → {rescaled(row, after, unit).text}"
 
 
-def _labelled(label: str, text: str) -> str:
+def _labeled(label: str, text: str) -> str:
     return f"{label} {text}" if text else ""
 
 

@@ -16,7 +16,7 @@ _HAIR = 1e-9  # of rounding, forgiven
 
 
 @dataclass(frozen=True)
-class Rule:
+class LimitLine:
     """One line of the budget: what was asked, what was reached, and whether the gate let it pass (None: nothing was measured).
 
     `worst` is what the bad end of the interval says, `surely` whether the limit holds there too (None: no interval is known, or nothing was measured).
@@ -30,18 +30,18 @@ class Rule:
     surely: bool | None = None
 
 
-def rules(result: Mapping[str, Any], chosen: Candidate | None, words: Words) -> tuple[Rule, ...]:
+def rules(result: Mapping[str, Any], chosen: Candidate | None, words: Words) -> tuple[LimitLine, ...]:
     """What was asked, and what was reached."""
     budget: Mapping[str, Any] = result.get("budget") or {}
     lines = [_rule(limit, value, chosen, words, bool(result.get("met"))) for limit, value in asked(budget)]
     lines += [
-        Rule(name, f"{name} {given(value)}", "the package that brings this limit is not installed here", None)
+        LimitLine(name, f"{name} {given(value)}", "the package that brings this limit is not installed here", None)
         for name, value in unknown(budget)
     ]
     return tuple(_read_twice(line, result.get("readings") or ()) for line in lines)
 
 
-def _rule(limit: Limit, value: float, chosen: Candidate | None, words: Words, met: bool) -> Rule:
+def _rule(limit: Limit, value: float, chosen: Candidate | None, words: Words, met: bool) -> LimitLine:
     """One limit. Whether it held is the gate's word, never judged again here; but test data decide after the gate, before anything is handed over."""
     rows = quantities.limited(limit.name)
     first = rows[0]
@@ -54,7 +54,7 @@ def _rule(limit: Limit, value: float, chosen: Candidate | None, words: Words, me
     broken = chosen is not None and chosen.broke(limit.broken)
     late = not met and any(row.data == "test" and one.raw is not None and _over(row, limit, one.raw, value) for row, one in amounts)
     held = None if not reached and not broken else not broken and not late
-    return Rule(limit.name, text, f"reached {reached}" if reached else "nothing was measured", held)
+    return LimitLine(limit.name, text, f"reached {reached}" if reached else "nothing was measured", held)
 
 
 def _reached(row: Quantity, limit: Limit, one: Amount) -> str:
@@ -69,7 +69,7 @@ def _over(row: Quantity, limit: Limit, raw: float, value: float) -> bool:
     return row.cost(raw / limit.per) > row.cost(value) + _HAIR
 
 
-def _read_twice(rule: Rule, readings: Sequence[Mapping[str, Any]]) -> Rule:
+def _read_twice(rule: LimitLine, readings: Sequence[Mapping[str, Any]]) -> LimitLine:
     """The line with its second reading; what is exact, or was not read, has none."""
     found = [
         r for r in readings if r.get("limit") == rule.name and finite(r.get("bad_end")) is not None and r["bad_end"] != r.get("measured")

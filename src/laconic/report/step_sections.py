@@ -15,7 +15,7 @@ from laconic.report.quantization import quantization
 
 
 @dataclass(frozen=True)
-class Kind:
+class Section:
     """How a section is made: its heading, the function that reads it of `(result, candidates, chosen, metric, unit)`, and the template that shows it."""
 
     heading: str
@@ -26,8 +26,8 @@ class Kind:
 # By the section that steps name (`StepConfig.section`), in the order of the page. Charts have a table by the same names (`charts.py`). A section without a
 # row here, of a step from another package for instance, is shown as its steps told it.
 SECTIONS = {
-    "pruning": Kind("Pruning", pruning, "pruning.html"),
-    "quantization": Kind("Quantization", quantization, "quantization.html"),
+    "pruning": Section("Pruning", pruning, "pruning.html"),
+    "quantization": Section("Quantization", quantization, "quantization.html"),
 }
 
 
@@ -68,9 +68,9 @@ def _named(result: Mapping[str, Any]) -> Iterator[str]:
                 yield str(outcome["section"])
 
 
-def _told(name: str) -> Kind:
+def _told(name: str) -> Section:
     """The kind of a section that has no row."""
-    return Kind(name[:1].upper() + name[1:].replace("_", " "), partial(changes, section=name), "changes.html")
+    return Section(name[:1].upper() + name[1:].replace("_", " "), partial(changes, section=name), "changes.html")
 
 
 def _id(name: str) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from laconic.report.facts import Facts
 from laconic.report.figures import Figure
-from laconic.report.limits import Rule
+from laconic.report.limits import LimitLine
 from laconic.report.tables import Column, Row
 
 _ROWS = 24  # longer tables are cut: the page has them all
@@ -70,7 +70,7 @@ def _change(figure: Figure) -> Text:
     return Text("; ".join(part for part in (figure.before, figure.remark) if part), "dim")
 
 
-def _rule(rule: Rule) -> Text:
+def _rule(rule: LimitLine) -> Text:
     word, style = ("unknown", "dim") if rule.held is None else ("held", "green") if rule.held else ("missed", "red")
     line = Text.assemble((f"{word:<8}", style), rule.asked, (f"  {rule.reached}", "dim"))
     if rule.worst:

@@ -40,7 +40,7 @@ from laconic.tasks.metrics import MetricSpec
 class Judge(Protocol):
     """What is asked of a candidate. A budget is behind it, which this room does not know."""
 
-    def rules(self, baseline: Record) -> list[gate.Rule]:
+    def rules(self, baseline: Record) -> list[gate.Condition]:
         """The rules that it must hold."""
 
     def order(self, record: Record) -> float:

@@ -10,7 +10,7 @@ from laconic.core.quantities import Quantity
 from laconic.core.records import Measurement
 from laconic.run.record import Reason, Record
 
-Rule = Callable[[Record], Reason | None]
+Condition = Callable[[Record], Reason | None]
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _channels(output: Mapping[str, Any], asked: Tolerance) -> str | None:
 _PARITY_RULES: tuple[Callable[[Mapping[str, Any], Tolerance], str | None], ...] = (_agrees, _near, _clear, _channels)
 
 
-def better(goal: Quantity, baseline: Record) -> Rule:
+def better(goal: Quantity, baseline: Record) -> Condition:
     """Return the rule that a record is better than its baseline in what is to be best; where there is an interval, the whole of it must say so."""
 
     def rule(record: Record) -> Reason | None:
@@ -160,7 +160,7 @@ def _unknown(goal: Quantity, mine: Measurement | None) -> Reason:
     return Reason("better", f"its {goal.noun} could not be measured{note}")
 
 
-def gate(record: Record, rules: Iterable[Rule]) -> Record:
+def gate(record: Record, rules: Iterable[Condition]) -> Record:
     """The record, rejected with every rule that it does not meet."""
     if record.status != "passed":
         return record

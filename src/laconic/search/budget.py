@@ -12,7 +12,7 @@ from typing import Any, Literal
 from laconic.core import quantities
 from laconic.core.errors import BadInput, nearest
 from laconic.core.quantities import Quantity
-from laconic.run.gate import Rule, better
+from laconic.run.gate import Condition, better
 from laconic.run.record import Reason, Record
 from laconic.search.readings import UNMEASURED, Reading, broken, distance, read
 
@@ -129,7 +129,7 @@ class Budget:
             for row in quantities.limited(name):
                 yield row, asked
 
-    def rules(self, baseline: Record) -> list[Rule]:
+    def rules(self, baseline: Record) -> list[Condition]:
         """The rules of this budget, with the one that no worse artifact ships. What is scored on test data has none here: it chooses nothing."""
         held = [partial(self._reason, row, asked) for row, asked in self._rows() if row.data != "test"]
         return [*held, better(self.goal, baseline)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from laconic.core import quantities
 from laconic.measure.sequential import Marks
-from laconic.run.gate import Rule
+from laconic.run.gate import Condition
 from laconic.run.record import Record
 from laconic.search.budget import Budget
 
@@ -19,7 +19,7 @@ class Judge:
 
     budget: Budget
 
-    def rules(self, baseline: Record) -> list[Rule]:
+    def rules(self, baseline: Record) -> list[Condition]:
         """See `run.evaluate.Judge`."""
         return self.budget.rules(baseline)
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from laconic.core.quantities import Quantity
 from laconic.core.wording import counted
 from laconic.measure.stats import ratio_of_rounds
-from laconic.run.gate import Rule, gate
+from laconic.run.gate import Condition, gate
 from laconic.run.record import Reason, Record, opponent
 from laconic.run.timing import ALONE, PUBLISHED
 from laconic.search.budget import Budget
 
-# Of those that cannot be told from the fastest so many are timed together: the fastest of them, and those that lose least; beside neighbours on the frontier.
+# Of those that cannot be told from the fastest so many are timed together: the fastest of them, and those that lose least; beside neighbors on the frontier.
 FASTEST, LEAST_LOSS = 4, 2
 Rounds = Mapping[str, Sequence[Sequence[float]]]
 Compare = Callable[[Sequence[Record], Collection[str]], "tuple[list[Record], Rounds]"]
@@ -75,7 +75,7 @@ def _level(best: Record, other: Record, budget: Budget, rounds: Rounds) -> bool:
 
 
 def finalists(records: Sequence[Record], budget: Budget) -> list[Record]:
-    """Those of which one will be delivered if it holds, with the neighbours of the best on the frontier; nothing where nobody is left to be timed anew.
+    """Those of which one will be delivered if it holds, with the neighbors of the best on the frontier; nothing where nobody is left to be timed anew.
 
     These are the best by the objective and those that cannot be told from it: the fastest few, and the few that lose least. Where speed does not decide, the
     order is known: all.
@@ -90,7 +90,7 @@ def finalists(records: Sequence[Record], budget: Budget) -> list[Record]:
     best, *others = sorted(left, key=budget.order)
     level = [record for record in others if _overlap(budget.goal, best, record)]
     few = [best, *level[: FASTEST - 1], *sorted(level[FASTEST - 1 :], key=_drop)[:LEAST_LOSS]]
-    around = [record for record in neighbours(best, records, budget) if record.comparison == ALONE]
+    around = [record for record in neighbors(best, records, budget) if record.comparison == ALONE]
     return list({record.key: record for record in (*few, *around)}.values())
 
 
@@ -101,7 +101,7 @@ def _overlap(goal: Quantity, best: Record, other: Record) -> bool:
     return ends[0] is not None and ends[1] is not None and goal.cost(ends[1]) <= goal.cost(ends[0])
 
 
-def neighbours(one: Record, records: Sequence[Record], budget: Budget) -> list[Record]:
+def neighbors(one: Record, records: Sequence[Record], budget: Budget) -> list[Record]:
     """What lies next to a record on the frontier, on either side."""
     marked = frontier(records, budget)
     line = sorted((r for r in marked if r.frontier or r.key == one.key), key=lambda r: (budget.order(r), _drop(r)))
@@ -155,7 +155,7 @@ def judged_again(before: Sequence[Record], after: Sequence[Record], budget: Budg
     return [*map(judged, before, after)]
 
 
-def _still_rejected(record: Record, rules: Sequence[Rule], timed: Collection[str]) -> Record:
+def _still_rejected(record: Record, rules: Sequence[Condition], timed: Collection[str]) -> Record:
     """Its reasons of time speak of the figures that are published now, or say that they are of an earlier comparison."""
     fresh = {reason.rule: reason for rule in rules if (reason := rule(record)) is not None}
 
