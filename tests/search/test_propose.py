@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import laconic as lc
+from laconic.core.progress import silent
 from laconic.core.records import Measurement
 from laconic.run.record import Record
 from laconic.search.lever import Surroundings
+from laconic.search.optimize import cheap_first
 from laconic.search.propose import follow_up, propose
 from laconic.tasks import models
 from laconic.tasks.models import DataShape
@@ -258,3 +260,26 @@ def test_recipes_without_a_target_do_not_share_files_between_runtimes() -> None:
 
     assert key(None, "openvino") != key(None, "onnxruntime")
     assert key("openvino", "openvino") == key("openvino", "onnxruntime")
+
+
+class Evaluates:
+    """Stands for the evaluator: keeps what it is given and answers with the same drop."""
+
+    def __init__(self, drop: float) -> None:
+        self.drop, self.titles = drop, list[str]()
+        self.progress = silent
+
+    def evaluate(self, recipe: lc.Recipe) -> Record:
+        self.titles.append(recipe.title)
+        return Record.of(recipe).with_measured(drop=Measurement(self.drop, "points"))
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.4], ids=["nothing lost", "lost a little"])
+def test_what_follows_has_its_turn_by_its_cost_too(drop: float) -> None:
+    space, evaluator = lc.SearchSpace(("openvino",), ("fp32",), prune=(0.5,)), Evaluates(drop)
+    chosen = propose(around(), space)
+    records = cheap_first(evaluator, chosen, around(), space, [Record("base", "", {})])  # type: ignore[arg-type]
+    expected = ["OpenVINO · fp32", "quantize static · OpenVINO · int8", "quantize mixed · OpenVINO · int8", "prune to 50 % of MACs · OpenVINO · fp32",
+                "prune to 50 % of MACs · quantize static · OpenVINO · int8", "qat · OpenVINO · int8"]  # fmt: skip
+    assert evaluator.titles == [title for title in expected if drop or ("mixed" not in title and "qat" not in title)]
+    assert [record.title for record in records[1:]] == evaluator.titles

@@ -69,6 +69,13 @@ class Setting:
     combines: bool = True
 
 
+def cost_of_steps(*configs: type[StepConfig]) -> str:
+    """Return what steps cost before their result can be measured, of `COSTS`."""
+    if any(config.trains for config in configs):
+        return "training"
+    return "calibration" if any(config.calibrates for config in configs) else "nothing"
+
+
 @dataclass(frozen=True)
 class Lever:
     """A row of the table `levers.LEVERS`. Another package adds one by an entry point of the group ``laconic.levers`` that names a `Lever`.
@@ -131,8 +138,7 @@ class Lever:
     @property
     def cost(self) -> str:
         """What it costs before the result can be measured, of `COSTS`."""
-        trains, calibrates = any(config.trains for config in self.configs), any(config.calibrates for config in self.configs)
-        return "training" if trains else "calibration" if calibrates else "nothing"
+        return cost_of_steps(*self.configs)
 
     @property
     def group(self) -> str:

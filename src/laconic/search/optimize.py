@@ -26,8 +26,8 @@ from laconic.run.store import RESULT, RunStore
 from laconic.search.budget import Budget
 from laconic.search.content import Facts, content
 from laconic.search.judge import Judge
-from laconic.search.lever import Surroundings
-from laconic.search.propose import follow_up, propose
+from laconic.search.lever import COSTS, Surroundings
+from laconic.search.propose import cost_of, follow_up, propose
 from laconic.search.result import REPORT, Result
 from laconic.search.select import choose, confirm, frontier
 from laconic.search.space import SearchSpace, baseline_recipe, baseline_recipes
@@ -106,9 +106,10 @@ def search(
             bases = baseline_recipes(chosen) or [baseline_recipe(space.threads, space.device)]
             chosen = [recipe for recipe in chosen if recipe.key not in {base.key for base in bases}]
             records = evaluator.baselines(bases)
-            records += evaluated(evaluator, chosen, "candidates")
             if recipes is None:
-                records += evaluated(evaluator, follow_up(around, space, records), "candidates that the first results suggest")
+                records = cheap_first(evaluator, chosen, around, space, records)
+            else:
+                records += evaluated(evaluator, chosen, "candidates")
             records, choice = choose(records, budget, evaluator.compare, evaluator.publish)
             handed = [r for r in (choice.best or choice.nearest,) if r is not None]
             tested = evaluator.test(opponent(handed[0], records) if handed else records[0], handed)
@@ -118,6 +119,22 @@ def search(
         data = store.write(RESULT, content(context, records, choice))
         shutil.rmtree(store.path("examples"), ignore_errors=True)
         return dict(data)
+
+
+def cheap_first(
+    evaluator: Evaluator, recipes: Sequence[Recipe], around: Surroundings, space: SearchSpace, known: Sequence[Record]
+) -> list[Record]:
+    """Evaluate recipes and what follows from their results, the cheapest first; returns their records behind those that are known."""
+    records, waiting = list(known), {recipe.key: recipe for recipe in recipes}
+    done: set[str] = set()
+    while waiting:
+        cost = min(cost_of(recipe) for recipe in waiting.values())
+        now = [recipe for recipe in waiting.values() if cost_of(recipe) == cost]
+        records += evaluated(evaluator, now, f"candidates that cost {COSTS[cost]}")
+        done |= {recipe.key for recipe in now}
+        follows = {recipe.key: recipe for recipe in follow_up(around, space, records)}
+        waiting = {key: recipe for key, recipe in (waiting | follows).items() if key not in done}
+    return records
 
 
 def evaluated(evaluator: Evaluator, recipes: Sequence[Recipe], name: str) -> list[Record]:

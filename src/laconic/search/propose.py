@@ -13,7 +13,7 @@ from laconic.deploy import runtime
 from laconic.quantization.placement import TARGETS
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record
-from laconic.search.lever import COSTS, STEP_STAGES, Surroundings
+from laconic.search.lever import COSTS, STEP_STAGES, Surroundings, cost_of_steps
 from laconic.search.levers import levers
 from laconic.search.space import Pick, SearchSpace, baseline_recipe
 
@@ -57,6 +57,11 @@ def propose(around: Surroundings, space: SearchSpace) -> list[Recipe]:
     baseline = baseline_recipe(space.threads, space.device)
     recipes = [chain.recipe(around) for chain in chains(around, space)]
     return list({recipe.key: recipe for recipe in recipes if recipe.key != baseline.key}.values())
+
+
+def cost_of(recipe: Recipe) -> int:
+    """Return the place among `COSTS` of what a recipe costs before it can be measured: that of its dearest step."""
+    return max((COSTS.index(cost_of_steps(type(config))) for config in recipe.steps), default=0)
 
 
 def follow_up(around: Surroundings, space: SearchSpace, records: Sequence[Record]) -> list[Recipe]:
