@@ -118,7 +118,7 @@ def _x_said(best: Quantity, words: Words, drawn: Sequence[Candidate], axis: Quan
     """What the bars along the axis are; empty where there are none."""
     if best is not axis:
         return f"the relative width of the {words.label(best).lower()}'s 95 % interval"
-    return "its 95 % interval" if any(c.amount(axis.name).interval for c in drawn) else ""
+    return "the 95 % interval" if any(c.amount(axis.name).interval for c in drawn) else ""
 
 
 def _point(

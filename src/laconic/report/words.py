@@ -71,7 +71,7 @@ def goal(budget: Mapping[str, Any]) -> Quantity:
 
 
 def placed(place: Place, budget: Mapping[str, Any], measured: Mapping[str, Quantity]) -> list[Quantity]:
-    """The quantities that stand in a place: those whose row says so, and those that the budget names; in the order of rows.
+    """The quantities that stand in a place: those whose row says so, and those that the budget names; the objective first.
 
     Args:
         place: see `core.quantities.Show`.
@@ -86,4 +86,4 @@ def placed(place: Place, budget: Mapping[str, Any], measured: Mapping[str, Quant
             return place in row.show.places
         return row.name == best.name or (row.limit is not None and row.limit.name in named)
 
-    return [row for row in measured.values() if stands(row)]
+    return sorted(filter(stands, measured.values()), key=lambda row: row.name != best.name)
