@@ -223,9 +223,10 @@ class TestReport:
         for one in (result["baseline"], *result["candidates"]):
             if one["measured"]:
                 one["measured"]["answers_per_ct"] = measurement(100 / one["measured"]["energy_mj"]["value"], "1/ct")
-        result["budget"].update(objective="yield", min_answers=20)
+        result["budget"].update(objective="yield")
         found = facts(result)
         assert (found.frontier.x.better, found.figures[0].remark.replace("\xa0", " ")) == ("higher", "3.00× more")
+        assert "answers_per_ct" in [one.key for one in found.final.columns]
         assert charts(found)["frontier"]["data"][0]["line"]["shape"] == "vh"
 
     def test_page_and_terminal(self, result: Json) -> None:
