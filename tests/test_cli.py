@@ -217,7 +217,7 @@ def test_inspect_without_sensitivity_runs_nothing() -> None:
         (("optimize", "digits", "--runtimes", "onnxruntim"), "Did you mean 'onnxruntime'"),
         (("optimize", "digits", "--time-limit", "soon"), "time limit 'soon'"),
         (("optimize", "digits", "--objective", "beauty"), "objective: 'beauty'; choose from latency, size, memory"),
-        (("optimize", "digits", "--max-drop", "much"), "--max-drop: 'much' is not a number, nor 'any'"),
+        (("optimize", "digits", "--max-drop", "much"), "max_drop: 'much' is not a number, nor 'any'"),
         (("optimize", "digits", "--threads", "many"), "should be a valid integer"),
         (("optimize",), "(?i)missing argument 'TASK'"),
         (("optimise", "digits"), "(?i)no such command 'optimise'"),

@@ -7,22 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from laconic.cli.inputs import count, giga, given_limits, named_size, split
+from laconic.cli.budget import BudgetOptions, takes_budget
+from laconic.cli.inputs import count, giga, named_size, split
 from laconic.cli.options import (
     BatchOption,
-    ConfidentOption,
     DataOption,
     DeviceOption,
-    DropOption,
     JsonOption,
-    LatencyOption,
     LimitOption,
-    ObjectiveOption,
     OutOption,
     QuietOption,
     SeedOption,
-    SizeOption,
-    SpeedOption,
     TaskArgument,
     ThreadsOption,
     TryOption,
@@ -47,14 +42,10 @@ app = typer.Typer(
 
 
 @app.command()
+@takes_budget
 def optimize(
     task: TaskArgument,
-    max_drop: DropOption = None,
-    min_speedup: SpeedOption = None,
-    max_latency: LatencyOption = None,
-    max_size: SizeOption = None,
-    objective: ObjectiveOption = None,
-    confident: ConfidentOption = False,
+    budget: BudgetOptions,
     time_limit: LimitOption = None,
     runtimes: Annotated[str | None, typer.Option("--runtimes", help="Try only these, separated by commas.")] = None,
     precisions: Annotated[str | None, typer.Option("--precisions", help="Try only these, separated by commas: fp32, bf16.")] = None,
@@ -77,7 +68,7 @@ def optimize(
     memory_limit: Annotated[
         float | None, typer.Option("--memory-limit", help="GB (10^9 bytes) that a candidate's process may use.")
     ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Turns that each contender has when latency is measured.")] = 15,
+    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Turns that each candidate has when latency is measured.")] = 15,
     wait_quiet: WaitOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -90,7 +81,6 @@ def optimize(
     def work() -> Result:
         import laconic as lc
 
-        limits = given_limits(max_drop, min_speedup, max_latency, max_size, objective, confident)
         options = lc.Options(
             batch=batch,
             rounds=rounds,
@@ -114,7 +104,7 @@ def optimize(
         with display(quiet or as_json) as progress, resumable(folder):
             return lc.optimize(
                 wanted,
-                lc.Budget(**limits),
+                lc.Budget.from_plain(budget),
                 out=folder,
                 time_limit=time_limit,
                 space=space,
@@ -127,15 +117,11 @@ def optimize(
 
 
 @app.command()
+@takes_budget
 def run(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe file; it may name the task and the budget.")],
+    budget: BudgetOptions,
     task: Annotated[str | None, typer.Option("--task", help="The task, where the file names none or another is wanted.")] = None,
-    max_drop: DropOption = None,
-    min_speedup: SpeedOption = None,
-    max_latency: LatencyOption = None,
-    max_size: SizeOption = None,
-    objective: ObjectiveOption = None,
-    confident: ConfidentOption = False,
     batch: BatchOption = 1,
     data: DataOption = None,
     out: OutOption = None,
@@ -153,13 +139,12 @@ def run(
         name = task or file.task
         if name is None:
             raise lc.BadInput(f"{recipe} names no task; add `task: NAME` to it or give --task NAME")
-        limits = {**(file.budget or {}), **given_limits(max_drop, min_speedup, max_latency, max_size, objective, confident)}
         wanted = lc.load_task(name, data=data, seed=seed)
         folder = run_folder(out, wanted.name)
         with display(quiet or as_json) as progress, resumable(folder):
             return lc.optimize(
                 wanted,
-                lc.Budget.from_plain(limits),
+                lc.Budget.from_plain({**(file.budget or {}), **budget}),
                 out=folder,
                 recipes=[file.recipe],
                 space=lc.SearchSpace(threads=file.recipe.deploy.threads, device=file.recipe.deploy.device),
@@ -180,7 +165,7 @@ def bench(
     batch: Annotated[str, typer.Option("--batch", help="Batch sizes, separated by commas.")] = "1",
     length: Annotated[list[str] | None, typer.Option("--length", help="Size of another dynamic dimension, NAME=SIZE.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of both. [default: those of MODEL]")] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Turns that each contender has.")] = 15,
+    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Turns that each candidate has.")] = 15,
     wait_quiet: WaitOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -295,10 +280,10 @@ def compare(
 
 
 @app.command()
+@takes_budget
 def levers(
+    budget: BudgetOptions,
     task: Annotated[str | None, typer.Argument(metavar="TASK", help="Say for this task what is tried, and why not.")] = None,
-    max_size: SizeOption = None,
-    objective: ObjectiveOption = None,
     tried: TryOption = None,
     without: WithoutOption = None,
     device: DeviceOption = "cpu",
@@ -314,9 +299,8 @@ def levers(
         import laconic as lc
         from laconic.search.survey import survey
 
-        budget = lc.Budget(**given_limits(None, None, None, max_size, objective, False))
         space = lc.SearchSpace(device=device, levers=split(tried), without=split(without) or ())
-        return survey(None if task is None else lc.load_task(task, data=data), budget, space)
+        return survey(None if task is None else lc.load_task(task, data=data), lc.Budget.from_plain(budget), space)
 
     result = guarded(work)
 

@@ -2,36 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from laconic.core.errors import BadInput
-
-
-def given_limits(
-    max_drop: str | None,
-    min_speedup: float | None,
-    max_latency: float | None,
-    max_size: float | None,
-    objective: str | None,
-    confident: bool,
-) -> dict[str, Any]:
-    """Return the limits that were given; a recipe's own may stand beside them."""
-    given = {
-        "max_drop": _drop(max_drop),
-        "min_speedup": min_speedup,
-        "max_latency_ms": max_latency,
-        "max_size_mb": max_size,
-        "objective": objective,
-        "confident": confident or None,
-    }
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _drop(text: str | None) -> float | str | None:
-    try:
-        return text if text in (None, "any") else float(text)
-    except ValueError as error:
-        raise BadInput(f"--max-drop: {text!r} is not a number, nor 'any', which sets no limit") from error
 
 
 def giga(value: float | None) -> int | None:

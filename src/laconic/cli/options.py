@@ -17,23 +17,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="The run's folder. An unfinished run in it is continued. [default: laconic-runs/TASK-TIME]")
 ]
-DropOption = Annotated[
-    str | None,
-    typer.Option(
-        "--max-drop",
-        metavar="NUMBER",
-        help="What may be lost: points of a percentage, else in the metric's own unit; or any.  [default: 0.5 points of a percentage]",
-    ),
-]
-SpeedOption = Annotated[float | None, typer.Option("--min-speedup", help="Times faster than PyTorch eager, at the least.")]
-LatencyOption = Annotated[float | None, typer.Option("--max-latency", help="Median latency in ms, at the most.")]
-SizeOption = Annotated[float | None, typer.Option("--max-size", help="Size of the file in MB (10^6 bytes), at the most.")]
-ObjectiveOption = Annotated[
-    str | None, typer.Option("--objective", help="What is to be best: latency, size or memory.  [default: latency]")
-]
-ConfidentOption = Annotated[
-    bool, typer.Option("--confident", help="Each limit must hold at the bad end of its figure's 95 % interval, not only as measured.")
-]
 WaitOption = Annotated[
     bool, typer.Option("--wait-quiet", help="Wait, a bounded while, until the machine does little else before anything is timed.")
 ]
