@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from laconic.core import findings, precision, structure
+from laconic.core import capture_checks, precision, structure
 from laconic.core.assembly import assemble
 from laconic.core.axes import resize
+from laconic.core.capture_limits import CaptureLimits
 from laconic.core.errors import BadInput, CaptureError
 from laconic.core.example import Sample, generate, samples_like
 from laconic.core.exported import plain_graph, quiet_export, tensors_in
 from laconic.core.interface import Interface, TensorSpec, as_call
-from laconic.core.limits import Limits
 from laconic.core.model import as_module
 from laconic.core.program import Program, dynamic_shape
 
@@ -129,19 +129,19 @@ class _Call:
 
 def _traced(
     call: _Call, leaves: Sequence[Tensor], specs: Sequence[TensorSpec]
-) -> tuple[ExportedProgram, findings.Recording, structure.Spec]:
+) -> tuple[ExportedProgram, capture_checks.Recording, structure.Spec]:
     """Run `torch.export`; return what it made, what ran meanwhile, and the nesting of the outputs."""
     nestings: list[structure.Spec] = []
 
     def forward(*flat: Tensor) -> tuple[Tensor, ...]:
-        before = findings.plain_attributes(call.model)
+        before = capture_checks.plain_attributes(call.model)
         outputs: list[Tensor] = []
         nestings.append(structure.describe(call(call.model, flat), outputs, "output"))
-        after = findings.plain_attributes(call.model)
+        after = capture_checks.plain_attributes(call.model)
         ran.attributes[:] = [name for name, value in after.items() if before.get(name, value) != value]
         return tuple(outputs)
 
-    with findings.recording() as ran:
+    with capture_checks.recording() as ran:
         exported = _export(call.model, forward, leaves, specs)
     return exported, ran, nestings[-1]
 
@@ -154,16 +154,16 @@ def _captured(call: _Call, given: Sequence[Tensor], dynamic: Dynamic, dynamic_ba
     graph, unchanged = plain_graph(exported)
     precision.check_graph(graph)
     module = assemble(graph, tensors_in(exported))
-    state = findings.changed_state(module)
+    state = capture_checks.changed_state(module)
     if written := [name for name, _ in module.named_parameters(remove_duplicate=False) if name in (*state.read, *state.unread)]:
         raise CaptureError(
             f"{type(call.model).__name__} cannot be captured: forward changes the parameter '{written[0]}' in place. Compute its new value in another tensor."
         )
     few = functools.partial(resize, specs, sizes={"batch": 2})
-    samples = samples_like(leaves, findings.undone(module, state.read), few)
+    samples = samples_like(leaves, capture_checks.without_effects(module, state.read), few)
     with _evaluating(call.model):
-        lost = findings.lost_gradients(ran.functions, call.model, call.flat, module, leaves)
-    notes = list(findings.notes(graph, call.model, ran, state, lost))
+        lost = capture_checks.lost_gradients(ran.functions, call.model, call.flat, module, leaves)
+    notes = list(capture_checks.notes(graph, call.model, ran, state, lost))
     if samples is None:
         notes.append("no example inputs could be made on which the model runs: what compares programs on them may fail")
     interface = Interface(
@@ -173,7 +173,7 @@ def _captured(call: _Call, given: Sequence[Tensor], dynamic: Dynamic, dynamic_ba
         nesting,
         tuple(notes),
         samples or tuple(map(Sample.of, leaves)),
-        Limits(lost, state.read, tuple(ran.autocast)),
+        CaptureLimits(lost, state.read, tuple(ran.autocast)),
     )
     example = [made.to(leaf.device) for made, leaf in zip(generate(interface.samples), leaves, strict=True)]
     return Program(module, interface, example, exported if unchanged and not state.unread else None)

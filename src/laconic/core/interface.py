@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from laconic.core import structure
+from laconic.core.capture_limits import CaptureLimits
 from laconic.core.errors import BadInput
 from laconic.core.example import Sample
-from laconic.core.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Interface:
     output_structure: structure.Spec
     notes: tuple[str, ...] = field(default=())
     samples: tuple[Sample, ...] = field(default=())  # how to make example inputs
-    limits: Limits = field(default_factory=Limits)
+    limits: CaptureLimits = field(default_factory=CaptureLimits)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for the extra file inside a `.pt2`."""
@@ -64,7 +64,7 @@ class Interface:
             data["output_structure"],
             tuple(data["notes"]),
             tuple(Sample.from_json(item) for item in data.get("samples", ())),
-            Limits.from_json(data.get("limits", {})),
+            CaptureLimits.from_json(data.get("limits", {})),
         )
 
     @property

@@ -12,8 +12,8 @@ from laconic.core.errors import BadInput
 from laconic.core.plan import FitPlan, completed, options_of, out_of_range
 from laconic.core.program import Program
 from laconic.core.rate import RangeTest, range_test
+from laconic.core.retraining import trainer
 from laconic.core.task import Task
-from laconic.core.teaching import trainer
 
 # What a task's own plan says about its model and data, and not about a training from the start.
 _OF_FIT = (

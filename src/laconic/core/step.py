@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from laconic.core.axes import resize
+from laconic.core.capture_checks import without_effects
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, LaconicError
-from laconic.core.findings import undone
 from laconic.core.precision import check_float32
 from laconic.core.program import Program
 from laconic.core.records import Outcome
@@ -199,7 +199,7 @@ def _broken(program: Program, leaves: Sequence[Tensor]) -> set[tuple[str, str]]:
     """Return which outputs hold what: (name, "nan" or "inf")."""
     training = program.training
     try:
-        outputs = undone(program.eval().graph_module, program.interface.limits.state)(*leaves)
+        outputs = without_effects(program.eval().graph_module, program.interface.limits.state)(*leaves)
     except (RuntimeError, IndexError, ValueError):  # these inputs do not go together; nothing is known
         return set()
     finally:

@@ -18,9 +18,9 @@ from laconic.core.plan import FitPlan, frozen_plan, out_of_range
 from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
 from laconic.core.recovery import Recovery, recovery
+from laconic.core.retraining import check_trainable, retrain
 from laconic.core.step import Stage, StepConfig, step
 from laconic.core.task import Task, calibration_subset
-from laconic.core.teaching import check_trainable, retrain
 from laconic.pruning import allocation
 from laconic.pruning.allocation import Limits
 from laconic.pruning.collect import score

@@ -33,9 +33,9 @@ from laconic.core.integer_bias import bound_steps, round_biases
 from laconic.core.plan import FitPlan, completed, frozen_plan, out_of_range
 from laconic.core.program import Program
 from laconic.core.records import Outcome
+from laconic.core.retraining import check_trainable, retrain
 from laconic.core.step import Stage, StepConfig, step
 from laconic.core.task import Task
-from laconic.core.teaching import check_trainable, retrain
 from laconic.quantization.options import Quantize
 from laconic.quantization.scheme import Scheme, weight_grid
 from laconic.quantization.static import as_context, static

@@ -11,8 +11,8 @@ from laconic.core.errors import BadInput
 from laconic.core.plan import FitPlan, out_of_range
 from laconic.core.program import Program
 from laconic.core.records import Outcome
+from laconic.core.retraining import check_trainable, retrain
 from laconic.core.step import Stage, StepConfig, step
-from laconic.core.teaching import check_trainable, retrain
 
 
 @dataclass(frozen=True)

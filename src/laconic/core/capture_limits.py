@@ -9,7 +9,7 @@ from laconic.core.errors import BadInput
 
 
 @dataclass(frozen=True)
-class Limits:
+class CaptureLimits:
     """What a captured graph cannot carry.
 
     Attributes:
@@ -23,7 +23,7 @@ class Limits:
     autocast: tuple[str, ...] = ()
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Iterable[str]]) -> Limits:
+    def from_json(cls, data: Mapping[str, Iterable[str]]) -> CaptureLimits:
         """Read back plain values; what is missing is empty."""
         return cls(**{name: tuple(data.get(name, ())) for name in cls.__dataclass_fields__})
 

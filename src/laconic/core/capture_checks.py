@@ -174,7 +174,7 @@ def _erase(graph: fx.Graph, node: fx.Node) -> None:
         graph.erase_node(node)
 
 
-def undone(module: fx.GraphModule, names: Sequence[str]) -> Callable[..., Sequence[Tensor]]:
+def without_effects(module: fx.GraphModule, names: Sequence[str]) -> Callable[..., Sequence[Tensor]]:
     """Run a module without gradient, leaving tensors that it changes and the random state as they were."""
     tensors = [value for name, (value, *_) in tensors_of(module) if name in names]
 
