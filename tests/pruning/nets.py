@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from laconic.core.capture import capture
 from laconic.core.program import Program
-from laconic.pruning.coupling import Coupling, Group, Policy, couple
+from laconic.pruning.coupling import Coupling, Group, couple
 from laconic.pruning.surgery import Keep
+from laconic.pruning.trace import Policy
 
 CAPTURED, BATCH = 4, 3  # examples at capture (as many as heads or groups in many nets: sizes must not be confused), and afterwards
 

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from laconic.core.capture import capture
 from laconic.core.errors import BadInput
-from laconic.pruning.coupling import Coupling, Policy, couple
+from laconic.pruning.coupling import Coupling, couple
 from laconic.pruning.proof import equivalence, random_choice
 from laconic.pruning.surgery import remove
+from laconic.pruning.trace import Policy
 from tests.core.models import ConvNet, Tied
 from tests.pruning.families import CASES
 from tests.pruning.families.common import conv

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from laconic.core.capture import capture
 from laconic.core.errors import BadInput
 from laconic.pruning.collect import collect, score
-from laconic.pruning.coupling import Coupling, Policy, couple
+from laconic.pruning.coupling import Coupling, couple
 from laconic.pruning.criteria import COMPARABLE, CRITERIA, NEEDS, SEES, Evidence, criterion, gini, histogram_entropy, named, producing
+from laconic.pruning.trace import Policy
 from tests.pruning.cases import BATCH, CASES, EXAMPLES, built, context_of, doubles, form_of, group_of, residual
 from tests.quantization.nets import Attention, mlp
 from tests.reference import criteria as twin

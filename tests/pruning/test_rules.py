@@ -17,7 +17,7 @@ from laconic.core.program import Program
 from laconic.deploy.export import write_model
 from laconic.pruning.coupling import couple
 from laconic.pruning.proof import equivalence, random_choice
-from laconic.pruning.rules import RULES
+from laconic.pruning.rules.table import RULES
 from laconic.pruning.surgery import remove
 from tests.pruning.families import CASES
 from tests.pruning.nets import BATCH, Case, Net, built, difference, groups_of, zeroed

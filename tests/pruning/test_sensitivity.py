@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from laconic.core.capture import capture
 from laconic.core.errors import BadInput
 from laconic.core.program import Program
-from laconic.pruning.coupling import Policy, couple
+from laconic.pruning.coupling import couple
 from laconic.pruning.sensitivity import magnitudes, sensitivity
+from laconic.pruning.trace import Policy
 from tests.core.models import ConvNet, Tied
 
 

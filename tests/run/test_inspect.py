@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from laconic.core.progress import silent
-from laconic.pruning.rules import RULES
+from laconic.pruning.rules.table import RULES
 from laconic.pruning.sensitivity import sensitivity
 from laconic.run import inspect as module
 from laconic.run.inspect import inspect

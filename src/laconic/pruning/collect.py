@@ -18,8 +18,9 @@ from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import module_path
 from laconic.core.program import Program
 from laconic.core.task import Task, calibration_subset
-from laconic.pruning.coupling import Consumer, Coupling
+from laconic.pruning.coupling import Coupling
 from laconic.pruning.criteria import COMPARABLE, NEEDS, SEES, Evidence, named, pieces
+from laconic.pruning.trace import Consumer
 
 _KINDS = ("gradients", "activations")
 _NAMED = 3  # groups that a note lists by name

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from laconic.core.errors import BadInput, nearest
-from laconic.pruning.coupling import Coupling, Group, Slot, operator
+from laconic.core.operators import family_of
+from laconic.pruning.coupling import Coupling, Group, Slot
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +173,7 @@ def _gathered(values: Tensor, index: np.ndarray[Any, Any], n: int) -> Tensor:
 
 def _batch_norms(coupling: Coupling) -> Iterator[fx.Node]:
     for node in coupling.program.graph.nodes:
-        if node.op == "call_function" and operator(node) in ("batch_norm", "instance_norm"):
+        if family_of(node) in ("batch norm", "instance norm"):
             yield node
 
 

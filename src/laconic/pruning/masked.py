@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from laconic.core.graph import get_tensor
-from laconic.core.operators import argument
-from laconic.pruning.coupling import DYNAMIC, Coupling, carries, is_ids, operator
-from laconic.pruning.rules import reduced_axes
+from laconic.core.operators import argument, names_of, plain_name
+from laconic.pruning.coupling import Coupling
+from laconic.pruning.rules.reductions import reduced_axes
 from laconic.pruning.surgery import Keep
+from laconic.pruning.trace import DYNAMIC, carries, is_ids
 
 
 class Masked(fx.Interpreter):
@@ -39,7 +40,7 @@ class Masked(fx.Interpreter):
         """See `fx.Interpreter`."""
         if n.op == "get_attr":
             return self._attribute(n)
-        masked = _MASKED.get(operator(n)) if n.op == "call_function" else None
+        masked = _MASKED.get(plain_name(n)) if n.op == "call_function" else None
         if masked is None or not self._reduces(n):
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
@@ -98,7 +99,7 @@ def _norm(run: Masked, n: fx.Node, args: Any, kwargs: Any) -> Any:
     mask = run.mask(n.args[0], axes, x).expand(x.shape).to(x.dtype)  # type: ignore[arg-type]
     weight = argument(n, 2)
     weight = run.env[weight] if isinstance(weight, fx.Node) else weight
-    if operator(n) == "rms_norm":
+    if plain_name(n) == "rms_norm":
         eps = argument(n, 3) or torch.finfo(x.dtype).eps
         found = x * ((x * mask).square().sum(axes, keepdim=True) / mask.sum(axes, keepdim=True) + eps).rsqrt()
         return found if weight is None else found * weight
@@ -174,7 +175,7 @@ def _einsum(run: Masked, n: fx.Node, args: Any, kwargs: Any) -> Any:
 _MASKED = {
     **dict.fromkeys(("layer_norm", "rms_norm"), _norm),
     **dict.fromkeys(("mean", "sum", "amax", "amin", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "logsumexp"), _reduction),
-    **dict.fromkeys(("matmul", "bmm", "mm", "addmm", "baddbmm", "addbmm", "scaled_dot_product_attention"), _masked_inputs),
+    **dict.fromkeys((*names_of("matrix product", "attention"), "addmm"), _masked_inputs),
     "batch_norm": _batch_norm,
     "_weight_norm": _weight_norm,
     "group_norm": _group_norm,

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from laconic.core.operators import argument
-from laconic.pruning.coupling import Coupling, operator
+from laconic.core.norms import normalizes_by_batch
+from laconic.core.operators import argument, family_of
+from laconic.pruning.coupling import Coupling
 from laconic.pruning.masked import Masked
 
 _WEAK = 1e-3  # of the usual deviation of a weight
@@ -69,7 +70,7 @@ class _Settled(Masked):
 
     def run_node(self, n: fx.Node) -> Any:
         """See `fx.Interpreter`."""
-        if n.op == "call_function" and operator(n) == "batch_norm" and not argument(n, 5):
+        if family_of(n) == "batch norm" and not normalizes_by_batch(n):
             x = self.env[n.args[0]]  # type: ignore[index]
             if x.numel() // x.shape[1] > 1:
                 self._settle(n, x)

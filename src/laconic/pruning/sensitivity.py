@@ -14,8 +14,9 @@ from laconic.core.errors import BadInput
 from laconic.core.program import Program
 from laconic.core.progress import Progress, silent
 from laconic.core.signal import sqnr_db
-from laconic.pruning.coupling import Coupling, Group, Policy, couple
+from laconic.pruning.coupling import Coupling, Group, couple
 from laconic.pruning.surgery import remove
+from laconic.pruning.trace import Policy
 
 # Sums in another order leave noise of some roundings of single precision, 6e-8 each (-144 dB): beyond this the output counts as unchanged.
 _SAME_DB = 120.0

@@ -14,7 +14,8 @@ from torch import fx
 
 from laconic.core.macs import LayerShape, Shape, cost_of, number, symbols
 from laconic.core.operators import Operator, argument, paddings, row_of, spread
-from laconic.pruning.coupling import Coupling, Dim, is_ids
+from laconic.pruning.coupling import Coupling
+from laconic.pruning.trace import Dim, is_ids
 
 Counts = Sequence[int]  # components left in each group
 _Terms = tuple[int, tuple[tuple[int, int], ...]]  # fixed part, (group, slices of each component)

@@ -24,12 +24,13 @@ from laconic.core.task import Task, calibration_subset
 from laconic.pruning import allocation
 from laconic.pruning.allocation import Limits
 from laconic.pruning.collect import score
-from laconic.pruning.coupling import Coupling, Policy, couple
+from laconic.pruning.coupling import Coupling, couple
 from laconic.pruning.criteria import COMPARABLE, CRITERIA
 from laconic.pruning.inputs import task_batches
 from laconic.pruning.proof import Proof, prove
 from laconic.pruning.sizes import Counts, Sizes, keep_of
 from laconic.pruning.surgery import Keep, remove
+from laconic.pruning.trace import Policy
 
 Goal = Literal["macs", "params", "latency"]
 _GOALS: dict[Goal, str] = {"macs": "MACs", "params": "parameters", "latency": "layer time"}

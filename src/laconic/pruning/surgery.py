@@ -17,10 +17,11 @@ from torch import Tensor, fx, nn
 from laconic.core.errors import BadInput
 from laconic.core.graph import get_tensor
 from laconic.core.norms import is_check
-from laconic.core.operators import argument, set_argument
+from laconic.core.operators import CONVOLUTIONS, argument, names_of, plain_name, row_of, set_argument
 from laconic.core.program import Program, aten
-from laconic.pruning.coupling import Coupling, Dim, is_ids, operator, size_of
-from laconic.pruning.rules import is_whole
+from laconic.pruning.coupling import Coupling
+from laconic.pruning.rules.joins import is_whole
+from laconic.pruning.trace import Dim, is_ids, size_of
 
 Node = Any  # an fx.Node, whose arguments are of every type
 Keep = np.ndarray[Any, np.dtype[np.bool_]]  # for each component, whether it stays
@@ -44,7 +45,7 @@ def remove(coupling: Coupling, keep: Keep) -> Program:
     surgeon.cut_tensors()
     for old, new in zip((n for n in coupling.program.graph.nodes if not is_check(n)), program.graph.nodes, strict=True):
         if old.op == "call_function" and old in coupling.values:
-            edit = _EDITS.get(operator(old))
+            edit = _EDITS.get(plain_name(old))
             if edit is not None:
                 edit(surgeon, old, new)
             surgeon.reshape_metadata(old, new)
@@ -123,7 +124,7 @@ class Surgeon:
             fixed = [(n, int(self.kept[ids].sum()) if is_ids(ids) else n) for n, ids in dim if is_ids(ids)]
             was, now = (int(np.prod([pair[k] for pair in fixed])) for k in (0, 1))
             others = [other for j, other in enumerate(found) if j != i and isinstance(other, int) and other < 0]
-            if operator(old) in ("view", "reshape", "_unsafe_view") and not others:
+            if plain_name(old) in ("view", "reshape", "_unsafe_view") and not others:
                 found[i] = -1
                 continue
             with new.graph.inserting_before(new):
@@ -193,15 +194,14 @@ def _value(s: Surgeon, node: fx.Node) -> Any:
 
 
 def _groups(s: Surgeon, old: Node, new: Node) -> None:
-    position = 8 if operator(old) == "convolution" else 6
-    if argument(old, position) == 1:
+    row = row_of(old)
+    if row.groups is None or argument(old, row.groups) == 1:
         return
-    x, weight = old.args[:2]
-    is_transposed = operator(old).startswith("conv_transpose") or (operator(old) == "convolution" and argument(old, 6))
+    x, weight = old.args[0], argument(old, row.weight)
     of_each, rank = _second(s, weight)
     # all channels of one side over those of one group of the same side
-    dims = s.dims(old) if is_transposed else _value(s, x)
-    set_argument(new, position, s.count(dims[len(dims) - rank + 1]) // of_each)
+    dims = s.dims(old) if row.transposed else _value(s, x)
+    set_argument(new, row.groups, s.count(dims[len(dims) - rank + 1]) // of_each)
 
 
 def _second(s: Surgeon, weight: fx.Node) -> tuple[int, int]:
@@ -241,7 +241,7 @@ def _slice(s: Surgeon, old: Node, new: Node) -> None:
     size, start = size_of(source[axis]), argument(old, 2) or 0
     begin = _before(s, source[axis], max(start + size, 0) if start < 0 else start)
     after = s.count(s.dims(old)[axis])
-    new.args, new.kwargs = (new.args[0], axis, begin, after if operator(old) == "narrow" else begin + after), {}
+    new.args, new.kwargs = (new.args[0], axis, begin, after if plain_name(old) == "narrow" else begin + after), {}
 
 
 def _select(s: Surgeon, old: Node, new: Node) -> None:
@@ -321,18 +321,18 @@ _EDITS: Mapping[str, Callable[[Surgeon, Node, Node], None]] = {
         ("view", "reshape", "_unsafe_view", "expand", "broadcast_to", "new_zeros", "new_ones", "new_full", "new_empty"), _size_list(1)
     ),
     **dict.fromkeys(("zeros", "ones", "full", "empty", "rand", "randn"), _size_list(0)),
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _groups),
-    **dict.fromkeys(("layer_norm", "rms_norm", "native_layer_norm"), _normalized),
+    **dict.fromkeys(names_of(*CONVOLUTIONS), _groups),
+    **dict.fromkeys(names_of("layer norm", "rms norm"), _normalized),
     **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split"), _pieces),
     **dict.fromkeys(("slice", "narrow"), _slice),
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
     **dict.fromkeys(("repeat", "tile"), _repeat),
     "unflatten": _unflatten,
     "select": _select,
-    "group_norm": _group_norm,
+    **dict.fromkeys(names_of("group norm"), _group_norm),
     "squeeze": _squeeze,
     **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), _shuffle),
-    "scaled_dot_product_attention": _scale,
+    **dict.fromkeys(names_of("attention"), _scale),
 }
 
 

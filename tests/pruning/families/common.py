@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from laconic.pruning.coupling import Policy
+from laconic.pruning.trace import Policy
 from tests.pruning.nets import Inputs, Net
 
 CHANNELS, GROUPS, SIZE = Policy(groups="channels"), Policy(groups="groups"), Policy(attention="head_size")

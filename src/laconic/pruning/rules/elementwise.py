@@ -1,0 +1,94 @@
+"""Rules of operators that compute each number from the numbers at its place, or along one dimension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx
+
+from laconic.core.operators import argument, names_of, plain_name
+from laconic.pruning.rules.table import Node, axes_of, axis_at, broadcast, freeze_all, keep_whole, rule
+from laconic.pruning.trace import Tracer, Value
+
+_ELEMENTWISE = """
+add sub rsub mul div pow maximum minimum max.other min.other where masked_fill lerp addcmul eq ne lt le gt ge __and__ __or__ logical_and logical_or
+bitwise_and bitwise_or atan2 fmod remainder floor_divide logaddexp xlogy clamp.Tensor addcdiv logical_xor bitwise_xor copysign hypot relu relu6 gelu
+silu sigmoid tanh hardswish hardsigmoid hardtanh leaky_relu elu selu celu softplus mish exp exp2 log log1p log2 expm1 sqrt rsqrt abs neg reciprocal
+cos sin tan erf floor ceil round sign clamp clamp_min clamp_max square logical_not bitwise_not isnan isinf clone
+contiguous alias detach to lift_fresh_copy _to_copy trunc nan_to_num logsigmoid log_sigmoid softsign hardshrink softshrink threshold sinh cosh asin
+acos atan zeros_like ones_like full_like rand_like randn_like empty_like fill _assert_tensor_metadata special_erf special_expit atanh asinh
+acosh frac sgn positive logit isfinite
+""".split()  # noqa: SIM905 - words read better in a paragraph than one a line
+
+
+@rule(*_ELEMENTWISE, *names_of("dropout", "random activation"))
+def elementwise(t: Tracer, node: Node) -> Value:
+    """Operators that compute each number from the numbers at its place."""
+    values = [t.value(value) for value in (*node.args, *node.kwargs.values()) if isinstance(value, fx.Node) and t.is_tensor(value)]
+    return broadcast(t, values, node) if values else t.blank(node)
+
+
+@rule("type_as")
+def like_first(t: Tracer, node: Node) -> Value:
+    """The first input's shape; the others give a type."""
+    return t.value(node.args[0])
+
+
+@rule("copy")
+def copied(t: Tracer, node: Node) -> Value:
+    """The second is written into the first."""
+    return broadcast(t, [t.value(value) for value in node.args[:2]], node)
+
+
+@rule("triu", "tril")
+def triangle(t: Tracer, node: Node) -> Value:
+    """What is there depends on the place in the last two dimensions."""
+    value = t.value(node.args[0])
+    for dim in value[-2:]:
+        keep_whole(t, dim, node)
+    return value
+
+
+@rule("prelu")
+def prelu(t: Tracer, node: Node) -> Value:
+    """Weights along the channels, or one for all."""
+    x, weight = node.args
+    value = t.value(x)
+    if t.length(weight, 0) > 1:
+        t.tie(weight, 0, value[1], "norm", node)
+    return value
+
+
+@rule("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "_safe_softmax")
+def along(t: Tracer, node: Node) -> Value:
+    """Operators along one dimension, in which all numbers matter to each other."""
+    value = t.value(node.args[0])
+    keep_whole(t, value[axis_at(node, 1, len(value))], node)
+    return value
+
+
+@rule("sort", "topk", "kthvalue", "median.dim", "mode", "cummax", "cummin")
+def ordered(t: Tracer, node: Node) -> Any:
+    """Operators along one dimension with two outputs."""
+    freeze_all(t, node.args[0], f"{plain_name(node)} orders it")
+    return [t.blank(node, i) for i in range(len(node.meta["val"]))]
+
+
+@rule("roll")
+def roll(t: Tracer, node: Node) -> Value:
+    """Rolled dimensions stay whole."""
+    value = t.value(node.args[0])
+    for i in axes_of(argument(node, 2), len(value)):
+        keep_whole(t, value[i], node)
+    return value
+
+
+@rule("flip")
+def flip(t: Tracer, node: Node) -> Value:
+    """Ids in the other order."""
+    value = list(t.value(node.args[0]))
+    for i in axes_of(node.args[1], len(value)):
+        ids = t.flat(value[i], node)
+        if ids is not None:
+            value[i] = ((len(ids), ids[::-1].copy()),)
+    return tuple(value)

@@ -1,0 +1,157 @@
+"""Rules of operators that join values, cut pieces out of them or pick some indices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from laconic.core.operators import argument, plain_name
+from laconic.pruning.rules.table import Node, axis_at, broadcast, freeze_all, keep_whole, rule
+from laconic.pruning.trace import DYNAMIC, Tracer, Value, carries, plain, size_of, where
+
+
+@rule("cat", "concat", "concatenate")
+def cat(t: Tracer, node: Node) -> Value:
+    """One after the other along a dimension; the other dimensions meet."""
+    values = [t.value(value) for value in node.args[0]]
+    values = [value for value in values if size_of(value[0]) > 0 or len(value) > 1]
+    axis = axis_at(node, 1, len(values[0]))
+    rest = broadcast(t, [(*value[:axis], plain(1), *value[axis + 1 :]) for value in values], node)
+    parts = [value[axis] for value in values]
+    if not any(carries(part) for part in parts):
+        return (*rest[:axis], t.blank(node)[axis], *rest[axis + 1 :])
+    found = [t.flat(part, node) for part in parts]
+    if any(ids is DYNAMIC for part in parts for _, ids in part):
+        for part in parts:
+            t.freeze(part, f"concatenated with a dynamic dimension in {where(node)}")
+        return (*rest[:axis], t.blank(node)[axis], *rest[axis + 1 :])
+    whole = np.concatenate([t.stuck(size_of(part), node) if ids is None else ids for part, ids in zip(parts, found, strict=True)])
+    return (*rest[:axis], ((len(whole), whole),), *rest[axis + 1 :])
+
+
+@rule("stack")
+def stack(t: Tracer, node: Node) -> Value:
+    """Values that meet, along a new dimension."""
+    values = [t.value(value) for value in node.args[0]]
+    rest = list(broadcast(t, values, node))
+    rest.insert(axis_at(node, 1, len(rest) + 1), plain(len(values)))
+    return tuple(rest)
+
+
+@rule("split", "split_with_sizes", "chunk", "tensor_split")
+def split(t: Tracer, node: Node) -> Any:
+    """Pieces along a dimension."""
+    value = t.value(node.args[0])
+    axis = axis_at(node, 2, len(value))
+    count = len(node.meta["val"])
+    if not carries(value[axis]):
+        return [(*value[:axis], t.blank(node, i)[axis], *value[axis + 1 :]) for i in range(count)]
+    ids = t.flat(value[axis], node)
+    if ids is None:
+        return [t.blank(node, i) for i in range(count)]
+    parts = np.split(ids, np.cumsum([t.sizes(node, i)[axis][0] for i in range(count)])[:-1])
+    t.pieces += parts
+    return [(*value[:axis], ((len(part), part),), *value[axis + 1 :]) for part in parts]
+
+
+@rule("getitem")
+def getitem(t: Tracer, node: Node) -> Any:
+    """One of several outputs."""
+    return t.values[node.args[0]][node.args[1]]
+
+
+@rule("unbind")
+def unbind(t: Tracer, node: Node) -> Any:
+    """One value for each index of a dimension."""
+    value = t.value(node.args[0])
+    axis = axis_at(node, 1, len(value))
+    keep_whole(t, value[axis], node)
+    return [(*value[:axis], *value[axis + 1 :])] * len(node.meta["val"])
+
+
+@rule("select")
+def select(t: Tracer, node: Node) -> Value:
+    """One index of a dimension; where only the shape of the result is asked for, any will do."""
+    value = t.value(node.args[0])
+    axis = axis_at(node, 1, len(value))
+    if any(plain_name(user) != "sym_size" for user in node.users):
+        keep_whole(t, value[axis], node)
+    return (*value[:axis], *value[axis + 1 :])
+
+
+def is_whole(node: Node, axis: int) -> bool:
+    """Whether a slice takes all of its axis, at every size: a length that happens to be the example's batch does not."""
+    before, after = (n.meta["val"].shape[axis] for n in (node.args[0], node))
+    if isinstance(before, int) or isinstance(after, int):
+        return isinstance(before, int) and isinstance(after, int) and before == after
+    return bool(before.node.expr == after.node.expr)
+
+
+@rule("slice", "narrow")
+def cut(t: Tracer, node: Node) -> Value:
+    """A run of indices."""
+    value = t.value(node.args[0])
+    axis = axis_at(node, 1, len(value))
+    rest = t.sizes(node)[axis]
+    dim = plain(*rest)
+    if carries(value[axis]):
+        if is_whole(node, axis):
+            return value
+        ids = t.flat(value[axis], node)
+        step = argument(node, 4) if plain_name(node) == "slice" else 1
+        start = argument(node, 2) or 0
+        if ids is None or step != 1 or not isinstance(start, int):
+            keep_whole(t, value[axis], node)
+        else:
+            begin = max(start + len(ids), 0) if start < 0 else start
+            dim = ((rest[0], ids[begin : begin + rest[0]]),)
+            t.pieces.append(dim[0][1])
+    return (*value[:axis], dim, *value[axis + 1 :])
+
+
+@rule("index")
+def index(t: Tracer, node: Node) -> Value:
+    """Indexed dimensions stay whole; others pass."""
+    value = t.value(node.args[0])
+    indices: Any = node.args[1]
+    taken = [i for i, found in enumerate(indices) if found is not None]
+    for i in taken:
+        keep_whole(t, value[i], node)
+    together = taken == list(range(taken[0], taken[-1] + 1))
+    before = taken[0] if together else 0
+    passing = [dim for i, dim in enumerate(value) if i not in taken]
+    made = broadcast(t, [t.value(indices[i]) for i in taken], node)
+    return (*passing[:before], *made, *passing[before:])
+
+
+@rule("index_put")
+def index_put(t: Tracer, node: Node) -> Value:
+    """What is written meets what was there. A mask takes several dimensions at once, so there everything stays."""
+    x, places, values = node.args[:3]
+    if any(t.is_mask(place) for place in places):
+        for tensor in (x, values):
+            freeze_all(t, tensor, f"written under a mask in {where(node)}")
+    else:
+        for place in places:
+            freeze_all(t, place, f"places that are written to in {where(node)}")
+        broadcast(t, [index(t, node), t.value(values)], node)
+    return t.value(x)
+
+
+@rule("index_select")
+def index_select(t: Tracer, node: Node) -> Value:
+    """Some indices of a dimension."""
+    value = t.value(node.args[0])
+    axis = axis_at(node, 1, len(value))
+    keep_whole(t, value[axis], node)
+    return (*value[:axis], t.blank(node)[axis], *value[axis + 1 :])
+
+
+@rule("gather")
+def gather(t: Tracer, node: Node) -> Value:
+    """Other dimensions meet those of the index."""
+    value, places = t.value(node.args[0]), t.value(node.args[2])
+    axis = axis_at(node, 1, len(value))
+    keep_whole(t, value[axis], node)
+    return tuple(b if i == axis else t.pair(a, b, node) for i, (a, b) in enumerate(zip(value, places, strict=True)))

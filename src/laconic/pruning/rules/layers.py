@@ -1,0 +1,141 @@
+"""Rules of layers with weights and of products: linear, bilinear, convolutions, matrix products, embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from laconic.core.operators import CONVOLUTIONS, argument, names_of, plain_name, row_of
+from laconic.pruning.rules.table import Node, broadcast, keep_whole, no_rule, rule
+from laconic.pruning.trace import Dim, Tracer, Value, is_ids, plain, size_of
+
+
+@rule("linear")
+def linear(t: Tracer, node: Node) -> Value:
+    """x (…, I), weight (O, I), bias (O)."""
+    x, weight = node.args[:2]
+    value = t.value(x)
+    t.consume(weight, 1, x, len(value) - 1, node)
+    out = t.make(weight, 0)
+    t.tie(argument(node, 2), 0, out, "bias", node)
+    return (*value[:-1], out)
+
+
+@rule(*names_of("bilinear"))
+def bilinear(t: Tracer, node: Node) -> Value:
+    """x (…, I), y (…, J), weight (O, I, J)."""
+    x, y, weight = node.args[:3]
+    a, b = t.value(x), t.value(y)
+    lead = broadcast(t, [a[:-1], b[:-1]], node) if len(a) > 1 else ()
+    t.consume(weight, 1, x, len(a) - 1, node)
+    t.consume(weight, 2, y, len(b) - 1, node)
+    out = t.make(weight, 0)
+    t.tie(argument(node, 3), 0, out, "bias", node)
+    return (*lead, out)
+
+
+@rule(*names_of("matrix product", "vector product"), "addmm")
+def product(t: Tracer, node: Node) -> Value:
+    """(…, M, K) times (…, K, N), and what is added to it; `addbmm` sums the products of a batch."""
+    first = row_of(node).inputs[0]
+    dims = _product(t, node, node.args[first], node.args[first + 1])
+    if first == 0:
+        return dims
+    added, dims = node.args[0], dims[1:] if plain_name(node) == "addbmm" else dims
+    if t.rank(added) == 1 and t.length(added, 0) > 1:
+        t.tie(added, 0, dims[-1], "bias", node)
+        return dims
+    return broadcast(t, [dims, t.value(added)], node)
+
+
+def _product(t: Tracer, node: Node, left: Any, right: Any) -> Value:
+    a = t.value(left)
+    rank = t.rank(right)
+    inner = max(rank - 2, 0)
+    if right.op == "get_attr":  # a weight (K, N), as in addmm
+        t.consume(right, inner, left, len(a) - 1, node)
+        b = tuple(t.make(right, i) if i != inner else a[-1] for i in range(rank))
+    else:
+        b = t.value(right)
+        t.pair(a[-1], b[inner], node)
+    lead = broadcast(t, [a[:-2], b[:-2]], node) if len(a) > 2 or rank > 2 else ()
+    return (*lead, *(a[-2:-1] if len(a) > 1 else ()), *(b[-1:] if rank > 1 else ()))
+
+
+@rule(*names_of("einsum"))
+def einsum(t: Tracer, node: Node) -> Value:
+    """Equal letters are equal dimensions."""
+    equation, operands = str(node.args[0]).replace(" ", ""), node.args[1]
+    left, _, right = equation.partition("->")
+    if "..." in equation or not right:
+        return no_rule(t, node)
+    found: dict[str, Dim] = {}
+    for letters, operand in zip(left.split(","), operands, strict=True):
+        for letter, dim in zip(letters, t.value(operand), strict=True):
+            found[letter] = t.pair(found[letter], dim, node) if letter in found else dim
+    return tuple(found[letter] for letter in right)
+
+
+@rule(*names_of(*CONVOLUTIONS))
+def convolution(t: Tracer, node: Node) -> Value:
+    """x (B, I, …), weight (O, I/G, …), bias (O); transposed, the weight is (I, O/G, …)."""
+    row = row_of(node)
+    x, weight = node.args[0], argument(node, row.weight)
+    value = t.value(x)
+    groups = argument(node, row.groups)
+    if not isinstance(groups, int):
+        return no_rule(t, node)
+    assert row.in_axis is not None
+    assert row.out_axis is not None
+    channel = len(value) - t.rank(weight) + 1
+    if groups == 1:
+        t.consume(weight, row.in_axis, x, channel, node)
+        out = t.make(weight, row.out_axis)
+    else:
+        out = _grouped(t, node, x, channel, weight, groups, row.transposed)
+    t.tie(argument(node, row.bias), 0, out, "bias", node)
+    t.fix(weight, range(2, t.rank(weight)), "kernel", node)
+    for dim in value[channel + 1 :]:
+        keep_whole(t, dim, node)
+    return (*value[:channel], out, *t.blank(node)[channel + 1 :])
+
+
+def _grouped(t: Tracer, node: Node, x: Any, channel: int, weight: Any, groups: int, transpose: bool) -> Dim:
+    """The output channels of a grouped convolution: whole groups go, or the same channels of every group (see `Policy`).
+
+    Its weight has all channels of one side in dimension 0 and those of one group of the other side in dimension 1.
+    """
+    value = t.value(x)
+    ids = t.flat(value[channel], node)
+    outs = t.sizes(node)[channel][0]
+    ins, outs_each = size_of(value[channel]) // groups, outs // groups  # of one group
+    first, second = (ins, outs_each) if transpose else (outs_each, ins)
+    parts = (plain(groups)[0],) * 2 if ids is None else t.split(ids, (groups, ins), 0 if t.policy.whole_groups(groups, ins) else 1)
+    whole, inside = parts[0][1], parts[1][1]
+    if is_ids(whole):
+        t.tie(weight, 0, ((groups * first, _times(whole, first)),), "out", node)
+        t.tie(weight, 1, plain(second), "in", node)
+        return ((outs, _times(whole, outs_each)),)
+    if not is_ids(inside):
+        t.tie(weight, 0, plain(groups * first), "out", node)
+        t.tie(weight, 1, plain(second), "in", node)
+        return plain(outs)
+    made = t.fresh(outs_each)[0][1]
+    grown: Dim = ((outs, np.tile(made, groups) if is_ids(made) else None),)
+    t.tie(weight, 0, ((groups * ins, np.tile(inside, groups)),) if transpose else grown, "in" if transpose else "out", node)
+    t.tie(weight, 1, ((outs_each, made),) if transpose else ((ins, inside),), "out" if transpose else "in", node)
+    return grown
+
+
+def _times(ids: Any, copies: int) -> Any:
+    """Each id so many times in a row; one time is the same array, by which it is known to be whole."""
+    return ids if copies == 1 else np.repeat(ids, copies)
+
+
+@rule(*names_of("embedding"))
+def embedding(t: Tracer, node: Node) -> Value:
+    """Rows of a table (V, E)."""
+    table, index = node.args[:2]
+    t.tie(table, 0, plain(t.length(table, 0)), "rows", node)
+    return (*t.value(index), t.make(table, 1))

@@ -1,0 +1,41 @@
+"""Rules of operators that take dimensions away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from laconic.core.operators import argument, plain_name
+from laconic.pruning.rules.table import Node, axes_of, keep_whole, rule
+from laconic.pruning.trace import Tracer, Value, plain
+
+
+@rule(*"mean sum amax amin prod var std logsumexp linalg_vector_norm norm any all max min var_mean std_mean".split())  # noqa: SIM905
+def reduce(t: Tracer, node: Node) -> Any:
+    """Over some dimensions or all; what is left of a channel that was removed is left out of the reduction."""
+    value = t.value(node.args[0])
+    name = plain_name(node)
+    axes = reduced_axes(node, len(value))
+    if name in ("max", "min", "prod", "any", "all", "norm"):
+        for i in axes:
+            keep_whole(t, value[i], node)
+    item = 0 if isinstance(node.meta["val"], (tuple, list)) else None
+    kept = len(t.sizes(node, item)) == len(value)
+    found = tuple(plain(1) if i in axes else dim for i, dim in enumerate(value) if kept or i not in axes)
+    return [found] * len(node.meta["val"]) if item is not None else found
+
+
+def reduced_axes(node: Node, rank: int) -> list[int]:
+    """The dimensions that a reduction takes away."""
+    names = [spec.name for spec in node.target._schema.arguments]
+    return axes_of(argument(node, names.index("dim")) if "dim" in names else None, rank)
+
+
+@rule("argmax", "argmin", "count_nonzero")
+def chosen(t: Tracer, node: Node) -> Value:
+    """Places, which would change."""
+    value = t.value(node.args[0])
+    axes = reduced_axes(node, len(value))
+    for i in axes:
+        keep_whole(t, value[i], node)
+    kept = len(t.sizes(node)) == len(value)
+    return tuple(plain(1) if i in axes else dim for i, dim in enumerate(value) if kept or i not in axes)

@@ -1,0 +1,129 @@
+"""Rules of padding, pooling, resampling, windows and shuffles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from laconic.core.operators import argument, plain_name
+from laconic.pruning.rules.table import Node, axis_at, keep_whole, numbers, rule
+from laconic.pruning.trace import Dim, Tracer, Value, carries, is_ids, plain, size_of
+
+
+@rule("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "replication_pad3d")
+@numbers(1)
+def pad(t: Tracer, node: Node) -> Value:
+    """Padding of channels may go, number by number."""
+    value, amounts, sizes = t.value(node.args[0]), list(node.args[1]), t.sizes(node)
+    plainly = "constant" in (argument(node, 2), plain_name(node).partition("_")[0])
+    out = list(value)
+    for k in range(len(amounts) // 2):
+        axis, (left, right) = len(value) - 1 - k, amounts[2 * k : 2 * k + 2]
+        if left == 0 and right == 0:
+            continue
+        ids = t.flat(value[axis], node) if carries(value[axis]) else None
+        if ids is None or not plainly:
+            keep_whole(t, value[axis], node)
+            out[axis] = plain(*sizes[axis])
+        else:
+            sides = [t.new(max(amount, 0)) for amount in (left, right)]
+            whole = np.concatenate([sides[0], ids[max(-left, 0) : len(ids) - max(-right, 0)], sides[1]])
+            out[axis] = ((len(whole), whole),)
+    return tuple(out)
+
+
+@rule(
+    *("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "lp_pool2d"),
+    *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d", "upsample_nearest1d"),
+    *("upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_linear1d", "upsample_trilinear3d"),
+    *("_upsample_nearest_exact2d", "_adaptive_avg_pool2d"),
+)
+def spatial(t: Tracer, node: Node) -> Any:
+    """Operators on the last one, two or three dimensions."""
+    value = t.value(node.args[0])
+    digits = [int(c) for c in plain_name(node) if c in "123"]
+    last = digits[-1] if digits else len(value) - 2
+    for dim in value[len(value) - last :]:
+        keep_whole(t, dim, node)
+    if isinstance(node.meta["val"], (tuple, list)):
+        return [(*value[: len(value) - last], *t.blank(node, i)[len(value) - last :]) for i in range(len(node.meta["val"]))]
+    return (*value[: len(value) - last], *t.blank(node)[len(value) - last :])
+
+
+@rule("im2col")
+def im2col(t: Tracer, node: Node) -> Value:
+    """(B, C, H, W) to (B, C · kernel, L)."""
+    value, blank = t.value(node.args[0]), t.blank(node)
+    kernel = size_of(blank[-2]) // size_of(value[-3])
+    for dim in value[-2:]:
+        keep_whole(t, dim, node)
+    return (*value[:-3], (*value[-3], (kernel, None)), blank[-1])
+
+
+@rule("col2im")
+def col2im(t: Tracer, node: Node) -> Value:
+    """(B, C · kernel, L) to (B, C, H, W)."""
+    value, blank = t.value(node.args[0]), t.blank(node)
+    return (*value[:-2], _blocks(t, value[-2], size_of(blank[-3]), node), *blank[-2:])
+
+
+@rule("unfold")
+def unfold(t: Tracer, node: Node) -> Value:
+    """Windows along a dimension, their numbers in a new last one."""
+    value, blank = list(t.value(node.args[0])), t.blank(node)
+    axis = axis_at(node, 1, len(value))
+    keep_whole(t, value[axis], node)
+    value[axis] = blank[axis]
+    return (*value, blank[-1])
+
+
+@rule("pixel_shuffle")
+def pixel_shuffle(t: Tracer, node: Node) -> Value:
+    """(…, C · r², H, W) to (…, C, rH, rW): the r² parts of a channel go together."""
+    value, blank = t.value(node.args[0]), t.blank(node)
+    return (*value[:-3], _blocks(t, value[-3], size_of(blank[-3]), node), *blank[-2:])
+
+
+def _blocks(t: Tracer, dim: Dim, count: int, node: Node) -> Dim:
+    """So many blocks, one after the other in a dimension, each of which goes as a whole."""
+    ids = t.flat(dim, node)
+    out = plain(count) if ids is None else t.split(ids, (count, len(ids) // count), 0)[:1]
+    if not is_ids(out[0][1]):
+        keep_whole(t, dim, node)
+    return out
+
+
+@rule("pixel_unshuffle")
+@numbers(1)
+def pixel_unshuffle(t: Tracer, node: Node) -> Value:
+    """(…, C, rH, rW) to (…, C · r², H, W)."""
+    value, r = t.value(node.args[0]), int(node.args[1])
+    return (*value[:-3], (*value[-3], (r**2, None)), *t.blank(node)[-2:])
+
+
+@rule("channel_shuffle", "native_channel_shuffle")
+@numbers(1)
+def channel_shuffle(t: Tracer, node: Node) -> Value:
+    """(groups, C / groups) becomes (C / groups, groups); the same channels of every group go."""
+    value, groups = list(t.value(node.args[0])), int(node.args[1])
+    ids = t.flat(value[1], node)
+    if ids is not None:
+        parts = t.split(ids, (groups, len(ids) // groups), 1)
+        value[1] = (parts[1], parts[0])
+    return tuple(value)
+
+
+@rule("glu")
+def glu(t: Tracer, node: Node) -> Value:
+    """One half times the sigmoid of the other."""
+    value = list(t.value(node.args[0]))
+    axis = axis_at(node, 1, len(value))
+    ids = t.flat(value[axis], node)
+    half = size_of(value[axis]) // 2
+    if ids is None:
+        value[axis] = t.blank(node)[axis]
+    else:
+        t.equate(ids[:half], ids[half:])
+        value[axis] = ((half, ids[:half]),)
+    return tuple(value)

@@ -1,0 +1,111 @@
+"""The table of operators: what each does to the ids of its inputs' dimensions.
+
+A rule takes the tracer and a node and returns the node's value: one `Dim` for each dimension, or a list of values where there are several outputs. An operator
+without a row freezes what it touches, and the report names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+from torch import fx
+
+from laconic.core.operators import argument, plain_name
+from laconic.pruning.trace import DYNAMIC, Dim, Tracer, Value, carries, plain, size_of, where
+
+Node = Any  # an fx.Node, whose arguments are of every type
+Rule = Callable[[Tracer, Node], Any]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Put a function into the table under these operators' names, with an overload (`max.dim`) where it matters."""
+
+    def enter(function: Rule) -> Rule:
+        for name in names:
+            assert name not in RULES, name
+            RULES[name] = function
+        return function
+
+    return enter
+
+
+def numbers(*positions: int) -> Callable[[Rule], Rule]:
+    """Let a rule see an operator only where its arguments at these positions are numbers; computed sizes are for no rule that reads them."""
+
+    def guard(function: Rule) -> Rule:
+        @wraps(function)
+        def guarded(t: Tracer, node: Node) -> Any:
+            given = [argument(node, i) for i in positions if i < len(node.target._schema.arguments)]
+            flat = [item for value in given for item in (value if isinstance(value, (list, tuple)) else (value,))]
+            return no_rule(t, node) if any(isinstance(item, fx.Node) for item in flat) else function(t, node)
+
+        return guarded
+
+    return guard
+
+
+def no_rule(t: Tracer, node: Node) -> Any:
+    """Freeze all that an unknown operator reads."""
+    t.unknown.append(node)
+    for value in node.all_input_nodes:
+        freeze_all(t, value, f"operator {plain_name(node)} has no rule")
+    return [t.blank(node, i) for i in range(len(node.meta["val"]))] if isinstance(node.meta["val"], (tuple, list)) else t.blank(node)
+
+
+def freeze_all(t: Tracer, node: Node, cause: str) -> None:
+    """Freeze every dimension of a value."""
+    if t.is_tensor(node):
+        for dim in t.value(node):
+            t.freeze(dim, cause)
+
+
+def axis_at(node: Node, position: int, rank: int) -> int:
+    """Return the dimension that an argument names, counted from the front."""
+    return int(argument(node, position)) % rank
+
+
+def axes_of(given: Any, rank: int) -> list[int]:
+    """Return the dimensions that an argument names, counted from the front; none given are all."""
+    if given is None or given == []:
+        return list(range(rank))
+    return [int(i) % rank for i in (given if isinstance(given, (list, tuple)) else [given])]
+
+
+def keep_whole(t: Tracer, dim: Dim, node: Node) -> None:
+    """Numbers along this dimension cannot be removed one by one."""
+    if carries(dim):
+        t.freeze(dim, f"{plain_name(node)} works along it ({where(node)})")
+
+
+def broadcast(t: Tracer, values: Sequence[Value], node: Node) -> Value:
+    """Dimensions that meet, aligned at the last."""
+    if len(values) == 1:
+        return values[0]
+    rank = max(len(value) for value in values)
+    out: list[Dim] = []
+    for i in range(rank):
+        meeting = [value[i - rank + len(value)] for value in values if i - rank + len(value) >= 0]
+        wide = [dim for dim in meeting if size_of(dim) != 1 or any(ids is DYNAMIC for _, ids in dim)]
+        found, *others = wide or meeting
+        for other in others:
+            found = t.pair(found, other, node)
+        if wide:  # a single index that is copied cannot go
+            for dim in meeting:
+                if size_of(dim) == 1 and dim is not found:
+                    t.freeze(dim, f"copied along another dimension in {where(node)}")
+        out.append(found)
+    return tuple(out)
+
+
+def copied_from_one(t: Tracer, dim: Dim, size: tuple[int, bool], node: Node) -> Dim:
+    """Return a dimension of size 1 after it was copied: the copies may go, the one index may not."""
+    t.freeze(dim, f"copied in {where(node)}")
+    return made(t, *size)
+
+
+def made(t: Tracer, size: int, dynamic: bool) -> Dim:
+    """Return a dimension whose indices come into being here."""
+    return plain(size, True) if dynamic else t.fresh(size)

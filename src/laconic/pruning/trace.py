@@ -1,0 +1,323 @@
+"""What the operator rules talk to: the ids of every dimension, and the tracer that hands them out while the graph is walked.
+
+A dimension is a tuple of factors, because `view` merges and splits: `(batch · heads)` keeps both parts, so that a later split finds the heads again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from laconic.core.graph import module_path
+from laconic.core.operators import plain_name
+from laconic.core.program import Program
+from laconic.pruning.components import Blocks, Ids
+
+
+class _Dynamic:
+    """Stands where a factor's size is known at run time only."""
+
+    def __repr__(self) -> str:
+        return "dynamic"
+
+
+DYNAMIC = _Dynamic()
+# Size (of a dynamic one: the example's) and `Ids`, `DYNAMIC`, or None: a static size whose indices cannot be removed.
+Factor = tuple[int, Any]
+Dim = tuple[Factor, ...]
+Value = tuple[Dim, ...]  # one for each dimension of a tensor
+UNSET: Any = object()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which part is removed where a reshape allows two cuts.
+
+    Args:
+        attention: whole ``heads``, or indices of the ``head_size`` in all heads alike.
+        groups: of grouped convolutions and group norms: ``channels`` within all groups alike, whole ``groups``, or ``auto``: whatever there is more of.
+    """
+
+    attention: Literal["heads", "head_size"] = "heads"
+    groups: Literal["auto", "channels", "groups"] = "auto"
+
+    def whole_groups(self, groups: int, size: int) -> bool:
+        """Whether to remove whole groups, of so many with `size` channels each."""
+        return groups >= size if self.groups == "auto" else self.groups == "groups"
+
+
+def is_ids(ids: Any) -> bool:
+    """Whether a factor's indices have ids."""
+    return type(ids) is np.ndarray
+
+
+def plain(size: int, dynamic: bool = False) -> Dim:
+    """A dimension without ids."""
+    return ((size, DYNAMIC if dynamic else None),)
+
+
+def size_of(dim: Dim) -> int:
+    """Its size in the example."""
+    found = 1
+    for size, _ in dim:
+        found *= size
+    return found
+
+
+def carries(dim: Dim) -> bool:
+    """Whether any part of a dimension has ids."""
+    return any(is_ids(ids) for _, ids in dim)
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A weight that multiplies a value's channels: `axis` of the value meets `dim` of the tensor."""
+
+    node: fx.Node
+    value: fx.Node
+    axis: int
+    tensor: str
+    dim: int
+
+
+class Tracer:
+    """What the operator rules talk to while the graph is walked."""
+
+    def __init__(self, program: Program, policy: Policy) -> None:
+        self.program, self.policy = program, policy
+        self.values: dict[fx.Node, Any] = {}
+        self.tensors: dict[str, list[Any]] = {}
+        self.roles: dict[tuple[str, int], str] = {}
+        self.consumers: list[Consumer] = []
+        self.unknown: list[fx.Node] = []
+        self.pieces: list[Ids] = []
+        self.blocks = Blocks()
+        self.pairs: list[tuple[Ids, Ids]] = []
+        self.frozen: list[tuple[Ids, str]] = []
+        self.names: dict[int, str] = {}
+        self._named: dict[fx.Node, str] = {}
+        self.stored = dict(attributes(program.graph_module))
+        self._sizes: dict[fx.Node, list[tuple[int, bool]]] = {}
+
+    # Ids ------------------------------------------------------------------------------------------------------------------------------
+
+    def fresh(self, size: int) -> Dim:
+        """A dimension of new ids; one of size 1 has none, since nothing would be left of it."""
+        return ((size, self.new(size)),) if size > 1 else plain(size)
+
+    def new(self, size: int) -> Ids:
+        """So many new ids, also one."""
+        return self.blocks.new(size)
+
+    def stuck(self, size: int, node: fx.Node) -> Ids:
+        """Ids for indices beside others that can be removed, which cannot be removed themselves."""
+        ids = self.new(size)
+        self.freeze(((size, ids),), f"joined in {where(node)} with others")
+        return ids
+
+    def equate(self, a: Ids, b: Ids) -> None:
+        """Ids that are removed together."""
+        if a is not b:
+            self.pairs.append((a, b))
+
+    def freeze(self, dim: Dim, cause: str) -> None:
+        """No index of this dimension can be removed."""
+        for _, ids in dim:
+            if is_ids(ids):
+                self.frozen.append((ids, cause))
+
+    def pair(self, a: Dim, b: Dim, node: fx.Node) -> Dim:
+        """Two dimensions that meet index by index; returns one that stands for both."""
+        if a is b:
+            return a
+        if len(a) == 1 and len(b) == 1:
+            return (self._pair(a[0], b[0], node),)
+        if [size for size, _ in a] == [size for size, _ in b]:
+            return tuple(self._pair(x, y, node) for x, y in zip(a, b, strict=True))
+        ids, others = self.flat(a, node), self.flat(b, node)
+        found = self._pair((size_of(a), ids), (size_of(b), others), node)
+        return plain(found[0], True) if any(part is DYNAMIC for _, part in (*a, *b)) else (found,)
+
+    def _pair(self, a: Factor, b: Factor, node: fx.Node) -> Factor:
+        if is_ids(a[1]) and is_ids(b[1]):
+            self.equate(a[1], b[1])
+            return a
+        for one in (a, b):
+            if is_ids(one[1]):
+                self.freeze((one,), f"meets a dimension that cannot be cut in {where(node)}")
+        return b if is_ids(a[1]) else a
+
+    def flat(self, dim: Dim, node: fx.Node) -> Ids | None:
+        """One id for each index of a dimension, or None. Where two parts have ids, the first is kept and the rest is frozen."""
+        if len(dim) == 1:
+            return dim[0][1] if is_ids(dim[0][1]) else None
+        chosen = next((i for i, (_, ids) in enumerate(dim) if is_ids(ids)), None)
+        if chosen is None:
+            return None
+        if any(ids is DYNAMIC for _, ids in dim):
+            self.freeze(dim, f"merged with a dynamic dimension in {where(node)}")
+            return None
+        self.freeze(dim[chosen + 1 :], f"merged with another dimension in {where(node)}")
+        shape = [1] * len(dim)
+        shape[chosen] = dim[chosen][0]
+        ids: Any = dim[chosen][1]
+        return np.broadcast_to(ids.reshape(shape), [size for size, _ in dim]).ravel()
+
+    def split(self, ids: Ids, sizes: Sequence[int], axis: int) -> Dim:
+        """Factors of a dimension that is cut into `sizes`: ids along `axis`, equal along all others."""
+        if max(sizes) == len(ids):  # into the whole and ones
+            place = list(sizes).index(len(ids))
+            return tuple((size, ids if i == place and size > 1 else None) for i, size in enumerate(sizes))
+        grid = ids.reshape(sizes)
+        natural = _natural_axis(grid)
+        if natural is not None:
+            axis = natural
+        first = grid[tuple(slice(None) if i == axis else slice(0, 1) for i in range(len(sizes)))]
+        if natural is None:
+            self.equate(np.broadcast_to(first, grid.shape).ravel(), ids)
+        return tuple((size, first.ravel() if i == axis and size > 1 else None) for i, size in enumerate(sizes))
+
+    # Tensors --------------------------------------------------------------------------------------------------------------------------
+
+    def tensor(self, node: fx.Node) -> Tensor:
+        """The tensor behind an attribute."""
+        return self.stored[node.target]  # type: ignore[index]
+
+    def name(self, node: fx.Node) -> str:
+        """The one name of the tensor behind an attribute, also where it is tied."""
+        found = self._named.get(node)
+        if found is None:
+            tensor = self.tensor(node)
+            found = self._named[node] = self.names.setdefault(id(tensor), str(node.target))
+            if found not in self.tensors:
+                self.tensors[found] = [UNSET] * tensor.dim()
+        return found
+
+    def known(self, tensor: Tensor) -> str:
+        """The name under which a tensor was met; empty if it was not."""
+        return self.names.get(id(tensor), "")
+
+    def rank(self, node: Any) -> int:
+        """Number of dimensions of a tensor."""
+        return len(self.tensors[self.name(node)]) if node.op == "get_attr" else len(self.value(node))
+
+    def length(self, node: Any, dim: int) -> int:
+        """Size of a dimension of a tensor."""
+        return int(self.tensor(node).shape[dim]) if node.op == "get_attr" else size_of(self.value(node)[dim])
+
+    def tie(self, weight: Any, dim: int, given: Dim, role: str, node: fx.Node) -> None:
+        """A dimension of a weight meets a dimension of a value. Nothing where there is no weight."""
+        if not isinstance(weight, fx.Node):
+            return
+        if weight.op != "get_attr":
+            self.pair(self.value(weight)[dim], given, node)
+            return
+        name = self.name(weight)
+        found = self.tensors[name]
+        ids = self.flat(given, node)
+        if found[dim] is UNSET:
+            found[dim] = ids
+            self.roles[name, dim] = role
+        elif found[dim] is not None and ids is not None:
+            self.equate(found[dim], ids)
+        else:
+            for one in (found[dim], ids):
+                if one is not None:
+                    self.freeze(((len(one), one),), f"meets a dimension that cannot be cut in {where(node)}")
+
+    def fix(self, weight: Any, dims: Iterable[int], role: str, node: fx.Node) -> None:
+        """Dimensions of a weight stay whole."""
+        if weight.op != "get_attr":
+            for dim in dims:
+                self.freeze(self.value(weight)[dim], f"meets a dimension that cannot be cut in {where(node)}")
+            return
+        name = self.name(weight)
+        found = self.tensors[name]
+        for dim in dims:
+            if found[dim] is UNSET or found[dim] is None:
+                found[dim] = None
+                self.roles.setdefault((name, dim), role)
+            else:
+                self.freeze(((len(found[dim]), found[dim]),), f"meets a dimension that cannot be cut in {where(node)}")
+
+    def consume(self, weight: Any, dim: int, value: fx.Node, axis: int, node: fx.Node) -> None:
+        """A weight multiplies the channels of a value."""
+        self.tie(weight, dim, self.value(value)[axis], "in", node)
+        if isinstance(weight, fx.Node) and weight.op == "get_attr":
+            self.consumers.append(Consumer(node, value, axis, self.name(weight), dim))
+
+    def make(self, weight: Any, dim: int, role: str = "out") -> Dim:
+        """The dimension that a weight brings into the graph; the same at each of its uses."""
+        if weight.op != "get_attr":
+            return self.value(weight)[dim]
+        name = self.name(weight)
+        size = self.tensor(weight).shape[dim]
+        if self.tensors[name][dim] is UNSET:
+            self.tensors[name][dim] = self.fresh(size)[0][1]
+            self.roles[name, dim] = role
+        return ((size, self.tensors[name][dim]),)
+
+    def value(self, node: fx.Node) -> Value:
+        """The dimensions of a tensor; an attribute that is read as such makes ids of its own."""
+        if node.op == "get_attr" and node not in self.values:
+            self.values[node] = tuple(self.make(node, i, "table") for i in range(self.tensor(node).dim()))
+        return self.values[node]
+
+    def is_tensor(self, node: Any) -> bool:
+        """Whether an argument is a tensor of the graph."""
+        return isinstance(node, fx.Node) and (node.op == "get_attr" or type(self.values.get(node)) is tuple)
+
+    def is_mask(self, node: Any) -> bool:
+        """Whether an argument is a tensor of truth values."""
+        return self.is_tensor(node) and (self.tensor(node) if node.op == "get_attr" else node.meta["val"]).dtype == torch.bool
+
+    def sizes(self, node: fx.Node, item: int | None = None) -> list[tuple[int, bool]]:
+        """Size in the example and whether it is dynamic, for each dimension of a node's output (of item `item` where there are several)."""
+        if item is None and (found := self._sizes.get(node)) is not None:
+            return found
+        value = node.meta["val"] if item is None else node.meta["val"][item]
+        shape = [(s, False) if isinstance(s, int) else (_hint(s), True) for s in value.shape]
+        if item is None:
+            self._sizes[node] = shape
+        return shape
+
+    def blank(self, node: fx.Node, item: int | None = None) -> Value:
+        """A value without ids, of a node's shape."""
+        return tuple(plain(size, dynamic) for size, dynamic in self.sizes(node, item))
+
+
+def _natural_axis(grid: np.ndarray[Any, Any]) -> int | None:
+    """The axis along which alone ids change, if there is one already."""
+    for axis in range(grid.ndim):
+        index = tuple(slice(None) if i == axis else slice(0, 1) for i in range(grid.ndim))
+        if (grid == grid[index]).all():
+            return axis
+    return None
+
+
+def _hint(size: Any) -> int:
+    return int(size.node.hint)
+
+
+def where(node: fx.Node) -> str:
+    """An operator and its module, for a reader."""
+    name = plain_name(node)
+    path = module_path(node)
+    return f"{name} of {path}" if path else name
+
+
+def attributes(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter and buffer of a module, under every name that it has; those of a module before those inside."""
+    waiting: list[tuple[str, nn.Module]] = [("", module)]
+    while waiting:
+        prefix, owner = waiting.pop()
+        for registry in (owner._parameters, owner._buffers):
+            for name, tensor in registry.items():
+                if tensor is not None:
+                    yield prefix + name, tensor
+        waiting += [(f"{prefix}{name}.", inner) for name, inner in reversed(owner._modules.items()) if inner is not None]
