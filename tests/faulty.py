@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from laconic.deploy import runtime
-from laconic.run import runner
+from tests import outside
 
 SOURCE = """
 import os, signal, time
@@ -125,16 +122,4 @@ ENTRY_POINTS += "[laconic.steps]\nbreak = faulty_laconic:Break,break_\n"
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    (folder / "faulty_laconic.py").write_text(SOURCE)
-    info = folder / "faulty_laconic-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty-laconic\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(ENTRY_POINTS)
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
-    importlib.invalidate_caches()
-    for table in (runtime._table, runner._table):
-        table.cache_clear()
-    yield
-    for table in (runtime._table, runner._table):
-        table.cache_clear()
+    yield from outside.install(folder, monkeypatch, "faulty_laconic", SOURCE, ENTRY_POINTS)

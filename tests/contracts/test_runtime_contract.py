@@ -13,9 +13,9 @@ from torch import nn
 
 import laconic as lc
 from laconic.core.errors import BadInput
-from laconic.core.target import Target
+from laconic.core.target import DEVICES, Target
 from laconic.deploy.export import parity, write_model
-from laconic.deploy.runtime import DEVICES, TABLE, matrix, runtime
+from laconic.deploy.runtime import TABLE, matrix, runtime
 from laconic.tasks.models import DataShape, build
 from tests.core.models import ConvNet
 

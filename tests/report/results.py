@@ -19,6 +19,9 @@ def measurement(value: float | None, unit: str, half: float | None = None, *, n:
     return {"value": value, "unit": unit, "n": n, "low": low, "high": high, "device": "cpu", "note": note}
 
 
+TITLES = {"torch": "PyTorch eager", "torchscript": "TorchScript", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+
+
 def record(key: str, title: str, status: str, runtime: str, precision: str, **facts: Any) -> Json:
     """A record; `facts` are fields of it, or quantities by name."""
     known = {name: facts.pop(name) for name in list(facts) if name in QUANTITIES}
@@ -29,6 +32,7 @@ def record(key: str, title: str, status: str, runtime: str, precision: str, **fa
             "steps": [] if status == "baseline" else ["fold_batch_norm"],
             "deploy": {"runtime": runtime, "precision": precision, "threads": 2, "device": "cpu"},
         },
+        "runtime": TITLES.get(runtime, ""),
         "status": status,
         "reasons": [],
         "measured": {name: value for name, value in known.items() if value is not None},

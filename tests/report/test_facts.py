@@ -269,12 +269,17 @@ def test_how_each_was_made(met: Json) -> None:
     ids=["none", "a name", "a name with options", "a table"],
 )
 def test_a_recipe_in_one_line(steps: list[Any], text: str) -> None:
-    assert recipe_text({"steps": steps, "deploy": {"runtime": "torch", "precision": "fp32", "threads": None, "device": "cpu"}}) == text
+    assert (
+        recipe_text(
+            {"steps": steps, "deploy": {"runtime": "torch", "precision": "fp32", "threads": None, "device": "cpu"}}, title="PyTorch"
+        )
+        == text
+    )
 
 
 def test_a_recipe_names_a_device_that_is_not_the_cpu() -> None:
     assert (
-        recipe_text({"deploy": {"runtime": "torch", "precision": "bf16", "threads": 1, "device": "cuda"}}) == "PyTorch bf16, 1 thread, cuda"
+        recipe_text({"deploy": {"runtime": "torch", "precision": "bf16", "threads": 1, "device": "cuda"}}) == "torch bf16, 1 thread, cuda"
     )
 
 

@@ -102,20 +102,20 @@ MACHINE: dict[str, Any] = {
     "load_average": [0.1], "os": "Linux", "python": "3.11", "versions": {"torch": "2.13"},
 }  # fmt: skip
 ROWS = [
-    {"runtime": "a", "version": "1", "precision": "fp32", "device": "cpu", "ready": True, "why": ""},
-    {"runtime": "a", "version": "1", "precision": "bf16", "device": "cpu", "ready": False, "why": "no instructions"},
-    {"runtime": "a", "version": "1", "precision": "fp32", "device": "cuda", "ready": False, "why": "no device"},
+    {"runtime": "a", "title": "A", "version": "1", "precision": "fp32", "device": "cpu", "ready": True, "why": ""},
+    {"runtime": "a", "title": "A", "version": "1", "precision": "bf16", "device": "cpu", "ready": False, "why": "no instructions"},
+    {"runtime": "a", "title": "A", "version": "1", "precision": "fp32", "device": "cuda", "ready": False, "why": "no device"},
 ]
 
 
 def test_health_tells_what_runs_and_why_the_rest_does_not() -> None:
     lines = told(health({"environment": MACHINE, "runtimes": ROWS}))
     assert "instructions avx2; not amx_bf16" in lines
-    assert "a 1 fp32 cpu ready" in lines
-    assert "a 1 bf16 cpu no no instructions" in lines
+    assert "A 1 a fp32 cpu ready" in lines
+    assert "A 1 a bf16 cpu no no instructions" in lines
     assert "nothing runs on cuda here; --json tells why" in lines
     with_gpu = [*ROWS[:2], {**ROWS[2], "ready": True, "why": ""}]
-    assert "a 1 fp32 cuda ready" in told(health({"environment": MACHINE, "runtimes": with_gpu}))
+    assert "A 1 a fp32 cuda ready" in told(health({"environment": MACHINE, "runtimes": with_gpu}))
 
 
 @pytest.mark.parametrize(("load", "expected"), [([0.2], False), ([1.5], True), ([], False)])

@@ -23,6 +23,7 @@ class Context:
         seed: of random choices.
         progress: shows long work.
         scratch: a folder for what a step wants to keep.
+        placement: the rules by which the target's runtime computes in integers, a name in `quantization.placement.TARGETS`; empty: the runtime's name.
         price: the milliseconds of a layer on the target.
         teacher: the program before all steps, from which a changed one recovers; None: each step's own input.
     """
@@ -35,3 +36,9 @@ class Context:
     scratch: Path | None = None
     price: Callable[[Any], float] | None = None
     teacher: Any = None
+    placement: str = ""
+
+    @property
+    def rules(self) -> str:
+        """The placement rules that hold for the target."""
+        return self.placement or self.target.runtime

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# What may stand in a target; each runtime says which of them it has.
+PRECISIONS = ("fp32", "bf16")
+DEVICES = ("cpu", "cuda")
+
 
 @dataclass(frozen=True)
 class Target:

@@ -17,15 +17,14 @@ from laconic.core.records import to_json
 from laconic.core.target import Target
 from laconic.deploy.export import FORMATS, check_shippable, write_model
 from laconic.deploy.numerics import of_file
-from laconic.deploy.runtime import runtime
+from laconic.deploy.runtime import default_for, runtime
 from laconic.deploy.script import script
 
 FORMAT = 1
 CARD = "artifact.json"
 SCRIPT = "run.py"
-# The format of a model file, and what a bare one is run with until somebody says otherwise.
+# The format of a model file by its ending. A bare one is run with the first runtime that reads it until somebody says otherwise.
 SUFFIXES = {Path(name).suffix: kind for kind, (name, _) in FORMATS.items()}
-DEFAULT_RUNTIME = {"onnx": "onnxruntime", "pt2": "torch", "torchscript": "torchscript"}
 
 
 @dataclass(frozen=True)
@@ -149,12 +148,12 @@ def export(
     kind = SUFFIXES[path.suffix]
     write_whole(path, lambda aside: FORMATS[kind][1](program, aside, path.name))
     lineage = {"program": program.fingerprint()}
-    return _finish(path, program.interface, Target(runtime or DEFAULT_RUNTIME[kind], precision, threads), lineage)
+    return _finish(path, program.interface, Target(runtime or default_for(kind), precision, threads), lineage)
 
 
 def _finish(file: Path, interface: Interface, settings: Target, lineage: Mapping[str, Any]) -> Artifact:
     artifact = Artifact(file, settings, interface.inputs, interface.outputs, _size(file), _digest(file), dict(lineage))
-    write_whole(file.parent / SCRIPT, script(artifact.format, file.name, settings, interface.inputs))
+    write_whole(file.parent / SCRIPT, script(file.name, settings, interface.inputs))
     card = {
         "format": FORMAT,
         "file": file.name,
@@ -198,7 +197,7 @@ def _open_bare(file: Path) -> Artifact:
     check_kind(file)
     kind = SUFFIXES[file.suffix]
     inputs, outputs = _onnx_specs(file) if kind == "onnx" else _pt2_specs(file) if kind == "pt2" else ((), ())
-    return Artifact(file, Target(DEFAULT_RUNTIME[kind]), inputs, outputs, _size(file), _digest(file))
+    return Artifact(file, Target(default_for(kind)), inputs, outputs, _size(file), _digest(file))
 
 
 def check_kind(file: Path) -> None:

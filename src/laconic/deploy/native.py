@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,11 +20,14 @@ from laconic.core.target import Target
 from laconic.deploy.runtime import Runtime, Session, cores
 
 Forward = Callable[..., Any]
+_UNPICKLES = "PyTorch unpickles parts of this file: load only your own"
 
 
 class _Native(Runtime):
     package = "torch"
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     spins = True  # libgomp
+    loading: ClassVar[str]  # in Python, of the model in the start script
 
     def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:
         """See `Runtime.available`."""
@@ -33,32 +37,48 @@ class _Native(Runtime):
             return "this processor has no bf16 instructions (avx512_bf16 or amx_bf16); PyTorch would emulate them"
         return None
 
-    def load(self, file: Path, settings: Target) -> Session:
+    def load(self, file: Path, target: Target) -> Session:
         """See `Runtime.load`."""
-        torch.set_num_threads(settings.threads or cores())
-        return _Session(self.forward(file, settings), settings)
+        torch.set_num_threads(target.threads or cores())
+        return _Session(self.forward(file, target), target)
 
-    def forward(self, file: Path, settings: Target) -> Forward:
-        """The function from flat tensors to flat tensors."""
-        raise NotImplementedError
+    @abstractmethod
+    def forward(self, file: Path, target: Target) -> Forward:
+        """Return the function from flat tensors to flat tensors."""
+
+    def start_script(self, target: Target) -> str:
+        """See `Runtime.start_script`."""
+        enabled = target.precision == "bf16"
+        return f"""\
+import torch
+model = {self.loading.format(device=repr(target.device))}
+with torch.inference_mode(), torch.autocast({target.device!r}, torch.bfloat16, enabled={enabled}):
+    answer = model(*[torch.from_numpy(i).to({target.device!r}) for i in inputs])
+outputs = [t.float().cpu().numpy() for t in (answer if isinstance(answer, (tuple, list)) else [answer])]
+"""
 
 
 class Eager(_Native):
     """The captured graph, operator by operator."""
 
     name = "torch"
+    title = "PyTorch eager"
     format = "pt2"
+    folds_batch_norm = False
+    loading = f"torch.export.load(file).module().to({{device}})  # {_UNPICKLES}"
 
-    def forward(self, file: Path, settings: Target) -> Forward:
+    def forward(self, file: Path, target: Target) -> Forward:
         """See `_Native.forward`."""
-        return Program.load(file).to(settings.device).graph_module.forward
+        return Program.load(file).to(target.device).graph_module.forward
 
 
 class Compiled(_Native):
     """The captured graph through TorchInductor; compiled at the first run, for the shapes that it sees."""
 
     name = "torch.compile"
+    title = "torch.compile"
     format = "pt2"
+    loading = f"torch.compile(torch.export.load(file).module().to({{device}}))  # {_UNPICKLES}"
 
     def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:
         """See `Runtime.available`."""
@@ -66,27 +86,30 @@ class Compiled(_Native):
             return "torch.compile needs a C++ compiler on processors, and none is on the PATH"
         return super().available(precision, device)
 
-    def forward(self, file: Path, settings: Target) -> Forward:
+    def forward(self, file: Path, target: Target) -> Forward:
         """See `_Native.forward`."""
-        return torch.compile(Program.load(file).to(settings.device).graph_module)
+        return torch.compile(Program.load(file).to(target.device).graph_module)
 
 
 class TorchScript(_Native):
     """The scripted and frozen graph."""
 
     name = "torchscript"
+    title = "TorchScript"
     format = "torchscript"
+    devices = ("cpu",)
+    loading = "torch.jit.load(file, map_location={device})"
 
     def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:
         """See `Runtime.available`."""
-        return "Laconic runs TorchScript on processors only" if device != "cpu" else super().available(precision, device)
+        return self.elsewhere(device) or super().available(precision, device)
 
-    def forward(self, file: Path, settings: Target) -> Forward:
+    def forward(self, file: Path, target: Target) -> Forward:
         """See `_Native.forward`."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             try:
-                return torch.jit.load(str(file), map_location=settings.device)
+                return torch.jit.load(str(file), map_location=target.device)
             except RuntimeError as error:
                 raise CorruptFile(
                     f"{file} is not a whole TorchScript file ({str(error).splitlines()[0][:200]}). Export it again."
@@ -94,16 +117,16 @@ class TorchScript(_Native):
 
 
 class _Session(Session):
-    def __init__(self, forward: Forward, settings: Target) -> None:
-        self._forward, self._device = forward, settings.device
-        self._bf16 = settings.precision == "bf16"
+    def __init__(self, forward: Forward, target: Target) -> None:
+        self._forward, self._device = forward, target.device
+        self._bf16 = target.precision == "bf16"
 
     @torch.inference_mode()
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         tensors = [torch.from_numpy(array).to(self._device) for array in inputs]
         with torch.autocast(self._device, torch.bfloat16) if self._bf16 else contextlib.nullcontext():
-            found = self._forward(*tensors)
-        leaves = [found] if isinstance(found, Tensor) else found
+            outputs = self._forward(*tensors)
+        leaves = [outputs] if isinstance(outputs, Tensor) else outputs
         # Copying to the processor waits for the device, so that what is timed is finished.
         return [(leaf.float() if leaf.dtype == torch.bfloat16 else leaf).cpu().numpy() for leaf in leaves]
 

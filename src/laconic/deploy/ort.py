@@ -19,8 +19,11 @@ class OnnxRuntime(Runtime):
     """All graph optimizations, sequential execution, one intra-op pool of `threads`."""
 
     name = "onnxruntime"
+    title = "ONNX Runtime"
     package = "onnxruntime"
     format = "onnx"
+    devices = ("cpu", "cuda")
+    quantizes = "onnxruntime"
 
     def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:
         """See `Runtime.available`."""
@@ -32,22 +35,32 @@ class OnnxRuntime(Runtime):
             return f"this build of onnxruntime has no {PROVIDERS[device]}"
         return None
 
-    def load(self, file: Path, settings: Target) -> Session:
+    def load(self, file: Path, target: Target) -> Session:
         """See `Runtime.load`."""
         ort = need("onnxruntime")
         ort.disable_telemetry_events()
-        return _Session(ort.InferenceSession(str(file), options(settings), providers=[PROVIDERS[settings.device]]))
+        return _Session(ort.InferenceSession(str(file), options(target), providers=[PROVIDERS[target.device]]))
+
+    def start_script(self, target: Target) -> str:
+        """See `Runtime.start_script`."""
+        return f"""\
+import onnxruntime as ort
+options = ort.SessionOptions()
+options.intra_op_num_threads = {target.threads or 0}  # 0: all cores
+session = ort.InferenceSession(file, options, providers=[{PROVIDERS[target.device]!r}])
+outputs = session.run(None, dict(zip([i.name for i in session.get_inputs()], inputs)))
+"""
 
 
-def options(settings: Target) -> Any:
-    """The session options that these settings stand for."""
+def options(target: Target) -> Any:
+    """Return the session options that a target stands for."""
     ort = need("onnxruntime")
-    found = ort.SessionOptions()
-    found.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    found.intra_op_num_threads = settings.threads or cores()
-    found.inter_op_num_threads = 1
-    found.log_severity_level = 3
-    return found
+    session = ort.SessionOptions()
+    session.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    session.intra_op_num_threads = target.threads or cores()
+    session.inter_op_num_threads = 1
+    session.log_severity_level = 3
+    return session
 
 
 class _Session(Session):
@@ -56,5 +69,5 @@ class _Session(Session):
         self._names = [item.name for item in session.get_inputs()]
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        found: list[np.ndarray] = self._session.run(None, dict(zip(self._names, inputs, strict=True)))
-        return found
+        outputs: list[np.ndarray] = self._session.run(None, dict(zip(self._names, inputs, strict=True)))
+        return outputs

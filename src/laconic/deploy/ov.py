@@ -21,30 +21,42 @@ class OpenVino(Runtime):
     """Tuned for latency: one stream of `threads`."""
 
     name = "openvino"
+    title = "OpenVINO"
     package = "openvino"
     format = "onnx"
+    quantizes = "openvino"
 
     def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:
         """See `Runtime.available`."""
         if installed(self.package) is None:
             return "the package openvino is not installed"
-        if device != "cpu":
-            return "Laconic runs OpenVINO on processors only"
+        if (why := self.elsewhere(device)) is not None:
+            return why
         if precision == "bf16" and "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             return "this processor has no bf16 instructions (avx512_bf16 or amx_bf16)"
         return None
 
-    def load(self, file: Path, settings: Target) -> Session:
+    def load(self, file: Path, target: Target) -> Session:
         """See `Runtime.load`."""
-        return _Session(_core().compile_model(str(file), "CPU", properties(settings)))
+        return _Session(_core().compile_model(str(file), "CPU", properties(target)))
+
+    def start_script(self, target: Target) -> str:
+        """See `Runtime.start_script`."""
+        hints = f'"INFERENCE_PRECISION_HINT": "{HINT[target.precision]}", "INFERENCE_NUM_THREADS": {target.threads or 0}'
+        return f"""\
+import openvino as ov
+hints = {{"PERFORMANCE_HINT": "LATENCY", {hints}}}  # 0: all cores
+compiled = ov.Core().compile_model(file, "CPU", hints)
+outputs = list(compiled(inputs).values())
+"""
 
 
-def properties(settings: Target) -> dict[str, Any]:
-    """The properties of the compiled model that these settings stand for."""
+def properties(target: Target) -> dict[str, Any]:
+    """Return the properties of the compiled model that a target stands for."""
     return {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": HINT[settings.precision],
-        "INFERENCE_NUM_THREADS": settings.threads or cores(),
+        "INFERENCE_PRECISION_HINT": HINT[target.precision],
+        "INFERENCE_NUM_THREADS": target.threads or cores(),
         "NUM_STREAMS": 1,
     }
 
@@ -61,5 +73,5 @@ class _Session(Session):
         self._count = len(compiled.outputs)
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        found = self._request.infer(list(inputs), share_inputs=True, share_outputs=True)
-        return [found[index] for index in range(self._count)]
+        outputs = self._request.infer(list(inputs), share_inputs=True, share_outputs=True)
+        return [outputs[index] for index in range(self._count)]

@@ -15,7 +15,7 @@ import numpy as np
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.extensions import extended
-from laconic.core.target import Target
+from laconic.core.target import DEVICES, PRECISIONS, Target
 
 # name -> module and class, in the order in which they are tried: what starts fast comes first, so that a time limit costs least.
 # Another package adds one through an entry point of the group `laconic.runtimes`.
@@ -26,7 +26,8 @@ TABLE: dict[str, tuple[str, str]] = {
     "torch": ("laconic.deploy.native", "Eager"),
     "torch.compile": ("laconic.deploy.native", "Compiled"),
 }
-DEVICES = ("cpu", "cuda")
+# What candidates are compared with: the model as it was given, operator by operator.
+BASELINE = "torch"
 
 
 class Session(ABC):
@@ -38,28 +39,52 @@ class Session(ABC):
 
 
 class Runtime(ABC):
-    """Loads a model file of one format and runs it.
+    """Loads a model file of one format and runs it. All that the rest of Laconic knows of a runtime are these facts.
 
-    `spins` says that its threads wait for each other by computing nothing, without end: their processor time then says nothing on a busy machine.
+    Attributes:
+        name: in recipes and keys; that of its line in the table.
+        title: in tables, pages and titles of candidates.
+        package: that brings it.
+        format: of the model file, a name in `export.FORMATS`.
+        precisions: that it can compute in on some machine.
+        devices: that it can run on, on some machine.
+        folds_batch_norm: it folds batch-norms when it loads or converts; where it does not, folding is worth a candidate.
+        quantizes: the placement rules (`quantization.placement.TARGETS`) by which it computes in integers; empty where it does not.
+        spins: its threads wait for each other by computing nothing, without end; their processor time then says nothing on a busy machine.
     """
 
-    spins: ClassVar[bool] = False
     name: ClassVar[str]
+    title: ClassVar[str]
     package: ClassVar[str]
     format: ClassVar[str]
-    precisions: ClassVar[tuple[str, ...]] = ("fp32", "bf16")
+    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    folds_batch_norm: ClassVar[bool] = True
+    quantizes: ClassVar[str] = ""
+    spins: ClassVar[bool] = False
 
     @abstractmethod
     def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:
-        """None if this machine can run it so, else the reason why not."""
+        """Return why this machine cannot run it so; None if it can."""
 
     @abstractmethod
-    def load(self, file: Path, settings: Target) -> Session:
+    def load(self, file: Path, target: Target) -> Session:
         """Load a model file. What needs compiling is compiled here or at the first run."""
+
+    def start_script(self, target: Target) -> str:
+        """Return the lines of Python that run `file` on the arrays `inputs` and leave arrays in `outputs`, without Laconic (see `script`).
+
+        A runtime that has none is served by the first one in the table that reads its format.
+        """
+        return runtime(default_for(self.format)).start_script(target)
+
+    def elsewhere(self, device: str) -> str | None:
+        """Return why it cannot run on a device that it does not have; None if it has it."""
+        return None if device in self.devices else f"Laconic runs {self.title} on {' and '.join(self.devices)} only"
 
 
 def names() -> list[str]:
-    """All runtimes, those of other packages included."""
+    """Return the names of all runtimes, those of other packages included, in the order in which they are tried."""
     return list(_table())
 
 
@@ -75,26 +100,39 @@ def _row(entry: EntryPoint) -> tuple[str, str]:
 
 
 def runtime(name: str) -> Runtime:
-    """A runtime by name.
+    """Return a runtime by name.
 
     Raises:
-        BadInput: there is none of this name.
+        BadInput: there is none of this name, or what stands there is no runtime.
     """
     if name not in _table():
         raise BadInput(f"'{name}' is not a runtime." + nearest(name, _table()))
     module, kind = _table()[name]
-    found = getattr(importlib.import_module(module), kind)()
-    assert isinstance(found, Runtime)
-    return found
+    made = getattr(importlib.import_module(module), kind)()
+    if not isinstance(made, Runtime):
+        raise BadInput(f"the runtime '{name}' is {module}:{kind}, which is no laconic.deploy.runtime.Runtime")
+    return made
+
+
+def default_for(model_format: str) -> str:
+    """Return the first runtime in the table that reads a format.
+
+    Raises:
+        BadInput: none does.
+    """
+    for name in names():
+        if runtime(name).format == model_format:
+            return name
+    raise BadInput(f"no runtime reads {model_format} files")
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if "sched_getaffinity" in dir(os) else os.cpu_count() or 1
 
 
 def installed(package: str) -> str | None:
-    """A package's version, or None; nothing is imported."""
+    """Return a package's version, or None; nothing is imported."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -102,21 +140,22 @@ def installed(package: str) -> str | None:
 
 
 def matrix() -> list[dict[str, Any]]:
-    """Every runtime × precision × device: whether this machine can run it, and if not why."""
+    """Return every runtime × precision × device: whether this machine can run it, and if not why."""
     rows = []
     for name in names():
-        found = runtime(name)
+        one = runtime(name)
         for device in DEVICES:
-            for precision in found.precisions:
-                why = found.available(precision, device)
+            for precision in one.precisions:
+                why = one.available(precision, device)
                 rows.append(
                     {
                         "runtime": name,
+                        "title": one.title,
                         "precision": precision,
                         "device": device,
                         "ready": why is None,
                         "why": why or "",
-                        "version": installed(found.package) or "",
+                        "version": installed(one.package) or "",
                     }
                 )
     return rows

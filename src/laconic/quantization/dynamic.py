@@ -53,13 +53,13 @@ def _round(
     program: Program, config: Quantize, context: Context, dead: Mapping[str, float] = MappingProxyType({})
 ) -> tuple[Program, Outcome, dict[str, float]]:
     """Round once, with the operators in `dead` in float; the last value are those that should be among them."""
-    target = config.target or context.target.runtime
-    target_rules(target)
+    target = config.target or context.rules
+    rules = target_rules(target)
     check_kernels(config, target)
     check_paths(program.graph, config.keep)
     found, unfolded, folded = ready(program)
     counts = {"equalized_pairs": correct.equalize(found)} if config.equalize else {}
-    integers = config.mode == "dynamic" and target == "onnxruntime"
+    integers = config.mode == "dynamic" and rules.products
     keep = (*config.keep, *dead)
     left: list[Skipped] = []
     sites = list(_sites(found, replace(config, keep=keep), integers, left)) + (embeddings(found.graph, keep) if config.embeddings else [])

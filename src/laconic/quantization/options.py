@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from laconic.core.errors import BadInput, nearest
 from laconic.core.step import Stage, StepConfig
 from laconic.quantization.observers import OBSERVERS
+from laconic.quantization.placement import TARGETS
 from laconic.quantization.scheme import (
     WEIGHT_AFFINE_INT4,
     WEIGHT_AFFINE_INT8,
@@ -128,13 +129,14 @@ def _without_effect(config: Quantize) -> Iterator[str]:
 
 
 def kernel_mistakes(config: Quantize, target: str) -> Iterator[str]:
-    """What a target has no kernel for."""
+    """Yield what a target has no kernel for; one without placement rules is refused elsewhere."""
+    rules = TARGETS.get(target)
     if config.scheme == "affine" and config.mode == "dynamic":
         yield "scheme: 'affine' does not go with mode 'dynamic': its integer products take weights around 0. Use mode 'weights'"
-    elif config.scheme == "affine" and config.mode == "static" and target != "onnxruntime":
+    elif config.scheme == "affine" and config.mode == "static" and not (rules and rules.affine):
         yield f"scheme: 'affine' does not go with mode 'static' and target '{target}', which computes with weights around 0. Use mode 'weights'"
     elif config.scheme == "affine" and config.mode == "static" and config.per_channel:
-        yield "scheme: 'affine' in mode 'static' takes per_channel=False: ONNX Runtime's convolutions have one zero point for all channels"
+        yield "scheme: 'affine' in mode 'static' takes per_channel=False: convolutions have one zero point for all channels there"
 
 
 def check_kernels(config: Quantize, target: str) -> None:

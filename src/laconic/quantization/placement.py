@@ -135,6 +135,8 @@ class TargetRules:
         integer_outputs: those of them whose output must be an integer too.
         symmetric: signed activations are put around 0, not onto u8 with a zero point.
         around_moves: operators that only move numbers need a pair on both sides.
+        products: it multiplies integers with ranges that are taken at run time (mode ``dynamic``); elsewhere weights are turned into floats first.
+        affine: it computes with weights that are not around 0 (mode ``static``, one scale a tensor).
         refused: families that could be expected to be computed in integers and are not, with the reason.
     """
 
@@ -143,6 +145,8 @@ class TargetRules:
     symmetric: bool
     around_moves: bool
     refused: Mapping[Family, str]
+    products: bool = False
+    affine: bool = False
 
 
 _COMMON: tuple[Family, ...] = ("convolution", "linear", "matrix product", "sum", "average pool")
@@ -156,6 +160,8 @@ TARGETS: dict[str, TargetRules] = {
         False,
         True,
         {"transposed convolution": "ONNX Runtime has no int8 kernel for transposed convolutions"},
+        products=True,
+        affine=True,
     ),
 }
 

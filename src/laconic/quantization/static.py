@@ -86,7 +86,7 @@ def _round(
     program: Program, config: Quantize, context: Context, fold: bool, dead: Mapping[str, float] = MappingProxyType({})
 ) -> tuple[Program, Outcome, dict[str, float]]:
     """Round once, with the operators in `dead` in float; the last value are those that should be among them."""
-    target = config.target or context.target.runtime
+    target = config.target or context.rules
     check_kernels(config, target)
     found, unfolded, folded = ready(program, fold)
     decompose_attention(found)

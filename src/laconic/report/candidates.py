@@ -13,14 +13,6 @@ from laconic.core.wording import numerics
 from laconic.report import parity
 from laconic.report.units import NO_REASON, TIME, Amount, amount, finite, missing, scaled
 
-RUNTIMES = {
-    "torch": "PyTorch",
-    "torch.compile": "torch.compile",
-    "torchscript": "TorchScript",
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
-    "xla": "XLA",
-}
 RULES = {
     "parity": "outputs differ",
     "process": "did not run",
@@ -160,7 +152,7 @@ def candidate(record: Mapping[str, Any]) -> Candidate:
         key=str(record.get("key") or ""),
         title=str(record.get("title") or record.get("key") or "untitled"),
         status=status,
-        recipe=recipe_text(record.get("recipe") or {}, _bits(record.get("outcomes") or ())),
+        recipe=recipe_text(record.get("recipe") or {}, _bits(record.get("outcomes") or ()), str(record.get("runtime") or "")),
         reasons=reasons,
         amounts=amounts,
         stood_in=frozenset(name for name, row in rows.items() if row.stands_in in known),
@@ -207,18 +199,25 @@ def _bits(outcomes: Sequence[Any]) -> int | None:
     return known[-1] if known else None
 
 
-def recipe_text(recipe: Mapping[str, Any], bits: int | None = None) -> str:
-    """A recipe in one line: its steps, then how it is deployed; `bits` are those of the integers that its steps round to.
+def runtime_titles(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the titles of the runtimes in a result by their names."""
+    records = [record for record in (*(result.get("candidates") or ()), result.get("baseline")) if isinstance(record, Mapping)]
+    named = {str(((record.get("recipe") or {}).get("deploy") or {}).get("runtime")): str(record.get("runtime") or "") for record in records}
+    return {name: title for name, title in named.items() if title}
+
+
+def recipe_text(recipe: Mapping[str, Any], bits: int | None = None, title: str = "") -> str:
+    """Return a recipe in one line: its steps, then how it is deployed; `bits` are those of the integers that its steps round to, `title` is the runtime's.
 
     >>> recipe_text({"steps": [{"step": "prune", "macs": 0.5}], "deploy": {"runtime": "openvino", "precision": "bf16", "threads": 2}})
-    'prune (macs 0.5) → OpenVINO bf16, 2 threads'
-    >>> recipe_text({"steps": ["quantize"], "deploy": {"runtime": "onnxruntime", "precision": "fp32"}}, bits=8)
+    'prune (macs 0.5) → openvino bf16, 2 threads'
+    >>> recipe_text({"steps": ["quantize"], "deploy": {"runtime": "onnxruntime", "precision": "fp32"}}, 8, "ONNX Runtime")
     'quantize → ONNX Runtime int8'
     """
     deploy = recipe.get("deploy") or {}
     runtime = str(deploy.get("runtime") or "")
     numbers = numerics(bits, str(deploy.get("precision") or ""))
-    where = " ".join(part for part in (RUNTIMES.get(runtime, runtime), numbers) if part)
+    where = " ".join(part for part in (title or runtime, numbers) if part)
     threads = finite(deploy.get("threads"))
     device = str(deploy.get("device") or "cpu")
     extras = [f"{threads:.0f} thread{'s' if threads != 1 else ''}"] if threads is not None else []

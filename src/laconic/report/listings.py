@@ -115,14 +115,15 @@ def health(found: Mapping[str, Any]) -> RenderableType:
         ("versions", ", ".join(f"{name} {version}" for name, version in env["versions"].items())),
     ):
         facts.add_row(Text(name, "dim"), Text(str(value)))
-    table = _table("Runtime", "Precision", "Device", "", "Why not")
+    table = _table("Runtime", "Name", "Precision", "Device", "", "Why not")
     rows = found["runtimes"]
     devices = {row["device"] for row in rows if row["ready"]} | {"cpu"}
     for row in rows:
         if row["device"] not in devices:
             continue
         mark = Text("ready", "green") if row["ready"] else Text("no", "dim")
-        table.add_row(f"{row['runtime']} {row['version']}".strip(), row["precision"], row["device"], mark, Text(row["why"], "dim"))
+        version = f"{row['title']} {row['version']}".strip()
+        table.add_row(version, row["runtime"], row["precision"], row["device"], mark, Text(row["why"], "dim"))
     absent = sorted({row["device"] for row in rows} - devices)
     return Group(facts, Text(), table, *(Text(f"nothing runs on {device} here; --json tells why", "dim") for device in absent))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.report.candidates import RUNTIMES, Candidate, Left, grouped
+from laconic.report.candidates import Candidate, Left, grouped, runtime_titles
 from laconic.report.sections import Training, training
 from laconic.report.steps import ABSENT, counted, mapping, mappings, whose, why_shown
 from laconic.report.units import finite, fixed, joined, number
@@ -140,7 +140,7 @@ def quantization(
     return Quantization(
         title=one.title,
         lead=_lead(one, chosen, kind.said(None if operators is None else len(names)), sum(group.count for group in left)),
-        settings=tuple(_settings(steps, changed)),
+        settings=tuple(_settings(steps, changed, runtime_titles(result))),
         listed=kind.heading,
         operators=names,
         left=left,
@@ -162,7 +162,7 @@ def _lead(one: Candidate, chosen: Candidate | None, operators: str, left: int) -
     return text + why_shown(one, chosen)
 
 
-def _settings(steps: Sequence[Mapping[str, Any]], changed: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _settings(steps: Sequence[Mapping[str, Any]], changed: Mapping[str, Any], runtimes: Mapping[str, str]) -> list[tuple[str, str]]:
     """Label and text; the mode and calibration only where the step has them."""
     names = [str(step["step"]) for step in steps]
     mode, weights = changed.get("mode"), mapping(changed.get("weights"))
@@ -174,7 +174,7 @@ def _settings(steps: Sequence[Mapping[str, Any]], changed: Mapping[str, Any]) ->
     group = finite(weights.get("group"))
     grouped_by = f", a scale for each {counted(group, 'input')} of an output" if group else ""
     rows += [
-        ("Target", ABSENT if target is None else RUNTIMES.get(str(target), str(target))),
+        ("Target", ABSENT if target is None else runtimes.get(str(target), str(target))),
         ("Weights", f"{counted(weights.get('bits'), 'bit')}, {counted(weights.get('tensors'), 'tensor')}{grouped_by}"),
         ("Range of weights", _HALF[half] if isinstance(half, bool) else ABSENT),
     ]

@@ -202,7 +202,7 @@ def _baseline(baseline: Any, new: Artifact, scratch: Path, threads: int | None, 
         baseline = as_module(baseline, "bench, as the baseline,")
     if isinstance(baseline, nn.Module):
         program = baseline if isinstance(baseline, Program) else _captured(baseline, new.inputs, lengths)
-        baseline = save_artifact(program, scratch / "baseline", Target("torch", "fp32", threads, new.settings.device), {})
+        baseline = save_artifact(program, scratch / "baseline", Target(runtimes.BASELINE, "fp32", threads, new.settings.device), {})
     else:
         baseline = replace(baseline, settings=replace(baseline.settings, threads=threads))
     mine, theirs = ([spec.shape for spec in item.inputs] for item in (new, baseline))

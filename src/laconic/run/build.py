@@ -187,7 +187,9 @@ def build_model(request: Mapping[str, Any], task: Task | None, progress: Progres
         torch.manual_seed(request["seed"])
         price = latency_table(recipe.deploy)
         begun, done, rest = _begun(source, recipe, steps.parent)
-        program, outcomes = apply(begun, rest, Context(task, fit, recipe.deploy, request["seed"], progress, steps, price, source))
+        placement = runtime(recipe.deploy.runtime).quantizes
+        context = Context(task, fit, recipe.deploy, request["seed"], progress, steps, price, source, placement)
+        program, outcomes = apply(begun, rest, context)
         price.keep()
         program.save(steps / "program.pt2")
         write_json(steps / "steps.json", {"outcomes": [*done, *outcomes], "notes": request["notes"]})

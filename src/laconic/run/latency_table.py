@@ -20,7 +20,7 @@ from laconic.core.errors import need
 from laconic.core.files import alone, write_whole
 from laconic.core.macs import LayerShape
 from laconic.core.target import Target
-from laconic.deploy.runtime import Session, installed, runtime
+from laconic.deploy.runtime import Session, default_for, installed, runtime
 from laconic.measure.environment import environment
 
 _COPIES = 4  # of a layer in a model, so that the cost of a call weighs little
@@ -28,7 +28,6 @@ _TURNS, _TURN_SECONDS = 5, 0.004
 _SQUARE = (1, 64, 16, 16)
 _REFERENCE = LayerShape("convolution", (_SQUARE, (64, 64, 3, 3)), _SQUARE, 64 * 64 * 9 * 16 * 16, ((1, 1), (1, 1), (1, 1)), (1,))
 _ONNX: dict[str, str] = {"convolution": "Conv", "transposed convolution": "ConvTranspose", "linear": "MatMul"}
-_FORMATS = ("onnxruntime", "openvino")
 
 
 def folder() -> Path:
@@ -50,8 +49,8 @@ class LayerLatencyTable:
     """Milliseconds of a layer, relative to a reference layer that is timed beside each, so that the machine's drift cancels."""
 
     def __init__(self, target: Target, table: Path | None) -> None:
-        # runtimes that read no ONNX have ONNX Runtime's times: shapes compare alike
-        kind = target.runtime if target.runtime in _FORMATS else "onnxruntime"
+        # layers are written as ONNX; runtimes that do not read it have the times of the first one that does: shapes compare alike
+        kind = target.runtime if runtime(target.runtime).format == "onnx" else default_for("onnx")
         # on one thread: the threads of two sessions in a process fight over the cores
         self.settings = Target(kind, target.precision, 1)
         self.path = table or folder() / f"{_key(self.settings)}.json"

@@ -12,20 +12,13 @@ from typing import Any
 from laconic.core.errors import BadInput, nearest, need
 from laconic.core.records import to_json
 from laconic.core.step import StepConfig
-from laconic.core.target import Target
+from laconic.core.target import DEVICES, PRECISIONS, Target
 from laconic.core.wording import numerics
+from laconic.deploy import runtime
 from laconic.run.plain import from_plain, to_plain
 from laconic.run.runner import STEPS
 
 VERSION = 1
-PRECISIONS = ("fp32", "bf16")
-_NAMES = {
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
-    "torch": "PyTorch eager",
-    "torch.compile": "torch.compile",
-    "torchscript": "TorchScript",
-}
 
 
 @dataclass(frozen=True)
@@ -75,11 +68,17 @@ class Recipe:
         return "-".join(part.replace(".", "-") for part in [*parts, threads] if part)
 
     @property
+    def runtime_title(self) -> str:
+        """The title of the runtime; its name where this machine knows none of that name."""
+        name = self.deploy.runtime
+        return runtime.runtime(name).title if name in runtime.names() else name
+
+    @property
     def title(self) -> str:
         """The recipe in a few words."""
         steps = [config.words() for config in self.steps]
         device = [] if self.deploy.device == "cpu" else [self.deploy.device]
-        return " · ".join([*steps, _NAMES.get(self.deploy.runtime, self.deploy.runtime), self.numerics, *device])
+        return " · ".join([*steps, self.runtime_title, self.numerics, *device])
 
 
 @dataclass(frozen=True)
@@ -144,11 +143,11 @@ def _steps(items: Any, mistakes: list[str]) -> Iterator[Any]:
 
 
 def _deploy_mistakes(deploy: Target) -> Iterator[str]:
-    from laconic.deploy import runtime
-
     if deploy.runtime not in runtime.names():
         yield f"deploy.runtime: {deploy.runtime!r} is not a runtime." + nearest(deploy.runtime, runtime.names())
     if deploy.precision not in PRECISIONS:
         yield f"deploy.precision: {deploy.precision!r} is not a precision." + nearest(deploy.precision, PRECISIONS)
+    if deploy.device not in DEVICES:
+        yield f"deploy.device: {deploy.device!r} is not a device." + nearest(deploy.device, DEVICES)
     if deploy.threads is not None and deploy.threads < 1:
         yield f"deploy.threads: {deploy.threads} must be 1 or more, or left out for all cores"

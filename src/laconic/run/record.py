@@ -28,7 +28,7 @@ class Record:
     `status` is ``baseline``, ``passed``, ``rejected`` (measured, and not good enough), ``failed`` (crashed, hung, ran out of memory, was not
     finite), ``unavailable`` (this machine cannot run it) or ``not_tried`` (the time limit came before its turn).
 
-    `measured` holds what was measured, by the names of `core.quantities`; what is not there was not measured.
+    `runtime` is the title of the runtime. `measured` holds what was measured, by the names of `core.quantities`; what is not there was not measured.
 
     `comparison` says which one the figures of time come from: ``alone`` (with the baseline), ``finalists`` (with those that might be delivered, for the
     ranking) or ``published`` (alone once more, after the choice); ``first_speedup`` is what the comparison before said. `settled` says after how many rounds
@@ -56,11 +56,12 @@ class Record:
     outcomes: tuple[Outcome, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    runtime: str = ""
 
     @classmethod
     def of(cls, recipe: Recipe, **known: Any) -> Record:
         """A record of a recipe about which only `known` is known."""
-        return cls(recipe.key, recipe.title, recipe.to_plain(), **known)
+        return cls(recipe.key, recipe.title, recipe.to_plain(), runtime=recipe.runtime_title, **known)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Record:

@@ -13,23 +13,20 @@ from laconic.core.extensions import extended, load, origin
 from laconic.core.folding import FoldBatchNorm
 from laconic.core.operators import Family, family_of, plain_name
 from laconic.core.plan import FitPlan, completed
+from laconic.core.target import PRECISIONS
 from laconic.core.task import Task
 from laconic.deploy import runtime
 from laconic.distill.student import Student
 from laconic.factorize.depth import DropBlocks, Survey
 from laconic.pruning.structured import Prune
 from laconic.quantization.mixed import Mixed
-from laconic.quantization.placement import TARGETS
 from laconic.quantization.qat import Qat
 from laconic.quantization.static import Quantize
-from laconic.run.recipe import PRECISIONS
 from laconic.search.lever import Condition, Lever, Setting, Surroundings
 from laconic.train.step import Fit
 
 Options = Mapping[str, Any]
 
-# PyTorch runs the graph as it stands; the others fold batch-norms when they load or convert.
-_FOLDS_NOT = ("torch",)
 _RECURRENT = ("lstm", "gru")
 _FEW_LINEAR = 2  # linear layers, at the most, for which rounding each input's own range is not worth its time
 _LOW_LR = 1e-4  # for weights that know something already
@@ -55,12 +52,14 @@ def _can_train(around: Surroundings) -> str | None:
 def _has_batch_norm(around: Surroundings) -> str | None:
     if not _count(around, "batch norm"):
         return "the model has no batch-norm"
-    return None if around.target.runtime in _FOLDS_NOT else f"{around.target.runtime} folds batch-norms itself"
+    here = runtime.runtime(around.target.runtime)
+    return f"{here.title} folds batch-norms itself" if here.folds_batch_norm else None
 
 
 def _has_integers(around: Surroundings) -> str | None:
-    if around.target.runtime not in TARGETS:
-        return f"{around.target.runtime} does not compute with integers"
+    here = runtime.runtime(around.target.runtime)
+    if not here.quantizes:
+        return f"{here.title} does not compute with integers"
     return None if around.target.device == "cpu" else f"integer kernels are for processors, not for {around.target.device}"
 
 
@@ -88,6 +87,11 @@ def _can_round_in_training(around: Surroundings) -> str | None:
 
 def _has_blocks(around: Surroundings) -> str | None:
     return _can_train(around) or (None if Survey(around.program).runs() else "the model has no run of alike residual blocks")
+
+
+def _rules(around: Surroundings) -> str:
+    """The placement rules of the runtime, for steps that round."""
+    return runtime.runtime(around.target.runtime).quantizes
 
 
 def _count(around: Surroundings, family: Family) -> int:
@@ -122,15 +126,15 @@ def _further(task: Task, distill: float) -> FitPlan:
 
 
 def _quantize(around: Surroundings, options: Options) -> tuple[Any, ...]:
-    return (Quantize(target=around.target.runtime, **options),)
+    return (Quantize(target=_rules(around), **options),)
 
 
 def _mixed(around: Surroundings, options: Options) -> tuple[Any, ...]:
-    return (Mixed(target=around.target.runtime, **options),)
+    return (Mixed(target=_rules(around), **options),)
 
 
 def _qat(around: Surroundings, options: Options) -> tuple[Any, ...]:
-    return (Qat(target=around.target.runtime, recovery={"lr": _LOW_LR, "batch_size": _batch_size(around.task)}, **options),)
+    return (Qat(target=_rules(around), recovery={"lr": _LOW_LR, "batch_size": _batch_size(around.task)}, **options),)
 
 
 def _batch_size(task: Task) -> int:
@@ -234,7 +238,7 @@ def levers() -> dict[str, Lever]:
     rows = [
         *_STEPS,
         *(_deploying(name, "precision", about) for name, about in _PRECISIONS.items() if name in PRECISIONS),
-        *(_deploying(name, "runtime", f"run it in {name}") for name in runtime.names()),
+        *(_deploying(name, "runtime", f"run it in {runtime.runtime(name).title}") for name in runtime.names()),
     ]
     return extended({row.name: row for row in rows}, "laconic.levers", _read)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from laconic.core.target import Target
 from laconic.deploy import runtime
-from laconic.quantization.placement import TARGETS
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record
 from laconic.search.lever import COSTS, STEP_STAGES, Surroundings, cost_of_steps
@@ -131,7 +130,7 @@ def _worth_training_for(targets: Sequence[Target]) -> set[Target]:
     """Where trained models are tried: in the first precision that runs, in runtimes that compute with integers; in all runtimes where none of these does."""
     ready = [target for target in targets if unavailable(target) is None]
     first = {target.runtime: target for target in reversed(ready)}
-    quick = {target for name, target in first.items() if name in TARGETS}
+    quick = {target for name, target in first.items() if runtime.runtime(name).quantizes}
     return quick or set(first.values())
 
 

@@ -8,13 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from laconic.core.errors import BadInput, nearest
-from laconic.core.target import Target
+from laconic.core.target import DEVICES, Target
 from laconic.deploy import runtime
 from laconic.run.recipe import Recipe
 from laconic.search.lever import TARGET_STAGES, Lever, Setting, Surroundings
 from laconic.search.levers import levers
-
-BASELINE_RUNTIME = "torch"
 
 
 @dataclass(frozen=True)
@@ -108,8 +106,8 @@ class SearchSpace:
         yield from (f"without: '{item}' is asked for too" for item in self.without if item in (self.levers or ()))
         if self.threads is not None and self.threads < 1:
             yield f"threads: {self.threads} must be 1 or more, or None for all cores"
-        if self.device not in runtime.DEVICES:
-            yield f"device: '{self.device}'." + nearest(self.device, runtime.DEVICES)
+        if self.device not in DEVICES:
+            yield f"device: '{self.device}'." + nearest(self.device, DEVICES)
 
     # What is left -------------------------------------------------------------------------------------------------------------------
 
@@ -224,7 +222,7 @@ def _unknown_item(item: str) -> Iterator[str]:
 
 def baseline_recipe(threads: int | None, device: str) -> Recipe:
     """What the candidates with these threads on this device are compared with: the model as it was given, in PyTorch eager, fp32."""
-    return Recipe((), Target(BASELINE_RUNTIME, "fp32", threads, device))
+    return Recipe((), Target(runtime.BASELINE, "fp32", threads, device))
 
 
 def baseline_recipes(recipes: Sequence[Recipe]) -> list[Recipe]:
