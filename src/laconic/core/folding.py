@@ -102,7 +102,7 @@ def normalizes_channels(program: Program, layer: fx.Node, weight: fx.Node) -> bo
 
 
 def _is_rounded_by_output(program: Program, layer: fx.Node, weight: Any) -> bool:
-    """Whether a weight is rounded with a step for each output channel, for this layer alone."""
+    """Return whether a weight is rounded with a step for each output channel, for this layer alone."""
     row = operator_of(layer)
     if row is None or not is_fake_quant(weight) or weight.target not in (PER_CHANNEL, LEARNED_CHANNEL) or len(weight.users) > 1:
         return False
@@ -155,7 +155,7 @@ def reestimate_batch_norm(program: Program, batches: Iterable[Sequence[Tensor]])
 
 
 def _readers(program: Program, attribute: fx.Node) -> list[fx.Node]:
-    """Every use of the tensor behind an attribute node, also through other attribute nodes and tied names."""
+    """Return every use of the tensor behind an attribute node, also through other attribute nodes and tied names."""
     tensor = get_tensor(program, attribute)
     same = [n for n in program.graph.nodes if n.op == "get_attr" and get_tensor(program, n) is tensor]
     return [user for n in same for user in n.users]

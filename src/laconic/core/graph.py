@@ -17,7 +17,7 @@ from laconic.core.program import Program, aten
 
 
 def module_path(node: fx.Node) -> str:
-    """The dotted path of the module that a node came from, e.g. ``layer3.1.conv1``; empty for the model itself.
+    """Return the dotted path of the module that a node came from, e.g. ``layer3.1.conv1``; empty for the model itself.
 
     Repeated calls of one module carry a suffix ``@1``, ``@2`` in PyTorch's metadata, which is dropped.
     """
@@ -26,14 +26,14 @@ def module_path(node: fx.Node) -> str:
 
 
 def module_type(node: fx.Node) -> str:
-    """The class name of the module that a node came from, e.g. ``Conv2d``; empty where PyTorch kept none."""
+    """Return the class name of the module that a node came from, e.g. ``Conv2d``; empty where PyTorch kept none."""
     stack = [kind for path, kind in (node.meta.get("nn_module_stack") or {}).values() if not path.startswith("_empty_nn_module_stack")]
     kind = stack[-1] if stack else ""
     return (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2]
 
 
 def module_outputs(program: Program) -> dict[str, fx.Node]:
-    """For each module path, the last node that was computed inside it: the module's output."""
+    """Return for each module path the last node that was computed inside it: the module's output."""
     found: dict[str, fx.Node] = {}
     for node in program.graph.nodes:
         if node.op != "call_function":
@@ -46,7 +46,7 @@ def module_outputs(program: Program) -> dict[str, fx.Node]:
 
 
 def taps(program: Program, paths: Iterable[str]) -> Callable[..., tuple[Any, dict[str, Tensor]]]:
-    """A function that runs the program and also returns what the modules at `paths` put out.
+    """Return a function that runs the program and also returns what the modules at `paths` put out.
 
     Args:
         program: the program; its parameters are shared, not copied, so gradients reach it.
@@ -101,7 +101,7 @@ def shapes(program: Program) -> dict[fx.Node, TensorMeta]:
 
 
 def get_tensor(program: Program, node: fx.Node) -> Tensor:
-    """The parameter or buffer that a `get_attr` node reads."""
+    """Return the parameter or buffer that a `get_attr` node reads."""
     owner, _, leaf = str(node.target).rpartition(".")
     value = getattr(program.graph_module.get_submodule(owner), leaf)
     assert isinstance(value, Tensor)
@@ -116,7 +116,7 @@ def set_parameter(program: Program, name: str, value: Tensor) -> None:
 
 
 def free_name(program: Program, wanted: str) -> str:
-    """A name for a new tensor: the wanted one, with a number behind it where a tensor or a module has it already."""
+    """Return a name for a new tensor: the wanted one, with a number behind it where a tensor or a module has it already."""
     module = program.graph_module
     taken = {name for name, _ in (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))}
     taken |= {name for name, _ in module.named_modules(remove_duplicate=False)}

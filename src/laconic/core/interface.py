@@ -23,7 +23,7 @@ class TensorSpec:
     dtype: str
 
     def concrete(self, **sizes: int) -> tuple[int, ...]:
-        """The shape with numbers for the named dimensions.
+        """Return the shape with numbers for the named dimensions.
 
         >>> TensorSpec("x", ("batch", 3), "float32").concrete(batch=8)
         (8, 3)
@@ -47,7 +47,7 @@ class Interface:
     limits: CaptureLimits = field(default_factory=CaptureLimits)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for the extra file inside a `.pt2`."""
+        """Return plain values, for the extra file inside a `.pt2`."""
         return asdict(self)
 
     @classmethod
@@ -74,12 +74,12 @@ class Interface:
         return size if isinstance(size, int) and not any("batch" in spec.shape for spec in self.inputs) else None
 
     def loading(self, batch_size: int) -> dict[str, Any]:
-        """Arguments of a `DataLoader` whose batches the program takes: of this size, or whole ones of the fixed size."""
+        """Return arguments of a `DataLoader` whose batches the program takes: of this size, or whole ones of the fixed size."""
         fixed = self.fixed_batch
         return {"batch_size": batch_size} if fixed is None else {"batch_size": fixed, "drop_last": True}
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-        """Flat tensors from a call's arguments; positional and keyword arguments are interchangeable.
+        """Return flat tensors from a call's arguments; positional and keyword arguments are interchangeable.
 
         Raises:
             BadInput: an argument is missing, unknown, or nested otherwise than at capture; another number of examples than a fixed batch has.
@@ -120,7 +120,7 @@ class Interface:
 
 
 def as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments from the form in which inputs are written everywhere in Laconic.
+    """Return positional and keyword arguments from the form in which inputs are written everywhere in Laconic.
 
     A mapping holds keyword arguments, a tuple or list positional ones; anything else is the one positional argument. A model whose
     forward takes a mapping is given it in a tuple: `({"pixels": x},)`.

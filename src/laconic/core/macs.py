@@ -17,51 +17,51 @@ Cost = Callable[[fx.Node, Callable[[Any], Shape]], int]  # (operator, shape of a
 
 
 def _convolution(node: fx.Node, shape: Callable[[Any], Shape]) -> int:
-    """Each output number sums over the kernel and the input channels of its group."""
+    """Count a convolution: each output number sums over the kernel and the input channels of its group."""
     weight = shape(node.args[1])
     return math.prod(shape(node)) * math.prod(weight[1:])
 
 
 def _transposed(node: fx.Node, shape: Callable[[Any], Shape]) -> int:
-    """Each input number is spread over the kernel and the output channels of its group."""
+    """Count a transposed convolution: each input number is spread over the kernel and the output channels of its group."""
     return math.prod(shape(node.args[0])) * math.prod(shape(node.args[1])[1:])
 
 
 def _linear(node: fx.Node, shape: Callable[[Any], Shape]) -> int:
-    """Each output number sums over the input channels."""
+    """Count a linear layer: each output number sums over the input channels."""
     row = row_of(node)
     assert row.in_axis is not None
     return math.prod(shape(node)) * shape(argument(node, row.weight))[row.in_axis]
 
 
 def _bilinear(node: fx.Node, shape: Callable[[Any], Shape]) -> int:
-    """Each output number is x · (W y): I·J and then I."""
+    """Count a bilinear layer: each output number is x · (W y): I·J and then I."""
     _, first, second = shape(node.args[2])
     return math.prod(shape(node)) * first * (second + 1)
 
 
 def _product(node: fx.Node, shape: Callable[[Any], Shape]) -> int:
-    """Output numbers × the summed dimension, the last of the first matrix; `addbmm` sums over the batch too."""
+    """Count a product: output numbers × the summed dimension, the last of the first matrix; `addbmm` sums over the batch too."""
     row = row_of(node)
     first = shape(node.args[row.inputs[0]])
     return math.prod(shape(node)) * first[-1] * (first[0] if plain_name(node) == "addbmm" else 1)
 
 
 def _attention(node: fx.Node, shape: Callable[[Any], Shape]) -> int:
-    """Queries × keys, and weights × values: B·N·L·S·(D + D_v)."""
+    """Count attention: queries × keys, and weights × values: B·N·L·S·(D + D_v)."""
     query, key, value = (shape(node.args[i]) for i in range(3))
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
 def _recurrent(node: fx.Node, shape: Callable[[Any], Shape]) -> int:
-    """Every weight matrix is applied once per step and example; a step and example are one row of the first output."""
+    """Count a recurrent layer: every weight matrix is applied once per step and example; a step and example are one row of the first output."""
     weights: Any = node.args[2]
     rows = math.prod(shape(node.args[0])[:-1])
     return rows * sum(math.prod(shape(w)) for w in weights if len(shape(w)) == 2)
 
 
 def _einsum(node: fx.Node, shape: Callable[[Any], Shape]) -> int:
-    """The product of all index sizes, for two operands without ellipsis; others are unknown."""
+    """Return the product of all index sizes, for two operands without ellipsis; others are unknown."""
     equation, operands = str(node.args[0]).replace(" ", ""), node.args[1]
     terms = equation.split("->")[0].split(",")
     if "." in equation or not isinstance(operands, (list, tuple)) or len(operands) != 2:
@@ -112,7 +112,7 @@ upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d var 
 
 
 def symbols(program: Program, batch: int, lengths: Mapping[str, int]) -> dict[str, int]:
-    """Sizes of the graph's symbols: the batch, other dynamic dimensions as given, and else as in the example."""
+    """Return sizes of the graph's symbols: the batch, other dynamic dimensions as given, and else as in the example."""
     found: dict[str, int] = {}
     placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
     for node, spec, example in zip(placeholders, program.inputs, program.example_inputs(), strict=True):
@@ -123,7 +123,7 @@ def symbols(program: Program, batch: int, lengths: Mapping[str, int]) -> dict[st
 
 
 def number(size: Any, sizes: Mapping[str, int]) -> int:
-    """A size in which symbols may stand, as a number."""
+    """Return a size in which symbols may stand, as a number."""
     if isinstance(size, int):
         return size
     expression = size.node.expr

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def memory_of(pid: int) -> dict[str, int]:
-    """Bytes of memory of a process: `rss_bytes` now and `peak_bytes` at its highest; empty where there is no /proc."""
+    """Return bytes of memory of a process: `rss_bytes` now and `peak_bytes` at its highest; empty where there is no /proc."""
     try:
         text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:

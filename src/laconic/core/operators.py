@@ -167,7 +167,7 @@ def family_of(node: fx.Node) -> Family | None:
 
 
 def is_layer(node: Any) -> bool:
-    """Whether a node is a convolution or linear layer."""
+    """Return whether a node is a convolution or linear layer."""
     row = operator_of(node) if isinstance(node, fx.Node) else None
     return row is not None and row.is_layer
 
@@ -280,5 +280,5 @@ def inputs_first(weight: Tensor, node: fx.Node) -> Tensor:
 
 
 def _swapped(weight: Tensor, groups: int) -> Tensor:
-    """From (all of one side, of one group of the other, …) to the opposite."""
+    """Turn (all of one side, of one group of the other, …) round."""
     return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)

@@ -80,7 +80,7 @@ def _other(dtype: torch.dtype | None) -> bool:
 
 
 def _dtype(node: fx.Node | None) -> torch.dtype | None:
-    """The type of a node's result, or of the first of several."""
+    """Return the type of a node's result, or of the first of several."""
     value = None if node is None else node.meta.get("val")
     value = value[0] if isinstance(value, (tuple, list)) and value else value
     return value.dtype if isinstance(value, Tensor) else None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cpuinfo() -> dict[str, str]:
-    """The first processor's rows of /proc/cpuinfo, with `Features` under the name `flags`; empty where there is none."""
+    """Return the first processor's rows of /proc/cpuinfo, with `Features` under the name `flags`; empty where there is none."""
     path = Path("/proc/cpuinfo")
     if not path.exists():
         return {}
@@ -20,5 +20,5 @@ def cpuinfo() -> dict[str, str]:
 
 @cache
 def instructions() -> frozenset[str]:
-    """Names of the instruction sets, e.g. ``avx512_vnni``; empty where the system does not tell."""
+    """Return names of the instruction sets, e.g. ``avx512_vnni``; empty where the system does not tell."""
     return frozenset(cpuinfo().get("flags", "").split())

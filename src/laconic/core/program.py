@@ -95,7 +95,7 @@ class Program(nn.Module):
         return self(*args, **kwargs)
 
     def flatten_inputs(self, inputs: Any) -> tuple[Tensor, ...]:
-        """The flat tensors of `inputs` (written as for `call`; numpy arrays are taken too), in the order of `self.inputs`."""
+        """Return the flat tensors of `inputs` (written as for `call`; numpy arrays are taken too), in the order of `self.inputs`."""
         args, kwargs = as_call(inputs)
         return tuple(self.interface.bind(args, kwargs))
 
@@ -105,7 +105,7 @@ class Program(nn.Module):
         return leaves[0] if spec["kind"] == "tensor" else structure.build(spec, iter(leaves))
 
     def example_inputs(self) -> tuple[Tensor, ...]:
-        """Flat inputs of the shapes, types and coarse ranges of those that the model was captured with, batch 2 or more; generated, never anybody's data."""
+        """Return flat inputs of the shapes, types and coarse ranges of those at capture, batch 2 or more; generated, never anybody's data."""
         return self._example
 
     def train(self, mode: bool = True) -> Program:
@@ -120,7 +120,7 @@ class Program(nn.Module):
         return self
 
     def freeze_batch_norm(self) -> None:
-        """From now on batch-norms use their running statistics in training mode too, and no longer change them."""
+        """Let batch-norms use their running statistics in training mode too from now on, and no longer change them."""
         if self._norms_frozen:
             return
         self._norms_frozen, training = True, self.training
@@ -171,7 +171,7 @@ class Program(nn.Module):
         return twin.train(was_training)
 
     def exported(self) -> ExportedProgram:
-        """The eval graph as a `torch.export.ExportedProgram` with flat inputs and outputs, parameters shared with this program."""
+        """Return the eval graph as a `torch.export.ExportedProgram` with flat inputs and outputs, parameters shared with this program."""
         if self.training:
             return copy.deepcopy(self).eval().exported()
         tensors = dict(tensors_of(self.graph_module))
@@ -191,7 +191,7 @@ class Program(nn.Module):
         return self.graph_module.code + ",".join(shapes)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the eval graph and all tensors: equal programs have equal fingerprints, whatever their nodes are called."""
+        """Return the SHA-256 over the eval graph and all tensors: equal programs have equal fingerprints, whatever their nodes are called."""
         was_training = self.training
         self.eval()
         digest = hashlib.sha256("\n".join(canonical(self.graph)).encode())
@@ -217,12 +217,12 @@ class Program(nn.Module):
 
 
 def dynamic_shape(spec: TensorSpec) -> dict[int, Any]:
-    """The dynamic dimensions of an input, as `torch.export` takes them."""
+    """Return the dynamic dimensions of an input, as `torch.export` takes them."""
     return {index: torch.export.Dim.DYNAMIC for index, dim in enumerate(spec.shape) if isinstance(dim, str)}
 
 
 def canonical(graph: fx.Graph) -> Iterator[str]:
-    """One line per operator, with inputs and results numbered in order and parameters by name."""
+    """Write one line per operator, with inputs and results numbered in order and parameters by name."""
     names: dict[fx.Node, str] = {}
     counter = itertools.count()
     for node in graph.nodes:

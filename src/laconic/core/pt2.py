@@ -141,7 +141,7 @@ def _is_plain(text: Any) -> bool:
 
 
 def _payloads(archive: _Archive, kind: str) -> Iterator[tuple[str, Tensor]]:
-    """Raw tensors with their names; what shares storage in the file shares it in memory."""
+    """Return raw tensors with their names; what shares storage in the file shares it in memory."""
     from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE
 
     storages: dict[str, Tensor] = {}

@@ -176,7 +176,7 @@ QUANTITIES: dict[str, Quantity] = {row.name: row for row in _ROWS}
 
 @cache
 def _outside() -> dict[str, Quantity]:
-    """The rows of other packages."""
+    """Return the rows of other packages."""
     rows = {name: row for name, row in extended(QUANTITIES, GROUP).items() if name not in QUANTITIES}
     known = dict(QUANTITIES)
     for name, row in rows.items():
@@ -192,7 +192,7 @@ def _outside() -> dict[str, Quantity]:
 
 
 def _limit_names(rows: Mapping[str, Quantity]) -> dict[str, str]:
-    """Who has which limit; a budget's other words are taken too."""
+    """Return who has which limit; a budget's other words are taken too."""
     return {
         **dict.fromkeys(("objective", "confident", "limits"), "every budget"),
         **{row.limit.name: row.name for row in rows.values() if row.limit},
@@ -204,33 +204,33 @@ def _objective_names(rows: Mapping[str, Quantity]) -> dict[str, str]:
 
 
 def rows() -> dict[str, Quantity]:
-    """All quantities by name, those of other packages included, in the order of columns."""
+    """Return all quantities by name, those of other packages included, in the order of columns."""
     return {**QUANTITIES, **_outside()}
 
 
 def row(name: str, unit: str = "") -> Quantity:
-    """The quantity of a name; a plain one with this unit where none is known, as in a result that another machine wrote."""
+    """Return the quantity of a name; a plain one with this unit where none is known, as in a result that another machine wrote."""
     known = rows().get(name)
     return known if known is not None else Quantity(name, name.replace("_", " ").capitalize(), unit)
 
 
 def limits() -> dict[str, Limit]:
-    """The limits that a budget may set, by name."""
+    """Return the limits that a budget may set, by name."""
     return {row.limit.name: row.limit for row in rows().values() if row.limit is not None}
 
 
 def limited(name: str) -> list[Quantity]:
-    """The quantities that a limit of this name holds for."""
+    """Return the quantities that a limit of this name holds for."""
     return [row for row in rows().values() if row.limit is not None and row.limit.name == name]
 
 
 def objectives() -> dict[str, Quantity]:
-    """What may be asked to be best, by the objective's name."""
+    """Return what may be asked to be best, by the objective's name."""
     return {row.objective.name: row for row in rows().values() if row.objective is not None}
 
 
 def as_measurement(name: str, value: Measurement | float) -> Measurement:
-    """A measurement of a quantity; a bare number is exact and in the quantity's unit.
+    """Return a measurement of a quantity; a bare number is exact and in the quantity's unit.
 
     Raises:
         BadInput: no quantity of that name is known, or the number is not finite.

@@ -91,7 +91,7 @@ class Limit:
         return self.rule or f"budget:{self.name}"
 
     def told(self, asked: float, unit: str = "") -> str:
-        """This limit of a budget in words; `unit` stands where it has none of its own.
+        """Write this limit of a budget in words; `unit` stands where it has none of its own.
 
         >>> Limit("max_drop", words="lose at most {limit} {unit}").told(0.5, "points"), Limit("max_energy_mj", "mJ").told(5)
         ('lose at most 0.5 points', 'max energy mj 5')
@@ -179,22 +179,22 @@ class Quantity:
         object.__setattr__(self, "noun", self.noun or _inside(self.label))
 
     def cost(self, value: float) -> float:
-        """A number that is smaller for a better value."""
+        """Return a number that is smaller for a better value."""
         return value if self.direction == "min" else -value
 
     def bad_end(self, found: Measurement) -> float | None:
-        """The end of the interval that is worse; of what is exact, its value; None where it was not measured or its interval is not known."""
+        """Return the end of the interval that is worse; of what is exact, its value; None where it was not measured or its interval is not known."""
         return self._end(found, found.high if self.direction == "min" else found.low)
 
     def good_end(self, found: Measurement) -> float | None:
-        """The end of the interval that is better; likewise."""
+        """Return the end of the interval that is better; likewise."""
         return self._end(found, found.low if self.direction == "min" else found.high)
 
     def _end(self, found: Measurement, end: float | None) -> float | None:
         return found.value if self.exact else None if found.value is None else end
 
     def told(self, value: float, unit: str = "") -> str:
-        """A value with its unit, in the one of the scale that suits it.
+        """Return a value with its unit, in the one of the scale that suits it.
 
         >>> Quantity("size_bytes", "File size", "B", show=Show(scale=BYTES)).told(1_250_000), Quantity("speedup", "Speed-up", "x").told(2.0)
         ('1.25\xa0MB', '2.00×')
@@ -206,7 +206,7 @@ class Quantity:
         return joined(fixed(value, PLACES[shown]) if shown in PLACES else number(value), shown)
 
     def described(self, found: Measurement) -> str:
-        """A measurement with its unit and its 95 % interval; `not measured` and why, where it was not."""
+        """Return a measurement with its unit and its 95 % interval; `not measured` and why, where it was not."""
         if found.value is None:
             return f"not measured: {found.note}" if found.note else "not measured"
         if found.low is None or found.high is None:

@@ -56,7 +56,7 @@ class StepConfig:
         return re.sub("(?<=[a-z0-9])(?=[A-Z])", " ", type(self).__name__).lower()
 
     def depends_on_target(self) -> bool:
-        """Whether the result is another one for another runtime: its kernels or times are looked at."""
+        """Return whether the result is another one for another runtime: its kernels or times are looked at."""
         return False
 
     def integer_bits(self) -> int | None:

@@ -37,7 +37,7 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
 
 
 def default_logits(outputs: Any) -> Tensor:
-    """The tensor that the metric looks at: the output itself, its `logits`, or the first of several."""
+    """Return the tensor that the metric looks at: the output itself, its `logits`, or the first of several."""
     if isinstance(outputs, Tensor):
         return outputs
     if isinstance(outputs, Mapping) and outputs:
@@ -109,7 +109,7 @@ class Task:
     class_axis: int | None = None
 
     def build(self) -> nn.Module:
-        """The module itself; a factory is called once and its result kept.
+        """Return the module itself; a factory is called once and its result kept.
 
         Raises:
             BadInput: neither a module nor a function without arguments that makes one; says what it is.
@@ -120,7 +120,7 @@ class Task:
         return self.model
 
     def _made(self) -> Any:
-        """What the factory makes; anything that is no factory, as it is."""
+        """Return what the factory makes; anything that is no factory, as it is."""
         given: Any = self.model
         if isinstance(given, (torch.export.ExportedProgram, torch.jit.ScriptFunction)):
             return given
@@ -132,7 +132,7 @@ class Task:
 
 
 def calibration_subset(data: Dataset[Any], n: int, seed: int = 0) -> Subset[Any]:
-    """`n` examples drawn without replacement; all of them where there are fewer."""
+    """Draw `n` examples without replacement; all of them where there are fewer."""
     size = len(data)  # type: ignore[arg-type]
     chosen = torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:n]
     return Subset(data, chosen.sort().values.tolist())

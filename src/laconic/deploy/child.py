@@ -147,7 +147,7 @@ class Child:
         return "; its last lines:\n  " + "\n  ".join(lines) if lines else ""
 
     def memory(self) -> dict[str, int]:
-        """Its memory now; see `memory_of`."""
+        """Return its memory now; see `memory_of`."""
         return memory_of(self._process.pid)
 
     def _end(self) -> None:
@@ -181,7 +181,7 @@ class Channel:
 
 
 def answer_requests(handle: Callable[[dict[str, Any], Channel], Any], expected: type[Exception] = LaconicError) -> None:
-    """The child's side: answer each request until the parent is gone. Descriptors are the last two arguments of the command."""
+    """Answer each request until the parent is gone: the child's side. Descriptors are the last two arguments of the command."""
     _die_with_parent()
     requests, answers = (int(argument) for argument in sys.argv[-2:])
     with io.FileIO(requests) as raw, io.BufferedReader(raw) as incoming, os.fdopen(answers, "w", encoding="utf-8") as outgoing:
@@ -192,7 +192,7 @@ def answer_requests(handle: Callable[[dict[str, Any], Channel], Any], expected: 
 
 
 def _answer(work: Callable[[], Any], expected: type[Exception]) -> dict[str, Any]:
-    """The answer, or what was raised instead."""
+    """Return the answer, or what was raised instead."""
     try:
         return {"answer": work()}
     except WorkerFailed as error:
@@ -206,7 +206,7 @@ def _answer(work: Callable[[], Any], expected: type[Exception]) -> dict[str, Any
 
 
 def _die_with_parent() -> None:
-    """On Linux: end when the parent does, and where memory runs out be the process that the kernel ends, not the parent."""
+    """Ask Linux to end this process when the parent does, and where memory runs out to end it, not the parent."""
     if sys.platform != "linux":
         return
     import ctypes

@@ -11,7 +11,7 @@ _ROUNDING = ("uantize", "QLinear", "Integer", "NBits")  # in the names of ONNX o
 
 
 def of_file(file: Path, precision: str) -> str:
-    """What a model file computes with, e.g. ``int8``; files other than ONNX hold floats.
+    """Return what a model file computes with, e.g. ``int8``; files other than ONNX hold floats.
 
     Args:
         file: the model file.
@@ -21,7 +21,7 @@ def of_file(file: Path, precision: str) -> str:
 
 
 def bits_of(file: Path) -> int | None:
-    """The bits of the integers that an ONNX file rounds to, the fewest where there are several; None where it rounds nothing."""
+    """Return the bits of the integers that an ONNX file rounds to, the fewest where there are several; None where it rounds nothing."""
     onnx = need("onnx")
     graph = onnx.load(str(file), load_external_data=False).graph
     rounding = [node for node in graph.node if any(word in node.op_type for word in _ROUNDING)]

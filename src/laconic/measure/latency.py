@@ -140,11 +140,11 @@ class _Table:
         return found if isinstance(found, Turn) else Turn(found)
 
     def times(self) -> dict[str, list[list[int]]]:
-        """Nanoseconds so far, of those that did not fail."""
+        """Return nanoseconds so far, of those that did not fail."""
         return {name: [list(turn.times_ns) for turn in turns] for name, turns in self._turns.items() if name not in self._dropped}
 
     def undisturbed(self) -> bool:
-        """Whether nobody failed and hardly a turn was preempted."""
+        """Return whether nobody failed and hardly a turn was preempted."""
         return not self._dropped and not any(busy.disturbed(turns) for turns in self._turns.values())
 
     def finish(self) -> Rounds:
@@ -155,7 +155,7 @@ class _Table:
         return Rounds(self.times(), self._dropped, machine)
 
     def _work(self) -> dict[str, list[list[int]]]:
-        """Processor time per contender, turn and run; none of one that fails at it: its times stand."""
+        """Return processor time per contender, turn and run; none of one that fails at it: its times stand."""
         found = {}
         for contender in self._contenders:
             if contender.name not in self._dropped:
@@ -170,7 +170,7 @@ def _disturbance(turn: Turn) -> float:
 
 
 def summarize(rounds: Sequence[Sequence[int]]) -> Latency:
-    """Percentiles over all runs of all rounds (nanoseconds in, milliseconds out)."""
+    """Return percentiles over all runs of all rounds (nanoseconds in, milliseconds out)."""
     runs = np.concatenate([np.asarray(r, dtype=float) for r in rounds]) / 1e6
     p50, p95, p99 = np.percentile(runs, (50, 95, 99))
     return Latency(float(p50), float(p95), float(p99), len(runs), len(rounds))
@@ -196,7 +196,7 @@ def measured(rounds: Sequence[Sequence[int]], batch: int) -> dict[str, Measureme
 
 
 def ratio(base: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> Measurement:
-    """How many times faster `other` is than `base`, with its interval; see `stats.ratio_of_rounds`."""
+    """Return how many times faster `other` is than `base`, with its interval; see `stats.ratio_of_rounds`."""
     return ratio_of_rounds(base, other)
 
 
@@ -234,5 +234,5 @@ def times(found: Measurement, what: str = "") -> str:
 
 
 def throughput(rounds: Sequence[Sequence[int]], batch: int) -> Measurement:
-    """Examples per second at this batch size, from the medians of the rounds."""
+    """Return examples per second at this batch size, from the medians of the rounds."""
     return median_of_rounds([float(batch * 1e9 / np.median(r)) for r in rounds], "1/s")

@@ -30,11 +30,11 @@ class Limits:
     multiple: int = 1
 
     def lowest(self, n: int) -> int:
-        """The fewest components that a group of `n` keeps."""
+        """Return the fewest components that a group of `n` keeps."""
         return self.rounded(max(1, math.ceil(self.floor * n)), n)
 
     def rounded(self, count: float, n: int) -> int:
-        """The nearest count that may be."""
+        """Return the nearest count that may be."""
         step = self.multiple if n >= 2 * self.multiple else 1
         least = max(1, math.ceil(self.floor * n))
         return min(max(round(count / step), math.ceil(least / step)) * step, n)
@@ -51,7 +51,7 @@ def across(scores: Sequence[Tensor], comparable: bool) -> list[Any]:
 
 
 def uniform(sizes: Sizes, cost: Callable[[Counts], float], budget: float, limits: Limits) -> list[int]:
-    """The largest equal share of all groups that keeps within the budget.
+    """Return the largest equal share of all groups that keeps within the budget.
 
     Raises:
         BadInput: even the fewest that may be left cost more.
@@ -66,7 +66,7 @@ def uniform(sizes: Sizes, cost: Callable[[Counts], float], budget: float, limits
 def ranked(
     sizes: Sizes, cost: Callable[[Counts], float], budget: float, limits: Limits, scores: Sequence[Tensor], comparable: bool = False
 ) -> list[int]:
-    """The counts that a common threshold leaves.
+    """Return the counts that a common threshold leaves.
 
     Args:
         comparable: whether the scores are compared between groups as they are; else relative to their group's mean.
@@ -123,7 +123,7 @@ def by_latency(
     budget = share * sum(times)
 
     def gain(group: int) -> tuple[float, int] | None:
-        """The best next level of a group: score lost for each millisecond saved, and the level."""
+        """Return the best next level of a group: score lost for each millisecond saved, and the level."""
         best: tuple[float, int] | None = None
         now = counts[group]
         for level in [g for g in grid[group] if g < now][:3]:
@@ -151,7 +151,7 @@ def by_latency(
 
 
 def _grid(n: int, limits: Limits, levels: int) -> list[int]:
-    """Counts to choose from, from the highest down."""
+    """Return counts to choose from, from the highest down."""
     step = max(limits.multiple if n >= 2 * limits.multiple else 1, 1)
     step *= max(1, math.ceil(n / step / levels))
     lowest = limits.lowest(n)

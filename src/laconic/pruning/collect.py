@@ -127,7 +127,7 @@ def _loader(task: Task, seed: int, examples: int, loading: Mapping[str, Any]) ->
 
 @contextmanager
 def _borrowed(program: Program, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """The program in evaluation mode, with gradients for these parameters and no others; given back as it was."""
+    """Return the program in evaluation mode, with gradients for these parameters and no others; given back as it was."""
     trained = [(p, p.requires_grad) for p in program.parameters()]
     mode = program.training
     chosen = {id(p) for p in parameters}
@@ -256,7 +256,7 @@ def _batch_symbols(program: Program) -> set[str]:
 
 
 def _batch_axis(value: fx.Node, symbols: set[str]) -> int | None:
-    """The first axis whose size depends on the batch; the first of all where the batch is fixed."""
+    """Return the first axis whose size depends on the batch; the first of all where the batch is fixed."""
     if value.op == "get_attr":
         return None
     if not symbols:
@@ -277,7 +277,7 @@ class _Watched(fx.Interpreter):
         }
 
     def call(self, inputs: Any) -> Any:
-        """The program's outputs, nested as it returns them."""
+        """Return the program's outputs, nested as it returns them."""
         leaves = self.program.flatten_inputs(inputs)
         self.batch = _batch_size(self.program, leaves)
         return self.program.unflatten_outputs(self.run(*leaves))

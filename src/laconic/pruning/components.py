@@ -39,7 +39,7 @@ class Blocks:
         self._place: dict[int, int] = {}
 
     def new(self, size: int) -> Ids:
-        """So many new ids."""
+        """Return so many new ids."""
         ids = np.arange(self.n, self.n + size, dtype=np.int32)
         self.n += size
         self._place[id(ids)] = len(self.arrays)
@@ -90,7 +90,7 @@ class Blocks:
 
 
 def _joined(label: Any, count: int, pairs: Sequence[tuple[Ids, Ids]]) -> tuple[Any, int]:
-    """New numbers of components, where pairs of ids join them."""
+    """Return new numbers of components, where pairs of ids join them."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 

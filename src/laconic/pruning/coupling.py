@@ -91,16 +91,16 @@ class Coupling:
         return self.cause >= 0
 
     def tensor(self, name: str) -> Tensor:
-        """A parameter or buffer."""
+        """Return a parameter or buffer."""
         owner, _, leaf = name.rpartition(".")
         return getattr(self.program.graph_module.get_submodule(owner), leaf)
 
     def name(self, node: fx.Node) -> str:
-        """The name of the tensor behind an attribute."""
+        """Return the name of the tensor behind an attribute."""
         return self.names.get(id(get_tensor(self.program, node)), str(node.target))
 
     def everything(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """A choice that keeps all components."""
+        """Return a choice that keeps all components."""
         return np.ones(len(self.cause), bool)
 
     @cached_property
@@ -133,7 +133,7 @@ class Coupling:
             yield np.arange(first, first + len(slots[0].index)), slots
 
     def _mixed_groups(self) -> Iterator[tuple[Any, list[Slot]]]:
-        """The same of all others, id by id."""
+        """Return the same of all others, id by id."""
         slots: list[tuple[str, int, Any]] = [
             (name, dim, self.label[ids])
             for name, dims in self.tensors.items()
@@ -179,7 +179,7 @@ class Coupling:
         return free, total
 
     def parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter once, under the name that `tensors` knows it by."""
+        """Return every parameter once, under the name that `tensors` knows it by."""
         seen: set[int] = set()
         for name, tensor in attributes(self.program.graph_module):
             if isinstance(tensor, nn.Parameter) and id(tensor) not in seen:

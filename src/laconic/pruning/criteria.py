@@ -107,7 +107,7 @@ def _or_l1(function: Criterion, sees: Callable[[Evidence, Group], bool]) -> Crit
 
 
 def named(name: str) -> Criterion:
-    """The criterion of this name.
+    """Return the criterion of this name.
 
     Raises:
         BadInput: there is none.
@@ -121,7 +121,7 @@ def named(name: str) -> Criterion:
 
 
 def pieces(coupling: Coupling, group: Group, roles: Sequence[str] | None = None) -> list[Piece]:
-    """The floating parameters in which a group has slices of these roles (None: of any), one entry for each slot."""
+    """Return the floating parameters in which a group has slices of these roles (None: of any), one entry for each slot."""
     found = [(slot, coupling.tensor(slot.tensor)) for slot in group.slots if roles is None or slot.role in roles]
     return [(slot, tensor.detach()) for slot, tensor in found if isinstance(tensor, nn.Parameter) and tensor.is_floating_point()]
 
@@ -152,7 +152,7 @@ def component_sums(found: Sequence[Piece], n: int, measure: Callable[[str, Tenso
 
 
 def component_rows(found: Sequence[Piece], n: int) -> Tensor:
-    """All slices of each component one after the other: (n, F), float64.
+    """Return all slices of each component one after the other: (n, F), float64.
 
     A component with several indices in a slot (gates of a recurrent unit, the channels of a head) has the slices of all of them, in order.
     """

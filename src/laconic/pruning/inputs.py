@@ -79,7 +79,7 @@ def other_sizes(program: Program) -> tuple[Resized, ...]:
 
 
 def _candidates(given: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """Sizes to try: all labels changed, then the batch alone."""
+    """Return sizes to try: all labels changed, then the batch alone."""
     choices = {label: _others(size) for label, size in given.items()}
     for i in range(max(len(found) for found in choices.values())):
         yield {label: found[i % len(found)] for label, found in choices.items()}
@@ -88,7 +88,7 @@ def _candidates(given: Mapping[str, int]) -> Iterator[dict[str, int]]:
 
 
 def _others(size: int) -> list[int]:
-    """Other sizes, near ones first; 1 is left out, for PyTorch takes it for a constant."""
+    """Return other sizes, near ones first; 1 is left out, for PyTorch takes it for a constant."""
     near = (size + 1, size - 1, 2 * size, size // 2, 3 * size, size // 4, 4 * size)
     return [n for n in dict.fromkeys(near) if n > 1 and n != size]
 

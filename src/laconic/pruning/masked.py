@@ -47,7 +47,7 @@ class Masked(fx.Interpreter):
         return masked(self, n, args, kwargs)
 
     def _attribute(self, node: fx.Node) -> Tensor:
-        """A copy of a tensor, for operators may write into it; a parameter's removed slices are zero."""
+        """Return a copy of a tensor, for operators may write into it; a parameter's removed slices are zero."""
         tensor = get_tensor(self.coupling.program, node)
         name = self.names.get(id(tensor), "")
         value = self.tensors.get(name, tensor).detach().clone()
@@ -138,7 +138,7 @@ def _batch_norm(run: Masked, n: fx.Node, args: Any, kwargs: Any) -> Any:
 
 
 def _weight_norm(run: Masked, n: fx.Node, args: Any, kwargs: Any) -> Any:
-    """The norm of a removed row is 0, and what is divided by it no number."""
+    """Return the norm of a removed row is 0, and what is divided by it no number."""
     return torch.nan_to_num(n.target(*args, **kwargs))  # type: ignore[operator]
 
 

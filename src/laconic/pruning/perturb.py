@@ -42,7 +42,7 @@ def perturbed(coupling: Coupling, inputs: tuple[Tensor, ...], seed: int = 0) -> 
 
 
 def _lively(tensor: Tensor, generator: torch.Generator) -> Tensor | None:
-    """A parameter whose numbers all count; None where they do already."""
+    """Return a parameter whose numbers all count; None where they do already."""
     shape = tuple(tensor.shape)
     if not tensor.numel():
         return None

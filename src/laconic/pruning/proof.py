@@ -50,7 +50,7 @@ class Proof:
 
 
 def random_choice(coupling: Coupling, share: float, seed: int = 0) -> Keep:
-    """A choice that keeps about this share of the components of each group, one at least."""
+    """Return a choice that keeps about this share of the components of each group, one at least."""
     generator = np.random.default_rng(seed)
     keep = coupling.everything()
     for group in coupling.groups:
@@ -112,7 +112,7 @@ def equivalence(
     pruned: Program | None = None,
     tensors: Mapping[str, Tensor] | None = None,
 ) -> float:
-    """Largest difference of outputs between the pruned and the masked program, relative to the largest output.
+    """Return the largest difference of outputs between the pruned and the masked program, relative to the largest output.
 
     Args:
         inputs: flat, as `Program.inputs`; by default the example.
@@ -162,7 +162,7 @@ def movements(coupling: Coupling, keep: Keep, inputs: tuple[Tensor, ...], tensor
 
 
 def difference(found: Outputs, expected: Outputs, sides: tuple[str, str], told: str) -> float:
-    """Largest difference of any output, relative to the largest number of the expected one.
+    """Return the largest difference of any output, relative to the largest number of the expected one.
 
     Outputs of whole numbers or truth values count, as the share of those that differ, where there are no others: a rounding may tip one of many.
 
@@ -199,7 +199,7 @@ def difference(found: Outputs, expected: Outputs, sides: tuple[str, str], told: 
 def _compared(
     coupling: Coupling, keep: Keep, pruned: Program, inputs: tuple[Tensor, ...], told: str, tensors: Mapping[str, Tensor] | None = None
 ) -> float:
-    """`difference` of the pruned and the masked program."""
+    """Return the `difference` of the pruned and the masked program."""
     expected = Masked(coupling, keep, tensors).run(*inputs)
     try:
         found = pruned.graph_module(*inputs)
@@ -213,7 +213,7 @@ def _compared(
 
 
 def _with(pruned: Program, coupling: Coupling, keep: Keep, tensors: Mapping[str, Tensor]) -> Program:
-    """A copy of the pruned program with what survives of these tensors."""
+    """Return a copy of the pruned program with what survives of these tensors."""
     twin = copy.deepcopy(pruned).eval()
     surgeon = Surgeon(twin, coupling, keep)
     for name, value in tensors.items():
@@ -223,7 +223,7 @@ def _with(pruned: Program, coupling: Coupling, keep: Keep, tensors: Mapping[str,
 
 
 def _usable(coupling: Coupling, example: tuple[Tensor, ...], others: Sequence[Resized], seed: int) -> dict[str, Tensor]:
-    """Perturbed tensors with which the outputs are finite; none where the perturbation overflows."""
+    """Return perturbed tensors with which the outputs are finite; none where the perturbation overflows."""
     tensors = perturbed(coupling, example, seed)
     with torch.no_grad():
         for inputs in (example, *(other.inputs for other in others)):
@@ -235,7 +235,7 @@ def _usable(coupling: Coupling, example: tuple[Tensor, ...], others: Sequence[Re
 
 @contextmanager
 def _evaluated(program: Program) -> Iterator[None]:
-    """The program in eval mode; given back as it was."""
+    """Put the program in eval mode; give it back as it was."""
     mode = program.training
     try:
         program.eval()

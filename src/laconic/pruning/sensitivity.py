@@ -77,13 +77,13 @@ def magnitudes(coupling: Coupling, group: Group) -> np.ndarray[Any, np.dtype[np.
 
 
 def _least(coupling: Coupling, group: Group, share: float) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The components to remove."""
+    """Return the components to remove."""
     count = min(max(1, round(share * len(group))), len(group) - 1)
     return group.components[np.argsort(magnitudes(coupling, group), kind="stable")[:count]]
 
 
 @torch.no_grad()
 def _outputs(coupling: Coupling, inputs: Sequence[Tensor], keep: Any) -> list[Tensor]:
-    """The outputs of floats, of the program with what is kept."""
+    """Return the outputs of floats, of the program with what is kept."""
     found = remove(coupling, keep).graph_module(*inputs)
     return [value.double() for value in found if isinstance(value, Tensor) and value.is_floating_point()]

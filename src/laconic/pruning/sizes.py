@@ -34,7 +34,7 @@ class Sizes:
         self._alive: list[Any] = []  # arrays whose identity is a key
 
     def terms(self, ids: Any) -> _Terms:
-        """How the size of a dimension with these ids comes about."""
+        """Return how the size of a dimension with these ids comes about."""
         found = self._terms.get(id(ids))
         if found is None:
             groups = self._group_of[self.coupling.label[ids]]
@@ -72,7 +72,7 @@ class Sizes:
         return found
 
     def _dynamic(self, size: Any, dim: Dim, counts: Counts) -> int:
-        """A dynamic size with the batch as 1 and other lengths as in the example."""
+        """Return a dynamic size with the batch as 1 and other lengths as in the example."""
         was = int(np.prod([n for n, ids in dim if is_ids(ids)]))
         now = int(np.prod([self.length(ids, counts) for _, ids in dim if is_ids(ids)]))
         return number(size, self._symbols) * now // was
@@ -101,7 +101,7 @@ class Sizes:
 
     @cached_property
     def layers(self) -> list[fx.Node]:
-        """The operators that multiply."""
+        """Return the operators that multiply."""
         return [node for node in self.coupling.values if cost_of(node) is not None]
 
     @cached_property
@@ -156,7 +156,7 @@ def _options(node: fx.Node, row: Operator, kernel: Shape) -> tuple[Shape, ...]:
 
 
 def keep_of(coupling: Coupling, scores: Sequence[Any], counts: Counts) -> Any:
-    """The choice that keeps, in each group, so many components of the highest score; of equals, the first."""
+    """Return the choice that keeps, in each group, so many components of the highest score; of equals, the first."""
     keep = coupling.everything()
     for group, score, count in zip(coupling.groups, scores, counts, strict=True):
         order = np.argsort(-np.asarray(score, np.float64), kind="stable")

@@ -105,7 +105,7 @@ class Prune(StepConfig):
         return f"prune to {100 * share:g} % of {_GOALS[goal]}"
 
     def depends_on_target(self) -> bool:
-        """Whether layers are timed on the target."""
+        """Return whether layers are timed on the target."""
         return self.latency is not None
 
     @property
@@ -178,7 +178,7 @@ def _cost(sizes: Sizes, goal: Goal) -> Callable[[Counts], float]:
 def _decide(
     coupling: Coupling, config: Prune, share: float, step: float, first: Coupling, context: Context
 ) -> tuple[list[int], list[Tensor]]:
-    """How many components each group keeps, and their scores. `share` is of what there was at `first`, `step` of what there is now."""
+    """Return how many components each group keeps, and their scores. `share` is of what there was at `first`, `step` of what there is now."""
     sizes = Sizes(coupling)
     scores = score(coupling, config.criterion, context, config.examples)
     limits = Limits(config.floor, config.multiple or (8 if config.allocation == "latency" else 1))
@@ -209,7 +209,7 @@ def _renew(found: Program, examples: int, batch_size: int, context: Context) -> 
 
 
 def share_of_round(epochs: int, number: int, rounds: int) -> int:
-    """How many of all epochs this round (from 1) takes; the later ones take what is left over."""
+    """Return how many of all epochs this round (from 1) takes; the later ones take what is left over."""
     return epochs * number // rounds - epochs * (number - 1) // rounds
 
 

@@ -28,7 +28,7 @@ Keep = np.ndarray[Any, np.dtype[np.bool_]]  # for each component, whether it sta
 
 
 def remove(coupling: Coupling, keep: Keep) -> Program:
-    """A program without the components that `keep` leaves out.
+    """Return a program without the components that `keep` leaves out.
 
     Names of parameters stay. In training it behaves as any program; an optimizer's state is carried over by `carry_over`.
 
@@ -105,11 +105,11 @@ class Surgeon:
         return found
 
     def changed(self, dim: Dim) -> bool:
-        """Whether anything of a dimension goes."""
+        """Return whether anything of a dimension goes."""
         return any(is_ids(ids) and not self.kept[ids].all() for _, ids in dim)
 
     def dims(self, old: fx.Node) -> tuple[Dim, ...]:
-        """The dimensions of a node's output before."""
+        """Return the dimensions of a node's output before."""
         return self.coupling.values[old]
 
     def sizes(self, old: Node, new: Node, given: Sequence[Any], dims: Sequence[Dim]) -> list[Any]:
@@ -270,7 +270,7 @@ def _shuffle(s: Surgeon, old: Node, new: Node) -> None:
 
 
 def _squeeze(s: Surgeon, old: Node, new: Node) -> None:
-    """A dimension of which one index is left is none of those that had one before."""
+    """Return a dimension of which one index is left is none of those that had one before."""
     source = s.dims(old.args[0])
     if any(s.changed(dim) for dim in source):
         given = range(len(source)) if len(old.args) == 1 else np.atleast_1d(old.args[1])
@@ -310,7 +310,7 @@ def _repeat(s: Surgeon, old: Node, new: Node) -> None:
 
 
 def _scale(s: Surgeon, old: Node, new: Node) -> None:
-    """The scale of attention stays as it was when indices of the head size go."""
+    """Return the scale of attention stays as it was when indices of the head size go."""
     size = s.coupling.values[old.args[0]][-1]
     if s.changed(size) and argument(old, 6) is None:
         set_argument(new, 6, float(np.prod([n for n, _ in size])) ** -0.5)

@@ -47,17 +47,17 @@ class Policy:
     groups: Literal["auto", "channels", "groups"] = "auto"
 
     def whole_groups(self, groups: int, size: int) -> bool:
-        """Whether to remove whole groups, of so many with `size` channels each."""
+        """Return whether to remove whole groups, of so many with `size` channels each."""
         return groups >= size if self.groups == "auto" else self.groups == "groups"
 
 
 def is_ids(ids: Any) -> bool:
-    """Whether a factor's indices have ids."""
+    """Return whether a factor's indices have ids."""
     return type(ids) is np.ndarray
 
 
 def plain(size: int, dynamic: bool = False) -> Dim:
-    """A dimension without ids."""
+    """Return a dimension without ids."""
     return ((size, DYNAMIC if dynamic else None),)
 
 
@@ -70,7 +70,7 @@ def size_of(dim: Dim) -> int:
 
 
 def carries(dim: Dim) -> bool:
-    """Whether any part of a dimension has ids."""
+    """Return whether any part of a dimension has ids."""
     return any(is_ids(ids) for _, ids in dim)
 
 
@@ -107,7 +107,7 @@ class Tracer:
     # Ids ------------------------------------------------------------------------------------------------------------------------------
 
     def fresh(self, size: int) -> Dim:
-        """A dimension of new ids; one of size 1 has none, since nothing would be left of it."""
+        """Return a dimension of new ids; one of size 1 has none, since nothing would be left of it."""
         return ((size, self.new(size)),) if size > 1 else plain(size)
 
     def new(self, size: int) -> Ids:
@@ -185,11 +185,11 @@ class Tracer:
     # Tensors --------------------------------------------------------------------------------------------------------------------------
 
     def tensor(self, node: fx.Node) -> Tensor:
-        """The tensor behind an attribute."""
+        """Return the tensor behind an attribute."""
         return self.stored[node.target]  # type: ignore[index]
 
     def name(self, node: fx.Node) -> str:
-        """The one name of the tensor behind an attribute, also where it is tied."""
+        """Return the one name of the tensor behind an attribute, also where it is tied."""
         found = self._named.get(node)
         if found is None:
             tensor = self.tensor(node)
@@ -199,7 +199,7 @@ class Tracer:
         return found
 
     def known(self, tensor: Tensor) -> str:
-        """The name under which a tensor was met; empty if it was not."""
+        """Return the name under which a tensor was met; empty if it was not."""
         return self.names.get(id(tensor), "")
 
     def rank(self, node: Any) -> int:
@@ -211,7 +211,7 @@ class Tracer:
         return int(self.tensor(node).shape[dim]) if node.op == "get_attr" else size_of(self.value(node)[dim])
 
     def tie(self, weight: Any, dim: int, given: Dim, role: str, node: fx.Node) -> None:
-        """A dimension of a weight meets a dimension of a value. Nothing where there is no weight."""
+        """Return a dimension of a weight meets a dimension of a value. Nothing where there is no weight."""
         if not isinstance(weight, fx.Node):
             return
         if weight.op != "get_attr":
@@ -246,13 +246,13 @@ class Tracer:
                 self.freeze(((len(found[dim]), found[dim]),), f"meets a dimension that cannot be cut in {where(node)}")
 
     def consume(self, weight: Any, dim: int, value: fx.Node, axis: int, node: fx.Node) -> None:
-        """A weight multiplies the channels of a value."""
+        """Return a weight multiplies the channels of a value."""
         self.tie(weight, dim, self.value(value)[axis], "in", node)
         if isinstance(weight, fx.Node) and weight.op == "get_attr":
             self.consumers.append(Consumer(node, value, axis, self.name(weight), dim))
 
     def make(self, weight: Any, dim: int, role: str = "out") -> Dim:
-        """The dimension that a weight brings into the graph; the same at each of its uses."""
+        """Return the dimension that a weight brings into the graph; the same at each of its uses."""
         if weight.op != "get_attr":
             return self.value(weight)[dim]
         name = self.name(weight)
@@ -263,17 +263,17 @@ class Tracer:
         return ((size, self.tensors[name][dim]),)
 
     def value(self, node: fx.Node) -> Value:
-        """The dimensions of a tensor; an attribute that is read as such makes ids of its own."""
+        """Return the dimensions of a tensor; an attribute that is read as such makes ids of its own."""
         if node.op == "get_attr" and node not in self.values:
             self.values[node] = tuple(self.make(node, i, "table") for i in range(self.tensor(node).dim()))
         return self.values[node]
 
     def is_tensor(self, node: Any) -> bool:
-        """Whether an argument is a tensor of the graph."""
+        """Return whether an argument is a tensor of the graph."""
         return isinstance(node, fx.Node) and (node.op == "get_attr" or type(self.values.get(node)) is tuple)
 
     def is_mask(self, node: Any) -> bool:
-        """Whether an argument is a tensor of truth values."""
+        """Return whether an argument is a tensor of truth values."""
         return self.is_tensor(node) and (self.tensor(node) if node.op == "get_attr" else node.meta["val"]).dtype == torch.bool
 
     def sizes(self, node: fx.Node, item: int | None = None) -> list[tuple[int, bool]]:
@@ -287,12 +287,12 @@ class Tracer:
         return shape
 
     def blank(self, node: fx.Node, item: int | None = None) -> Value:
-        """A value without ids, of a node's shape."""
+        """Return a value without ids, of a node's shape."""
         return tuple(plain(size, dynamic) for size, dynamic in self.sizes(node, item))
 
 
 def _natural_axis(grid: np.ndarray[Any, Any]) -> int | None:
-    """The axis along which alone ids change, if there is one already."""
+    """Return the axis along which alone ids change, if there is one already."""
     for axis in range(grid.ndim):
         index = tuple(slice(None) if i == axis else slice(0, 1) for i in range(grid.ndim))
         if (grid == grid[index]).all():
@@ -305,14 +305,14 @@ def _hint(size: Any) -> int:
 
 
 def where(node: fx.Node) -> str:
-    """An operator and its module, for a reader."""
+    """Return an operator and its module, for a reader."""
     name = plain_name(node)
     path = module_path(node)
     return f"{name} of {path}" if path else name
 
 
 def attributes(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter and buffer of a module, under every name that it has; those of a module before those inside."""
+    """Return every parameter and buffer of a module, under every name that it has; those of a module before those inside."""
     waiting: list[tuple[str, nn.Module]] = [("", module)]
     while waiting:
         prefix, owner = waiting.pop()

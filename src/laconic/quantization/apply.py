@@ -18,7 +18,7 @@ Grids = dict[fx.Node, Quantizer]
 
 
 def activation_grids(plan: Plan, observers: Mapping[fx.Node, Observer]) -> Grids:
-    """The grid of each family of activations that was seen."""
+    """Return the grid of each family of activations that was seen."""
     found: Grids = {}
     for family, observer in observers.items():
         if observer.lowest > observer.highest:
@@ -32,7 +32,7 @@ def activation_grids(plan: Plan, observers: Mapping[fx.Node, Observer]) -> Grids
 
 
 def weight_grids(program: Program, sites: list[WeightSite], scheme: Scheme) -> list[Quantizer]:
-    """The grid of each weight, along its own axis (one for all where the scheme has none); embeddings keep 8 bits around 0 and have no groups."""
+    """Return the grid of each weight, along its own axis (one for all where the scheme has none); embeddings keep 8 bits around 0 and have no groups."""
     found = []
     for site in sites:
         grouped = scheme.group if site.axis == 0 and not site.embedding else 0

@@ -40,7 +40,7 @@ def decompose_attention(program: Program) -> int:
 
 
 def _additive(graph: fx.Graph, mask: fx.Node) -> fx.Node:
-    """From a boolean mask (True: may look) to one that is added to the scores."""
+    """Turn a boolean mask (True: may look) into one that is added to the scores."""
     last = mask
     for target, arguments in ((aten.logical_not.default, ()), (aten.to.dtype, (torch.float32,)), (aten.mul.Tensor, (_CLOSED,))):
         with graph.inserting_after(last):

@@ -26,7 +26,7 @@ class Watcher(Protocol):
 
 
 def calibration_batches(context: Context, examples: int, batch_size: int, program: Program) -> list[Batch]:
-    """Flat inputs of examples drawn from the train data (the valid data where there is none), in batches.
+    """Return flat inputs of examples drawn from the train data (the valid data where there is none), in batches.
 
     Raises:
         BadInput: there is no task to draw from, or a float input is not finite.

@@ -80,7 +80,7 @@ def _single(node: fx.Node) -> fx.Node | None:
 
 
 def _own_weights(program: Program, node: fx.Node) -> bool:
-    """Whether a node is a layer whose weight and bias nobody else reads."""
+    """Return whether a node is a layer whose weight and bias nobody else reads."""
     row = operator_of(node)
     if row is None or not row.is_layer:
         return False
@@ -98,7 +98,7 @@ def _bias(program: Program, node: fx.Node) -> Tensor | None:
 
 
 def _along(numbers: Tensor, weight: Tensor) -> Tensor:
-    """Numbers (O,) as a factor of a weight (O, …)."""
+    """Shape numbers (O,) as a factor of a weight (O, …)."""
     return numbers.view(-1, *[1] * (weight.dim() - 1))
 
 
@@ -127,7 +127,7 @@ def smoothing_watchers(program: Program) -> dict[fx.Node, Sequence[ChannelRange]
 
 
 def _norms_before_linears(program: Program) -> Iterator[tuple[fx.Node, list[fx.Node]]]:
-    """Norms over the last dimension with a scale of their own, and the linear layers that read them."""
+    """Return norms over the last dimension with a scale of their own, and the linear layers that read them."""
     for norm in program.graph.nodes:
         parts = _scale_and_shift(norm) if family_of(norm) in ("layer norm", "rms norm") and plain_name(norm) != "native_layer_norm" else []
         if not parts or not all(is_stored(n) and only_reader(program, n) for n in parts):
@@ -139,7 +139,7 @@ def _norms_before_linears(program: Program) -> Iterator[tuple[fx.Node, list[fx.N
 
 
 def _scale_and_shift(norm: fx.Node) -> list[Any]:
-    """The arguments with which a norm scales and shifts, as far as it has them."""
+    """Return the arguments with which a norm scales and shifts, as far as it has them."""
     row = row_of(norm)
     return [part for i in (row.weight, row.bias) if (part := argument(norm, i)) is not None]
 

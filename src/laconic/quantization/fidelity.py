@@ -33,7 +33,7 @@ Exact = dict[fx.Node, dict[int, Tensor | None]]  # operator -> position -> weigh
 
 
 def exact_tensors(program: Program, operators: Iterable[fx.Node]) -> Exact:
-    """Weights and biases as they are now, to be compared with what they become."""
+    """Return weights and biases as they are now, to be compared with what they become."""
     found: Exact = {}
     for node in operators:
         row = operator_of(node)
@@ -103,7 +103,7 @@ def _pick(value: Any, rounded: bool) -> Any:
 
 
 def typical_sqnr_db(exact: Tensor, rounded: Tensor, channels: int) -> float:
-    """The median over examples of the signal-to-noise ratio in dB; the signal is what varies around each channel's median.
+    """Return the median over examples of the signal-to-noise ratio in dB; the signal is what varies around each channel's median.
 
     Args:
         exact: (B, …).
@@ -128,7 +128,7 @@ def typical_sqnr_db(exact: Tensor, rounded: Tensor, channels: int) -> float:
 
 @torch.no_grad()
 def layer_sqnr_db(program: Program, operators: Iterable[fx.Node], exact: Exact, leaves: Batch) -> dict[str, float]:
-    """The signal-to-noise ratio of each operator's output when it alone is rounded, by the operator's name.
+    """Return the signal-to-noise ratio of each operator's output when it alone is rounded, by the operator's name.
 
     Args:
         program: rounded.
@@ -143,14 +143,14 @@ def layer_sqnr_db(program: Program, operators: Iterable[fx.Node], exact: Exact, 
 
 @torch.no_grad()
 def output_sqnr_db(program: Program, rounded: Program, leaves: Batch) -> float:
-    """The worst of the outputs: signal over noise in dB, all that was rounded together."""
+    """Return the worst of the outputs: signal over noise in dB, all that was rounded together."""
     pairs = zip(program.graph_module(*leaves), rounded.graph_module(*leaves), strict=True)
     floats = [(a, b) for a, b in pairs if isinstance(a, Tensor) and a.is_floating_point() and a.dim() > 0]
     return min((typical_sqnr_db(a, b, -1 if a.dim() < 3 else 1) for a, b in floats), default=math.inf)
 
 
 def noise_notes(layers: dict[str, float], outputs_db: float) -> tuple[str, ...]:
-    """What a user should know about layers and outputs that rounding drowns in noise."""
+    """Return what a user should know about layers and outputs that rounding drowns in noise."""
     noisy = sorted((ratio, name) for name, ratio in layers.items() if ratio < NOISY_DB)
     found = []
     if noisy:

@@ -15,24 +15,24 @@ from laconic.quantization.placement import WeightSite
 
 
 def below(ratios: Mapping[str, float], config: Quantize) -> dict[str, float]:
-    """The operators that are to stay float because rounding leaves too little of their signal."""
+    """Return the operators that are to stay float because rounding leaves too little of their signal."""
     return {} if config.min_sqnr_db is None else {name: ratio for name, ratio in ratios.items() if ratio < config.min_sqnr_db}
 
 
 def reasons(skipped: Iterable[Skipped], dead: Mapping[str, float], config: Quantize) -> tuple[Skipped, ...]:
-    """What stays float, with the true reason for those that rounding would have drowned."""
+    """Return what stays float, with the true reason for those that rounding would have drowned."""
     text = "in few bits its output keeps {:.1f} dB of signal over noise, less than min_sqnr_db={:g}: its inputs or weights differ too widely for one scale"
     told = {name: Skipped(name, text.format(ratio, config.min_sqnr_db)) for name, ratio in dead.items()}
     return (*(item for item in skipped if item.name not in told), *told.values())
 
 
 def finite_ratios(ratios: Mapping[str, float]) -> dict[str, float | None]:
-    """Rounded to a tenth of a dB; None where rounding changed nothing."""
+    """Round ratios to a tenth of a dB; None where rounding changed nothing."""
     return {name: round(ratio, 1) if math.isfinite(ratio) else None for name, ratio in ratios.items()}
 
 
 def constant_notes(names: Sequence[str], trains: bool = False) -> tuple[str, ...]:
-    """What was folded before anything was rounded."""
+    """Return what was folded before anything was rounded."""
     if not names:
         return ()
     told = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
@@ -50,7 +50,7 @@ def nothing_rounded(program: Program, mode: str, target: str, skipped: Sequence[
 
 
 def used_groups(sites: Sequence[WeightSite], quantizers: Sequence[Quantizer], config: Quantize) -> dict[str, Any]:
-    """How many neighboring inputs share a scale in each weight; 0 stands for all of an output's.
+    """Return how many neighboring inputs share a scale in each weight; 0 stands for all of an output's.
 
     Raises:
         BadInput: a group was asked for and no weight can have it.
@@ -64,7 +64,7 @@ def used_groups(sites: Sequence[WeightSite], quantizers: Sequence[Quantizer], co
 
 
 def group_notes(sites: Sequence[WeightSite], quantizers: Sequence[Quantizer], group: int) -> tuple[str, ...]:
-    """The weights that a group did not fit."""
+    """Return the weights that a group did not fit."""
     without = [s.name for s, q in zip(sites, quantizers, strict=True) if group and not q.group and s.axis == 0 and not s.embedding]
     told = ", ".join(without[:5]) + (f" and {len(without) - 5} more" if len(without) > 5 else "")
     return (f"a group of {group} does not divide the inputs of {told}: each of their outputs has one scale",) if without else ()

@@ -21,14 +21,14 @@ _QUANTILES = 1e-5
 
 
 def by_example(x: Tensor) -> Tensor:
-    """The numbers of each example in a row, in the order of memory, so that nothing is copied."""
+    """Return the numbers of each example in a row, in the order of memory, so that nothing is copied."""
     if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
         x = x.permute(0, 2, 3, 1)
     return x.flatten(1) if x.dim() > 1 else x.reshape(1, -1)
 
 
 def extremes(x: Tensor) -> tuple[float, float]:
-    """Lowest and highest value.
+    """Return the lowest and highest value.
 
     Raises:
         FloatingPointError: one of them is not finite.
@@ -56,7 +56,7 @@ class Observer(ABC):
 
     @abstractmethod
     def finish(self, codes: Scheme) -> tuple[float, float]:
-        """Lowest and highest value to be covered.
+        """Return the lowest and highest value to be covered.
 
         Args:
             codes: that will be used.
@@ -132,7 +132,7 @@ class Histogram(Observer):
         self.width *= 2
 
     def centers(self) -> Tensor:
-        """The middle of each bin, shape (2048,)."""
+        """Return the middle of each bin, shape (2048,)."""
         return self.start + self.width * (torch.arange(_BINS, dtype=torch.float64) + 0.5)
 
     def finish(self, codes: Scheme) -> tuple[float, float]:
@@ -169,7 +169,7 @@ class _Searched(Histogram):
         return found
 
     def cost(self, low: float, high: float, codes: Scheme) -> float:
-        """What is lost when [low, high] is covered by these codes."""
+        """Return what is lost when [low, high] is covered by these codes."""
         raise NotImplementedError
 
 

@@ -84,7 +84,7 @@ class Quantize(StepConfig):
         return f"quantize {self.mode}" + (f" int{self.bits}" if self.bits != 8 else "")
 
     def depends_on_target(self) -> bool:
-        """Whether the kernels aimed at are those of the runtime behind it."""
+        """Return whether the kernels aimed at are those of the runtime behind it."""
         return self.target is None
 
     def integer_bits(self) -> int | None:

@@ -167,7 +167,7 @@ TARGETS: dict[str, TargetRules] = {
 
 
 def target_rules(target: str) -> TargetRules:
-    """The rules of a target.
+    """Return the rules of a target.
 
     Raises:
         BadInput: nothing is known about where this runtime fuses.
@@ -178,7 +178,7 @@ def target_rules(target: str) -> TargetRules:
 
 
 def moves(node: fx.Node) -> bool:
-    """Whether an operator only moves numbers: what is on a grid before is on it after. A pad with another number than 0 brings one of its own."""
+    """Return whether an operator only moves numbers: what is on a grid before is on it after. A pad with another number than 0 brings one of its own."""
     if node.target is aten.pad.default:
         return node.args[2:3] in ((), ("constant",)) and argument(node, 3) in (None, 0, 0.0)
     if node.target is aten.constant_pad_nd.default:
@@ -187,7 +187,7 @@ def moves(node: fx.Node) -> bool:
 
 
 def _joins_a_constant(node: fx.Node) -> bool:
-    """Whether a part of a concatenation is stored: no runtime joins integers that it computed with integers that it read."""
+    """Return whether a part of a concatenation is stored: no runtime joins integers that it computed with integers that it read."""
     parts: Any = node.args[0] if node.target is aten.cat.default else ()
     for part in parts:
         while part.op == "call_function" and part.target in MOVES:
@@ -245,7 +245,7 @@ class _Placement:
         return Plan(self.operators, sites, list(self._weights()), self.skipped, self.target.symmetric, joined)
 
     def _quantized(self, node: fx.Node) -> bool:
-        """Whether the target computes this operator in integers; where it could be expected to and does not, the reason is written down."""
+        """Return whether the target computes this operator in integers; where it could be expected to and does not, the reason is written down."""
         if node.op != "call_function":
             return False
         family = family_of(node)
@@ -260,7 +260,7 @@ class _Placement:
         return False
 
     def _unfit(self, node: fx.Node) -> str | None:
-        """Why an operator of a family that is computed in integers is not; empty where nobody would expect it."""
+        """Return why an operator of a family that is computed in integers is not; empty where nobody would expect it."""
         row = row_of(node)
         inputs = [node.args[i] for i in row.inputs]
         if not all(isinstance(source, fx.Node) for source in inputs) or (row.family == "sum" and not all(map(spatial, inputs))):
@@ -313,7 +313,7 @@ class _Placement:
         return node
 
     def _round_output(self, node: fx.Node) -> None:
-        """A pair after an operator that must put out integers, behind the activation that is fused into it; all readers get it."""
+        """Return a pair after an operator that must put out integers, behind the activation that is fused into it; all readers get it."""
         last = node
         for fused in (overloads("batch norm"), _RECTIFIERS):
             if len(last.users) == 1 and (reader := next(iter(last.users))).target in fused:
@@ -348,7 +348,7 @@ def check_paths(graph: fx.Graph, keep: tuple[str, ...]) -> None:
 
 
 def is_kept(node: fx.Node, keep: tuple[str, ...]) -> bool:
-    """Whether an operator, or a module that holds it, is named in `keep`."""
+    """Return whether an operator, or a module that holds it, is named in `keep`."""
     path, name = module_path(node), operator_name(node)
     return any(wanted in (name, node.name) or path == wanted or path.startswith(f"{wanted}.") for wanted in keep)
 

@@ -44,7 +44,7 @@ _WIDE_SUMS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm", "sve")
 
 
 def full_range() -> bool:
-    """Whether this processor takes weights over the whole range of int8 without overflow."""
+    """Return whether this processor takes weights over the whole range of int8 without overflow."""
     return bool(instructions() & set(_WIDE_SUMS))
 
 
@@ -61,7 +61,7 @@ def activation_scheme(symmetric: bool, lowest: float, highest: float) -> Scheme:
 
 
 def grid(low: Tensor, high: Tensor, scheme: Scheme) -> Quantizer:
-    """The grid that covers [low, high] and holds 0.0 exactly (Jacob et al. 2018, section 3).
+    """Return the grid that covers [low, high] and holds 0.0 exactly (Jacob et al. 2018, section 3).
 
     Args:
         low: of the values, shape () or one for each slice.

@@ -115,7 +115,7 @@ class Candidate:
     busy: str = ""
 
     def amount(self, name: str) -> Amount:
-        """The amount of a quantity; one that says why it was not measured."""
+        """Return the amount of a quantity; one that says why it was not measured."""
         return self.amounts.get(name) or missing(_untested(name) or self.unmeasured)
 
     @property
@@ -134,7 +134,7 @@ class Candidate:
         return "; ".join(reason.text for reason in self.reasons)
 
     def broke(self, rule: str) -> bool:
-        """Whether the gate named this rule, as itself or as `budget:` of it."""
+        """Return whether the gate named this rule, as itself or as `budget:` of it."""
         return any(reason.rule in (rule, f"budget:{rule}") for reason in self.reasons)
 
 
@@ -173,7 +173,7 @@ def candidate(record: Mapping[str, Any]) -> Candidate:
 
 
 def measured_rows(records: Sequence[Mapping[str, Any]]) -> dict[str, Quantity]:
-    """All quantities that are known here by name, and behind them those of the records that are not."""
+    """Return all quantities that are known here by name, and behind them those of the records that are not."""
     rows = quantities.rows()
     for record in records:
         for name, data in (record.get("measured") or {}).items():
@@ -187,7 +187,7 @@ def _amount(row: Quantity, known: Mapping[str, Any], why: str) -> Amount:
 
 
 def _untested(name: str) -> str:
-    """Why there is no score on test data; empty of other quantities."""
+    """Return why there is no score on test data; empty of other quantities."""
     tested = quantities.row(name).data == "test"
     return "test data is kept for the baseline and the artifact that is handed over" if tested else ""
 

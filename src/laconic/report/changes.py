@@ -74,7 +74,7 @@ def _label(name: object) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value in words, a long list cut.
+    """Return a value in words, a long list cut.
 
     >>> _text(3), _text(["a", "b"]), _text(list(range(20)))
     ('3', 'a, b', '20 entries: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, …')

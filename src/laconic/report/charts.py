@@ -44,7 +44,7 @@ _CROWD = 24  # points: from here on only those on the frontier have error bars, 
 
 
 def charts(facts: Facts) -> dict[str, Json]:
-    """The figures of a report by the id of their place in the page; a figure with nothing to compare is left out."""
+    """Return the figures of a report by the id of their place in the page; a figure with nothing to compare is left out."""
     made: dict[str, Json] = {}
     if len(facts.frontier.points) > 1:
         made["frontier"] = frontier_chart(facts.frontier, facts.label)
@@ -89,7 +89,7 @@ _OF_STEPS: dict[str, Callable[[Any], dict[str, Json]]] = {"pruning": _pruning, "
 
 
 def frontier_chart(data: Frontier, chosen: str) -> Json:
-    """Cost against metric: one trace for each role, the frontier as steps, the budget as lines."""
+    """Draw cost against metric: one trace for each role, the frontier as steps, the budget as lines."""
     on = sorted((p for p in data.points if p.frontier and not p.off), key=lambda p: p.x)
     line: Json = {
         "type": "scatter", "mode": "lines", "name": "Frontier", "hoverinfo": "skip", "x": [p.x for p in on], "y": [p.shown for p in on],
@@ -118,7 +118,7 @@ def frontier_chart(data: Frontier, chosen: str) -> Json:
 
 
 def layers_chart(data: Layers) -> Json:
-    """Two rows of bars over the layers in the order of the network: multiply-adds above, parameters below."""
+    """Draw two rows of bars over the layers in the order of the network: multiply-adds above, parameters below."""
     names = [escape(row.path) for row in data.rows]
     bars = [
         _bars(data.rows, names, [row.macs for row in data.rows], "Multiply-adds", "y", "var(--accent)"),
@@ -134,12 +134,12 @@ def layers_chart(data: Layers) -> Json:
 
 
 def loss_chart(data: Training) -> Json:
-    """Training loss by epoch."""
+    """Draw the training loss by epoch."""
     return _curve(data, [e.loss for e in data.epochs], "Loss", "", "var(--second)")
 
 
 def score_chart(data: Training) -> Json:
-    """The metric by epoch, where it was scored."""
+    """Return the metric by epoch, where it was scored."""
     return _curve(data, [e.metric for e in data.epochs], escape(data.metric), escape(data.unit), "var(--accent)")
 
 
@@ -149,7 +149,7 @@ _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def lines_chart(lines: Mapping[str, tuple[Sequence[float], Sequence[float | None]]], x: str, y: str, log: bool = False) -> Json:
-    """Named lines over one axis, logarithmic on demand.
+    """Draw named lines over one axis, logarithmic on demand.
 
     Args:
         lines: name -> (places along, heights); a height that is None leaves a gap.
@@ -171,7 +171,7 @@ def lines_chart(lines: Mapping[str, tuple[Sequence[float], Sequence[float | None
 
 
 def pruning_chart(data: Cuts) -> Json:
-    """Two bars for each group, one over the other: all components, pale, and what is kept of them, strong; both counts stand beside.
+    """Draw two bars for each group, one over the other: all components, pale, and what is kept of them, strong; both counts stand beside.
 
     Bars are shares: a dozen heads and thousands of neurons are to be seen side by side.
     """
@@ -200,7 +200,7 @@ def _components(rows: tuple[Cut, ...], values: list[float], name: str, axis: str
 
 
 def ranges_chart(data: Ranges) -> Json:
-    """A bar from low to high for each activation, the first on top."""
+    """Draw a bar from low to high for each activation, the first on top."""
     lows, highs = [row.low or 0.0 for row in data.drawn], [row.high or 0.0 for row in data.drawn]
     trace: Json = {
         "type": "bar", "orientation": "h", "name": "Range", "y": list(range(len(lows))), "base": lows,
@@ -240,7 +240,7 @@ def _sensitive(rows: list[tuple[int, Sensitive]], name: str, color: str) -> Json
 
 
 def _words(rows: list[tuple[int, Sensitive]]) -> Json:
-    """`kept float` to the right of each bar, of those that point left too: on their left are the names."""
+    """Write `kept float` to the right of each bar, of those that point left too: on their left are the names."""
     return {
         "type": "scatter", "mode": "text", "name": "Words", "y": [i for i, _ in rows], "x": [max(row.sqnr_db or 0.0, 0.0) for _, row in rows],
         "text": [f" {row.fate}" for _, row in rows], "textposition": "middle right", "textfont": {"color": "var(--warn)", "size": 12},
@@ -249,7 +249,7 @@ def _words(rows: list[tuple[int, Sensitive]]) -> Json:
 
 
 def _named(names: list[str], what: str, most: int = _LONG, letters: int = 22) -> Json:
-    """An upright axis of names, the first on top; more than `most` are only counted."""
+    """Return an upright axis of names, the first on top; more than `most` are only counted."""
     ticks = {"tickvals": list(range(len(names))), "ticktext": [escape(_tail(name, letters)) for name in names]}
     made: Json = {**_PLAIN_AXIS, "showgrid": False, "range": [len(names) - 0.4, -0.6], **ticks}
     if len(names) > most:
@@ -258,7 +258,7 @@ def _named(names: list[str], what: str, most: int = _LONG, letters: int = 22) ->
 
 
 def _tail(name: str, most: int) -> str:
-    """The end of a path says which it is."""
+    """Shorten a name from the left: the end of a path says which it is."""
     return name if len(name) <= most else "…" + name[1 - most :]
 
 
@@ -298,7 +298,7 @@ def _title_axis(axis: Axis) -> Json:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """The numbers 1, 2 and 5 times a power of ten within the range; only powers where that would be more than nine."""
+    """Return the numbers 1, 2 and 5 times a power of ten within the range; only powers where that would be more than nine."""
     exponents = range(floor(log10(low)), ceil(log10(high)) + 1)
     ticks = [step * 10.0**exponent for exponent in exponents for step in (1, 2, 5)]
     within = [tick for tick in ticks if low <= tick <= high]
@@ -338,7 +338,7 @@ def _cut(text: str, most: int = 72) -> str:
 
 
 def _label(point: Point, log: bool, right: bool, text: str) -> Json:
-    """A name beside the two points that matter: clear of their error bars, the best above and the baseline below."""
+    """Write a name beside the two points that matter: clear of their error bars, the best above and the baseline below."""
     best = point.role == "chosen"
     return {
         "x": _place(point.x, log), "y": point.shown, "text": escape(_cut(text, 32)), "showarrow": False, "yshift": 14 if best else -15,
@@ -359,7 +359,7 @@ def _limit_line(limit: Limit) -> Json:
 
 
 def _limit_text(limit: Limit, data: Frontier) -> Json:
-    """A word on the line: along it for the metric; upright for the cost, left of the leftmost of two so that they never meet."""
+    """Write a word on the line: along it for the metric; upright for the cost, left of the leftmost of two so that they never meet."""
     text = {"text": escape(limit.text), "showarrow": False, "font": {"color": "var(--warn)", "size": 12}}
     if limit.axis == "y":
         return {**text, "x": 1, "xref": "paper", "xanchor": "right", "y": limit.value, "yanchor": "bottom"}
@@ -369,7 +369,7 @@ def _limit_text(limit: Limit, data: Frontier) -> Json:
 
 
 def _place(value: float, log: bool) -> float:
-    """Plotly gives ranges and annotations of a log axis by the exponent."""
+    """Return a place on an axis: Plotly gives ranges and annotations of a log axis by the exponent."""
     return log10(value) if log else value
 
 

@@ -42,12 +42,12 @@ _TESTED = 2  # columns, the last ones
 
 
 def columns(found: Mapping[str, Any]) -> tuple[str, ...]:
-    """The table's head; without test data, without what it would say."""
+    """Return the table's head; without test data, without what it would say."""
     return COLUMNS if found["scored_on"] == "test" else COLUMNS[:-_TESTED]
 
 
 def rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The table's cells, in the order of `columns`."""
+    """Return the table's cells, in the order of `columns`."""
     return [_cells(row, found["epochs"])[: len(columns(found))] for row in found["rows"]]
 
 
@@ -76,7 +76,7 @@ def _measured(figure: Mapping[str, Any], told: Callable[[float, int], str]) -> s
 
 
 def caption(found: Mapping[str, Any]) -> str:
-    """What the table's numbers are."""
+    """Return what the table's numbers are."""
     metric = found["metric"]
     runs = f"{found['seeds']} seed{'s' * (found['seeds'] > 1)}"
     spread = _SPREAD if found["seeds"] > 1 else "; one seed has no interval and no p"
@@ -89,7 +89,7 @@ def caption(found: Mapping[str, Any]) -> str:
 
 
 def table(found: Mapping[str, Any]) -> RenderableType:
-    """For a terminal."""
+    """Return the table for a terminal."""
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for index, column in enumerate(columns(found)):
         made.add_column(column, justify="right" if index else "left", overflow="fold")
@@ -107,7 +107,7 @@ def table(found: Mapping[str, Any]) -> RenderableType:
 
 
 def charts(found: Mapping[str, Any]) -> dict[str, Json]:
-    """Curves of the metric and of the loss, means over seeds; and of the range test."""
+    """Draw curves of the metric and of the loss, means over seeds; and of the range test."""
     name, unit = found["metric"]["name"], found["metric"]["unit"]
     made = {
         "curves": lines_chart(_means(found["rows"], "curves"), "Epoch", escape(f"{name}, {unit}" if unit else name)),
@@ -137,7 +137,7 @@ def _means(found: Sequence[Mapping[str, Any]], key: str) -> dict[str, tuple[list
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """One self-contained HTML file."""
+    """Return one self-contained HTML file."""
     pictures = [{**picture, "shown": [[_png(p) for p in picture[side]] for side in ("before", "after")]} if picture["kind"] == "image" else picture
                 for picture in found.get("pictures") or ()]  # fmt: skip
     return render(
@@ -162,7 +162,7 @@ def write_page(found: Mapping[str, Any], path: Path) -> Path:
 
 
 def _png(pixels: Any) -> str:
-    """Gray or colored bytes (H, W) or (H, W, 3) as the address of a picture inside the page."""
+    """Return gray or color bytes (H, W) or (H, W, 3) as the address of a picture inside the page."""
     found = np.asarray(pixels, np.uint8)
     height, width = found.shape[:2]
     lines = b"".join(b"\0" + row.tobytes() for row in found)

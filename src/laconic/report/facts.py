@@ -130,7 +130,7 @@ def facts(result: Mapping[str, Any]) -> Facts:
 
 
 def _records(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """All records, the baseline first; where there are several baselines, titles say with how many threads."""
+    """Return all records, the baseline first; where there are several baselines, titles say with how many threads."""
     bases = [{**record, "status": "baseline"} for record in (result.get("baseline") or {}, *(result.get("other_baselines") or ()))]
     records = [*bases, *(result.get("candidates") or ())]
     if len(bases) == 1:
@@ -146,7 +146,7 @@ def _with_threads(record: Mapping[str, Any]) -> str:
 
 
 def _check(result: Any) -> str:
-    """A notice on an older format, or nothing; refuses what this version cannot read."""
+    """Return a notice on an older format, or nothing; refuses what this version cannot read."""
     if not isinstance(result, Mapping) or isinstance(result.get("format"), bool) or not isinstance(result.get("format"), int):
         raise BadInput(
             "a report is made from a run's result.json, whose 'format' is a whole number; this has none. Give the folder of a finished run."
@@ -225,7 +225,7 @@ def _final_note(task: Mapping[str, Any], baseline: Candidate, chosen: Candidate 
 
 
 def _timing_note(candidates: Sequence[Candidate]) -> str:
-    """Which figures of time come from which comparison; empty where all were timed alike."""
+    """Return which figures of time come from which comparison; empty where all were timed alike."""
     others = [one for one in candidates if one.status != "baseline"]
     published, finalists = ([one.title for one in others if one.comparison == name] for name in ("published", "finalists"))
     parts = []
@@ -250,7 +250,7 @@ def _input(spec: Mapping[str, Any]) -> str:
 
 
 def _batch(result: Mapping[str, Any]) -> str:
-    """What one timed call holds.
+    """Return what one timed call holds.
 
     >>> _batch({"batch": 1}), _batch({"batch": 8}), _batch({})
     ('one example', '8 examples', 'one batch')

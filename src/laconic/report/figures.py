@@ -30,7 +30,7 @@ class Figure:
 def figures(
     baseline: Candidate, chosen: Candidate | None, words: Words, budget: Mapping[str, Any], measured: Mapping[str, Quantity]
 ) -> tuple[Figure, ...]:
-    """The figures, the objective's first; of the baseline alone where there is nothing to compare it with.
+    """Return the figures, the objective's first; of the baseline alone where there is nothing to compare it with.
 
     Args:
         baseline: what the chosen one is compared with.
@@ -51,7 +51,7 @@ def figures(
 
 
 def _figure(row: Quantity, baseline: Candidate, chosen: Candidate, words: Words, limited: set[str]) -> Figure:
-    """The figure of one quantity; on test data where it was measured there (nothing was selected on it)."""
+    """Return the figure of one quantity; on test data where it was measured there (nothing was selected on it)."""
     tested = bool(row.on_test) and chosen.amount(row.on_test).raw is not None
     shown = quantities.row(row.on_test) if tested else row
     busy = f"machine busy: {chosen.busy}" if row.timed and chosen.busy else ""
@@ -64,12 +64,12 @@ def _figure(row: Quantity, baseline: Candidate, chosen: Candidate, words: Words,
 
 
 def _behind(row: Quantity, words: Words) -> str:
-    """What stands before the two values that a comparison compares: the data, or the quantity: `test data`, `median`."""
+    """Return what stands before the two values that a comparison compares: the data, or the quantity: `test data`, `median`."""
     return {"test": "test data", "valid": "validation"}.get(row.data) or words.heading(quantities.row(row.compares)).lower()
 
 
 def _change(row: Quantity, baseline: Candidate, chosen: Candidate) -> tuple[str, str, str]:
-    """What it was before, how many times better or worse it is, and the tone: `3.9× smaller`, `1.2× larger` or `the same`."""
+    """Return what it was before, how many times better or worse it is, and the tone: `3.9× smaller`, `1.2× larger` or `the same`."""
     before, after = baseline.amount(row.name), chosen.amount(row.name)
     if not before.raw or not after.raw:
         return (before.text if before.raw else ""), "", "plain"
@@ -84,7 +84,7 @@ def _change(row: Quantity, baseline: Candidate, chosen: Candidate) -> tuple[str,
 
 
 def _arrow(row: Quantity, baseline: Candidate, chosen: Candidate) -> str:
-    """`2.44 → 0.351 ms`: both in one unit."""
+    """Write `2.44 → 0.351 ms`: both in one unit."""
     before, after = baseline.amount(row.name), chosen.amount(row.name)
     if before.raw is None or after.raw is None:
         return ""
@@ -97,7 +97,7 @@ def _labeled(label: str, text: str) -> str:
 
 
 def _tone(row: Quantity, amount: Amount, chosen: Candidate, limited: set[str]) -> str:
-    """Bad where the gate says so; else good or bad only where the whole interval says so. A loss within its limit is what was bargained for."""
+    """Return bad where the gate says so; else good or bad only where the whole interval says so. A loss within its limit is what was bargained for."""
     if row.limit is not None and chosen.broke(row.limit.broken):
         return "bad"
     if amount.raw is None or row.reference is None:

@@ -136,7 +136,7 @@ def _own_interval(amount: Amount, x: float, size: float) -> tuple[float, float]:
 
 
 def _ratio_interval(best: Quantity, ratio: Amount, x: float) -> tuple[float, float]:
-    """A ratio's interval as one of what it compares: latency = baseline / speed-up, so a relative width carries over inverted."""
+    """Return a ratio's interval as one of what it compares: latency = baseline / speed-up, so a relative width carries over inverted."""
     if not ratio.raw or not ratio.low or not ratio.high or ratio.low <= 0:
         return x, x
     ends = (
@@ -148,7 +148,7 @@ def _ratio_interval(best: Quantity, ratio: Amount, x: float) -> tuple[float, flo
 
 
 def _y_interval(drop: Amount, y: float, higher: bool) -> tuple[float, float]:
-    """The paired interval of the drop, laid around the metric: far tighter than the metric's own, and the one that the gate reads."""
+    """Return the paired interval of the drop, laid around the metric: far tighter than the metric's own, and the one that the gate reads."""
     if drop.raw is None or drop.low is None or drop.high is None:
         return y, y
     worse, gain = drop.high - drop.raw, drop.raw - drop.low
@@ -168,7 +168,7 @@ def _x_axis(row: Quantity, label: str, unit: str, points: Sequence[Point], limit
 
 
 def _range(points: Sequence[Point], limits: Sequence[float]) -> tuple[float, float]:
-    """The part of the metric's axis that matters: everything that is not rejected, the budget, and what lies within two spans of them."""
+    """Return the part of the metric's axis that matters: everything that is not rejected, the budget, and what lies within two spans of them."""
     kept = [v for p in points if p.role != "rejected" for v in (p.y_low, p.y_high)] + list(limits)
     if not kept:
         return 0.0, 1.0
@@ -190,7 +190,7 @@ def _placed(point: Point, low: float, high: float) -> Point:
 def _limits(
     budget: Mapping[str, Any], axis: Quantity, unit: tuple[float, str], base: Candidate | None, higher: bool, words: Words
 ) -> list[Limit]:
-    """The lines of the budget: on the axis those of its quantity and of what compares that with the baseline's, across it that of the drop."""
+    """Return the lines of the budget: on the axis those of its quantity and of what compares that with the baseline's, across it that of the drop."""
     made: list[Limit] = []
     for limit, value in asked(budget):
         row = quantities.limited(limit.name)[0]

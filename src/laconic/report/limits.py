@@ -31,7 +31,7 @@ class LimitLine:
 
 
 def rules(result: Mapping[str, Any], chosen: Candidate | None, words: Words) -> tuple[LimitLine, ...]:
-    """What was asked, and what was reached."""
+    """Return what was asked, and what was reached."""
     budget: Mapping[str, Any] = result.get("budget") or {}
     lines = [_rule(limit, value, chosen, words, bool(result.get("met"))) for limit, value in asked(budget)]
     lines += [
@@ -42,7 +42,7 @@ def rules(result: Mapping[str, Any], chosen: Candidate | None, words: Words) -> 
 
 
 def _rule(limit: Limit, value: float, chosen: Candidate | None, words: Words, met: bool) -> LimitLine:
-    """One limit. Whether it held is the gate's word, never judged again here; but test data decide after the gate, before anything is handed over."""
+    """Return one limit. Whether it held is the gate's word, never judged again here; but test data decide after the gate, before anything is handed over."""
     rows = quantities.limited(limit.name)
     first = rows[0]
     unit = limit.unit or (words.unit if first.data else "")
@@ -58,7 +58,7 @@ def _rule(limit: Limit, value: float, chosen: Candidate | None, words: Words, me
 
 
 def _reached(row: Quantity, limit: Limit, one: Amount) -> str:
-    """What was reached, in the limit's unit, with its interval."""
+    """Write what was reached, in the limit's unit, with its interval."""
     low, high = (None if end is None else end / limit.per for end in (one.low, one.high))
     assert one.raw is not None
     told = in_unit(one.raw / limit.per, low, high, limit.unit or one.unit)
@@ -70,7 +70,7 @@ def _over(row: Quantity, limit: Limit, raw: float, value: float) -> bool:
 
 
 def _read_twice(rule: LimitLine, readings: Sequence[Mapping[str, Any]]) -> LimitLine:
-    """The line with its second reading; what is exact, or was not read, has none."""
+    """Return the line with its second reading; what is exact, or was not read, has none."""
     found = [
         r for r in readings if r.get("limit") == rule.name and finite(r.get("bad_end")) is not None and r["bad_end"] != r.get("measured")
     ]

@@ -23,7 +23,7 @@ def _table(*columns: str, right: Sequence[str] = ()) -> Table:
 
 
 def layers(found: Mapping[str, Any]) -> RenderableType:
-    """A task's model: inputs, outputs, layers, totals, what is not counted, what can be pruned, notes; see `run.inspect.inspect`."""
+    """Return a task's model: inputs, outputs, layers, totals, what is not counted, what can be pruned, notes; see `run.inspect.inspect`."""
     head = Text.assemble((found["task"], "bold"), f"  {found['description']}")
     sides = [
         Text(f"{side:<7} {spec['name']}: {spec['dtype']} ({', '.join(map(str, spec['shape']))})")
@@ -160,13 +160,13 @@ def _faster(ratio: Mapping[str, Any]) -> str:
 
 
 def busy(environment: Mapping[str, Any]) -> bool:
-    """Whether so much else runs that latencies are not to be trusted: a load of more than half a core at rest."""
+    """Return whether so much else runs that latencies are not to be trusted: a load of more than half a core at rest."""
     load = environment.get("load_average") or [0.0]
     return bool(load[0] > 0.5 * environment["cores"])
 
 
 def catalog(found: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """The built-in tasks; see `tasks.catalog.describe`."""
+    """Return the built-in tasks; see `tasks.catalog.describe`."""
     table = _table("Task", "What it is", "Models (the first by default)", "Data")
     for row in found:
         hub = f"; on the hub: {row['hub']}" if row["hub"] else ""

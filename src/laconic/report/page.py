@@ -22,7 +22,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def page(result: Mapping[str, Any]) -> str:
-    """The report of a run as HTML.
+    """Return the report of a run as HTML.
 
     Args:
         result: the content of the run's result.json.
@@ -35,12 +35,12 @@ def page(result: Mapping[str, Any]) -> str:
 
 
 def draw(found: Facts) -> str:
-    """The page of these facts; the same facts always give the same bytes."""
+    """Return the page of these facts; the same facts always give the same bytes."""
     return render("page.html", charts(found), facts=found)
 
 
 def render(template: str, figures: Mapping[str, Any], **values: Any) -> str:
-    """A template with styles, scripts and figures inside.
+    """Return a template with styles, scripts and figures inside.
 
     Args:
         template: a file beside `page.html`.
@@ -88,6 +88,6 @@ def _policy(scripts: list[str]) -> str:
 
 
 def _data(figures: dict[str, Any]) -> str:
-    """JSON that no markup can leave: `<`, `>` and `&` are written as escapes."""
+    """Write JSON that no markup can leave: `<`, `>` and `&` are written as escapes."""
     text = json.dumps(figures, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

@@ -11,7 +11,7 @@ _MOST_CHANNELS = 8
 
 
 def summary(data: Mapping[str, Any] | None) -> str:
-    """The figures of the worst output, what was allowed, and on how many inputs; empty where nothing was compared."""
+    """Return the figures of the worst output, what was allowed, and on how many inputs; empty where nothing was compared."""
     if not data:
         return ""
     absolute, relative = (finite(data.get(name)) for name in ("max_abs", "max_rel"))
@@ -51,7 +51,7 @@ def _inputs(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def outputs(data: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """One line for each output, with its worst channel; nothing where there is one output without channels, which the summary tells.
+    """Return one line for each output, with its worst channel; nothing where there is one output without channels, which the summary tells.
 
     >>> outputs({"outputs": [{"name": "boxes", "max_rel": 2e-7, "sqnr_db": 131.0}, {"name": "ids", "equal": 0.995}]})
     ('boxes: 2.0e−7 of the largest value, 131 dB', 'ids: 99.5\xa0% of the whole numbers are equal')

@@ -105,7 +105,7 @@ def pruning(result: Mapping[str, Any], candidates: Sequence[Candidate], chosen: 
 
 
 def _left(steps: Sequence[Mapping[str, Any]]) -> tuple[Left, ...]:
-    """What the last step could not remove."""
+    """Return what the last step could not remove."""
     skipped = mappings(steps[-1].get("skipped"))
     return grouped([(str(item.get("name", "")), str(item.get("reason", ""))) for item in skipped])
 
@@ -130,7 +130,7 @@ def _gone(cuts: Cuts) -> str:
 
 
 def _settings(steps: Sequence[Mapping[str, Any]], changes: Sequence[Mapping[str, Any]], cuts: Cuts) -> list[tuple[str, str]]:
-    """Label and text; of several steps, what was asked of each in turn."""
+    """Return label and text; of several steps, what was asked of each in turn."""
     names = [str(step["step"]) for step in steps]
     return [
         ("Steps" if len(names) > 1 else "Step", " → ".join(names)),
@@ -145,7 +145,7 @@ def _settings(steps: Sequence[Mapping[str, Any]], changes: Sequence[Mapping[str,
 
 
 def _each(changes: Sequence[Mapping[str, Any]], told: Any) -> str:
-    """What is told of each step, once where it is the same."""
+    """Return what is told of each step, once where it is the same."""
     return ", then ".join(dict.fromkeys(told(changed) for changed in changes))
 
 
@@ -154,7 +154,7 @@ def _word(value: object, words: Mapping[str, str]) -> str:
 
 
 def _asked(changed: Mapping[str, Any]) -> str:
-    """`50 % of the multiply-adds`."""
+    """Write `50 % of the multiply-adds`."""
     share = finite(changed.get("share"))
     of = changed.get("goal")
     part = f"a share that was {ABSENT}" if share is None else f"{given(round(100 * share, 6))}\u00a0%"
@@ -162,7 +162,7 @@ def _asked(changed: Mapping[str, Any]) -> str:
 
 
 def _reached(changes: Sequence[Mapping[str, Any]], name: str, scale: Scale, what: str) -> str:
-    """`44.1 → 17.9 k MACs for one example: 40.5 % kept`."""
+    """Write `44.1 → 17.9 k MACs for one example: 40.5 % kept`."""
     before, after = _end(changes[0], name, 0), _end(changes[-1], name, 1)
     if before is None or after is None:
         return ABSENT
@@ -205,7 +205,7 @@ def _recovery(changes: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cuts(changes: Sequence[Mapping[str, Any]]) -> Cuts:
-    """Groups by name, before the first step and after the last that knows them."""
+    """Return groups by name, before the first step and after the last that knows them."""
     items: dict[str, Mapping[str, Any]] = {}
     for changed in changes:
         seen: dict[str, int] = {}
@@ -237,7 +237,7 @@ def _alt(known: Sequence[Cut]) -> str:
 
 
 def _note(rows: Sequence[Cut], known: Sequence[Cut]) -> str:
-    """What is not drawn."""
+    """Return what is not drawn."""
     if not rows:
         return "No groups were recorded."
     notes = [

@@ -32,7 +32,7 @@ class _Kind:
     many: str
 
     def said(self, operators: int | None) -> str:
-        """How many there are; None: not recorded."""
+        """Return how many there are; None: not recorded."""
         if operators is None:
             return f"how many operators {self.many} was not recorded"
         return f"{fixed(operators, 0)} operator {self.one}" if operators == 1 else f"{fixed(operators, 0)} operators {self.many}"
@@ -225,7 +225,7 @@ def _sensitivity(items: Sequence[Mapping[str, Any]]) -> Sensitivity | None:
 
 
 def _sensitive(item: Mapping[str, Any]) -> Sensitive:
-    """A null is a ratio without end: the output did not change."""
+    """Return a null is a ratio without end: the output did not change."""
     sqnr_db, kept = finite(item.get("sqnr_db")), item.get("kept_float")
     text = joined(number(sqnr_db), "dB") if sqnr_db is not None else "no change" if item.get("sqnr_db", ABSENT) is None else ABSENT
     return Sensitive(str(item.get("name") or "unnamed"), sqnr_db, text, kept if isinstance(kept, bool) else None)

@@ -104,7 +104,7 @@ class Feature:
 
 
 def layers(result: Mapping[str, Any]) -> Layers:
-    """Parameters and MACs by layer, with the totals as recorded (or summed where the record lacks them)."""
+    """Return parameters and MACs by layer, with the totals as recorded (or summed where the record lacks them)."""
     records: Sequence[Mapping[str, Any]] = result.get("layers") or ()
     totals = result.get("totals") or {}
     params = _total(totals.get("params"), [finite(r.get("params")) for r in records])
@@ -119,7 +119,7 @@ def layers(result: Mapping[str, Any]) -> Layers:
 
 
 def training(result: Mapping[str, Any], metric: str, unit: str) -> Training | None:
-    """The training curve; None where the model came trained."""
+    """Return the training curve; None where the model came trained."""
     records: Sequence[Mapping[str, Any]] = result.get("training") or ()
     if not records:
         return None
@@ -158,7 +158,7 @@ def ledger(result: Mapping[str, Any]) -> Ledger | None:
 
 
 def environment(result: Mapping[str, Any]) -> tuple[Feature, ...]:
-    """The machine, one line for each thing recorded; yes/no tables become names that it has and lacks."""
+    """Return the machine, one line for each thing recorded; yes/no tables become names that it has and lacks."""
     return tuple(_feature(str(key), value) for key, value in (result.get("environment") or {}).items())
 
 

@@ -69,7 +69,7 @@ def _named(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _told(name: str) -> Section:
-    """The kind of a section that has no row."""
+    """Return the section of a name that has no row."""
     return Section(name[:1].upper() + name[1:].replace("_", " "), partial(changes, section=name), "changes.html")
 
 

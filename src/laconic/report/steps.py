@@ -38,7 +38,7 @@ def _rank(one: Candidate, chosen: Candidate | None) -> tuple[bool, float, float]
 
 
 def is_chosen(one: Candidate, chosen: Candidate | None) -> bool:
-    """Whether this is the best or nearest miss."""
+    """Return whether this is the best or nearest miss."""
     return chosen is not None and one.key == chosen.key
 
 
@@ -57,7 +57,7 @@ def title_of(outcome: Mapping[str, Any]) -> str:
 
 
 def counted(value: object, noun: str) -> str:
-    """`8 bits`, `1 tensor`, or `tensors not recorded`."""
+    """Write `8 bits`, `1 tensor`, or `tensors not recorded`."""
     count = finite(value)
     return f"{noun}s {ABSENT}" if count is None else f"{fixed(count, 0)} {noun}{'s' if count != 1 else ''}"
 

@@ -21,7 +21,7 @@ _TONES = {"good": "green", "bad": "red"}
 
 
 def summary(facts: Facts) -> RenderableType:
-    """What a run found, for `rich.console.Console.print`; whatever a user named is shown as written, never read as markup."""
+    """Return what a run found, for `rich.console.Console.print`; whatever a user named is shown as written, never read as markup."""
     heading = facts.heading
     said = heading.verdict.startswith(heading.badge)
     verdict = (
@@ -93,7 +93,7 @@ def _candidates(facts: Facts) -> Table:
 
 
 def _shown(facts: Facts) -> list[Row]:
-    """What this machine can run, or the first that passed where that is too much; the baseline and the best always, in the order of the run."""
+    """Return what this machine can run, or the first that passed where that is too much; the baseline and the best always, in the order of the run."""
     rows = [row for row in facts.table.rows if row.status != "unavailable"]
     if len(rows) <= _ROWS:
         return rows
@@ -103,7 +103,7 @@ def _shown(facts: Facts) -> list[Row]:
 
 
 def _unavailable(facts: Facts) -> Iterator[Text]:
-    """What this machine cannot run, one line for each reason."""
+    """Return what this machine cannot run, one line for each reason."""
     reasons = dict.fromkeys(reason for _, reason in facts.unavailable)
     for reason in reasons:
         titles = ", ".join(title for title, why in facts.unavailable if why == reason)
@@ -111,13 +111,13 @@ def _unavailable(facts: Facts) -> Iterator[Text]:
 
 
 def _cells(row: Row, shown: list[Column]) -> list[Text]:
-    """One text for each column; what was not measured is a dash, and its reason stands below the table."""
+    """Return one text for each column; what was not measured is a dash, and its reason stands below the table."""
     cells = {cell.key: cell for cell in row.cells}
     return [Text(cells[c.key].text) if c.key in cells and not cells[c.key].reason else Text("–", "dim") for c in shown]
 
 
 def _missing(row: Row, shown: list[Column]) -> str:
-    """The reasons for the dashes of a row."""
+    """Return the reasons for the dashes of a row."""
     titles = {column.key: column.title.lower() for column in shown}
     return "; ".join(f"{titles[cell.key]} not measured: {cell.reason}" for cell in row.cells if cell.reason and cell.key in titles)
 

@@ -58,14 +58,14 @@ class Amount:
 
 
 def finite(value: object) -> float | None:
-    """The value as a float, or None where it is missing, not a number or not finite."""
+    """Return the value as a float, or None where it is missing, not a number or not finite."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
 
 
 def clock(seconds: float) -> str:
-    """A duration as a clock would say it.
+    """Return a duration as a clock would say it.
 
     >>> clock(38.4), clock(96.8), clock(7500)
     ('38.4\xa0s', '1\xa0min 37\xa0s', '2\xa0h 05\xa0min')
@@ -79,12 +79,12 @@ def clock(seconds: float) -> str:
 
 
 def missing(reason: str) -> Amount:
-    """An amount that was not measured, with the reason."""
+    """Return an amount that was not measured, with the reason."""
     return Amount(None, reason=reason or NO_REASON)
 
 
 def shared(scale: Scale, values: Iterable[float | None]) -> tuple[float, str]:
-    """The (size, unit) for a whole column: the largest in which its smallest value is still at least 0.1."""
+    """Return the (size, unit) for a whole column: the largest in which its smallest value is still at least 0.1."""
     sizes = [abs(value) for value in values if value]
     return pick(scale, min(sizes) * 10) if sizes else scale[0]
 
@@ -97,7 +97,7 @@ def scaled(
     ends: tuple[float | None, float | None] = (None, None),
     n: int = 0,
 ) -> Amount:
-    """An amount of the scale, in the unit that suits it or in the one given (of a column); `ends` are those of its interval."""
+    """Return an amount of the scale, in the unit that suits it or in the one given (of a column); `ends` are those of its interval."""
     if raw is None:
         return missing(reason)
     size, name = unit or pick(scale, raw)
@@ -112,7 +112,7 @@ def scaled(
 def with_interval(
     value: float, low: float | None, high: float | None, unit: str, *, places: int | None = None, n: int = 0, note: str = ""
 ) -> Amount:
-    """A value with its 95 % interval, all with the same decimals: those given, or as many as the interval's width makes meaningful."""
+    """Return a value with its 95 % interval, all with the same decimals: those given, or as many as the interval's width makes meaningful."""
     if low is None or high is None:
         text = number(value) if places is None else fixed(value, places)
         return Amount(value, unit, text, reason=note, n=n)
@@ -121,7 +121,7 @@ def with_interval(
 
 
 def amount(row: Quantity, data: Mapping[str, Any] | None, why: str = "") -> Amount:
-    """The amount of a quantity from the JSON of a `core.records.Measurement`; `why` stands in for a missing note.
+    """Return the amount of a quantity from the JSON of a `core.records.Measurement`; `why` stands in for a missing note.
 
     Values are in the row's unit, or in the measurement's where the row leaves that open.
     """
@@ -137,17 +137,17 @@ def amount(row: Quantity, data: Mapping[str, Any] | None, why: str = "") -> Amou
 
 
 def in_unit(value: float, low: float | None, high: float | None, unit: str, *, n: int = 0, note: str = "") -> Amount:
-    """An amount in a unit, written with its sign (`×`) and with the decimals that are usual in it."""
+    """Return an amount in a unit, written with its sign (`×`) and with the decimals that are usual in it."""
     shown = SIGNS.get(unit, unit)
     return with_interval(value, low, high, shown, places=PLACES.get(shown), n=n, note=note)
 
 
 def shared_unit(row: Quantity, amounts: Iterable[Amount]) -> tuple[float, str]:
-    """The (size, unit) for all amounts of a quantity in one column or on one axis."""
+    """Return the (size, unit) for all amounts of a quantity in one column or on one axis."""
     known = [one for one in amounts if one.raw is not None]
     return shared(row.show.scale, (one.raw for one in known)) if row.show.scale else (1.0, known[0].unit if known else "")
 
 
 def rescaled(row: Quantity, one: Amount, unit: tuple[float, str]) -> Amount:
-    """The same amount in the unit of its column."""
+    """Return the same amount in the unit of its column."""
     return scaled(one.raw, row.show.scale, one.reason, unit, (one.low, one.high), one.n) if row.show.scale else one

@@ -38,7 +38,7 @@ class Words:
         return self._said(row.show.heading or row.label)
 
     def full(self, row: Quantity) -> str:
-        """The label, with the data that it was scored on: `Accuracy on test data`."""
+        """Return the label, with the data that it was scored on: `Accuracy on test data`."""
         return f"{self.label(row)} on {DATA[row.data]}" if row.data else self.label(row)
 
     def _said(self, text: str) -> str:
@@ -47,12 +47,12 @@ class Words:
 
 
 def _capital(text: str) -> str:
-    """A metric's name as a heading: `Accuracy`, `MSE`, `F1`."""
+    """Return a metric's name as a heading: `Accuracy`, `MSE`, `F1`."""
     return text.upper() if len(text) <= 4 else text[:1].upper() + text[1:]
 
 
 def asked(budget: Mapping[str, Any]) -> list[tuple[Limit, float]]:
-    """The limits that a result's budget sets, in its order; see `unknown` for those that are not known here."""
+    """Return the limits that a result's budget sets, in its order; see `unknown` for those that are not known here."""
     known = quantities.limits()
     values = [(known.get(name), finite(value)) for name, value in budget.items()]
     return [(limit, value) for limit, value in values if limit is not None and value is not None]
@@ -71,7 +71,7 @@ def goal(budget: Mapping[str, Any]) -> Quantity:
 
 
 def placed(place: Place, budget: Mapping[str, Any], measured: Mapping[str, Quantity]) -> list[Quantity]:
-    """The quantities that stand in a place: those whose row says so, and those that the budget names; the objective first.
+    """Return the quantities that stand in a place: those whose row says so, and those that the budget names; the objective first.
 
     Args:
         place: see `core.quantities.Show`.

@@ -48,7 +48,7 @@ TOLERANCES: dict[str, Tolerance] = {
 
 
 def tolerance(precision: str, rounded: bool = False) -> Tolerance:
-    """What is asked of an artifact in this precision; `rounded`: whether its program rounds to the grids of integers."""
+    """Return what is asked of an artifact in this precision; `rounded`: whether its program rounds to the grids of integers."""
     return TOLERANCES[ROUNDED if rounded else precision]
 
 
@@ -84,7 +84,7 @@ def _of(output: Mapping[str, Any]) -> str:
 
 
 def _rank(output: Mapping[str, Any], asked: Tolerance) -> tuple[bool, float]:
-    """What orders outputs from good to bad: whether a rule is broken, and then how near the output is to its limit."""
+    """Return what orders outputs from good to bad: whether a rule is broken, and then how near the output is to its limit."""
     broken = any(rule(output, asked) is not None for rule in _PARITY_RULES)
     if "equal" in output:
         return broken, (1 - output["equal"]) / (1 - asked.equal) - 1
@@ -146,7 +146,7 @@ def better(goal: Quantity, baseline: Record) -> Condition:
 
 
 def _better_ratio(goal: Quantity, mine: Measurement | None, reference: float) -> Reason | None:
-    """The same of a quantity that is a comparison with the baseline already."""
+    """Return the same of a quantity that is a comparison with the baseline already."""
     end = None if mine is None else goal.bad_end(mine)
     if mine is None or end is None:
         return _unknown(goal, mine)
@@ -161,7 +161,7 @@ def _unknown(goal: Quantity, mine: Measurement | None) -> Reason:
 
 
 def gate(record: Record, rules: Iterable[Condition]) -> Record:
-    """The record, rejected with every rule that it does not meet."""
+    """Return the record, rejected with every rule that it does not meet."""
     if record.status != "passed":
         return record
     return record.rejected(*[reason for rule in rules if (reason := rule(record)) is not None])

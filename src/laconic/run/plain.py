@@ -54,12 +54,12 @@ def _default(option: dataclasses.Field[Any]) -> Any:
 
 
 def _is_plan(hint: Any) -> bool:
-    """Whether an option takes a plan of training, whole or in part."""
+    """Return whether an option takes a plan of training, whole or in part."""
     return hint is FitPlan or FitPlan in get_args(hint)
 
 
 def _plan(options: Any, place: str, mistakes: list[str], *, whole: bool) -> FitPlan | PlanChanges | None:
-    """A plan from plain values; unless it is a whole one, only with the options that are given."""
+    """Return a plan from plain values; unless it is a whole one, only with the options that are given."""
     plan = from_plain(FitPlan, options, place, mistakes)
     if plan is None or whole:
         return plan

@@ -60,7 +60,7 @@ class Record:
 
     @classmethod
     def of(cls, recipe: Recipe, **known: Any) -> Record:
-        """A record of a recipe about which only `known` is known."""
+        """Return a record of a recipe about which only `known` is known."""
         return cls(recipe.key, recipe.title, recipe.to_plain(), runtime=recipe.runtime_title, **known)
 
     @classmethod
@@ -89,7 +89,7 @@ class Record:
         return self.measured.get("test_drop")
 
     def value(self, name: str) -> float | None:
-        """The value of a quantity; None where it was not measured."""
+        """Return the value of a quantity; None where it was not measured."""
         known = self.measured.get(name)
         return None if known is None else known.value
 
@@ -98,7 +98,7 @@ class Record:
         return self.measured.get(row.stands_in) or self.measured.get(row.name)
 
     def with_measured(self, **values: Measurement | float | None) -> Record:
-        """The same record with further quantities, by name; a bare number is exact and in the quantity's unit, None (not measured) is left out.
+        """Return the same record with further quantities, by name; a bare number is exact and in the quantity's unit, None (not measured) is left out.
 
         Raises:
             BadInput: no quantity has that name, or a number is not finite.
@@ -107,19 +107,19 @@ class Record:
         return self.replace(measured={**self.measured, **known})
 
     def replace(self, **changes: Any) -> Record:
-        """The same record with other values."""
+        """Return the same record with other values."""
         return dataclasses.replace(self, **changes)
 
     def rejected(self, *reasons: Reason) -> Record:
-        """The same record, rejected for these reasons; unchanged without any."""
+        """Return the same record, rejected for these reasons; unchanged without any."""
         return self.replace(status="rejected", reasons=(*self.reasons, *reasons)) if reasons else self
 
     def not_tried(self, text: str) -> Record:
-        """The same record, whose turn never came."""
+        """Return the same record, whose turn never came."""
         return self.replace(status="not_tried", reasons=(*self.reasons, Reason("time_limit", text)))
 
     def failed(self, rule: str, text: str) -> Record:
-        """The same record, failed."""
+        """Return the same record, failed."""
         return self.replace(status="failed", reasons=(*self.reasons, Reason(rule, text)))
 
 

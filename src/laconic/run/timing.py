@@ -33,7 +33,7 @@ class TimedWorker:
 
 
 def timed(record: Record, timings: Mapping[str, Any], comparison: str) -> Record:
-    """The record with the figures of a comparison; failed where it was not timed.
+    """Return the record with the figures of a comparison; failed where it was not timed.
 
     Args:
         record: a baseline, or one that names its baseline.

@@ -35,7 +35,7 @@ class Workers:
             raise
 
     def get(self, key: str, folder: Path) -> WorkerProcess:
-        """The candidate's process; started from the artifact in `folder` if there is none or it has died."""
+        """Return the candidate's process; started from the artifact in `folder` if there is none or it has died."""
         if key not in self._live or not self._live[key].alive:
             self.start(key, Artifact.open(folder))
         return self._live[key]

@@ -85,7 +85,7 @@ def search(
     progress: Progress,
     command: str,
 ) -> dict[str, Any]:
-    """The search itself, see `laconic.optimize`; `limit` is in seconds. Returns the content of the run's `result.json`."""
+    """Search; see `laconic.optimize`. `limit` is in seconds. Returns the content of the run's `result.json`."""
     ledger = Ledger()
     metric = metrics.of(task)
     budget = budget.filled(metric.name, metric.scale == 100)
@@ -138,7 +138,7 @@ def cheap_first(
 
 
 def evaluated(evaluator: Evaluator, recipes: Sequence[Recipe], name: str) -> list[Record]:
-    """The records of these recipes, one after the other."""
+    """Return the records of these recipes, one after the other."""
     if not recipes:
         return []
     evaluator.progress.start(name, len(recipes))
@@ -166,7 +166,7 @@ def seconds(limit: str | float | None) -> float | None:
 
 
 def new_folder(name: str) -> Path:
-    """A new run's folder, named for the task and the time; numbered where another run of the same second has it."""
+    """Return a new run's folder, named for the task and the time; numbered where another run of the same second has it."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     first = Path("laconic-runs") / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-{stamp}"
     numbered = (first.with_name(f"{first.name}-{n}") for n in itertools.count(2))

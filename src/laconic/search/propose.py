@@ -105,7 +105,7 @@ def _turn(chain: Chain) -> tuple[int, list[int]]:
 
 
 def _chains_at(here: Surroundings, space: SearchSpace) -> Iterator[Chain]:
-    """The legal chains of one target; only the empty one where this machine cannot run it."""
+    """Return the legal chains of one target; only the empty one where this machine cannot run it."""
     yield Chain((), here.target)
     if unavailable(here.target) is not None:
         return
@@ -118,7 +118,7 @@ def _chains_at(here: Surroundings, space: SearchSpace) -> Iterator[Chain]:
 
 
 def _legal(chain: Chain) -> bool:
-    """Whether a chain keeps within bounds: its length; settings that combine, and one training, unless more were asked for by name."""
+    """Return whether a chain keeps within bounds: its length; settings that combine, and one training, unless more were asked for by name."""
     if len(chain.picks) > LONGEST:
         return False
     if len(chain.trained) > 1 and not all(pick.asked for pick in chain.trained):
@@ -140,12 +140,12 @@ def unavailable(target: Target) -> str | None:
 
 
 def _picks(space: SearchSpace) -> list[Pick]:
-    """All settings of levers that add steps."""
+    """Return all settings of levers that add steps."""
     return [pick for lever in levers().values() if lever.stage in STEP_STAGES for pick in space.picks(lever)]
 
 
 def _lost(chain: Chain, record: Record, records: Mapping[tuple[Any, ...], Record], around: Surroundings) -> bool:
-    """Whether a chain's last lever lost a part of the metric; unknown counts as lost."""
+    """Return whether a chain's last lever lost a part of the metric; unknown counts as lost."""
     if record.status not in ("passed", "rejected"):
         return False
     drop = None if record.drop is None else record.drop.value

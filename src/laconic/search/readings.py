@@ -75,7 +75,7 @@ def broken(row: Quantity, found: Measurement | None, asked: float, confident: bo
 
 
 def _told(row: Quantity, found: Measurement, asked: float) -> str:
-    """What was measured, in the limit's unit; of a difference the other way round, by its own word: `the gain is 0.2 points`."""
+    """Write what was measured, in the limit's unit; of a difference the other way round, by its own word: `the gain is 0.2 points`."""
     assert found.value is not None
     limit, opposite = _limit(row), bool(row.opposite) and found.value < 0
     value = _digits(row, abs(found.value) if opposite else found.value, asked)
@@ -105,11 +105,11 @@ def _holds(row: Quantity, value: float, asked: float) -> bool:
 
 
 def _digits(row: Quantity, value: float, asked: float) -> str:
-    """A value in the limit's unit, in three digits or in as many as tell it from the limit."""
+    """Return a value in the limit's unit, in three digits or in as many as tell it from the limit."""
     value /= _limit(row).per
     return short(value) if short(value) != given(asked) or value == asked else f"{value:.7g}".replace("-", "−")
 
 
 def _with(number: str, unit: str) -> str:
-    """As `wording.joined`, for a terminal's lines: with a plain space."""
+    """Join as `wording.joined`, for a terminal's lines: with a plain space."""
     return joined(number, unit).replace("\u00a0", " ")

@@ -43,7 +43,7 @@ class Selection:
 
 
 def ranking(records: Sequence[Record], budget: Budget, rounds: Rounds) -> Iterator[tuple[Record, tuple[str, ...]]]:
-    """Those that passed, in the order in which they would be delivered; each with the keys of those it is tied with, itself among them.
+    """Return those that passed, in the order in which they would be delivered; each with the keys of those it is tied with, itself among them.
 
     First comes, among those that are as good in the objective as can be told from the best, the one that loses least, then the one of the smallest file;
     the same again of the rest.
@@ -63,7 +63,7 @@ def ranking(records: Sequence[Record], budget: Budget, rounds: Rounds) -> Iterat
 
 
 def _level(best: Record, other: Record, budget: Budget, rounds: Rounds) -> bool:
-    """Whether another cannot be told from the best: by the paired rounds for speed, by the intervals of what is measured otherwise; sizes are exact."""
+    """Return whether another cannot be told from the best: by the paired rounds for speed, by the intervals of what is measured otherwise; sizes are exact."""
     if budget.order(best) == budget.order(other):
         return True
     if not budget.goal.timed:
@@ -75,7 +75,7 @@ def _level(best: Record, other: Record, budget: Budget, rounds: Rounds) -> bool:
 
 
 def finalists(records: Sequence[Record], budget: Budget) -> list[Record]:
-    """Those of which one will be delivered if it holds, with the neighbors of the best on the frontier; nothing where nobody is left to be timed anew.
+    """Return those of which one will be delivered if it holds, with the neighbors of the best on the frontier; nothing where nobody is left to be timed anew.
 
     These are the best by the objective and those that cannot be told from it: the fastest few, and the few that lose least. Where speed does not decide, the
     order is known: all.
@@ -95,14 +95,14 @@ def finalists(records: Sequence[Record], budget: Budget) -> list[Record]:
 
 
 def _overlap(goal: Quantity, best: Record, other: Record) -> bool:
-    """Whether the interval of the other reaches that of the best; what has none is exact."""
+    """Return whether the interval of the other reaches that of the best; what has none is exact."""
     one, two = best.compared(goal), other.compared(goal)
     ends = (None if one is None else goal.bad_end(one), None if two is None else goal.good_end(two))
     return ends[0] is not None and ends[1] is not None and goal.cost(ends[1]) <= goal.cost(ends[0])
 
 
 def neighbors(one: Record, records: Sequence[Record], budget: Budget) -> list[Record]:
-    """What lies next to a record on the frontier, on either side."""
+    """Return what lies next to a record on the frontier, on either side."""
     marked = frontier(records, budget)
     line = sorted((r for r in marked if r.frontier or r.key == one.key), key=lambda r: (budget.order(r), _drop(r)))
     at = next((i for i, r in enumerate(line) if r.key == one.key), None)
@@ -112,7 +112,7 @@ def neighbors(one: Record, records: Sequence[Record], budget: Budget) -> list[Re
 
 
 def choose(records: Sequence[Record], budget: Budget, compare: Compare, publish: Publish) -> tuple[list[Record], Selection]:
-    """The records with the figures that are published, and the choice.
+    """Return the records with the figures that are published, and the choice.
 
     Args:
         records: all, each timed alone and judged; the baselines first.
@@ -156,7 +156,7 @@ def judged_again(before: Sequence[Record], after: Sequence[Record], budget: Budg
 
 
 def _still_rejected(record: Record, rules: Sequence[Condition], timed: Collection[str]) -> Record:
-    """Its reasons of time speak of the figures that are published now, or say that they are of an earlier comparison."""
+    """Let its reasons of time speak of the figures that are published now, or say that they are of an earlier comparison."""
     fresh = {reason.rule: reason for rule in rules if (reason := rule(record)) is not None}
 
     def said(reason: Reason) -> Reason:
@@ -169,13 +169,13 @@ def _still_rejected(record: Record, rules: Sequence[Condition], timed: Collectio
 
 
 def nearest(records: Sequence[Record], budget: Budget) -> Record | None:
-    """Of those that were measured and computed the right thing, the one closest to the budget."""
+    """Return, of those that were measured and computed the right thing, the one closest to the budget."""
     sound = [r for r in records if r.status == "rejected" and "latency_ms" in r.measured and not any(x.rule == "parity" for x in r.reasons)]
     return min(sound, key=lambda r: (budget.shortfall(r), budget.order(r)), default=None)
 
 
 def candidates(records: Sequence[Record]) -> list[Record]:
-    """The records without the baselines."""
+    """Return the records without the baselines."""
     return [record for record in records if record.status != "baseline"]
 
 
@@ -191,7 +191,7 @@ def _nothing(others: Sequence[Record]) -> str:
 
 
 def untried(others: Sequence[Record]) -> str:
-    """Why nothing was tried at all; empty where something was."""
+    """Return why nothing was tried at all; empty where something was."""
     if not others:
         return "there was no candidate"
     if any(record.status not in ("not_tried", "unavailable") for record in others):
@@ -240,5 +240,5 @@ def _by_key(records: Sequence[Record], key: str) -> Record:
 
 
 def _drop(record: Record) -> float:
-    """What is lost; infinite where it was not measured."""
+    """Return what is lost; infinite where it was not measured."""
     return float("inf") if record.drop is None or record.drop.value is None else record.drop.value

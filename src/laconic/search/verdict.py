@@ -39,7 +39,7 @@ class Scale:
 
     @classmethod
     def of(cls, metric: MetricSpec) -> Scale:
-        """The scale of a metric; points count examples where the metric is a mean over them."""
+        """Return the scale of a metric; points count examples where the metric is a mean over them."""
         points = metric.scale == 100
         return cls(metric.name, _POINTS if points else metric.unit, points and metric.per_example is not None)
 
@@ -54,7 +54,7 @@ class Scale:
         return _POINTS if self.points else f"{self.unit} of {self.name}".strip()
 
     def told(self, drop: Measurement) -> str:
-        """What is lost or won, with its interval.
+        """Write what is lost or won, with its interval.
 
         >>> Scale("accuracy", "points", True).told(Measurement(-0.251, "points", n=9, low=-0.5, high=0.0))
         'gains 0.25 points (interval 0.00 to 0.50)'
@@ -74,7 +74,7 @@ class Scale:
         return f"{verb} {text}{unit} ({name}interval {low} to {high})"
 
     def _places(self, value: float) -> int | None:
-        """Two decimals of points, and more where so few would hide the value."""
+        """Return two decimals of points, and more where so few would hide the value."""
         if not self.points:
             return None
         return 2 if abs(value) <= _NIL else max(2, decimals(value, 1))
@@ -84,7 +84,7 @@ class Scale:
 
 
 def verdict(choice: Selection, records: Sequence[Record], budget: Budget, metric: MetricSpec) -> Verdict:
-    """The choice in words.
+    """Return the choice in words.
 
     Args:
         choice: confirmed.
@@ -108,7 +108,7 @@ def verdict(choice: Selection, records: Sequence[Record], budget: Budget, metric
 
 
 def _gain(record: Record, records: Sequence[Record], budget: Budget) -> str:
-    """How fast it is, and where something else was to be best, what it has of that."""
+    """Return how fast it is, and where something else was to be best, what it has of that."""
     ratio, goal = record.speedup, budget.goal
     interval = f" (95 % interval {ratio.low:.2f} to {ratio.high:.2f})" if ratio is not None and ratio.low is not None else ""
     timed = ratio is not None and ratio.value is not None
@@ -129,12 +129,12 @@ def _loss(record: Record, scale: Scale) -> str:
 
 
 def _published(record: Record) -> tuple[Measurement | None, str]:
-    """The drop on test data, which no choice has seen; on valid data where there is none."""
+    """Return the drop on test data, which no choice has seen; on valid data where there is none."""
     return (record.drop, "valid") if record.test_drop is None else (record.test_drop, "test")
 
 
 def _same(drop: Measurement) -> bool:
-    """Whether every example scored the same."""
+    """Return whether every example scored the same."""
     worse, better = getattr(drop, "worse", None), getattr(drop, "better", None)
     if worse is not None and better is not None:
         return bool(worse == 0 == better)
@@ -168,7 +168,7 @@ def _ties(choice: Selection, others: Sequence[Record], budget: Budget) -> Iterat
 
 
 def _examples(record: Record, budget: Budget, scale: Scale) -> Iterator[str]:
-    """The limit in examples, what was counted, and what cannot be excluded with so few."""
+    """Return the limit in examples, what was counted, and what cannot be excluded with so few."""
     drop, _ = _published(record)
     if drop is None or drop.value is None:
         return
@@ -198,7 +198,7 @@ def _end(value: float, scale: Scale) -> str:
 
 
 def _luck(record: Record, others: Sequence[Record], budget: Budget, scale: Scale) -> Iterator[str]:
-    """How likely one of many passes without deserving it, computed from the widths of this one's intervals."""
+    """Return how likely one of many passes without deserving it, computed from the widths of this one's intervals."""
     limit, tried = budget.drop_limit, sum(r.drop is not None and r.drop.value is not None for r in others)
     if limit is None or tried < 2 or record.drop is None:
         return
@@ -217,7 +217,7 @@ def _luck(record: Record, others: Sequence[Record], budget: Budget, scale: Scale
 
 
 def pass_by_luck(drop: Measurement, limit: float, confident: bool) -> float | None:
-    """The chance that a candidate whose true drop is twice the limit is measured within it: Φ(−limit / s), where the interval is ±1.96 s.
+    """Return the chance that a candidate whose true drop is twice the limit is measured within it: Φ(−limit / s), where the interval is ±1.96 s.
 
     With `confident`, that of one whose true drop is just more than the limit: the share of intervals that miss the truth on that side, 2.5 %.
 
@@ -233,7 +233,7 @@ def pass_by_luck(drop: Measurement, limit: float, confident: bool) -> float | No
 
 
 def any_of(n: int, chance: float) -> float:
-    """The chance of at least one of n, each with this chance: the most where they go together, as candidates judged on the same examples do."""
+    """Return the chance of at least one of n, each with this chance: the most where they go together, as candidates judged on the same examples do."""
     return -math.expm1(n * math.log1p(-chance)) if chance < 1 else 1.0
 
 

@@ -30,13 +30,13 @@ def elementwise(t: Tracer, node: Node) -> Value:
 
 @rule("type_as")
 def like_first(t: Tracer, node: Node) -> Value:
-    """The first input's shape; the others give a type."""
+    """Return the first input's shape; the others give a type."""
     return t.value(node.args[0])
 
 
 @rule("copy")
 def copied(t: Tracer, node: Node) -> Value:
-    """The second is written into the first."""
+    """Return the second is written into the first."""
     return broadcast(t, [t.value(value) for value in node.args[:2]], node)
 
 

@@ -81,7 +81,7 @@ def select(t: Tracer, node: Node) -> Value:
 
 
 def is_whole(node: Node, axis: int) -> bool:
-    """Whether a slice takes all of its axis, at every size: a length that happens to be the example's batch does not."""
+    """Return whether a slice takes all of its axis, at every size: a length that happens to be the example's batch does not."""
     before, after = (n.meta["val"].shape[axis] for n in (node.args[0], node))
     if isinstance(before, int) or isinstance(after, int):
         return isinstance(before, int) and isinstance(after, int) and before == after
@@ -90,7 +90,7 @@ def is_whole(node: Node, axis: int) -> bool:
 
 @rule("slice", "narrow")
 def cut(t: Tracer, node: Node) -> Value:
-    """A run of indices."""
+    """Return a run of indices."""
     value = t.value(node.args[0])
     axis = axis_at(node, 1, len(value))
     rest = t.sizes(node)[axis]

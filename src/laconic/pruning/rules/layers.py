@@ -102,7 +102,7 @@ def convolution(t: Tracer, node: Node) -> Value:
 
 
 def _grouped(t: Tracer, node: Node, x: Any, channel: int, weight: Any, groups: int, transpose: bool) -> Dim:
-    """The output channels of a grouped convolution: whole groups go, or the same channels of every group (see `Policy`).
+    """Return the output channels of a grouped convolution: whole groups go, or the same channels of every group (see `Policy`).
 
     Its weight has all channels of one side in dimension 0 and those of one group of the other side in dimension 1.
     """

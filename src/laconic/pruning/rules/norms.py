@@ -19,7 +19,7 @@ def channel_norm(t: Tracer, node: Node) -> Any:
 
 
 def _with_statistics(t: Tracer, node: Node, value: Value) -> Any:
-    """The value of a norm that may put out mean and deviation, too."""
+    """Return the value of a norm that may put out mean and deviation, too."""
     several = node.meta["val"]
     return [value, *(t.blank(node, i) for i in range(1, len(several)))] if isinstance(several, (tuple, list)) else value
 

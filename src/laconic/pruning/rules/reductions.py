@@ -25,7 +25,7 @@ def reduce(t: Tracer, node: Node) -> Any:
 
 
 def reduced_axes(node: Node, rank: int) -> list[int]:
-    """The dimensions that a reduction takes away."""
+    """Return the dimensions that a reduction takes away."""
     names = [spec.name for spec in node.target._schema.arguments]
     return axes_of(argument(node, names.index("dim")) if "dim" in names else None, rank)
 

@@ -37,7 +37,7 @@ def regroup(t: Tracer, dims: Value, sizes: Sequence[int], node: Node) -> Value |
 
 
 def _parts(sizes: list[int], whole: int) -> list[int] | None:
-    """The first sizes, as many as make up `whole`."""
+    """Return the first sizes, as many as make up `whole`."""
     found = list[int]()
     while sizes and math.prod(found) < whole:
         found.append(sizes[len(found)]) if len(found) < len(sizes) else sizes.clear()
@@ -68,7 +68,7 @@ _LAYERS = frozenset(names_of(*CONVOLUTIONS, "linear", "bilinear", "embedding", "
 
 
 def _reaches(node: Node, names: Container[str], ends: Container[str]) -> bool:
-    """Whether what leaves a node meets one of these operators before one of `ends`."""
+    """Return whether what leaves a node meets one of these operators before one of `ends`."""
     seen, queue = {node}, [node]
     while queue:
         for user in queue.pop().users:
@@ -83,7 +83,7 @@ def _reaches(node: Node, names: Container[str], ends: Container[str]) -> bool:
 
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "reshape_as", "view_as", "ravel")
 def reshape(t: Tracer, node: Node) -> Value:
-    """The same numbers in another shape."""
+    """Return the same numbers in another shape."""
     value = t.value(node.args[0])
     found = regroup(t, value, [size for size, _ in t.sizes(node)], node)
     if found is None:
@@ -111,7 +111,7 @@ def transpose(t: Tracer, node: Node) -> Value:
 
 @rule("t", "numpy_T", "mT")
 def turned(t: Tracer, node: Node) -> Value:
-    """The last two dimensions change places."""
+    """Return the last two dimensions change places."""
     value = t.value(node.args[0])
     return (*value[:-2], *reversed(value[-2:]))
 
@@ -129,7 +129,7 @@ def movedim(t: Tracer, node: Node) -> Value:
 
 @rule("unsqueeze")
 def unsqueeze(t: Tracer, node: Node) -> Value:
-    """A new dimension of size 1."""
+    """Return a new dimension of size 1."""
     value = list(t.value(node.args[0]))
     value.insert(axis_at(node, 1, len(value) + 1), plain(1))
     return tuple(value)
