@@ -39,12 +39,12 @@ def stop(base: Any, own: Any, marks: Marks, **options: Any) -> tuple[int, str | 
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("marks", [Marks(least_ratio=2.0), Marks(best_ratio=2.0)], ids=["exactly as fast as asked", "exactly as the best"])
 def test_looking_often_does_not_lie(noise: str, marks: Marks) -> None:
-    """The candidate lies on the mark, where being wrong is easiest; the margin, which would help, is off. A share of 5 % has a standard error of 0.5 points."""
+    """The candidate lies on the mark, where being wrong is easiest; the margin, which would help, is off. A share of 2.5 % has a standard error of 0.35 points."""
     wrong = 0
     for seed in range(RUNS):
         rng = np.random.default_rng(seed)
         wrong += stop(*rounds(2.0, NOISES[noise](rng), rng), marks, margin=0.0)[1] is not None
-    assert wrong / RUNS <= ERROR
+    assert wrong / RUNS <= ERROR / 2
 
 
 def test_plain_intervals_would_lie() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from laconic.core.errors import BadInput
+from laconic.core.errors import BadInput, LaconicError
 from laconic.core.folding import FoldBatchNorm
 from laconic.core.plan import FitPlan
 from laconic.core.target import Target
@@ -14,6 +14,7 @@ from laconic.pruning.structured import Prune
 from laconic.quantization.mixed import Mixed
 from laconic.quantization.qat import Qat
 from laconic.quantization.static import Quantize
+from laconic.run.build import claim, made_by
 from laconic.run.recipe import Recipe, parse, read_recipe
 from laconic.run.runner import STEPS
 from laconic.train.step import Fit
@@ -142,3 +143,14 @@ def test_pruning_by_time_is_for_the_runtime_that_was_timed() -> None:
 
     assert len(keys(Prune(macs=0.5))) == 1
     assert len(keys(Prune(latency=0.5, allocation="latency"))) == 2
+
+
+def test_models_made_by_other_steps_with_the_same_key_are_not_reused(tmp_path: Path) -> None:
+    mine, other = Recipe((Prune(macs=0.5),)), Recipe((Prune(macs=0.4),))
+    claim(tmp_path / mine.steps_key, mine)
+    claim(tmp_path / mine.steps_key, mine)
+    assert made_by(tmp_path / mine.steps_key, mine)
+    assert not made_by(tmp_path / mine.steps_key, other)
+    assert not made_by(tmp_path / other.steps_key, other)
+    with pytest.raises(LaconicError, match="were made by other steps with the same key"):
+        claim(tmp_path / mine.steps_key, other)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from laconic.core.context import Context
-from laconic.core.errors import WorkerFailed
+from laconic.core.errors import LaconicError, WorkerFailed
 from laconic.core.files import read_json, write_json
 from laconic.core.program import Interface, Program
 from laconic.core.progress import Progress
@@ -32,6 +32,7 @@ from laconic.run.relay import Relay, Sender
 from laconic.run.runner import apply
 
 _DONE = "built.json"
+_STEPS = "made_by.json"
 _MODULE = "laconic.run.build"
 
 
@@ -112,9 +113,14 @@ class Builder:
         return sum(part.stat().st_size for part in (file, file.with_name(file.name + ".data")) if part.exists())
 
     def _place(self, recipe: Recipe, kind: str) -> Path:
-        """The folder with a recipe's model file in a format, built if it is not there."""
+        """The folder with a recipe's model file in a format, built if it is not there.
+
+        Raises:
+            LaconicError: the folder holds what other steps made, whose key is the same.
+        """
         steps = self.folder / (recipe.steps_key or "base")
         place = steps / kind
+        claim(steps, recipe)
         if not (place / _DONE).exists():
             self._ask(
                 {
@@ -168,6 +174,25 @@ class Builder:
             self._child = None
 
 
+def claim(folder: Path, recipe: Recipe) -> None:
+    """Write into a folder of models which steps made them, or compare with what was written.
+
+    Raises:
+        LaconicError: they were made by other steps, whose key is the same.
+    """
+    if not (folder / _STEPS).exists():
+        write_json(folder / _STEPS, recipe.steps_identity)
+    elif not made_by(folder, recipe):
+        raise LaconicError(
+            f"the models in {folder} were made by other steps with the same key, {read_json(folder / _STEPS)}; they are not used for these"
+        )
+
+
+def made_by(folder: Path, recipe: Recipe) -> bool:
+    """Whether the models in a folder were made by the steps of a recipe."""
+    return (folder / _STEPS).exists() and bool(read_json(folder / _STEPS) == recipe.steps_identity)
+
+
 def build_model(request: Mapping[str, Any], task: Task | None, progress: Progress) -> None:
     """Apply the steps to the source, unless that was done for another format, and write the model file. Everything appears whole.
 
@@ -210,8 +235,9 @@ def build_model(request: Mapping[str, Any], task: Task | None, progress: Progres
 def _begun(source: Program, recipe: Recipe, folder: Path) -> tuple[Program, list[Any], tuple[Any, ...]]:
     """The longest beginning of the steps that another recipe has done already: its program, what its steps did, and the steps that are left."""
     for n in range(len(recipe.steps) - 1, 0, -1):
-        place = folder / Recipe(recipe.steps[:n], recipe.deploy).steps_key
-        if (place / "steps.json").exists():
+        beginning = Recipe(recipe.steps[:n], recipe.deploy)
+        place = folder / beginning.steps_key
+        if (place / "steps.json").exists() and made_by(place, beginning):
             return Program.load(place / "program.pt2"), read_json(place / "steps.json")["outcomes"], recipe.steps[n:]
     return source, [], recipe.steps
 

@@ -43,11 +43,13 @@ class Recipe:
     @property
     def steps_key(self) -> str:
         """Sixteen hexadecimal digits that tell lists of steps apart; empty where there is no step. A step without a target of its own takes the runtime's."""
-        if not self.steps:
-            return ""
+        return "" if not self.steps else hashlib.sha256(json.dumps(self.steps_identity).encode()).hexdigest()[:16]
+
+    @property
+    def steps_identity(self) -> list[Any]:
+        """What the steps' key is a digest of: the steps in plain values, and the runtime where what they do depends on it."""
         aimed = any(config.depends_on_target() for config in self.steps)
-        text = json.dumps(self.to_plain()["steps"]) + (self.deploy.runtime if aimed else "")
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return [self.to_plain()["steps"], self.deploy.runtime if aimed else None]
 
     @property
     def numerics(self) -> str:
