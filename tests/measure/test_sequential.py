@@ -39,7 +39,7 @@ def stop(base: Any, own: Any, marks: Marks, **options: Any) -> tuple[int, str | 
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("marks", [Marks(least_ratio=2.0), Marks(best_ratio=2.0)], ids=["exactly as fast as asked", "exactly as the best"])
 def test_looking_often_does_not_lie(noise: str, marks: Marks) -> None:
-    """The candidate lies on the mark, where being wrong is easiest; the margin, which would help, is off. A share of 2.5 % has a standard error of 0.35 points."""
+    """The candidate lies on the mark, where being wrong is easiest, and the margin is off. A share of 2.5 % has a standard error of 0.35 points."""
     wrong = 0
     for seed in range(RUNS):
         rng = np.random.default_rng(seed)
