@@ -84,6 +84,19 @@ def test_options_that_are_no_step_config_are_refused_with_the_way_out(monkeypatc
 
 
 @dataclass(frozen=True)
+class Misplaced(StepConfig):
+    """A step at a stage that no recipe has."""
+
+    stage = "prunning"  # type: ignore[assignment]
+
+
+def test_a_stage_that_recipes_do_not_have_is_refused_with_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_table", lambda: {"misplaced": (__name__, "Misplaced", "spoil")})
+    with pytest.raises(lc.BadInput, match=r"'misplaced' has the stage 'prunning'.*Did you mean 'pruning'"):
+        runner.STEPS.name_of(Misplaced())
+
+
+@dataclass(frozen=True)
 class ShareWeights(StepConfig):
     """A step with facts of its own."""
 

@@ -9,11 +9,11 @@ from importlib.metadata import EntryPoint
 from typing import Any
 
 from laconic.core.context import Context
-from laconic.core.errors import BadInput
+from laconic.core.errors import BadInput, nearest
 from laconic.core.extensions import extended
 from laconic.core.program import Program
 from laconic.core.records import Outcome
-from laconic.core.step import StepConfig, as_step
+from laconic.core.step import STAGES, StepConfig, as_step
 
 StepFunction = Callable[[Program, Any, Context], tuple[Program, Outcome]]
 
@@ -37,14 +37,14 @@ class Registry:
     """Steps by name, found late: a step's module is imported when the step is first used."""
 
     def names(self) -> list[str]:
-        """All step names, those of other packages included."""
+        """Return all step names, those of other packages included."""
         return sorted(_table())
 
     def config(self, name: str) -> type[StepConfig]:
-        """The frozen dataclass of a step's options.
+        """Return the frozen dataclass of a step's options.
 
         Raises:
-            BadInput: it does not derive from `StepConfig`, so the step tells nothing about itself.
+            BadInput: it does not derive from `StepConfig`, so the step tells nothing about itself, or its stage is none of those of recipes.
         """
         module, config, _ = _table()[name]
         kind: type[Any] = _attribute(module, config)
@@ -52,15 +52,17 @@ class Registry:
             raise BadInput(
                 f"the options of the step '{name}' are no StepConfig: write class {config}(laconic.StepConfig), which brings no fields"
             )
+        if kind.stage not in STAGES:
+            raise BadInput(f"the step '{name}' has the stage '{kind.stage}', which recipes do not have." + nearest(kind.stage, STAGES))
         return kind
 
     def function(self, name: str) -> StepFunction:
-        """The function `(program, config, context) -> (program, outcome)`, with the checks that hold for every step (`core.step`)."""
+        """Return the function `(program, config, context) -> (program, outcome)`, with the checks that hold for every step (`core.step`)."""
         module, _, function = _table()[name]
         return as_step(name, _attribute(module, function))
 
     def name_of(self, config: Any) -> str:
-        """The name under which a config's type is registered.
+        """Return the name under which a config's type is registered.
 
         Raises:
             BadInput: its type is no step.
