@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -240,7 +241,19 @@ def levers() -> dict[str, Lever]:
         *(_deploying(name, "precision", about) for name, about in _PRECISIONS.items() if name in PRECISIONS),
         *(_deploying(name, "runtime", f"run it in {runtime.runtime(name).title}") for name in runtime.names()),
     ]
-    return extended({row.name: row for row in rows}, "laconic.levers", _read)
+    return extended(_by_name(rows), "laconic.levers", _read)
+
+
+def _by_name(rows: Sequence[Lever]) -> dict[str, Lever]:
+    """The rows by name.
+
+    Raises:
+        BadInput: a runtime of another package is called like a lever.
+    """
+    taken = [name for name, times in Counter(row.name for row in rows).items() if times > 1]
+    if taken:
+        raise BadInput(f"the name '{taken[0]}' is that of a lever and of a runtime. Rename the entry point of the group laconic.runtimes.")
+    return {row.name: row for row in rows}
 
 
 def _read(entry: EntryPoint) -> Lever:

@@ -29,6 +29,10 @@ class Pick:
     asked: bool = False
     named: bool = False
 
+    def senseless(self, around: Surroundings) -> str | None:
+        """Return why it makes no sense in these surroundings, whoever asks for it; None where it does."""
+        return self.setting.when(around) or self.lever.when(around)
+
     @property
     def place(self) -> int:
         """Where it stands among the known settings of its lever; a user's own stand first."""
@@ -148,16 +152,13 @@ class SearchSpace:
             return "not asked for"
         return None
 
+    def unasked(self, pick: Pick, around: Surroundings) -> str | None:
+        """Return why a setting that was not asked for is not tried; None where it is, or was."""
+        return (None if pick.asked else pick.lever.unasked(around)) or (None if pick.named else pick.setting.unasked(around))
+
     def judged(self, pick: Pick, around: Surroundings) -> str | None:
-        """Return why a setting is not tried in these surroundings; None where it is."""
-        lever, setting = pick.lever, pick.setting
-        return (
-            self.left_out(pick)
-            or setting.when(around)
-            or lever.when(around)
-            or (None if pick.asked else lever.unasked(around))
-            or (None if pick.named else setting.unasked(around))
-        )
+        """Return why a setting is not tried in these surroundings; None where it is. What is quickly known comes first."""
+        return self.left_out(pick) or self.unasked(pick, around) or pick.senseless(around)
 
     def waits(self, pick: Pick) -> bool:
         """Whether a setting is only tried after a loss: what it follows is tried too, or it was not asked for."""

@@ -91,8 +91,10 @@ def _of_steps(pick: Pick, around: Surroundings, space: SearchSpace, tried: Seque
     where = list(dict.fromkeys(chain.target.runtime for chain in tried if pick in chain.picks))
     if where:
         return _setting(pick, True, where)
-    reasons = [space.judged(pick, around.at(target)) for target in space.targets() if unavailable(target) is None]
+    ready = [around.at(target) for target in space.targets() if unavailable(target) is None]
+    reasons = [space.left_out(pick) or pick.senseless(here) or space.unasked(pick, here) for here in ready]
     told = [reason for reason in reasons if reason is not None]
-    if len(told) < len(reasons) and space.waits(pick):
-        return _setting(pick, False, (), f"only where {pick.lever.follows} lost a part of the metric")
+    if len(told) < len(reasons):
+        why = f"only where {pick.lever.follows} lost a part of the metric" if space.waits(pick) else "no chain within bounds has it"
+        return _setting(pick, False, (), why)
     return _setting(pick, False, (), Counter(told).most_common(1)[0][0] if told else "no runtime that is tried runs here")
