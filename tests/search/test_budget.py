@@ -175,5 +175,11 @@ def test_each_limit_is_read_twice() -> None:
     }
 
 
+@pytest.mark.parametrize(("budget", "sized"), [(Budget(), False), (Budget(max_size_mb=1), True), (Budget(objective="size"), True)], ids=str)
+def test_a_budget_knows_what_it_names(budget: Budget, sized: bool) -> None:
+    assert budget.names("size_bytes") is sized
+    assert budget.names("speedup") is (budget.objective == "latency")
+
+
 def test_what_was_not_measured_is_not_read() -> None:
     assert Budget(max_drop=1, min_speedup=1.1, max_latency_ms=100, max_size_mb=100).readings(Record("a", "A", {})) == []

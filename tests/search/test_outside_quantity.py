@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import laconic as lc
 from laconic.core import quantities
 from laconic.core.errors import BadInput
 from laconic.core.records import Measurement, to_json
@@ -22,9 +23,10 @@ from laconic.search.budget import Budget
 from laconic.search.select import Selection, frontier, ranking
 from laconic.search.verdict import verdict
 from laconic.tasks import metrics
-from tests.quantities import OUTSIDE
+from tests.quantities import OUTSIDE, PRICE_PER_HOUR
 from tests.report.results import Json, measurement, named
 from tests.report.test_summary import told
+from tests.run import tiny
 from tests.search.records import BASE, record
 
 
@@ -256,3 +258,21 @@ def test_a_recipes_budget_names_it(tmp_path: Path) -> None:
     path.write_text("steps: []\ndeploy: {runtime: onnxruntime}\nbudget: {max_energy_mj: 5, objective: energy}\n", encoding="utf-8")
     budget = read_recipe(path).budget
     assert Budget.from_plain(budget) == Budget(limits={"max_energy_mj": 5}, objective="energy")
+
+
+@pytest.mark.slow
+def test_a_run_measures_limits_and_aims_at_it(tmp_path: Path) -> None:
+    """Money per million answers, by a row from outside: measured by the evaluator, held by the gate, the objective of the choice."""
+    recipes = [lc.Recipe((), lc.Target(runtime, threads=1)) for runtime in ("onnxruntime", "torchscript")]
+    budget = Budget(max_drop="any", objective="cost", limits={"max_cost_ct": 1e9})
+    options = lc.Options(rounds=3, turn_seconds=0.02, candidate_timeout_s=120)
+    result = lc.optimize(tiny.task(), budget, out=tmp_path / "run", recipes=recipes, options=options)
+    records = [result.data["baseline"], *result.data["candidates"]]
+    for one in records:
+        rate, cost = (one["measured"][name]["value"] for name in ("throughput_per_s", "cost_ct"))
+        assert cost == pytest.approx(1e6 / 3600 * 100 * PRICE_PER_HOUR / rate, rel=1e-6)
+    assert result.data["budget"]["max_cost_ct"] == 1e9
+    assert {reading["limit"] for reading in result.data["readings"]} == {"max_cost_ct"}
+    assert "its cost of a million is" in result.data["headline"]
+    assert "max_cost_ct: 1000000000.0" in result.data["reproduce"]["recipe_yaml"]
+    assert facts(result.data).figures[0].label == "Cost of a million"

@@ -104,6 +104,10 @@ class Budget:
         """The quantity that is to be best."""
         return quantities.objectives()[self.objective]
 
+    def names(self, quantity: str) -> bool:
+        """Whether this budget limits a quantity, or aims at it."""
+        return quantity == self.goal.name or any(row.name == quantity for row, _ in self._rows())
+
     def filled(self, metric: str, percentage: bool) -> Budget:
         """This budget with the default where `max_drop` was left out.
 

@@ -37,7 +37,7 @@ class Judge:
 
     def marks(self, best: Record | None) -> Marks:
         """What its speed must reach; and where speed decides which is best, the lower end of the best so far."""
-        fast = self.budget.goal.timed
+        fast = self.budget.goal.name == "speedup"
         least = max(self.budget.min_speedup or 0.0, 1.0 if fast else 0.0)
         ahead = best.speedup if best is not None and fast else None
         return Marks(least or None, self.budget.max_latency_ms, None if ahead is None else ahead.low)

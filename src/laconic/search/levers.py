@@ -78,7 +78,7 @@ def _has_linear(around: Surroundings) -> str | None:
 
 
 def _size_counts(around: Surroundings) -> str | None:
-    sized = around.budget.objective == "size" or around.budget.max_size_mb is not None
+    sized = around.budget.names("size_bytes")
     return None if sized else "it makes the file smaller, not the model faster; tried where the budget is about size"
 
 
