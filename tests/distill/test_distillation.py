@@ -48,11 +48,11 @@ FORMS = pytest.mark.parametrize("form", [as_it_is, as_program], ids=["module", "
 Form = Callable[[nn.Module], nn.Module]
 
 
-def train(lesson: Any, steps: int = 1, target: Any = Y) -> float:
-    lesson.module.train()
-    optimizer = torch.optim.SGD(lesson.module.parameters(), lr=0.1)
+def train(distillation: Any, steps: int = 1, target: Any = Y) -> float:
+    distillation.module.train()
+    optimizer = torch.optim.SGD(distillation.module.parameters(), lr=0.1)
     for _ in range(steps):
-        loss = lesson.loss(lesson.module(X), target)
+        loss = distillation.loss(distillation.module(X), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -65,12 +65,12 @@ class TestBothForms:
         student, teacher = form(Net(4)), form(Net(6))
         before = copy.deepcopy(teacher.state_dict())
         plan = FitPlan(distill=0.5, hints=(Hint("features", "bn"), Hint("attention_transfer", "stem", weight=2.0)))
-        lesson = teach(student, teacher, plan, loss=F.cross_entropy, example=X[:2])
-        names = dict(lesson.module.named_parameters())
+        distillation = teach(student, teacher, plan, loss=F.cross_entropy, example=X[:2])
+        names = dict(distillation.module.named_parameters())
         ours = {f"student.{name}" for name, _ in student.named_parameters()}
         assert set(names) == ours | {"projectors.hint0_teacher0.project.weight", "projectors.hint0_teacher0.project.bias"}
         assert not {id(p) for p in teacher.parameters()} & {id(p) for p in names.values()}
-        train(lesson)
+        train(distillation)
         assert all(p.grad is not None and bool(p.grad.any()) for name, p in names.items() if name != "student.stem.bias")
         assert all(p.grad is None for p in teacher.parameters())
         after = teacher.state_dict()
@@ -80,10 +80,10 @@ class TestBothForms:
         student, teacher = form(Net().eval()), form(Net().eval())
         hints = (Hint("similarity", "stem", weight=0.5), Hint("cosine", "head", "head", weight=3.0))
         plan = FitPlan(distill=0.25, temperature=3.0, soft="mse_logits", hints=hints)
-        lesson = teach(student, teacher, plan, loss=F.cross_entropy, example=X[:2])
-        lesson.module.train()
+        distillation = teach(student, teacher, plan, loss=F.cross_entropy, example=X[:2])
+        distillation.module.train()
         student.eval()  # so that it can be asked a second time
-        found = lesson.loss(lesson.module(X), Y)
+        found = distillation.loss(distillation.module(X), Y)
         wanted = 0.75 * F.cross_entropy(student(X), Y) + 0.25 * SOFT["mse_logits"].loss(student(X), teacher(X), Y, 3.0)
         for hint in hints:
             taps = [Tap(hint.student)]
@@ -97,24 +97,26 @@ class TestBothForms:
 
     def test_in_evaluation_it_is_the_student_and_the_tasks_loss(self, form: Form) -> None:
         student = form(Net().eval())
-        lesson = teach(student, form(Net()), FitPlan(distill=0.5, hints=(Hint("features", "bn"),)), loss=F.cross_entropy, example=X[:2])
-        lesson.module.eval()
-        assert torch.equal(lesson.module(X), student(X))
-        assert torch.equal(lesson.loss(lesson.module(X), Y), F.cross_entropy(student(X), Y))
+        distillation = teach(
+            student, form(Net()), FitPlan(distill=0.5, hints=(Hint("features", "bn"),)), loss=F.cross_entropy, example=X[:2]
+        )
+        distillation.module.eval()
+        assert torch.equal(distillation.module(X), student(X))
+        assert torch.equal(distillation.loss(distillation.module(X), Y), F.cross_entropy(student(X), Y))
 
     def test_what_is_tapped_is_what_training_computes(self, form: Form) -> None:
         student = form(Net())
-        lesson = teach(student, form(Net()), FitPlan(hints=(Hint("features", "bn"),)), loss=F.cross_entropy, example=X[:2])
+        distillation = teach(student, form(Net()), FitPlan(hints=(Hint("features", "bn"),)), loss=F.cross_entropy, example=X[:2])
         counter = student.state_dict()["bn.num_batches_tracked"].clone()
-        lesson.module.train()
-        outputs = lesson.module(X)
+        distillation.module.train()
+        outputs = distillation.module(X)
         value = outputs.hints[0][0][0]
         assert isinstance(outputs, Exchange)
         # normalized with this batch's own statistics, which the program's mode arguments say
         torch.testing.assert_close(value.mean((0, 2, 3)), torch.zeros(4), atol=1e-5, rtol=0)
         assert student.state_dict()["bn.num_batches_tracked"] == counter + 1
-        lesson.module.eval()
-        assert torch.equal(lesson.module(X), student(X))
+        distillation.module.eval()
+        assert torch.equal(distillation.module(X), student(X))
 
     def test_building_a_lesson_changes_nothing(self, form: Form) -> None:
         student, teacher = form(Net()), form(Net())
@@ -128,13 +130,13 @@ class TestBothForms:
 
     def test_a_student_teaches_itself_from_a_copy(self, form: Form) -> None:
         student = form(Net().eval())
-        lesson = teach(student, student, FitPlan(distill=1.0), loss=F.cross_entropy, example=X[:2])
-        lesson.module.train()
+        distillation = teach(student, student, FitPlan(distill=1.0), loss=F.cross_entropy, example=X[:2])
+        distillation.module.train()
         student.eval()
-        assert float(lesson.loss(lesson.module(X), Y).detach()) == pytest.approx(0, abs=1e-6)
-        train(lesson, steps=3)
+        assert float(distillation.loss(distillation.module(X), Y).detach()) == pytest.approx(0, abs=1e-6)
+        train(distillation, steps=3)
         student.eval()
-        assert float(lesson.loss(lesson.module(X), Y).detach()) > 0
+        assert float(distillation.loss(distillation.module(X), Y).detach()) > 0
 
     def test_an_unknown_path_names_the_nearest(self, form: Form) -> None:
         nets = form(Net()), form(Net())
@@ -144,15 +146,15 @@ class TestBothForms:
             teach(*nets, FitPlan(hints=(Hint("features", "bn", "hed"),)), loss=F.cross_entropy, example=X[:2])
 
     def test_a_copy_of_the_module_learns_by_itself(self, form: Form) -> None:
-        lesson = teach(form(Net()), form(Net(6)), FitPlan(hints=(Hint("features", "bn"),)), loss=F.cross_entropy, example=X[:2])
-        train(lesson)
-        twin = copy.deepcopy(lesson.module)
+        distillation = teach(form(Net()), form(Net(6)), FitPlan(hints=(Hint("features", "bn"),)), loss=F.cross_entropy, example=X[:2])
+        train(distillation)
+        twin = copy.deepcopy(distillation.module)
         for parameter in twin.parameters():
             parameter.data.zero_()
         twin.train()
         assert not bool(twin(X).hints[0][0][0].any())
-        lesson.module.train()
-        assert bool(lesson.module(X).hints[0][0][0].any())
+        distillation.module.train()
+        assert bool(distillation.module(X).hints[0][0][0].any())
 
 
 def test_weights_of_hints_and_of_the_task() -> None:
@@ -176,8 +178,8 @@ def test_label_smoothing_is_of_the_tasks_loss_alone(distill: float, smooth: floa
     student, teacher = Net().eval(), Net().eval()
     hint = Hint("similarity", "stem", weight=3.0)
     plan = FitPlan(distill=distill, label_smoothing=smooth, hints=(hint,))
-    lesson = teach(student, teacher, plan, loss=F.cross_entropy, example=X[:2])
-    lesson.module.train()
+    distillation = teach(student, teacher, plan, loss=F.cross_entropy, example=X[:2])
+    distillation.module.train()
     student.eval()
     out = student(X)
     parts = {
@@ -187,16 +189,16 @@ def test_label_smoothing_is_of_the_tasks_loss_alone(distill: float, smooth: floa
         "hint": (3.0, HINTS["similarity"].loss(student.stem(X), teacher.stem(X))),
     }
     wanted = torch.stack([weight * value for weight, value in parts.values()]).sum()
-    torch.testing.assert_close(lesson.loss(lesson.module(X), Y), wanted)
+    torch.testing.assert_close(distillation.loss(distillation.module(X), Y), wanted)
 
 
 def test_several_teachers_count_alike() -> None:
     student, teachers = Net().eval(), [Net().eval(), Net(6).eval()]
     plan = FitPlan(distill=1.0, hints=(Hint("similarity", "stem"),))
-    lesson = teach(student, teachers, plan, loss=F.cross_entropy, example=X[:2])
-    lesson.module.train()
+    distillation = teach(student, teachers, plan, loss=F.cross_entropy, example=X[:2])
+    distillation.module.train()
     student.eval()
-    found = lesson.loss(lesson.module(X), Y)
+    found = distillation.loss(distillation.module(X), Y)
     soft = [SOFT["soft_targets"].loss(student(X), teacher(X), None, 2.0) for teacher in teachers]
     hint = [HINTS["similarity"].loss(student.stem(X), teacher.stem(X)) for teacher in teachers]
     torch.testing.assert_close(found, (soft[0] + soft[1]) / 2 + (hint[0] + hint[1]) / 2)
@@ -205,26 +207,26 @@ def test_several_teachers_count_alike() -> None:
 def test_a_hint_asks_those_teachers_that_have_its_path() -> None:
     other = nn.Sequential(nn.Flatten(), nn.Linear(144, 3)).eval()
     plan = FitPlan(distill=0.5, hints=(Hint("similarity", "stem"), Hint("similarity", "head", "1")))
-    lesson = teach(Net(), [Net(), other], plan, loss=F.cross_entropy, example=X[:2])
-    lesson.module.train()
-    assert [len(pairs) for pairs in lesson.module(X).hints] == [1, 1]
-    assert isinstance(lesson.module, DistillationModule)
+    distillation = teach(Net(), [Net(), other], plan, loss=F.cross_entropy, example=X[:2])
+    distillation.module.train()
+    assert [len(pairs) for pairs in distillation.module(X).hints] == [1, 1]
+    assert isinstance(distillation.module, DistillationModule)
 
 
 def test_projectors_depend_on_the_seed_alone() -> None:
     def weight(seed: int) -> Tensor:
         plan = FitPlan(hints=(Hint("features", "bn"),), seed=seed)
-        lesson = teach(Net(4), Net(6), plan, loss=F.cross_entropy, example=X[:2])
-        return lesson.module.state_dict()["projectors.hint0_teacher0.project.weight"]
+        distillation = teach(Net(4), Net(6), plan, loss=F.cross_entropy, example=X[:2])
+        return distillation.module.state_dict()["projectors.hint0_teacher0.project.weight"]
 
     assert torch.equal(weight(0), weight(0))
     assert not torch.equal(weight(0), weight(1))
 
 
 def test_maps_of_other_size_are_pooled() -> None:
-    lesson = teach(Net(4), Net(6, stride=2), FitPlan(hints=(Hint("features", "bn"),)), loss=F.cross_entropy, example=X[:2])
-    lesson.module.train()
-    ours, theirs = lesson.module(X).hints[0][0]
+    distillation = teach(Net(4), Net(6, stride=2), FitPlan(hints=(Hint("features", "bn"),)), loss=F.cross_entropy, example=X[:2])
+    distillation.module.train()
+    ours, theirs = distillation.module(X).hints[0][0]
     assert ours.shape == theirs.shape == (6, 6, 6, 6)
     with pytest.raises(BadInput, match=r"between 'bn' \(2, 4, 5, 5\) of the student and 'bn' \(2, 4, 9, 9\).*no maps of which one pools"):
         teach(
@@ -254,9 +256,11 @@ def test_values_that_do_not_go_together(hint: Hint, message: str) -> None:
 def test_other_classes_are_told_with_both_numbers() -> None:
     with pytest.raises(BadInput, match=r"the student answers \(2, 3\) \(examples, classes\) and teacher 0 \(2, 5\)"):
         teach(Net(), Net(classes=5), FitPlan(distill=0.5), loss=F.cross_entropy, example=X[:2])
-    lesson = teach(Net(), Net(classes=5), FitPlan(distill=0.5), loss=F.cross_entropy)  # without an example it is found at the first batch
+    distillation = teach(
+        Net(), Net(classes=5), FitPlan(distill=0.5), loss=F.cross_entropy
+    )  # without an example it is found at the first batch
     with pytest.raises(BadInput, match=r"\(6, 3\) \(examples, classes\) and teacher 0 \(6, 5\)"):
-        train(lesson)
+        train(distillation)
     teach(Net(), Net(classes=5), FitPlan(hints=(Hint("features", "bn"),)), loss=F.cross_entropy, example=X[:2])
 
 
@@ -303,13 +307,13 @@ def test_what_a_lesson_needs() -> None:
 
 
 def test_half_precision_is_compared_in_full() -> None:
-    lesson = teach(
+    distillation = teach(
         Net(4), Net(6), FitPlan(distill=0.5, hints=(Hint("features", "bn"), Hint("rkd_angle", "stem"))), loss=F.cross_entropy, example=X[:2]
     )
-    lesson.module.train()
+    distillation.module.train()
     with torch.autocast("cpu", torch.bfloat16):
-        outputs = lesson.module(X)
-        loss = lesson.loss(outputs, Y)
+        outputs = distillation.module(X)
+        loss = distillation.loss(outputs, Y)
     assert all(value.dtype == torch.float32 for pairs in outputs.hints for pair in pairs for value in pair)
     loss.backward()
     assert loss.dtype == torch.float32
@@ -318,15 +322,15 @@ def test_half_precision_is_compared_in_full() -> None:
 
 def test_a_program_whose_norms_are_frozen_or_that_moved_is_tapped_as_it_is_now() -> None:
     student = capture(Net(), X[:2])
-    lesson = teach(student, Net(), FitPlan(hints=(Hint("features", "bn"),)), loss=F.cross_entropy)
-    train(lesson)
+    distillation = teach(student, Net(), FitPlan(hints=(Hint("features", "bn"),)), loss=F.cross_entropy)
+    train(distillation)
     student.freeze_batch_norm()
-    lesson.module.to(torch.float64)
-    lesson.module.train()
+    distillation.module.to(torch.float64)
+    distillation.module.train()
     x = X.double()
     with watch(student, [Tap("bn")]).recording() as seen:
         student(x)
-    values = lesson.module._watch
+    values = distillation.module._watch
     with values.recording() as again:
         student(x)
     state = student.state_dict()
@@ -338,9 +342,9 @@ def test_a_program_whose_norms_are_frozen_or_that_moved_is_tapped_as_it_is_now()
 
 def test_hooks_are_there_only_while_they_listen() -> None:
     student = Net()
-    lesson = teach(student, Net(), FitPlan(hints=(Hint("features", "bn"),)), loss=F.cross_entropy, example=X[:2])
+    distillation = teach(student, Net(), FitPlan(hints=(Hint("features", "bn"),)), loss=F.cross_entropy, example=X[:2])
     assert not student.bn._forward_hooks
-    train(lesson)
+    train(distillation)
     assert not student.bn._forward_hooks
 
 
@@ -349,8 +353,8 @@ def test_a_student_that_changes_outputs_for_logits() -> None:
         def forward(self, x: Tensor) -> Any:
             return {"extra": x, "logits": super().forward(x)}
 
-    lesson = teach(Answers(), Net(), FitPlan(distill=0.5), loss=lambda out, y: F.cross_entropy(out["logits"], y), example=X[:2])
-    assert train(lesson) > 0
+    distillation = teach(Answers(), Net(), FitPlan(distill=0.5), loss=lambda out, y: F.cross_entropy(out["logits"], y), example=X[:2])
+    assert train(distillation) > 0
     third = teach(
         Answers(), Net(), FitPlan(distill=0.5), loss=lambda out, y: F.cross_entropy(out["logits"], y), logits=lambda out: out, example=None
     )
@@ -395,8 +399,8 @@ def test_a_deep_student_of_another_net() -> None:
     """Student and teacher of other architectures, one a program, over a few steps: the loss falls."""
     teacher = ConvNet()
     student = capture(Net(classes=10), X[:2])
-    lesson = teach(
+    distillation = teach(
         student, teacher, FitPlan(distill=1.0, hints=(Hint("similarity", "bn", "layers.0.bn", weight=0.1),)), loss=F.cross_entropy
     )
-    first = train(lesson)
-    assert train(lesson, steps=30) < first
+    first = train(distillation)
+    assert train(distillation, steps=30) < first

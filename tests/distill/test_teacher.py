@@ -111,20 +111,20 @@ def test_a_student_learns_from_kept_answers_without_the_teacher() -> None:
     teacher, student = Counting(), nn.Linear(4, 3)
     kept = answers(teacher, DATA)
     asked = teacher.asked
-    lesson = teach(student, teacher, FitPlan(distill=0.5), loss=F.cross_entropy, cached=True)
-    lesson.module.train()
+    distillation = teach(student, teacher, FitPlan(distill=0.5), loss=F.cross_entropy, cached=True)
+    distillation.module.train()
     for inputs, target in DataLoader(Taught(DATA, kept), 5):
         rows = target["teacher"]
         wanted = 0.5 * F.cross_entropy(student(inputs), target["target"]) + 0.5 * SOFT["soft_targets"].loss(
             student(inputs), rows, None, 2.0
         )
-        torch.testing.assert_close(lesson.loss(lesson.module(inputs), target), wanted)
+        torch.testing.assert_close(distillation.loss(distillation.module(inputs), target), wanted)
     assert teacher.asked == asked
-    lesson.module.eval()
-    torch.testing.assert_close(lesson.loss(lesson.module(inputs), target), F.cross_entropy(student(inputs), target["target"]))
-    lesson.module.train()
+    distillation.module.eval()
+    torch.testing.assert_close(distillation.loss(distillation.module(inputs), target), F.cross_entropy(student(inputs), target["target"]))
+    distillation.module.train()
     with pytest.raises(BadInput, match="train on teacher.Taught"):
-        lesson.loss(lesson.module(inputs), target["target"])
+        distillation.loss(distillation.module(inputs), target["target"])
 
 
 def test_a_tasks_own_collate_still_sees_its_items() -> None:

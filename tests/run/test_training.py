@@ -108,8 +108,8 @@ def test_a_lesson_in_the_loop_is_not_smoothed_twice() -> None:
     one, two, teacher = net(), net(), net(16, seed=1).eval()
     plan = dataclasses.replace(PLAN, epochs=1, label_smoothing=0.2)
     lc.fit(one, plan, task(), teacher=teacher)
-    lesson = teach(two, teacher, plan, loss=F.cross_entropy)
-    lc.fit(lesson.module, plan, train=DATA, loss=lesson.loss)
+    distillation = teach(two, teacher, plan, loss=F.cross_entropy)
+    lc.fit(distillation.module, plan, train=DATA, loss=distillation.loss)
     assert torch.equal(state(one), state(two))
 
 

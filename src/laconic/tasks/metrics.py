@@ -107,55 +107,64 @@ _ROWS = (
 )
 
 
-def _spec(row: _Row, ignore: float | None = None, class_axis: int | None = None) -> MetricSpec:
-    scale = 100.0 if row.percent else 1.0
+@dataclass(frozen=True)
+class _Named:
+    """A named metric with what a task says of its targets: the entry that does not count, and the dimension of the classes."""
 
-    def read(logits: Tensor, target: Tensor, axis: int | None = None) -> Answers:
+    row: _Row
+    ignore: float | None = None
+    class_axis: int | None = None
+
+    @property
+    def scale(self) -> float:
+        return 100.0 if self.row.percent else 1.0
+
+    def read(self, logits: Tensor, target: Tensor, axis: int | None = None) -> Answers:
         if not isinstance(target, Tensor):
             raise BadInput(
-                f"'{row.name}' takes a tensor of targets; these are {type(target).__name__}. Give a function as the metric, or Task(split=…) that picks one"
+                f"'{self.row.name}' takes a tensor of targets; these are {type(target).__name__}. Give a function as the metric, or Task(split=…)"
             )
-        return (
-            read_answers(logits, target, ignore, class_axis if axis is None else axis)
-            if row.percent
-            else read_values(logits, target, ignore)
-        )
+        if not self.row.percent:
+            return read_values(logits, target, self.ignore)
+        return read_answers(logits, target, self.ignore, self.class_axis if axis is None else axis)
 
-    def weighted(logits: Tensor, target: Tensor) -> WeightedMetric:
-        answers = read(logits, target)
-        if why := row.undefined(answers):
-            raise Undefined(f"'{row.name}' is not defined here: {why}")
-        return row.function(answers)
+    def weighted(self, logits: Tensor, target: Tensor) -> WeightedMetric:
+        answers = self.read(logits, target)
+        if why := self.row.undefined(answers):
+            raise Undefined(f"'{self.row.name}' is not defined here: {why}")
+        return self.row.function(answers)
 
-    def score(logits: Tensor, target: Tensor) -> float:
-        return scale * weighted(logits, target).value(np.ones(len(target)))
+    def score(self, logits: Tensor, target: Tensor) -> float:
+        return self.scale * self.weighted(logits, target).value(np.ones(len(target)))
 
-    def per_example(logits: Tensor, target: Tensor) -> Tensor | None:
-        scores = weighted(logits, target).per_example
+    def per_example(self, logits: Tensor, target: Tensor) -> Tensor | None:
+        scores = self.weighted(logits, target).per_example
         return None if scores is None else torch.from_numpy(scores)
 
-    def resampled(logits: Tensor, target: Tensor) -> Resampled:
-        n, value = len(target), weighted(logits, target).value
-        return lambda index: scale * value(np.bincount(index, minlength=n).astype(float))
+    def resampled(self, logits: Tensor, target: Tensor) -> Resampled:
+        n, value = len(target), self.weighted(logits, target).value
+        return lambda index: self.scale * value(np.bincount(index, minlength=n).astype(float))
 
-    return MetricSpec(
-        row.name,
-        row.direction,
-        scale,
-        "%" if row.percent else "",
-        score,
-        per_example if row.mean else None,
-        row.bounds,
-        row.zero_one,
-        read,
-        resampled,
-        row.undefined,
-    )
+    def spec(self) -> MetricSpec:
+        row = self.row
+        return MetricSpec(
+            name=row.name,
+            direction=row.direction,
+            scale=self.scale,
+            unit="%" if row.percent else "",
+            score=self.score,
+            per_example=self.per_example if row.mean else None,
+            bounds=row.bounds,
+            zero_one=row.zero_one,
+            read=self.read,
+            resampled=self.resampled,
+            undefined=row.undefined,
+        )
 
 
 GROUP = "laconic.metrics"  # of entry points: each names a `MetricSpec`
-METRICS: dict[str, MetricSpec] = {row.name: _spec(row) for row in _ROWS}
-_NAMED = {row.name: functools.partial(_spec, row) for row in _ROWS}
+METRICS: dict[str, MetricSpec] = {row.name: _Named(row).spec() for row in _ROWS}
+_BY_NAME = {row.name: row for row in _ROWS}
 
 
 def named_metrics() -> dict[str, MetricSpec]:
@@ -183,8 +192,8 @@ def of(task: Task) -> MetricSpec:
         BadInput: as of `resolve`.
     """
     spec = resolve(task.metric, task.direction)
-    if isinstance(task.metric, str) and task.metric in _NAMED and METRICS[task.metric] is spec:
-        return _NAMED[task.metric](task.ignore, task.class_axis)
+    if isinstance(task.metric, str) and task.metric in _BY_NAME and METRICS[task.metric] is spec:
+        return _Named(_BY_NAME[task.metric], task.ignore, task.class_axis).spec()
     return spec
 
 
