@@ -34,15 +34,15 @@ def module_type(node: fx.Node) -> str:
 
 def module_outputs(program: Program) -> dict[str, fx.Node]:
     """Return for each module path the last node that was computed inside it: the module's output."""
-    found: dict[str, fx.Node] = {}
+    result: dict[str, fx.Node] = {}
     for node in program.graph.nodes:
         if node.op != "call_function":
             continue
         for path, _ in (node.meta.get("nn_module_stack") or {}).values():
             name = path.partition("@")[0]
             if name and not name.startswith("_empty_nn_module_stack"):
-                found[name] = node
-    return found
+                result[name] = node
+    return result
 
 
 def taps(program: Program, paths: Iterable[str]) -> Callable[..., tuple[Any, dict[str, Tensor]]]:

@@ -113,13 +113,13 @@ upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d var 
 
 def symbols(program: Program, batch: int, lengths: Mapping[str, int]) -> dict[str, int]:
     """Return sizes of the graph's symbols: the batch, other dynamic dimensions as given, and else as in the example."""
-    found: dict[str, int] = {}
+    result: dict[str, int] = {}
     placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
     for node, spec, example in zip(placeholders, program.inputs, program.example_inputs(), strict=True):
         for size, label, given in zip(node.meta["val"].shape, spec.shape, example.shape, strict=True):
             if isinstance(label, str):
-                found[str(size)] = batch if label == "batch" else lengths.get(label, given)
-    return found
+                result[str(size)] = batch if label == "batch" else lengths.get(label, given)
+    return result
 
 
 def number(size: Any, sizes: Mapping[str, int]) -> int:

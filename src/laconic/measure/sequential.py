@@ -73,7 +73,7 @@ def settled(
 
 
 def _interval(values: Sequence[float], level: float) -> tuple[float, float]:
-    """Student's interval of the mean that misses it on either side with probability `level`."""
+    """Return Student's interval of the mean that misses it on either side with probability `level`."""
     mean, half = fmean(values), _student(level, len(values) - 1) * stdev(values) / math.sqrt(len(values))
     return mean - half, mean + half
 
@@ -86,6 +86,6 @@ def _student(level: float, freedom: int) -> float:
 
 
 def _plainly(base: Sequence[Sequence[float]], own: Sequence[Sequence[float]]) -> float:
-    """The logarithm of the lower end that the gate will read from these rounds."""
+    """Return the logarithm of the lower end that the gate will read from these rounds."""
     low = ratio_of_rounds(base, own).low
     return -math.inf if low is None else math.log(low)

@@ -42,12 +42,12 @@ class Limits:
 
 def across(scores: Sequence[Tensor], comparable: bool) -> list[Any]:
     """Return scores that can be compared between groups: as they are, or relative to the mean of their group."""
-    found = []
+    result = []
     for score in scores:
         values = score.double().numpy()
         mean = values.mean()
-        found.append(values if comparable else values / mean if mean > 0 else np.ones_like(values))
-    return found
+        result.append(values if comparable else values / mean if mean > 0 else np.ones_like(values))
+    return result
 
 
 def uniform(sizes: Sizes, cost: Callable[[Counts], float], budget: float, limits: Limits) -> list[int]:

@@ -98,5 +98,5 @@ def _joined(label: Any, count: int, pairs: Sequence[tuple[Ids, Ids]]) -> tuple[A
         return np.arange(count), count
     left, right = (label[np.concatenate([pair[k] for pair in pairs])] for k in (0, 1))
     links = coo_matrix((np.ones(len(left), np.int8), (left, right)), (count, count))
-    total, found = connected_components(links, directed=False)
-    return found, int(total)
+    total, result = connected_components(links, directed=False)
+    return result, int(total)

@@ -188,14 +188,14 @@ class Coupling:
 
     def frozen_causes(self) -> dict[str, str]:
         """Of each tensor's dimension that makes channels none of which can be removed: why."""
-        found: dict[str, str] = {}
+        result: dict[str, str] = {}
         for (name, dim), role in self.roles.items():
             ids = self.tensors[name][dim]
             if role in ("out", "table") and ids is not None:
                 causes = self.cause[self.label[ids]]
                 if (causes >= 0).all():
-                    found[f"{name}[{dim}]"] = self.causes[int(causes[0])]
-        return found
+                    result[f"{name}[{dim}]"] = self.causes[int(causes[0])]
+        return result
 
 
 def _title(slots: Sequence[Slot]) -> str:

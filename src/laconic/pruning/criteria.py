@@ -255,9 +255,9 @@ def lamp(evidence: Evidence, group: Group) -> Tensor:
     power = _group_power(evidence, group)
     order = power.argsort(stable=True)
     rest = power[order].flip(0).cumsum(0).flip(0)
-    found = torch.empty_like(power)
-    found[order] = torch.where(power[order] > 0, power[order] / rest, 0.0)
-    return found
+    result = torch.empty_like(power)
+    result[order] = torch.where(power[order] > 0, power[order] / rest, 0.0)
+    return result
 
 
 def _group_power(evidence: Evidence, group: Group) -> Tensor:

@@ -65,10 +65,10 @@ class Masked(fx.Interpreter):
 
     def mask(self, node: fx.Node, axes: list[int], value: Tensor) -> Tensor:
         """1 where indices along these axes survive, broadcastable to `value`."""
-        found = torch.ones([1] * value.dim(), dtype=torch.bool, device=value.device)
+        result = torch.ones([1] * value.dim(), dtype=torch.bool, device=value.device)
         dims = self._value(node)
         if dims is None:
-            return found
+            return result
         for axis in axes:
             if carries(dims[axis]):
                 parts = [torch.from_numpy(self.kept[ids]) if is_ids(ids) else None for _, ids in dims[axis]]
@@ -81,8 +81,8 @@ class Masked(fx.Interpreter):
                     if part is not None:
                         flat &= part.view([-1 if i == j else 1 for j in range(len(sizes))])
                 shape = [-1 if i == axis % value.dim() else 1 for i in range(value.dim())]
-                found = found & flat.reshape(shape).to(value.device)
-        return found
+                result = result & flat.reshape(shape).to(value.device)
+        return result
 
 
 def _standardized(x: Tensor, mask: Tensor, axes: list[int], eps: float) -> Tensor:
@@ -114,13 +114,13 @@ def _group_norm(run: Masked, n: fx.Node, args: Any, kwargs: Any) -> Any:
     x, groups = args[0], args[1]
     mask = run.mask(n.args[0], [1], x).expand(x.shape).to(x.dtype).reshape(x.shape[0], groups, -1)  # type: ignore[arg-type]
     parts = x.reshape(x.shape[0], groups, -1)
-    found = _standardized(parts, mask, [-1], argument(n, 4)).reshape(x.shape)
+    result = _standardized(parts, mask, [-1], argument(n, 4)).reshape(x.shape)
     shape = [1, -1, *[1] * (x.dim() - 2)]
     for position, combine in ((2, torch.mul), (3, torch.add)):
         tensor = argument(n, position)
         if tensor is not None:
-            found = combine(found, run.env[tensor].view(shape))
-    return found
+            result = combine(result, run.env[tensor].view(shape))
+    return result
 
 
 def _batch_norm(run: Masked, n: fx.Node, args: Any, kwargs: Any) -> Any:
@@ -130,11 +130,11 @@ def _batch_norm(run: Masked, n: fx.Node, args: Any, kwargs: Any) -> Any:
     x = args[0]
     axes = [i for i in range(x.dim()) if i != 1]
     mask = run.mask(n.args[0], axes, x).expand(x.shape).to(x.dtype)  # type: ignore[arg-type]
-    found = _standardized(x, mask, axes, argument(n, 7))
+    result = _standardized(x, mask, axes, argument(n, 7))
     shape = [1, -1, *[1] * (x.dim() - 2)]
     for tensor, combine in ((args[1], torch.mul), (args[2], torch.add)):
-        found = found if tensor is None else combine(found, tensor.view(shape))
-    return found
+        result = result if tensor is None else combine(result, tensor.view(shape))
+    return result
 
 
 def _weight_norm(run: Masked, n: fx.Node, args: Any, kwargs: Any) -> Any:

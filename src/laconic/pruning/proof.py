@@ -150,15 +150,15 @@ def movements(coupling: Coupling, keep: Keep, inputs: tuple[Tensor, ...], tensor
     Returns:
         By name of those groups that lose something; of groups of one name, the least.
     """
-    found: dict[str, float] = {}
+    result: dict[str, float] = {}
     for group in coupling.groups:
         gone = group.components[~keep[group.components]]
         if len(gone):
             alone = coupling.everything()
             alone[gone] = False
             value = moves(coupling, alone, inputs, tensors)
-            found[group.name] = min(value, found.get(group.name, value))
-    return found
+            result[group.name] = min(value, result.get(group.name, value))
+    return result
 
 
 def difference(found: Outputs, expected: Outputs, sides: tuple[str, str], told: str) -> float:

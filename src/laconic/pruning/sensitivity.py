@@ -49,7 +49,7 @@ def sensitivity(
         raise BadInput(f"share: {share} must lie between 0 and 1: it is removed from each group in turn")
     coupling = couple(program, policy)
     exact = _outputs(coupling, inputs, coupling.everything())
-    found = []
+    result = []
     progress.start("sensitivity", len(coupling.groups))
     for group in coupling.groups:
         least = _least(coupling, group, share)
@@ -57,10 +57,10 @@ def sensitivity(
         keep[least] = False
         ratio = sqnr_db(exact, _outputs(coupling, inputs, keep)) if len(least) else math.inf
         told = None if ratio > _SAME_DB else ratio
-        found.append({"name": group.name, "components": len(group), "removed": len(least), "sqnr_db": told})
+        result.append({"name": group.name, "components": len(group), "removed": len(least), "sqnr_db": told})
         progress.advance()
     progress.finish()
-    return found
+    return result
 
 
 def magnitudes(coupling: Coupling, group: Group) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -68,12 +68,12 @@ def magnitudes(coupling: Coupling, group: Group) -> np.ndarray[Any, np.dtype[np.
     parameters = {name for name, _ in coupling.parameters()}
     slots = [slot for slot in group.slots if slot.tensor in parameters]
     slots = [slot for slot in slots if slot.role == "out"] or slots
-    found = np.zeros(len(group))
+    result = np.zeros(len(group))
     for slot in slots:
         values = coupling.tensor(slot.tensor).detach().double().movedim(slot.dim, 0).flatten(1).square().sum(1).cpu().numpy()
         inside = slot.index >= 0
-        found += np.bincount(slot.index[inside], values[inside], len(group))
-    return found
+        result += np.bincount(slot.index[inside], values[inside], len(group))
+    return result
 
 
 def _least(coupling: Coupling, group: Group, share: float) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -35,15 +35,15 @@ class Sizes:
 
     def terms(self, ids: Any) -> _Terms:
         """Return how the size of a dimension with these ids comes about."""
-        found = self._terms.get(id(ids))
-        if found is None:
+        result = self._terms.get(id(ids))
+        if result is None:
             groups = self._group_of[self.coupling.label[ids]]
             taken, times = np.unique(groups[groups >= 0], return_counts=True)
             each = tuple((int(g), int(n) // self.full[g]) for g, n in zip(taken, times, strict=True))
-            found = int((groups < 0).sum()), each
-            self._terms[id(ids)] = found
+            result = int((groups < 0).sum()), each
+            self._terms[id(ids)] = result
             self._alive.append(ids)
-        return found
+        return result
 
     def length(self, ids: Any, counts: Counts) -> int:
         """Size of a dimension with these ids."""
@@ -66,10 +66,10 @@ class Sizes:
         )
 
     def _size(self, dim: Dim, counts: Counts) -> int:
-        found = 1
+        result = 1
         for size, ids in dim:
-            found *= self.length(ids, counts) if is_ids(ids) else size
-        return found
+            result *= self.length(ids, counts) if is_ids(ids) else size
+        return result
 
     def _dynamic(self, size: Any, dim: Dim, counts: Counts) -> int:
         """Return a dynamic size with the batch as 1 and other lengths as in the example."""
@@ -86,18 +86,18 @@ class Sizes:
         return sum(fixed if dims is None else self._product(dims, counts) for fixed, dims in self._parameters)
 
     def _product(self, dims: Sequence[Any], counts: Counts) -> int:
-        found = 1
+        result = 1
         for ids, size in dims:
-            found *= size if ids is None else self.length(ids, counts)
-        return found
+            result *= size if ids is None else self.length(ids, counts)
+        return result
 
     @cached_property
     def _parameters(self) -> list[tuple[int, Any]]:
-        found = []
+        result = []
         for name, tensor in self.coupling.parameters():
             ids = self.coupling.tensors.get(name)
-            found.append((tensor.numel(), None if ids is None else list(zip(ids, tensor.shape, strict=True))))
-        return found
+            result.append((tensor.numel(), None if ids is None else list(zip(ids, tensor.shape, strict=True))))
+        return result
 
     @cached_property
     def layers(self) -> list[fx.Node]:

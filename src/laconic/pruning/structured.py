@@ -146,22 +146,22 @@ def prune(
     first = couple(program, policy, config.freeze)
     if not first.groups:
         raise BadInput(f"nothing can be removed: {'; '.join(sorted(set(first.frozen_causes().values()))) or 'no weights'}")
-    found, epochs, proofs = copy.deepcopy(program).eval(), [], []
+    result, epochs, proofs = copy.deepcopy(program).eval(), [], []
     alive: Alive = {}
     for number in range(1, config.rounds + 1):
-        coupling = first if number == 1 else couple(found, policy, config.freeze)
+        coupling = first if number == 1 else couple(result, policy, config.freeze)
         counts, scores = _decide(coupling, config, share ** (number / config.rounds), share ** (1 / config.rounds), first, context)
         if counts != [len(group) for group in coupling.groups]:
             keep = keep_of(coupling, scores, counts)
-            found = remove(coupling, keep)
-            proofs.append(prove(coupling, keep, found, task_batches(coupling.program, context.task, plan.plan.seed), plan.plan.seed))
+            result = remove(coupling, keep)
+            proofs.append(prove(coupling, keep, result, task_batches(coupling.program, context.task, plan.plan.seed), plan.plan.seed))
             survivors(coupling, keep, alive)
-            _renew(found, config.examples, plan.plan.batch_size, context)
+            _renew(result, config.examples, plan.plan.batch_size, context)
         if share_of_round(plan.plan.epochs, number, config.rounds):
-            plan = plan.settled(found, context, program)
-            epochs += _recover(found, program, plan, number, config.rounds, context, hooks)
-    found = found.eval()
-    return found, _outcome(first, couple(found, policy), alive, config, plan, epochs, proofs)
+            plan = plan.settled(result, context, program)
+            epochs += _recover(result, program, plan, number, config.rounds, context, hooks)
+    result = result.eval()
+    return result, _outcome(first, couple(result, policy), alive, config, plan, epochs, proofs)
 
 
 def _check(config: Prune, plan: Recovery, context: Context) -> None:
@@ -260,11 +260,11 @@ def _outcome(
 
 def _least_moved(proofs: Sequence[Proof]) -> dict[str, float]:
     """By group, the least that a cut moved the output in any round."""
-    found: dict[str, float] = {}
+    result: dict[str, float] = {}
     for proof in proofs:
         for name, value in proof.moved.items():
-            found[name] = min(value, found.get(name, value))
-    return found
+            result[name] = min(value, result.get(name, value))
+    return result
 
 
 def survivors(coupling: Coupling, keep: Keep, alive: Alive) -> None:

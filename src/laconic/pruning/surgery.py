@@ -99,10 +99,10 @@ class Surgeon:
 
     def count(self, dim: Dim) -> int:
         """Size of a dimension afterwards (of a dynamic part, the example's)."""
-        found = 1
+        result = 1
         for size, ids in dim:
-            found *= int(self.kept[ids].sum()) if is_ids(ids) else size
-        return found
+            result *= int(self.kept[ids].sum()) if is_ids(ids) else size
+        return result
 
     def changed(self, dim: Dim) -> bool:
         """Return whether anything of a dimension goes."""
@@ -114,25 +114,25 @@ class Surgeon:
 
     def sizes(self, old: Node, new: Node, given: Sequence[Any], dims: Sequence[Dim]) -> list[Any]:
         """Sizes as an operator takes them, for what is left of `dims`. A symbolic one is computed from what it was."""
-        found = list(given)
+        result = list(given)
         for i, (size, dim) in enumerate(zip(given, dims, strict=True)):
             if not self.changed(dim) or (isinstance(size, int) and size < 0):
                 continue
             if isinstance(size, int):
-                found[i] = self.count(dim)
+                result[i] = self.count(dim)
                 continue
             fixed = [(n, int(self.kept[ids].sum()) if is_ids(ids) else n) for n, ids in dim if is_ids(ids)]
             was, now = (int(np.prod([pair[k] for pair in fixed])) for k in (0, 1))
-            others = [other for j, other in enumerate(found) if j != i and isinstance(other, int) and other < 0]
+            others = [other for j, other in enumerate(result) if j != i and isinstance(other, int) and other < 0]
             if plain_name(old) in ("view", "reshape", "_unsafe_view") and not others:
-                found[i] = -1
+                result[i] = -1
                 continue
             with new.graph.inserting_before(new):
                 whole = new.graph.call_function(floordiv, (size, was))
-                found[i] = new.graph.call_function(mul, (whole, now))
+                result[i] = new.graph.call_function(mul, (whole, now))
             whole.meta["val"] = size.meta["val"] // was
-            found[i].meta["val"] = whole.meta["val"] * now
-        return found
+            result[i].meta["val"] = whole.meta["val"] * now
+        return result
 
     def reshape_metadata(self, old: Node, new: Node) -> None:
         """Let the shapes noted on a node be those that it has now, so that it can be pruned again."""

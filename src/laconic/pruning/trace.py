@@ -63,10 +63,10 @@ def plain(size: int, dynamic: bool = False) -> Dim:
 
 def size_of(dim: Dim) -> int:
     """Its size in the example."""
-    found = 1
+    result = 1
     for size, _ in dim:
-        found *= size
-    return found
+        result *= size
+    return result
 
 
 def carries(dim: Dim) -> bool:
@@ -190,13 +190,13 @@ class Tracer:
 
     def name(self, node: fx.Node) -> str:
         """Return the one name of the tensor behind an attribute, also where it is tied."""
-        found = self._named.get(node)
-        if found is None:
+        result = self._named.get(node)
+        if result is None:
             tensor = self.tensor(node)
-            found = self._named[node] = self.names.setdefault(id(tensor), str(node.target))
-            if found not in self.tensors:
-                self.tensors[found] = [UNSET] * tensor.dim()
-        return found
+            result = self._named[node] = self.names.setdefault(id(tensor), str(node.target))
+            if result not in self.tensors:
+                self.tensors[result] = [UNSET] * tensor.dim()
+        return result
 
     def known(self, tensor: Tensor) -> str:
         """Return the name under which a tensor was met; empty if it was not."""
@@ -278,8 +278,8 @@ class Tracer:
 
     def sizes(self, node: fx.Node, item: int | None = None) -> list[tuple[int, bool]]:
         """Size in the example and whether it is dynamic, for each dimension of a node's output (of item `item` where there are several)."""
-        if item is None and (found := self._sizes.get(node)) is not None:
-            return found
+        if item is None and (result := self._sizes.get(node)) is not None:
+            return result
         value = node.meta["val"] if item is None else node.meta["val"][item]
         shape = [(s, False) if isinstance(s, int) else (_hint(s), True) for s in value.shape]
         if item is None:

@@ -19,7 +19,7 @@ Grids = dict[fx.Node, Quantizer]
 
 def activation_grids(plan: Plan, observers: Mapping[fx.Node, Observer]) -> Grids:
     """Return the grid of each family of activations that was seen."""
-    found: Grids = {}
+    result: Grids = {}
     for family, observer in observers.items():
         if observer.lowest > observer.highest:
             continue  # nothing was seen: not a float, or never computed
@@ -27,20 +27,20 @@ def activation_grids(plan: Plan, observers: Mapping[fx.Node, Observer]) -> Grids
         symmetric = plan.symmetric and not (family in plan.joined and observer.lowest < 0)
         codes = activation_scheme(symmetric, observer.lowest, observer.highest)
         low, high = observer.finish(codes)
-        found[family] = grid(torch.tensor(low), torch.tensor(high), codes)
-    return found
+        result[family] = grid(torch.tensor(low), torch.tensor(high), codes)
+    return result
 
 
 def weight_grids(program: Program, sites: list[WeightSite], scheme: Scheme) -> list[Quantizer]:
     """Return the grid of each weight, along its own axis (one for all where the scheme has none); embeddings keep 8 bits around 0 and have no groups."""
-    found = []
+    result = []
     for site in sites:
         grouped = scheme.group if site.axis == 0 and not site.embedding else 0
         # around 0 always: ONNX Runtime (1.32) fuses a look-up with zero points of its own into a product that it then refuses
         codes = WEIGHT_INT8 if site.embedding else scheme
         wanted = Scheme(codes.low, codes.high, codes.symmetric, None if scheme.axis is None else site.axis, grouped)
-        found.append(weight_grid(get_tensor(program, site.source), wanted))
-    return found
+        result.append(weight_grid(get_tensor(program, site.source), wanted))
+    return result
 
 
 def round_weights(program: Program, sites: list[WeightSite], grids: list[Quantizer]) -> list[fx.Node]:

@@ -34,16 +34,16 @@ Exact = dict[fx.Node, dict[int, Tensor | None]]  # operator -> position -> weigh
 
 def exact_tensors(program: Program, operators: Iterable[fx.Node]) -> Exact:
     """Return weights and biases as they are now, to be compared with what they become."""
-    found: Exact = {}
+    result: Exact = {}
     for node in operators:
         row = operator_of(node)
         if row is not None and row.is_layer:
             sources = {position: argument(node, position) for position in (row.weight, row.bias) if position is not None}
-            found[node] = {
+            result[node] = {
                 p: get_tensor(program, s).detach().clone() for p, s in sources.items() if isinstance(s, fx.Node) and s.op == "get_attr"
             }
-            found[node] |= {p: None for p, s in sources.items() if s is None}
-    return found
+            result[node] |= {p: None for p, s in sources.items() if s is None}
+    return result
 
 
 def examples_enough(leaves: Batch) -> int:

@@ -159,14 +159,14 @@ class _Searched(Histogram):
 
     def finish(self, codes: Scheme) -> tuple[float, float]:
         """See `Observer.finish`."""
-        best, found = math.inf, (self.lowest, self.highest)
+        best, result = math.inf, (self.lowest, self.highest)
         for step in range(self.steps):
             shrink = 1 - step / (self.steps + 1)
             low, high = self.lowest * shrink, self.highest * shrink
             cost = self.cost(low, high, codes)
             if cost < best:
-                best, found = cost, (low, high)
-        return found
+                best, result = cost, (low, high)
+        return result
 
     def cost(self, low: float, high: float, codes: Scheme) -> float:
         """Return what is lost when [low, high] is covered by these codes."""

@@ -280,16 +280,16 @@ class _Placement:
     def _moves_that_are_only_read_rounded(self) -> set[fx.Node]:
         """Operators that only move numbers and whose readers all want them rounded: the pair may stand before them."""
         wanted = {(source, node) for node in self.operators for source in self._activations(node)}
-        found: set[fx.Node] = set()
+        result: set[fx.Node] = set()
         for node in reversed(self.graph.nodes):
             if (
                 moves(node)
                 and not _joins_a_constant(node)
                 and node.users
-                and all(user in found or (node, user) in wanted for user in node.users)
+                and all(user in result or (node, user) in wanted for user in node.users)
             ):
-                found.add(node)
-        return found
+                result.add(node)
+        return result
 
     def _lift(self, source: fx.Node, reader: fx.Node) -> None:
         """Walk up from a demand to the operator that makes the numbers; behind a concatenation all parts share a scale."""

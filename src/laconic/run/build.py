@@ -113,7 +113,7 @@ class Builder:
         return sum(part.stat().st_size for part in (file, file.with_name(file.name + ".data")) if part.exists())
 
     def _place(self, recipe: Recipe, kind: str) -> Path:
-        """The folder with a recipe's model file in a format, built if it is not there.
+        """Return the folder with a recipe's model file in a format, built if it is not there.
 
         Raises:
             LaconicError: the folder holds what other steps made, whose key is the same.
@@ -189,7 +189,7 @@ def claim(folder: Path, recipe: Recipe) -> None:
 
 
 def made_by(folder: Path, recipe: Recipe) -> bool:
-    """Whether the models in a folder were made by the steps of a recipe."""
+    """Return whether the models in a folder were made by the steps of a recipe."""
     return (folder / _STEPS).exists() and bool(read_json(folder / _STEPS) == recipe.steps_identity)
 
 
@@ -233,7 +233,7 @@ def build_model(request: Mapping[str, Any], task: Task | None, progress: Progres
 
 
 def _begun(source: Program, recipe: Recipe, folder: Path) -> tuple[Program, list[Any], tuple[Any, ...]]:
-    """The longest beginning of the steps that another recipe has done already: its program, what its steps did, and the steps that are left."""
+    """Return the longest beginning of the steps that another recipe has done already: its program, what its steps did, and the steps that are left."""
     for n in range(len(recipe.steps) - 1, 0, -1):
         beginning = Recipe(recipe.steps[:n], recipe.deploy)
         place = folder / beginning.steps_key

@@ -64,9 +64,9 @@ def measured_by_rows(evidence: Evidence) -> dict[str, Measurement]:
 def _measured(row: Quantity, evidence: Evidence) -> Measurement | None:
     assert row.measure is not None
     try:
-        found: Any = row.measure(evidence)
+        result: Any = row.measure(evidence)
     except Exception as error:  # noqa: BLE001 (another package's code)
         return Measurement.missing(row.unit, f"{type(error).__name__}: {error}")
-    if found is None or isinstance(found, Measurement):
-        return found
-    return Measurement.missing(row.unit, f"its row returned {found!r}, which is no Measurement")
+    if result is None or isinstance(result, Measurement):
+        return result
+    return Measurement.missing(row.unit, f"its row returned {result!r}, which is no Measurement")

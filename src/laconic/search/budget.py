@@ -105,11 +105,11 @@ class Budget:
         return quantities.objectives()[self.objective]
 
     def names(self, quantity: str) -> bool:
-        """Whether this budget limits a quantity, or aims at it."""
+        """Return whether this budget limits a quantity, or aims at it."""
         return quantity == self.goal.name or any(row.name == quantity for row, _ in self._rows())
 
     def filled(self, metric: str, percentage: bool) -> Budget:
-        """This budget with the default where `max_drop` was left out.
+        """Return this budget with the default where `max_drop` was left out.
 
         Args:
             metric: its name.
@@ -128,13 +128,13 @@ class Budget:
         return dataclasses.replace(self, max_drop=DEFAULT_DROP)
 
     def _rows(self) -> Iterator[tuple[Quantity, float]]:
-        """The quantities that this budget limits, each with its limit."""
+        """Return the quantities that this budget limits, each with its limit."""
         for name, asked in self.asked.items():
             for row in quantities.limited(name):
                 yield row, asked
 
     def rules(self, baseline: Record) -> list[Condition]:
-        """The rules of this budget, with the one that no worse artifact ships. What is scored on test data has none here: it chooses nothing."""
+        """Return the rules of this budget, with the one that no worse artifact ships. What is scored on test data has none here: it chooses nothing."""
         held = [partial(self._reason, row, asked) for row, asked in self._rows() if row.data != "test"]
         return [*held, better(self.goal, baseline)]
 
@@ -142,17 +142,17 @@ class Budget:
         return broken(row, record.measured.get(row.name), asked, self.confident)
 
     def drop_reason(self, record: Record, data: str) -> Reason | None:
-        """Why a score on these data (``valid`` or ``test``) breaks its limit, or None."""
+        """Return why a score on these data (``valid`` or ``test``) breaks its limit, or None."""
         scored = [(row, asked) for row, asked in self._rows() if row.data == data]
         return next((reason for row, asked in scored if (reason := self._reason(row, asked, record)) is not None), None)
 
     def timed_rules(self) -> set[str]:
-        """The rules that a comparison of times decides."""
+        """Return the rules that a comparison of times decides."""
         rules = {row.limit.broken for row, _ in self._rows() if row.timed and row.limit is not None}
         return rules | {"better"} if self.goal.timed else rules
 
     def readings(self, record: Record) -> list[Reading]:
-        """Each limit of this budget read twice of a record: as measured, and at the bad end of the interval; what was not measured has no reading."""
+        """Return each limit of this budget read twice of a record: as measured, and at the bad end of the interval; nothing of what was not measured."""
         asked = list(self._rows())
         goal = self.goal
         if goal.reference is not None and goal.limit is not None and goal.limit.name not in self.given:
@@ -161,17 +161,17 @@ class Budget:
         return [read(row, found, limit) for row, limit, found in pairs if found is not None and found.value is not None]
 
     def shortfall(self, record: Record) -> float:
-        """How far a record is from the budget: the sum over unmet limits of the relative distance; 0 if all hold. For the nearest miss."""
+        """Return how far a record is from the budget: the sum over unmet limits of the relative distance; 0 if all hold. For the nearest miss."""
         measured = ((row, record.measured.get(row.name), asked) for row, asked in self._rows() if row.data != "test")
         return sum(UNMEASURED if found is None else distance(row, found, asked, self.confident) for row, found, asked in measured)
 
     def order(self, record: Record) -> float:
-        """A number that is smaller for a better record, by the objective."""
+        """Return a number that is smaller for a better record, by the objective."""
         known = record.compared(self.goal)
         return math.inf if known is None or known.value is None else self.goal.cost(known.value)
 
     def told(self, unit: str = "points") -> str:
-        """The budget in words; `unit` is that of the drop."""
+        """Return the budget in words; `unit` is that of the drop."""
         known = quantities.limits()
         words = [known[name].told(asked, unit) for name, asked in self.asked.items()]
         sure = ", at the bad end of each interval too" if self.confident and words else ""
@@ -181,13 +181,13 @@ class Budget:
         return self.told()
 
     def to_plain(self) -> dict[str, Any]:
-        """Plain values that `from_plain` reads back, all limits side by side; an unlimited one is written as ``any``."""
+        """Return plain values that `from_plain` reads back, all limits side by side; an unlimited one is written as ``any``."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "limits"} | dict(self.limits)
         return {name: ANY if name in self.given and math.isinf(value) else value for name, value in plain.items()}
 
     @classmethod
     def from_plain(cls, data: Any) -> Budget:
-        """A budget from plain values, e.g. of a recipe file; limits of other packages stand beside the others or in `limits`.
+        """Return a budget from plain values, e.g. of a recipe file; limits of other packages stand beside the others or in `limits`.
 
         Raises:
             BadInput: unknown entries or limits that make no sense.
@@ -205,7 +205,7 @@ class Budget:
 
 
 def _keywords() -> list[str]:
-    """The limits that have a keyword of their own."""
+    """Return the limits that have a keyword of their own."""
     known = quantities.limits()
     return [f.name for f in dataclasses.fields(Budget) if f.name in known]
 

@@ -28,7 +28,7 @@ class Judge:
         return self.budget.order(record)
 
     def hopeless(self, record: Record, baseline: Record) -> bool:
-        """Whether a rule about something that was measured already, and that no comparison of times decides, is broken."""
+        """Return whether a rule about something that was measured already, and that no comparison of times decides, is broken."""
         known = [row for row in quantities.rows().values() if not row.timed and row.name in record.measured]
         decided = {row.limit.broken for row in known if row.limit is not None}
         if self.budget.goal in known:
@@ -36,7 +36,7 @@ class Judge:
         return any(reason.rule in decided for rule in self.budget.rules(baseline) if (reason := rule(record)) is not None)
 
     def marks(self, best: Record | None) -> Marks:
-        """What its speed must reach; and where speed decides which is best, the lower end of the best so far."""
+        """Return what its speed must reach; and where speed decides which is best, the lower end of the best so far."""
         fast = self.budget.goal.name == "speedup"
         least = max(self.budget.min_speedup or 0.0, 1.0 if fast else 0.0)
         ahead = best.speedup if best is not None and fast else None

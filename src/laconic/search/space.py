@@ -122,7 +122,7 @@ class SearchSpace:
         return [Pick(lever, setting, *self._asked(lever, setting)) for setting in settings.values()]
 
     def _given(self, lever: Lever) -> Iterator[Any]:
-        """The names and values that were given for a lever."""
+        """Return the names and values that were given for a lever."""
         yield from self.choices.get(lever.group, ())
         for item in self.levers or ():
             name, equals, value = item.partition("=")
@@ -130,7 +130,7 @@ class SearchSpace:
                 yield value
 
     def _asked(self, lever: Lever, setting: Setting) -> tuple[bool, bool]:
-        """Whether a lever, and whether this setting of it, was asked for by name."""
+        """Return whether a lever, and whether this setting of it, was asked for by name."""
         named = any(lever.setting(value) == setting for value in self._given(lever))
         return named or lever.name in (self.levers or ()), named
 
@@ -161,7 +161,7 @@ class SearchSpace:
         return self.left_out(pick) or self.unasked(pick, around) or pick.senseless(around)
 
     def waits(self, pick: Pick) -> bool:
-        """Whether a setting is only tried after a loss: what it follows is tried too, or it was not asked for."""
+        """Return whether a setting is only tried after a loss: what it follows is tried too, or it was not asked for."""
         if pick.lever.follows is None:
             return False
         name, _, value = pick.lever.follows.partition("=")
@@ -184,13 +184,13 @@ class SearchSpace:
 
 
 def _is_item(items: Sequence[str], lever: Lever, setting: Setting) -> bool:
-    """Whether items ``LEVER=SETTING`` name this setting."""
+    """Return whether items ``LEVER=SETTING`` name this setting."""
     values = [item.partition("=")[2] for item in items if item.startswith(f"{lever.name}=")]
     return any(lever.setting(value) == setting for value in values)
 
 
 def _setting_names(group: str, given: Sequence[Any]) -> tuple[str, ...]:
-    """The names of the settings that names and values stand for, so that 0.5 and "0.50" are one."""
+    """Return the names of the settings that names and values stand for, so that 0.5 and "0.50" are one."""
     family = [lever for lever in levers().values() if lever.group == group]
     return tuple(next(setting.name for lever in family if (setting := lever.setting(value)) is not None) for value in given)
 
@@ -227,6 +227,6 @@ def baseline_recipe(threads: int | None, device: str) -> Recipe:
 
 
 def baseline_recipes(recipes: Sequence[Recipe]) -> list[Recipe]:
-    """The baselines of these recipes: one for each number of threads and device among them, in their order."""
+    """Return the baselines of these recipes: one for each number of threads and device among them, in their order."""
     settings = dict.fromkeys((recipe.deploy.threads, recipe.deploy.device) for recipe in recipes)
     return [baseline_recipe(*setting) for setting in settings]

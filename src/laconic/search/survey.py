@@ -60,7 +60,7 @@ def _setting(pick: Pick, tried: bool | None = None, where: Sequence[str] = (), w
 
 
 def _judged(lever: Lever, around: Surroundings, space: SearchSpace, tried: Sequence[Chain]) -> Iterator[dict[str, Any]]:
-    """The settings of a lever, with the judgment on each; one without a label where none is known beforehand."""
+    """Return the settings of a lever, with the judgment on each; one without a label where none is known beforehand."""
     picks = space.picks(lever)
     if not picks:
         yield {
@@ -75,7 +75,7 @@ def _judged(lever: Lever, around: Surroundings, space: SearchSpace, tried: Seque
 
 
 def _of_target(pick: Pick, space: SearchSpace) -> dict[str, Any]:
-    """A runtime or a precision: tried in whatever it goes with on this machine."""
+    """Describe a runtime or a precision: it is tried in whatever it goes with on this machine."""
     if (reason := space.left_out(pick)) is not None:
         return _setting(pick, False, (), reason)
     other = next(stage for stage in TARGET_STAGES if stage != pick.lever.stage)
@@ -87,7 +87,7 @@ def _of_target(pick: Pick, space: SearchSpace) -> dict[str, Any]:
 
 
 def _of_steps(pick: Pick, around: Surroundings, space: SearchSpace, tried: Sequence[Chain]) -> dict[str, Any]:
-    """A lever that adds steps: tried where a chain has it."""
+    """Describe a lever that adds steps: it is tried where a chain has it."""
     where = list(dict.fromkeys(chain.target.runtime for chain in tried if pick in chain.picks))
     if where:
         return _setting(pick, True, where)
