@@ -52,14 +52,14 @@ def take_turns(entries: Mapping[str, Entry], inputs: Sequence[np.ndarray], folde
     """Time the entries, each in a process of its own; nanoseconds of each run by entry and round."""
     file = write_arrays(folder / "timed.npz", list(inputs))
     with contextlib.ExitStack() as stack:
-        contenders = []
+        candidates = []
         for name, entry in entries.items():
             worker = WorkerProcess(entry, timeout_s=900)  # type: ignore[arg-type]
             stack.callback(worker.close)
             worker.start(file)
             worker.use_inputs(file)
-            contenders.append(TimedWorker(name, worker))
-        run = latency.interleave(contenders, rounds, seconds)
+            candidates.append(TimedWorker(name, worker))
+        run = latency.interleave(candidates, rounds, seconds)
     if run.machine["busy"]:
         print(run.machine["busy"], flush=True)
     return run.rounds

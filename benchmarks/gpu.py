@@ -98,7 +98,7 @@ def measure(program: lc.Program, device: str, folder: Path) -> None:
     inputs.mkdir()
     for index, array in enumerate((x.numpy(), x[:1].numpy())):
         np.savez(inputs / f"{index:06d}.npz", **{"0": array})
-    contenders: list[TimedWorker] = []
+    candidates: list[TimedWorker] = []
     workers: list[WorkerProcess] = []
     for name, precision in RUNTIMES:
         title = f"{name} {precision} on {device}"
@@ -118,8 +118,8 @@ def measure(program: lc.Program, device: str, folder: Path) -> None:
         with np.load(folder / "out" / f"{name}-{precision}" / "000000.npz") as found:
             difference = parity([found["0"]], expected)["max_rel"]
         print(f"{title}: parity {difference:.1e}, cold start {facts['cold_start_ms']:.0f} ms")
-        contenders.append(TimedWorker(title, worker))
-    run = latency.interleave(contenders, 15, 0.2)
+        candidates.append(TimedWorker(title, worker))
+    run = latency.interleave(candidates, 15, 0.2)
     if run.machine["busy"]:
         print(run.machine["busy"])
     first = next(iter(run.rounds))

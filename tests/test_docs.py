@@ -11,6 +11,7 @@ import typer.main
 
 import laconic as lc
 from laconic.cli import app
+from laconic.core.quantities import QUANTITIES, limits, objectives
 from laconic.deploy.runtime import TABLE as RUNTIMES
 from laconic.run.runner import TABLE as STEPS
 from laconic.search.levers import levers
@@ -49,6 +50,7 @@ def test_commands_exist(page: Path) -> None:
         ("docs/tasks.md", [*TASKS, *METRICS, *MODELS]),
         ("docs/training.md", [*OPTIMIZERS, *SCHEDULES, *OPTIONS]),
         ("docs/budget.md", [field.name for field in dataclasses.fields(lc.Budget)]),
+        ("docs/quantities.md", [*QUANTITIES, *limits(), *objectives()]),
         ("docs/README.md", [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md"]),
         ("README.md", COMMANDS),
     ],

@@ -48,7 +48,7 @@ def turns(disturbed: int, of: int) -> list[Turn]:
 
 
 @pytest.mark.parametrize(("disturbed", "busy"), [(0, False), (3, False), (4, True), (15, True)])
-def test_too_many_preempted_turns_of_one_contender_mark_all(disturbed: int, busy: bool) -> None:
+def test_too_many_preempted_turns_of_one_candidate_mark_all(disturbed: int, busy: bool) -> None:
     found = summarize({"long": turns(disturbed, 15), "short": turns(0, 15)}, repeated=2)
     assert bool(found["busy"]) is busy
     assert found["preempted"] == {"long": disturbed / 15, "short": 0.0}

@@ -9,7 +9,7 @@ from laconic.measure.latency import MIN_RUNS, REPEATS, REPEATS_SHARE, WORK_TURNS
 
 
 class Machine:
-    """A machine that slows down threefold while it works; contenders share it."""
+    """A machine that slows down threefold while it works; candidates share it."""
 
     def __init__(self) -> None:
         self.turns: list[str] = []
@@ -35,7 +35,7 @@ class Fake:
         raise AssertionError("times alone tell nothing of the machine")
 
 
-def test_contenders_take_turns_and_who_starts_rotates() -> None:
+def test_candidates_take_turns_and_who_starts_rotates() -> None:
     machine = Machine()
     a, b, c = (Fake(name, 1000, machine) for name in "abc")
     found = interleave([a, b, c], rounds=4, seconds=0.5)
@@ -85,7 +85,7 @@ MS = 1_000_000
 
 
 class Shared:
-    """A contender whose turns wait for a core as a script says: shares of the turn, one for each time that it is asked; then none."""
+    """A candidate whose turns wait for a core as a script says: shares of the turn, one for each time that it is asked; then none."""
 
     def __init__(self, name: str, cost_ns: int, waits: list[float] | float) -> None:
         self.name, self._cost = name, cost_ns
@@ -148,13 +148,13 @@ def test_a_machine_that_stays_busy_is_marked_with_the_ratio_of_processor_times_b
 
 
 def test_repeats_are_bounded_on_a_machine_that_stays_busy() -> None:
-    contenders = [Shared(name, MS, 0.5) for name in "abc"]
-    found = interleave(contenders, rounds=10, seconds=0.1)
+    candidates = [Shared(name, MS, 0.5) for name in "abc"]
+    found = interleave(candidates, rounds=10, seconds=0.1)
     assert found.machine["repeated"] == REPEATS_SHARE * 30
-    assert sum(c.turns for c in contenders) == 3 + 30 + 15
+    assert sum(c.turns for c in candidates) == 3 + 30 + 15
 
 
-def test_a_contender_that_cannot_tell_its_processor_time_keeps_its_times() -> None:
+def test_a_candidate_that_cannot_tell_its_processor_time_keeps_its_times() -> None:
     class Dies(Shared):
         def work(self, turns: int, seconds: float, min_runs: int) -> list[Turn]:
             raise WorkerFailed("no memory left", "memory")

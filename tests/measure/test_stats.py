@@ -18,7 +18,7 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
 
 
 def test_drift_within_a_run_leaves_the_ratio_alone() -> None:
-    """The machine slows threefold over the run; both contenders feel it, so the interval stays narrow around 2."""
+    """The machine slows threefold over the run; both candidates feel it, so the interval stays narrow around 2."""
     drift = np.linspace(1, 3, 20)
     noise = np.random.default_rng(0).normal(1, 0.01, (2, 20, 50))
     found = ratio_of_rounds((2 * drift[:, None] * noise[0]).tolist(), (drift[:, None] * noise[1]).tolist())

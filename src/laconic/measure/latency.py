@@ -1,6 +1,6 @@
 """Latency, compared honestly.
 
-Contenders take turns, A B C A B C …, because these machines drift by a factor of three within minutes; a turn during which something else had the processor is
+Candidates take turns, A B C A B C …, because these machines drift by a factor of three within minutes; a turn during which something else had the processor is
 taken again.
 """
 
@@ -51,9 +51,9 @@ Stop = Callable[[Nanoseconds], "str | None"]
 
 @dataclass(frozen=True)
 class Rounds:
-    """Nanoseconds per contender, per round; the contenders that failed, with the reason; what the machine did meanwhile; and why no more rounds were needed.
+    """Nanoseconds per candidate, per round; the candidates that failed, with the reason; what the machine did meanwhile; and why no more rounds were needed.
 
-    `machine` has the keys of `busy.summarize`, and on a busy machine `cpu_ns`: per contender the processor time of each run in some turns.
+    `machine` has the keys of `busy.summarize`, and on a busy machine `cpu_ns`: per candidate the processor time of each run in some turns.
     """
 
     rounds: dict[str, list[list[int]]]
@@ -73,28 +73,28 @@ class Latency:
     rounds: int
 
 
-def interleave(contenders: Sequence[Timed], rounds: int, seconds: float, progress: Progress = silent, stop: Stop | None = None) -> Rounds:
-    """Warm each contender up, then let them take turns; who starts a round rotates.
+def interleave(candidates: Sequence[Timed], rounds: int, seconds: float, progress: Progress = silent, stop: Stop | None = None) -> Rounds:
+    """Warm each candidate up, then let them take turns; who starts a round rotates.
 
     A turn that was preempted is taken again at once, a bounded number of times; of its tries the least disturbed counts. Where too many remain, the machine was
     busy, and processor times are taken beside.
 
     Args:
-        contenders: at least one. One that fails is dropped with its reason; the others go on.
+        candidates: at least one. One that fails is dropped with its reason; the others go on.
         rounds: turns of each.
         seconds: length of a turn, at the least; never fewer than three runs.
         progress: advanced once a round.
-        stop: asked after each round but the last with the nanoseconds so far; why no more are needed, or None. It is not asked where a contender failed, and
+        stop: asked after each round but the last with the nanoseconds so far; why no more are needed, or None. It is not asked where a candidate failed, and
             not while the machine is busy, whose narrow intervals lie.
     """
-    table, settled = _Table(contenders, rounds), None
+    table, settled = _Table(candidates, rounds), None
     progress.start("timing, interleaved", rounds)
-    for contender in contenders:
-        table.warm_up(contender)
+    for candidate in candidates:
+        table.warm_up(candidate)
     for index in range(rounds):
-        shift = index % len(contenders)
-        for contender in (*contenders[shift:], *contenders[:shift]):
-            table.take(contender, seconds)
+        shift = index % len(candidates)
+        for candidate in (*candidates[shift:], *candidates[:shift]):
+            table.take(candidate, seconds)
         progress.advance()
         settled = stop(table.times()) if stop is not None and index + 1 < rounds and table.undisturbed() else None
         if settled is not None:
@@ -107,35 +107,35 @@ def interleave(contenders: Sequence[Timed], rounds: int, seconds: float, progres
 
 
 class _Table:
-    """The turns of all contenders, filled one by one."""
+    """The turns of all candidates, filled one by one."""
 
-    def __init__(self, contenders: Sequence[Timed], rounds: int) -> None:
-        self._contenders = contenders
-        self._turns: dict[str, list[Turn]] = {contender.name: [] for contender in contenders}
+    def __init__(self, candidates: Sequence[Timed], rounds: int) -> None:
+        self._candidates = candidates
+        self._turns: dict[str, list[Turn]] = {candidate.name: [] for candidate in candidates}
         self._dropped: dict[str, str] = {}
         self._start = Ticks.now()
-        self._repeated, self._budget = 0, int(REPEATS_SHARE * rounds * len(contenders))
+        self._repeated, self._budget = 0, int(REPEATS_SHARE * rounds * len(candidates))
 
-    def warm_up(self, contender: Timed) -> None:
-        self._try(contender, WARM_UP_SECONDS)
+    def warm_up(self, candidate: Timed) -> None:
+        self._try(candidate, WARM_UP_SECONDS)
 
-    def take(self, contender: Timed, seconds: float) -> None:
+    def take(self, candidate: Timed, seconds: float) -> None:
         tries: list[Turn] = []
-        while contender.name not in self._dropped:
-            turn = self._try(contender, seconds)
+        while candidate.name not in self._dropped:
+            turn = self._try(candidate, seconds)
             if turn is None:
                 return
             tries.append(turn)
             if not busy.preempted(turn) or len(tries) > REPEATS or self._repeated >= self._budget:
-                self._turns[contender.name].append(min(tries, key=_disturbance))
+                self._turns[candidate.name].append(min(tries, key=_disturbance))
                 return
             self._repeated += 1
 
-    def _try(self, contender: Timed, seconds: float) -> Turn | None:
+    def _try(self, candidate: Timed, seconds: float) -> Turn | None:
         try:
-            found = contender.time(seconds, MIN_RUNS)
+            found = candidate.time(seconds, MIN_RUNS)
         except WorkerFailed as error:
-            self._dropped[contender.name] = str(error)
+            self._dropped[candidate.name] = str(error)
             return None
         return found if isinstance(found, Turn) else Turn(found)
 
@@ -155,12 +155,12 @@ class _Table:
         return Rounds(self.times(), self._dropped, machine)
 
     def _work(self) -> dict[str, list[list[int]]]:
-        """Return processor time per contender, turn and run; none of one that fails at it: its times stand."""
+        """Return processor time per candidate, turn and run; none of one that fails at it: its times stand."""
         found = {}
-        for contender in self._contenders:
-            if contender.name not in self._dropped:
+        for candidate in self._candidates:
+            if candidate.name not in self._dropped:
                 with contextlib.suppress(WorkerFailed):
-                    found[contender.name] = [list(turn.cpu_ns) for turn in contender.work(WORK_TURNS, WORK_SECONDS, MIN_RUNS)]
+                    found[candidate.name] = [list(turn.cpu_ns) for turn in candidate.work(WORK_TURNS, WORK_SECONDS, MIN_RUNS)]
         return found
 
 
@@ -205,7 +205,7 @@ def mark(machine: Mapping[str, Any], base: str, other: str) -> tuple[str, Measur
 
     Args:
         machine: of `Rounds`.
-        base: name of a contender.
+        base: name of a candidate.
         other: likewise; of `base` itself there is no ratio.
 
     Returns:
