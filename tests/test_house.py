@@ -144,6 +144,81 @@ def test_code_is_spelled_in_american() -> None:
     ] == []
 
 
+def module_of(path: Path) -> str:
+    """Return the dotted name of a module; of a package, that of its folder."""
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def dependencies(sources: dict[str, Path]) -> dict[str, set[str]]:
+    """Return which module imports which, imports inside functions included; from a package comes what its `__init__` has, or the module of that name."""
+    found: dict[str, set[str]] = {}
+    for module, path in sources.items():
+        names = {name if name in sources else name.rpartition(".")[0] for name in imports(path)}
+        found[module] = {name for name in names if name in sources and name != module}
+    return found
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Return the modules that reach each other, by Tarjan's strongly connected components (SIAM J. Comput. 1, 1972)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    components: list[set[str]] = []
+
+    def visit(module: str) -> None:
+        index[module] = low[module] = len(index)
+        stack.append(module)
+        for other in graph[module]:
+            if other not in index:
+                visit(other)
+                low[module] = min(low[module], low[other])
+            elif other in stack:
+                low[module] = min(low[module], index[other])
+        if low[module] == index[module]:
+            start = stack.index(module)
+            components.append(set(stack[start:]))
+            del stack[start:]
+
+    for module in graph:
+        if module not in index:
+            visit(module)
+    return [component for component in components if len(component) > 1]
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    # the public door imports, late, whatever is public
+    sources = {module: path for path in SOURCE.rglob("*.py") if (module := module_of(path)) != "laconic"}
+    assert circles(dependencies(sources)) == []
+
+
+@pytest.mark.parametrize(
+    ("graph", "found"),
+    [
+        ({"a": {"b"}, "b": {"c"}, "c": set()}, []),
+        ({"a": {"b"}, "b": {"c"}, "c": {"b"}}, [{"b", "c"}]),
+        ({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": {"d"}}, [{"d", "e"}, {"a", "b", "c"}]),
+        ({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}, "d": set()}, []),
+    ],
+    ids=["chain", "pair", "two", "diamond"],
+)
+def test_the_search_for_circles_finds_them(graph: dict[str, set[str]], found: list[set[str]]) -> None:
+    assert circles(graph) == found
+
+
+LONGEST = 450  # lines
+
+
+def test_no_file_is_long_unless_it_says_why() -> None:
+    """A table may be longer; its first lines then say `Longer than … lines:` and why."""
+    long = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if len(lines) > LONGEST and not any(f"onger than {LONGEST} lines:" in line for line in lines[:10]):
+            long[str(path.relative_to(SOURCE))] = len(lines)
+    assert long == {}
+
+
 HEAVY = [
     "onnxruntime",
     "openvino",

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from laconic.pruning.structured import Prune, prune
     from laconic.quantization.mixed import Mixed, quantize_mixed, sensitivity
     from laconic.quantization.qat import Qat, qat
-    from laconic.quantization.static import Quantize, quantize
+    from laconic.quantization.quantize import Quantize, quantize
     from laconic.run.bench import bench
     from laconic.run.latency_table import latency_table
     from laconic.run.options import Options
@@ -81,7 +81,7 @@ _HOME = {
     "laconic.pruning.structured": "Prune prune",
     "laconic.quantization.mixed": "Mixed quantize_mixed sensitivity",
     "laconic.quantization.qat": "Qat qat",
-    "laconic.quantization.static": "Quantize quantize",
+    "laconic.quantization.quantize": "Quantize quantize",
     "laconic.search.lever": "Lever Setting",
     "laconic.search.optimize": "optimize",
     "laconic.search.result": "Result",

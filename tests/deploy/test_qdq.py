@@ -23,8 +23,8 @@ from laconic.core.target import Target
 from laconic.deploy import qdq
 from laconic.deploy.export import write_model
 from laconic.deploy.runtime import runtime
+from laconic.quantization.quantize import Quantize, quantize
 from laconic.quantization.scheme import WEIGHT_INT4, Scheme, weight_grid
-from laconic.quantization.static import Quantize, quantize
 from tests.quantization.nets import Residual, TiedWords, images, mlp, task_of, with_statistics
 from tests.reference.quantize import sqnr_db
 

@@ -24,7 +24,7 @@ from laconic.core.target import Target
 from laconic.deploy.export import write_model
 from laconic.deploy.runtime import runtime
 from laconic.quantization.qat import Schedule, prepare, settle
-from laconic.quantization.static import Quantize, quantize
+from laconic.quantization.quantize import Quantize, quantize
 from tests.quantization.nets import task_of
 from tests.reference.quantize import sqnr_db
 

@@ -15,7 +15,7 @@ from laconic.core.capture import capture
 from laconic.core.errors import BadInput
 from laconic.quantization.fidelity import exact_tensors, examples_enough, layer_sqnr_db, typical_sqnr_db
 from laconic.quantization.placement import place
-from laconic.quantization.static import Quantize, quantize
+from laconic.quantization.quantize import Quantize, quantize
 from tests.quantization.nets import images, mlp, task_of
 
 

@@ -21,7 +21,7 @@ from laconic.core.target import Target
 from laconic.deploy.export import write_model
 from laconic.deploy.runtime import runtime
 from laconic.quantization import options as options_module
-from laconic.quantization.static import Quantize, quantize
+from laconic.quantization.quantize import Quantize, quantize
 from tests.quantization.nets import Residual, TiedWords, Words, images, mlp, task_of, with_statistics
 from tests.reference import quantize as twin
 

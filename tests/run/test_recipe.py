@@ -12,8 +12,8 @@ from laconic.core.plan import FitPlan
 from laconic.core.target import Target
 from laconic.pruning.structured import Prune
 from laconic.quantization.mixed import Mixed
+from laconic.quantization.options import Quantize
 from laconic.quantization.qat import Qat
-from laconic.quantization.static import Quantize
 from laconic.run.build import claim, made_by
 from laconic.run.recipe import Recipe, parse, read_recipe
 from laconic.run.runner import STEPS

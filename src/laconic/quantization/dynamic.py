@@ -21,6 +21,7 @@ from laconic.quantization import correct
 from laconic.quantization.apply import round_weights, weight_grids
 from laconic.quantization.calibrate import Batch, calibration_batches, observe
 from laconic.quantization.fidelity import exact_tensors, examples_enough, layer_sqnr_db, noise_notes, output_sqnr_db
+from laconic.quantization.layers import layer_watchers, ready, round_and_correct
 from laconic.quantization.notes import below, constant_notes, finite_ratios, group_notes, nothing_rounded, reasons, used_groups
 from laconic.quantization.options import Quantize, check_kernels, weight_scheme
 from laconic.quantization.placement import (
@@ -32,7 +33,6 @@ from laconic.quantization.placement import (
     target_rules,
     weight_axis,
 )
-from laconic.quantization.static import layer_watchers, ready, round_and_correct
 
 _CONVOLVED = "a convolution that rounds its input anew each time is slower than in float; quantize it statically"
 _NO_KERNEL = {

@@ -20,9 +20,10 @@ from laconic.core.signal import sqnr_db
 from laconic.core.step import step
 from laconic.core.task import Task, calibration_subset
 from laconic.quantization.calibrate import Batch, calibration_batches
+from laconic.quantization.layers import as_context
 from laconic.quantization.options import Quantize
 from laconic.quantization.placement import operator_name
-from laconic.quantization.static import as_context, static
+from laconic.quantization.static import static
 
 _EXAMPLES = 64
 _LOSS_RISE = 0.02

@@ -36,9 +36,10 @@ from laconic.core.records import Outcome
 from laconic.core.retraining import check_trainable, retrain
 from laconic.core.step import Stage, StepConfig, step
 from laconic.core.task import Task
+from laconic.quantization.layers import as_context
 from laconic.quantization.options import Quantize
 from laconic.quantization.scheme import Scheme, weight_grid
-from laconic.quantization.static import as_context, static
+from laconic.quantization.static import static
 
 _BITS = 8
 _PLAN = FitPlan(lr=1e-4, distill=0.5)

@@ -21,8 +21,8 @@ from laconic.distill.student import Student
 from laconic.factorize.depth import DropBlocks, Survey
 from laconic.pruning.structured import Prune
 from laconic.quantization.mixed import Mixed
+from laconic.quantization.options import Quantize
 from laconic.quantization.qat import Qat
-from laconic.quantization.static import Quantize
 from laconic.search.lever import Condition, Lever, Setting, Surroundings
 from laconic.train.step import Fit
 
