@@ -155,7 +155,7 @@ class _Table:
         return Rounds(self.times(), self._dropped, machine)
 
     def _work(self) -> dict[str, list[list[int]]]:
-        """Return processor time per candidate, turn and run; none of one that fails at it: its times stand."""
+        """Return processor time per contender, turn and run; none of one that fails at it: its times stand."""
         found = {}
         for candidate in self._candidates:
             if candidate.name not in self._dropped:

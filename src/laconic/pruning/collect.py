@@ -27,7 +27,7 @@ _NAMED = 3  # groups that a note lists by name
 
 
 def score(coupling: Coupling, criterion: str, context: Context, examples: int = 256, batch_size: int = 16) -> list[Tensor]:
-    """Importance of the components of each of `coupling.groups`; data are looked at only where the criterion needs them.
+    """Score the components of each of `coupling.groups`; data are looked at only where the criterion needs them.
 
     Groups in which the criterion has nothing to look at are scored by `l1`, and a line of the progress names them; where the criterion's scores are compared
     between groups, theirs are given the mean of the others.
@@ -50,7 +50,7 @@ def score(coupling: Coupling, criterion: str, context: Context, examples: int = 
 
 
 def _leveled(scores: Sequence[Tensor], blind: Sequence[bool]) -> list[Tensor]:
-    """Scores in which blind groups have the mean of all components that are seen, or of 1 where none is."""
+    """Return scores in which blind groups have the mean of all components that are seen, or of 1 where none is."""
     seen = [score for score, is_blind in zip(scores, blind, strict=True) if not is_blind]
     level = torch.cat(seen).mean() if seen else 1.0
     return [
@@ -177,7 +177,7 @@ class _Gradients:
         self.batches += 1
 
     def finish(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Mean gradients and mean squared gradients, by name."""
+        """Return mean gradients and mean squared gradients, by name."""
         means = ([value / self.batches for value in values] for values in (self.total, self.squares))
         first, second = (dict(zip(self.names, values, strict=True)) for values in means)
         return first, second
@@ -236,7 +236,7 @@ class _Reader:
 
 
 def _readers(coupling: Coupling) -> dict[int, _Reader]:
-    """One for each consumer of channels that can be removed, by its position."""
+    """Return one reader for each consumer of channels that can be removed, by its position."""
     free = {(slot.tensor, slot.dim): len(slot.index) for group in coupling.groups for slot in group.slots}
     symbols = _batch_symbols(coupling.program)
     return {
@@ -247,7 +247,7 @@ def _readers(coupling: Coupling) -> dict[int, _Reader]:
 
 
 def _batch_symbols(program: Program) -> set[str]:
-    """Names of the sizes that the batch has in the graph; none where it was captured with a fixed batch."""
+    """Return names of the sizes that the batch has in the graph; none where it was captured with a fixed batch."""
     nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
     pairs = [
         pair for node, spec in zip(nodes, program.inputs, strict=True) for pair in zip(node.meta["val"].shape, spec.shape, strict=True)

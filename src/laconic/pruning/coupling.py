@@ -187,7 +187,7 @@ class Coupling:
                 yield self.names.get(id(tensor), name), tensor
 
     def frozen_causes(self) -> dict[str, str]:
-        """Of each tensor's dimension that makes channels none of which can be removed: why."""
+        """Return for each tensor's dimension that makes channels none of which can be removed: why."""
         result: dict[str, str] = {}
         for (name, dim), role in self.roles.items():
             ids = self.tensors[name][dim]

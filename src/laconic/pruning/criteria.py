@@ -127,7 +127,7 @@ def pieces(coupling: Coupling, group: Group, roles: Sequence[str] | None = None)
 
 
 def producing(coupling: Coupling, group: Group, roles: Sequence[str] = PRODUCING) -> list[Piece]:
-    """What makes the group's channels; where nothing of these roles does (a table that is only read), all that it has slices in."""
+    """Return what makes the group's channels; where nothing of these roles does (a table that is only read), all that it has slices in."""
     return pieces(coupling, group, roles) or pieces(coupling, group)
 
 
@@ -185,7 +185,7 @@ def _attributes(coupling: Coupling, arguments: Sequence[Any]) -> list[str]:
 
 
 def reads(coupling: Coupling, group: Group) -> list[tuple[int, np.ndarray[Any, Any]]]:
-    """Consumers of a group's channels: position in `coupling.consumers`, and for each index that it consumes the component, or −1."""
+    """Yield consumers of a group's channels: position in `coupling.consumers`, and for each index that it consumes the component, or −1."""
     index = {(slot.tensor, slot.dim): slot.index for slot in group.slots}
     keys = [(consumer.tensor, consumer.dim) for consumer in coupling.consumers]
     return [(i, index[key]) for i, key in enumerate(keys) if key in index]
@@ -199,7 +199,7 @@ def _seen(what: str) -> Callable[[Evidence, Group], bool]:
 
 
 def _mean_of_columns(evidence: Evidence, group: Group, values: Mapping[int, Tensor], of: Callable[[Tensor], Tensor]) -> Tensor:
-    """Mean over all columns at which a component is consumed, of a number for each column.
+    """Return the mean over all columns at which a component is consumed, of a number for each column.
 
     Args:
         values: by position in `coupling.consumers`, (…, C).
@@ -218,7 +218,7 @@ def _mean_of_columns(evidence: Evidence, group: Group, values: Mapping[int, Tens
 
 @criterion("random")
 def random(evidence: Evidence, group: Group) -> Tensor:
-    """Uniform in [0, 1): depends on the seed (and differs between groups), on nothing else. The yardstick for all others."""
+    """Score uniformly in [0, 1): by the seed (and the group), by nothing else. The yardstick for all others."""
     generator = np.random.default_rng([evidence.seed % 2**63, int(group.components[0])])
     return torch.from_numpy(generator.random(len(group)))
 
@@ -231,13 +231,13 @@ def l1(evidence: Evidence, group: Group) -> Tensor:
 
 @criterion("l2", comparable=True)
 def l2(evidence: Evidence, group: Group) -> Tensor:
-    """Euclidean norm of the producing slices, biases included."""
+    """Score by the Euclidean norm of the producing slices, biases included."""
     return component_sums(producing(evidence.coupling, group), len(group), lambda _, w: w.square()).sqrt()
 
 
 @criterion("group_l2")
 def group_l2(evidence: Evidence, group: Group) -> Tensor:
-    """Euclidean norm of all coupled slices, whatever their role, relative to the group's mean (Fang et al. 2023, DepGraph, section 3.3).
+    """Score by the Euclidean norm of all coupled slices, relative to the group's mean (Fang et al. 2023, DepGraph, section 3.3).
 
     They divide by the mean of the largest scores only; the order within the group is the same.
     """
@@ -301,7 +301,7 @@ def gini_weight(evidence: Evidence, group: Group) -> Tensor:
 
 
 def gini(values: Tensor) -> Tensor:
-    """Gini index of each row of values ≥ 0: Σ (2i − m − 1) x₍ᵢ₎ / (m Σ x), 0 where all are zero.
+    """Return the Gini index of each row of values ≥ 0: Σ (2i − m − 1) x₍ᵢ₎ / (m Σ x), 0 where all are zero.
 
     >>> gini(torch.tensor([[0.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]]))
     tensor([0.7500, 0.0000])
@@ -337,7 +337,7 @@ def taylor(evidence: Evidence, group: Group) -> Tensor:
 
 @criterion("obd", "gradients", comparable=True)
 def obd(evidence: Evidence, group: Group) -> Tensor:
-    """Σ ½ h w² over all coupled slices (LeCun et al. 1990, Optimal Brain Damage, section 2.1), h the diagonal of the Hessian.
+    """Score by Σ ½ h w² over all coupled slices (LeCun et al. 1990, Optimal Brain Damage, section 2.1), h the diagonal of the Hessian.
 
     We differ: h is the empirical Fisher information, the mean squared gradient of a batch, in place of the back-propagated second derivative.
     """
@@ -355,7 +355,7 @@ def activation(evidence: Evidence, group: Group) -> Tensor:
 
 @criterion("entropy", "activations", comparable=True, sees=_seen("pooled"))
 def entropy(evidence: Evidence, group: Group) -> Tensor:
-    """Entropy in nats of the pooled activation over examples (Luo & Wu 2017, section 3): a channel that says the same of all examples says little.
+    """Score by the entropy in nats of the pooled activation over examples (Luo & Wu 2017, section 3): low where a channel says the same of all.
 
     The histogram has `BINS` equal bins between the channel's own extremes; constant is 0. Few, because calibration sees hundreds of examples. A component with
     several channels has their mean. A group that no weight reads is scored by `l1`.
@@ -364,7 +364,7 @@ def entropy(evidence: Evidence, group: Group) -> Tensor:
 
 
 def histogram_entropy(values: Tensor, bins: int = BINS) -> Tensor:
-    """Entropy in nats of the histogram of each column: (E, C) to (C,).
+    """Return the entropy in nats of the histogram of each column: (E, C) to (C,).
 
     >>> histogram_entropy(torch.tensor([[0.0, 1.0], [0.0, 2.0]]))
     tensor([0.0000, 0.6931])

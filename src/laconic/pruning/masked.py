@@ -64,7 +64,7 @@ class Masked(fx.Interpreter):
         return self.coupling.values.get(node)
 
     def mask(self, node: fx.Node, axes: list[int], value: Tensor) -> Tensor:
-        """1 where indices along these axes survive, broadcastable to `value`."""
+        """Return 1 where indices along these axes survive, broadcastable to `value`."""
         result = torch.ones([1] * value.dim(), dtype=torch.bool, device=value.device)
         dims = self._value(node)
         if dims is None:
@@ -86,7 +86,7 @@ class Masked(fx.Interpreter):
 
 
 def _standardized(x: Tensor, mask: Tensor, axes: list[int], eps: float) -> Tensor:
-    """x less its mean over its deviation along some axes, as far as the mask goes; 0 elsewhere."""
+    """Return x less its mean over its deviation along some axes, as far as the mask goes; 0 elsewhere."""
     count = mask.sum(axes, keepdim=True).clamp(min=1)
     mean = (x * mask).sum(axes, keepdim=True) / count
     var = ((x - mean).square() * mask).sum(axes, keepdim=True) / count
@@ -124,7 +124,7 @@ def _group_norm(run: Masked, n: fx.Node, args: Any, kwargs: Any) -> Any:
 
 
 def _batch_norm(run: Masked, n: fx.Node, args: Any, kwargs: Any) -> Any:
-    """Only one that takes its statistics from what it reads, as standardized weights do, computes over removed slices."""
+    """Compute a batch-norm; only one that takes its statistics from what it reads, as standardized weights do, computes over removed slices."""
     if not argument(n, 5):
         return n.target(*args, **kwargs)  # type: ignore[operator]
     x = args[0]
@@ -157,7 +157,7 @@ def _reduction(run: Masked, n: fx.Node, args: Any, kwargs: Any) -> Any:
 
 
 def _masked_inputs(run: Masked, n: fx.Node, args: Any, kwargs: Any) -> Any:
-    """Products of two values: what was removed adds nothing."""
+    """Compute products of two values: what was removed adds nothing."""
     masked = []
     for node, value in zip(n.args, args, strict=True):
         if isinstance(node, fx.Node) and isinstance(value, Tensor) and value.is_floating_point():

@@ -29,7 +29,7 @@ def sensitivity(
     policy: Policy | None = None,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
-    """What each group means to the outputs, in the order of the graph. It takes a copy and a run of the program for each.
+    """Measure what each group means to the outputs, in the order of the graph. It takes a copy and a run of the program for each.
 
     Args:
         program: not changed; it is run as in eval mode.
@@ -64,7 +64,7 @@ def sensitivity(
 
 
 def magnitudes(coupling: Coupling, group: Group) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Of each component, the sum of squares of the slices that produce it; of all its slices in parameters where none does (a table)."""
+    """Return for each component the sum of squares of the slices that produce it; of all its slices in parameters where none does (a table)."""
     parameters = {name for name, _ in coupling.parameters()}
     slots = [slot for slot in group.slots if slot.tensor in parameters]
     slots = [slot for slot in slots if slot.role == "out"] or slots

@@ -46,12 +46,12 @@ class Sizes:
         return result
 
     def length(self, ids: Any, counts: Counts) -> int:
-        """Size of a dimension with these ids."""
+        """Return the size of a dimension with these ids."""
         fixed, each = self.terms(ids)
         return fixed + sum(counts[g] * n for g, n in each)
 
     def shape(self, node: fx.Node, counts: Counts) -> Shape:
-        """Shape of a node's tensor (of the first, where there are several) for one example."""
+        """Return the shape of a node's tensor (of the first, where there are several) for one example."""
         if node.op == "get_attr":
             name = self.coupling.name(node)
             tensor = self.coupling.tensor(name)
@@ -82,7 +82,7 @@ class Sizes:
         return symbols(self.coupling.program, 1, {})
 
     def params(self, counts: Counts) -> int:
-        """Number of parameters."""
+        """Return the number of parameters."""
         return sum(fixed if dims is None else self._product(dims, counts) for fixed, dims in self._parameters)
 
     def _product(self, dims: Sequence[Any], counts: Counts) -> int:
@@ -106,7 +106,7 @@ class Sizes:
 
     @cached_property
     def readers(self) -> list[list[int]]:
-        """For each group, the positions in `layers` of those whose shapes depend on it."""
+        """Return for each group the positions in `layers` of those whose shapes depend on it."""
         found: list[set[int]] = [set() for _ in self.full]
         for i, node in enumerate(self.layers):
             for source in (node, *node.all_input_nodes):
@@ -131,7 +131,7 @@ class Sizes:
             return 0
 
     def macs(self, counts: Counts) -> int:
-        """Multiply-adds of one example."""
+        """Return the multiply-adds of one example."""
         return sum(self.layer_macs(node, counts) for node in self.layers)
 
     def layer(self, node: fx.Node, counts: Counts) -> LayerShape:

@@ -259,7 +259,7 @@ def _outcome(
 
 
 def _least_moved(proofs: Sequence[Proof]) -> dict[str, float]:
-    """By group, the least that a cut moved the output in any round."""
+    """Return by group the least that a cut moved the output in any round."""
     result: dict[str, float] = {}
     for proof in proofs:
         for name, value in proof.moved.items():
@@ -276,7 +276,7 @@ def survivors(coupling: Coupling, keep: Keep, alive: Alive) -> None:
 
 
 def channels(before: Coupling, alive: Alive) -> Iterator[dict[str, Any]]:
-    """Of each group: its name, in how many dimensions of tensors it has slices, and components before and after."""
+    """Return of each group its name, in how many dimensions of tensors it has slices, and components before and after."""
     for group in before.groups:
         slot = next((s for s in group.slots if s.role == "out"), group.slots[0])
         left = slot.index[alive[slot.tensor, slot.dim]] if (slot.tensor, slot.dim) in alive else slot.index

@@ -61,7 +61,7 @@ class Surgeon:
         self.kept = keep[coupling.label]  # of each id
 
     def indices(self, name: str, dim: int) -> Tensor | None:
-        """What survives of a tensor's dimension; None: all of it."""
+        """Return what survives of a tensor's dimension; None: all of it."""
         ids = self.coupling.tensors[name][dim]
         if ids is None or self.kept[ids].all():
             return None
@@ -71,7 +71,7 @@ class Surgeon:
         return torch.from_numpy(found)
 
     def sliced(self, name: str, value: Tensor) -> Tensor:
-        """What survives of a tensor that is shaped like the one of this name."""
+        """Return what survives of a tensor that is shaped like the one of this name."""
         for dim in range(value.dim()):
             found = self.indices(name, dim)
             if found is not None:
@@ -98,7 +98,7 @@ class Surgeon:
                 module.register_buffer(leaf, made[id(value)], persistent=leaf not in module._non_persistent_buffers_set)
 
     def count(self, dim: Dim) -> int:
-        """Size of a dimension afterwards (of a dynamic part, the example's)."""
+        """Return the size of a dimension afterwards (of a dynamic part, the example's)."""
         result = 1
         for size, ids in dim:
             result *= int(self.kept[ids].sum()) if is_ids(ids) else size
@@ -113,7 +113,7 @@ class Surgeon:
         return self.coupling.values[old]
 
     def sizes(self, old: Node, new: Node, given: Sequence[Any], dims: Sequence[Dim]) -> list[Any]:
-        """Sizes as an operator takes them, for what is left of `dims`. A symbolic one is computed from what it was."""
+        """Return sizes as an operator takes them, for what is left of `dims`. A symbolic one is computed from what it was."""
         result = list(given)
         for i, (size, dim) in enumerate(zip(given, dims, strict=True)):
             if not self.changed(dim) or (isinstance(size, int) and size < 0):
@@ -205,7 +205,7 @@ def _groups(s: Surgeon, old: Node, new: Node) -> None:
 
 
 def _second(s: Surgeon, weight: fx.Node) -> tuple[int, int]:
-    """Size of dimension 1 of a weight afterwards, and its number of dimensions."""
+    """Return the size of dimension 1 of a weight afterwards, and its number of dimensions."""
     if weight.op != "get_attr":
         return s.count(_value(s, weight)[1]), len(_value(s, weight))
     tensor = get_tensor(s.coupling.program, weight)
@@ -255,7 +255,7 @@ def _before(s: Surgeon, dim: Dim, start: int) -> int:
 
 
 def _flat(s: Surgeon, dim: Dim) -> Keep:
-    """Of each index of a dimension, whether it survives."""
+    """Return for each index of a dimension whether it survives."""
     found = np.ones([size for size, _ in dim], bool)
     for axis, (_, ids) in enumerate(dim):
         if is_ids(ids):
@@ -294,7 +294,7 @@ def _pad(s: Surgeon, old: Node, new: Node) -> None:
 
 
 def _count_cut(s: Surgeon, dim: Dim, left: int, right: int) -> tuple[int, int]:
-    """Of what negative padding cuts away on either side, how much is still there."""
+    """Return how much is still there of what negative padding cuts away on either side."""
     total, size = s.count(dim), size_of(dim)
     return (_before(s, dim, -left) if left < 0 else 0, total - _before(s, dim, size + right) if right < 0 else 0)
 

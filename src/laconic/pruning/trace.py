@@ -62,7 +62,7 @@ def plain(size: int, dynamic: bool = False) -> Dim:
 
 
 def size_of(dim: Dim) -> int:
-    """Its size in the example."""
+    """Return the size of a dimension in the example."""
     result = 1
     for size, _ in dim:
         result *= size
@@ -111,28 +111,28 @@ class Tracer:
         return ((size, self.new(size)),) if size > 1 else plain(size)
 
     def new(self, size: int) -> Ids:
-        """So many new ids, also one."""
+        """Return so many new ids, also one."""
         return self.blocks.new(size)
 
     def stuck(self, size: int, node: fx.Node) -> Ids:
-        """Ids for indices beside others that can be removed, which cannot be removed themselves."""
+        """Return ids for indices beside others that can be removed, which cannot be removed themselves."""
         ids = self.new(size)
         self.freeze(((size, ids),), f"joined in {where(node)} with others")
         return ids
 
     def equate(self, a: Ids, b: Ids) -> None:
-        """Ids that are removed together."""
+        """Note ids that are removed together."""
         if a is not b:
             self.pairs.append((a, b))
 
     def freeze(self, dim: Dim, cause: str) -> None:
-        """No index of this dimension can be removed."""
+        """Note that no index of this dimension can be removed."""
         for _, ids in dim:
             if is_ids(ids):
                 self.frozen.append((ids, cause))
 
     def pair(self, a: Dim, b: Dim, node: fx.Node) -> Dim:
-        """Two dimensions that meet index by index; returns one that stands for both."""
+        """Let two dimensions meet index by index; return one that stands for both."""
         if a is b:
             return a
         if len(a) == 1 and len(b) == 1:
@@ -153,7 +153,7 @@ class Tracer:
         return b if is_ids(a[1]) else a
 
     def flat(self, dim: Dim, node: fx.Node) -> Ids | None:
-        """One id for each index of a dimension, or None. Where two parts have ids, the first is kept and the rest is frozen."""
+        """Return one id for each index of a dimension, or None. Where two parts have ids, the first is kept and the rest is frozen."""
         if len(dim) == 1:
             return dim[0][1] if is_ids(dim[0][1]) else None
         chosen = next((i for i, (_, ids) in enumerate(dim) if is_ids(ids)), None)
@@ -169,7 +169,7 @@ class Tracer:
         return np.broadcast_to(ids.reshape(shape), [size for size, _ in dim]).ravel()
 
     def split(self, ids: Ids, sizes: Sequence[int], axis: int) -> Dim:
-        """Factors of a dimension that is cut into `sizes`: ids along `axis`, equal along all others."""
+        """Return the factors of a dimension that is cut into `sizes`: ids along `axis`, equal along all others."""
         if max(sizes) == len(ids):  # into the whole and ones
             place = list(sizes).index(len(ids))
             return tuple((size, ids if i == place and size > 1 else None) for i, size in enumerate(sizes))
@@ -203,11 +203,11 @@ class Tracer:
         return self.names.get(id(tensor), "")
 
     def rank(self, node: Any) -> int:
-        """Number of dimensions of a tensor."""
+        """Return the number of dimensions of a tensor."""
         return len(self.tensors[self.name(node)]) if node.op == "get_attr" else len(self.value(node))
 
     def length(self, node: Any, dim: int) -> int:
-        """Size of a dimension of a tensor."""
+        """Return the size of a dimension of a tensor."""
         return int(self.tensor(node).shape[dim]) if node.op == "get_attr" else size_of(self.value(node)[dim])
 
     def tie(self, weight: Any, dim: int, given: Dim, role: str, node: fx.Node) -> None:
@@ -231,7 +231,7 @@ class Tracer:
                     self.freeze(((len(one), one),), f"meets a dimension that cannot be cut in {where(node)}")
 
     def fix(self, weight: Any, dims: Iterable[int], role: str, node: fx.Node) -> None:
-        """Dimensions of a weight stay whole."""
+        """Keep dimensions of a weight whole."""
         if weight.op != "get_attr":
             for dim in dims:
                 self.freeze(self.value(weight)[dim], f"meets a dimension that cannot be cut in {where(node)}")
@@ -277,7 +277,7 @@ class Tracer:
         return self.is_tensor(node) and (self.tensor(node) if node.op == "get_attr" else node.meta["val"]).dtype == torch.bool
 
     def sizes(self, node: fx.Node, item: int | None = None) -> list[tuple[int, bool]]:
-        """Size in the example and whether it is dynamic, for each dimension of a node's output (of item `item` where there are several)."""
+        """Return the size in the example and whether it is dynamic, for each dimension of a node's output (of item `item` where there are several)."""
         if item is None and (result := self._sizes.get(node)) is not None:
             return result
         value = node.meta["val"] if item is None else node.meta["val"][item]

@@ -42,7 +42,7 @@ _UNPACKED = "its weights would be unpacked on every call: only ONNX Runtime's dy
 
 
 def weights_only(program: Program, config: Quantize, context: Context) -> tuple[Program, Outcome]:
-    """The modes ``weights`` and ``dynamic``, see `quantize`. A task's data serve the corrections and show which layers rounding would drown."""
+    """Return the modes ``weights`` and ``dynamic``, see `quantize`. A task's data serve the corrections and show which layers rounding would drown."""
     found, outcome, dead = _round(program, config, context)
     if dead:
         found, outcome, _ = _round(program, config, context, dead)
@@ -125,7 +125,7 @@ def _settle(
 
 
 def _sites(program: Program, config: Quantize, integers: bool, skipped: list[Skipped]) -> Iterator[WeightSite]:
-    """The weights of linear layers; of convolutions where only storage counts; of LSTMs where the runtime takes them as integers."""
+    """Return the weights of linear layers; of convolutions where only storage counts; of LSTMs where the runtime takes them as integers."""
     sites: dict[tuple[str, int | None], WeightSite] = {}
 
     def add(node: fx.Node, position: int, axis: int | None) -> None:

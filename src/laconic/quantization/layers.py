@@ -25,7 +25,7 @@ from laconic.quantization.placement import WeightSite
 
 
 def as_context(given: Context | Task | None) -> Context:
-    """A context from what a caller has: a task alone will do."""
+    """Return a context from what a caller has: a task alone will do."""
     return given if isinstance(given, Context) else Context(task=given)
 
 

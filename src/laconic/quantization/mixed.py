@@ -85,7 +85,7 @@ class _Only(fx.Interpreter):
 
 @torch.no_grad()
 def sensitivity(rounded: Program, leaves: Batch, advance: Callable[[], None] = lambda: None) -> list[Sensitivity]:
-    """The sensitivity of each operator with rounded inputs, most harmful first.
+    """Return the sensitivity of each operator with rounded inputs, most harmful first.
 
     Args:
         rounded: a statically quantized program.
@@ -110,7 +110,7 @@ def sensitivity(rounded: Program, leaves: Batch, advance: Callable[[], None] = l
 
 @step("quantize_mixed", Mixed, float32=True)
 def quantize_mixed(program: Program, config: Mixed | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:
-    """Static quantization with as many operators in float as the loss asks for, those of the worst sensitivity first.
+    """Quantize statically with as many operators in float as the loss asks for, those of the worst sensitivity first.
 
     The loss is the task's, on calibration examples; without one, the mean squared error of the outputs relative to their power.
 
@@ -148,7 +148,7 @@ def quantize_mixed(program: Program, config: Mixed | None = None, context: Conte
 
 
 def _rise(program: Program, context: Context, config: Mixed) -> Callable[[Program], bool]:
-    """Whether a rounded program's loss on the calibration examples is within the limit."""
+    """Return whether a rounded program's loss on the calibration examples is within the limit."""
     task = context.task
     assert task is not None
     data = task.train if task.train is not None else task.valid

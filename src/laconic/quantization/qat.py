@@ -85,7 +85,7 @@ class Qat(StepConfig):
         return completed(self.recovery, _PLAN)
 
     def depends_on_target(self) -> bool:
-        """Whether the kernels aimed at are those of the runtime behind it."""
+        """Return whether the kernels aimed at are those of the runtime behind it."""
         return self.target is None
 
     def integer_bits(self) -> int | None:
@@ -95,7 +95,7 @@ class Qat(StepConfig):
 
 @step("qat", Qat, float32=True)
 def prepare(program: Program, config: Qat | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:
-    """A program that trains with rounding in place, from the ranges of static quantization; batch-norms stay and train.
+    """Prepare a program that trains with rounding in place, from the ranges of static quantization; batch-norms stay and train.
 
     Train it in any loop, with `Schedule` called after each optimizer step; then export it as it is: batch-norms are folded into the scales.
 
@@ -114,7 +114,7 @@ def prepare(program: Program, config: Qat | None = None, context: Context | Task
 
 
 def _examples(program: Program) -> int:
-    """How many examples the example inputs hold."""
+    """Return how many examples the example inputs hold."""
     for spec, leaf in zip(program.inputs, program.example_inputs(), strict=True):
         if "batch" in spec.shape:
             return int(leaf.shape[spec.shape.index("batch")])
@@ -153,7 +153,7 @@ class Schedule:
         self.freeze_batch_norm = freeze_batch_norm
 
     def __call__(self, model: nn.Module, progress: float) -> None:
-        """See the class."""
+        """Do what the class says at a progress in [0, 1] of the training."""
         assert isinstance(model, Program)
         refresh(model)
         if progress >= self.freeze_batch_norm:
@@ -211,7 +211,7 @@ def qat(program: Program, config: Qat | None = None, context: Context | Task | N
 
 
 def settle(program: Program) -> Program:
-    """A trained program as static quantization would leave it: batch-norms folded into the scales, learned steps fixed, biases rounded as kernels do.
+    """Return a trained program as static quantization would leave it: batch-norms folded into the scales, learned steps fixed, biases rounded as kernels do.
 
     Answers stay as they were, but for half a step of the biases.
     """

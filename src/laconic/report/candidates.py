@@ -239,7 +239,7 @@ def _step(step: Any) -> str:
 
 
 def plain(value: Any) -> str:
-    """Any JSON value in words.
+    """Write any JSON value in words.
 
     >>> plain({"avx2": True, "gpu": None}), plain([1, 2])
     ('avx2 yes, gpu none', '1, 2')
@@ -271,7 +271,7 @@ def _outcome(data: Mapping[str, Any]) -> StepReport:
 
 
 def grouped(skipped: Sequence[tuple[str, str]]) -> tuple[Left, ...]:
-    """Names and reasons by reason, the most frequent first.
+    """Return names and reasons by reason, the most frequent first.
 
     >>> [(left.reason, left.names) for left in grouped([("a", "odd"), ("b", "float"), ("c", "float"), ("c", "float")])]
     [('float', ('b', 'c (2×)')), ('odd', ('a',))]
@@ -287,7 +287,7 @@ def grouped(skipped: Sequence[tuple[str, str]]) -> tuple[Left, ...]:
 
 
 def _told(value: Any) -> str:
-    """What changed, in words; of a table only how long it is.
+    """Write what changed, in words; of a table only how long it is.
 
     >>> _told([{"name": "conv1", "low": 0.0}]), _told(["a", "b"])
     ('1 entry', 'a, b')

@@ -218,7 +218,7 @@ def ranges_chart(data: Ranges) -> Json:
 
 
 def sensitivity_chart(data: Sensitivity) -> Json:
-    """Bars of signal-to-noise ratio, the most harmful on top; what was kept float has a color of its own and says so."""
+    """Draw bars of signal-to-noise ratio, the most harmful on top; what was kept float has a color of its own and says so."""
     rows = list(enumerate(data.drawn))
     rounded, kept = [(i, row) for i, row in rows if not row.kept], [(i, row) for i, row in rows if row.kept]
     label = "Rounded or not recorded" if any(row.kept is None for row in data.drawn) else "Rounded"

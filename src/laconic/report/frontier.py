@@ -115,7 +115,7 @@ def frontier(
 
 
 def _x_said(best: Quantity, words: Words, drawn: Sequence[Candidate], axis: Quantity) -> str:
-    """What the bars along the axis are; empty where there are none."""
+    """Return what the bars along the axis are; empty where there are none."""
     if best is not axis:
         return f"the relative width of the {words.label(best).lower()}'s 95 % interval"
     return "the 95 % interval" if any(c.amount(axis.name).interval for c in drawn) else ""
@@ -207,7 +207,7 @@ def _limits(
 
 
 def _facts(one: Candidate, base: Candidate | None, rows: Sequence[Quantity], words: Words) -> tuple[tuple[str, str], ...]:
-    """What hovering shows: the recipe first, then what was measured."""
+    """Return what hovering shows: the recipe first, then what was measured."""
     told = [(words.heading(row), "reference" if one is base and row.reference is not None else one.amount(row.name).full) for row in rows]
     state = one.state + (f": {one.why}" if one.why else "")
     return tuple((label, text) for label, text in (("Recipe", one.recipe), *told, ("Status", state)) if text)

@@ -43,7 +43,7 @@ def layers(found: Mapping[str, Any]) -> RenderableType:
 
 
 def _pruning(found: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """What can be pruned and what cannot; nothing where it was not found, which a note tells."""
+    """List what can be pruned and what cannot; nothing where it was not found, which a note tells."""
     if found["groups"] is None:
         return
     if found["groups"]:
@@ -63,7 +63,7 @@ def _pruning(found: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 
 def _groups(found: Mapping[str, Any]) -> Table:
-    """Groups in the order of the graph, with what the output keeps where that was measured."""
+    """List groups in the order of the graph, with what the output keeps where that was measured."""
     columns = ["Group", "Components", "Slices"]
     if found["sensitivity"]:
         columns.append(f"Output with {_share(found['sensitivity']['share'])} gone")
@@ -75,7 +75,7 @@ def _groups(found: Mapping[str, Any]) -> Table:
 
 
 def _captions(found: Mapping[str, Any]) -> Iterator[str]:
-    """What the columns mean."""
+    """Return what the columns mean."""
     yield _SLICES
     if found["sensitivity"]:
         share, examples = _share(found["sensitivity"]["share"]), found["sensitivity"]["examples"]
@@ -90,14 +90,14 @@ def _share(share: float) -> str:
 
 
 def _loss(row: Mapping[str, Any]) -> Text:
-    """Signal over change in dB; what did not change is told from what could not be tried."""
+    """Write signal over change in dB; what did not change is told from what could not be tried."""
     if row["sqnr_db"] is not None:
         return Text(f"{number(row['sqnr_db'])} dB")
     return Text("no change") if row["removed"] else Text("–", "dim")
 
 
 def health(found: Mapping[str, Any]) -> RenderableType:
-    """What a machine can run, and why it cannot run the rest; see `deploy.runtime.matrix` and `measure.environment`."""
+    """List what a machine can run, and why it cannot run the rest; see `deploy.runtime.matrix` and `measure.environment`."""
     env = found["environment"]
     have = [name for name, there in env["instructions"].items() if there]
     lack = [name for name, there in env["instructions"].items() if not there]
@@ -129,7 +129,7 @@ def health(found: Mapping[str, Any]) -> RenderableType:
 
 
 def comparison(found: Mapping[str, Any]) -> RenderableType:
-    """What `laconic bench` measured; the first candidate is what the others are compared with."""
+    """List what `laconic bench` measured; the first candidate is what the others are compared with."""
     right = ("Batch", "Median", "p95", "p99", "Speed-up", "Per second")
     table = _table("Candidate", *right, right=right)
     about: dict[str, Text] = {}
@@ -176,7 +176,7 @@ def catalog(found: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 
 def levers(survey: Mapping[str, Any]) -> RenderableType:
-    """What can be tried, and for a task what is; see `search.survey.survey`."""
+    """List what can be tried, and for a task what is; see `search.survey.survey`."""
     judged = survey["candidates"] is not None
     table = _table("Lever", "Stage", "Costs", *(["Tried", "Why not"] if judged else ["Settings", "Needs", "What it does"]))
     for column in table.columns:

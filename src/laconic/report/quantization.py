@@ -151,7 +151,7 @@ def quantization(
 
 
 def _left(steps: Sequence[Mapping[str, Any]]) -> tuple[Left, ...]:
-    """What the last step that tells of operators left float: what an earlier one skipped, it may have quantized."""
+    """Return what the last step that tells of operators left float: what an earlier one skipped, it may have quantized."""
     telling = [step for step in steps if step.get("skipped") or "operators" in mapping(step.get("changed"))]
     skipped = mappings(telling[-1].get("skipped")) if telling else []
     return grouped([(str(item.get("name", "")), str(item.get("reason", ""))) for item in skipped])
@@ -163,7 +163,7 @@ def _lead(one: Candidate, chosen: Candidate | None, operators: str, left: int) -
 
 
 def _settings(steps: Sequence[Mapping[str, Any]], changed: Mapping[str, Any], runtimes: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Label and text; the mode and calibration only where the step has them."""
+    """Return label and text; the mode and calibration only where the step has them."""
     names = [str(step["step"]) for step in steps]
     mode, weights = changed.get("mode"), mapping(changed.get("weights"))
     target = changed.get("target")
@@ -205,7 +205,7 @@ def _range(item: Mapping[str, Any]) -> Range:
 
 
 def _sensitivity(items: Sequence[Mapping[str, Any]]) -> Sensitivity | None:
-    """Sorted by harm: what changes nothing comes after all that does, what was not recorded last."""
+    """Return rows sorted by harm: what changes nothing comes after all that does, what was not recorded last."""
     if not items:
         return None
     rows = sorted((_sensitive(item) for item in items), key=lambda row: (row.text == ABSENT, row.sqnr_db is None, row.sqnr_db or 0.0))

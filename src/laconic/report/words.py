@@ -30,11 +30,11 @@ class Words:
         return cls(name, "rise" if metric.get("direction") == "min" else "drop", "points" if points else unit)
 
     def label(self, row: Quantity) -> str:
-        """What a quantity is called by itself: `Accuracy drop`, `Peak memory`."""
+        """Return what a quantity is called by itself: `Accuracy drop`, `Peak memory`."""
         return self._said(row.label)
 
     def heading(self, row: Quantity) -> str:
-        """What it is called above a column: `Drop`, `Peak memory`."""
+        """Return what it is called above a column: `Drop`, `Peak memory`."""
         return self._said(row.show.heading or row.label)
 
     def full(self, row: Quantity) -> str:
@@ -59,13 +59,13 @@ def asked(budget: Mapping[str, Any]) -> list[tuple[Limit, float]]:
 
 
 def unknown(budget: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Numbers of a result's budget that no quantity here knows as a limit: the package that brings it is not installed."""
+    """Return numbers of a result's budget that no quantity here knows as a limit: the package that brings it is not installed."""
     known = quantities.limits()
     return [(name, number) for name, value in budget.items() if name not in known and (number := finite(value)) is not None]
 
 
 def goal(budget: Mapping[str, Any]) -> Quantity:
-    """What was to be best; the first objective where the result names none that is known."""
+    """Return what was to be best; the first objective where the result names none that is known."""
     objectives = quantities.objectives()
     return objectives.get(str(budget.get("objective")), next(iter(objectives.values())))
 

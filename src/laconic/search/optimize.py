@@ -151,7 +151,7 @@ def evaluated(evaluator: Evaluator, recipes: Sequence[Recipe], name: str) -> lis
 
 
 def seconds(limit: str | float | None) -> float | None:
-    """Seconds from a number or from text like ``90s``, ``5m``, ``2h``.
+    """Read seconds from a number or from text like ``90s``, ``5m``, ``2h``.
 
     >>> seconds("5m"), seconds(2.5), seconds(None)
     (300.0, 2.5, None)
@@ -178,7 +178,7 @@ _NO_EVIDENCE = ("wait_quiet",)
 
 
 def _manifest(task: Task, budget: Budget, space: SearchSpace, recipes: Sequence[Recipe] | None, options: Options) -> dict[str, Any]:
-    """What makes two runs the same."""
+    """Return what makes two runs the same."""
     return {
         "task": task.ref or task.name,
         "metric": task.metric if isinstance(task.metric, str) else getattr(task.metric, "__qualname__", "custom"),

@@ -196,7 +196,7 @@ def _setting_names(group: str, given: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _unknown_settings(group: str, given: Sequence[Any]) -> Iterator[str]:
-    """What is wrong with settings that were given for a family of levers."""
+    """Return what is wrong with settings that were given for a family of levers."""
     family = [lever for lever in levers().values() if lever.group == group]
     names = [setting.name for lever in family for setting in lever.choices]
     for value in given:
@@ -208,7 +208,7 @@ def _unknown_settings(group: str, given: Sequence[Any]) -> Iterator[str]:
 
 
 def _unknown_item(item: str) -> Iterator[str]:
-    """What is wrong with ``LEVER`` or ``LEVER=SETTING``."""
+    """Return what is wrong with ``LEVER`` or ``LEVER=SETTING``."""
     name, equals, value = item.partition("=")
     if name not in levers():
         yield f"'{name}' is no lever." + nearest(name, levers())

@@ -238,7 +238,7 @@ def any_of(n: int, chance: float) -> float:
 
 
 def _anew(record: Record, choice: Selection) -> Iterator[str]:
-    """Where the figures of speed come from, and who was out when timed anew."""
+    """Tell where the figures of speed come from, and who was out when timed anew."""
     if record.comparison == PUBLISHED:
         before = record.value("first_speedup")
         said = "" if before is None else f" (the comparison that chose it said {before:.2f}×)"

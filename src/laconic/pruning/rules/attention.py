@@ -11,7 +11,7 @@ from laconic.pruning.trace import Dim, Tracer, Value, is_ids, size_of
 
 @rule(*names_of("attention"))
 def attention(t: Tracer, node: Node) -> Value:
-    """q (…, N, L, D), k (…, M, S, D), v (…, M, S, E), mask (…, N, L, S). With grouped queries N is a multiple of M."""
+    """Couple attention: q (…, N, L, D), k (…, M, S, D), v (…, M, S, E), mask (…, N, L, S). With grouped queries N is a multiple of M."""
     q, k, v = (t.value(value) for value in node.args[:3])
     t.pair(q[-1], k[-1], node)
     heads = [dims[-3] for dims in (q, k, v)] if len(q) > 2 else []

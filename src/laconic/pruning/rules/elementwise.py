@@ -23,7 +23,7 @@ acosh frac sgn positive logit isfinite
 
 @rule(*_ELEMENTWISE, *names_of("dropout", "random activation"))
 def elementwise(t: Tracer, node: Node) -> Value:
-    """Operators that compute each number from the numbers at its place."""
+    """Couple operators that compute each number from the numbers at its place."""
     values = [t.value(value) for value in (*node.args, *node.kwargs.values()) if isinstance(value, fx.Node) and t.is_tensor(value)]
     return broadcast(t, values, node) if values else t.blank(node)
 
@@ -42,7 +42,7 @@ def copied(t: Tracer, node: Node) -> Value:
 
 @rule("triu", "tril")
 def triangle(t: Tracer, node: Node) -> Value:
-    """What is there depends on the place in the last two dimensions."""
+    """Freeze the last two dimensions, on which it depends what is there."""
     value = t.value(node.args[0])
     for dim in value[-2:]:
         keep_whole(t, dim, node)
@@ -51,7 +51,7 @@ def triangle(t: Tracer, node: Node) -> Value:
 
 @rule("prelu")
 def prelu(t: Tracer, node: Node) -> Value:
-    """Weights along the channels, or one for all."""
+    """Couple a PReLU: weights along the channels, or one for all."""
     x, weight = node.args
     value = t.value(x)
     if t.length(weight, 0) > 1:
@@ -61,7 +61,7 @@ def prelu(t: Tracer, node: Node) -> Value:
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "_safe_softmax")
 def along(t: Tracer, node: Node) -> Value:
-    """Operators along one dimension, in which all numbers matter to each other."""
+    """Couple operators along one dimension, in which all numbers matter to each other."""
     value = t.value(node.args[0])
     keep_whole(t, value[axis_at(node, 1, len(value))], node)
     return value
@@ -69,14 +69,14 @@ def along(t: Tracer, node: Node) -> Value:
 
 @rule("sort", "topk", "kthvalue", "median.dim", "mode", "cummax", "cummin")
 def ordered(t: Tracer, node: Node) -> Any:
-    """Operators along one dimension with two outputs."""
+    """Couple operators along one dimension with two outputs."""
     freeze_all(t, node.args[0], f"{plain_name(node)} orders it")
     return [t.blank(node, i) for i in range(len(node.meta["val"]))]
 
 
 @rule("roll")
 def roll(t: Tracer, node: Node) -> Value:
-    """Rolled dimensions stay whole."""
+    """Keep rolled dimensions whole."""
     value = t.value(node.args[0])
     for i in axes_of(argument(node, 2), len(value)):
         keep_whole(t, value[i], node)
@@ -85,7 +85,7 @@ def roll(t: Tracer, node: Node) -> Value:
 
 @rule("flip")
 def flip(t: Tracer, node: Node) -> Value:
-    """Ids in the other order."""
+    """Put ids in the other order."""
     value = list(t.value(node.args[0]))
     for i in axes_of(node.args[1], len(value)):
         ids = t.flat(value[i], node)

@@ -13,7 +13,7 @@ from laconic.pruning.trace import DYNAMIC, Tracer, Value, carries, plain, size_o
 
 @rule("cat", "concat", "concatenate")
 def cat(t: Tracer, node: Node) -> Value:
-    """One after the other along a dimension; the other dimensions meet."""
+    """Put ids one after the other along a dimension; the other dimensions meet."""
     values = [t.value(value) for value in node.args[0]]
     values = [value for value in values if size_of(value[0]) > 0 or len(value) > 1]
     axis = axis_at(node, 1, len(values[0]))
@@ -32,7 +32,7 @@ def cat(t: Tracer, node: Node) -> Value:
 
 @rule("stack")
 def stack(t: Tracer, node: Node) -> Value:
-    """Values that meet, along a new dimension."""
+    """Let values meet, along a new dimension."""
     values = [t.value(value) for value in node.args[0]]
     rest = list(broadcast(t, values, node))
     rest.insert(axis_at(node, 1, len(rest) + 1), plain(len(values)))
@@ -41,7 +41,7 @@ def stack(t: Tracer, node: Node) -> Value:
 
 @rule("split", "split_with_sizes", "chunk", "tensor_split")
 def split(t: Tracer, node: Node) -> Any:
-    """Pieces along a dimension."""
+    """Cut ids into pieces along a dimension."""
     value = t.value(node.args[0])
     axis = axis_at(node, 2, len(value))
     count = len(node.meta["val"])
@@ -57,13 +57,13 @@ def split(t: Tracer, node: Node) -> Any:
 
 @rule("getitem")
 def getitem(t: Tracer, node: Node) -> Any:
-    """One of several outputs."""
+    """Return one of several outputs."""
     return t.values[node.args[0]][node.args[1]]
 
 
 @rule("unbind")
 def unbind(t: Tracer, node: Node) -> Any:
-    """One value for each index of a dimension."""
+    """Return one value for each index of a dimension."""
     value = t.value(node.args[0])
     axis = axis_at(node, 1, len(value))
     keep_whole(t, value[axis], node)
@@ -72,7 +72,7 @@ def unbind(t: Tracer, node: Node) -> Any:
 
 @rule("select")
 def select(t: Tracer, node: Node) -> Value:
-    """One index of a dimension; where only the shape of the result is asked for, any will do."""
+    """Take one index of a dimension; where only the shape of the result is asked for, any will do."""
     value = t.value(node.args[0])
     axis = axis_at(node, 1, len(value))
     if any(plain_name(user) != "sym_size" for user in node.users):
@@ -112,7 +112,7 @@ def cut(t: Tracer, node: Node) -> Value:
 
 @rule("index")
 def index(t: Tracer, node: Node) -> Value:
-    """Indexed dimensions stay whole; others pass."""
+    """Keep indexed dimensions whole; others pass."""
     value = t.value(node.args[0])
     indices: Any = node.args[1]
     taken = [i for i, found in enumerate(indices) if found is not None]
@@ -127,7 +127,7 @@ def index(t: Tracer, node: Node) -> Value:
 
 @rule("index_put")
 def index_put(t: Tracer, node: Node) -> Value:
-    """What is written meets what was there. A mask takes several dimensions at once, so there everything stays."""
+    """Let what is written meet what was there. A mask takes several dimensions at once, so there everything stays."""
     x, places, values = node.args[:3]
     if any(t.is_mask(place) for place in places):
         for tensor in (x, values):
@@ -141,7 +141,7 @@ def index_put(t: Tracer, node: Node) -> Value:
 
 @rule("index_select")
 def index_select(t: Tracer, node: Node) -> Value:
-    """Some indices of a dimension."""
+    """Take some indices of a dimension."""
     value = t.value(node.args[0])
     axis = axis_at(node, 1, len(value))
     keep_whole(t, value[axis], node)
@@ -150,7 +150,7 @@ def index_select(t: Tracer, node: Node) -> Value:
 
 @rule("gather")
 def gather(t: Tracer, node: Node) -> Value:
-    """Other dimensions meet those of the index."""
+    """Let other dimensions meet those of the index."""
     value, places = t.value(node.args[0]), t.value(node.args[2])
     axis = axis_at(node, 1, len(value))
     keep_whole(t, value[axis], node)

@@ -13,7 +13,7 @@ from laconic.pruning.trace import Dim, Tracer, Value, is_ids, plain, size_of
 
 @rule("linear")
 def linear(t: Tracer, node: Node) -> Value:
-    """x (…, I), weight (O, I), bias (O)."""
+    """Couple a linear layer: x (…, I), weight (O, I), bias (O)."""
     x, weight = node.args[:2]
     value = t.value(x)
     t.consume(weight, 1, x, len(value) - 1, node)
@@ -24,7 +24,7 @@ def linear(t: Tracer, node: Node) -> Value:
 
 @rule(*names_of("bilinear"))
 def bilinear(t: Tracer, node: Node) -> Value:
-    """x (…, I), y (…, J), weight (O, I, J)."""
+    """Couple a bilinear layer: x (…, I), y (…, J), weight (O, I, J)."""
     x, y, weight = node.args[:3]
     a, b = t.value(x), t.value(y)
     lead = broadcast(t, [a[:-1], b[:-1]], node) if len(a) > 1 else ()
@@ -37,7 +37,7 @@ def bilinear(t: Tracer, node: Node) -> Value:
 
 @rule(*names_of("matrix product", "vector product"), "addmm")
 def product(t: Tracer, node: Node) -> Value:
-    """(…, M, K) times (…, K, N), and what is added to it; `addbmm` sums the products of a batch."""
+    """Couple a product: (…, M, K) times (…, K, N), and what is added to it; `addbmm` sums the products of a batch."""
     first = row_of(node).inputs[0]
     dims = _product(t, node, node.args[first], node.args[first + 1])
     if first == 0:
@@ -65,7 +65,7 @@ def _product(t: Tracer, node: Node, left: Any, right: Any) -> Value:
 
 @rule(*names_of("einsum"))
 def einsum(t: Tracer, node: Node) -> Value:
-    """Equal letters are equal dimensions."""
+    """Couple an einsum: equal letters are equal dimensions."""
     equation, operands = str(node.args[0]).replace(" ", ""), node.args[1]
     left, _, right = equation.partition("->")
     if "..." in equation or not right:
@@ -79,7 +79,7 @@ def einsum(t: Tracer, node: Node) -> Value:
 
 @rule(*names_of(*CONVOLUTIONS))
 def convolution(t: Tracer, node: Node) -> Value:
-    """x (B, I, …), weight (O, I/G, …), bias (O); transposed, the weight is (I, O/G, …)."""
+    """Couple a convolution: x (B, I, …), weight (O, I/G, …), bias (O); transposed, the weight is (I, O/G, …)."""
     row = row_of(node)
     x, weight = node.args[0], argument(node, row.weight)
     value = t.value(x)
@@ -129,13 +129,13 @@ def _grouped(t: Tracer, node: Node, x: Any, channel: int, weight: Any, groups: i
 
 
 def _times(ids: Any, copies: int) -> Any:
-    """Each id so many times in a row; one time is the same array, by which it is known to be whole."""
+    """Repeat each id so many times in a row; one time is the same array, by which it is known to be whole."""
     return ids if copies == 1 else np.repeat(ids, copies)
 
 
 @rule(*names_of("embedding"))
 def embedding(t: Tracer, node: Node) -> Value:
-    """Rows of a table (V, E)."""
+    """Couple an embedding: rows of a table (V, E)."""
     table, index = node.args[:2]
     t.tie(table, 0, plain(t.length(table, 0)), "rows", node)
     return (*t.value(index), t.make(table, 1))

@@ -11,7 +11,7 @@ from laconic.pruning.trace import Tracer, Value
 
 @rule(*names_of("batch norm", "native batch norm", "instance norm"))
 def channel_norm(t: Tracer, node: Node) -> Any:
-    """x (B, C, …), and up to four tensors of C numbers."""
+    """Couple a norm of channels: x (B, C, …), and up to four tensors of C numbers."""
     value = t.value(node.args[0])
     for tensor in node.args[1:5]:
         t.tie(tensor, 0, value[1], "norm", node)
@@ -26,7 +26,7 @@ def _with_statistics(t: Tracer, node: Node, value: Value) -> Any:
 
 @rule("_weight_norm")
 def weight_norm(t: Tracer, node: Node) -> Value:
-    """v times g over v's norm, for each index of a dimension."""
+    """Couple a weight norm: v times g over v's norm, for each index of a dimension."""
     value = t.value(node.args[0])
     axis = axis_at(node, 2, len(value))
     t.tie(node.args[1], axis, value[axis], "norm", node)
@@ -35,7 +35,7 @@ def weight_norm(t: Tracer, node: Node) -> Value:
 
 @rule(*names_of("layer norm", "rms norm"))
 def last_norm(t: Tracer, node: Node) -> Any:
-    """x (…, *shape), and up to two tensors of that shape."""
+    """Couple a norm of the last dimensions: x (…, *shape), and up to two tensors of that shape."""
     value = t.value(node.args[0])
     shape: Any = node.args[1]
     row = row_of(node)
@@ -48,7 +48,7 @@ def last_norm(t: Tracer, node: Node) -> Any:
 @rule(*names_of("group norm"))
 @numbers(1)
 def group_norm(t: Tracer, node: Node) -> Value:
-    """x (B, C, …): whole groups go, or the same channels of every group."""
+    """Couple a group-norm, x (B, C, …): whole groups go, or the same channels of every group."""
     x, groups = node.args[:2]
     value = list(t.value(x))
     ids = t.flat(value[1], node)

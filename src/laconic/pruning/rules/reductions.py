@@ -11,7 +11,7 @@ from laconic.pruning.trace import Tracer, Value, plain
 
 @rule(*"mean sum amax amin prod var std logsumexp linalg_vector_norm norm any all max min var_mean std_mean".split())  # noqa: SIM905
 def reduce(t: Tracer, node: Node) -> Any:
-    """Over some dimensions or all; what is left of a channel that was removed is left out of the reduction."""
+    """Couple a reduction over some dimensions or all; what is left of a channel that was removed is left out of the reduction."""
     value = t.value(node.args[0])
     name = plain_name(node)
     axes = reduced_axes(node, len(value))
@@ -32,7 +32,7 @@ def reduced_axes(node: Node, rank: int) -> list[int]:
 
 @rule("argmax", "argmin", "count_nonzero")
 def chosen(t: Tracer, node: Node) -> Value:
-    """Places, which would change."""
+    """Freeze what is chosen by place: places would change."""
     value = t.value(node.args[0])
     axes = reduced_axes(node, len(value))
     for i in axes:

@@ -95,14 +95,14 @@ def reshape(t: Tracer, node: Node) -> Value:
 
 @rule("permute")
 def permute(t: Tracer, node: Node) -> Value:
-    """Dimensions in another order."""
+    """Put dimensions in another order."""
     value = t.value(node.args[0])
     return tuple(value[int(i)] for i in node.args[1])
 
 
 @rule("transpose", "swapaxes", "swapdims")
 def transpose(t: Tracer, node: Node) -> Value:
-    """Two dimensions change places."""
+    """Let two dimensions change places."""
     value = list(t.value(node.args[0]))
     i, j = (axis_at(node, k, len(value)) for k in (1, 2))
     value[i], value[j] = value[j], value[i]
@@ -118,7 +118,7 @@ def turned(t: Tracer, node: Node) -> Value:
 
 @rule("movedim")
 def movedim(t: Tracer, node: Node) -> Value:
-    """Dimensions go to other places."""
+    """Move dimensions to other places."""
     value = t.value(node.args[0])
     source, target = (axes_of(node.args[i], len(value)) for i in (1, 2))
     order = [i for i in range(len(value)) if i not in source]
@@ -137,7 +137,7 @@ def unsqueeze(t: Tracer, node: Node) -> Value:
 
 @rule("squeeze")
 def squeeze(t: Tracer, node: Node) -> Value:
-    """Dimensions of size 1 go."""
+    """Drop dimensions of size 1."""
     value = t.value(node.args[0])
     axes = axes_of(node.args[1] if len(node.args) > 1 else None, len(value))
     for i in axes:
@@ -148,7 +148,7 @@ def squeeze(t: Tracer, node: Node) -> Value:
 
 @rule("expand", "expand_as", "broadcast_to")
 def expand(t: Tracer, node: Node) -> Value:
-    """Copies along dimensions of size 1, and along new ones, follow what they meet."""
+    """Let copies along dimensions of size 1, and along new ones, follow what they meet."""
     value, sizes = t.value(node.args[0]), t.sizes(node)
     value = (*[plain(1)] * (len(sizes) - len(value)), *value)
     if plain_name(node) == "expand_as":
@@ -158,19 +158,19 @@ def expand(t: Tracer, node: Node) -> Value:
 
 @rule("zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_full", "new_empty")
 def constant(t: Tracer, node: Node) -> Value:
-    """Numbers that are made in the graph, as many as wanted."""
+    """Make numbers in the graph, as many as wanted."""
     return tuple(made(t, *size) for size in t.sizes(node))
 
 
 @rule("arange", "scalar_tensor", "linspace", "eye", "tensor")
 def counted(t: Tracer, node: Node) -> Value:
-    """Numbers that depend on their place."""
+    """Freeze numbers that depend on their place."""
     return t.blank(node)
 
 
 @rule("repeat", "tile")
 def repeat(t: Tracer, node: Node) -> Value:
-    """(copies, dimension) in each dimension."""
+    """Repeat ids: (copies, dimension) in each dimension."""
     value, times, sizes = t.value(node.args[0]), list(node.args[1]), t.sizes(node)
     rank = len(sizes)
     value, times = (*[plain(1)] * (rank - len(value)), *value), [1] * (rank - len(times)) + times
@@ -186,7 +186,7 @@ def repeat(t: Tracer, node: Node) -> Value:
 @rule("repeat_interleave.self_int")
 @numbers(1)
 def repeat_interleave(t: Tracer, node: Node) -> Value:
-    """(dimension, copies)."""
+    """Repeat each id: (dimension, copies)."""
     value = list(t.value(node.args[0]))
     if argument(node, 2) is None:
         value = [tuple(factor for dim in value for factor in dim)]

@@ -14,7 +14,7 @@ from laconic.pruning.trace import Dim, Tracer, Value, carries, is_ids, plain, si
 @rule("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "replication_pad3d")
 @numbers(1)
 def pad(t: Tracer, node: Node) -> Value:
-    """Padding of channels may go, number by number."""
+    """Couple a padding: that of channels may go, number by number."""
     value, amounts, sizes = t.value(node.args[0]), list(node.args[1]), t.sizes(node)
     plainly = "constant" in (argument(node, 2), plain_name(node).partition("_")[0])
     out = list(value)
@@ -40,7 +40,7 @@ def pad(t: Tracer, node: Node) -> Value:
     *("_upsample_nearest_exact2d", "_adaptive_avg_pool2d"),
 )
 def spatial(t: Tracer, node: Node) -> Any:
-    """Operators on the last one, two or three dimensions."""
+    """Couple operators on the last one, two or three dimensions."""
     value = t.value(node.args[0])
     digits = [int(c) for c in plain_name(node) if c in "123"]
     last = digits[-1] if digits else len(value) - 2
@@ -53,7 +53,7 @@ def spatial(t: Tracer, node: Node) -> Any:
 
 @rule("im2col")
 def im2col(t: Tracer, node: Node) -> Value:
-    """(B, C, H, W) to (B, C · kernel, L)."""
+    """Couple (B, C, H, W) to (B, C · kernel, L)."""
     value, blank = t.value(node.args[0]), t.blank(node)
     kernel = size_of(blank[-2]) // size_of(value[-3])
     for dim in value[-2:]:
@@ -63,14 +63,14 @@ def im2col(t: Tracer, node: Node) -> Value:
 
 @rule("col2im")
 def col2im(t: Tracer, node: Node) -> Value:
-    """(B, C · kernel, L) to (B, C, H, W)."""
+    """Couple (B, C · kernel, L) to (B, C, H, W)."""
     value, blank = t.value(node.args[0]), t.blank(node)
     return (*value[:-2], _blocks(t, value[-2], size_of(blank[-3]), node), *blank[-2:])
 
 
 @rule("unfold")
 def unfold(t: Tracer, node: Node) -> Value:
-    """Windows along a dimension, their numbers in a new last one."""
+    """Couple windows along a dimension, their numbers in a new last one."""
     value, blank = list(t.value(node.args[0])), t.blank(node)
     axis = axis_at(node, 1, len(value))
     keep_whole(t, value[axis], node)
@@ -80,13 +80,13 @@ def unfold(t: Tracer, node: Node) -> Value:
 
 @rule("pixel_shuffle")
 def pixel_shuffle(t: Tracer, node: Node) -> Value:
-    """(…, C · r², H, W) to (…, C, rH, rW): the r² parts of a channel go together."""
+    """Couple (…, C · r², H, W) to (…, C, rH, rW): the r² parts of a channel go together."""
     value, blank = t.value(node.args[0]), t.blank(node)
     return (*value[:-3], _blocks(t, value[-3], size_of(blank[-3]), node), *blank[-2:])
 
 
 def _blocks(t: Tracer, dim: Dim, count: int, node: Node) -> Dim:
-    """So many blocks, one after the other in a dimension, each of which goes as a whole."""
+    """Return so many blocks, one after the other in a dimension, each of which goes as a whole."""
     ids = t.flat(dim, node)
     out = plain(count) if ids is None else t.split(ids, (count, len(ids) // count), 0)[:1]
     if not is_ids(out[0][1]):
@@ -97,7 +97,7 @@ def _blocks(t: Tracer, dim: Dim, count: int, node: Node) -> Dim:
 @rule("pixel_unshuffle")
 @numbers(1)
 def pixel_unshuffle(t: Tracer, node: Node) -> Value:
-    """(…, C, rH, rW) to (…, C · r², H, W)."""
+    """Couple (…, C, rH, rW) to (…, C · r², H, W)."""
     value, r = t.value(node.args[0]), int(node.args[1])
     return (*value[:-3], (*value[-3], (r**2, None)), *t.blank(node)[-2:])
 
@@ -105,7 +105,7 @@ def pixel_unshuffle(t: Tracer, node: Node) -> Value:
 @rule("channel_shuffle", "native_channel_shuffle")
 @numbers(1)
 def channel_shuffle(t: Tracer, node: Node) -> Value:
-    """(groups, C / groups) becomes (C / groups, groups); the same channels of every group go."""
+    """Couple (groups, C / groups) to (C / groups, groups); the same channels of every group go."""
     value, groups = list(t.value(node.args[0])), int(node.args[1])
     ids = t.flat(value[1], node)
     if ids is not None:
@@ -116,7 +116,7 @@ def channel_shuffle(t: Tracer, node: Node) -> Value:
 
 @rule("glu")
 def glu(t: Tracer, node: Node) -> Value:
-    """One half times the sigmoid of the other."""
+    """Couple one half times the sigmoid of the other."""
     value = list(t.value(node.args[0]))
     axis = axis_at(node, 1, len(value))
     ids = t.flat(value[axis], node)

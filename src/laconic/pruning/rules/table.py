@@ -75,13 +75,13 @@ def axes_of(given: Any, rank: int) -> list[int]:
 
 
 def keep_whole(t: Tracer, dim: Dim, node: Node) -> None:
-    """Numbers along this dimension cannot be removed one by one."""
+    """Keep a dimension whole whose numbers cannot be removed one by one."""
     if carries(dim):
         t.freeze(dim, f"{plain_name(node)} works along it ({where(node)})")
 
 
 def broadcast(t: Tracer, values: Sequence[Value], node: Node) -> Value:
-    """Dimensions that meet, aligned at the last."""
+    """Let dimensions meet, aligned at the last."""
     if len(values) == 1:
         return values[0]
     rank = max(len(value) for value in values)
