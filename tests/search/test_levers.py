@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 from collections.abc import Iterator
@@ -9,17 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 import laconic as lc
 from laconic.core.errors import BadInput
 from laconic.deploy import runtime
+from laconic.deploy.native import Eager
 from laconic.report.listings import levers as drawn
 from laconic.run.recipe import PRECISIONS
 from laconic.search import levers as table
-from laconic.search.lever import STAGES, Lever, Setting
+from laconic.search.lever import STAGES, Lever, Setting, Surroundings
+from laconic.search.propose import propose
 from laconic.search.survey import survey
+from tests import outside as packages
+from tests.core.models import ConvNet
 from tests.run import tiny
+
+CONV = lc.capture(ConvNet(), torch.randn(2, 1, 8, 8))
+installed = contextlib.contextmanager(packages.install)
 
 # A lever that folds where nobody asked for it, in a distribution of its own.
 OUTSIDE = """
@@ -35,20 +44,14 @@ NO_LEVER = 3
 
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A function that installs entry points of the group in this process, until the test is over."""
+    """A function that installs entry points of the group `laconic.levers`, until the test is over."""
+    with contextlib.ExitStack() as stack:
 
-    def install(**entries: str) -> None:
-        (tmp_path / "refolding.py").write_text(OUTSIDE, encoding="utf-8")
-        info = tmp_path / "refolding-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: refolding\nVersion: 1.0\n", encoding="utf-8")
-        lines = [f"{name} = {value}" for name, value in entries.items()]
-        (info / "entry_points.txt").write_text("\n".join(["[laconic.levers]", *lines]), encoding="utf-8")
-        monkeypatch.syspath_prepend(tmp_path)
-        table.levers.cache_clear()
+        def install(**entries: str) -> None:
+            lines = [f"{name} = {value}" for name, value in entries.items()]
+            stack.enter_context(installed(tmp_path, monkeypatch, "refolding", OUTSIDE, "\n".join(["[laconic.levers]", *lines])))
 
-    yield install
-    table.levers.cache_clear()
+        yield install
     sys.modules.pop("refolding", None)
 
 
@@ -109,16 +112,23 @@ def test_a_value_that_is_a_known_setting_is_that_setting() -> None:
 
 def test_a_lever_of_another_package_is_tried_asked_for_and_left_out(outside: Any) -> None:
     outside(refold="refolding:LEVER")
-    task = tiny.task()
+    around = Surroundings(CONV, tiny.task(), lc.Budget(max_drop=0.5))
 
     def titles(**space: Any) -> list[str]:
-        result = survey(task, space=lc.SearchSpace(("openvino", "torchscript"), ("fp32",), prune=(), **{"quantize": (), **space}))
-        return [title for title in result["candidates"] if "fold" in title]
+        chosen = lc.SearchSpace(("openvino", "torchscript"), ("fp32",), prune=(), **{"quantize": (), **space})
+        return [recipe.title for recipe in propose(around, chosen) if "fold" in recipe.title]
 
     assert titles() == titles(levers=("refold",)) == titles(refold=("all",)) == ["fold batch norm · OpenVINO · fp32"]
     assert titles(without=("refold",)) == titles(levers=("quantize",), quantize=None) == titles(refold=()) == []
-    row = next(row for row in survey(task)["levers"] if row["name"] == "refold")
+    row = next(row for row in survey(tiny.task())["levers"] if row["name"] == "refold")
     assert row["settings"] == [{"label": "refold=all", "options": {}, "tried": True, "where": ["openvino"], "why": ""}]
+
+
+def test_a_runtime_that_is_called_like_a_lever_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "names", lambda: ["torch", "fit"])
+    monkeypatch.setattr(runtime, "runtime", lambda name: Eager())
+    with pytest.raises(BadInput, match="the name 'fit' is that of a lever and of a runtime"):
+        table.levers.__wrapped__()
 
 
 @pytest.mark.parametrize(
