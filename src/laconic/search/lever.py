@@ -78,7 +78,7 @@ def cost_of_steps(*configs: type[StepConfig]) -> str:
 
 @dataclass(frozen=True)
 class Lever:
-    """A row of the table `levers.LEVERS`. Another package adds one by an entry point of the group ``laconic.levers`` that names a `Lever`.
+    """A row of the table `levers.levers()`. Another package adds one by an entry point of the group ``laconic.levers`` that names a `Lever`.
 
     Args:
         name: as it is asked for and left out.
@@ -137,12 +137,12 @@ class Lever:
 
     @property
     def cost(self) -> str:
-        """What it costs before the result can be measured, of `COSTS`."""
+        """Return what it costs before the result can be measured, of `COSTS`."""
         return cost_of_steps(*self.configs)
 
     @property
     def group(self) -> str:
-        """The name under which its settings are asked for, together with those of its family."""
+        """Return the name under which its settings are asked for, together with those of its family."""
         return self.family or self.name
 
     def setting(self, value: Any) -> Setting | None:

@@ -179,7 +179,7 @@ def nth(value: Any) -> int:
 
 # The table ---------------------------------------------------------------------------------------------------------------------------
 
-_STEPS = (
+LEVERS = (
     Lever(
         "student", "put another net, untrained, in the model's place and let the model teach it",
         configs=(Student, Fit), build=_student, needs="training data, a loss, and the name of a net", when=_can_train,
@@ -237,7 +237,7 @@ _PRECISIONS = {
 def levers() -> dict[str, Lever]:
     """All levers by name, in the order of their stages: those of steps, precisions, the runtimes of `deploy.runtime`, and those of other packages."""
     rows = [
-        *_STEPS,
+        *LEVERS,
         *(_deploying(name, "precision", about) for name, about in _PRECISIONS.items() if name in PRECISIONS),
         *(_deploying(name, "runtime", f"run it in {runtime.runtime(name).title}") for name in runtime.names()),
     ]

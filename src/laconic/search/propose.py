@@ -34,12 +34,12 @@ class Chain:
 
     @property
     def name(self) -> tuple[Any, ...]:
-        """What tells it from others."""
+        """Return what tells it from others."""
         return (*(pick.label for pick in self.picks), self.target)
 
     @property
     def trained(self) -> tuple[Pick, ...]:
-        """The settings that train."""
+        """Return the settings that train."""
         return tuple(pick for pick in self.picks if COSTS.index(pick.lever.cost) == _TRAINING)
 
     def recipe(self, around: Surroundings) -> Recipe:
