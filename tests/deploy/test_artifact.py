@@ -62,10 +62,10 @@ def test_large_weights_go_into_a_second_file(program: lc.Program, tmp_path: Path
     x = np.ones((2, 1, 8, 8), np.float32)
     with torch.no_grad():
         expected = program(torch.from_numpy(x)).numpy()
-    copied = pack(found.file, program.interface, tmp_path / "b", found.settings, {})
+    copied = pack(found.file, program.interface, tmp_path / "b", found.target, {})
     saved = found.save(tmp_path / "c" / "model.onnx")
     for file in (found.file, copied.file, saved):
-        assert np.allclose(runtime("onnxruntime").load(file, found.settings).run([x])[0], expected, atol=1e-5)
+        assert np.allclose(runtime("onnxruntime").load(file, found.target).run([x])[0], expected, atol=1e-5)
     content = bytearray((found.folder / "model.onnx.data").read_bytes())
     content[0] ^= 1
     (found.folder / "model.onnx.data").write_bytes(bytes(content))
@@ -92,17 +92,28 @@ def test_the_script_runs_it_without_laconic(name: str, program: lc.Program, tmp_
 def test_a_bare_file_opens_with_defaults(artifact: Artifact, program: lc.Program, tmp_path: Path) -> None:
     bare = artifact.save(tmp_path / "bare.onnx")
     found = Artifact.open(bare)
-    assert (found.settings, found.inputs, found.lineage) == (Target("onnxruntime"), artifact.inputs, {})
+    assert (found.target, found.inputs, found.lineage) == (Target("onnxruntime"), artifact.inputs, {})
     saved = Artifact.open(program.save(tmp_path / "bare.pt2"))
-    assert (saved.settings.runtime, saved.inputs) == ("torch", program.inputs)
+    assert (saved.target.runtime, saved.inputs) == ("torch", program.inputs)
     with pytest.raises(BadInput, match=r"the artifact is .onnx, not .pt2"):
         artifact.save(tmp_path / "x.pt2")
 
 
-def test_settings_change_only_what_the_file_can_do(artifact: Artifact) -> None:
-    assert artifact.with_settings(runtime="openvino", threads=1, precision=None).settings == Target("openvino", "fp32", 1)
+def test_a_target_changes_only_what_the_file_can_do(artifact: Artifact) -> None:
+    assert artifact.with_target(runtime="openvino", threads=1, precision=None).target == Target("openvino", "fp32", 1)
     with pytest.raises(BadInput, match="torch reads pt2 files"):
-        artifact.with_settings(runtime="torch")
+        artifact.with_target(runtime="torch")
+
+
+def test_a_card_of_the_first_format_is_read(artifact: Artifact) -> None:
+    path = artifact.folder / "artifact.json"
+    card = json.loads(path.read_text(encoding="utf-8"))
+    assert (card["format"], card["target"]["runtime"]) == (2, artifact.target.runtime)
+    path.write_text(json.dumps({**card, "format": 1, "settings": card.pop("target")}), encoding="utf-8")
+    assert Artifact.open(artifact.folder) == artifact
+    path.write_text(json.dumps(card), encoding="utf-8")
+    with pytest.raises(CorruptFile, match="is not an artifact's card"):
+        Artifact.open(artifact.folder)
 
 
 def test_packing_shares_the_file_and_tells_its_lineage(program: lc.Program, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def artifact(program: lc.Program, tmp_path_factory: pytest.TempPathFactory) -> A
 
 
 def process(artifact: Artifact, timeout_s: float = 60, **changes: object) -> WorkerProcess:
-    return WorkerProcess(artifact.with_settings(**changes), timeout_s=timeout_s, memory_limit_bytes=900_000_000)
+    return WorkerProcess(artifact.with_target(**changes), timeout_s=timeout_s, memory_limit_bytes=900_000_000)
 
 
 def test_it_answers_as_the_program_does(program: lc.Program, artifact: Artifact, inputs: Path, tmp_path: Path) -> None:

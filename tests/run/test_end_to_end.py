@@ -44,15 +44,15 @@ def test_the_best_is_an_artifact_that_answers_as_the_model(finished: lc.Result, 
     assert finished.met
     best = finished.best
     assert best is not None
-    assert best.settings.runtime != "torch" or by_key(finished)[finished.data["best"]]["recipe"]["steps"]
+    assert best.target.runtime != "torch" or by_key(finished)[finished.data["best"]]["recipe"]["steps"]
     file = best.save(tmp_path / f"shipped{best.file.suffix}")
     x = np.random.default_rng(5).standard_normal((6, 1, 8, 8)).astype(np.float32)
     from laconic.deploy.runtime import runtime
 
     with torch.no_grad():
         expected = tiny.task().build().eval()(torch.from_numpy(x)).numpy()
-    found = runtime(best.settings.runtime).load(file, best.settings).run([x])[0]
-    assert np.abs(found - expected).max() < TOLERANCE[best.settings.precision] * np.abs(expected).max()
+    found = runtime(best.target.runtime).load(file, best.target).run([x])[0]
+    assert np.abs(found - expected).max() < TOLERANCE[best.target.precision] * np.abs(expected).max()
 
 
 def test_every_candidate_comes_with_its_evidence(finished: lc.Result) -> None:

@@ -39,7 +39,7 @@ class Worker(WorkerProcess):
 
     def __init__(self, artifact: Any, **options: Any) -> None:
         super().__init__(artifact, **options)
-        self.name = artifact.settings.runtime
+        self.name = artifact.target.runtime
         self.live.add(self.name)
         self.most.append(len(self.live))
         self.taken = 0

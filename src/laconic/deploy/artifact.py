@@ -1,4 +1,4 @@
-"""An artifact: the file that ships, and beside it its settings, its lineage and a script that runs it without Laconic."""
+"""An artifact: the file that ships, and beside it its target, its lineage and a script that runs it without Laconic."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from laconic.deploy.numerics import of_file
 from laconic.deploy.runtime import default_for, runtime
 from laconic.deploy.script import script
 
-FORMAT = 1
+FORMAT = 2  # 1 called the target settings
 CARD = "artifact.json"
 SCRIPT = "run.py"
 # The format of a model file by its ending. A bare one is run with the first runtime that reads it until somebody says otherwise.
@@ -33,7 +33,7 @@ class Artifact:
 
     Attributes:
         file: the model file.
-        settings: how it is run.
+        target: how it is run.
         inputs: its flat inputs; empty where a bare file does not say.
         outputs: its flat outputs.
         lineage: where it came from: recipe, digests, outcomes of the steps.
@@ -42,7 +42,7 @@ class Artifact:
     """
 
     file: Path
-    settings: Target
+    target: Target
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     size_bytes: int
@@ -61,8 +61,8 @@ class Artifact:
 
     @property
     def numerics(self) -> str:
-        """What it computes with, as its file shows: ``int8`` where it rounds to integers, else the precision of its settings."""
-        return of_file(self.file, self.settings.precision)
+        """What it computes with, as its file shows: ``int8`` where it rounds to integers, else the precision of its target."""
+        return of_file(self.file, self.target.precision)
 
     @classmethod
     def open(cls, path: str | Path) -> Artifact:
@@ -88,17 +88,17 @@ class Artifact:
             return _open_card(card)
         return _open_bare(path)
 
-    def with_settings(self, **changes: Any) -> Artifact:
-        """The same file run otherwise: in another runtime of its format, precision, number of threads; None changes nothing.
+    def with_target(self, **changes: Any) -> Artifact:
+        """Return the same file run otherwise: in another runtime of its format, precision, number of threads; None changes nothing.
 
         Raises:
             BadInput: the runtime reads another format.
         """
-        settings = replace(self.settings, **{name: value for name, value in changes.items() if value is not None})
-        wanted = runtime(settings.runtime).format
+        target = replace(self.target, **{name: value for name, value in changes.items() if value is not None})
+        wanted = runtime(target.runtime).format
         if wanted != self.format:
-            raise BadInput(f"{settings.runtime} reads {wanted} files; {self.file} is {self.format}")
-        return replace(self, settings=settings)
+            raise BadInput(f"{target.runtime} reads {wanted} files; {self.file} is {self.format}")
+        return replace(self, target=target)
 
     def save(self, path: str | Path) -> Path:
         """Copy the model file (and its external weights, if any) to `path`; it appears whole."""
@@ -112,19 +112,19 @@ class Artifact:
         return write_whole(path, lambda aside: shutil.copyfile(self.file, aside))
 
 
-def save_artifact(program: Program, folder: str | Path, settings: Target, lineage: Mapping[str, Any]) -> Artifact:
-    """Lower a program to the format of the settings' runtime and write the artifact's folder."""
+def save_artifact(program: Program, folder: str | Path, target: Target, lineage: Mapping[str, Any]) -> Artifact:
+    """Lower a program to the format of the target's runtime and write the artifact's folder."""
     folder = Path(folder)
-    file = write_model(program, folder, runtime(settings.runtime).format)
-    return _finish(file, program.interface, settings, lineage)
+    file = write_model(program, folder, runtime(target.runtime).format)
+    return _finish(file, program.interface, target, lineage)
 
 
-def pack(file: Path, interface: Interface, folder: Path, settings: Target, lineage: Mapping[str, Any]) -> Artifact:
+def pack(file: Path, interface: Interface, folder: Path, target: Target, lineage: Mapping[str, Any]) -> Artifact:
     """Write the artifact's folder around a model file that exists; where the disk allows it the file is linked, not copied."""
     for source in _external(file):  # copied: ONNX refuses external weights with more than one link
         write_whole(folder / source.name, lambda aside, source=source: shutil.copyfile(source, aside))  # type: ignore[misc]
     write_whole(folder / file.name, lambda aside: _link(file, aside))
-    return _finish(folder / file.name, interface, settings, lineage)
+    return _finish(folder / file.name, interface, target, lineage)
 
 
 def export(
@@ -151,15 +151,15 @@ def export(
     return _finish(path, program.interface, Target(runtime or default_for(kind), precision, threads), lineage)
 
 
-def _finish(file: Path, interface: Interface, settings: Target, lineage: Mapping[str, Any]) -> Artifact:
-    artifact = Artifact(file, settings, interface.inputs, interface.outputs, _size(file), _digest(file), dict(lineage))
-    write_whole(file.parent / SCRIPT, script(file.name, settings, interface.inputs))
+def _finish(file: Path, interface: Interface, target: Target, lineage: Mapping[str, Any]) -> Artifact:
+    artifact = Artifact(file, target, interface.inputs, interface.outputs, _size(file), _digest(file), dict(lineage))
+    write_whole(file.parent / SCRIPT, script(file.name, target, interface.inputs))
     card = {
         "format": FORMAT,
         "file": file.name,
         "sha256": artifact.sha256,
         "size_bytes": artifact.size_bytes,
-        "settings": asdict(settings),
+        "target": asdict(target),
         "numerics": artifact.numerics,
         "inputs": artifact.inputs,
         "outputs": artifact.outputs,
@@ -171,26 +171,28 @@ def _finish(file: Path, interface: Interface, settings: Target, lineage: Mapping
 
 
 def _open_card(card: Path) -> Artifact:
-    found = read_json(card)
-    if not isinstance(found, dict) or not {"format", "file", "sha256", "settings"} <= set(found):
+    told = read_json(card)
+    if not isinstance(told, dict) or not {"format", "file", "sha256"} <= set(told) or not {"target", "settings"} & set(told):
         raise CorruptFile(f"{card} is not an artifact's card. Export the artifact again.")
-    if found["format"] > FORMAT:
-        raise CorruptFile(f"{card} has format {found['format']}; this Laconic reads up to {FORMAT}. Install a newer Laconic.")
-    file = card.parent / found["file"]
+    if told["format"] > FORMAT:
+        raise CorruptFile(f"{card} has format {told['format']}; this Laconic reads up to {FORMAT}. Install a newer Laconic.")
+    file = card.parent / told["file"]
     if file.parent != card.parent or file.suffix not in SUFFIXES:
-        raise CorruptFile(f"{card} names the file '{found['file']}', which is not a model file beside it")
+        raise CorruptFile(f"{card} names the file '{told['file']}', which is not a model file beside it")
     if not file.exists():
         raise CorruptFile(f"{file} is missing, and {card} says that it is there. Export the artifact again.")
     check_kind(file)
     digest = _digest(file)
-    if digest != found["sha256"]:
+    if digest != told["sha256"]:
         raise CorruptFile(
-            f"{file} is not the file that was exported (its SHA-256 begins with {digest[:12]}, not {found['sha256'][:12]}). Export it again."
+            f"{file} is not the file that was exported (its SHA-256 begins with {digest[:12]}, not {told['sha256'][:12]}). Export it again."
         )
     inputs, outputs = (
-        tuple(TensorSpec(item["name"], tuple(item["shape"]), item["dtype"]) for item in found[key]) for key in ("inputs", "outputs")
+        tuple(TensorSpec(item["name"], tuple(item["shape"]), item["dtype"]) for item in told[key]) for key in ("inputs", "outputs")
     )
-    return Artifact(file, Target(**found["settings"]), inputs, outputs, found["size_bytes"], digest, found["lineage"])
+    return Artifact(
+        file, Target(**told["target" if "target" in told else "settings"]), inputs, outputs, told["size_bytes"], digest, told["lineage"]
+    )
 
 
 def _open_bare(file: Path) -> Artifact:
@@ -242,15 +244,15 @@ def _pt2_specs(file: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ..
 
 
 def _external(file: Path) -> list[Path]:
-    """Weights that ONNX keeps in a second file, if there is one."""
+    """Return the weights that ONNX keeps in a second file, if there is one."""
     beside = file.with_name(file.name + ".data")
     return [beside] if file.suffix == ".onnx" and beside.exists() else []
 
 
 def _digest(file: Path) -> str:
-    """SHA-256 of the model file; where it has external weights, of both digests."""
-    found = [sha256(part) for part in (file, *_external(file))]
-    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
+    """Return the SHA-256 of the model file; where it has external weights, of both digests."""
+    digests = [sha256(part) for part in (file, *_external(file))]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _size(file: Path) -> int:

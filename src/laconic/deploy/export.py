@@ -59,7 +59,7 @@ def _lowered(program: Program) -> Any:
     names = [spec.name for spec in program.inputs]
     with quiet_export():
         try:
-            found = torch.onnx.export(
+            lowered = torch.onnx.export(
                 program.exported(),
                 dynamo=True,
                 verbose=False,
@@ -69,8 +69,8 @@ def _lowered(program: Program) -> Any:
             )
         except Exception as error:
             raise ExportError(f"the model cannot be lowered to ONNX: {_first_line(error)}") from error
-    assert found is not None
-    return found.model
+    assert lowered is not None
+    return lowered.model
 
 
 def _with_plain_attention(program: Program) -> Program:

@@ -32,9 +32,9 @@ _JOIN: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "size": np.add,
     "n": np.add,
     "expected": np.add,
-    "found": np.add,
+    "actual": np.add,
     "power": np.add,
-    "found_power": np.add,
+    "actual_power": np.add,
     "noise": np.add,
     "equal": np.add,
     "gap": np.maximum,
@@ -56,14 +56,14 @@ class ParityMeter:
         self._rows: list[_Output] = []
         self._missing = False
 
-    def add(self, found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> None:
+    def add(self, actual: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> None:
         """Take one batch: the outputs of the file and those of the program, of any shapes."""
         if not self._rows:
             names = [f"output {i}" for i in range(len(expected))] if self._specs is None else [spec.name for spec in self._specs]
             shapes = [None] * len(expected) if self._specs is None else [spec.shape for spec in self._specs]
             self._rows = [_Output(name, shape) for name, shape in zip(names, shapes, strict=True)]
-        self._missing |= len(found) != len(expected)
-        for row, a, b in zip(self._rows, found, expected, strict=False):
+        self._missing |= len(actual) != len(expected)
+        for row, a, b in zip(self._rows, actual, expected, strict=False):
             row.add(np.asarray(a), np.asarray(b))
 
     def result(self, resolution: float = 1e-6, grid: bool = False) -> dict[str, Any]:
@@ -95,10 +95,10 @@ class ParityMeter:
         }
 
 
-def parity(found: Sequence[np.ndarray], expected: Sequence[np.ndarray], outputs: Sequence[TensorSpec] | None = None) -> dict[str, Any]:
+def parity(actual: Sequence[np.ndarray], expected: Sequence[np.ndarray], outputs: Sequence[TensorSpec] | None = None) -> dict[str, Any]:
     """Compare one batch of outputs; see `ParityMeter`."""
     meter = ParityMeter(outputs)
-    meter.add(found, expected)
+    meter.add(actual, expected)
     return meter.result()
 
 
@@ -111,12 +111,12 @@ class _Output:
         self.total: Sums = {}
         self.channels: dict[int, Sums] = {}
 
-    def add(self, found: np.ndarray, expected: np.ndarray) -> None:
+    def add(self, actual: np.ndarray, expected: np.ndarray) -> None:
         self.whole_numbers |= expected.dtype.kind in "biu"
-        if found.shape != expected.shape:
+        if actual.shape != expected.shape:
             self.broken = True
             return
-        a, b = found.astype(np.float64), expected.astype(np.float64)
+        a, b = actual.astype(np.float64), expected.astype(np.float64)
         bounded = np.isfinite(b) & (np.abs(b) < _UNBOUNDED)
         broken = np.where(bounded, ~np.isfinite(a), ~_same_mask(a, b))
         values = (np.where(bounded & ~broken, a, 0.0), np.where(bounded, b, 0.0), bounded, broken)
@@ -132,7 +132,7 @@ class _Output:
         gap, largest = float(self.total["gap"][0]), float(self.total["largest"][0])
         n = int(self.total["size"][0])
         with np.errstate(over="ignore"):
-            found = {
+            figures = {
                 "name": self.name,
                 "n": n,
                 "max_abs": gap,
@@ -140,8 +140,8 @@ class _Output:
                 "sqnr_db": float(_decibels(self.total)[0]),
             }
         if self.whole_numbers:
-            return {**found, "equal": float(self.total["equal"][0] / n) if n else 1.0}
-        return {**found, **_worst_channel(self.channels, largest, resolution, grid)}
+            return {**figures, "equal": float(self.total["equal"][0] / n) if n else 1.0}
+        return {**figures, **_worst_channel(self.channels, largest, resolution, grid)}
 
 
 def channel_axes(shape: Sequence[int | str], dims: int) -> list[int]:
@@ -158,18 +158,18 @@ def _same_mask(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (np.isnan(a) & np.isnan(b)) | (np.abs(a) >= _UNBOUNDED) & (np.abs(b) >= _UNBOUNDED) & (np.sign(a) == np.sign(b))
 
 
-def _sums(found: np.ndarray, expected: np.ndarray, bounded: np.ndarray, broken: np.ndarray) -> Sums:
+def _sums(actual: np.ndarray, expected: np.ndarray, bounded: np.ndarray, broken: np.ndarray) -> Sums:
     """The sums over each row of (C, N) arrays; where something is not a number on one side alone, the noise is infinite."""
-    difference = np.where(broken, np.inf, np.where(bounded, found - expected, 0.0))
+    difference = np.where(broken, np.inf, np.where(bounded, actual - expected, 0.0))
     with np.errstate(over="ignore"):
         noise = np.square(difference).sum(1)
     return {
         "size": np.full(len(expected), expected.shape[1]),
         "n": bounded.sum(1),
         "expected": expected.sum(1),
-        "found": found.sum(1),
+        "actual": actual.sum(1),
         "power": np.square(expected).sum(1),
-        "found_power": np.square(found).sum(1),
+        "actual_power": np.square(actual).sum(1),
         "noise": noise,
         "equal": (difference == 0).sum(1),
         "gap": np.abs(difference).max(1, initial=0.0),
@@ -217,7 +217,7 @@ def _judged(axis: int, sums: Sums, largest: float, resolution: float, grid: bool
     audible = (sums["n"] >= _FEWEST) & (size > np.maximum(resolution * largest, 2 * steps))
     if not audible.any():
         return None
-    varies, still = _variance(sums, "expected", "power"), _variance(sums, "found", "found_power")
+    varies, still = _variance(sums, "expected", "power"), _variance(sums, "actual", "actual_power")
     alive = audible & (np.sqrt(varies) > np.maximum(100 * resolution * sums["largest"], 2 * steps))
     dead = alive & (still < _STILL * varies)
     decibels = np.where(dead, _decibels(sums, varies * sums["n"]), _decibels(sums))

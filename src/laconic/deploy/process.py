@@ -16,24 +16,24 @@ from laconic.deploy.runtime import cores, runtime
 
 
 class WorkerProcess:
-    """One artifact in a process of its own, with its threads pinned to its settings.
+    """One artifact in a process of its own, with its threads pinned to its target.
 
     Args:
         artifact: what is run.
         timeout_s: for loading and for each request.
         memory_limit_bytes: resident memory beyond which it is ended; None sets no limit.
-        one_thread: run it with one thread, whatever its settings say.
+        one_thread: run it with one thread, whatever its target says.
 
     Every method raises WorkerFailed if the process crashes, hangs, uses too much memory or meets an error.
     """
 
     def __init__(self, artifact: Artifact, *, timeout_s: float, memory_limit_bytes: int | None = None, one_thread: bool = False) -> None:
-        settings = replace(artifact.settings, threads=1) if one_thread else artifact.settings
-        self._artifact, self._settings, self._timeout_s, self._limit = artifact, settings, timeout_s, memory_limit_bytes
+        target = replace(artifact.target, threads=1) if one_thread else artifact.target
+        self._artifact, self._target, self._timeout_s, self._limit = artifact, target, timeout_s, memory_limit_bytes
         self._inputs: Path | None = None
-        threads = str(settings.threads or cores())
+        threads = str(target.threads or cores())
         environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENVINO_TELEMETRY_OPT_OUT": "1", "PYTHONHASHSEED": "0"}
-        argv = [sys.executable, "-m", "laconic.deploy.worker", str(artifact.file.resolve()), json.dumps(asdict(settings))]
+        argv = [sys.executable, "-m", "laconic.deploy.worker", str(artifact.file.resolve()), json.dumps(asdict(target))]
         self._child = Child(argv, timeout_s=timeout_s, memory_limit_bytes=memory_limit_bytes, environment=environment)
 
     @property
@@ -66,7 +66,7 @@ class WorkerProcess:
         Threads of some runtimes spin while they wait for each other, on a busy machine for most of the time: these take the turns in a fresh process with one
         thread, after one turn to warm up.
         """
-        if self._settings.threads == 1 or not runtime(self._settings.runtime).spins:
+        if self._target.threads == 1 or not runtime(self._target.runtime).spins:
             return [self.time(seconds, min_runs) for _ in range(turns)]
         twin = WorkerProcess(self._artifact, timeout_s=self._timeout_s, memory_limit_bytes=self._limit, one_thread=True)
         try:

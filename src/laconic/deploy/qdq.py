@@ -40,23 +40,23 @@ def is_quantized(program: Program) -> bool:
 def lower(program: Program) -> Program:
     """The program with integers for weights and pairs for activations; for export only. The one given is not changed."""
     trained = any(family_of(node) == "batch norm" for node in program.graph.nodes)
-    found = (
+    lowered = (
         fold_batch_norm(program)[0] if trained else copy.deepcopy(program)
     )  # norms that trained beside rounded weights go into the scales
-    bound_steps(found)
-    round_biases(found)
-    dynamic = {reader for node in fake_quants(found.graph) if is_dynamic(node) for reader in node.users}
-    for node in list(fake_quants(found.graph)):
+    bound_steps(lowered)
+    round_biases(lowered)
+    dynamic = {reader for node in fake_quants(lowered.graph) if is_dynamic(node) for reader in node.users}
+    for node in list(fake_quants(lowered.graph)):
         if is_dynamic(node):
             node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
         elif all(family_of(reader) == "recurrent" for reader in node.users):
-            _lower_recurrent(found, node)
+            _lower_recurrent(lowered, node)
         elif weight_of(node) is not None:
-            _lower_weight(found, node, any(reader in dynamic for reader in _readers(node)))
+            _lower_weight(lowered, node, any(reader in dynamic for reader in _readers(node)))
         else:
-            _lower_activation(found, node)
-    found.recompile()
-    return clean(found)
+            _lower_activation(lowered, node)
+    lowered.recompile()
+    return clean(lowered)
 
 
 def _readers(node: fx.Node) -> Iterator[fx.Node]:
@@ -179,8 +179,8 @@ def _mark(node: Any) -> str:
 
 def _option(name: str, option: str) -> int | None:
     """The number behind an option in a name."""
-    found = re.search(re.escape(option) + r"(\d+)", name)
-    return int(found[1]) if found else None
+    match = re.search(re.escape(option) + r"(\d+)", name)
+    return int(match[1]) if match else None
 
 
 def _constant(ir: Any, model: Any, name: str, array: np.ndarray, kind: Any = None) -> Any:
@@ -198,8 +198,8 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _axis(node: Any) -> int:
-    found = node.attributes.get("axis")
-    return 1 if found is None else int(found.value)
+    axis = node.attributes.get("axis")
+    return 1 if axis is None else int(axis.value)
 
 
 def _transpose(ir: Any, model: Any, node: Any, transpose: Any) -> None:
@@ -295,13 +295,13 @@ def _integer_product(ir: Any, model: Any, node: Any) -> None:
 def _dynamic_lstm(ir: Any, model: Any, node: Any) -> None:
     """An LSTM whose weights lie on an 8-bit grid as ONNX Runtime's DynamicQuantizeLSTM (com.microsoft): codes (D, I, 4H), scales (D, 4H)."""
     weights = [_codes(_array(value)) if value.const_value is not None else None for value in node.inputs[1:3]]
-    if any(found is None for found in weights):
+    if any(weight is None for weight in weights):
         return
     stem = node.outputs[0].name or node.name
     stored = []
-    for end, found in zip("wr", weights, strict=True):
-        assert found is not None
-        codes, scale = found
+    for end, weight in zip("wr", weights, strict=True):
+        assert weight is not None
+        codes, scale = weight
         stored.append(_constant(ir, model, f"{_MARK}{stem}_{end}~codes", codes.transpose(0, 2, 1).copy()))
         stored.append(_constant(ir, model, f"{stem}_{end}_scale", scale))
         stored.append(_constant(ir, model, f"{stem}_{end}_zero", np.zeros(scale.shape, np.int8)))

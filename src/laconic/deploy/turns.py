@@ -68,13 +68,13 @@ def _grown(before: int | None, after: int | None) -> int | None:
 
 def _waited() -> int | None:
     """Nanoseconds that this process's threads waited for a core: the second number of schedstat (Linux, Documentation/scheduler/sched-stats)."""
-    found = None
+    waited_ns = None
     for path in _TASKS.glob("*/schedstat"):
         try:
-            found = (found or 0) + int(path.read_text(encoding="utf-8").split()[1])
+            waited_ns = (waited_ns or 0) + int(path.read_text(encoding="utf-8").split()[1])
         except (OSError, IndexError, ValueError):  # the thread ended, or the kernel keeps no such file
             continue
-    return found
+    return waited_ns
 
 
 def _throttled() -> int | None:

@@ -23,15 +23,15 @@ from laconic.deploy.turns import take_turn
 class Worker:
     """One loaded model and the inputs that are timed."""
 
-    def __init__(self, file: Path, settings: Target) -> None:
-        self._file, self._settings = file, settings
+    def __init__(self, file: Path, target: Target) -> None:
+        self._file, self._target = file, target
         self._session: Session | None = None
         self._inputs: list[np.ndarray] = []
 
     def load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Load the file and, given inputs, run it once."""
         start = time.perf_counter()
-        self._session = runtime(self._settings.runtime).load(self._file, self._settings)
+        self._session = runtime(self._target.runtime).load(self._file, self._target)
         loaded = time.perf_counter()
         if request.get("inputs"):
             self.inputs(request)
@@ -46,10 +46,10 @@ class Worker:
     def time(self, request: dict[str, Any]) -> dict[str, Any]:
         """Run until both the seconds and the number of runs are reached; the fields of a `Turn`."""
         session, inputs = self._loaded(), self._inputs
-        crowded = (self._settings.threads or cores()) > cores()
+        crowded = (self._target.threads or cores()) > cores()
         turn = take_turn(lambda: session.run(inputs), request["seconds"], request["min_runs"], crowded=crowded)
         # the processor that waits for a GPU tells nothing of the work
-        return asdict(turn if self._settings.device == "cpu" else replace(turn, cpu_ns=[]))
+        return asdict(turn if self._target.device == "cpu" else replace(turn, cpu_ns=[]))
 
     def predict(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer every batch of a folder into another folder."""

@@ -113,7 +113,7 @@ def bench(
         raise BadInput(
             f"bench takes an artifact, its folder or its file; it was given an object of the class {type(new).__name__}. Export it: laconic.export."
         )
-    new = new.with_settings(runtime=runtime, precision=precision, threads=threads)
+    new = new.with_target(runtime=runtime, precision=precision, threads=threads)
     with tempfile.TemporaryDirectory(prefix="laconic-bench-") as scratch, contextlib.ExitStack() as stack:
         old = _baseline(baseline, new, Path(scratch), baseline_threads, lengths or {})
         candidates = [(name, item) for name, item in (("baseline", old), ("artifact", new)) if item is not None]
@@ -146,7 +146,7 @@ def _timed(
     timings = []
     for candidate, item, facts in workers:
         times = run.rounds[candidate.name]
-        title = f"{candidate.name} ({item.settings.runtime}, {item.numerics}{_threads(item, workers)})"
+        title = f"{candidate.name} ({item.target.runtime}, {item.numerics}{_threads(item, workers)})"
         ratio = None if times is first else latency.ratio(first, times)
         memory = candidate.worker.memory().get("peak_bytes")
         timings.append(_timing(title, item, times, size, ratio, facts["cold_start_ms"], memory))
@@ -171,40 +171,40 @@ def _timing(
         cold_start_ms=cold_start_ms,
         peak_memory_bytes=peak_bytes,
         size_bytes=item.size_bytes,
-        threads=item.settings.threads,
-        device=item.settings.device,
+        threads=item.target.threads,
+        device=item.target.device,
     )
 
 
 def _threads(item: Artifact, workers: list[tuple[Any, Artifact, Any]]) -> str:
     """Write the threads of one candidate, where they are not those of all."""
-    if len({other.settings.threads for _, other, _ in workers}) == 1:
+    if len({other.target.threads for _, other, _ in workers}) == 1:
         return ""
-    threads = item.settings.threads
+    threads = item.target.threads
     return ", all cores" if threads is None else f", {threads} thread{'s' * (threads != 1)}"
 
 
 def _check_available(artifact: Artifact) -> None:
-    settings = artifact.settings
-    why = runtimes.runtime(settings.runtime).available(settings.precision, settings.device)
+    target = artifact.target
+    why = runtimes.runtime(target.runtime).available(target.precision, target.device)
     if why is not None:
-        raise BadInput(f"{artifact.file} cannot run in {settings.runtime} with {settings.precision} on {settings.device}: {why}")
+        raise BadInput(f"{artifact.file} cannot run in {target.runtime} with {target.precision} on {target.device}: {why}")
 
 
 def _baseline(baseline: Any, new: Artifact, scratch: Path, threads: int | None, lengths: dict[str, int]) -> Artifact | None:
     """Return what the artifact is compared with; unless told otherwise with its threads, and a module on its device too."""
     if baseline is None:
         return None
-    threads = new.settings.threads if threads is None else threads
+    threads = new.target.threads if threads is None else threads
     if isinstance(baseline, (str, Path)):
         baseline = Artifact.open(Path(baseline))
     if not isinstance(baseline, (Artifact, Program)):
         baseline = as_module(baseline, "bench, as the baseline,")
     if isinstance(baseline, nn.Module):
         program = baseline if isinstance(baseline, Program) else _captured(baseline, new.inputs, lengths)
-        baseline = save_artifact(program, scratch / "baseline", Target(runtimes.BASELINE, "fp32", threads, new.settings.device), {})
+        baseline = save_artifact(program, scratch / "baseline", Target(runtimes.BASELINE, "fp32", threads, new.target.device), {})
     else:
-        baseline = replace(baseline, settings=replace(baseline.settings, threads=threads))
+        baseline = replace(baseline, target=replace(baseline.target, threads=threads))
     mine, theirs = ([spec.shape for spec in item.inputs] for item in (new, baseline))
     if [len(shape) for shape in mine] != [len(shape) for shape in theirs]:
         raise BadInput(f"the two take different inputs: {new.file} takes {mine}, the baseline {theirs}")

@@ -52,8 +52,8 @@ class LayerLatencyTable:
         # layers are written as ONNX; runtimes that do not read it have the times of the first one that does: shapes compare alike
         kind = target.runtime if runtime(target.runtime).format == "onnx" else default_for("onnx")
         # on one thread: the threads of two sessions in a process fight over the cores
-        self.settings = Target(kind, target.precision, 1)
-        self.path = table or folder() / f"{_key(self.settings)}.json"
+        self.target = Target(kind, target.precision, 1)
+        self.path = table or folder() / f"{_key(self.target)}.json"
         self.known = self._read()
         self.measured = 0
         self._reference: tuple[Session, list[np.ndarray]] | None = None
@@ -106,21 +106,21 @@ class LayerLatencyTable:
         with tempfile.TemporaryDirectory() as place:
             file = Path(place) / "layer.onnx"
             file.write_bytes(_model(layer).SerializeToString())
-            session = runtime(self.settings.runtime).load(file, self.settings)
+            session = runtime(self.target.runtime).load(file, self.target)
         inputs = [np.random.default_rng(0).standard_normal(layer.inputs[0]).astype(np.float32)]
         _turn(session, inputs)
         return session, inputs
 
     def _measure(self, layer: LayerShape) -> float:
-        found, pinned = self._session(layer), self._pinned()
-        pairs = [(_turn(*found), _turn(*pinned)) for _ in range(_TURNS)]
+        timed, pinned = self._session(layer), self._pinned()
+        pairs = [(_turn(*timed), _turn(*pinned)) for _ in range(_TURNS)]
         return float(np.median([a / b for a, b in pairs])) * self.reference_ms
 
 
-def _key(settings: Target) -> str:
+def _key(target: Target) -> str:
     processor = "-".join(str(environment()["processor"]).split())
-    version = installed(runtime(settings.runtime).package)
-    return f"{processor}-{settings.runtime}-{version}-{settings.precision}".replace("/", "-")
+    version = installed(runtime(target.runtime).package)
+    return f"{processor}-{target.runtime}-{version}-{target.precision}".replace("/", "-")
 
 
 def _turn(session: Session, inputs: list[np.ndarray]) -> float:

@@ -54,7 +54,7 @@ class Recipe:
     @property
     def numerics(self) -> str:
         """What the artifact computes with: ``int8`` where a step rounds to integers, else the precision of its floats."""
-        bits = [found for config in self.steps if (found := config.integer_bits()) is not None]
+        bits = [rounded for config in self.steps if (rounded := config.integer_bits()) is not None]
         return numerics(bits[-1] if bits else None, self.deploy.precision)
 
     @property
