@@ -177,7 +177,7 @@ def test_an_altered_model_is_refused(artifact: Artifact) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": 99}, "has format 99; this Laconic reads up to 1"),
+        ({"format": 99}, "has format 99; this Laconic reads up to 2"),
         ({"file": "../../etc/model.onnx"}, "names the file"),
         ({"file": "gone.onnx"}, "is missing"),
         ({"sha256": None}, "not the file that was exported|is not an artifact's card"),
