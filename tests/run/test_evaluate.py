@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +21,7 @@ from laconic.run import prepare, workers
 from laconic.run.evaluate import Evaluator
 from laconic.run.ledger import Ledger
 from laconic.run.store import RunStore
+from laconic.run.timing import TimedWorker
 from laconic.search.judge import Judge
 from laconic.tasks import metrics
 from tests.run import tiny
@@ -75,6 +77,28 @@ def evaluator(folder: Path, budget: lc.Budget | None = None, **options: Any) -> 
             yield one
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in which every recipe was built and checked, and nothing timed."""
+    folder = tmp_path_factory.mktemp("built") / "run"
+    before, workers.WorkerProcess = workers.WorkerProcess, Worker  # type: ignore[misc]
+    try:
+        with evaluator(folder) as one:
+            for name in RUNTIMES:
+                one.evaluate(recipe(name))
+    finally:
+        workers.WorkerProcess = before  # type: ignore[misc]
+    for path in folder.glob("candidates/*/timing.json"):
+        path.unlink()
+    return folder
+
+
+@pytest.fixture
+def folder(built: Path, tmp_path: Path) -> Path:
+    """A run of its own to go on with."""
+    return Path(shutil.copytree(built, tmp_path / "run"))
+
+
 def recipe(runtime: str) -> lc.Recipe:
     return lc.Recipe((), lc.Target(runtime, threads=1))
 
@@ -99,8 +123,8 @@ def test_one_call_gathers_everything_and_leaves_no_process(tmp_path: Path, proce
 
 
 @pytest.mark.slow
-def test_a_further_candidate_times_nobody_again_and_finds_one_other_process(tmp_path: Path, processes: type[Worker]) -> None:
-    with evaluator(tmp_path / "run") as one:
+def test_a_further_candidate_times_nobody_again_and_finds_one_other_process(folder: Path, processes: type[Worker]) -> None:
+    with evaluator(folder) as one:
         for name in RUNTIMES:
             before = {other: turns_of(processes, other) for other in RUNTIMES if other != name}
             one.evaluate(recipe(name))
@@ -110,8 +134,8 @@ def test_a_further_candidate_times_nobody_again_and_finds_one_other_process(tmp_
 
 
 @pytest.mark.slow
-def test_clear_cases_end_early_and_say_so(tmp_path: Path, processes: type[Worker]) -> None:
-    with evaluator(tmp_path / "run") as one:
+def test_clear_cases_end_early_and_say_so(folder: Path, processes: type[Worker]) -> None:
+    with evaluator(folder) as one:
         best, behind, slower = (one.evaluate(recipe(name)) for name in RUNTIMES)
     assert (best.status, best.settled, turns_of(processes, "onnxruntime")) == ("passed", "", ROUNDS + 1)
     told = f"settled after {FIRST_LOOK} of {ROUNDS} rounds: "
@@ -121,16 +145,16 @@ def test_clear_cases_end_early_and_say_so(tmp_path: Path, processes: type[Worker
 
 
 @pytest.mark.slow
-def test_early_stopping_can_be_left_out(tmp_path: Path, processes: type[Worker]) -> None:
-    with evaluator(tmp_path / "run", early_stop=False) as one:
+def test_early_stopping_can_be_left_out(folder: Path, processes: type[Worker]) -> None:
+    with evaluator(folder, early_stop=False) as one:
         records = [one.evaluate(recipe(name)) for name in RUNTIMES]
     assert [record.settled for record in records] == [""] * 3
     assert turns_of(processes, "torchscript") == ROUNDS + 1
 
 
 @pytest.mark.slow
-def test_who_is_rejected_for_another_reason_has_few_rounds_and_a_ratio(tmp_path: Path, processes: type[Worker]) -> None:
-    with evaluator(tmp_path / "run", lc.Budget(max_drop=50.0, max_size_mb=1e-6)) as one:
+def test_who_is_rejected_for_another_reason_has_few_rounds_and_a_ratio(folder: Path, processes: type[Worker]) -> None:
+    with evaluator(folder, lc.Budget(max_drop=50.0, max_size_mb=1e-6)) as one:
         record = one.evaluate(recipe("onnxruntime"))
     assert record.status == "rejected"
     assert record.settled == f"settled after {FIRST_LOOK} of {ROUNDS} rounds: it was rejected before it was timed"
@@ -138,19 +162,19 @@ def test_who_is_rejected_for_another_reason_has_few_rounds_and_a_ratio(tmp_path:
 
 
 @pytest.mark.slow
-def test_what_is_finished_is_not_computed_again(tmp_path: Path, processes: type[Worker], monkeypatch: pytest.MonkeyPatch) -> None:
-    with evaluator(tmp_path / "run") as one:
+def test_what_is_finished_is_not_computed_again(folder: Path, processes: type[Worker], monkeypatch: pytest.MonkeyPatch) -> None:
+    with evaluator(folder) as one:
         first = [one.evaluate(recipe(name)) for name in RUNTIMES]
     monkeypatch.setattr(workers, "WorkerProcess", None)
-    with evaluator(tmp_path / "run") as one:
+    with evaluator(folder) as one:
         assert [one.evaluate(recipe(name)) for name in RUNTIMES] == first
         assert one.best == first[0]
 
 
 @pytest.mark.slow
-def test_a_failure_of_measuring_is_not_kept(tmp_path: Path, processes: type[Worker]) -> None:
+def test_a_failure_of_measuring_is_not_kept(folder: Path, processes: type[Worker]) -> None:
     processes.dies_at = {"onnxruntime": 3}
-    with evaluator(tmp_path / "run") as one:
+    with evaluator(folder) as one:
         record = one.evaluate(recipe("onnxruntime"))
         assert (record.status, [reason.rule for reason in record.reasons]) == ("failed", ["crash"])
         assert one.best is None
@@ -159,8 +183,8 @@ def test_a_failure_of_measuring_is_not_kept(tmp_path: Path, processes: type[Work
 
 
 @pytest.mark.slow
-def test_a_baseline_whose_process_dies_is_started_again_once(tmp_path: Path, processes: type[Worker]) -> None:
-    with evaluator(tmp_path / "run") as one:
+def test_a_baseline_whose_process_dies_is_started_again_once(folder: Path, processes: type[Worker]) -> None:
+    with evaluator(folder) as one:
         taken = turns_of(processes, "torch")
         processes.dies_at = {"torch": taken + 2}  # of this process only: the next one begins to count anew and is asked for fewer
         record = one.evaluate(recipe("torchscript"))
@@ -172,8 +196,8 @@ def test_a_baseline_whose_process_dies_is_started_again_once(tmp_path: Path, pro
 
 
 @pytest.mark.slow
-def test_finalists_and_the_published_one_are_timed_in_fresh_processes(tmp_path: Path, processes: type[Worker]) -> None:
-    with evaluator(tmp_path / "run") as one:
+def test_finalists_and_the_published_one_are_timed_in_fresh_processes(folder: Path, processes: type[Worker]) -> None:
+    with evaluator(folder) as one:
         records = [*one.bases, *(one.evaluate(recipe(name)) for name in RUNTIMES)]
         started = len(processes.most)
         keys = [record.key for record in records[1:3]]
@@ -192,10 +216,10 @@ def test_finalists_and_the_published_one_are_timed_in_fresh_processes(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_key_that_another_recipe_has_is_not_reused(tmp_path: Path, processes: type[Worker]) -> None:
-    with evaluator(tmp_path / "run") as one:
+def test_a_key_that_another_recipe_has_is_not_reused(folder: Path, processes: type[Worker]) -> None:
+    with evaluator(folder) as one:
         record = one.evaluate(recipe("onnxruntime"))
-        path = tmp_path / "run" / "candidates" / record.key / "check.json"
+        path = folder / "candidates" / record.key / "check.json"
         write_json(path, {**read_json(path), "recipe": {"steps": ["fold_batch_norm"], "deploy": {}}, "title": "the other"})
         again = one.evaluate(recipe("onnxruntime"))
     assert again.status == "failed"
@@ -205,7 +229,7 @@ def test_a_key_that_another_recipe_has_is_not_reused(tmp_path: Path, processes: 
 
 
 @pytest.mark.slow
-def test_what_a_quantity_measures_of_the_process_is_kept(tmp_path: Path, processes: type[Worker], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_quantity_measures_of_the_process_is_kept(folder: Path, processes: type[Worker], monkeypatch: pytest.MonkeyPatch) -> None:
     from laconic.core import quantities
     from laconic.core.records import Measurement
 
@@ -218,7 +242,7 @@ def test_what_a_quantity_measures_of_the_process_is_kept(tmp_path: Path, process
         return Measurement(evidence.measured["latency_ms"].value, "mJ", n=len(evidence.run(0.0).times_ns))
 
     monkeypatch.setitem(quantities.QUANTITIES, "energy_mj", quantities.Quantity("energy_mj", "Energy", "mJ", measure=energy))
-    with evaluator(tmp_path / "run") as one:
+    with evaluator(folder) as one:
         records = [*one.bases, one.evaluate(recipe("onnxruntime"))]
         assert asked == ["torch", "onnxruntime"]
         assert records[1].value("energy_mj") == pytest.approx(1.0, rel=0.01)
@@ -226,3 +250,19 @@ def test_what_a_quantity_measures_of_the_process_is_kept(tmp_path: Path, process
         assert asked == ["torch", "onnxruntime"]
         assert one.publish(records, records[1].key)[1].value("energy_mj") is not None
         assert sorted(asked[2:]) == ["onnxruntime", "torch"]
+
+
+def test_processor_time_of_a_baseline_is_taken_once() -> None:
+    class Busy:
+        asked = 0
+
+        def work(self, turns: int, seconds: float, min_runs: int) -> list[Turn]:
+            self.asked += 1
+            return [Turn([5], [7])] * turns
+
+    worker, spent = Busy(), dict[str, list[Turn]]()
+    one = TimedWorker("base", worker, spent)  # type: ignore[arg-type]
+    assert one.work(2, 0.1, 1) == TimedWorker("base", worker, spent).work(2, 0.1, 1)  # type: ignore[arg-type]
+    assert worker.asked == 1
+    assert TimedWorker("new", worker).work(2, 0.1, 1) == one.work(2, 0.1, 1)  # type: ignore[arg-type]
+    assert worker.asked == 2

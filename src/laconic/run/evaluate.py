@@ -16,6 +16,7 @@ from laconic.core.program import Program
 from laconic.core.progress import Progress, silent
 from laconic.core.records import Measurement, to_json
 from laconic.core.task import Task
+from laconic.core.turn import Turn
 from laconic.deploy import runtime
 from laconic.deploy.process import WorkerProcess
 from laconic.measure import latency, quiet
@@ -99,6 +100,7 @@ class Evaluator:
         self.deadline: float | None = None
         self.bases: list[Record] = []
         self.best: Record | None = None
+        self._spent: dict[str, list[Turn]] = {}
         self._waits = options.wait_quiet  # whoever waited in vain once does not wait for each candidate
 
     # The baselines ------------------------------------------------------------------------------------------------------------------
@@ -342,7 +344,8 @@ class Evaluator:
         workers, failed = [], {}
         for record in entered:
             try:
-                workers.append(TimedWorker(record.key, self.workers.get(record.key, self._artifact(record.key))))
+                worker = self.workers.get(record.key, self._artifact(record.key))
+                workers.append(TimedWorker(record.key, worker, self._spent if record.baseline is None else None))
             except LaconicError as error:
                 failed[record.key] = str(error)
         if not workers:
