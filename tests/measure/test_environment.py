@@ -18,6 +18,8 @@ def test_it_agrees_with_the_system() -> None:
     assert found["memory_bytes"] == 1024 * int(total.split()[1])
     assert found["instructions"]["avx2"] == ("avx2" in cpuinfo()["flags"].split()) if platform.machine() == "x86_64" else True
     assert environment(threads=1)["threads"] == 1
+    assert "typer" not in environment()["versions"]
+    assert environment(packages=("typer", "no-such-package"))["versions"].keys() - environment()["versions"].keys() == {"typer"}
 
 
 def test_capability_agrees_with_pytorch() -> None:

@@ -15,10 +15,10 @@ from rich.console import Console
 
 import laconic as lc
 from laconic.core.errors import BadInput
+from laconic.core.target import PRECISIONS
 from laconic.deploy import runtime
 from laconic.deploy.native import Eager
 from laconic.report.listings import levers as drawn
-from laconic.run.recipe import PRECISIONS
 from laconic.search import levers as table
 from laconic.search.lever import STAGES, Lever, Setting, Surroundings
 from laconic.search.propose import propose

@@ -337,10 +337,10 @@ def doctor(as_json: JsonOption = False) -> None:
     """Say what this machine can run, and why it cannot run the rest."""
 
     def work() -> dict[str, Any]:
-        from laconic.deploy.runtime import matrix
+        from laconic.deploy.runtime import matrix, packages
         from laconic.measure.environment import environment
 
-        return {"environment": environment(None), "runtimes": matrix()}
+        return {"environment": environment(None, packages()), "runtimes": matrix()}
 
     result = guarded(work)
 

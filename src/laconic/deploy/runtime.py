@@ -99,6 +99,11 @@ def _row(entry: EntryPoint) -> tuple[str, str]:
     return module, kind
 
 
+def packages() -> list[str]:
+    """Return the packages that bring the runtimes, each once."""
+    return list(dict.fromkeys(runtime(name).package for name in names()))
+
+
 def runtime(name: str) -> Runtime:
     """Return a runtime by name.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from laconic.core.processor import cpuinfo
 
-PACKAGES = ("laconic", "torch", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino", "transformers", "accelerate")
+PACKAGES = ("laconic", "torch", "numpy", "onnx", "onnxscript", "transformers", "accelerate")
 # What decides the speed of fp32, int8 and bf16: names as Linux writes them in /proc/cpuinfo.
 INSTRUCTIONS = (
     "avx2",
@@ -30,11 +31,12 @@ INSTRUCTIONS = (
 )
 
 
-def environment(threads: int | None = None) -> dict[str, Any]:
+def environment(threads: int | None = None, packages: Sequence[str] = ()) -> dict[str, Any]:
     """Describe the machine: processor, instructions, cores, threads, memory, load, operating system, versions, GPU.
 
     Args:
         threads: that were used; None means all cores that the process may use.
+        packages: of which the versions count too, as those of the runtimes.
     """
     cpu = cpuinfo()
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
@@ -48,7 +50,7 @@ def environment(threads: int | None = None) -> dict[str, Any]:
         "load_average": [round(value, 2) for value in os.getloadavg()] if sys.platform != "win32" else [],
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "versions": {name: number for name in PACKAGES if (number := _version(name)) is not None},
+        "versions": {name: number for name in dict.fromkeys((*PACKAGES, *packages)) if (number := _version(name)) is not None},
         "gpu": _gpu(),
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 from laconic.core.program import Program
 from laconic.core.task import Task
 from laconic.core.version import VERSION
+from laconic.deploy.runtime import packages
 from laconic.measure.counts import count
 from laconic.measure.environment import environment
 from laconic.run import prepare
@@ -65,7 +66,7 @@ def content(known: Facts, records: Sequence[Record], choice: Selection) -> dict[
         "layers": counts.layers,
         "totals": {"params": counts.params, "macs": counts.macs},
         "unknown_operators": counts.unknown,
-        "environment": environment(None),
+        "environment": environment(None, packages()),
         "training": known.training,
         "notes": list(known.program.interface.notes),
         "reproduce": {"command": known.command, "recipe_yaml": _yaml(known, chosen) if chosen else ""},
