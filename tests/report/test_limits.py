@@ -124,7 +124,7 @@ def test_figures_say_which_comparison_they_come_from(met: Json) -> None:
 
 
 def test_a_busy_machine_is_marked_at_the_figure_and_in_the_row(met: Json) -> None:
-    met["candidates"][0]["busy"] = "40 % of the turns were preempted"
+    met["candidates"][0]["busy"] = "machine busy: 40 % of the turns were preempted"
     found = facts(met)
     assert found.figures[0].remark == "machine busy: 40 % of the turns were preempted"
     assert "machine busy" in next(row for row in found.table.rows if row.marked).note

@@ -172,7 +172,10 @@ def test_figures_of_the_comparison_that_chose_are_not_said_to_be_anew(comparison
 
 
 def test_a_busy_machine_is_said() -> None:
-    assert "Machine busy: 40 % of the turns were preempted." in said(record("a").replace(busy="40 % of the turns were preempted")).certainty
+    assert (
+        "Machine busy: 40 % of the turns were preempted."
+        in said(record("a").replace(busy="machine busy: 40 % of the turns were preempted")).certainty
+    )
 
 
 LATE = Record("a", "A", {}).not_tried("the time limit was reached before its turn")

@@ -107,7 +107,7 @@ def _row(rows: Sequence[Quantity], units: Mapping[str, tuple[float, str]], one: 
 
 
 def _note(one: Candidate) -> str:
-    return "; ".join(text for text in (one.why, one.settled, f"machine busy: {one.busy}" if one.busy else "") if text)
+    return "; ".join(text for text in (one.why, one.settled, one.busy) if text)
 
 
 def _cell(row: Quantity, unit: tuple[float, str], one: Candidate) -> Cell:

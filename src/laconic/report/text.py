@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
@@ -14,6 +15,7 @@ from laconic.report.figures import Figure
 from laconic.report.limits import LimitLine
 from laconic.report.tables import Column, Row
 
+_HEADING = 14  # letters of a line of a heading
 _ROWS = 24  # longer tables are cut: the page has them all
 _STYLES = {"passed": "green", "baseline": "bold", "rejected": "yellow", "failed": "red", "unavailable": "dim", "not_tried": "dim"}
 _BADGES = {"met": "bold green", "improved": "bold green", "kept": "bold", "missed": "bold red", "nothing": "bold red", "untried": "bold"}
@@ -85,7 +87,7 @@ def _candidates(facts: Facts) -> Table:
     table.add_column("Candidate")
     table.add_column("Status")
     for column in shown:
-        table.add_column(Text(f"{column.title}\n{column.unit}"), justify="right", no_wrap=True)
+        table.add_column(Text(f"{textwrap.fill(column.title, _HEADING)}\n{column.unit}"), justify="right", no_wrap=True)
     for row in _shown(facts):
         title = Text.assemble(row.title, (f" ({row.marked.lower()})", "bold") if row.marked else "")
         table.add_row(title, Text(row.state, _STYLES.get(row.status, "")), *_cells(row, shown))

@@ -149,7 +149,7 @@ def _certainty(choice: Selection, others: Sequence[Record], budget: Budget, scal
         yield from _luck(record, others, budget, scale)
         yield from _anew(record, choice)
         if record.busy:
-            yield f"Machine busy: {record.busy}."
+            yield f"{record.busy[:1].upper()}{record.busy[1:]}."
     late = sum(r.status == "not_tried" for r in others)
     if late and not untried(others):
         yield f"{counted(late, 'candidate')} {'was' if late == 1 else 'were'} not tried: the time limit was reached first."
