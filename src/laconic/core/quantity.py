@@ -182,16 +182,16 @@ class Quantity:
         """Return a number that is smaller for a better value."""
         return value if self.direction == "min" else -value
 
-    def bad_end(self, found: Measurement) -> float | None:
+    def bad_end(self, measurement: Measurement) -> float | None:
         """Return the end of the interval that is worse; of what is exact, its value; None where it was not measured or its interval is not known."""
-        return self._end(found, found.high if self.direction == "min" else found.low)
+        return self._end(measurement, measurement.high if self.direction == "min" else measurement.low)
 
-    def good_end(self, found: Measurement) -> float | None:
+    def good_end(self, measurement: Measurement) -> float | None:
         """Return the end of the interval that is better; likewise."""
-        return self._end(found, found.low if self.direction == "min" else found.high)
+        return self._end(measurement, measurement.low if self.direction == "min" else measurement.high)
 
-    def _end(self, found: Measurement, end: float | None) -> float | None:
-        return found.value if self.exact else None if found.value is None else end
+    def _end(self, measurement: Measurement, end: float | None) -> float | None:
+        return measurement.value if self.exact else None if measurement.value is None else end
 
     def told(self, value: float, unit: str = "") -> str:
         """Return a value with its unit, in the one of the scale that suits it.
@@ -205,14 +205,14 @@ class Quantity:
         shown = SIGNS.get(unit or self.unit, unit or self.unit)
         return joined(fixed(value, PLACES[shown]) if shown in PLACES else number(value), shown)
 
-    def described(self, found: Measurement) -> str:
+    def described(self, measurement: Measurement) -> str:
         """Return a measurement with its unit and its 95 % interval; `not measured` and why, where it was not."""
-        if found.value is None:
-            return f"not measured: {found.note}" if found.note else "not measured"
-        if found.low is None or found.high is None:
-            return self.told(found.value, found.unit)
-        size, unit = pick(self.show.scale, found.value) if self.show.scale else (1.0, SIGNS.get(found.unit, found.unit))
-        value, low, high = spanned(found.value / size, found.low / size, found.high / size, PLACES.get(unit))
+        if measurement.value is None:
+            return f"not measured: {measurement.note}" if measurement.note else "not measured"
+        if measurement.low is None or measurement.high is None:
+            return self.told(measurement.value, measurement.unit)
+        size, unit = pick(self.show.scale, measurement.value) if self.show.scale else (1.0, SIGNS.get(measurement.unit, measurement.unit))
+        value, low, high = spanned(measurement.value / size, measurement.low / size, measurement.high / size, PLACES.get(unit))
         return f"{joined(value, unit)} (95 % interval {low} to {high})"
 
 

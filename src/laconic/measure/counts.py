@@ -51,9 +51,9 @@ def count(program: Program, batch: int = 1, **lengths: int) -> Counts:
     def shape(value: Any) -> Shape:
         if isinstance(value, fx.Node) and value.op == "get_attr":
             return tuple(get_tensor(program, value).shape)
-        found = value.meta["val"]
-        found = found[0] if isinstance(found, (tuple, list)) else found
-        return tuple(number(size, sizes) for size in found.shape)
+        rows = value.meta["val"]
+        rows = rows[0] if isinstance(rows, (tuple, list)) else rows
+        return tuple(number(size, sizes) for size in rows.shape)
 
     layers: dict[str, list[Any]] = {}
     unknown: Counter[str] = Counter()
@@ -71,9 +71,9 @@ def count(program: Program, batch: int = 1, **lengths: int) -> Counts:
         if id(parameter) not in seen:
             row = layers.setdefault(name.rpartition(".")[0], [UNUSED, 0, 0])
             row[1] += parameter.numel()
-    found = tuple(LayerCount(path, kind, params, macs) for path, (kind, params, macs) in layers.items())
+    rows = tuple(LayerCount(path, kind, params, macs) for path, (kind, params, macs) in layers.items())
     total = sum(parameter.numel() for parameter in program.parameters())
-    return Counts(total, sum(layer.macs for layer in found), found, dict(unknown))
+    return Counts(total, sum(layer.macs for layer in rows), rows, dict(unknown))
 
 
 def _macs(node: fx.Node, shape: Callable[[Any], Shape], unknown: Counter[str]) -> int:

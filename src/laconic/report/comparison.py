@@ -41,14 +41,14 @@ _NONE = "–"
 _TESTED = 2  # columns, the last ones
 
 
-def columns(found: Mapping[str, Any]) -> tuple[str, ...]:
+def columns(comparison: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the table's head; without test data, without what it would say."""
-    return COLUMNS if found["scored_on"] == "test" else COLUMNS[:-_TESTED]
+    return COLUMNS if comparison["scored_on"] == "test" else COLUMNS[:-_TESTED]
 
 
-def rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def rows(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return the table's cells, in the order of `columns`."""
-    return [_cells(row, found["epochs"])[: len(columns(found))] for row in found["rows"]]
+    return [_cells(row, comparison["epochs"])[: len(columns(comparison))] for row in comparison["rows"]]
 
 
 def _cells(row: Mapping[str, Any], epochs: int) -> tuple[str, ...]:
@@ -75,48 +75,48 @@ def _measured(figure: Mapping[str, Any], told: Callable[[float, int], str]) -> s
     return f"{value} [{', '.join(ends)}]" if ends else value
 
 
-def caption(found: Mapping[str, Any]) -> str:
+def caption(comparison: Mapping[str, Any]) -> str:
     """Return what the table's numbers are."""
-    metric = found["metric"]
-    runs = f"{found['seeds']} seed{'s' * (found['seeds'] > 1)}"
-    spread = _SPREAD if found["seeds"] > 1 else "; one seed has no interval and no p"
-    tested = " Test data was scored once and chose nothing." if found["scored_on"] == "test" else ""
+    metric = comparison["metric"]
+    runs = f"{comparison['seeds']} seed{'s' * (comparison['seeds'] > 1)}"
+    spread = _SPREAD if comparison["seeds"] > 1 else "; one seed has no interval and no p"
+    tested = " Test data was scored once and chose nothing." if comparison["scored_on"] == "test" else ""
     unit = f" in {metric['unit']}" if metric["unit"] else ""
     return (
-        f"{found['examples']:,} training examples, {found['epochs']} epochs, {runs}. {metric['name']}{unit} at the end{spread}. "
+        f"{comparison['examples']:,} training examples, {comparison['epochs']} epochs, {runs}. {metric['name']}{unit} at the end{spread}. "
         f"Ranks, p and epochs are of valid data.{tested}"
     )
 
 
-def table(found: Mapping[str, Any]) -> RenderableType:
+def table(comparison: Mapping[str, Any]) -> RenderableType:
     """Return the table for a terminal."""
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for index, column in enumerate(columns(found)):
+    for index, column in enumerate(columns(comparison)):
         made.add_column(column, justify="right" if index else "left", overflow="fold")
-    for cells in rows(found):
+    for cells in rows(comparison):
         made.add_row(*map(Text, cells))
-    notes = [f"{row['name']}: {text}" for row in found["rows"] for text in row["stopped"]]
-    test = found["range_test"]
+    notes = [f"{row['name']}: {text}" for row in comparison["rows"] for text in row["stopped"]]
+    test = comparison["range_test"]
     if test is not None:
         notes.append(
             f"the range test proposes a peak rate of {test['proposal']:.2g}" if "proposal" in test else f"the range test: {test['stopped']}"
         )
-    head = Text.assemble((f"{_TITLES[found['kind']]} of {found['task']}", "bold"))
-    said = Text(found["verdict"]["text"])
-    return Group(head, Text(caption(found), "dim"), Text(), made, Text(), said, *(Text(f"note: {note}", "dim") for note in notes))
+    head = Text.assemble((f"{_TITLES[comparison['kind']]} of {comparison['task']}", "bold"))
+    said = Text(comparison["verdict"]["text"])
+    return Group(head, Text(caption(comparison), "dim"), Text(), made, Text(), said, *(Text(f"note: {note}", "dim") for note in notes))
 
 
-def charts(found: Mapping[str, Any]) -> dict[str, Json]:
+def charts(comparison: Mapping[str, Any]) -> dict[str, Json]:
     """Draw curves of the metric and of the loss, means over seeds; and of the range test."""
-    name, unit = found["metric"]["name"], found["metric"]["unit"]
+    name, unit = comparison["metric"]["name"], comparison["metric"]["unit"]
     made = {
-        "curves": lines_chart(_means(found["rows"], "curves"), "Epoch", escape(f"{name}, {unit}" if unit else name)),
-        "losses": lines_chart(_means(found["rows"], "losses"), "Epoch", "Training loss"),
+        "curves": lines_chart(_means(comparison["rows"], "curves"), "Epoch", escape(f"{name}, {unit}" if unit else name)),
+        "losses": lines_chart(_means(comparison["rows"], "losses"), "Epoch", "Training loss"),
     }
-    test = found["range_test"]
+    test = comparison["range_test"]
     if test is not None and "rates" in test:
         made["range"] = lines_chart({"loss": (test["rates"], test["losses"])}, "Learning rate", "Smoothed loss", log=True)
-    for index, picture in enumerate(found.get("pictures") or ()):
+    for index, picture in enumerate(comparison.get("pictures") or ()):
         if picture["kind"] == "series":
             places = list(range(len(picture["before"][0])))
             lines = {"before": (places, picture["before"][0]), "after": (places, picture["after"][0])}
@@ -124,9 +124,9 @@ def charts(found: Mapping[str, Any]) -> dict[str, Json]:
     return made
 
 
-def _means(found: Sequence[Mapping[str, Any]], key: str) -> dict[str, tuple[list[float], list[float | None]]]:
+def _means(variants: Sequence[Mapping[str, Any]], key: str) -> dict[str, tuple[list[float], list[float | None]]]:
     lines: dict[str, tuple[list[float], list[float | None]]] = {}
-    for row in found:
+    for row in variants:
         runs = [run for run in row[key] if run]
         if runs:
             lines[row["name"]] = (
@@ -136,40 +136,40 @@ def _means(found: Sequence[Mapping[str, Any]], key: str) -> dict[str, tuple[list
     return lines
 
 
-def page(found: Mapping[str, Any]) -> str:
+def page(comparison: Mapping[str, Any]) -> str:
     """Return one self-contained HTML file."""
     pictures = [{**picture, "shown": [[_png(p) for p in picture[side]] for side in ("before", "after")]} if picture["kind"] == "image" else picture
-                for picture in found.get("pictures") or ()]  # fmt: skip
+                for picture in comparison.get("pictures") or ()]  # fmt: skip
     return render(
         "comparison.html",
-        charts(found),
-        title=f"{_TITLES[found['kind']]} of {found['task']}",
-        caption=caption(found),
-        verdict=found["verdict"]["text"],
-        columns=columns(found),
-        rows=rows(found),
-        stopped=[(row["name"], text) for row in found["rows"] for text in row["stopped"]],
-        test=found["range_test"],
+        charts(comparison),
+        title=f"{_TITLES[comparison['kind']]} of {comparison['task']}",
+        caption=caption(comparison),
+        verdict=comparison["verdict"]["text"],
+        columns=columns(comparison),
+        rows=rows(comparison),
+        stopped=[(row["name"], text) for row in comparison["rows"] for text in row["stopped"]],
+        test=comparison["range_test"],
         pictures=pictures,
-        note=found["dataset_note"],
-        command=found.get("command", ""),
+        note=comparison["dataset_note"],
+        command=comparison.get("command", ""),
     )
 
 
-def write_page(found: Mapping[str, Any], path: Path) -> Path:
+def write_page(comparison: Mapping[str, Any], path: Path) -> Path:
     """Write the page whole; returns its path."""
-    return write_whole(path, page(found))
+    return write_whole(path, page(comparison))
 
 
 def _png(pixels: Any) -> str:
     """Return gray or color bytes (H, W) or (H, W, 3) as the address of a picture inside the page."""
-    found = np.asarray(pixels, np.uint8)
-    height, width = found.shape[:2]
-    lines = b"".join(b"\0" + row.tobytes() for row in found)
+    image = np.asarray(pixels, np.uint8)
+    height, width = image.shape[:2]
+    lines = b"".join(b"\0" + row.tobytes() for row in image)
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    head = struct.pack(">IIBBBBB", width, height, 8, 2 if found.ndim == 3 else 0, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, 8, 2 if image.ndim == 3 else 0, 0, 0, 0)
     whole = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
     return f"data:image/png;base64,{base64.b64encode(whole).decode()}"

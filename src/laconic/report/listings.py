@@ -22,63 +22,63 @@ def _table(*columns: str, right: Sequence[str] = ()) -> Table:
     return table
 
 
-def layers(found: Mapping[str, Any]) -> RenderableType:
+def layers(inspected: Mapping[str, Any]) -> RenderableType:
     """Return a task's model: inputs, outputs, layers, totals, what is not counted, what can be pruned, notes; see `run.inspect.inspect`."""
-    head = Text.assemble((found["task"], "bold"), f"  {found['description']}")
+    head = Text.assemble((inspected["task"], "bold"), f"  {inspected['description']}")
     sides = [
         Text(f"{side:<7} {spec['name']}: {spec['dtype']} ({', '.join(map(str, spec['shape']))})")
-        for side, specs in (("input", found["inputs"]), ("output", found["outputs"]))
+        for side, specs in (("input", inspected["inputs"]), ("output", inspected["outputs"]))
         for spec in specs
     ]
     table = _table("Layer", "Type", "Parameters", "Multiply-adds", "Share", right=("Parameters", "Multiply-adds", "Share"))
-    for row in found["layers"]:
-        share = f"{100 * row['macs'] / found['macs']:.1f} %" if found["macs"] else "–"
+    for row in inspected["layers"]:
+        share = f"{100 * row['macs'] / inspected['macs']:.1f} %" if inspected["macs"] else "–"
         table.add_row(Text(row["path"] or "(the model itself)"), Text(row["type"]), f"{row['params']:,}", f"{row['macs']:,}", share)
-    table.add_row("total", "", f"{found['params']:,}", f"{found['macs']:,}", "", style="bold")
-    notes = [f"{name} × {times}: its multiply-adds are not known and not counted" for name, times in found["unknown_operators"].items()]
-    if not found["trained"]:
+    table.add_row("total", "", f"{inspected['params']:,}", f"{inspected['macs']:,}", "", style="bold")
+    notes = [f"{name} × {times}: its multiply-adds are not known and not counted" for name, times in inspected["unknown_operators"].items()]
+    if not inspected["trained"]:
         notes.append("the model is untrained as it comes; `laconic optimize` trains it first")
-    told = [Text(f"note: {note}", "dim") for note in [*notes, *found["notes"]]]
-    return Group(head, *sides, Text(), table, *_pruning(found), *([Text(), *told] if told else []))
+    told = [Text(f"note: {note}", "dim") for note in [*notes, *inspected["notes"]]]
+    return Group(head, *sides, Text(), table, *_pruning(inspected), *([Text(), *told] if told else []))
 
 
-def _pruning(found: Mapping[str, Any]) -> Iterator[RenderableType]:
+def _pruning(inspected: Mapping[str, Any]) -> Iterator[RenderableType]:
     """List what can be pruned and what cannot; nothing where it was not found, which a note tells."""
-    if found["groups"] is None:
+    if inspected["groups"] is None:
         return
-    if found["groups"]:
+    if inspected["groups"]:
         yield Text("\nWhat can be pruned", "bold")
-        yield _groups(found)
-        yield from (Text(f"note: {note}", "dim") for note in _captions(found))
-    left = grouped([(row["name"], row["reason"]) for row in found["frozen"]])
+        yield _groups(inspected)
+        yield from (Text(f"note: {note}", "dim") for note in _captions(inspected))
+    left = grouped([(row["name"], row["reason"]) for row in inspected["frozen"]])
     if left:
         yield Text("\nWhat stays", "bold")
         yield from (Text(f"{one.reason}: {one.told('dimension')}") for one in left)
-    if found["no_rule"]:
-        told = ", ".join(f"{name} × {times}" for name, times in found["no_rule"].items())
+    if inspected["no_rule"]:
+        told = ", ".join(f"{name} × {times}" for name, times in inspected["no_rule"].items())
         yield Text(f"without a rule, so that what they read stays: {told}")
-    free, total = found["prunable"]["channels"], found["prunable"]["of"]
+    free, total = inspected["prunable"]["channels"], inspected["prunable"]["of"]
     share = f"{100 * free / total:.1f} % of" if total else "no"
     yield Text(f"\n{share} output channels can be removed ({free:,} of {total:,})", "bold")
 
 
-def _groups(found: Mapping[str, Any]) -> Table:
+def _groups(inspected: Mapping[str, Any]) -> Table:
     """List groups in the order of the graph, with what the output keeps where that was measured."""
     columns = ["Group", "Components", "Slices"]
-    if found["sensitivity"]:
-        columns.append(f"Output with {_share(found['sensitivity']['share'])} gone")
+    if inspected["sensitivity"]:
+        columns.append(f"Output with {_share(inspected['sensitivity']['share'])} gone")
     table = _table(*columns, right=columns[1:])
-    for row in found["groups"]:
-        last = [_loss(row)] if found["sensitivity"] else []
+    for row in inspected["groups"]:
+        last = [_loss(row)] if inspected["sensitivity"] else []
         table.add_row(Text(row["name"]), f"{row['components']:,}", f"{row['slices']:,}", *last)
     return table
 
 
-def _captions(found: Mapping[str, Any]) -> Iterator[str]:
+def _captions(inspected: Mapping[str, Any]) -> Iterator[str]:
     """Return what the columns mean."""
     yield _SLICES
-    if found["sensitivity"]:
-        share, examples = _share(found["sensitivity"]["share"]), found["sensitivity"]["examples"]
+    if inspected["sensitivity"]:
+        share, examples = _share(inspected["sensitivity"]["share"]), inspected["sensitivity"]["examples"]
         yield (
             f"Output: its power over that of the change, when {share} of this group alone is gone, those of least magnitude; the lower, the more it "
             f"hurts. Over {examples:,} example{'s' if examples != 1 else ''}."
@@ -96,9 +96,9 @@ def _loss(row: Mapping[str, Any]) -> Text:
     return Text("no change") if row["removed"] else Text("–", "dim")
 
 
-def health(found: Mapping[str, Any]) -> RenderableType:
+def health(machine: Mapping[str, Any]) -> RenderableType:
     """List what a machine can run, and why it cannot run the rest; see `deploy.runtime.matrix` and `measure.environment`."""
-    env = found["environment"]
+    env = machine["environment"]
     have = [name for name, there in env["instructions"].items() if there]
     lack = [name for name, there in env["instructions"].items() if not there]
     memory = "unknown" if env["memory_bytes"] is None else f"{env['memory_bytes'] / 1e9:.1f} GB"
@@ -116,7 +116,7 @@ def health(found: Mapping[str, Any]) -> RenderableType:
     ):
         facts.add_row(Text(name, "dim"), Text(str(value)))
     table = _table("Runtime", "Name", "Precision", "Device", "", "Why not")
-    rows = found["runtimes"]
+    rows = machine["runtimes"]
     devices = {row["device"] for row in rows if row["ready"]} | {"cpu"}
     for row in rows:
         if row["device"] not in devices:
@@ -128,12 +128,12 @@ def health(found: Mapping[str, Any]) -> RenderableType:
     return Group(facts, Text(), table, *(Text(f"nothing runs on {device} here; --json tells why", "dim") for device in absent))
 
 
-def comparison(found: Mapping[str, Any]) -> RenderableType:
+def comparison(compared: Mapping[str, Any]) -> RenderableType:
     """List what `laconic bench` measured; the first candidate is what the others are compared with."""
     right = ("Batch", "Median", "p95", "p99", "Speed-up", "Per second")
     table = _table("Candidate", *right, right=right)
     about: dict[str, Text] = {}
-    for row in found["timings"]:
+    for row in compared["timings"]:
         ratio = row["speedup"]
         faster = Text(_faster(ratio)) if ratio else Text("reference", "dim")
         latencies = [scaled(1e-3 * row[name], TIME).text for name in ("p50_ms", "p95_ms", "p99_ms")]
@@ -147,10 +147,10 @@ def comparison(found: Mapping[str, Any]) -> RenderableType:
     note = Text("Speed-up: the first one's latency over this one's, with the 95 % interval; they took turns.", "dim")
     marks = [
         Text(f"{row['name']}, batch {row['batch']}: {row['busy']}", "yellow")
-        for row in found["timings"]
+        for row in compared["timings"]
         if row["speedup"] and row.get("busy")
     ]
-    alone = [Text(found["busy"], "yellow")] if found.get("busy") and not marks else []
+    alone = [Text(compared["busy"], "yellow")] if compared.get("busy") and not marks else []
     return Group(table, Text(), *about.values(), note, *marks, *alone)
 
 
@@ -165,10 +165,10 @@ def busy(environment: Mapping[str, Any]) -> bool:
     return bool(load[0] > 0.5 * environment["cores"])
 
 
-def catalog(found: Sequence[Mapping[str, Any]]) -> RenderableType:
+def catalog(tasks: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Return the built-in tasks; see `tasks.catalog.describe`."""
     table = _table("Task", "What it is", "Models (the first by default)", "Data")
-    for row in found:
+    for row in tasks:
         hub = f"; on the hub: {row['hub']}" if row["hub"] else ""
         data = Text("here", "green") if row["ready"] else Text(row["why"] + hub, "dim")
         table.add_row(Text(row["name"], "bold"), Text(row["title"]), Text(", ".join(row["models"])), data)

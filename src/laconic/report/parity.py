@@ -15,10 +15,10 @@ def summary(data: Mapping[str, Any] | None) -> str:
     if not data:
         return ""
     absolute, relative = (finite(data.get(name)) for name in ("max_abs", "max_rel"))
-    found = [f"{number(value, 2)} {name}" for value, name in ((absolute, "absolute"), (relative, "relative")) if value is not None]
+    shown = [f"{number(value, 2)} {name}" for value, name in ((absolute, "absolute"), (relative, "relative")) if value is not None]
     n = finite(data.get("n"))
     parts = (
-        f"largest difference to the program {' and '.join(found) or 'unknown'}" + (f" over {n:.0f} outputs" if n is not None else ""),
+        f"largest difference to the program {' and '.join(shown) or 'unknown'}" + (f" over {n:.0f} outputs" if n is not None else ""),
         *_allowed(data),
         *_inputs(data),
     )
@@ -38,8 +38,8 @@ def _allowed(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _decibels(data: Mapping[str, Any]) -> str:
-    found = finite(data.get("sqnr_db"))
-    return "" if found is None else number(found)
+    shown = finite(data.get("sqnr_db"))
+    return "" if shown is None else number(shown)
 
 
 def _inputs(data: Mapping[str, Any]) -> Iterator[str]:

@@ -211,10 +211,10 @@ def build_model(request: Mapping[str, Any], task: Task | None, progress: Progres
     if not (steps / "steps.json").exists():
         torch.manual_seed(request["seed"])
         price = latency_table(recipe.deploy)
-        begun, done, rest = _begun(source, recipe, steps.parent)
+        start, done, rest = _longest_beginning(source, recipe, steps.parent)
         placement = runtime(recipe.deploy.runtime).quantizes
         context = Context(task, fit, recipe.deploy, request["seed"], progress, steps, price, source, placement)
-        program, outcomes = apply(begun, rest, context)
+        program, outcomes = apply(start, rest, context)
         price.keep()
         program.save(steps / "program.pt2")
         write_json(steps / "steps.json", {"outcomes": [*done, *outcomes], "notes": request["notes"]})
@@ -232,7 +232,7 @@ def build_model(request: Mapping[str, Any], task: Task | None, progress: Progres
     write_json(place / _DONE, built)
 
 
-def _begun(source: Program, recipe: Recipe, folder: Path) -> tuple[Program, list[Any], tuple[Any, ...]]:
+def _longest_beginning(source: Program, recipe: Recipe, folder: Path) -> tuple[Program, list[Any], tuple[Any, ...]]:
     """Return the longest beginning of the steps that another recipe has done already: its program, what its steps did, and the steps that are left."""
     for n in range(len(recipe.steps) - 1, 0, -1):
         beginning = Recipe(recipe.steps[:n], recipe.deploy)

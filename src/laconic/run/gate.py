@@ -52,24 +52,24 @@ def tolerance(precision: str, rounded: bool = False) -> Tolerance:
     return TOLERANCES[ROUNDED if rounded else precision]
 
 
-def parity(found: Mapping[str, Any], precision: str, rounded: bool = False) -> tuple[dict[str, Any], Reason | None]:
+def parity(figures: Mapping[str, Any], precision: str, rounded: bool = False) -> tuple[dict[str, Any], Reason | None]:
     """Judge the outputs of an artifact against those of the program it came from; the worst output decides.
 
     Args:
-        found: what `deploy.parity.ParityMeter.result` tells; of one output, its figures alone will do.
+        figures: what `deploy.parity.ParityMeter.result` tells; of one output, its figures alone will do.
         precision: of the artifact's arithmetic.
         rounded: whether the program rounds to the grids of integers.
 
     Returns:
-        What was found, with the tolerance and the name of the worst output, and why it is not enough.
+        The figures, with the tolerance and the name of the worst output, and why it is not enough.
     """
     asked = tolerance(precision, rounded)
     evidence = {
-        **found,
+        **figures,
         **({"tolerance": asked.max_rel} if asked.max_rel is not None else {"tolerance_sqnr_db": asked.sqnr_db}),
         "tolerance_channel_db": asked.channel_db,
     }
-    outputs = found.get("outputs") or [found]
+    outputs = figures.get("outputs") or [figures]
     worst = max(outputs, key=lambda output: _rank(output, asked))
     what = "rounded program's" if rounded else "program's"
     told = [text for rule in _PARITY_RULES if (text := rule(worst, asked)) is not None]
@@ -115,11 +115,11 @@ def _channels(output: Mapping[str, Any], asked: Tolerance) -> str | None:
     if output.get("dead_channels"):
         which = ", ".join(map(str, output["dead_channels"]))
         return f"channel {which} of dimension {output['channel_axis']} is constant in the file and varies in the program"
-    found = output.get("worst_channel_db")
-    if found is None or found >= asked.channel_db:
+    decibels = output.get("worst_channel_db")
+    if decibels is None or decibels >= asked.channel_db:
         return None
     place = f"channel {output['worst_channel']} of dimension {output['channel_axis']}"
-    return f"signal to noise of {place} is {found:.3g} dB; at least {asked.channel_db:g} dB is asked for"
+    return f"signal to noise of {place} is {decibels:.3g} dB; at least {asked.channel_db:g} dB is asked for"
 
 
 _PARITY_RULES: tuple[Callable[[Mapping[str, Any], Tolerance], str | None], ...] = (_agrees, _near, _clear, _channels)
@@ -135,7 +135,7 @@ def better(goal: Quantity, baseline: Record) -> Condition:
         if mine is None or mine.value is None or theirs is None or theirs.value is None:
             return _unknown(goal, mine)
         worst, best = (
-            found if end is None else end for found, end in ((mine.value, goal.bad_end(mine)), (theirs.value, goal.good_end(theirs)))
+            value if end is None else end for value, end in ((mine.value, goal.bad_end(mine)), (theirs.value, goal.good_end(theirs)))
         )
         if goal.cost(worst) < goal.cost(best):
             return None

@@ -31,62 +31,62 @@ class Reading:
     bad_end_held: bool | None
 
 
-def read(row: Quantity, found: Measurement, asked: float) -> Reading:
+def read(row: Quantity, measurement: Measurement, asked: float) -> Reading:
     """Return what a limit says of a measurement that has a value; `asked` is in the limit's unit."""
-    limit, end = _limit(row), row.bad_end(found)
-    assert found.value is not None
+    limit, end = _limit(row), row.bad_end(measurement)
+    assert measurement.value is not None
     held = None if end is None else _holds(row, end, asked)
     bad_end = None if end is None else end / limit.per
-    unit = limit.unit or found.unit
-    return Reading(limit.name, asked, unit, row.data, found.value / limit.per, _holds(row, found.value, asked), bad_end, held)
+    unit = limit.unit or measurement.unit
+    return Reading(limit.name, asked, unit, row.data, measurement.value / limit.per, _holds(row, measurement.value, asked), bad_end, held)
 
 
-def broken(row: Quantity, found: Measurement | None, asked: float, confident: bool) -> Reason | None:
+def broken(row: Quantity, measurement: Measurement | None, asked: float, confident: bool) -> Reason | None:
     """Return why a measurement breaks a limit, or None; what was not measured breaks every limit.
 
     Args:
         row: of the quantity, with its limit.
-        found: what was measured.
+        measurement: the quantity of the record.
         asked: the limit, in its unit.
         confident: whether the bad end of the interval must hold too.
     """
     limit = _limit(row)
     where = f" on the {row.data} data" if row.data else ""
     most = f"at {'most' if row.direction == 'min' else 'least'} {_with(given(asked), limit.unit)} {limit.verb or 'is asked for'}"
-    if found is None or found.value is None:
-        why = f": {found.note}" if found is not None and found.note else ""
+    if measurement is None or measurement.value is None:
+        why = f": {measurement.note}" if measurement is not None and measurement.note else ""
         return Reason(limit.broken, f"the {row.noun} was not measured{where}{why}; {most}")
-    end = row.bad_end(found)
+    end = row.bad_end(measurement)
     sure = not (confident or limit.surely) or (end is not None and _holds(row, end, asked))
-    if _holds(row, found.value, asked) and sure:
+    if _holds(row, measurement.value, asked) and sure:
         return None
     certain = f"{most}{' for certain' if limit.verb else ''}"
-    said = f"{_told(row, found, asked)}{where}"
+    said = f"{_told(row, measurement, asked)}{where}"
     if end is not None and limit.surely:
         return Reason(
             limit.broken, f"{said} (95 % interval {'to' if row.direction == 'min' else 'from'} {_digits(row, end, asked)}); {most}"
         )
-    if not _holds(row, found.value, asked):
+    if not _holds(row, measurement.value, asked):
         return Reason(limit.broken, f"{said}; {most}")
     if end is None:
         return Reason(limit.broken, f"{said}, but its interval is not known; {certain}")
-    far = f"{'up to' if row.direction == 'min' else 'only'} {_with(_digits(row, end, asked), limit.unit or found.unit)}"
+    far = f"{'up to' if row.direction == 'min' else 'only'} {_with(_digits(row, end, asked), limit.unit or measurement.unit)}"
     return Reason(limit.broken, f"{said}, but a true {row.noun} of {far} cannot be excluded; {certain}")
 
 
-def _told(row: Quantity, found: Measurement, asked: float) -> str:
+def _told(row: Quantity, measurement: Measurement, asked: float) -> str:
     """Write what was measured, in the limit's unit; of a difference the other way round, by its own word: `the gain is 0.2 points`."""
-    assert found.value is not None
-    limit, opposite = _limit(row), bool(row.opposite) and found.value < 0
-    value = _digits(row, abs(found.value) if opposite else found.value, asked)
-    return f"the {row.opposite if opposite else row.noun} is {_with(value, limit.unit or found.unit)}"
+    assert measurement.value is not None
+    limit, opposite = _limit(row), bool(row.opposite) and measurement.value < 0
+    value = _digits(row, abs(measurement.value) if opposite else measurement.value, asked)
+    return f"the {row.opposite if opposite else row.noun} is {_with(value, limit.unit or measurement.unit)}"
 
 
-def distance(row: Quantity, found: Measurement, asked: float, confident: bool) -> float:
+def distance(row: Quantity, measurement: Measurement, asked: float, confident: bool) -> float:
     """Return how far a measurement is from a limit, relative to it; 0 where it holds."""
     limit = _limit(row)
-    sure = row.bad_end(found) if confident or limit.surely else found.value
-    value = found.value if sure is None else sure
+    sure = row.bad_end(measurement) if confident or limit.surely else measurement.value
+    value = measurement.value if sure is None else sure
     if value is None:
         return UNMEASURED
     value /= limit.per
