@@ -310,7 +310,7 @@ def test_no_budget_met_gives_the_nearest_miss_and_the_reason(tmp_path: Path) -> 
     assert result.best is None
     assert result.nearest is not None
     assert "at least 10000× is asked for" in result.verdict
-    assert "its file is not smaller than the baseline's" in result.verdict  # the baseline's size is that of the same ONNX file
+    assert "its file size is not smaller than the baseline's" in result.verdict  # the baseline's size is that of the same ONNX file
     assert result.verdict in html.unescape((result.folder / "report.html").read_text())
 
 
