@@ -39,7 +39,7 @@ from laconic.deploy.runtime import runtime
 from laconic.pruning import allocation
 from laconic.pruning.collect import score
 from laconic.pruning.coupling import Coupling
-from laconic.pruning.criteria import COMPARABLE, CRITERIA
+from laconic.pruning.criteria import CRITERIA
 from laconic.pruning.masked import Masked
 from laconic.pruning.proof import prove, random_choice
 from laconic.pruning.sizes import Sizes, keep_of
@@ -584,7 +584,7 @@ def rank(names: list[str]) -> None:
     for name, pairs in found.items():
         raw, relative = np.mean(pairs, axis=0)
         print(
-            f"  {name:16s} as it is {raw:+.3f}   relative to its group {relative:+.3f}   used: {'as it is' if COMPARABLE[name] else 'relative'}"
+            f"  {name:16s} as it is {raw:+.3f}   relative to its group {relative:+.3f}   used: {'as it is' if CRITERIA[name].comparable else 'relative'}"
         )
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
+from laconic.core import extensions
 from laconic.core.capture import capture
 from laconic.core.folding import fold_batch_norm
 from laconic.core.graph import get_tensor, without_dropout
@@ -28,7 +29,10 @@ from laconic.core.operators import (
 from laconic.core.program import Program
 from laconic.measure.counts import count
 from laconic.pruning.coupling import couple
+from laconic.pruning.rules import table
+from laconic.pruning.sizes import Sizes
 from laconic.quantization.placement import place
+from laconic.run.latency_table import _attributes
 from tests.quantization.nets import with_statistics
 
 
@@ -274,3 +278,69 @@ def test_families_are_found_by_overload_and_by_name() -> None:
     assert torch.ops.aten.conv2d.padding in overloads("convolution")
     assert names_of("dropout") == ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
     assert names_of("transposed convolution") == ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+
+
+@pytest.mark.parametrize("name", ["mm", "bmm", "baddbmm"])
+def test_products_of_matrices_are_placed_and_those_of_vectors_are_not(name: str) -> None:
+    class Product(nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return PRODUCTS[name](a, b)
+
+    program = capture(Product(), (torch.randn(2, 5, 5), torch.randn(2, 5, 5)), dynamic={})
+    assert [family_of(node) for node in place(program, "openvino").operators] == ["matrix product"]
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "onnx"),
+    [
+        (lambda: nn.Conv2d(4, 6, 3, padding="same", dilation=2), ((1, 1), (2, 2), (2, 2)), {"pads": [2, 2, 2, 2], "group": 1}),
+        (lambda: nn.Conv2d(4, 6, 2, padding="same"), ((1, 1), (0, 0, 1, 1), (1, 1)), {"pads": [0, 0, 1, 1], "group": 1}),
+        (
+            lambda: nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2),
+            ((2, 2), (1, 1), (1, 1), (1, 1)),
+            {"pads": [1, 1, 1, 1], "group": 2, "output_padding": [1, 1]},
+        ),
+    ],
+    ids=["same", "same, even", "transposed"],
+)
+def test_a_layers_shape_has_its_options_as_numbers(make: Callable[[], nn.Module], options: tuple[Any, ...], onnx: dict[str, Any]) -> None:
+    sizes = Sizes(couple(program_of(make(), nn.ReLU(), nn.Conv2d(6, 2, 1), x=image(2))))
+    layer = sizes.layer(sizes.layers[0], sizes.full)
+    assert layer.options == options
+    assert _attributes(layer).items() >= onnx.items()
+
+
+def test_addmm_has_the_shape_of_a_linear_layer() -> None:
+    sizes = Sizes(couple(program_of(Added(5, 6), nn.ReLU(), nn.Linear(6, 2), x=torch.randn(8, 5))))
+    layer = sizes.layer(sizes.layers[0], sizes.full)
+    assert (layer.family, layer.inputs, layer.weights) == ("linear", ((1, 5), (6, 5), (6,)), (1, 2))
+
+
+def test_another_package_adds_an_operator_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator without a rule of ours; theirs lets the numbers pass."""
+
+    class Distances(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(5, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.special.bessel_j0(self.a(x)))
+
+    class Entry:
+        group, value, dist, name = "laconic.operator_rules", "theirs:rule", None, "special_bessel_j0"
+
+        @staticmethod
+        def load() -> Any:
+            return lambda tracer, node: tracer.value(node.args[0])
+
+    program = capture(Distances(), torch.randn(4, 5))
+    table.cache_clear()
+    assert [group.name for group in couple(program).groups] == []
+    monkeypatch.setattr(extensions, "entry_points", lambda group: [Entry()] if group == "laconic.operator_rules" else [])
+    table.cache_clear()
+    try:
+        coupling = couple(program)
+        assert (coupling.unknown, [(group.name, len(group)) for group in coupling.groups]) == ((), [("a", 6)])
+    finally:
+        table.cache_clear()

@@ -282,3 +282,20 @@ def test_named_blocks_that_write_in_place_leave_nothing_behind() -> None:
     program = capture(Changing(), torch.randn(2, 4))
     small, _ = drop_blocks(program, DropBlocks(blocks=("blocks.0",)))
     assert sum("relu" in str(node.target) for node in small.graph.nodes) == 1
+
+
+class SameBlock(nn.Module):
+    """A residual block whose kernel keeps the size by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding="same")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.conv(x).relu()
+
+
+def test_blocks_with_kernels_that_keep_the_size_by_name_are_found() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), *(SameBlock() for _ in range(4)), nn.Conv2d(4, 2, 1))
+    smaller, _ = drop_blocks(capture(net.eval(), torch.randn(2, 3, 6, 6)), DropBlocks())
+    assert sum("conv2d" in str(node.target) for node in smaller.graph.nodes) == 4

@@ -14,7 +14,7 @@ from laconic.pruning import allocation
 from laconic.pruning.allocation import Limits
 from laconic.pruning.collect import score
 from laconic.pruning.coupling import couple
-from laconic.pruning.criteria import COMPARABLE
+from laconic.pruning.criteria import named
 from laconic.pruning.sizes import Sizes, keep_of
 from laconic.pruning.surgery import remove
 from tests.core.models import ConvNet, Recurrent
@@ -111,7 +111,9 @@ def test_lamp_keeps_what_the_published_one_keeps(kept: int) -> None:
     found = score(coupling, "lamp", lc.Context())
     for own, reference in zip(found, scores, strict=True):
         np.testing.assert_allclose(own.numpy(), reference, rtol=1e-9)
-    counts = allocation.ranked(Sizes(coupling), lambda counts: float(sum(counts)), kept, Limits(floor=0.01), found, COMPARABLE["lamp"])
+    counts = allocation.ranked(
+        Sizes(coupling), lambda counts: float(sum(counts)), kept, Limits(floor=0.01), found, named("lamp").comparable
+    )
     assert counts == expected
     assert min(expected) > 0
 

@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from laconic.core import extensions
 from laconic.core.capture import capture
 from laconic.core.errors import BadInput
 from laconic.pruning.collect import collect, score
-from laconic.pruning.coupling import Coupling, couple
-from laconic.pruning.criteria import COMPARABLE, CRITERIA, NEEDS, SEES, Evidence, criterion, gini, histogram_entropy, named, producing
+from laconic.pruning.coupling import Coupling, Group, couple
+from laconic.pruning.criteria import CRITERIA, Criterion, Evidence, criteria, criterion, gini, histogram_entropy, named, producing
+from laconic.pruning.structured import Prune
 from laconic.pruning.trace import Policy
 from tests.pruning.cases import BATCH, CASES, EXAMPLES, built, context_of, doubles, form_of, group_of, residual
 from tests.quantization.nets import Attention, mlp
@@ -103,9 +105,37 @@ def test_equal_components_have_the_published_lamp_scores() -> None:
     assert CRITERIA["lamp"](Evidence(coupling), coupling.groups[0]).tolist() == pytest.approx([1 / 6, 1, 1 / 5])
 
 
-def test_every_criterion_says_whether_its_scores_compare_across_groups() -> None:
-    assert set(COMPARABLE) == set(CRITERIA)
-    assert COMPARABLE["lamp"]
+def test_some_scores_compare_across_groups_and_some_do_not() -> None:
+    assert CRITERIA["lamp"].comparable
+    assert not CRITERIA["l1"].comparable
+
+
+class Entry:
+    """Stands for an entry point of an installed package."""
+
+    group, value, dist = "laconic.criteria", "theirs:row", None
+
+    def __init__(self, name: str, row: object) -> None:
+        self.name, self.row = name, row
+
+    def load(self) -> object:
+        return self.row
+
+
+def test_another_package_adds_a_criterion_as_a_row_or_as_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    def backwards(evidence: Evidence, group: Group) -> Tensor:
+        return torch.arange(len(group), 0, -1).double()
+
+    entries = [Entry("theirs", Criterion(backwards, comparable=True)), Entry("plain", backwards)]
+    monkeypatch.setattr(extensions, "entry_points", lambda group: entries if group == "laconic.criteria" else [])
+    criteria.cache_clear()
+    try:
+        assert (named("theirs").comparable, named("plain").comparable) == (True, False)
+        (found,) = score(small(), "theirs", context_of(doubles(4, 2)))
+        assert found.tolist() == sorted(found.tolist(), reverse=True)
+        assert Prune(criterion="plain").criterion == "plain"
+    finally:
+        criteria.cache_clear()
 
 
 def test_taylor_is_the_squared_gradient_of_a_gate() -> None:
@@ -252,7 +282,7 @@ class Log:
         self.lines.append(text)
 
 
-@pytest.mark.parametrize("name", sorted(SEES))
+@pytest.mark.parametrize("name", sorted(name for name, row in CRITERIA.items() if row.sees is not None))
 def test_a_group_that_a_criterion_cannot_see_is_scored_by_l1_and_named(name: str) -> None:
     x, log = doubles(EXAMPLES, 5, 8), Log()
     coupling = couple(capture(Attention(dim=8).double().eval(), (x,)), Policy(attention="head_size"))
@@ -261,7 +291,7 @@ def test_a_group_that_a_criterion_cannot_see_is_scored_by_l1_and_named(name: str
     scores = dict(zip([g.name for g in coupling.groups], score(coupling, name, context_of(x, progress=log)), strict=True))
     # compared between groups, they need the others' level; all groups are blind to batch-norms here, and the level is 1
     seen = [value for key, value in scores.items() if key != "qkv.0"]
-    level = torch.cat(seen).mean() if COMPARABLE[name] else CRITERIA["l1"](Evidence(coupling), blind[0]).mean()
+    level = torch.cat(seen).mean() if CRITERIA[name].comparable else CRITERIA["l1"](Evidence(coupling), blind[0]).mean()
     plain = CRITERIA["l1"](Evidence(coupling), blind[0])
     torch.testing.assert_close(scores["qkv.0"], plain * level / plain.mean(), rtol=1e-9, atol=0.0)
     assert len(log.lines) == 1
@@ -310,7 +340,7 @@ def test_a_name_is_taken_once() -> None:
 
 
 def test_needs_are_of_known_criteria() -> None:
-    assert {name: set(needs) for name, needs in NEEDS.items()} == {
+    assert {name: set(row.needs) for name, row in CRITERIA.items() if row.needs} == {
         "taylor": {"gradients"},
         "obd": {"gradients"},
         "activation": {"activations"},

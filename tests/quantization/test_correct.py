@@ -11,7 +11,7 @@ from laconic.core.capture import capture
 from laconic.core.fake_quant import Quantizer
 from laconic.core.folding import reestimate_batch_norm
 from laconic.core.graph import get_tensor, set_parameter
-from laconic.core.operators import groups_of, is_layer, row_of
+from laconic.core.operators import argument, groups_of, is_layer, row_of
 from laconic.core.program import Program
 from laconic.core.progress import silent
 from laconic.quantization import correct
@@ -220,8 +220,10 @@ def corrected(program: Program, x: Tensor) -> tuple[bool, Tensor, Tensor]:
     node = layers(program)[0]
     axis = row_of(node).channels
     mean = ChannelMean(axis)
-    observe(program, {node.args[0]: [mean]}, [(part,) for part in x.split(4)], silent)
-    weight = get_tensor(program, node.args[1]).detach().clone()
+    row = row_of(node)
+    source = argument(node, row.weight)
+    observe(program, {argument(node, row.inputs[0]): [mean]}, [(part,) for part in x.split(4)], silent)
+    weight = get_tensor(program, source).detach().clone()
     rounded = weight_grid(weight, WEIGHT_INT4)(weight)
     rest = [i for i in range(program(x).dim()) if i != axis % program(x).dim()]
     expected = program(x).detach()
@@ -229,12 +231,23 @@ def corrected(program: Program, x: Tensor) -> tuple[bool, Tensor, Tensor]:
     def error() -> Tensor:
         return (program(x).detach().double() - expected.double()).mean(rest)
 
-    set_parameter(program, str(node.args[1].target), rounded)
+    set_parameter(program, str(source.target), rounded)
     program.recompile()
     before = error()
     done = correct.correct_bias(program, node, rounded - weight, mean)
     program.recompile()
     return done, before, error()
+
+
+class Added(nn.Module):
+    """`addmm`, whose weight is (I, O)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(inputs, outputs)), nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x, self.weight)
 
 
 EXACT = {
@@ -246,6 +259,10 @@ EXACT = {
     "grouped 1x1 convolution": (lambda: nn.Conv2d(8, 6, 1, groups=2), (16, 8, 5, 5)),
     "1x1 convolution of pairs": (lambda: nn.Conv2d(8, 8, 1, groups=4), (16, 8, 5, 5)),
     "1x1 convolution in 1d": (lambda: nn.Conv1d(8, 6, 1), (16, 8, 5)),
+    "1x1 convolution, same": (lambda: nn.Conv2d(8, 6, 1, padding="same"), (16, 8, 5, 5)),
+    "transposed convolution": (lambda: nn.ConvTranspose2d(8, 6, 2, stride=2), (16, 8, 5, 5)),
+    "transposed convolution, grouped": (lambda: nn.ConvTranspose1d(8, 6, 3, stride=3, groups=2, bias=False), (16, 8, 5)),
+    "addmm": (lambda: Added(8, 6), (16, 8)),
 }
 
 

@@ -451,3 +451,23 @@ def test_parameters_keep_their_names(make: Callable[[], nn.Module]) -> None:
     program, found = quantized(net, x, target="openvino")
     added = set(found.state_dict()) - set(program.state_dict())
     assert all(name.startswith("quantizers.") for name in added)
+
+
+class Factors(nn.Module):
+    """Two layers whose outputs meet in a product that adds something: `baddbmm`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.bias = nn.Linear(8, 16), nn.Linear(8, 16), nn.Parameter(torch.randn(1, 5, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, self.q(x), self.k(x).transpose(1, 2), alpha=0.25)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_products_of_every_spelling_are_rounded_as_the_runtime_does(target: str, tmp_path: Path) -> None:
+    x, net = torch.randn(64, 5, 8), Factors().eval()
+    rounded, outcome = quantize(capture(net, x[:2]), Quantize(target=target), Context(task_of(x, net)))
+    assert outcome.changed["operators"] == ["q", "k", "baddbmm"]
+    answer = runtime(target).load(write_model(rounded, tmp_path, "onnx"), Target(target, threads=1)).run([x.numpy()])
+    assert sqnr_db(rounded(x).detach().numpy(), answer[0]) > 60

@@ -19,7 +19,7 @@ from laconic.core.graph import module_path
 from laconic.core.program import Program
 from laconic.core.task import Task, calibration_subset
 from laconic.pruning.coupling import Coupling
-from laconic.pruning.criteria import COMPARABLE, NEEDS, SEES, Evidence, named, pieces
+from laconic.pruning.criteria import Evidence, named, pieces
 from laconic.pruning.trace import Consumer
 
 _KINDS = ("gradients", "activations")
@@ -38,15 +38,14 @@ def score(coupling: Coupling, criterion: str, context: Context, examples: int = 
     Raises:
         BadInput: an unknown criterion; data that it needs are missing or not finite.
     """
-    function = named(criterion)
-    evidence = collect(coupling, NEEDS.get(criterion, ()), context, examples, batch_size)
-    sees = SEES.get(criterion)
-    blind = [group.name for group in coupling.groups if sees is not None and not sees(evidence, group)]
+    row = named(criterion)
+    evidence = collect(coupling, row.needs, context, examples, batch_size)
+    blind = [group.name for group in coupling.groups if row.sees is not None and not row.sees(evidence, group)]
     if blind:
         names = ", ".join(blind[:_NAMED]) + (", …" if len(blind) > _NAMED else "")
         context.progress.log(f"{criterion} has nothing to look at in {len(blind)} of {len(coupling.groups)} groups ({names}): l1 there")
-    scores = [function(evidence, group) for group in coupling.groups]
-    return _leveled(scores, [group.name in blind for group in coupling.groups]) if blind and COMPARABLE[criterion] else scores
+    scores = [row(evidence, group) for group in coupling.groups]
+    return _leveled(scores, [group.name in blind for group in coupling.groups]) if blind and row.comparable else scores
 
 
 def _leveled(scores: Sequence[Tensor], blind: Sequence[bool]) -> list[Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, wraps
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from laconic.core.errors import BadInput, nearest
+from laconic.core.extensions import extended
 from laconic.core.operators import family_of
 from laconic.pruning.coupling import Coupling, Group, Slot
 
@@ -62,12 +63,31 @@ class Evidence:
         return frozenset(norms), frozenset(layers)
 
 
-Criterion = Callable[[Evidence, Group], Tensor]
+Score = Callable[[Evidence, Group], Tensor]
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A row of the table; called, it scores the n components of a group: (n,), float64, larger = keep.
+
+    Attributes:
+        score: the function.
+        needs: what `collect` must have seen: ``gradients``, ``activations``.
+        comparable: whether scores of different groups rank by what the loss loses, so that a common threshold needs no normalization.
+        sees: whether it finds what it looks at in a group; where it says no, `l1` answers.
+    """
+
+    score: Score
+    needs: frozenset[str] = frozenset()
+    comparable: bool = False
+    sees: Callable[[Evidence, Group], bool] | None = None
+
+    def __call__(self, evidence: Evidence, group: Group) -> Tensor:
+        """Score a group."""
+        return (self.score if self.sees is None or self.sees(evidence, group) else l1)(evidence, group)
+
+
 CRITERIA: dict[str, Criterion] = {}
-NEEDS: dict[str, frozenset[str]] = {}
-COMPARABLE: dict[str, bool] = {}
-# Whether a criterion finds what it looks at in a group; criteria without a row always do.
-SEES: dict[str, Callable[[Evidence, Group], bool]] = {}
 
 Piece = tuple[Slot, Tensor]
 PRODUCING = ("out", "bias")
@@ -76,34 +96,22 @@ BINS = 32
 
 def criterion(
     name: str, *needs: str, comparable: bool = False, sees: Callable[[Evidence, Group], bool] | None = None
-) -> Callable[[Criterion], Criterion]:
-    """Put a function into the table.
+) -> Callable[[Score], Score]:
+    """Put a function into the table; see `Criterion`."""
 
-    Args:
-        needs: what `collect` must have seen.
-        comparable: whether scores of different groups rank by what the loss loses, so that a common threshold needs no normalization.
-        sees: whether it finds what it looks at in a group; where it says no, `l1` answers.
-    """
-
-    def enter(function: Criterion) -> Criterion:
+    def enter(function: Score) -> Score:
         assert name not in CRITERIA, name
-        CRITERIA[name] = function if sees is None else _or_l1(function, sees)
-        COMPARABLE[name] = comparable
-        if needs:
-            NEEDS[name] = frozenset(needs)
-        if sees is not None:
-            SEES[name] = sees
+        CRITERIA[name] = Criterion(function, frozenset(needs), comparable, sees)
         return function
 
     return enter
 
 
-def _or_l1(function: Criterion, sees: Callable[[Evidence, Group], bool]) -> Criterion:
-    @wraps(function)
-    def scored(evidence: Evidence, group: Group) -> Tensor:
-        return function(evidence, group) if sees(evidence, group) else l1(evidence, group)
-
-    return scored
+@cache
+def criteria() -> Mapping[str, Criterion]:
+    """Return the criteria by name, with those that other packages add: an entry point of the group `laconic.criteria` names a `Criterion`, or a function."""
+    rows: dict[str, Any] = extended(CRITERIA, "laconic.criteria")
+    return {name: row if isinstance(row, Criterion) else Criterion(row) for name, row in rows.items()}
 
 
 def named(name: str) -> Criterion:
@@ -112,9 +120,9 @@ def named(name: str) -> Criterion:
     Raises:
         BadInput: there is none.
     """
-    if name not in CRITERIA:
-        raise BadInput(f"there is no criterion '{name}' for the importance of channels.{nearest(name, CRITERIA)}")
-    return CRITERIA[name]
+    if name not in criteria():
+        raise BadInput(f"there is no criterion '{name}' for the importance of channels.{nearest(name, criteria())}")
+    return criteria()[name]
 
 
 # Slices of weights ------------------------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from laconic.pruning import allocation
 from laconic.pruning.allocation import Limits
 from laconic.pruning.collect import score
 from laconic.pruning.coupling import Coupling, couple
-from laconic.pruning.criteria import COMPARABLE, CRITERIA
+from laconic.pruning.criteria import criteria, named
 from laconic.pruning.inputs import task_batches
 from laconic.pruning.proof import Proof, prove
 from laconic.pruning.sizes import Counts, Sizes, keep_of
@@ -45,7 +45,7 @@ class Prune(StepConfig):
         macs: share of the multiply-adds to be kept; a half where none of the three is given.
         params: share of the parameters (and so of the bytes) to be kept.
         latency: share of the layers' measured time on the target to be kept; goes with the allocation ``latency``.
-        criterion: how important a component is: a name in `criteria.CRITERIA`.
+        criterion: how important a component is: a name in `criteria.criteria()`.
         allocation: ``uniform`` (the same share everywhere), ``global`` (all are ranked together) or ``latency`` (the least score for the time it saves).
         attention: remove whole ``heads`` or parts of the ``head_size``.
         groups: of grouped convolutions: ``channels`` in all groups alike, whole ``groups``, or ``auto``.
@@ -88,8 +88,8 @@ class Prune(StepConfig):
                 mistakes.append(f"{name}: {getattr(self, name)} is the share that is kept; it lies above 0 and is 1 at most")
         if (self.allocation == "latency") != (self.latency is not None):
             mistakes.append("latency, as a share, goes with the allocation 'latency' and no other")
-        if self.criterion not in CRITERIA:
-            mistakes.append(f"criterion: '{self.criterion}'." + nearest(self.criterion, CRITERIA))
+        if self.criterion not in criteria():
+            mistakes.append(f"criterion: '{self.criterion}'." + nearest(self.criterion, criteria()))
         if not 0 < self.floor <= 1:
             mistakes.append(f"floor: {self.floor} must lie above 0 and be 1 at most")
         if self.rounds < 1 or self.examples < 1 or (self.multiple or 1) < 1:
@@ -184,12 +184,12 @@ def _decide(
     limits = Limits(config.floor, config.multiple or (8 if config.allocation == "latency" else 1))
     if config.allocation == "latency":
         assert context.price is not None
-        return allocation.by_latency(sizes, context.price, step, limits, scores, comparable=COMPARABLE[config.criterion]), scores
+        return allocation.by_latency(sizes, context.price, step, limits, scores, comparable=named(config.criterion).comparable), scores
     whole = Sizes(first)
     cost, total = _cost(sizes, config.goal[0]), _cost(whole, config.goal[0])(whole.full)
     if config.allocation == "uniform":
         return allocation.uniform(sizes, cost, share * total, limits), scores
-    return allocation.ranked(sizes, cost, share * total, limits, scores, COMPARABLE[config.criterion]), scores
+    return allocation.ranked(sizes, cost, share * total, limits, scores, named(config.criterion).comparable), scores
 
 
 def _renew(found: Program, examples: int, batch_size: int, context: Context) -> None:

@@ -77,12 +77,23 @@ def norm_across_heads() -> Net:
     return Net(forward, a=nn.Linear(5, 12), n=nn.GroupNorm(3, 12), b=nn.Linear(12, 2))
 
 
+def native_batch_norm(k: int = 6) -> Net:
+    """The operator that also puts out mean and deviation."""
+
+    def norm(m: Net, x: Tensor) -> Tensor:
+        n = m.n
+        return torch.native_batch_norm(x, n.weight, n.bias, n.running_mean, n.running_var, False, 0.1, 1e-5)[0]
+
+    return Net(lambda m, x: m.b(norm(m, m.a(x))), a=conv(3, k), n=nn.BatchNorm2d(k), b=conv(k, 2))
+
+
 CASES = {
     "group norm, across heads": case(norm_across_heads, tokens, "4 " + GROUP.format("*3"), zeroed=False),
     **{f"batch norm {d}d": case(normed(d, 2), volume(d), RUNNING) for d in (1, 2, 3)},
     "batch norm, rows": case(words(nn.BatchNorm1d), rows, RUNNING),
     "batch norm, not affine": case(normed(2, 2, affine=False), image, f"{AB} n.running_mean:0 n.running_var:0"),
     "batch norm, of the batch": case(normed(2, 2, track_running_stats=False), image, SCALED),
+    "native batch norm": case(native_batch_norm, image, RUNNING),
     "instance norm": case(normed(2, 3), image, AB),
     "instance norm, affine": case(normed(1, 3, affine=True), volume(1), SCALED),
     "layer norm": case(words(nn.LayerNorm), tokens, SCALED, zeroed=False),
