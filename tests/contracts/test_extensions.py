@@ -1,0 +1,153 @@
+"""Laconic extended from outside: the package in `outside/` adds one of everything, and each works in `optimize`, recipe, command line, gate and report.
+
+All runs in processes of their own with that package on their path, as after `pip install acme-laconic`; no file of Laconic knows of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OUTSIDE = Path(__file__).parent / "outside"
+TASK = "tests.run.tiny:task"
+RECIPE = """\
+steps:
+- prune:
+    macs: 0.7
+    criterion: acme_l3
+    recovery: {epochs: 1, lr: 0.001, distill: 0.5, soft: acme_absolute, augment: [{name: acme_shift, strength: 0.5}]}
+- acme_snap: {share: 0.2}
+deploy: {runtime: acme_rt, threads: 1}
+"""
+
+
+def laconic(*arguments: str, outside: bool = True) -> subprocess.CompletedProcess[str]:
+    places = [str(OUTSIDE)] * outside + [str(ROOT / "src"), str(ROOT)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-m", "laconic.cli", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def ran(*arguments: str, codes: tuple[int, ...] = (0, 3)) -> dict[str, Any]:
+    done = laconic(*arguments, "--json")
+    assert done.returncode in codes, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.fixture(scope="module")
+def optimized(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """A search over the step and the runtime from outside, whose best is that of the quantity from outside, within a limit of it."""
+    out = tmp_path_factory.mktemp("acme") / "run"
+    names = ("--try", "acme_snap,onnxruntime,acme_rt", "--max-drop", "any", "--objective", "acme_energy", "--limit", "max_acme_energy_mj=1e6")
+    return ran("optimize", TASK, *names, "--rounds", "5", "--threads", "1", "--out", str(out)), out
+
+
+@pytest.fixture(scope="module")
+def carried_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """A recipe with criterion, augmentation, loss, step and runtime from outside, and a limit that nothing holds."""
+    folder = tmp_path_factory.mktemp("acme")
+    (folder / "recipe.yaml").write_text(RECIPE + "budget: {max_drop: any, max_acme_energy_mj: 1e-9}\n", encoding="utf-8")
+    return ran("run", str(folder / "recipe.yaml"), "--task", TASK, "--out", str(folder / "run"), codes=(3,)), folder / "run"
+
+
+def recipes(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["title"]: row for row in result["candidates"]}
+
+
+def test_a_lever_and_a_runtime_are_searched(optimized: tuple[dict[str, Any], Path]) -> None:
+    result, _ = optimized
+    tried = recipes(result)
+    assert {title for title, row in tried.items() if row["status"] in ("passed", "rejected")} >= {"Acme RT · fp32", "snap 10 % · Acme RT · fp32", "snap 10 % · ONNX Runtime · fp32"}
+    step = tried["snap 10 % · Acme RT · fp32"]["outcomes"][0]
+    assert (step["step"], step["title"], step["section"]) == ("acme_snap", "snap 10 %", "acme")
+    assert step["changed"]["zeroed_weights"] > 0
+
+
+def test_a_quantity_is_measured_of_every_candidate_and_orders_them(optimized: tuple[dict[str, Any], Path]) -> None:
+    result, _ = optimized
+    timed = [row for row in (result["baseline"], *result["candidates"]) if row["measured"].get("latency_ms")]
+    assert len(timed) > 3
+    for row in timed:
+        assert row["measured"]["acme_energy_mj"]["value"] == pytest.approx(5 * row["measured"]["latency_ms"]["value"])
+    chosen = next(row for row in result["candidates"] if row["key"] == (result["best"] or result["nearest"]))
+    assert chosen["measured"]["acme_energy_mj"]["value"] < result["baseline"]["measured"]["acme_energy_mj"]["value"]
+
+
+def test_a_limit_of_a_quantity_is_judged_by_the_gate(carried_out: tuple[dict[str, Any], Path]) -> None:
+    result, _ = carried_out
+    (row,) = result["candidates"]
+    assert row["status"] == "rejected"
+    assert "budget:max_acme_energy_mj" in [reason["rule"] for reason in row["reasons"]]
+    assert not result["met"]
+
+
+def test_a_recipe_prunes_trains_and_deploys_with_them(carried_out: tuple[dict[str, Any], Path]) -> None:
+    result, _ = carried_out
+    (row,) = result["candidates"]
+    pruned, snapped = row["outcomes"]
+    assert pruned["changed"]["criterion"] == "acme_l3"
+    told = pruned["changed"]["recovery"]
+    assert "acme_shift" in json.dumps(told)
+    assert "acme_absolute" in json.dumps(told)
+    assert snapped["changed"]["zeroed_weights"] > 0
+    assert row["recipe"]["deploy"]["runtime"] == "acme_rt"
+    assert row["parity"]["max_rel"] < 1e-3
+
+
+@pytest.mark.parametrize("run", ["optimized", "carried_out"])
+def test_the_report_tells_of_them(run: str, request: pytest.FixtureRequest) -> None:
+    _, out = request.getfixturevalue(run)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for word in ("Acme RT", "Energy of a call", "snap", "zeroed weights"):
+        assert word.lower() in page.lower(), word
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("levers",), ("acme_snap", "set the smallest weights to zero")),
+        (("levers", TASK), ("acme_snap", "acme_rt")),
+        (("doctor",), ("acme_rt",)),
+        (("optimize", "--help"), ("--limit",)),
+    ],
+    ids=["levers", "levers of a task", "doctor", "help"],
+)
+def test_the_command_line_lists_them(arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    done = laconic(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert all(word in done.stdout for word in words), done.stdout
+
+
+def test_an_operator_with_a_rule_is_looked_through() -> None:
+    """Without the rule the operator freezes the hidden units."""
+    groups = ran("inspect", "acme_laconic:doubled", "--no-sensitivity", codes=(0,))
+    code = (
+        "import laconic as lc, torch, acme_laconic, json; from laconic.pruning import rules\n"
+        "program = lc.capture(acme_laconic.Twice().eval(), torch.randn(2, 8))\n"
+        "known = lc.couple(program).prunable()[0]\n"
+        "table = dict(rules.table()); table.pop('twice'); rules.table = lambda: table\n"
+        "print(json.dumps([known, lc.couple(program).prunable()[0]]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(OUTSIDE), str(ROOT / "src")])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    with_rule, without = json.loads(done.stdout)
+    assert with_rule == 16
+    assert without == 0
+    assert "acme" not in json.dumps(groups["pruning"].get("frozen_by", ""))
+
+
+def test_without_the_package_its_names_are_unknown(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    done = laconic("run", str(tmp_path / "recipe.yaml"), "--task", TASK, outside=False)
+    assert done.returncode == 2
+    assert "'acme_snap' is not a step" in done.stderr
+    assert "'acme_rt' is not a runtime" in done.stderr
+    done = laconic("optimize", TASK, "--limit", "max_acme_energy_mj=1", outside=False)
+    assert done.returncode == 2
+    assert "max_acme_energy_mj" in done.stderr
