@@ -31,7 +31,9 @@ deploy: {runtime: acme_rt, threads: 1}
 def laconic(*arguments: str, outside: bool = True) -> subprocess.CompletedProcess[str]:
     places = [str(OUTSIDE)] * outside + [str(ROOT / "src"), str(ROOT)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-m", "laconic.cli", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "laconic.cli", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def ran(*arguments: str, codes: tuple[int, ...] = (0, 3)) -> dict[str, Any]:
@@ -44,7 +46,16 @@ def ran(*arguments: str, codes: tuple[int, ...] = (0, 3)) -> dict[str, Any]:
 def optimized(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """A search over the step and the runtime from outside, whose best is that of the quantity from outside, within a limit of it."""
     out = tmp_path_factory.mktemp("acme") / "run"
-    names = ("--try", "acme_snap,onnxruntime,acme_rt", "--max-drop", "any", "--objective", "acme_energy", "--limit", "max_acme_energy_mj=1e6")
+    names = (
+        "--try",
+        "acme_snap,onnxruntime,acme_rt",
+        "--max-drop",
+        "any",
+        "--objective",
+        "acme_energy",
+        "--limit",
+        "max_acme_energy_mj=1e6",
+    )
     return ran("optimize", TASK, *names, "--rounds", "5", "--threads", "1", "--out", str(out)), out
 
 
@@ -63,7 +74,8 @@ def recipes(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_a_lever_and_a_runtime_are_searched(optimized: tuple[dict[str, Any], Path]) -> None:
     result, _ = optimized
     tried = recipes(result)
-    assert {title for title, row in tried.items() if row["status"] in ("passed", "rejected")} >= {"Acme RT · fp32", "snap 10 % · Acme RT · fp32", "snap 10 % · ONNX Runtime · fp32"}
+    measured = {title for title, row in tried.items() if row["status"] in ("passed", "rejected")}
+    assert measured >= {"Acme RT · fp32", "snap 10 % · Acme RT · fp32", "snap 10 % · ONNX Runtime · fp32"}
     step = tried["snap 10 % · Acme RT · fp32"]["outcomes"][0]
     assert (step["step"], step["title"], step["section"]) == ("acme_snap", "snap 10 %", "acme")
     assert step["changed"]["zeroed_weights"] > 0
