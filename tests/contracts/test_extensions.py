@@ -123,8 +123,8 @@ def test_the_report_tells_of_them(run: str, request: pytest.FixtureRequest) -> N
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("levers",), ("acme_snap", "set the smallest weights to zero")),
-        (("levers", TASK), ("acme_snap", "acme_rt")),
+        (("levers", "--json"), ("acme_snap", "set the smallest weights to zero", "acme_rt")),
+        (("levers", TASK, "--json"), ("acme_snap", "acme_rt")),
         (("doctor",), ("acme_rt",)),
         (("optimize", "--help"), ("--limit",)),
     ],
@@ -140,10 +140,10 @@ def test_an_operator_with_a_rule_is_looked_through() -> None:
     """Without the rule the operator freezes the hidden units."""
     groups = ran("inspect", "acme_laconic:doubled", "--no-sensitivity", codes=(0,))
     code = (
-        "import laconic as lc, torch, acme_laconic, json; from laconic.pruning import rules\n"
+        "import laconic as lc, torch, acme_laconic, json; from laconic.pruning import coupling\n"
         "program = lc.capture(acme_laconic.Twice().eval(), torch.randn(2, 8))\n"
         "known = lc.couple(program).prunable()[0]\n"
-        "table = dict(rules.table()); table.pop('twice'); rules.table = lambda: table\n"
+        "table = dict(coupling.table()); table.pop('twice'); coupling.table = lambda: table\n"
         "print(json.dumps([known, lc.couple(program).prunable()[0]]))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(OUTSIDE), str(ROOT / "src")])}
