@@ -93,6 +93,9 @@ def cubes(evidence: criteria.Evidence, group: Group) -> Tensor:
     return criteria.component_sums(criteria.producing(evidence.coupling, group), len(group), lambda name, values: values.abs() ** 3)
 
 
+CRITERION = criteria.Criterion(cubes)
+
+
 # An operator and its rule: what it does to the ids of its input's dimensions.
 @torch.library.custom_op("acme::twice", mutates_args=())
 def twice(x: Tensor) -> Tensor:
