@@ -83,7 +83,7 @@ def test_settings_of_a_family_have_names_of_their_own() -> None:
         ({"choices": (Setting("a", {"mod": "static"}),)}, "mod: is no option of Quantize. Did you mean 'mode'"),
         ({"field": "shares"}, "shares: is no option of Quantize"),
     ],
-    ids=str,
+    ids=["no step and no stage", "another stage", "steps that nobody builds", "an unknown option", "an unknown field"],
 )
 def test_a_row_that_makes_no_sense_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput, match=said):
