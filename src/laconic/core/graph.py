@@ -131,14 +131,14 @@ def without_dropout(program: Program) -> Program:
     """What is deployed: a copy without dropouts and the views around them, which optimizers of graphs may not look through; itself where there is none."""
     if not any(family_of(node) == "dropout" for node in program.graph.nodes):
         return program
-    found = copy.deepcopy(program)
-    for node in list(found.graph.nodes):
+    result = copy.deepcopy(program)
+    for node in list(result.graph.nodes):
         if family_of(node) == "dropout":
             node.replace_all_uses_with(node.args[0])
-            found.graph.erase_node(node)
+            result.graph.erase_node(node)
         elif node.target is aten.squeeze.dim and node.args[0].target is aten.unsqueeze.default and node.args[0].args[1] == node.args[1]:
             node.replace_all_uses_with(node.args[0].args[0])
-    return clean(found)
+    return clean(result)
 
 
 def clean(program: Program) -> Program:

@@ -12,6 +12,6 @@ def memory_of(pid: int) -> dict[str, int]:
     except OSError:
         return {}
     rows = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    found = {name: int(rows[row].split()[0]) * 1024 for name, row in (("rss_bytes", "VmRSS"), ("peak_bytes", "VmHWM")) if row in rows}
+    result = {name: int(rows[row].split()[0]) * 1024 for name, row in (("rss_bytes", "VmRSS"), ("peak_bytes", "VmHWM")) if row in rows}
     # the kernel brings the peak up to date now and then, so it may lag a little behind
-    return {name: max(found.values()) if name == "peak_bytes" else value for name, value in found.items()}
+    return {name: max(result.values()) if name == "peak_bytes" else value for name, value in result.items()}

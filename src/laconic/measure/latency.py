@@ -100,10 +100,10 @@ def interleave(candidates: Sequence[Timed], rounds: int, seconds: float, progres
         if settled is not None:
             break
     progress.finish()
-    found = replace(table.finish(), settled=settled or "")
-    if found.machine["busy"]:
-        progress.log(found.machine["busy"])
-    return found
+    result = replace(table.finish(), settled=settled or "")
+    if result.machine["busy"]:
+        progress.log(result.machine["busy"])
+    return result
 
 
 class _Table:
@@ -133,11 +133,11 @@ class _Table:
 
     def _try(self, candidate: Timed, seconds: float) -> Turn | None:
         try:
-            found = candidate.time(seconds, MIN_RUNS)
+            result = candidate.time(seconds, MIN_RUNS)
         except WorkerFailed as error:
             self._dropped[candidate.name] = str(error)
             return None
-        return found if isinstance(found, Turn) else Turn(found)
+        return result if isinstance(result, Turn) else Turn(result)
 
     def times(self) -> dict[str, list[list[int]]]:
         """Return nanoseconds so far, of those that did not fail."""
@@ -156,12 +156,12 @@ class _Table:
 
     def _work(self) -> dict[str, list[list[int]]]:
         """Return processor time per contender, turn and run; none of one that fails at it: its times stand."""
-        found = {}
+        result = {}
         for candidate in self._candidates:
             if candidate.name not in self._dropped:
                 with contextlib.suppress(WorkerFailed):
-                    found[candidate.name] = [list(turn.cpu_ns) for turn in candidate.work(WORK_TURNS, WORK_SECONDS, MIN_RUNS)]
-        return found
+                    result[candidate.name] = [list(turn.cpu_ns) for turn in candidate.work(WORK_TURNS, WORK_SECONDS, MIN_RUNS)]
+        return result
 
 
 def _disturbance(turn: Turn) -> float:
@@ -215,8 +215,8 @@ def mark(machine: Mapping[str, Any], base: str, other: str) -> tuple[str, Measur
     sentence, spent = machine.get("busy", ""), machine.get("cpu_ns", {})
     if not sentence or other == base or not all(_tells(spent.get(name, [])) for name in (base, other)):
         return sentence, None
-    found = ratio_of_rounds(spent[base], spent[other])
-    return f"{sentence}; by processor time {times(found)}", found
+    result = ratio_of_rounds(spent[base], spent[other])
+    return f"{sentence}; by processor time {times(result)}", result
 
 
 def _tells(turns: Sequence[Sequence[int]]) -> bool:

@@ -95,9 +95,9 @@ def _bisect(counts: Callable[[float], list[int]], cost: Callable[[Counts], float
         )
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        found = counts(middle)
-        if cost(found) <= budget:
-            low, best = middle, found
+        result = counts(middle)
+        if cost(result) <= budget:
+            low, best = middle, result
         else:
             high = middle
     return best
@@ -136,7 +136,7 @@ def by_latency(
 
     fresh = {g: gain(g) for g in range(len(counts))}
     while sum(times) > budget:
-        queue = [(found[0], g, found[1]) for g, found in fresh.items() if found is not None]
+        queue = [(result[0], g, result[1]) for g, result in fresh.items() if result is not None]
         if not queue:
             raise BadInput(
                 f"{share:.2f} of the time cannot be reached: {sum(times) / budget * share:.2f} is the least with floor {limits.floor}."

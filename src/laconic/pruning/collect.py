@@ -149,8 +149,8 @@ class _Gradients:
     """Mean and mean square of the gradients of batches, for all parameters in which a group has slices."""
 
     def __init__(self, coupling: Coupling) -> None:
-        found = {slot.tensor: None for group in coupling.groups for slot, _ in pieces(coupling, group)}
-        self.names = list(found)
+        result = {slot.tensor: None for group in coupling.groups for slot, _ in pieces(coupling, group)}
+        self.names = list(result)
         tensors = [coupling.tensor(name) for name in self.names]
         self.parameters = [p for p in tensors if isinstance(p, nn.Parameter)]
         self.total = [torch.zeros_like(p, dtype=_sum_dtype(p), requires_grad=False) for p in self.parameters]
@@ -165,8 +165,8 @@ class _Gradients:
         """
         if not bool(loss.isfinite()):
             raise BadInput(f"the loss of batch {self.batches + 1} is {loss.item()}. Look for bad examples or an overflow in the model.")
-        found: Sequence[Tensor | None] = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        for name, total, squares, gradient in zip(self.names, self.total, self.squares, found, strict=True):
+        result: Sequence[Tensor | None] = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        for name, total, squares, gradient in zip(self.names, self.total, self.squares, result, strict=True):
             if gradient is None:
                 continue
             if not bool(gradient.isfinite().all()):

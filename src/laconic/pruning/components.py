@@ -81,12 +81,12 @@ class Blocks:
         for ids in (*(ids for pair in mixed for ids in pair), *partly):
             touched[label[ids]] = True
         joined, count = _joined(label, count, mixed)
-        found = joined[label]
+        result = joined[label]
         whole = {}
         for ids, start in zip(self.arrays, first, strict=True):
             if not touched[start : start + len(ids)].any():
                 whole[id(ids)] = int(joined[start])
-        return Components(found, count, whole)
+        return Components(result, count, whole)
 
 
 def _joined(label: Any, count: int, pairs: Sequence[tuple[Ids, Ids]]) -> tuple[Any, int]:

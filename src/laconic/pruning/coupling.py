@@ -106,15 +106,15 @@ class Coupling:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """What can be removed, in the order of the graph."""
-        found = [*self._whole_groups(), *self._mixed_groups()]
+        result = [*self._whole_groups(), *self._mixed_groups()]
         made = [
-            Group(_title(slots), components, tuple(slots)) for components, slots in found if any(s.tensor in self.learned for s in slots)
+            Group(_title(slots), components, tuple(slots)) for components, slots in result if any(s.tensor in self.learned for s in slots)
         ]
         return tuple(sorted(made, key=lambda group: int(group.components[0])))
 
     def _whole_groups(self) -> Iterator[tuple[Any, list[Slot]]]:
         """Components and slots of each group that is one block in every dimension in which it is."""
-        found: dict[int, list[Slot]] = {}
+        result: dict[int, list[Slot]] = {}
         places: dict[int, Any] = {}
         frozen: dict[int, bool] = {}
         for name, dims in self.tensors.items():
@@ -128,8 +128,8 @@ class Coupling:
                     n = len(ids)
                     if n not in places:
                         places[n] = np.arange(n)
-                    found.setdefault(first, []).append(Slot(name, dim, self.roles[name, dim], places[n]))
-        for first, slots in found.items():
+                    result.setdefault(first, []).append(Slot(name, dim, self.roles[name, dim], places[n]))
+        for first, slots in result.items():
             yield np.arange(first, first + len(slots[0].index)), slots
 
     def _mixed_groups(self) -> Iterator[tuple[Any, list[Slot]]]:
@@ -143,7 +143,7 @@ class Coupling:
         if not slots:
             return
         n, frozen = len(self.cause), self.frozen
-        parts = [*(found for *_, found in slots), *(self.label[ids] for ids in self.pieces if id(ids) not in self.whole)]
+        parts = [*(result for *_, result in slots), *(self.label[ids] for ids in self.pieces if id(ids) not in self.whole)]
         # components with the same slices have the same sum of random numbers
         draws = np.random.default_rng(0).integers(1, 2**40, len(parts)).astype(np.float64)
         signature = np.bincount(np.concatenate(parts), np.repeat(draws, [len(part) for part in parts]), n)
@@ -156,13 +156,13 @@ class Coupling:
         for rank, components in enumerate(members):
             position[components] = np.arange(len(components))
             group_of[components] = rank
-        found: list[list[Slot]] = [[] for _ in members]
+        result: list[list[Slot]] = [[] for _ in members]
         for name, dim, labeled in slots:
             ranks, places = group_of[labeled], position[labeled]
             for rank in np.flatnonzero(np.bincount(ranks + 1)[1:]).tolist():
                 index = places if (ranks == rank).all() else np.where(ranks == rank, places, -1)
-                found[rank].append(Slot(name, dim, self.roles[name, dim], index))
-        yield from zip(members, found, strict=True)
+                result[rank].append(Slot(name, dim, self.roles[name, dim], index))
+        yield from zip(members, result, strict=True)
 
     def prunable(self) -> tuple[int, int]:
         """Return how many output channels of all weights can be removed, and how many there are: rows of a linear weight, filters of a convolution.
@@ -220,10 +220,10 @@ def couple(program: Program, policy: Policy | None = None, freeze: Iterable[str]
         if node.op == "placeholder":
             tracer.values[node] = tracer.blank(node)
         elif node.op == "call_function" and not is_check(node):
-            found = node.meta.get("val", UNSET)
-            if found is UNSET:
+            result = node.meta.get("val", UNSET)
+            if result is UNSET:
                 raise BadInput(f"{where(node)} carries no shape: structures are removed before other steps insert operators. Prune first.")
-            if not isinstance(found, (Tensor, tuple, list)):
+            if not isinstance(result, (Tensor, tuple, list)):
                 continue  # a size
             rule = rules.get(id(node.target))
             if rule is None:
@@ -271,11 +271,11 @@ def _freeze_modules(tracer: Tracer, paths: Iterable[str]) -> None:
     module = tracer.program.graph_module
     tensors = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
     for path in paths:
-        found = [tensor for name, tensor in tensors if name == path or name.startswith(f"{path}.")]
-        if not found:
+        result = [tensor for name, tensor in tensors if name == path or name.startswith(f"{path}.")]
+        if not result:
             modules = {prefix for name, _ in tensors for prefix in itertools.accumulate(name.split(".")[:-1], "{}.{}".format)}
             raise BadInput(f"freeze: '{path}' is no module with parameters.{nearest(path, modules)}")
-        for tensor in found:
+        for tensor in result:
             for ids in tracer.tensors.get(tracer.known(tensor), []):
                 if ids is not None and ids is not UNSET:
                     tracer.freeze(((len(ids), ids),), f"asked for: {path}")

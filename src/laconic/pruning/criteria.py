@@ -130,8 +130,8 @@ def named(name: str) -> Criterion:
 
 def pieces(coupling: Coupling, group: Group, roles: Sequence[str] | None = None) -> list[Piece]:
     """Return the floating parameters in which a group has slices of these roles (None: of any), one entry for each slot."""
-    found = [(slot, coupling.tensor(slot.tensor)) for slot in group.slots if roles is None or slot.role in roles]
-    return [(slot, tensor.detach()) for slot, tensor in found if isinstance(tensor, nn.Parameter) and tensor.is_floating_point()]
+    result = [(slot, coupling.tensor(slot.tensor)) for slot in group.slots if roles is None or slot.role in roles]
+    return [(slot, tensor.detach()) for slot, tensor in result if isinstance(tensor, nn.Parameter) and tensor.is_floating_point()]
 
 
 def producing(coupling: Coupling, group: Group, roles: Sequence[str] = PRODUCING) -> list[Piece]:
@@ -249,9 +249,9 @@ def group_l2(evidence: Evidence, group: Group) -> Tensor:
 
     They divide by the mean of the largest scores only; the order within the group is the same.
     """
-    found = _group_power(evidence, group).sqrt()
-    mean = found.mean()
-    return found / mean if mean > 0 else found
+    result = _group_power(evidence, group).sqrt()
+    mean = result.mean()
+    return result / mean if mean > 0 else result
 
 
 @criterion("lamp", comparable=True)
@@ -282,8 +282,8 @@ def bn_scale(evidence: Evidence, group: Group) -> Tensor:
 
     The scale of a layer or group norm does not count: these do not give each channel the same variance. A group without batch norm is scored by `l1`.
     """
-    found = [piece for piece in pieces(evidence.coupling, group) if piece[0].tensor in evidence.scales]
-    return component_sums(found, len(group), lambda _, w: w.abs())
+    result = [piece for piece in pieces(evidence.coupling, group) if piece[0].tensor in evidence.scales]
+    return component_sums(result, len(group), lambda _, w: w.abs())
 
 
 @criterion("fpgm")
@@ -317,8 +317,8 @@ def gini(values: Tensor) -> Tensor:
     m = values.shape[1]
     weights = torch.arange(1 - m, m, 2, dtype=values.dtype)
     total = values.sum(1)
-    found = (values.sort(1).values * weights).sum(1) / (m * total)
-    return torch.where(total > 0, found.clamp(min=0), 0.0)
+    result = (values.sort(1).values * weights).sum(1) / (m * total)
+    return torch.where(total > 0, result.clamp(min=0), 0.0)
 
 
 # With gradients ---------------------------------------------------------------------------------------------------------------------------
@@ -334,13 +334,13 @@ def taylor(evidence: Evidence, group: Group) -> Tensor:
     and the square is taken once, of the mean gradient; the paper averages squares of minibatches.
     """
     norms, layers = evidence.gates
-    found = [
+    result = [
         piece
         for piece in pieces(evidence.coupling, group)
         if piece[0].tensor in norms or (piece[0].role in PRODUCING and piece[0].tensor not in layers)
     ]
-    found = found or pieces(evidence.coupling, group)
-    return component_sums(found, len(group), lambda name, w: w * evidence.gradients[name].to(w)).square()
+    result = result or pieces(evidence.coupling, group)
+    return component_sums(result, len(group), lambda name, w: w * evidence.gradients[name].to(w)).square()
 
 
 @criterion("obd", "gradients", comparable=True)

@@ -38,15 +38,15 @@ def resized(program: Program, sizes: Mapping[str, int], seed: int = 0) -> tuple[
         sizes: for labels of dynamic dimensions; others stay as in the example.
     """
     generator = torch.Generator().manual_seed(seed)
-    found = []
+    result = []
     for spec, leaf in zip(program.inputs, program.example_inputs(), strict=True):
         for axis, label in enumerate(spec.shape):
             if isinstance(label, str) and label in sizes:
                 leaf = leaf.index_select(axis, torch.arange(sizes[label], device=leaf.device) % leaf.shape[axis])
         if leaf.is_floating_point():
             leaf = leaf * (1 + 0.1 * torch.randn(leaf.shape, generator=generator)).to(leaf)
-        found.append(leaf)
-    return tuple(found)
+        result.append(leaf)
+    return tuple(result)
 
 
 def other_sizes(program: Program) -> tuple[Resized, ...]:
@@ -62,27 +62,27 @@ def other_sizes(program: Program) -> tuple[Resized, ...]:
         return ()
     trial = copy.deepcopy(program).eval().cpu()  # on an accelerator, an index out of range ends the process
     device = program.example_inputs()[0].device
-    found: list[Resized] = []
+    result: list[Resized] = []
     for sizes in _candidates(given):
-        if len(found) == _WANTED:
+        if len(result) == _WANTED:
             break
-        inputs = resized(trial, sizes, seed=len(found) + 1)
+        inputs = resized(trial, sizes, seed=len(result) + 1)
         if _runs(trial, inputs):
-            found.append(Resized(sizes, tuple(leaf.to(device) for leaf in inputs)))
-    if not found:
+            result.append(Resized(sizes, tuple(leaf.to(device) for leaf in inputs)))
+    if not result:
         told = ", ".join(f"{label} {size}" for label, size in given.items())
         raise BadInput(
             f"the program declares dynamic sizes and runs at those of the example only ({told}): the model fixed a size while it was captured. "
             "Compute that size from the inputs' shapes in forward, or capture with dynamic_batch=False."
         )
-    return tuple(found)
+    return tuple(result)
 
 
 def _candidates(given: Mapping[str, int]) -> Iterator[dict[str, int]]:
     """Return sizes to try: all labels changed, then the batch alone."""
     choices = {label: _others(size) for label, size in given.items()}
-    for i in range(max(len(found) for found in choices.values())):
-        yield {label: found[i % len(found)] for label, found in choices.items()}
+    for i in range(max(len(result) for result in choices.values())):
+        yield {label: result[i % len(result)] for label, result in choices.items()}
     if "batch" in given and len(given) > 1:
         yield from ({**given, "batch": size} for size in choices["batch"])
 

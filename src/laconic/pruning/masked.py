@@ -101,13 +101,13 @@ def _norm(run: Masked, n: fx.Node, args: Any, kwargs: Any) -> Any:
     weight = run.env[weight] if isinstance(weight, fx.Node) else weight
     if plain_name(n) == "rms_norm":
         eps = argument(n, 3) or torch.finfo(x.dtype).eps
-        found = x * ((x * mask).square().sum(axes, keepdim=True) / mask.sum(axes, keepdim=True) + eps).rsqrt()
-        return found if weight is None else found * weight
+        result = x * ((x * mask).square().sum(axes, keepdim=True) / mask.sum(axes, keepdim=True) + eps).rsqrt()
+        return result if weight is None else result * weight
     bias = argument(n, 3)
     bias = run.env[bias] if isinstance(bias, fx.Node) else bias
-    found = _standardized(x, mask, axes, argument(n, 4))
-    found = found if weight is None else found * weight
-    return found if bias is None else found + bias
+    result = _standardized(x, mask, axes, argument(n, 4))
+    result = result if weight is None else result * weight
+    return result if bias is None else result + bias
 
 
 def _group_norm(run: Masked, n: fx.Node, args: Any, kwargs: Any) -> Any:

@@ -30,15 +30,15 @@ def perturbed(coupling: Coupling, inputs: tuple[Tensor, ...], seed: int = 0) -> 
     their way. The program must be in eval mode.
     """
     generator = torch.Generator().manual_seed(seed)
-    found = {}
+    result = {}
     for name, tensor in coupling.parameters():
         if tensor.is_floating_point():
             value = _lively(tensor.detach(), generator)
             if value is not None:
-                found[name] = value
-    norms = _Settled(coupling, found)
+                result[name] = value
+    norms = _Settled(coupling, result)
     norms.run(*inputs)
-    return {**found, **norms.statistics}
+    return {**result, **norms.statistics}
 
 
 def _lively(tensor: Tensor, generator: torch.Generator) -> Tensor | None:

@@ -202,14 +202,14 @@ def _compared(
     """Return the `difference` of the pruned and the masked program."""
     expected = Masked(coupling, keep, tensors).run(*inputs)
     try:
-        found = pruned.graph_module(*inputs)
+        result = pruned.graph_module(*inputs)
     except Exception as error:
         text = " ".join(str(error).split())[:200]
         raise LaconicError(
             f"the pruned program does not run on {told}, where the unpruned one does: {type(error).__name__}: {text}. This is a defect of Laconic: "
             "please report the model. Freeze the modules in question meanwhile (freeze)."
         ) from error
-    return difference(found, expected, ("the pruned program", "the masked program"), told)
+    return difference(result, expected, ("the pruned program", "the masked program"), told)
 
 
 def _with(pruned: Program, coupling: Coupling, keep: Keep, tensors: Mapping[str, Tensor]) -> Program:

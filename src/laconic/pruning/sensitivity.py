@@ -85,5 +85,5 @@ def _least(coupling: Coupling, group: Group, share: float) -> np.ndarray[Any, np
 @torch.no_grad()
 def _outputs(coupling: Coupling, inputs: Sequence[Tensor], keep: Any) -> list[Tensor]:
     """Return the outputs of floats, of the program with what is kept."""
-    found = remove(coupling, keep).graph_module(*inputs)
-    return [value.double() for value in found if isinstance(value, Tensor) and value.is_floating_point()]
+    result = remove(coupling, keep).graph_module(*inputs)
+    return [value.double() for value in result if isinstance(value, Tensor) and value.is_floating_point()]

@@ -58,11 +58,11 @@ class Sizes:
             dims = self.coupling.tensors.get(name) or [None] * tensor.dim()
             return tuple(size if ids is None else self.length(ids, counts) for size, ids in zip(tensor.shape, dims, strict=True))
         value = self.coupling.values[node]
-        found = node.meta["val"]
-        value, found = (value[0], found[0]) if isinstance(value, list) else (value, found)
+        result = node.meta["val"]
+        value, result = (value[0], result[0]) if isinstance(value, list) else (value, result)
         return tuple(
             self._size(dim, counts) if isinstance(size, int) else self._dynamic(size, dim, counts)
-            for size, dim in zip(found.shape, value, strict=True)
+            for size, dim in zip(result.shape, value, strict=True)
         )
 
     def _size(self, dim: Dim, counts: Counts) -> int:
@@ -107,13 +107,13 @@ class Sizes:
     @cached_property
     def readers(self) -> list[list[int]]:
         """Return for each group the positions in `layers` of those whose shapes depend on it."""
-        found: list[set[int]] = [set() for _ in self.full]
+        result: list[set[int]] = [set() for _ in self.full]
         for i, node in enumerate(self.layers):
             for source in (node, *node.all_input_nodes):
                 for ids in self._ids(source):
                     for group, _ in self.terms(ids)[1]:
-                        found[group].add(i)
-        return [sorted(layers) for layers in found]
+                        result[group].add(i)
+        return [sorted(layers) for layers in result]
 
     def _ids(self, node: fx.Node) -> list[Any]:
         if node.op == "get_attr":

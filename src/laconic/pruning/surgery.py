@@ -65,17 +65,17 @@ class Surgeon:
         ids = self.coupling.tensors[name][dim]
         if ids is None or self.kept[ids].all():
             return None
-        found = np.flatnonzero(self.kept[ids])
-        if not len(found):
+        result = np.flatnonzero(self.kept[ids])
+        if not len(result):
             raise BadInput(f"nothing would be left of dimension {dim} of {name}: keep at least one")
-        return torch.from_numpy(found)
+        return torch.from_numpy(result)
 
     def sliced(self, name: str, value: Tensor) -> Tensor:
         """Return what survives of a tensor that is shaped like the one of this name."""
         for dim in range(value.dim()):
-            found = self.indices(name, dim)
-            if found is not None:
-                value = value.index_select(dim, found.to(value.device))
+            result = self.indices(name, dim)
+            if result is not None:
+                value = value.index_select(dim, result.to(value.device))
         return value
 
     def cut_tensors(self) -> None:
@@ -137,12 +137,12 @@ class Surgeon:
     def reshape_metadata(self, old: Node, new: Node) -> None:
         """Let the shapes noted on a node be those that it has now, so that it can be pruned again."""
         value = self.coupling.values[old]
-        found = old.meta["val"]
+        result = old.meta["val"]
         if isinstance(value, list):
-            shapes = [self._shaped(item, dims) for item, dims in zip(found, value, strict=True)]
-            new.meta["val"] = type(found)(shapes) if isinstance(found, (tuple, list)) else shapes
+            shapes = [self._shaped(item, dims) for item, dims in zip(result, value, strict=True)]
+            new.meta["val"] = type(result)(shapes) if isinstance(result, (tuple, list)) else shapes
         else:
-            new.meta["val"] = self._shaped(found, value)
+            new.meta["val"] = self._shaped(result, value)
 
     def _shaped(self, found: Any, dims: Sequence[Dim]) -> Tensor:
         if not any(self.changed(dim) for dim in dims):
@@ -209,8 +209,8 @@ def _second(s: Surgeon, weight: fx.Node) -> tuple[int, int]:
     if weight.op != "get_attr":
         return s.count(_value(s, weight)[1]), len(_value(s, weight))
     tensor = get_tensor(s.coupling.program, weight)
-    found = s.indices(s.coupling.name(weight), 1)
-    return tensor.shape[1] if found is None else len(found), tensor.dim()
+    result = s.indices(s.coupling.name(weight), 1)
+    return tensor.shape[1] if result is None else len(result), tensor.dim()
 
 
 def _group_norm(s: Surgeon, old: Node, new: Node) -> None:
@@ -256,11 +256,11 @@ def _before(s: Surgeon, dim: Dim, start: int) -> int:
 
 def _flat(s: Surgeon, dim: Dim) -> Keep:
     """Return for each index of a dimension whether it survives."""
-    found = np.ones([size for size, _ in dim], bool)
+    result = np.ones([size for size, _ in dim], bool)
     for axis, (_, ids) in enumerate(dim):
         if is_ids(ids):
-            found &= s.kept[ids].reshape([-1 if i == axis else 1 for i in range(len(dim))])
-    return found.ravel()
+            result &= s.kept[ids].reshape([-1 if i == axis else 1 for i in range(len(dim))])
+    return result.ravel()
 
 
 def _shuffle(s: Surgeon, old: Node, new: Node) -> None:

@@ -140,8 +140,8 @@ class Tracer:
         if [size for size, _ in a] == [size for size, _ in b]:
             return tuple(self._pair(x, y, node) for x, y in zip(a, b, strict=True))
         ids, others = self.flat(a, node), self.flat(b, node)
-        found = self._pair((size_of(a), ids), (size_of(b), others), node)
-        return plain(found[0], True) if any(part is DYNAMIC for _, part in (*a, *b)) else (found,)
+        result = self._pair((size_of(a), ids), (size_of(b), others), node)
+        return plain(result[0], True) if any(part is DYNAMIC for _, part in (*a, *b)) else (result,)
 
     def _pair(self, a: Factor, b: Factor, node: fx.Node) -> Factor:
         if is_ids(a[1]) and is_ids(b[1]):
@@ -218,15 +218,15 @@ class Tracer:
             self.pair(self.value(weight)[dim], given, node)
             return
         name = self.name(weight)
-        found = self.tensors[name]
+        result = self.tensors[name]
         ids = self.flat(given, node)
-        if found[dim] is UNSET:
-            found[dim] = ids
+        if result[dim] is UNSET:
+            result[dim] = ids
             self.roles[name, dim] = role
-        elif found[dim] is not None and ids is not None:
-            self.equate(found[dim], ids)
+        elif result[dim] is not None and ids is not None:
+            self.equate(result[dim], ids)
         else:
-            for one in (found[dim], ids):
+            for one in (result[dim], ids):
                 if one is not None:
                     self.freeze(((len(one), one),), f"meets a dimension that cannot be cut in {where(node)}")
 
@@ -237,13 +237,13 @@ class Tracer:
                 self.freeze(self.value(weight)[dim], f"meets a dimension that cannot be cut in {where(node)}")
             return
         name = self.name(weight)
-        found = self.tensors[name]
+        result = self.tensors[name]
         for dim in dims:
-            if found[dim] is UNSET or found[dim] is None:
-                found[dim] = None
+            if result[dim] is UNSET or result[dim] is None:
+                result[dim] = None
                 self.roles.setdefault((name, dim), role)
             else:
-                self.freeze(((len(found[dim]), found[dim]),), f"meets a dimension that cannot be cut in {where(node)}")
+                self.freeze(((len(result[dim]), result[dim]),), f"meets a dimension that cannot be cut in {where(node)}")
 
     def consume(self, weight: Any, dim: int, value: fx.Node, axis: int, node: fx.Node) -> None:
         """Return a weight multiplies the channels of a value."""

@@ -43,10 +43,10 @@ _UNPACKED = "its weights would be unpacked on every call: only ONNX Runtime's dy
 
 def weights_only(program: Program, config: Quantize, context: Context) -> tuple[Program, Outcome]:
     """Return the modes ``weights`` and ``dynamic``, see `quantize`. A task's data serve the corrections and show which layers rounding would drown."""
-    found, outcome, dead = _round(program, config, context)
+    result, outcome, dead = _round(program, config, context)
     if dead:
-        found, outcome, _ = _round(program, config, context, dead)
-    return found, outcome
+        result, outcome, _ = _round(program, config, context, dead)
+    return result, outcome
 
 
 def _round(
@@ -57,26 +57,26 @@ def _round(
     rules = target_rules(target)
     check_kernels(config, target)
     check_paths(program.graph, config.keep)
-    found, unfolded, folded = ready(program)
-    counts = {"equalized_pairs": correct.equalize(found)} if config.equalize else {}
+    result, unfolded, folded = ready(program)
+    counts = {"equalized_pairs": correct.equalize(result)} if config.equalize else {}
     integers = config.mode == "dynamic" and rules.products
     keep = (*config.keep, *dead)
     left: list[Skipped] = []
-    sites = list(_sites(found, replace(config, keep=keep), integers, left)) + (embeddings(found.graph, keep) if config.embeddings else [])
+    sites = list(_sites(result, replace(config, keep=keep), integers, left)) + (embeddings(result.graph, keep) if config.embeddings else [])
     skipped = (*reasons(left, dead, config), *unfolded)
     if not sites:
-        raise BadInput(nothing_rounded(found, config.mode, target, skipped))
+        raise BadInput(nothing_rounded(result, config.mode, target, skipped))
     scheme, half = weight_scheme(config)
-    quantizers = weight_grids(found, sites, scheme)
+    quantizers = weight_grids(result, sites, scheme)
     operators = list(dict.fromkeys(reader for site in sites for reader, _ in site.readers))
-    exact = exact_tensors(found, operators)
-    batches = _settle(found, config, context, sites, quantizers, operators)
-    round_weights(found, sites, quantizers)
+    exact = exact_tensors(result, operators)
+    batches = _settle(result, config, context, sites, quantizers, operators)
+    round_weights(result, sites, quantizers)
     if integers:
-        _round_inputs(found, [node for node in operators if family_of(node) == "linear"])
-    found.recompile()
-    seen = joined(found.inputs, batches, examples_enough(batches[0])) if batches else None
-    ratios = {} if seen is None else layer_sqnr_db(found, operators, exact, seen)
+        _round_inputs(result, [node for node in operators if family_of(node) == "linear"])
+    result.recompile()
+    seen = joined(result.inputs, batches, examples_enough(batches[0])) if batches else None
+    ratios = {} if seen is None else layer_sqnr_db(result, operators, exact, seen)
     changed = {
         "mode": config.mode,
         "target": target,
@@ -100,8 +100,8 @@ def _round(
     if seen is None:
         notes.append("without data, biases were not corrected and layers not checked: give a task")
     else:
-        notes += noise_notes(ratios, output_sqnr_db(program, found, seen))
-    return found, Outcome("quantize", changed, skipped, tuple(notes)), below(ratios, config)
+        notes += noise_notes(ratios, output_sqnr_db(program, result, seen))
+    return result, Outcome("quantize", changed, skipped, tuple(notes)), below(ratios, config)
 
 
 def _settle(

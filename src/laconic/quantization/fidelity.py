@@ -152,14 +152,14 @@ def output_sqnr_db(program: Program, rounded: Program, leaves: Batch) -> float:
 def noise_notes(layers: dict[str, float], outputs_db: float) -> tuple[str, ...]:
     """Return what a user should know about layers and outputs that rounding drowns in noise."""
     noisy = sorted((ratio, name) for name, ratio in layers.items() if ratio < NOISY_DB)
-    found = []
+    result = []
     if noisy:
         told = ", ".join(f"{name} ({ratio:.1f} dB)" for ratio, name in noisy[:5]) + (
             f" and {len(noisy) - 5} more" if len(noisy) > 5 else ""
         )
-        found.append(
+        result.append(
             f"few bits serve these badly, by the signal over noise of their outputs: {told}. Scale the data, or keep them float (keep=…)"
         )
     if outputs_db < NOISY_DB:
-        found.append(f"on the calibration data an output of the rounded model keeps {outputs_db:.1f} dB of signal over noise")
-    return tuple(found)
+        result.append(f"on the calibration data an output of the rounded model keeps {outputs_db:.1f} dB of signal over noise")
+    return tuple(result)

@@ -34,8 +34,8 @@ def ready(program: Program, fold: bool = True) -> tuple[Program, tuple[Skipped, 
     plain, names = fold_constants(program)
     if not fold:
         return (plain if plain is not program else copy.deepcopy(program)).eval(), (), names
-    found, folding = fold_batch_norm(without_dropout(plain))
-    return found, folding.skipped, names
+    result, folding = fold_batch_norm(without_dropout(plain))
+    return result, folding.skipped, names
 
 
 @dataclass
@@ -47,11 +47,11 @@ class LayerWatchers:
 
     def by_node(self) -> dict[fx.Node, list[Watcher]]:
         """Who watches the output of which node."""
-        found: dict[fx.Node, list[Watcher]] = {}
+        result: dict[fx.Node, list[Watcher]] = {}
         for table in (self.means, self.grams):
             for node, watcher in table.items():
-                found.setdefault(argument(node, row_of(node).inputs[0]), []).append(watcher)
-        return found
+                result.setdefault(argument(node, row_of(node).inputs[0]), []).append(watcher)
+        return result
 
 
 def layer_watchers(program: Program, operators: Sequence[fx.Node], config: Quantize) -> LayerWatchers:

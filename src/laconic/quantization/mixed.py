@@ -100,12 +100,12 @@ def sensitivity(rounded: Program, leaves: Batch, advance: Callable[[], None] = l
             read = {source for source in node.all_input_nodes if is_fake_quant(source)}
             if read:
                 groups.setdefault(operator_name(node), set()).update(read)
-    found = []
+    result = []
     for name, nodes in groups.items():
         runner.active = nodes
-        found.append(Sensitivity(name, sqnr_db(exact, runner.run(*leaves))))
+        result.append(Sensitivity(name, sqnr_db(exact, runner.run(*leaves))))
         advance()
-    return sorted(found, key=lambda item: item.sqnr_db)
+    return sorted(result, key=lambda item: item.sqnr_db)
 
 
 @step("quantize_mixed", Mixed, float32=True)
@@ -132,19 +132,19 @@ def quantize_mixed(program: Program, config: Mixed | None = None, context: Conte
         )
     limit = _rise(program, context, config)
     kept: tuple[str, ...] = ()
-    found = full
+    result = full
     counts = [config.float_operators] if config.float_operators is not None else [round(share * len(ranked)) for share in _SHARES]
     for count in dict.fromkeys(min(count, len(ranked)) for count in counts):
         kept = tuple(item.name for item in ranked[:count])
-        found, outcome = (full, outcome) if count == 0 else static(program, replace(base, keep=(*base.keep, *kept)), context)
-        if config.float_operators is None and limit(found):
+        result, outcome = (full, outcome) if count == 0 else static(program, replace(base, keep=(*base.keep, *kept)), context)
+        if config.float_operators is None and limit(result):
             break
     rows = [
         {"name": item.name, "sqnr_db": item.sqnr_db if math.isfinite(item.sqnr_db) else None, "kept_float": item.name in kept}
         for item in ranking
     ]
     changed = {**{k: v for k, v in outcome.changed.items() if k != "mode"}, "sensitivity": rows, "float_operators": len(kept)}
-    return found, Outcome("quantize_mixed", changed, outcome.skipped, outcome.notes)
+    return result, Outcome("quantize_mixed", changed, outcome.skipped, outcome.notes)
 
 
 def _rise(program: Program, context: Context, config: Mixed) -> Callable[[Program], bool]:
@@ -161,7 +161,7 @@ def _rise(program: Program, context: Context, config: Mixed) -> Callable[[Progra
         if task.loss is None:
             flat = [candidate.flatten_inputs(inputs) for inputs, _ in batches]
             pairs = [(program.graph_module(*leaves), candidate.graph_module(*leaves)) for leaves in flat]
-            return sum(10 ** (-sqnr_db(exact, found) / 10) for exact, found in pairs) / len(pairs)
+            return sum(10 ** (-sqnr_db(exact, result) / 10) for exact, result in pairs) / len(pairs)
         return sum(float(task.loss(candidate.call(inputs), target)) for inputs, target in batches) / len(batches)
 
     before = mean_loss(program)

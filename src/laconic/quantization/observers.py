@@ -231,8 +231,8 @@ class ChannelRange:
 
     def fold(self, x: Tensor) -> None:
         """Take in one batch."""
-        found = x.movedim(self.axis, 0).flatten(1).abs().amax(1)
-        self.largest = found if self.largest is None else torch.maximum(self.largest, found)
+        result = x.movedim(self.axis, 0).flatten(1).abs().amax(1)
+        self.largest = result if self.largest is None else torch.maximum(self.largest, result)
 
 
 class ChannelMean:
@@ -246,8 +246,8 @@ class ChannelMean:
     def fold(self, x: Tensor) -> None:
         """Take in one batch."""
         rest = [i for i in range(x.dim()) if i != self.axis % x.dim()]
-        found = x.sum(rest).double()  # single precision within a batch, double over batches
-        self.total = found if self.total is None else self.total + found
+        result = x.sum(rest).double()  # single precision within a batch, double over batches
+        self.total = result if self.total is None else self.total + result
         self.n += x.numel() // x.shape[self.axis]
 
     @property

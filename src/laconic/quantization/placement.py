@@ -208,8 +208,8 @@ def place(program: Any, target: str, keep: tuple[str, ...] = ()) -> Plan:
     Raises:
         BadInput: unknown target, or a path that no operator has.
     """
-    found = target_rules(target)
-    return _Placement(program.graph, found, keep).plan()
+    result = target_rules(target)
+    return _Placement(program.graph, result, keep).plan()
 
 
 def operator_name(node: fx.Node) -> str:

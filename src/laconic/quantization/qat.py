@@ -104,13 +104,13 @@ def prepare(program: Program, config: Qat | None = None, context: Context | Task
     """
     config, context = config or Qat(), as_context(context)
     options = Quantize(target=config.target, examples=config.examples, keep=config.keep, smooth=None, correct_bias=False, embeddings=False)
-    found, outcome = static(program, options, context, fold=False)
+    result, outcome = static(program, options, context, fold=False)
     if config.learned:
-        values, examples = shapes(found), _examples(found)
-        for node in list(fake_quants(found.graph)):
-            _learn(found, node, math.prod(values[node].shape) // examples)
-        found.recompile()
-    return found, outcome
+        values, examples = shapes(result), _examples(result)
+        for node in list(fake_quants(result.graph)):
+            _learn(result, node, math.prod(values[node].shape) // examples)
+        result.recompile()
+    return result, outcome
 
 
 def _examples(program: Program) -> int:
@@ -170,11 +170,11 @@ def refresh(program: Program) -> None:
         if node.target not in (PER_CHANNEL, PER_TENSOR) or source is None:
             continue
         now = quantizer_of(program.graph_module, node)
-        found = weight_grid(get_tensor(program, source), Scheme(now.low, now.high, axis=now.axis, group=now.group))
+        result = weight_grid(get_tensor(program, source), Scheme(now.low, now.high, axis=now.axis, group=now.group))
         if node.target is PER_CHANNEL:
-            get_tensor(program, node.args[1]).copy_(found.scale)  # type: ignore[arg-type]
+            get_tensor(program, node.args[1]).copy_(result.scale)  # type: ignore[arg-type]
         else:
-            node.update_arg(1, float(found.scale))
+            node.update_arg(1, float(result.scale))
             program.graph_module.recompile()
     bound_steps(program)
 
@@ -200,14 +200,14 @@ def qat(program: Program, config: Qat | None = None, context: Context | Task | N
     program.interface.limits.check_trainable("qat")
     student, outcome = prepare(program, config, context)
     epochs = retrain(student, config.plan, context, program, (Schedule(config.freeze_batch_norm),))
-    found = settle(student)
+    result = settle(student)
     changed = {
         **{k: v for k, v in outcome.changed.items() if k != "mode"},
         "learned": config.learned,
         "distill": config.plan.distill,
         "epochs": epochs,
     }
-    return found, Outcome("qat", changed, outcome.skipped, outcome.notes)
+    return result, Outcome("qat", changed, outcome.skipped, outcome.notes)
 
 
 def settle(program: Program) -> Program:
@@ -215,14 +215,14 @@ def settle(program: Program) -> Program:
 
     Answers stay as they were, but for half a step of the biases.
     """
-    found, _ = fold_batch_norm(program)
-    for node in list(fake_quants(found.graph)):
+    result, _ = fold_batch_norm(program)
+    for node in list(fake_quants(result.graph)):
         if node.target in (LEARNED_TENSOR, LEARNED_CHANNEL):
-            _fix(found, node, quantizer_of(found.graph_module, node))
-    found.recompile()
-    bound_steps(found)
-    round_biases(found)
-    return clean(found)
+            _fix(result, node, quantizer_of(result.graph_module, node))
+    result.recompile()
+    bound_steps(result)
+    round_biases(result)
+    return clean(result)
 
 
 def _fix(program: Program, node: fx.Node, quantizer: Quantizer) -> None:

@@ -31,10 +31,10 @@ _SMOOTHING_EXAMPLES = 64
 
 def static(program: Program, config: Quantize, context: Context, fold: bool = True) -> tuple[Program, Outcome]:
     """Static quantization, see `quantize`. Without folding, batch-norms stay behind their convolutions, for training."""
-    found, outcome, dead = _round(program, config, context, fold)
+    result, outcome, dead = _round(program, config, context, fold)
     if dead:
-        found, outcome, _ = _round(program, config, context, fold, dead)
-    return found, outcome
+        result, outcome, _ = _round(program, config, context, fold, dead)
+    return result, outcome
 
 
 def _round(
@@ -43,28 +43,28 @@ def _round(
     """Round once, with the operators in `dead` in float; the last value are those that should be among them."""
     target = config.target or context.rules
     check_kernels(config, target)
-    found, unfolded, folded = ready(program, fold)
-    decompose_attention(found)
-    batches = calibration_batches(context, config.examples, config.batch_size, found)
-    counts = _prepare(found, config, batches, context)
-    plan = place(found, target, (*config.keep, *dead))
+    result, unfolded, folded = ready(program, fold)
+    decompose_attention(result)
+    batches = calibration_batches(context, config.examples, config.batch_size, result)
+    counts = _prepare(result, config, batches, context)
+    plan = place(result, target, (*config.keep, *dead))
     skipped = (*reasons(plan.skipped, dead, config), *unfolded)
     scheme, half = weight_scheme(config)
-    weights = plan.weights + (embeddings(found.graph, (*config.keep, *dead)) if config.embeddings else [])
+    weights = plan.weights + (embeddings(result.graph, (*config.keep, *dead)) if config.embeddings else [])
     if not weights and not plan.operators:
-        raise BadInput(nothing_rounded(found, config.mode, target, skipped))
-    exact = exact_tensors(found, plan.operators)
+        raise BadInput(nothing_rounded(result, config.mode, target, skipped))
+    exact = exact_tensors(result, plan.operators)
     observers: dict[fx.Node, Observer] = {site.family: OBSERVERS[config.observer or "minmax"]() for site in plan.activations}
-    watchers = layer_watchers(found, plan.operators, config)
-    observe(found, _watch(plan, observers, watchers), batches, context.progress)
-    rounding_nodes = round_weights(found, weights, weight_grids(found, weights, scheme))
-    made = round_activations(found, plan.activations, activation_grids(plan, observers))
-    found.recompile()
-    bound_steps(found)
-    round_and_correct(found, weights, [quantizer_of(found.graph_module, node) for node in rounding_nodes], watchers, context)
-    round_biases(found)
-    seen = joined(found.inputs, batches, examples_enough(batches[0]))
-    ratios = layer_sqnr_db(found, plan.operators, exact, seen)
+    watchers = layer_watchers(result, plan.operators, config)
+    observe(result, _watch(plan, observers, watchers), batches, context.progress)
+    rounding_nodes = round_weights(result, weights, weight_grids(result, weights, scheme))
+    made = round_activations(result, plan.activations, activation_grids(plan, observers))
+    result.recompile()
+    bound_steps(result)
+    round_and_correct(result, weights, [quantizer_of(result.graph_module, node) for node in rounding_nodes], watchers, context)
+    round_biases(result)
+    seen = joined(result.inputs, batches, examples_enough(batches[0]))
+    ratios = layer_sqnr_db(result, plan.operators, exact, seen)
     changed = {
         "mode": config.mode,
         "target": target,
@@ -76,15 +76,15 @@ def _round(
             "scheme": config.scheme,
             "per_channel": config.per_channel,
         },
-        "activations": [_range(site.name, quantizer_of(found.graph_module, node)) for node, site in made.items()],
+        "activations": [_range(site.name, quantizer_of(result.graph_module, node)) for node, site in made.items()],
         "examples": sum(len(batch[0]) for batch in batches),
         "layer_sqnr_db": finite_ratios(ratios),
         **counts,
     }
-    notes = (*constant_notes(folded, not fold), *noise_notes(ratios, output_sqnr_db(program, found, seen)))
+    notes = (*constant_notes(folded, not fold), *noise_notes(ratios, output_sqnr_db(program, result, seen)))
     if not plan.operators:
         notes = ("only embedding tables were rounded: no operator is computed in integers", *notes)
-    return found, Outcome("quantize", changed, skipped, notes), below(ratios, config)
+    return result, Outcome("quantize", changed, skipped, notes), below(ratios, config)
 
 
 def _prepare(program: Program, config: Quantize, batches: Sequence[Batch], context: Context) -> dict[str, int]:

@@ -194,8 +194,8 @@ def _untested(name: str) -> str:
 
 def _bits(outcomes: Sequence[Any]) -> int | None:
     """Return the bits of the integers that the last step that rounds rounded to, as it told; None where none did."""
-    found = [finite(outcome.get("bits")) for outcome in outcomes if isinstance(outcome, Mapping)]
-    known = [int(bits) for bits in found if bits is not None]
+    result = [finite(outcome.get("bits")) for outcome in outcomes if isinstance(outcome, Mapping)]
+    known = [int(bits) for bits in result if bits is not None]
     return known[-1] if known else None
 
 

@@ -71,13 +71,13 @@ def _over(row: Quantity, limit: Limit, raw: float, value: float) -> bool:
 
 def _read_twice(rule: LimitLine, readings: Sequence[Mapping[str, Any]]) -> LimitLine:
     """Return the line with its second reading; what is exact, or was not read, has none."""
-    found = [
+    result = [
         r for r in readings if r.get("limit") == rule.name and finite(r.get("bad_end")) is not None and r["bad_end"] != r.get("measured")
     ]
-    if not found:
+    if not result:
         return rule
-    told = [_bad_end(reading) for reading in found]
-    return replace(rule, worst=", ".join(told), surely=all(bool(reading.get("bad_end_held")) for reading in found))
+    told = [_bad_end(reading) for reading in result]
+    return replace(rule, worst=", ".join(told), surely=all(bool(reading.get("bad_end_held")) for reading in result))
 
 
 def _bad_end(reading: Mapping[str, Any]) -> str:

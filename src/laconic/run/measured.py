@@ -58,7 +58,7 @@ def measured_by_rows(evidence: Evidence) -> dict[str, Measurement]:
     """
     asked = [row for row in quantities.rows().values() if row.measure is not None]
     answers = {row.name: _measured(row, evidence) for row in asked}
-    return {name: found for name, found in answers.items() if found is not None}
+    return {name: result for name, result in answers.items() if result is not None}
 
 
 def _measured(row: Quantity, evidence: Evidence) -> Measurement | None:

@@ -158,12 +158,12 @@ class Budget:
         if goal.reference is not None and goal.limit is not None and goal.limit.name not in self.given:
             asked.append((goal, goal.reference))
         pairs = [(row, limit, record.measured.get(row.name)) for row, limit in asked]
-        return [read(row, found, limit) for row, limit, found in pairs if found is not None and found.value is not None]
+        return [read(row, result, limit) for row, limit, result in pairs if result is not None and result.value is not None]
 
     def shortfall(self, record: Record) -> float:
         """Return how far a record is from the budget: the sum over unmet limits of the relative distance; 0 if all hold. For the nearest miss."""
         measured = ((row, record.measured.get(row.name), asked) for row, asked in self._rows() if row.data != "test")
-        return sum(UNMEASURED if found is None else distance(row, found, asked, self.confident) for row, found, asked in measured)
+        return sum(UNMEASURED if result is None else distance(row, result, asked, self.confident) for row, result, asked in measured)
 
     def order(self, record: Record) -> float:
         """Return a number that is smaller for a better record, by the objective."""

@@ -193,6 +193,6 @@ def _manifest(task: Task, budget: Budget, space: SearchSpace, recipes: Sequence[
 
 
 def _replaced(records: Sequence[Record], tested: Sequence[Record]) -> Iterator[Record]:
-    found = {record.key: record for record in tested}
+    result = {record.key: record for record in tested}
     for record in records:
-        yield found.get(record.key, record)
+        yield result.get(record.key, record)

@@ -21,12 +21,12 @@ def cat(t: Tracer, node: Node) -> Value:
     parts = [value[axis] for value in values]
     if not any(carries(part) for part in parts):
         return (*rest[:axis], t.blank(node)[axis], *rest[axis + 1 :])
-    found = [t.flat(part, node) for part in parts]
+    result = [t.flat(part, node) for part in parts]
     if any(ids is DYNAMIC for part in parts for _, ids in part):
         for part in parts:
             t.freeze(part, f"concatenated with a dynamic dimension in {where(node)}")
         return (*rest[:axis], t.blank(node)[axis], *rest[axis + 1 :])
-    whole = np.concatenate([t.stuck(size_of(part), node) if ids is None else ids for part, ids in zip(parts, found, strict=True)])
+    whole = np.concatenate([t.stuck(size_of(part), node) if ids is None else ids for part, ids in zip(parts, result, strict=True)])
     return (*rest[:axis], ((len(whole), whole),), *rest[axis + 1 :])
 
 
@@ -115,7 +115,7 @@ def index(t: Tracer, node: Node) -> Value:
     """Keep indexed dimensions whole; others pass."""
     value = t.value(node.args[0])
     indices: Any = node.args[1]
-    taken = [i for i, found in enumerate(indices) if found is not None]
+    taken = [i for i, result in enumerate(indices) if result is not None]
     for i in taken:
         keep_whole(t, value[i], node)
     together = taken == list(range(taken[0], taken[-1] + 1))

@@ -70,11 +70,11 @@ def einsum(t: Tracer, node: Node) -> Value:
     left, _, right = equation.partition("->")
     if "..." in equation or not right:
         return no_rule(t, node)
-    found: dict[str, Dim] = {}
+    result: dict[str, Dim] = {}
     for letters, operand in zip(left.split(","), operands, strict=True):
         for letter, dim in zip(letters, t.value(operand), strict=True):
-            found[letter] = t.pair(found[letter], dim, node) if letter in found else dim
-    return tuple(found[letter] for letter in right)
+            result[letter] = t.pair(result[letter], dim, node) if letter in result else dim
+    return tuple(result[letter] for letter in right)
 
 
 @rule(*names_of(*CONVOLUTIONS))

@@ -20,8 +20,8 @@ def reduce(t: Tracer, node: Node) -> Any:
             keep_whole(t, value[i], node)
     item = 0 if isinstance(node.meta["val"], (tuple, list)) else None
     kept = len(t.sizes(node, item)) == len(value)
-    found = tuple(plain(1) if i in axes else dim for i, dim in enumerate(value) if kept or i not in axes)
-    return [found] * len(node.meta["val"]) if item is not None else found
+    result = tuple(plain(1) if i in axes else dim for i, dim in enumerate(value) if kept or i not in axes)
+    return [result] * len(node.meta["val"]) if item is not None else result
 
 
 def reduced_axes(node: Node, rank: int) -> list[int]:

@@ -38,10 +38,10 @@ def regroup(t: Tracer, dims: Value, sizes: Sequence[int], node: Node) -> Value |
 
 def _parts(sizes: list[int], whole: int) -> list[int] | None:
     """Return the first sizes, as many as make up `whole`."""
-    found = list[int]()
-    while sizes and math.prod(found) < whole:
-        found.append(sizes[len(found)]) if len(found) < len(sizes) else sizes.clear()
-    return found if math.prod(found) == whole else None
+    result = list[int]()
+    while sizes and math.prod(result) < whole:
+        result.append(sizes[len(result)]) if len(result) < len(sizes) else sizes.clear()
+    return result if math.prod(result) == whole else None
 
 
 def _cut(t: Tracer, factor: Factor, sizes: list[int], node: Node) -> Dim:
@@ -85,12 +85,12 @@ def _reaches(node: Node, names: Container[str], ends: Container[str]) -> bool:
 def reshape(t: Tracer, node: Node) -> Value:
     """Return the same numbers in another shape."""
     value = t.value(node.args[0])
-    found = regroup(t, value, [size for size, _ in t.sizes(node)], node)
-    if found is None:
+    result = regroup(t, value, [size for size, _ in t.sizes(node)], node)
+    if result is None:
         for dim in value:
             t.freeze(dim, f"{where(node)} mixes it with other dimensions")
         return t.blank(node)
-    return tuple(plain(1, dynamic) if dim == plain(1) else dim for dim, (_, dynamic) in zip(found, t.sizes(node), strict=True))
+    return tuple(plain(1, dynamic) if dim == plain(1) else dim for dim, (_, dynamic) in zip(result, t.sizes(node), strict=True))
 
 
 @rule("permute")

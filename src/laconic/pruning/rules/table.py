@@ -89,14 +89,14 @@ def broadcast(t: Tracer, values: Sequence[Value], node: Node) -> Value:
     for i in range(rank):
         meeting = [value[i - rank + len(value)] for value in values if i - rank + len(value) >= 0]
         wide = [dim for dim in meeting if size_of(dim) != 1 or any(ids is DYNAMIC for _, ids in dim)]
-        found, *others = wide or meeting
+        result, *others = wide or meeting
         for other in others:
-            found = t.pair(found, other, node)
+            result = t.pair(result, other, node)
         if wide:  # a single index that is copied cannot go
             for dim in meeting:
-                if size_of(dim) == 1 and dim is not found:
+                if size_of(dim) == 1 and dim is not result:
                     t.freeze(dim, f"copied along another dimension in {where(node)}")
-        out.append(found)
+        out.append(result)
     return tuple(out)
 
 
