@@ -248,7 +248,7 @@ def test_a_figure_that_is_not_measured_says_so(visit: Visitor) -> None:
         return None
 
     seen = visit("met", change=change)
-    assert seen.page.locator(".figure.memory").inner_text().split("\n") == [
+    assert seen.page.locator(".figure.peak_memory_bytes").inner_text().split("\n") == [
         "Peak memory",
         "Not measured",
         "no reason was recorded",

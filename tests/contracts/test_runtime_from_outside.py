@@ -122,7 +122,7 @@ def test_it_is_searched_folded_quantized_and_reported(tmp_path: Path) -> None:
 def test_steps_take_the_placement_rules_that_it_names() -> None:
     program = lc.capture(tiny.task().build(), tiny.VALID[0][0][None].repeat(2, 1, 1, 1))
     context = lc.Context(task=tiny.task(), target=lc.Target("reference"), placement=runtime("reference").quantizes)
-    from laconic.quantization.static import quantize
+    from laconic.quantization.quantize import quantize
 
     _, outcome = quantize(program, lc.Quantize(examples=8), context)
     assert outcome.changed["target"] == "onnxruntime"

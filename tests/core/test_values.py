@@ -62,6 +62,9 @@ def test_to_json_takes_what_records_hold() -> None:
         "changed": {"a": 0.5, "b": [0, 1], "c": None},
         "skipped": [{"name": "x", "reason": "why"}],
         "notes": [],
+        "title": "",
+        "section": "",
+        "bits": None,
     }
 
 

@@ -36,6 +36,16 @@ def test_there_is_a_baseline_for_each_number_of_threads_and_device() -> None:
     assert [opponent(one, [*records, *candidates]).key for one in candidates] == [bases[i].key for i in (0, 1, 0, 2, 3)]
 
 
+def comparison_file(run: Path, record: dict[str, Any]) -> Path:
+    """The file of the comparison that a record's figures come from."""
+    if record["comparison"] == "finalists":
+        (file,) = (run / "timing").glob("finalists-*.json")
+        return file
+    return run / (
+        f"timing/published-{record['key']}.json" if record["comparison"] == "published" else f"candidates/{record['key']}/timing.json"
+    )
+
+
 @pytest.mark.slow
 def test_recipes_with_different_threads_have_different_baselines(tmp_path: Path) -> None:
     deploys = [lc.Target("onnxruntime", threads=2), lc.Target("onnxruntime", threads=1), lc.Target("torch", threads=1)]
@@ -48,9 +58,7 @@ def test_recipes_with_different_threads_have_different_baselines(tmp_path: Path)
     for record in data["candidates"]:
         base = bases[record["baseline"]]
         assert base["recipe"]["deploy"]["threads"] == record["recipe"]["deploy"]["threads"]
-        published = record["comparison"] == "published"
-        file = f"timing/published-{record['key']}.json" if published else f"candidates/{record['key']}/timing.json"
-        rounds = read_json(tmp_path / "run" / file)["rounds"]
+        rounds = read_json(comparison_file(tmp_path / "run", record))["rounds"]
         ratios = sorted(_median(a) / _median(b) for a, b in zip(rounds[base["key"]], rounds[record["key"]], strict=True))
         assert record["measured"]["speedup"]["value"] == pytest.approx(ratios[1])  # of three rounds, not across baselines
     chosen = next(r for r in data["candidates"] if r["key"] == (data["best"] or data["nearest"]))

@@ -20,7 +20,7 @@ import torch
 
 import laconic as lc
 from laconic.core.errors import BadInput, LaconicError
-from laconic.run.store import read_result
+from laconic.run.store import FORMAT, read_result
 from tests.run import tiny
 
 pytestmark = pytest.mark.slow
@@ -440,4 +440,4 @@ def test_killed_at_many_moments_it_resumes_to_the_same_result(tmp_path: Path) ->
     assert found["training"] != []
     assert lc.Program.load(killed / "program.pt2").fingerprint() == lc.Program.load(whole / "program.pt2").fingerprint()
     assert not list(killed.rglob(".writing-*"))
-    assert json.loads((killed / "run.json").read_text())["format"] == 1
+    assert json.loads((killed / "run.json").read_text())["format"] == FORMAT

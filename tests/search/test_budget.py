@@ -183,3 +183,10 @@ def test_a_budget_knows_what_it_names(budget: Budget, sized: bool) -> None:
 
 def test_what_was_not_measured_is_not_read() -> None:
     assert Budget(max_drop=1, min_speedup=1.1, max_latency_ms=100, max_size_mb=100).readings(Record("a", "A", {})) == []
+
+
+def test_what_yaml_takes_for_a_text_is_read_as_a_number() -> None:
+    assert Budget.from_plain({"max_drop": "5e-1", "min_speedup": "2"}) == Budget(max_drop=0.5, min_speedup=2.0)
+    assert Budget.from_plain({"max_drop": "any"}) == Budget(max_drop="any")
+    with pytest.raises(BadInput, match="max_drop: 'much' is not a number"):
+        Budget.from_plain({"max_drop": "much"})

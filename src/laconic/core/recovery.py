@@ -67,7 +67,7 @@ class Recovery:
     def told(self) -> dict[str, Any]:
         """Return what a step's outcome says of it."""
         plan = self.plan
-        options = {name: getattr(plan, name) for name in ("optimizer", "lr", "schedule", "weight_decay", "batch_size", "distill")}
+        options = {name: getattr(plan, name) for name in ("optimizer", "lr", "schedule", "weight_decay", "batch_size", "distill", "soft")}
         augment = [choice.name for choice in plan.augment]
         return {
             "from": self.source,

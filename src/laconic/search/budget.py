@@ -198,6 +198,7 @@ class Budget:
         for key in data:
             if key not in own and key not in known:
                 raise BadInput(f"budget.{key}: unknown limit." + nearest(str(key), [*own, *known]))
+        data = {key: _read(value) if key in known else value for key, value in data.items()}
         apart = {key: value for key, value in data.items() if key not in own}
         return cls(
             **{key: value for key, value in data.items() if key in own and key != "limits"}, limits={**data.get("limits", {}), **apart}
@@ -208,6 +209,14 @@ def _keywords() -> list[str]:
     """Return the limits that have a keyword of their own."""
     known = quantities.limits()
     return [f.name for f in dataclasses.fields(Budget) if f.name in known]
+
+
+def _read(value: Any) -> Any:
+    """Return the number that a text is, e.g. ``1e-3``, which YAML takes for a text; others as they are."""
+    try:
+        return float(value) if isinstance(value, str) and value != ANY else value
+    except ValueError:
+        return value
 
 
 def _number(limit: quantities.Limit, value: Any) -> Any:
