@@ -44,6 +44,13 @@ def test_candidates_take_turns_and_who_starts_rotates() -> None:
     assert {name: len(rounds) for name, rounds in found.rounds.items()} == {"a": 4, "b": 4, "c": 4}
 
 
+def test_who_was_timed_a_moment_ago_is_not_warmed_up_again() -> None:
+    machine = Machine()
+    base, new = Fake("base", 1000, machine), Fake("new", 1000, machine)
+    interleave([base, new], rounds=2, seconds=0.5, warm={"base"})
+    assert machine.turns == ["new", "base", "new", "new", "base"]
+
+
 def test_the_ratio_survives_a_machine_that_drifts() -> None:
     machine = Machine()
     slow, fast = Fake("slow", 2_000_000, machine), Fake("fast", 1_000_000, machine)

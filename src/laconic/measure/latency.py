@@ -7,7 +7,7 @@ taken again.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -73,7 +73,14 @@ class Latency:
     rounds: int
 
 
-def interleave(candidates: Sequence[Timed], rounds: int, seconds: float, progress: Progress = silent, stop: Stop | None = None) -> Rounds:
+def interleave(
+    candidates: Sequence[Timed],
+    rounds: int,
+    seconds: float,
+    progress: Progress = silent,
+    stop: Stop | None = None,
+    warm: Collection[str] = (),
+) -> Rounds:
     """Warm each candidate up, then let them take turns; who starts a round rotates.
 
     A turn that was preempted is taken again at once, a bounded number of times; of its tries the least disturbed counts. Where too many remain, the machine was
@@ -86,11 +93,13 @@ def interleave(candidates: Sequence[Timed], rounds: int, seconds: float, progres
         progress: advanced once a round.
         stop: asked after each round but the last with the nanoseconds so far; why no more are needed, or None. It is not asked where a candidate failed, and
             not while the machine is busy, whose narrow intervals lie.
+        warm: names of those that were timed a moment ago, in the same processes, and need no warming up.
     """
     table, settled = _Table(candidates, rounds), None
     progress.start("timing, interleaved", rounds)
     for candidate in candidates:
-        table.warm_up(candidate)
+        if candidate.name not in warm:
+            table.warm_up(candidate)
     for index in range(rounds):
         shift = index % len(candidates)
         for candidate in (*candidates[shift:], *candidates[:shift]):

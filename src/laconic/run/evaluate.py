@@ -101,6 +101,7 @@ class Evaluator:
         self.bases: list[Record] = []
         self.best: Record | None = None
         self._spent: dict[str, list[Turn]] = {}
+        self._warm: dict[str, WorkerProcess] = {}  # baselines' processes that have been timed
         self._waits = options.wait_quiet  # whoever waited in vain once does not wait for each candidate
 
     # The baselines ------------------------------------------------------------------------------------------------------------------
@@ -350,7 +351,9 @@ class Evaluator:
                 failed[record.key] = str(error)
         if not workers:
             return {"rounds": {}, "failed": failed}
-        run = latency.interleave(workers, self.options.rounds, self.options.turn_seconds, progress, None if failed else stop)
+        warm = {one.name for one in workers if self._warm.get(one.name) is one.worker}
+        run = latency.interleave(workers, self.options.rounds, self.options.turn_seconds, progress, None if failed else stop, warm)
+        self._warm |= {one.name: one.worker for one in workers if one.spent is not None}
         taken = max(map(len, run.rounds.values()), default=0)
         told = f"settled after {taken} of {self.options.rounds} rounds: {run.settled}" if run.settled else ""
         return {"rounds": run.rounds, "failed": failed | run.dropped, "batch": self.options.batch, "machine": run.machine, "settled": told}

@@ -22,6 +22,9 @@ from laconic.search.budget import Budget
 
 # Of those that cannot be told from the fastest so many are timed together: the fastest of them, and those that lose least; beside neighbors on the frontier.
 FASTEST, LEAST_LOSS = 4, 2
+# One process of a small net may be so much faster than the next of the same file, by where its memory and threads lie; intervals of one process do not know
+# of that. So whoever is this near is timed together with the best, in processes that are fresh for all.
+NEAR = 1.5
 Rounds = Mapping[str, Sequence[Sequence[float]]]
 Compare = Callable[[Sequence[Record], Collection[str]], "tuple[list[Record], Rounds]"]
 Publish = Callable[[Sequence[Record], str], list[Record]]
@@ -77,8 +80,8 @@ def _level(best: Record, other: Record, budget: Budget, rounds: Rounds) -> bool:
 def finalists(records: Sequence[Record], budget: Budget) -> list[Record]:
     """Return those of which one will be delivered if it holds, with the neighbors of the best on the frontier; nothing where nobody is left to be timed anew.
 
-    These are the best by the objective and those that cannot be told from it: the fastest few, and the few that lose least. Where speed does not decide, the
-    order is known: all.
+    These are the best by the objective and those that cannot be told from it or are near it (`NEAR`): the fastest few, and the few that lose least. Where speed
+    does not decide, the order is known: all.
 
     Args:
         records: all, the baseline first.
@@ -88,7 +91,7 @@ def finalists(records: Sequence[Record], budget: Budget) -> list[Record]:
     if not left or not budget.goal.timed:
         return left
     best, *others = sorted(left, key=budget.order)
-    level = [record for record in others if _overlap(budget.goal, best, record)]
+    level = [record for record in others if _overlap(budget.goal, best, record) or _near(budget.goal, best, record)]
     few = [best, *level[: FASTEST - 1], *sorted(level[FASTEST - 1 :], key=_drop)[:LEAST_LOSS]]
     around = [record for record in neighbors(best, records, budget) if record.comparison == ALONE]
     return list({record.key: record for record in (*few, *around)}.values())
@@ -99,6 +102,12 @@ def _overlap(goal: Quantity, best: Record, other: Record) -> bool:
     one, two = best.compared(goal), other.compared(goal)
     ends = (None if one is None else goal.bad_end(one), None if two is None else goal.good_end(two))
     return ends[0] is not None and ends[1] is not None and goal.cost(ends[1]) <= goal.cost(ends[0])
+
+
+def _near(goal: Quantity, best: Record, other: Record) -> bool:
+    """Return whether two are within the factor by which processes of one file differ."""
+    values = [one.value(goal.name) for one in (best, other)]
+    return all(value is not None and value > 0 for value in values) and max(values) <= NEAR * min(values)  # type: ignore[operator, type-var]
 
 
 def neighbors(one: Record, records: Sequence[Record], budget: Budget) -> list[Record]:
