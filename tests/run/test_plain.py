@@ -60,3 +60,34 @@ def test_a_mistake_is_told_with_its_place(kind: Any, plain: dict[str, Any], said
     from_plain(kind, plain, "here", mistakes)
     assert len(mistakes) == 1
     assert said in mistakes[0]
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        (lambda: lc.Prune(macs=0.5, epochs=3, lr=1e-3), lambda: lc.Prune(macs=0.5, recovery={"epochs": 3, "lr": 1e-3})),
+        (lambda: lc.Prune(epochs=3, recovery={"lr": 0.1}), lambda: lc.Prune(recovery={"epochs": 3, "lr": 0.1})),
+        (lambda: lc.Qat(target="openvino", batch_size=8), lambda: lc.Qat(target="openvino", recovery={"batch_size": 8})),
+        (lambda: lc.Fit(epochs=2, optimizer="sgd"), lambda: lc.Fit(lc.FitPlan(epochs=2, optimizer="sgd"))),
+    ],
+    ids=["prune", "both", "qat", "fit"],
+)
+def test_options_of_the_training_may_stand_beside_a_steps_own(short: Any, long: Any) -> None:
+    assert short() == long()
+    assert to_plain(short()) == to_plain(long())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: lc.Prune(epochs=1, recovery=lc.FitPlan()),
+        lambda: lc.Prune(epochs=1, recovery={"epochs": 2}),
+        lambda: lc.Fit(lr=0.1, plan=lc.FitPlan()),
+    ],
+    ids=["a whole plan", "twice", "of fit"],
+)
+def test_an_option_in_two_places_is_refused(make: Any) -> None:
+    with pytest.raises(lc.BadInput, match="is given in (recovery|plan); give (epochs|lr) there too"):
+        make()
+    with pytest.raises(TypeError, match="epoch"):
+        lc.Prune(epoch=1)

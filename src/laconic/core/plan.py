@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from laconic.core.errors import nearest
+from laconic.core.errors import BadInput, nearest
+
+Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,39 @@ def options_of(plan: FitPlan | Mapping[str, Any] | None) -> dict[str, Any]:
     if isinstance(plan, FitPlan):
         return {option.name: getattr(plan, option.name) for option in fields(plan)}
     return dict(plan or {})
+
+
+def with_plan(name: str) -> Callable[[type[Config]], type[Config]]:
+    """Let options of the training be given beside a config's own: ``Prune(macs=0.5, epochs=3)`` for ``Prune(macs=0.5, recovery={"epochs": 3})``.
+
+    The config has one field for the training all the same, and so have recipes.
+
+    Args:
+        name: of that field.
+
+    Raises:
+        BadInput: when such a config is made with options beside a whole plan, or with one of them in both places.
+    """
+
+    def decorate(kind: type[Config]) -> type[Config]:
+        own = kind.__init__
+        apart = {option.name for option in fields(FitPlan)} - {option.name for option in fields(kind)}  # type: ignore[arg-type]
+
+        @functools.wraps(own)
+        def init(self: Any, *args: Any, **kwargs: Any) -> None:
+            beside = {option: kwargs.pop(option) for option in list(kwargs) if option in apart}
+            if beside:
+                given = kwargs.get(name)
+                if isinstance(given, FitPlan) or (twice := set(beside) & set(given or {})):
+                    what = "a whole plan" if isinstance(given, FitPlan) else ", ".join(sorted(twice))
+                    raise BadInput(f"{kind.__name__}: {what} is given in {name}; give {', '.join(sorted(beside))} there too")
+                kwargs[name] = {**(given or {}), **beside}
+            own(self, *args, **kwargs)
+
+        kind.__init__ = init  # type: ignore[method-assign]
+        return kind
+
+    return decorate
 
 
 def completed(changes: FitPlan | Mapping[str, Any] | None, base: FitPlan) -> FitPlan:

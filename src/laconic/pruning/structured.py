@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
 from laconic.core.folding import reestimate_batch_norm
-from laconic.core.plan import FitPlan, frozen_plan, out_of_range
+from laconic.core.plan import FitPlan, frozen_plan, out_of_range, with_plan
 from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
 from laconic.core.recovery import Recovery, recovery
@@ -37,6 +37,7 @@ _GOALS: dict[Goal, str] = {"macs": "MACs", "params": "parameters", "latency": "l
 Alive = dict[tuple[str, int], Any]  # of each tensor's dimension, the indices that are left
 
 
+@with_plan("recovery")
 @dataclass(frozen=True)
 class Prune(StepConfig):
     """Structured pruning: what goes, and how the rest recovers.

@@ -30,7 +30,7 @@ from laconic.core.fake_quant import (
 from laconic.core.folding import fold_batch_norm
 from laconic.core.graph import clean, get_tensor, shapes
 from laconic.core.integer_bias import bound_steps, round_biases
-from laconic.core.plan import FitPlan, completed, frozen_plan, out_of_range
+from laconic.core.plan import FitPlan, completed, frozen_plan, out_of_range, with_plan
 from laconic.core.program import Program
 from laconic.core.records import Outcome
 from laconic.core.retraining import check_trainable, retrain
@@ -45,6 +45,7 @@ _BITS = 8
 _PLAN = FitPlan(lr=1e-4, distill=0.5)
 
 
+@with_plan("recovery")
 @dataclass(frozen=True)
 class Qat(StepConfig):
     """Quantization-aware training.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from laconic.core.program import Program
+from laconic.core.records import to_json
 from laconic.core.task import Task
 from laconic.core.version import VERSION
 from laconic.deploy.runtime import packages
@@ -60,9 +61,9 @@ def content(known: Facts, records: Sequence[Record], choice: Selection) -> dict[
         "best": choice.best.key if choice.best else None,
         "nearest": choice.nearest.key if choice.nearest else None,
         "reason": choice.reason,
-        "baseline": baseline,
-        "other_baselines": [record for record in records if record.baseline is None and record is not baseline],
-        "candidates": [record for record in records if record.baseline is not None],
+        "baseline": _row(baseline),
+        "other_baselines": [_row(record) for record in records if record.baseline is None and record is not baseline],
+        "candidates": [_row(record) for record in records if record.baseline is not None],
         "layers": counts.layers,
         "totals": {"params": counts.params, "macs": counts.macs},
         "unknown_operators": counts.unknown,
@@ -72,6 +73,12 @@ def content(known: Facts, records: Sequence[Record], choice: Selection) -> dict[
         "reproduce": {"command": known.command, "recipe_yaml": _yaml(known, chosen) if chosen else ""},
         "spent": known.ledger.spent(),
     }
+
+
+def _row(record: Record) -> dict[str, Any]:
+    """Return a record in plain values; each quantity also stands under its own name, where readers of results look for it."""
+    plain = dict(to_json(record))
+    return {**plain["measured"], **plain}
 
 
 def _task_facts(known: Facts) -> dict[str, Any]:

@@ -8,13 +8,14 @@ from typing import ClassVar
 
 from laconic.core.context import Context
 from laconic.core.errors import BadInput
-from laconic.core.plan import FitPlan, out_of_range
+from laconic.core.plan import FitPlan, completed, out_of_range, with_plan
 from laconic.core.program import Program
 from laconic.core.records import Outcome
 from laconic.core.retraining import check_trainable, retrain
 from laconic.core.step import Stage, StepConfig, step
 
 
+@with_plan("plan")
 @dataclass(frozen=True)
 class Fit(StepConfig):
     """Train the program further with the task's loss.
@@ -32,6 +33,7 @@ class Fit(StepConfig):
         mistakes = list(out_of_range(self.plan))
         if mistakes:
             raise BadInput("the training makes no sense:\n" + "\n".join(f"  plan.{m}" for m in mistakes))
+        object.__setattr__(self, "plan", completed(self.plan, FitPlan()))
 
 
 @step("fit")
