@@ -145,6 +145,19 @@ def test_finalists_are_few_and_further_ones_follow_only_if_all_of_them_fall() ->
     assert len(choice.fallen) == len(level)
 
 
+def test_who_is_near_the_fastest_is_timed_with_it_however_narrow_the_intervals() -> None:
+    """Processes of one small file differ by as much, which no interval of one process knows."""
+    budget = Budget(max_drop=0.5)
+    speeds = {"first": 6.0, "near": 4.5, "far": 2.5}
+    some = [
+        record(key, speed=speed, drop=i / 10, speedup=Measurement(speed, "x", low=speed * 0.99, high=speed * 1.01))
+        for i, (key, speed) in enumerate(speeds.items())
+    ]
+    later = Anew()
+    made(judged(budget, *some), budget, later=later)
+    assert later.together == [["first", "near"]]
+
+
 def test_one_alone_is_not_timed_with_others() -> None:
     budget = Budget(max_drop=0.5)
     later = Anew()

@@ -24,9 +24,7 @@ from laconic.core.interface import Interface as Interface
 from laconic.core.interface import TensorSpec as TensorSpec
 from laconic.core.interface import as_call as as_call
 from laconic.core.norms import insert_checks, normalizes_by_batch, remove_checks
-from laconic.core.operators import OPERATORS, family_of
-from laconic.core.operators import argument as argument
-from laconic.core.operators import set_argument as set_argument
+from laconic.core.operators import OPERATORS, argument, family_of, set_argument
 
 aten = torch.ops.aten
 

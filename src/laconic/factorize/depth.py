@@ -33,7 +33,7 @@ class DropBlocks(StepConfig):
 
     Args:
         keep: so many of each run of alike blocks stay, evenly spaced, the first among them.
-        every: of each run, every so-manieth goes: 2 drops the second, the fourth, …
+        every: of each run, every n-th goes: 2 drops the second, the fourth, …
         blocks: module paths of those that go.
     """
 

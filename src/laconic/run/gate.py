@@ -11,6 +11,7 @@ from laconic.core.records import Measurement
 from laconic.run.record import Reason, Record
 
 Condition = Callable[[Record], Reason | None]
+BETTER = "better"  # the rule that no worse artifact ships
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def better(goal: Quantity, baseline: Record) -> Condition:
         if goal.cost(worst) < goal.cost(best):
             return None
         told = f"{goal.described(mine)} against {goal.described(theirs)}"
-        return Reason("better", f"its {goal.noun} is not {goal.better} than the baseline's: {told}")
+        return Reason(BETTER, f"its {goal.noun} is not {goal.better} than the baseline's: {told}")
 
     return rule
 
@@ -152,12 +153,12 @@ def _better_ratio(goal: Quantity, mine: Measurement | None, reference: float) ->
         return _unknown(goal, mine)
     if goal.cost(end) < goal.cost(reference):
         return None
-    return Reason("better", f"it is not {goal.better} than the baseline: {goal.described(mine)}")
+    return Reason(BETTER, f"it is not {goal.better} than the baseline: {goal.described(mine)}")
 
 
 def _unknown(goal: Quantity, mine: Measurement | None) -> Reason:
     note = f": {mine.note}" if mine is not None and mine.note else ""
-    return Reason("better", f"its {goal.noun} could not be measured{note}")
+    return Reason(BETTER, f"its {goal.noun} could not be measured{note}")
 
 
 def gate(record: Record, rules: Iterable[Condition]) -> Record:

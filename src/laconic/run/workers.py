@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from laconic.core.errors import WorkerFailed
@@ -46,11 +45,7 @@ class Workers:
         if worker is not None:
             worker.close()
 
-    def keep(self, keys: Iterable[str]) -> None:
-        """End all others."""
-        for key in set(self._live) - set(keys):
-            self.drop(key)
-
     def close(self) -> None:
         """End all."""
-        self.keep(())
+        for key in list(self._live):
+            self.drop(key)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from laconic.core import quantities
 from laconic.core.errors import BadInput, nearest
 from laconic.core.quantities import Quantity
-from laconic.run.gate import Condition, better
+from laconic.run.gate import BETTER, Condition, better
 from laconic.run.record import Reason, Record
 from laconic.search.readings import UNMEASURED, Reading, broken, distance, read
 
@@ -149,7 +149,7 @@ class Budget:
     def timed_rules(self) -> set[str]:
         """Return the rules that a comparison of times decides."""
         rules = {row.limit.broken for row, _ in self._rows() if row.timed and row.limit is not None}
-        return rules | {"better"} if self.goal.timed else rules
+        return rules | {BETTER} if self.goal.timed else rules
 
     def readings(self, record: Record) -> list[Reading]:
         """Return each limit of this budget read twice of a record: as measured, and at the bad end of the interval; nothing of what was not measured."""

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 from laconic.core import quantities
 from laconic.measure.sequential import Marks
-from laconic.run.gate import Condition
+from laconic.run.gate import BETTER, Condition
 from laconic.run.record import Record
 from laconic.search.budget import Budget
-
-BETTER = "better"  # the rule that no worse artifact ships
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -126,12 +126,9 @@ def _further(task: Task, distill: float) -> FitPlan:
     return completed({"distill": plan.distill or distill}, plan)
 
 
-def _quantize(around: Surroundings, options: Options) -> tuple[Any, ...]:
-    return (Quantize(target=_rules(around), **options),)
-
-
-def _mixed(around: Surroundings, options: Options) -> tuple[Any, ...]:
-    return (Mixed(target=_rules(around), **options),)
+def _aimed(kind: type[Quantize] | type[Mixed]) -> Callable[[Surroundings, Options], tuple[Any, ...]]:
+    """Build a step that needs to know the target's rules and nothing else."""
+    return lambda around, options: (kind(target=_rules(around), **options),)
 
 
 def _qat(around: Surroundings, options: Options) -> tuple[Any, ...]:
@@ -167,13 +164,13 @@ def share(value: Any) -> float:
 
 
 def nth(value: Any) -> int:
-    """Read which of a run goes: every so-manieth.
+    """Read which of a run goes: every n-th.
 
     Raises:
         ValueError: it is no whole number of 2 or more.
     """
     if not str(value).isdigit() or int(value) < 2:
-        raise ValueError(f"{value!r} must be a whole number of 2 or more: every so-manieth goes")
+        raise ValueError(f"{value!r} must be a whole number of 2 or more: every n-th goes")
     return int(value)
 
 
@@ -213,11 +210,11 @@ LEVERS = (
             Setting("weights", {"mode": "weights"}, unasked=_size_counts),
             Setting("weights4", {"mode": "weights", "bits": 4, "rounding": "adaptive"}, when=_has_linear, unasked=_size_counts, combines=False),
         ),
-        configs=(Quantize,), build=_quantize, needs="a runtime that computes with integers", when=_has_integers,
+        configs=(Quantize,), build=_aimed(Quantize), needs="a runtime that computes with integers", when=_has_integers,
     ),
     Lever(
         "mixed", "round to integers, and keep the operators that lose most in float",
-        (Setting("mixed"),), configs=(Mixed,), build=_mixed, needs="a runtime that computes with integers", when=_has_integers,
+        (Setting("mixed"),), configs=(Mixed,), build=_aimed(Mixed), needs="a runtime that computes with integers", when=_has_integers,
         family="quantize", follows="quantize=static",
     ),
     Lever(
