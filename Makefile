@@ -2,20 +2,37 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LEAN := $(VENV)/.lean
 READY := $(VENV)/.ready
-
-.PHONY: demo test check lint format install clean
-
+DOCS := $(VENV)/.docs
 # Pip, not another installer: constraints.txt pins a torch whose CPU build pip finds; without the pin gigabytes of CUDA libraries come along.
-$(READY): pyproject.toml constraints.txt
+# Nothing is compiled to bytecode beforehand: that took two thirds of the time, of files most of which are never imported; Python does it at the first import.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+
+# What the demo needs is installed alone; what the tests and checks need beside it, when they are first asked for.
+.PHONY: demo docs test check lint format install clean
+
+$(LEAN): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) -e .
+	touch $@
+
+$(READY): $(LEAN)
+	$(PIP) -e '.[dev]'
+	touch $@
+
+$(DOCS): $(LEAN)
+	$(PIP) -e '.[docs]'
 	touch $@
 
 install: $(READY)
 
-demo: $(READY)
+demo: $(LEAN)
 	$(BIN)/laconic optimize digits --max-drop 0.5 --time-limit 5m
+
+# The pages of docs/ and the reference of the public names as a site in site/; an unknown link or name is an error.
+docs: $(DOCS)
+	$(BIN)/mkdocs build --strict --quiet
 
 # Two files at a time; each process computes on one thread, so that they do not fight over the cores.
 test: $(READY)
@@ -33,4 +50,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -117,6 +118,27 @@ class Interface:
                 raise BadInput(f"input '{name}' is missing; the model was captured with {', '.join(names)}")
             leaves.extend(structure.flatten(spec, given[name], name))
         return leaves
+
+
+def signature(interface: Interface) -> inspect.Signature:
+    """Return how a program is called: its inputs by name.
+
+    An input that was a constant at capture has its value as default, unless a tensor stands behind it. Names that are no Python identifiers, as a file may
+    have them, give `(*args, **kwargs)`.
+    """
+    either = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names, specs = interface.input_structure["keys"], interface.input_structure["items"]
+    last = max((place for place, spec in enumerate(specs) if spec["kind"] != "const"), default=-1)
+    defaults = [spec["value"] if place > last else inspect.Parameter.empty for place, spec in enumerate(specs)]
+    try:
+        return inspect.Signature([inspect.Parameter(name, either, default=default) for name, default in zip(names, defaults, strict=True)])
+    except ValueError:
+        return _ANY
+
+
+_ANY = inspect.Signature(
+    [inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL), inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)]
+)
 
 
 def as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

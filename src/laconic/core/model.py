@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import types
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -12,6 +14,18 @@ from torch import Tensor, nn
 from laconic.core.errors import BadInput
 
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.intrinsic.quantized")
+
+
+def show_signature(module: nn.Module, signature: inspect.Signature) -> None:
+    """Let `inspect.signature` of a module and of its `forward` tell how it is called, where its class takes anything; how it computes stays as it is."""
+    kind = type(module)
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return kind.forward(self, *args, **kwargs)
+
+    itself = inspect.Parameter("_self", inspect.Parameter.POSITIONAL_ONLY)  # which `inspect` leaves out of a method's
+    forward.__signature__ = signature.replace(parameters=[itself, *signature.parameters.values()])  # type: ignore[attr-defined]
+    module.__dict__.update(forward=types.MethodType(forward, module), __signature__=signature)
 
 
 def as_module(value: Any, where: str) -> nn.Module:

@@ -23,6 +23,8 @@ from laconic.core.example import generate
 from laconic.core.interface import Interface as Interface
 from laconic.core.interface import TensorSpec as TensorSpec
 from laconic.core.interface import as_call as as_call
+from laconic.core.interface import signature
+from laconic.core.model import show_signature
 from laconic.core.norms import insert_checks, normalizes_by_batch, remove_checks
 from laconic.core.operators import OPERATORS, argument, family_of, set_argument
 
@@ -34,12 +36,15 @@ class Program(nn.Module):
 
     Parameters and buffers keep the names that they had in the module. It is made by `capture` or `Program.load`.
 
+    `inspect.signature(program.forward)` names its inputs as the module's did, for loops that choose a batch's columns by them.
+
     Attributes:
         graph_module: flat tensors in, a flat tuple of tensors out. Passes edit it and then call `recompile`.
         interface: names, shapes and nesting of inputs and outputs, and how example inputs are made.
     """
 
     graph_module: fx.GraphModule
+    _training: bool
 
     def __init__(
         self,
@@ -60,7 +65,8 @@ class Program(nn.Module):
         self._norms_frozen = False
         self._checks: list[fx.Node] = []  # of norms, in the graph in training mode only
         self.recompile()
-        self.training = False
+        self.__dict__["_training"] = False
+        show_signature(self, signature(interface))
         if exported is not None:
             self._exported_code = self._shape_code()
 
@@ -106,16 +112,25 @@ class Program(nn.Module):
         """Return flat inputs of the shapes, types and coarse ranges of those at capture, batch 2 or more; generated, never anybody's data."""
         return self._example
 
-    def train(self, mode: bool = True) -> Program:
-        """Set training or evaluation mode: the mode arguments of batch-norm, dropout and recurrent nodes follow."""
-        if mode != self.training:
-            for node, index in self._mode_nodes:
-                set_argument(node, index, mode and not (self._norms_frozen and family_of(node) == "batch norm"))
-            remove_checks(self.graph, self._checks)
-            self._checks = insert_checks(self.graph, [node for node in self.graph.nodes if normalizes_by_batch(node)] if mode else ())
-            self.graph_module.recompile()
-        super().train(mode)
-        return self
+    @property
+    def training(self) -> bool:
+        """Whether it is in training mode. Setting it sets the mode, as `train()` and `eval()` do: loops that restore modes set it alone."""
+        return self._training
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        before = self.__dict__.get("_training", mode)  # none while `nn.Module` is set up
+        self.__dict__["_training"] = mode
+        if mode != before:
+            self._set_modes(mode)
+
+    def _set_modes(self, mode: bool) -> None:
+        """Let the mode arguments of batch-norm, dropout and recurrent nodes follow."""
+        for node, index in self._mode_nodes:
+            set_argument(node, index, mode and not (self._norms_frozen and family_of(node) == "batch norm"))
+        remove_checks(self.graph, self._checks)
+        self._checks = insert_checks(self.graph, [node for node in self.graph.nodes if normalizes_by_batch(node)] if mode else ())
+        self.graph_module.recompile()
 
     def freeze_batch_norm(self) -> None:
         """Let batch-norms use their running statistics in training mode too from now on, and no longer change them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from laconic.core import structure
 from laconic.core.errors import BadInput, TrainingStopped, nearest
+from laconic.core.model import show_signature
 from laconic.core.plan import FitPlan, Hint
 from laconic.core.program import Program, as_call
 from laconic.core.smoothing import PlanLoss, smoothed
@@ -47,6 +49,7 @@ class DistillationModule(nn.Module):
         self.hints = tuple(hints)
         self._teachers = tuple(teachers)  # in a tuple, so that they are not registered
         self._watch = ours
+        show_signature(self, inspect.signature(student.forward))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the student; in training mode the teachers too, see the class."""
