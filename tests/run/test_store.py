@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +39,82 @@ def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(BadInput, match=r"holds no run \(it has thesis.tex\)"):
         RunStore(tmp_path, MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("part", "before", "now", "told"),
+    [
+        ("data", {"train": "a", "valid": "b"}, {"train": "a", "valid": "c"}, r"the data has changed \(valid\)"),
+        ("data", {"valid": "b"}, {"valid": "b", "test": "c"}, r"the data has changed \(test\)"),
+        ("code", {"loss": "a", "model": "b"}, {"loss": "c", "model": "d"}, r"the code of the task has changed \(loss, model\)"),
+        ("model", "a", "b", "the model's parameters have changed. What"),
+    ],
+)
+def test_the_same_run_with_other_content_is_refused_by_name(tmp_path: Path, part: str, before: Any, now: Any, told: str) -> None:
+    RunStore(tmp_path, {**MANIFEST, part: before}).close()
+    with pytest.raises(BadInput, match=f"holds this run as it began, but since then {told}"):
+        RunStore(tmp_path, {**MANIFEST, part: now})
+    with pytest.raises(BadInput, match="holds another run: its task is"):
+        RunStore(tmp_path, {**MANIFEST, part: now, "task": "other"})
+
+
+STRANGERS: dict[str, Callable[[Path], object]] = {
+    "a file": lambda folder: (folder / "thesis.tex").write_text("all of it"),
+    "a hidden file": lambda folder: (folder / ".writing-thesis.tex").write_text("all of it"),
+    "a folder": lambda folder: (folder / "src").mkdir(),
+    "a hidden folder": lambda folder: (folder / ".writing-me").mkdir(),
+    "another lock": lambda folder: (folder / "lock").write_text("apt"),
+    "a lock of a folder": lambda folder: (folder / "lock").mkdir(),
+    "a lock that is a link": lambda folder: (folder / "lock").symlink_to(folder.parent / "precious"),
+    "a lock that is a dead link": lambda folder: (folder / "lock").symlink_to(folder.parent / "nowhere"),
+    "a lock that is a hard link": lambda folder: (folder / "lock").hardlink_to(folder.parent / "precious"),
+    "a lock that is a pipe": lambda folder: os.mkfifo(folder / "lock"),
+    "another manifest": lambda folder: (folder / "run.json").write_text('{"scripts": {}}'),
+    "another format": lambda folder: (folder / "run.json").write_text('{"format": "a", "run": 3}'),
+    "another run": lambda folder: (folder / "run.json").write_text('{"format": 1, "run": {"task": "other"}}'),
+}
+
+
+@pytest.mark.parametrize(("kind", "run"), [*((kind, False) for kind in STRANGERS), *((kind, True) for kind in STRANGERS if "lock" in kind)])
+def test_a_strangers_folder_is_left_as_it_was(kind: str, run: bool, tmp_path: Path) -> None:
+    """Nothing is made, changed or deleted before it was looked at: leftovers of a kill are swept in a run's own folder only."""
+    (tmp_path / "precious").write_text("do not touch")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / ".writing-abc.onnx").write_text("half")
+    STRANGERS[kind](folder)
+    if run:
+        (folder / "run.json").write_text(json.dumps({"format": 2, "run": MANIFEST}))
+
+    def state() -> dict[str, object]:
+        return {
+            item.relative_to(tmp_path).as_posix(): (
+                item.lstat().st_mode,
+                item.lstat().st_mtime_ns,
+                item.read_text() if item.is_file() else "",
+            )
+            for item in tmp_path.rglob("*")
+        }
+
+    before = state()
+    with pytest.raises((BadInput, CorruptFile), match="Choose a new folder with --out"):
+        RunStore(folder, MANIFEST)
+    assert state() == before
+
+
+def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(BadInput, match="is not a folder"):
+        RunStore(tmp_path / "out", MANIFEST)
+    with pytest.raises(LaconicError, match="cannot use the run folder"):
+        RunStore(tmp_path / "out" / "run", MANIFEST)
+
+
+def test_a_run_killed_before_it_had_a_manifest_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("process 12 on host")
+    (tmp_path / ".writing-a8_x.json").write_text("{")
+    RunStore(tmp_path, MANIFEST).close()
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["lock", "run.json"]
 
 
 def test_two_processes_on_one_folder(tmp_path: Path) -> None:

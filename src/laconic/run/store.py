@@ -1,9 +1,14 @@
-"""One folder per run. Files appear whole, are never computed twice, and belong to one process at a time."""
+"""One folder per run. Files appear whole, are never computed twice, and belong to one process at a time.
+
+A folder may be a stranger's, named by mistake: it is looked at before anything in it is made, changed or deleted.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import socket
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +21,9 @@ from laconic.core.records import to_json
 FORMAT = 2
 MANIFEST = "run.json"
 RESULT = "result.json"
+LOCK = "lock"
+_HOLDER = b"process "  # how a lock of ours begins, unless it is empty
+_ASIDE = re.compile(r"\.writing-\w+\.json")  # a manifest that a kill kept from its name
 
 
 class RunStore:
@@ -27,39 +35,38 @@ class RunStore:
 
     Raises:
         Locked: another process works in the folder; names it.
-        BadInput: the folder holds another run, or something else.
+        BadInput: the folder holds another run, the same run with other data or code, or something else; nothing in it was touched.
         CorruptFile: the manifest is of a newer format or not whole.
     """
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
         self.manifest = to_json(manifest)
+        self._lock: int | None = None
         try:
+            look(self.folder, self.manifest)
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.folder)
-        except OSError as error:
-            raise LaconicError(f"cannot use the run folder {self.folder}: {error.strerror or error}. Choose another with --out.") from error
-        try:
             self._open()
+        except OSError as error:
+            self.close()
+            raise LaconicError(f"cannot use the run folder {self.folder}: {error.strerror or error}. Choose another with --out.") from error
         except BaseException:
             self.close()
             raise
 
     def _open(self) -> None:
+        look(self.folder, self.manifest)  # another process may have been here before the lock was ours
         for leftover in self.folder.rglob(".writing-*"):
-            leftover.unlink(missing_ok=True)
-        if self.has(MANIFEST):
-            check_manifest(self.folder, self.manifest)
-            return
-        strangers = [item.name for item in self.folder.iterdir() if item.name != "lock"]
-        if strangers:
-            raise BadInput(f"{self.folder} is not empty and holds no run (it has {strangers[0]}). Choose a new folder with --out.")
-        self.write(MANIFEST, {"format": FORMAT, "run": self.manifest})
+            if stat.S_ISREG(leftover.lstat().st_mode):
+                leftover.unlink(missing_ok=True)
+        if not self.has(MANIFEST):
+            self.write(MANIFEST, {"format": FORMAT, "run": self.manifest})
 
     @property
     def resumed(self) -> bool:
         """Whether anything beyond the manifest is there already."""
-        return any(item.name not in ("lock", MANIFEST) for item in self.folder.iterdir())
+        return any(item.name not in (LOCK, MANIFEST) for item in self.folder.iterdir())
 
     def path(self, *parts: str) -> Path:
         """Return a path inside the folder."""
@@ -95,22 +102,65 @@ class RunStore:
         self.close()
 
 
+def look(folder: Path, manifest: Any) -> None:
+    """Look whether a run may use a folder, and touch nothing.
+
+    Raises:
+        BadInput: it is no folder, not empty and no run's, or another run's.
+        CorruptFile: as of `check_manifest`.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is not a folder. Choose a new folder with --out.")
+    _check_lock(folder / LOCK)
+    if (folder / MANIFEST).exists():
+        check_manifest(folder, manifest)
+        return
+    strangers = sorted(item.name for item in folder.iterdir() if item.name != LOCK and not _ASIDE.fullmatch(item.name))
+    if strangers:
+        raise BadInput(f"{folder} is not empty and holds no run (it has {strangers[0]}). Choose a new folder with --out.")
+
+
 def check_manifest(folder: Path, manifest: Any) -> None:
-    """Refuse a folder that holds another run or a newer format."""
+    """Refuse a folder that holds another run, the same run with other data or code, or a newer format."""
     present = read_json(folder / MANIFEST)
-    if not isinstance(present, dict) or "format" not in present:
+    if not isinstance(present, dict) or not isinstance(present.get("format"), int) or not isinstance(present.get("run"), dict):
         raise CorruptFile(f"{folder / MANIFEST} is not a run's manifest. Choose a new folder with --out.")
     if present["format"] > FORMAT:
         raise CorruptFile(
             f"{folder} was written in run format {present['format']}; this Laconic reads up to {FORMAT}. Install a newer Laconic."
         )
-    differing = sorted(key for key in {*present["run"], *manifest} if present["run"].get(key) != manifest.get(key))
-    if differing:
-        key = differing[0]
+    run = present["run"]
+    differing = sorted(key for key in {*run, *manifest} if run.get(key) != manifest.get(key))
+    if not differing:
+        return
+    if all(key in CONTENT and run.get(key) and manifest.get(key) for key in differing):
+        told = "; ".join(CONTENT[key].format(", ".join(_parts(run.get(key), manifest.get(key)))) for key in differing)
         raise BadInput(
-            f"{folder} holds another run: its {key} is {present['run'].get(key)!r}, this one's is {manifest.get(key)!r}. "
-            "Choose a new folder with --out, or repeat the first command to continue that run."
+            f"{folder} holds this run as it began, but since then {told}. What was measured there does not hold for it. Choose a new folder with --out, "
+            "or bring back what it was."
         )
+    key = next((key for key in differing if key not in CONTENT), differing[0])
+    raise BadInput(
+        f"{folder} holds another run: its {key} is {run.get(key)!r}, this one's is {manifest.get(key)!r}. "
+        "Choose a new folder with --out, or repeat the first command to continue that run."
+    )
+
+
+# Entries of a manifest that are digests by part: a change of them alone is no other run but the same one with other content.
+CONTENT = {
+    "data": "the data has changed ({})",
+    "code": "the code of the task has changed ({})",
+    "model": "the model's parameters have changed{}",
+}
+
+
+def _parts(before: Any, now: Any) -> list[str]:
+    """Return the names under which two manifests have different digests; none of what is one digest."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return []
+    return [name for name in {**before, **now} if before.get(name) != now.get(name)]
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -130,13 +180,27 @@ def read_result(folder: Path) -> dict[str, Any]:
     return result
 
 
+def _check_lock(path: Path) -> None:
+    """Refuse a lock that leads elsewhere or holds what no run wrote: whoever takes it writes into it."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        what = "a link" if stat.S_ISLNK(found.st_mode) or found.st_nlink > 1 else "not a file"
+        raise BadInput(f"{path} is {what}, which no run makes; it was not opened. Choose a new folder with --out, or remove it.")
+    with path.open("rb") as handle:
+        head = handle.read(len(_HOLDER))
+    if head not in (b"", _HOLDER):
+        raise BadInput(f"{path} is not a run's lock; it was not changed. Choose a new folder with --out.")
+
+
 def _lock(folder: Path) -> int | None:
     try:
         import fcntl
     except ImportError:  # not on Windows; two processes on one folder are not told apart there
         return None
-    path = folder / "lock"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -144,5 +208,5 @@ def _lock(folder: Path) -> int | None:
         os.close(handle)
         raise Locked(f"{folder} is in use by {holder}. Wait for it, or choose another folder with --out.") from None
     os.ftruncate(handle, 0)
-    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    os.pwrite(handle, _HOLDER + f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
     return handle

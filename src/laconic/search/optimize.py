@@ -16,7 +16,7 @@ from laconic.core.errors import BadInput
 from laconic.core.progress import Progress, silent
 from laconic.core.records import to_json
 from laconic.core.task import Task
-from laconic.run import prepare
+from laconic.run import identity, prepare
 from laconic.run.evaluate import Evaluator
 from laconic.run.ledger import Ledger
 from laconic.run.options import Options
@@ -189,6 +189,8 @@ def _manifest(task: Task, budget: Budget, space: SearchSpace, recipes: Sequence[
         "options": {name: value for name, value in to_json(options).items() if name not in _NO_EVIDENCE},
         "plan": to_json(task.plan),
         "model": None if task.plan is not None else prepare.fingerprint(task),
+        "data": identity.data_of(task),
+        "code": identity.code_of(task),
     }
 
 

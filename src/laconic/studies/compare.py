@@ -23,6 +23,7 @@ from laconic.core.program import as_call
 from laconic.core.progress import Progress, silent
 from laconic.core.records import to_json
 from laconic.core.task import Task, calibration_subset
+from laconic.run import identity
 from laconic.run.examples import batches, targets_of
 from laconic.run.prepare import length
 from laconic.run.runner import apply
@@ -103,7 +104,8 @@ def compare(task: Task, config: Comparing, out: Path, progress: Progress = silen
     variants = chosen(config.kind, config.choices, next(batches(task, task.valid))[0])
     part = _part(task.train, config.fraction)
     told = {name: value for name, value in asdict(config).items() if name not in _GROWS}
-    store = RunStore(out, {"compare": told, "task": task.name, "plan": plan})
+    made_of = {"data": identity.data_of(task), "code": identity.code_of(task)}
+    store = RunStore(out, {"compare": told, "task": task.name, "plan": plan, **made_of})
     try:
         runs = {each.name: [_kept(store, task, each, plan, part, seed, progress) for seed in range(config.seeds)] for each in variants}
         metric = metrics.of(task)
