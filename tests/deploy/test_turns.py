@@ -4,6 +4,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -61,3 +62,20 @@ def test_a_process_that_sleeps_uses_no_processor_time_and_gives_the_core_away() 
     assert turn.voluntary is not None
     assert turn.voluntary >= 3
     assert sum(turn.cpu_ns) < 0.2 * sum(turn.times_ns)
+
+
+def test_a_turn_ends_when_the_threads_of_its_process_are_at_rest() -> None:
+    """Threads that spin after a run would have a core in the next process's turn."""
+    spinning = []
+
+    def spin() -> None:
+        end = time.perf_counter() + 0.03
+        while time.perf_counter() < end:
+            pass
+
+    def run() -> None:
+        spinning.append(threading.Thread(target=spin))
+        spinning[-1].start()
+
+    take_turn(run, 0.0, 1)
+    assert not any(thread.is_alive() for thread in spinning)

@@ -21,6 +21,9 @@ MS = 1_000_000
         (Turn([MS], wall_ns=150 * MS, wait_ns=1 * MS, involuntary=3), False),
         (Turn([MS], wall_ns=150 * MS, wait_ns=100 * MS, involuntary=16), True),
         (Turn([MS], wall_ns=150 * MS, wait_ns=280 * MS, involuntary=30), True),
+        # one event of 3 ms in a short turn hits one run of many
+        (Turn([MS], wall_ns=50 * MS, wait_ns=3 * MS, involuntary=1), False),
+        (Turn([MS], wall_ns=50 * MS, wait_ns=5 * MS, involuntary=2), True),
         # switches to tasks that are done at once are no waiting
         (Turn([MS], wall_ns=150 * MS, wait_ns=1 * MS, involuntary=2000), False),
         (Turn([MS], wall_ns=150 * MS, wait_ns=0, throttled_ns=60 * MS), True),
@@ -35,7 +38,7 @@ MS = 1_000_000
         (Turn([MS]), False),
     ],
     ids=[
-        "quiet", "one thread waits", "two threads wait", "switched, not waiting", "throttled", "its own threads", "few switches", "many switches",
+        "quiet", "one thread waits", "two threads wait", "one event", "more than one event", "switched, not waiting", "throttled", "its own threads", "few switches", "many switches",
         "few a second", "unknown", "times alone",
     ],
 )  # fmt: skip

@@ -1,8 +1,9 @@
 """Tell a busy machine from a quiet one by the turns that were taken on it.
 
 Short runs fit between two preemptions and long ones do not, so a ratio of their times on a busy machine is wrong, and its interval narrow. Where the kernel
-tells how long threads waited for a core (Linux), a turn in which they waited for more than 5 % of it counts as preempted; elsewhere one with many involuntary
-context switches: an idle machine has a few in a second, a core that two share one in each time slice of some milliseconds.
+tells how long threads waited for a core (Linux), a turn in which they waited for more than 5 % of it, and for longer than one
+short event, counts as preempted; elsewhere one with many involuntary context switches: an idle machine has a few in a second, a core that two share one in each
+time slice of some milliseconds.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import numpy as np
 from laconic.core.turn import Turn
 
 WAITED = 0.05
+# A wait as short as this is one event, which hits one run of many, or is little of a long one: medians withstand it.
+SLICE_NS = 4_000_000
 SWITCHES_PER_S, SWITCHES = 20.0, 4
 # A median over rounds withstands this share of turns that were disturbed.
 ALLOWED = 0.2
@@ -31,7 +34,7 @@ def preempted(turn: Turn) -> bool:
         return False
     waited = waited_share(turn)
     if waited is not None:
-        return waited > WAITED
+        return waited > WAITED and waited * turn.wall_ns > SLICE_NS
     return turn.involuntary is not None and turn.involuntary >= SWITCHES and turn.involuntary > SWITCHES_PER_S * turn.wall_ns / 1e9
 
 

@@ -22,7 +22,7 @@ from laconic.measure.stats import median_of_rounds, ratio_of_rounds
 from laconic.measure.ticks import Ticks, stolen_share
 
 MIN_RUNS = 3
-WARM_UP_SECONDS = 0.3
+WARM_UP_SECONDS = 0.1
 # A preempted turn is taken again so often; on a machine that is never quiet, all repeats together are at most this share of the turns.
 REPEATS = 2
 REPEATS_SHARE = 0.5

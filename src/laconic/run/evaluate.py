@@ -342,13 +342,13 @@ class Evaluator:
         """Let processes take turns. What was ended early says after how many rounds, and why."""
         if self._waits:
             self._waits = quiet.wait_quiet(progress=self.progress)
-        workers, failed = [], {}
-        for record in entered:
-            try:
-                worker = self.workers.get(record.key, self._artifact(record.key))
-                workers.append(TimedWorker(record.key, worker, self._spent if record.baseline is None else None))
-            except LaconicError as error:
-                failed[record.key] = str(error)
+        folders = {record.key: self._artifact(record.key) for record in entered}
+        failed = self.workers.start_together(folders)
+        workers = [
+            TimedWorker(record.key, self.workers.get(record.key, folders[record.key]), self._spent if record.baseline is None else None)
+            for record in entered
+            if record.key not in failed
+        ]
         if not workers:
             return {"rounds": {}, "failed": failed}
         warm = {one.name for one in workers if self._warm.get(one.name) is one.worker}

@@ -27,7 +27,7 @@ class Options:
 
     batch: int = 1
     rounds: int = 15
-    turn_seconds: float = 0.1
+    turn_seconds: float = 0.05
     early_stop: bool = True
     candidate_timeout_s: float = 900.0
     memory_limit_bytes: int | None = None
