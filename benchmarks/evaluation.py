@@ -4,8 +4,9 @@
   `optimize` does. Told by candidate 5, 10, …: the most processes and the most memory that this process and all it started had at once since the line
   before. Wanted: from candidate 5 to the last within ± 10 %. Memory is PSS: pages that several processes share are counted once, by their shares. On a busy
   machine a further process takes processor times now and then.
-- `early [runs]`: `optimize digits` with early stopping of timing and without it, so many times (10) each, in turn. Told: the winners and the seconds.
-  Wanted: the same winner, or one that is tied with it.
+- `early [runs]`: `optimize digits` without early stopping, so many times (10); what is built is built once, what is timed is timed anew in each run. Then
+  the rule that stops early is applied to the rounds of that same run, one by one as they came. Told: the seconds that it would have saved, and whether the
+  winner of full timing is among the finalists of early stopping. Both see the same rounds, so that nothing but the rule makes a difference.
 """
 
 from __future__ import annotations
@@ -17,25 +18,33 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import laconic as lc
 from benchmarks.command import command
+from laconic.core.files import read_json
 from laconic.core.progress import silent
 from laconic.core.target import Target
 from laconic.measure.quiet import others_share
 from laconic.run import prepare
-from laconic.run.evaluate import Evaluator
+from laconic.run.evaluate import Evaluator, stop_rule
+from laconic.run.gate import gate
+from laconic.run.ledger import FILE as LEDGER
 from laconic.run.ledger import Ledger
-from laconic.run.store import RunStore
+from laconic.run.record import Record
+from laconic.run.store import RESULT, RunStore
+from laconic.run.timing import ALONE, timed
 from laconic.search.judge import Judge
+from laconic.search.select import finalists
 from laconic.search.space import baseline_recipe
 from laconic.tasks import metrics
 
 LOOK_SECONDS = 0.1
 STEP = 5
 RUNTIMES = ("onnxruntime", "openvino")
+BUDGET = lc.Budget(max_drop=0.5)
 
 
 class Watch(threading.Thread):
@@ -122,34 +131,76 @@ def memory(arguments: list[str]) -> None:
 
 
 def early(arguments: list[str]) -> None:
-    """The winner and the seconds with and without early stopping."""
+    """The winner with full timing, and whether early stopping would have kept it."""
     runs = int(arguments[0]) if arguments else 10
     others = others_share()
     print(f"others use {100 * others:.0f} % of the processors" if others is not None else "it is not known what else the machine does")
-    seconds: dict[bool, list[float]] = {True: [], False: []}
-    timed: dict[bool, list[float]] = {True: [], False: []}
-    same = alike = 0
-    for run in range(runs):
-        winners, ties = {}, {}
-        for stop in (True, False) if run % 2 == 0 else (False, True):
-            with tempfile.TemporaryDirectory() as folder:
-                start = time.perf_counter()
-                options = lc.Options(early_stop=stop)
-                result = lc.optimize(lc.load_task("digits"), lc.Budget(max_drop=0.5), out=Path(folder) / "run", options=options)
-                seconds[stop].append(time.perf_counter() - start)
-                timed[stop].append(result.data["spent"]["time"])
-                winners[stop], ties[stop] = result.data["best"], set(result.data["tied"])
-                settled = sum(bool(record["settled"]) for record in result.data["candidates"])
-                print(
-                    f"run {run + 1}, {'with' if stop else 'without'} early stopping: {winners[stop]}, {seconds[stop][-1]:.0f} s, of these timing "
-                    f"{timed[stop][-1]:.0f} s; {settled} of {len(result.data['candidates'])} settled early",
-                    flush=True,
-                )
-        same += winners[True] == winners[False]
-        alike += winners[True] == winners[False] or winners[True] in ties[False] or winners[False] in ties[True]
-    print(f"the same winner in {same} of {runs} runs; the same or one that is tied with it in {alike}")
-    for stop, name in ((True, "with"), (False, "without")):
-        print(f"{name}: median {statistics.median(seconds[stop]):.0f} s, timing {statistics.median(timed[stop]):.0f} s")
+    kept = same = 0
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "run"
+        for run in range(1, runs + 1):
+            data = lc.optimize(lc.load_task("digits"), BUDGET, out=folder, options=lc.Options(early_stop=False)).data
+            full, stopped = replay(folder, data, early_stop=False), replay(folder, data, early_stop=True)
+            names = [{record.key for record in finalists(one.records, one.budget)} for one in (full, stopped)]
+            kept += data["best"] in names[1]
+            same += names[0] == names[1]
+            among = "among" if data["best"] in names[1] else "NOT among"
+            print(
+                f"run {run}: winner {data['best']}, {among} the finalists of early stopping ({', '.join(sorted(names[1]))}); "
+                f"{stopped.settled} of {len(stopped.records) - 1} settled early, {stopped.turns} of {full.turns} turns taken; "
+                f"{sum(bool(record.busy) for record in full.records)} marked busy",
+                flush=True,
+            )
+            for path in (*folder.glob("candidates/*/timing.json"), *folder.glob("timing/*"), folder / RESULT, folder / LEDGER):
+                path.unlink(missing_ok=True)
+    print(
+        f"the winner of full timing is among the finalists of early stopping in {kept} of {runs} runs; the finalists are the same in {same}"
+    )
+
+
+@dataclasses.dataclass
+class Replay:
+    """What becomes of a run's rounds: its records, how many candidates settled early, and how many turns were taken."""
+
+    budget: lc.Budget
+    records: list[Record]
+    settled: int = 0
+    turns: int = 0
+
+
+def replay(folder: Path, data: Mapping[str, Any], *, early_stop: bool) -> Replay:
+    """Judge each candidate by its rounds in the order in which they came, as the evaluator does."""
+    metric = metrics.of(lc.load_task("digits"))
+    budget = BUDGET.filled(metric.name, metric.scale == 100)
+    judge = Judge(budget)
+    base = Record.from_json(data["baseline"])
+    base = timed(base, read_json(folder / "candidates" / base.key / "timing.json"), ALONE)
+    result, best = Replay(budget, [base]), None
+    for item in data["candidates"]:
+        check, times = (folder / "candidates" / item["key"] / name for name in ("check.json", "timing.json"))
+        if not times.exists():
+            continue
+        record = Record.from_json(read_json(check)).replace(baseline=base.key)
+        timings = read_json(times)
+        if early_stop:
+            timings = shortened(timings, record, base, judge, best)
+        result.settled += bool(timings["settled"])
+        result.turns += len(timings["rounds"][record.key])
+        record = gate(timed(record, timings, ALONE), judge.rules(base))
+        result.records.append(record)
+        if record.status == "passed" and (best is None or judge.order(record) < judge.order(best)):
+            best = record
+    return result
+
+
+def shortened(timings: dict[str, Any], record: Record, base: Record, judge: Judge, best: Record | None) -> dict[str, Any]:
+    """The timings up to the round after which no more would have been taken."""
+    planned, stop = len(timings["rounds"][record.key]), stop_rule(record, base, judge, best, len(timings["rounds"][record.key]))
+    for n in range(1, planned):
+        so_far = {key: rounds[:n] for key, rounds in timings["rounds"].items()}
+        if (why := stop(so_far)) is not None:
+            return {**timings, "rounds": so_far, "settled": why}
+    return timings
 
 
 if __name__ == "__main__":

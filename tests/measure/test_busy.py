@@ -38,8 +38,8 @@ MS = 1_000_000
         (Turn([MS]), False),
     ],
     ids=[
-        "quiet", "one thread waits", "two threads wait", "one event", "more than one event", "switched, not waiting", "throttled", "its own threads", "few switches", "many switches",
-        "few a second", "unknown", "times alone",
+        "quiet", "one thread waits", "two threads wait", "one event", "more than one event", "switched, not waiting", "throttled", "its own threads",
+        "few switches", "many switches", "few a second", "unknown", "times alone",
     ],
 )  # fmt: skip
 def test_a_preempted_turn_is_told_from_a_quiet_one(turn: Turn, expected: bool) -> None:

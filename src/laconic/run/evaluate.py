@@ -269,12 +269,8 @@ class Evaluator:
 
     def _stop(self, record: Record, base: Record) -> latency.Stop | None:
         """What may end the rounds early; nothing for a baseline."""
-        if not self.options.early_stop or record is base:
-            return None
-        if self.judge.hopeless(record, base):
-            return lambda rounds: "it was rejected before it was timed" if len(rounds[record.key]) >= FIRST_LOOK else None
-        marks = self.judge.marks(self.best)
-        return lambda rounds: settled(rounds[base.key], rounds[record.key], marks, self.options.rounds)
+        early = self.options.early_stop and record is not base
+        return stop_rule(record, base, self.judge, self.best, self.options.rounds) if early else None
 
     def _with_rows(self, record: Record, timings: dict[str, Any]) -> dict[str, Any]:
         """The timings with what quantities measure by themselves; one that cannot says so in its place."""
@@ -391,6 +387,22 @@ class Evaluator:
         """End the processes."""
         self.builder.close()
         self.workers.close()
+
+
+def stop_rule(record: Record, base: Record, judge: Judge, best: Record | None, rounds: int) -> latency.Stop:
+    """Return what is asked after each round of a candidate against its baseline: why no more are needed, or None.
+
+    Args:
+        record: scored, not timed.
+        base: its baseline.
+        judge: what is asked of it.
+        best: the best record so far.
+        rounds: so many are planned.
+    """
+    if judge.hopeless(record, base):
+        return lambda so_far: "it was rejected before it was timed" if len(so_far[record.key]) >= FIRST_LOOK else None
+    marks = judge.marks(best)
+    return lambda so_far: settled(so_far[base.key], so_far[record.key], marks, rounds)
 
 
 def baseline_of(recipe: Recipe, records: Sequence[Record]) -> Record:
