@@ -232,14 +232,14 @@ def _tells(turns: Sequence[Sequence[int]]) -> bool:
     return bool(turns) and all(len(turn) > 0 and np.median(turn) > 0 for turn in turns)
 
 
-def times(found: Measurement, what: str = "") -> str:
+def times(ratio: Measurement, what: str = "") -> str:
     """Write a ratio with its interval.
 
     >>> times(Measurement(2.0, "x", low=1.5, high=2.25), " as fast")
     '2.00× as fast [1.50, 2.25]'
     """
-    interval = "" if found.low is None or found.high is None else f" [{found.low:.2f}, {found.high:.2f}]"
-    return f"{found.value:.2f}×{what}{interval}"
+    interval = "" if ratio.low is None or ratio.high is None else f" [{ratio.low:.2f}, {ratio.high:.2f}]"
+    return f"{ratio.value:.2f}×{what}{interval}"
 
 
 def throughput(rounds: Sequence[Sequence[int]], batch: int) -> Measurement:

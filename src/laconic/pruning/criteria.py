@@ -139,13 +139,13 @@ def producing(coupling: Coupling, group: Group, roles: Sequence[str] = PRODUCING
     return pieces(coupling, group, roles) or pieces(coupling, group)
 
 
-def component_sums(found: Sequence[Piece], n: int, measure: Callable[[str, Tensor], Tensor]) -> Tensor:
+def component_sums(pieces: Sequence[Piece], n: int, measure: Callable[[str, Tensor], Tensor]) -> Tensor:
     """Sum an elementwise map over all slices of each component.
 
     A number at which two slots of a component cross (the diagonal of a square weight that a residual couples with itself) counts for both.
 
     Args:
-        found: where the slices lie.
+        pieces: where the slices lie.
         n: number of components.
         measure: `(name, values) -> values` of the same shape, float64.
 
@@ -153,19 +153,19 @@ def component_sums(found: Sequence[Piece], n: int, measure: Callable[[str, Tenso
         (n,), float64.
     """
     total = torch.zeros(n, dtype=torch.float64)
-    for slot, tensor in found:
+    for slot, tensor in pieces:
         values = measure(slot.tensor, tensor.double()).movedim(slot.dim, 0).reshape(tensor.shape[slot.dim], -1).sum(1)
         total += _gathered(values, slot.index, n)
     return total
 
 
-def component_rows(found: Sequence[Piece], n: int) -> Tensor:
+def component_rows(pieces: Sequence[Piece], n: int) -> Tensor:
     """Return all slices of each component one after the other: (n, F), float64.
 
     A component with several indices in a slot (gates of a recurrent unit, the channels of a head) has the slices of all of them, in order.
     """
     rows = []
-    for slot, tensor in found:
+    for slot, tensor in pieces:
         kept = np.flatnonzero(slot.index >= 0)
         order = torch.from_numpy(kept[np.argsort(slot.index[kept], kind="stable")]).to(tensor.device)
         rows.append(tensor.double().movedim(slot.dim, 0)[order].reshape(n, -1).cpu())

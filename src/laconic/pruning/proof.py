@@ -161,7 +161,7 @@ def movements(coupling: Coupling, keep: Keep, inputs: tuple[Tensor, ...], tensor
     return result
 
 
-def difference(found: Outputs, expected: Outputs, sides: tuple[str, str], told: str) -> float:
+def difference(outputs: Outputs, expected: Outputs, sides: tuple[str, str], told: str) -> float:
     """Return the largest difference of any output, relative to the largest number of the expected one.
 
     Outputs of whole numbers or truth values count, as the share of those that differ, where there are no others: a rounding may tip one of many.
@@ -173,7 +173,7 @@ def difference(found: Outputs, expected: Outputs, sides: tuple[str, str], told: 
     Raises:
         LaconicError: something is not finite, shapes differ, or there is no number to compare.
     """
-    pairs = list(zip(found, expected, strict=True))
+    pairs = list(zip(outputs, expected, strict=True))
     for number, (a, b) in enumerate(pairs):
         if a.shape != b.shape:
             raise LaconicError(

@@ -193,20 +193,20 @@ def _decide(
     return allocation.ranked(sizes, cost, share * total, limits, scores, named(config.criterion).comparable), scores
 
 
-def _renew(found: Program, examples: int, batch_size: int, context: Context) -> None:
+def _renew(pruned: Program, examples: int, batch_size: int, context: Context) -> None:
     """Estimate the statistics of batch-norms anew, where there is data for it."""
     task = context.task
     data: Any = None if task is None else task.train if task.train is not None else task.valid
-    fixed = found.interface.fixed_batch
+    fixed = pruned.interface.fixed_batch
     if data is None or len(data) < 2 or fixed == 1:
         return
     assert task is not None
     subset = calibration_subset(data, max(2, examples), context.seed)
     size = max(2, min(batch_size, len(subset)))
     # batch-norm has no variance of one example
-    loading = {"batch_size": size, "drop_last": len(subset) % size == 1} if fixed is None else found.interface.loading(fixed)
+    loading = {"batch_size": size, "drop_last": len(subset) % size == 1} if fixed is None else pruned.interface.loading(fixed)
     loader: Any = DataLoader(subset, collate_fn=task.collate, **loading)
-    reestimate_batch_norm(found, (found.flatten_inputs(task.split(batch)[0]) for batch in loader))
+    reestimate_batch_norm(pruned, (pruned.flatten_inputs(task.split(batch)[0]) for batch in loader))
 
 
 def share_of_round(epochs: int, number: int, rounds: int) -> int:
@@ -215,11 +215,11 @@ def share_of_round(epochs: int, number: int, rounds: int) -> int:
 
 
 def _recover(
-    found: Program, teacher: Program, plan: Recovery, number: int, rounds: int, context: Context, hooks: Sequence[Callable[..., None]]
+    pruned: Program, teacher: Program, plan: Recovery, number: int, rounds: int, context: Context, hooks: Sequence[Callable[..., None]]
 ) -> list[dict[str, Any]]:
     """Train this round's share of the epochs, in place; returns what they were like."""
     own = replace(plan.plan, epochs=share_of_round(plan.plan.epochs, number, rounds))
-    return [{**epoch, "round": number} for epoch in retrain(found, own, context, teacher, hooks)]
+    return [{**epoch, "round": number} for epoch in retrain(pruned, own, context, teacher, hooks)]
 
 
 def _outcome(

@@ -66,7 +66,7 @@ class _Beside(fx.Interpreter):
     def __init__(self, module: fx.GraphModule, operators: set[fx.Node], exact: Exact) -> None:
         super().__init__(module)
         self.operators, self.exact = operators, exact
-        self.found: dict[str, float] = {}
+        self.ratios: dict[str, float] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op != "call_function":
@@ -93,7 +93,7 @@ class _Beside(fx.Interpreter):
         first, second = (value if isinstance(value, Tensor) else value[0] for value in (result, rounded))
         name = operator_name(n)
         ratio = typical_sqnr_db(first, second, -1 if first.dim() < 3 else row_of(n).channels)
-        self.found[name] = min(ratio, self.found.get(name, math.inf))
+        self.ratios[name] = min(ratio, self.ratios.get(name, math.inf))
 
 
 def _pick(value: Any, rounded: bool) -> Any:
@@ -138,7 +138,7 @@ def layer_sqnr_db(program: Program, operators: Iterable[fx.Node], exact: Exact, 
     """
     runner = _Beside(program.graph_module, set(operators), exact)
     runner.run(*leaves)
-    return runner.found
+    return runner.ratios
 
 
 @torch.no_grad()

@@ -172,13 +172,13 @@ def _chosen(result: Mapping[str, Any], candidates: Sequence[Candidate]) -> Candi
     key = result.get("best") or result.get("nearest")
     if not key:
         return None
-    found = next((c for c in candidates if c.key == key), None)
-    if found is None:
+    record = next((c for c in candidates if c.key == key), None)
+    if record is None:
         names = ", ".join(c.key for c in candidates)
         raise BadInput(
             f"the result names '{key}' as its best or nearest, which is not among its candidates ({names}). Run the optimization again."
         )
-    return found if found.status != "baseline" else None
+    return record if record.status != "baseline" else None
 
 
 def _heading(result: Mapping[str, Any], chosen: Candidate | None, others: Sequence[Candidate], notice: str) -> Heading:

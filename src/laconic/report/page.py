@@ -34,9 +34,9 @@ def page(result: Mapping[str, Any]) -> str:
     return draw(facts(result))
 
 
-def draw(found: Facts) -> str:
+def draw(facts: Facts) -> str:
     """Return the page of these facts; the same facts always give the same bytes."""
-    return render("page.html", charts(found), facts=found)
+    return render("page.html", charts(facts), facts=facts)
 
 
 def render(template: str, figures: Mapping[str, Any], **values: Any) -> str:
