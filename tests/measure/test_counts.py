@@ -78,7 +78,8 @@ def test_layers_carry_path_and_type() -> None:
 def test_parameters_that_nobody_reads_are_told() -> None:
     counts = lc.count(lc.capture(ConvNet().eval(), torch.randn(2, 1, 8, 8)))
     assert [(layer.path, layer.params) for layer in counts.layers if layer.type == UNUSED] == [("unused", 12)]
-    assert counts.params == sum(layer.params for layer in counts.layers)
+    assert (counts.unused_params, counts.params) == (12, sum(layer.params for layer in counts.layers if layer.type != UNUSED))
+    assert counts.notes() == ["12 parameters reach no output in evaluation (unused): they are left out of files and sizes"]
 
 
 class Strange(nn.Module):

@@ -63,7 +63,7 @@ def test_batches_of_other_length_are_joined_as_the_user_pads(tmp_path: Path) -> 
     answers.mkdir()
     for path in sorted(found.folder.glob("0*.npz")):
         write_arrays(answers / path.name, [program(torch.from_numpy(read_arrays(path)[0])).detach().numpy()])
-    logits = read_logits(task, program, answers)
+    logits = read_logits(task, program, answers, data)
     counted = whole != -7
     torch.testing.assert_close(logits[counted], program(whole_ids).detach()[counted])
     read = data.read

@@ -27,6 +27,7 @@ from laconic.core.example import Sample, generate, samples_like
 from laconic.core.exported import plain_graph, quiet_export, tensors_in
 from laconic.core.interface import Interface, TensorSpec, as_call
 from laconic.core.model import as_module
+from laconic.core.modes import evaluating
 from laconic.core.program import Program, dynamic_shape
 
 Dynamic = Mapping[str, Mapping[int, str]]
@@ -161,7 +162,7 @@ def _captured(call: _Call, given: Sequence[Tensor], dynamic: Dynamic, dynamic_ba
         )
     few = functools.partial(resize, specs, sizes={"batch": 2})
     samples = samples_like(leaves, capture_checks.without_effects(module, state.read), few)
-    with _evaluating(call.model):
+    with evaluating(call.model):
         lost = capture_checks.lost_gradients(ran.functions, call.model, call.flat, module, leaves)
     notes = list(capture_checks.notes(graph, call.model, ran, state, lost))
     if samples is None:
@@ -249,7 +250,7 @@ def _batch(labels: Sequence[Mapping[int, str]], leaves: Sequence[Tensor]) -> int
 def _borrowed(model: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Put the module in eval mode with a forward on flat tensors; give it back as it was."""
     before = model.__dict__.get("forward")
-    with _evaluating(model):
+    with evaluating(model):
         model.__dict__["forward"] = forward
         try:
             yield
@@ -257,18 +258,6 @@ def _borrowed(model: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
             del model.__dict__["forward"]
             if before is not None:
                 model.__dict__["forward"] = before
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put each part of the module in eval mode; give it back as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _export(model: nn.Module, forward: Callable[..., Any], leaves: Sequence[Tensor], specs: Sequence[TensorSpec]) -> ExportedProgram:

@@ -17,7 +17,7 @@ class Context:
     """What a step may use: it is given what trains, prices and teaches, and never imports a training loop, a runtime or a clock.
 
     Attributes:
-        task: model, data, loss, metric.
+        task: model, data, loss, metric; of a task with a part, what `Task.of_part` makes of it.
         fit: `laconic.fit`.
         target: where the result will run.
         seed: of random choices.
@@ -37,6 +37,11 @@ class Context:
     price: Callable[[Any], float] | None = None
     teacher: Any = None
     placement: str = ""
+
+    def __post_init__(self) -> None:
+        """Give steps the task of what is captured: where the task names a part, that part's."""
+        if self.task is not None:
+            object.__setattr__(self, "task", self.task.of_part())
 
     @property
     def rules(self) -> str:

@@ -141,8 +141,30 @@ def without_dropout(program: Program) -> Program:
     return clean(result)
 
 
+def live_nodes(graph: fx.Graph) -> set[fx.Node]:
+    """Return the nodes that an output depends on, and those that write in place."""
+    live: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if node.is_impure() or any(user in live for user in node.users):
+            live.add(node)
+    return live
+
+
+def unused_parameters(program: Program) -> dict[str, int]:
+    """Return the parameters that no output depends on, such as those of an auxiliary head in evaluation, and how many numbers each holds."""
+    read = {id(get_tensor(program, node)) for node in live_nodes(program.graph) if node.op == "get_attr"}
+    return {name: parameter.numel() for name, parameter in program.named_parameters() if id(parameter) not in read}
+
+
+def without_unused(program: Program) -> Program:
+    """What is deployed: a copy without the parameters that no output depends on; itself where there are none."""
+    return clean(program) if unused_parameters(program) else program
+
+
 def clean(program: Program) -> Program:
-    """Drop what no output needs: dead operators, and the tensors that only they read."""
+    """Drop what no output needs: dead operators, and the tensors that only they read. What is returned is in eval mode."""
+    if program.training:
+        program = copy.deepcopy(program).eval()
     graph = copy.deepcopy(program.graph)
     graph.eliminate_dead_code()
     for node in reversed(list(graph.nodes)):

@@ -29,6 +29,7 @@ _OF_FIT = (
     "label_smoothing",
     "augment",
     "channels_last",
+    "soft",
 )
 _DISTILL = 0.5
 _STEP = "step"

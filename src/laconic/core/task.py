@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -13,9 +13,12 @@ from torch.utils.data import Dataset, Subset
 
 from laconic.core.errors import BadInput
 from laconic.core.model import as_module
+from laconic.core.part import Cut, Part, PartLoss, PartSplit, Whole, flat_answers, no_metric
 from laconic.core.plan import FitPlan
 
 Direction = Literal["max", "min"]
+# How a part trains otherwise than its task: it is not scored by itself, changed pictures would not be those that the rest sees, and its answers are no classes.
+_OF_PART: dict[str, Any] = {"augment": (), "patience": None, "label_smoothing": 0.0, "soft": "mse_logits"}
 _TARGET_KEYS = ("labels", "label", "target", "targets")
 
 
@@ -80,6 +83,8 @@ class Task:
         data_dir: folder that the data was read from, where one was named.
         ignore: entries of the target that do not count; -100 never does for class metrics.
         class_axis: the dimension of the logits that holds the classes or labels, where their shape does not say it.
+        part: the dotted path of a module inside the model, e.g. ``backbone``. That module alone is captured, compressed and timed, with what it is given on
+            this data; the rest runs around it as it is, and the metric is that of the whole. `dynamic` then names the module's inputs.
     """
 
     model: nn.Module | Callable[[], nn.Module]
@@ -107,6 +112,7 @@ class Task:
     data_dir: str | None = None
     ignore: float | None = None
     class_axis: int | None = None
+    part: str | None = None
 
     def build(self) -> nn.Module:
         """Return the module itself; a factory is called once and its result kept.
@@ -118,6 +124,37 @@ class Task:
             self.model = self._made()
         self.model = as_module(self.model, f"the task '{self.name}'")
         return self.model
+
+    def cut(self) -> Cut:
+        """Return what of the model is captured: the model itself, or its part.
+
+        Raises:
+            BadInput: the model has no such module.
+        """
+        return Whole(self.build()) if self.part is None else Part(self.build(), self.part)
+
+    def of_part(self) -> Task:
+        """Return the task of the part, for steps that run or train what is captured; without a part, the task itself.
+
+        Its batches are what the part is given, its loss is the whole's (or, where that cannot be, how far the part's answers move; see `PartLoss`).
+        """
+        if self.part is None:
+            return self
+        cut, base = self.cut(), self.plan or FitPlan(batch_size=self.batch_size)
+        return replace(
+            self,
+            model=cut.module,
+            part=None,
+            split=PartSplit(self.split, cut),
+            loss=PartLoss(self.loss, cut),
+            logits=flat_answers,
+            metric=no_metric,
+            direction="max",
+            plan=replace(base, **_OF_PART),
+            recovery=None if self.recovery is None else replace(self.recovery, **_OF_PART),
+            nets=None,
+            words=None,
+        )
 
     def _made(self) -> Any:
         """Return what the factory makes; anything that is no factory, as it is."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from laconic.core.errors import BadInput, CorruptFile, need
 from laconic.core.files import read_json, sha256, write_json, write_whole
+from laconic.core.graph import without_unused
 from laconic.core.program import Interface, Program, TensorSpec
 from laconic.core.records import to_json
 from laconic.core.target import Target
@@ -132,6 +133,8 @@ def export(
 ) -> Artifact:
     """Write a program as a model file of the kind that `path` ends in (.onnx, .pt2, .ts), with its card and its script beside it.
 
+    Parameters that no output depends on, such as those of an auxiliary head in evaluation, are left out.
+
     Raises:
         BadInput: another ending; no program; one that changes its own buffers, or that is not in float32.
         ExportError: an operator cannot be lowered; names it.
@@ -146,7 +149,8 @@ def export(
     if path.suffix not in SUFFIXES:
         raise BadInput(f"{path}: a model file ends in {', '.join(SUFFIXES)}")
     kind = SUFFIXES[path.suffix]
-    write_whole(path, lambda aside: FORMATS[kind][1](program, aside, path.name))
+    shipped = without_unused(program)
+    write_whole(path, lambda aside: FORMATS[kind][1](shipped, aside, path.name))
     lineage = {"program": program.fingerprint()}
     return _finish(path, program.interface, Target(runtime or default_for(kind), precision, threads), lineage)
 

@@ -14,7 +14,7 @@ from torch import fx
 from laconic.core.errors import BadInput, ExportError, need
 from laconic.core.exported import quiet_export
 from laconic.core.files import write_whole
-from laconic.core.graph import without_dropout
+from laconic.core.graph import without_dropout, without_unused
 from laconic.core.operators import family_of
 from laconic.core.precision import check_float32
 from laconic.core.program import Program
@@ -151,7 +151,7 @@ FORMATS: dict[str, tuple[str, Callable[[Program, Path, str], None]]] = {
 
 
 def write_model(program: Program, folder: Path, kind: str) -> Path:
-    """Write a model file into `folder`; it appears whole.
+    """Write a model file into `folder`; it appears whole. Parameters that no output depends on are left out.
 
     Raises:
         ExportError: an operator cannot be lowered; names it.
@@ -161,4 +161,5 @@ def write_model(program: Program, folder: Path, kind: str) -> Path:
         raise BadInput(f"'{kind}' is not a model format; there are {', '.join(FORMATS)}")
     check_shippable(program)
     name, write = FORMATS[kind]
+    program = without_unused(program)
     return write_whole(Path(folder) / name, lambda aside: write(program, aside, name))

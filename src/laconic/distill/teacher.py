@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from laconic.core import structure
+from laconic.core import modes, structure
 from laconic.core.errors import BadInput, CorruptFile, LaconicError
 from laconic.core.files import write_whole
 from laconic.core.program import Program, as_call
@@ -27,14 +27,8 @@ Split = Callable[[Any], tuple[Any, Any]]
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put a model in evaluation mode, without gradient, and give it back in the modes that it had."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:  # parents come before their children, which then get their own
-            module.train(mode)
+    with modes.evaluating(model), torch.no_grad():
+        yield
 
 
 class Teacher:
@@ -81,8 +75,11 @@ def _bytes(value: Tensor) -> bytes:
     return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
-class UnevenAnswers(BadInput):
-    """Batches have different lengths."""
+_MOST_BYTES = 1 << 30  # of answers that are kept
+
+
+class UnkeptAnswers(BadInput):
+    """Answers that one tensor in memory cannot hold: batches have different lengths, or there is too much of it."""
 
 
 def answers(
@@ -111,7 +108,7 @@ def answers(
     Raises:
         CorruptFile: the file that is there is not whole.
         BadInput: no data, or answers that are not finite.
-        UnevenAnswers: batches of different length.
+        UnkeptAnswers: batches of different length, or more than 1 GiB of answers.
     """
     if len(data) == 0:  # type: ignore[arg-type]
         raise BadInput("the data for the teacher is empty")
@@ -158,13 +155,15 @@ def _key(teacher: nn.Module, inputs: Iterator[Any]) -> str:
 def _ask(teacher: nn.Module, inputs: Iterator[Any], logits: Callable[[Any], Tensor]) -> Tensor:
     held = next(teacher.parameters(), None)
     device = torch.device("cpu") if held is None else held.device
-    parts = []
+    parts: list[Tensor] = []
     with evaluating(teacher):
         for value in inputs:
+            if sum(part.nbytes for part in parts) > _MOST_BYTES:
+                raise UnkeptAnswers(f"the teacher's answers are more than {_MOST_BYTES >> 30} GiB, so that they are not kept")
             args, kwargs = as_call(tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, value))
             parts.append(logits(teacher(*args, **kwargs)).detach().float().cpu())
     if len({tuple(part.shape[1:]) for part in parts}) > 1:
-        raise UnevenAnswers("the teacher's answers have other shapes in each batch, so that they cannot be kept in one tensor")
+        raise UnkeptAnswers("the teacher's answers have other shapes in each batch, so that they cannot be kept in one tensor")
     answer = torch.cat(parts).contiguous()
     if not bool(answer.isfinite().all()):
         row = int((~answer.isfinite().flatten(1).all(1)).nonzero()[0])

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from laconic.core.graph import get_tensor, module_path, module_type
+from laconic.core.graph import get_tensor, live_nodes, module_path, module_type
 from laconic.core.macs import FREE, Shape, cost_of, number, symbols
 from laconic.core.operators import plain_name
 from laconic.core.program import Program
 
-UNUSED = "not used"  # the type of a layer whose parameters no operator reads
+UNUSED = "not used"  # the type of a layer whose parameters no output depends on
+_NAMED = 3  # layers of these in a sentence
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,29 @@ class LayerCount:
 
 @dataclass(frozen=True)
 class Counts:
-    """Totals, layers in the order of the graph, and how often each operator without a row occurs."""
+    """Totals, layers in the order of the graph, and how often each operator without a row occurs.
+
+    Attributes:
+        params: that an output depends on; these are in the files that ship.
+        macs: multiply-adds.
+        layers: those that no output depends on come last, with the type `UNUSED`.
+        unknown: how often each operator without a row occurs.
+        unused_params: that no output depends on, such as those of an auxiliary head in evaluation.
+    """
 
     params: int
     macs: int
     layers: tuple[LayerCount, ...]
     unknown: dict[str, int] = field(default_factory=dict)
+    unused_params: int = 0
+
+    def notes(self) -> list[str]:
+        """Return a sentence about the parameters that no output depends on, where there are any."""
+        paths = [layer.path or "the model itself" for layer in self.layers if layer.type == UNUSED]
+        if not paths:
+            return []
+        named = ", ".join(paths[:_NAMED]) + (f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else "")
+        return [f"{self.unused_params:,} parameters reach no output in evaluation ({named}): they are left out of files and sizes"]
 
 
 def count(program: Program, batch: int = 1, **lengths: int) -> Counts:
@@ -58,8 +76,14 @@ def count(program: Program, batch: int = 1, **lengths: int) -> Counts:
     layers: dict[str, list[Any]] = {}
     unknown: Counter[str] = Counter()
     seen: set[int] = set()
+    live = live_nodes(program.graph)
     for node in program.graph.nodes:
-        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload) or "sym_" in str(node.target):
+        if (
+            node not in live
+            or node.op != "call_function"
+            or not isinstance(node.target, torch._ops.OpOverload)
+            or "sym_" in str(node.target)
+        ):
             continue
         params = sum(_new_parameters(program, node, seen))
         macs = _macs(node, shape, unknown)
@@ -67,13 +91,12 @@ def count(program: Program, batch: int = 1, **lengths: int) -> Counts:
             row = layers.setdefault(module_path(node), [module_type(node), 0, 0])
             row[1] += params
             row[2] += macs
-    for name, parameter in program.named_parameters():
-        if id(parameter) not in seen:
-            row = layers.setdefault(name.rpartition(".")[0], [UNUSED, 0, 0])
-            row[1] += parameter.numel()
+    unused = {name: parameter.numel() for name, parameter in program.named_parameters() if id(parameter) not in seen}
+    for name, size in unused.items():
+        layers.setdefault(name.rpartition(".")[0], [UNUSED, 0, 0])[1] += size
     rows = tuple(LayerCount(path, kind, params, macs) for path, (kind, params, macs) in layers.items())
-    total = sum(parameter.numel() for parameter in program.parameters())
-    return Counts(total, sum(layer.macs for layer in rows), rows, dict(unknown))
+    total = sum(parameter.numel() for parameter in program.parameters()) - sum(unused.values())
+    return Counts(total, sum(layer.macs for layer in rows), rows, dict(unknown), sum(unused.values()))
 
 
 def _macs(node: fx.Node, shape: Callable[[Any], Shape], unknown: Counter[str]) -> int:

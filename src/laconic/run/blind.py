@@ -81,7 +81,8 @@ def better_than_shuffled(task: Task, program: Program) -> bool | None:
     try:
         inputs, raw = next(batches(task, task.valid))
         with torch.no_grad():
-            outputs = program.call(inputs)
+            cut = task.cut()
+            outputs = cut.outputs(inputs, program.call(cut.inputs(inputs)))
             own = float(task.loss(outputs, raw))
             size = len(task.logits(outputs))
             target = plain_target(raw, size)

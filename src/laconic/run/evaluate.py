@@ -239,7 +239,7 @@ class Evaluator:
         return self.store.path("candidates", key, "artifact")
 
     def _logits(self, key: str, data: str) -> Tensor:
-        return read_logits(self.task, self.program, self.store.path("candidates", key, data))
+        return read_logits(self.task, self.program, self.store.path("candidates", key, data), getattr(self.task, data))
 
     # Times --------------------------------------------------------------------------------------------------------------------------
 

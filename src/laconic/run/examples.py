@@ -42,13 +42,16 @@ class Examples:
 
 
 def write_examples(task: Task, data: Dataset[Any], program: Program, folder: Path) -> Examples:
-    """Write a dataset's batches; what is complete already is only read. Targets that are no tensor are read from the dataset each time."""
+    """Write a dataset's batches as the program is given them; what is complete already is only read.
+
+    Targets that are no tensor are read from the dataset each time.
+    """
     file = folder / "targets.npy"
     if not (folder / _DONE).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        targets = []
+        targets, cut = [], task.cut()
         for index, (inputs, target) in enumerate(batches(task, data)):
-            write_arrays(folder / f"{index:06d}.npz", [_array(leaf) for leaf in program.flatten_inputs(inputs)])
+            write_arrays(folder / f"{index:06d}.npz", [_array(leaf) for leaf in program.flatten_inputs(cut.inputs(inputs))])
             targets.append(target)
         joined = _all_targets(task, data, targets)
         if isinstance(joined, Tensor):
@@ -103,10 +106,20 @@ def read_arrays(path: Path) -> list[np.ndarray]:
         return [archive[str(i)] for i in range(len(archive.files))]
 
 
-def read_logits(task: Task, program: Program, folder: Path) -> Tensor:
-    """Read the answers that a worker wrote for a folder of examples, joined as the metric takes them: (n, …), shorter batches filled up with zeros."""
-    parts = []
-    for path in sorted(folder.glob("*.npz")):
-        leaves = [torch.from_numpy(array) for array in read_arrays(path)]
-        parts.append(task.logits(program.unflatten_outputs(leaves)))
-    return join_tensors(parts)
+def read_logits(task: Task, program: Program, folder: Path, data: Dataset[Any]) -> Tensor:
+    """Read the answers that a worker wrote for a folder of examples, joined as the metric takes them: (n, …), shorter batches filled up with zeros.
+
+    Args:
+        task: where it names a part, the rest of its model answers with the part's answers in place.
+        program: what is captured of the model.
+        folder: of the answers.
+        data: whose examples were answered; read for a part alone.
+    """
+    answers = (program.unflatten_outputs(list(map(torch.from_numpy, read_arrays(path)))) for path in sorted(folder.glob("*.npz")))
+    if task.part is None:
+        return join_tensors([task.logits(answer) for answer in answers])
+    cut = task.cut()
+    with torch.no_grad():
+        return join_tensors(
+            [task.logits(cut.outputs(inputs, answer)) for (inputs, _), answer in zip(batches(task, data), answers, strict=True)]
+        )

@@ -40,21 +40,25 @@ def inspect(task: Task, sensitivity: bool = True, progress: Progress = silent) -
     """
     check_task(task)
     inputs, _ = next(batches(task, task.valid))
-    program = capture(task.build(), inputs, dynamic=task.dynamic, dynamic_batch=task.dynamic_batch)
+    cut = task.cut()
+    inputs = cut.inputs(inputs)
+    program = capture(cut.module, inputs, dynamic=task.dynamic, dynamic_batch=task.dynamic_batch)
     counts = count(program)
     pruning = _pruning(program, program.flatten_inputs(inputs), _why_not(task, sensitivity), progress)
     return {
         "task": task.name,
+        "part": task.part,
         "description": task.description,
         "trained": task.plan is None,
         "inputs": to_json(program.inputs),
         "outputs": to_json(program.outputs),
         "params": counts.params,
+        "unused_params": counts.unused_params,
         "macs": counts.macs,
         "layers": to_json(counts.layers),
         "unknown_operators": dict(counts.unknown),
         **pruning,
-        "notes": [*program.interface.notes, *pruning["notes"]],
+        "notes": [*program.interface.notes, *counts.notes(), *pruning["notes"]],
     }
 
 

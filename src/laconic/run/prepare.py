@@ -62,7 +62,8 @@ def program(task: Task, store: RunStore, ledger: Ledger, progress: Progress) -> 
         inputs, _ = next(batches(task, task.valid))
         with ledger.part("capture"):
             progress.log("capturing the model")
-            captured = capture(task.build(), inputs, dynamic=task.dynamic, dynamic_batch=task.dynamic_batch)
+            cut = task.cut()
+            captured = capture(cut.module, cut.inputs(inputs), dynamic=task.dynamic, dynamic_batch=task.dynamic_batch)
             check_shippable(captured)
             for note in captured.interface.notes:
                 progress.log(note)

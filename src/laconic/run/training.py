@@ -22,7 +22,7 @@ from laconic.core.smoothing import PlanLoss, SmoothedLoss
 from laconic.core.step import check_tensors
 from laconic.core.task import Task, default_logits, split_batch
 from laconic.distill.distillation import teach
-from laconic.distill.teacher import Taught, UnevenAnswers, answers
+from laconic.distill.teacher import Taught, UnkeptAnswers, answers
 from laconic.pruning.coupling import couple
 from laconic.tasks import metrics
 from laconic.train import engine
@@ -44,7 +44,8 @@ def fit(
     Args:
         model: trained in train mode, left in eval mode.
         plan: how: `FitPlan` lists all options.
-        task: whose train data, loss, splitting and collating are used; with `plan.patience`, also its valid data and metric.
+        task: whose train data, loss, splitting and collating are used; with `plan.patience`, also its valid data and metric. A program of a task with a part
+            is trained as that part (`Task.of_part`).
         teacher: one or several that answer beside the data, where `plan.distill` or `plan.hints` say so.
         kept: a folder for the teacher's answers. They are computed once, not in each epoch, whenever the student sees the same inputs every time (no
             augmentation, no hints) for two epochs or more.
@@ -58,6 +59,7 @@ def fit(
         LaconicError: buffers that are no numbers in the end, such as statistics of a batch-norm.
     """
     if isinstance(model, Program):
+        task = None if task is None else task.of_part()
         model.interface.limits.check_trainable("fit")
     else:
         as_module(model, "fit")
@@ -95,7 +97,7 @@ def _taught(model: nn.Module, plan: FitPlan, teacher: Any, kept: Path | None, op
     if plain and plan.epochs > 1 and not plan.hints and options["augment"] is None and isinstance(teacher, nn.Module):
         try:
             told = answers(teacher, data, split=split, collate=collate, logits=logits, batch_size=plan.batch_size, folder=kept)
-        except UnevenAnswers:
+        except UnkeptAnswers:
             return engine.fit(distillation.module, plan, inner=model, **{**options, "loss": distillation.loss})
         distillation = teach(model, (), plan, loss=options["loss"], logits=logits, cached=True)
         taught = Taught(data, told, split, collate)

@@ -65,11 +65,11 @@ def content(known: Facts, records: Sequence[Record], choice: Selection) -> dict[
         "other_baselines": [_row(record) for record in records if record.baseline is None and record is not baseline],
         "candidates": [_row(record) for record in records if record.baseline is not None],
         "layers": counts.layers,
-        "totals": {"params": counts.params, "macs": counts.macs},
+        "totals": {"params": counts.params, "macs": counts.macs, "unused_params": counts.unused_params},
         "unknown_operators": counts.unknown,
         "environment": environment(None, packages()),
         "training": known.training,
-        "notes": list(known.program.interface.notes),
+        "notes": [*known.program.interface.notes, *counts.notes()],
         "reproduce": {"command": known.command, "recipe_yaml": _yaml(known, chosen) if chosen else ""},
         "spent": known.ledger.spent(),
     }
@@ -86,6 +86,7 @@ def _task_facts(known: Facts) -> dict[str, Any]:
     return {
         "name": task.name,
         "ref": task.ref,
+        "part": task.part,
         "description": task.description,
         "dataset_note": task.dataset_note,
         "metric": {"name": metric.name, "direction": metric.direction, "unit": metric.unit, "scale": metric.scale},

@@ -122,7 +122,8 @@ def _fit(around: Surroundings, options: Options) -> tuple[Any, ...]:
 
 def _further(task: Task, distill: float) -> FitPlan:
     """How weights that know something are trained further: as the task recovers, else at a small rate."""
-    plan = task.recovery or FitPlan(batch_size=_batch_size(task), epochs=_recovery_epochs(task), lr=_LOW_LR)
+    soft = (task.plan or FitPlan()).soft
+    plan = task.recovery or FitPlan(batch_size=_batch_size(task), epochs=_recovery_epochs(task), lr=_LOW_LR, soft=soft)
     return completed({"distill": plan.distill or distill}, plan)
 
 

@@ -98,7 +98,7 @@ def search(
             progress.log(f"continuing the run in {folder}; what is finished is kept")
         ledger.resume(store)
         program, training = prepare.program(task, store, ledger, progress)
-        around = Surroundings(program, task, budget)
+        around = Surroundings(program, task.of_part(), budget)
         chosen = list(recipes) if recipes is not None else propose(around, space)
         evaluator = Evaluator(store, task, metric, program, Judge(budget), options, ledger, progress)
         evaluator.deadline = None if limit is None else time.monotonic() + limit
@@ -188,6 +188,7 @@ def _manifest(task: Task, budget: Budget, space: SearchSpace, recipes: Sequence[
         "recipes": None if recipes is None else [recipe.to_plain() for recipe in recipes],
         "options": {name: value for name, value in to_json(options).items() if name not in _NO_EVIDENCE},
         "plan": to_json(task.plan),
+        "part": task.part,
         "model": None if task.plan is not None else prepare.fingerprint(task),
         "data": identity.data_of(task),
         "code": identity.code_of(task),

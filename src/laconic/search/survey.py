@@ -46,8 +46,9 @@ def survey(task: Task | None = None, budget: Budget | None = None, space: Search
 def _surroundings(task: Task, budget: Budget) -> Surroundings:
     check_task(task)
     inputs, _ = next(batches(task, task.valid))
-    program = capture(task.build(), inputs, dynamic=task.dynamic, dynamic_batch=task.dynamic_batch)
-    return Surroundings(program, task, budget)
+    cut = task.cut()
+    program = capture(cut.module, cut.inputs(inputs), dynamic=task.dynamic, dynamic_batch=task.dynamic_batch)
+    return Surroundings(program, task.of_part(), budget)
 
 
 def _row(lever: Lever, settings: list[dict[str, Any]]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from laconic.core.answers import Ambiguous, Answers, OutOfRange, stand_in
 from laconic.core.batches import count, join_targets, padding, plain_target, sizes_of
 from laconic.core.capture import argument_names
 from laconic.core.errors import BadInput, LaconicError
+from laconic.core.modes import evaluating
 from laconic.core.program import as_call
 from laconic.core.task import Task
 from laconic.tasks import metrics
@@ -54,6 +55,7 @@ def check_task(task: Task) -> None:
     valid = batches.get("valid")
     outputs = _outputs(task, valid, mistakes)
     if outputs is not None and valid is not None:
+        mistakes += _part(task, valid)
         valid, outputs = _telling(task, valid, outputs, spec)
         mistakes += _against(task, outputs, valid, spec, batches)
     if mistakes:
@@ -129,7 +131,7 @@ def _shape(leaf: Tensor, dynamic: dict[int, str]) -> str:
 
 def _input_names(task: Task, inputs: Any) -> list[str] | None:
     """Return the names of the tensors in inputs, in order, by which `Task.dynamic` knows them; None where the model cannot tell."""
-    if not task.dynamic:
+    if not task.dynamic or task.part is not None:  # of a part, `dynamic` names its own inputs
         return None
     try:
         args, kwargs = as_call(inputs)
@@ -193,6 +195,19 @@ def _outputs(task: Task, batch: _Batch | None, mistakes: list[str]) -> Any:
     finally:
         model.train(training)
         torch.set_rng_state(random)
+
+
+def _part(task: Task, batch: _Batch) -> Iterator[str]:
+    """Yield why the part of a model that a task names cannot be cut out."""
+    if task.part is None:
+        return
+    try:
+        cut = task.cut()
+        args, kwargs = as_call(cut.inputs(batch.inputs))
+        with torch.no_grad(), evaluating(cut.module):
+            cut.outputs(batch.inputs, cut.module(*args, **kwargs))
+    except _USERS as error:
+        yield _told(error)
 
 
 def _against(task: Task, outputs: Any, valid: _Batch, spec: metrics.MetricSpec | None, batches: dict[str, _Batch | None]) -> Iterator[str]:

@@ -1,0 +1,152 @@
+"""A task with a part: what is captured, what it is given, and that all figures of quality are those of the whole model."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import laconic as lc
+from laconic.core.errors import BadInput, CaptureError
+from laconic.core.part import Part
+from laconic.run.inspect import inspect
+from laconic.tasks.data import ArrayDataset
+from tests.run import detector
+
+QUICK = lc.Options(rounds=3, turn_seconds=0.01, candidate_timeout_s=60)
+
+
+@pytest.fixture(scope="module")
+def task() -> lc.Task:
+    return detector.task()
+
+
+@pytest.fixture(scope="module")
+def images(task: lc.Task) -> Tensor:
+    return torch.stack([task.valid[i][0] for i in range(4)])
+
+
+def test_the_whole_cannot_be_captured_and_the_part_can(task: lc.Task, images: Tensor) -> None:
+    with pytest.raises(CaptureError):
+        lc.capture(task.build(), images)
+    found = inspect(task, sensitivity=False)
+    assert (found["part"], [spec["name"] for spec in found["inputs"]], [spec["name"] for spec in found["outputs"]]) == (
+        "backbone",
+        ["x"],
+        ["map"],
+    )
+
+
+def test_a_part_is_given_what_forward_gives_it(task: lc.Task, images: Tensor) -> None:
+    cut = task.cut()
+    (given,) = cut.inputs(images)
+    assert torch.equal(given, 2 * images)
+    assert cut.module is task.build().get_submodule("backbone")
+    whole = task.build()(images)
+    again = cut.outputs(images, cut.module(given))
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
+def test_other_answers_move_the_whole_and_leave_the_model_as_it_was(task: lc.Task, images: Tensor) -> None:
+    cut, model = task.cut(), task.build()
+    before, mapped = model(images)["corners"], model.backbone(2 * images)["map"].detach()
+    answers = mapped.roll(1, -1).requires_grad_()
+    model.zero_grad()
+    model.train()
+    found = cut.outputs(images, {"map": answers})
+    found["map"].sum().backward()
+    assert model.training
+    model.eval()
+    assert not torch.equal(found["corners"], before)
+    assert torch.equal(model(images)["corners"], before)
+    assert torch.equal(answers.grad, torch.ones_like(mapped))
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+
+
+class Keyed(nn.Module):
+    def forward(self, x: Tensor, *, scale: Tensor) -> Tensor:
+        return x * scale
+
+
+class Odd(nn.Module):
+    """Parts that are called by keyword, twice, and never."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keyed, self.twice, self.never = Keyed(), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.twice(self.twice(self.keyed(x, scale=x.abs())))
+
+
+def test_arguments_by_keyword_keep_their_names() -> None:
+    x = torch.randn(3, 4)
+    found = Part(Odd(), "keyed").inputs(x)
+    assert list(found) == ["x", "scale"]
+    assert torch.equal(found["scale"], x.abs())
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("never", "never calls the module 'never'"),
+        ("twice", "calls the module 'twice' 2 times"),
+        ("keyd", "Did you mean 'keyed'"),
+        ("", "no module ''"),
+    ],
+)
+def test_what_cannot_be_cut_out_is_told_before_work_starts(path: str, told: str) -> None:
+    data = ArrayDataset(torch.randn(8, 4).numpy(), torch.randn(8, 4).numpy())
+    odd = lc.Task(Odd(), None, data, metric="mse", part=path)
+    with pytest.raises(BadInput, match=told):
+        inspect(odd)
+
+
+def test_steps_train_the_part_by_the_loss_of_the_whole(task: lc.Task) -> None:
+    cut = task.cut()
+    program = lc.capture(cut.module, cut.inputs(task.valid[0][0][None]))
+    fitted = program.__deepcopy__({})
+    inputs, target = task.of_part().split(
+        (torch.stack([task.train[i][0] for i in range(8)]), torch.stack([task.train[i][1] for i in range(8)]))
+    )
+    derived = task.of_part()
+    assert torch.allclose(derived.loss(program.call(inputs), target), detector.map_loss(task.build()(target[1]), target[2]))
+    record = lc.fit(fitted, lc.FitPlan(epochs=1, lr=1e-3, batch_size=32, distill=0.5, soft="mse_logits"), task, teacher=program)
+    assert record.epochs[0].loss > 0
+    assert not torch.equal(fitted.state_dict()["body.weight"], program.state_dict()["body.weight"])
+    assert torch.equal(program.state_dict()["body.weight"], task.build().state_dict()["backbone.body.weight"])
+
+
+@pytest.mark.parametrize(
+    "loss", [None, lambda outputs, target: outputs["corners"].square().mean()], ids=["no loss", "no gradient through the head"]
+)
+def test_where_no_loss_reaches_it_a_part_learns_to_answer_as_before(task: lc.Task, loss: Any) -> None:
+    derived = dataclasses.replace(task, loss=loss).of_part()
+    inputs, target = derived.split((torch.stack([task.train[i][0] for i in range(8)]), torch.zeros(8, 2)))
+    answer = task.cut().module(*inputs)["map"]
+    moved = answer + 0.1 * answer.square().mean().sqrt()
+    assert derived.loss({"map": answer}, target).item() < 1e-10
+    assert derived.loss({"map": moved}, target).item() == pytest.approx(0.01, rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def finished(task: lc.Task, tmp_path_factory: pytest.TempPathFactory) -> lc.Result:
+    recipes = [
+        lc.Recipe((), lc.Target("onnxruntime")),
+        lc.Recipe((lc.Prune(macs=0.6, recovery={"epochs": 1, "lr": 1e-3}),), lc.Target("onnxruntime")),
+    ]
+    return lc.optimize(task, lc.Budget(max_drop=5), out=tmp_path_factory.mktemp("part") / "run", recipes=recipes, options=QUICK)
+
+
+def test_the_metric_is_that_of_the_whole_model(finished: lc.Result, task: lc.Task) -> None:
+    examples = [task.valid[i] for i in range(len(task.valid))]
+    pictures, places = (torch.stack(column) for column in zip(*examples, strict=True))
+    with torch.no_grad():
+        own = detector.hits(task.build()(pictures)["corners"], places)
+    assert own > 80
+    assert finished.data["baseline"]["measured"]["metric"]["value"] == pytest.approx(own)
+    assert finished.data["task"]["part"] == "backbone"
+    assert [row["status"] for row in finished.data["candidates"]].count("failed") == 0
