@@ -320,15 +320,18 @@ def report(
 ) -> None:
     """Write a finished run's report again and print its summary."""
 
-    def work() -> dict[str, Any]:
+    def work() -> tuple[dict[str, Any], Any]:
+        from laconic.core.reading import reading
         from laconic.report.page import write_page
-        from laconic.run.store import read_result
+        from laconic.run.store import RESULT, read_result
 
         result = read_result(folder)
-        return {"report": str(write_page(result, to or folder / "report.html")), "result": result}
+        with reading(folder / RESULT, "a run's result", "Delete it and give the run's command again; what was measured is kept."):
+            drawn = None if as_json else summary(result)
+            return {"report": str(write_page(result, to or folder / "report.html")), "result": result}, drawn
 
-    result = guarded(work)
-    show(result, as_json, lambda: summary(result["result"]))
+    result, drawn = guarded(work)
+    show(result, as_json, lambda: drawn)
     say(f"Report: {result['report']}", as_json)
 
 

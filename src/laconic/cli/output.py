@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import signal
 import sys
@@ -18,6 +19,7 @@ from laconic.core.errors import LaconicError
 if TYPE_CHECKING:
     from laconic.search.result import Result
 
+TRACEBACK = "LACONIC_TRACEBACK"  # the variable that asks for tracebacks
 EXIT_BAD_INPUT, EXIT_NOT_MET, EXIT_FAILED, EXIT_INTERRUPTED = 2, 3, 1, 130
 
 
@@ -34,7 +36,10 @@ def display(quiet: bool) -> Any:
 
 
 def guarded(work: Callable[[], Any]) -> Any:
-    """Do the command's work; turn what goes wrong into a message and an exit code."""
+    """Do the command's work; turn what goes wrong into a message and an exit code.
+
+    What nobody foresaw (in the task's own code, or a fault of Laconic) is told in one line with its place; with LACONIC_TRACEBACK set, whole.
+    """
     from laconic.core.errors import BadInput, MissingExtra
 
     try:
@@ -46,6 +51,26 @@ def guarded(work: Callable[[], Any]) -> Any:
     except KeyboardInterrupt:
         typer.echo("\nInterrupted.", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        from laconic.core.reading import told
+
+        if os.environ.get(TRACEBACK):
+            raise
+        _fail(f"{told(error)}{_in_own_code(error)}. {TRACEBACK}=1 shows the whole traceback.", EXIT_FAILED)
+
+
+def _in_own_code(error: BaseException) -> str:
+    """Name the last line of the user's own code that an error passed; nothing where it passed none."""
+    import sysconfig
+    import traceback
+
+    import laconic
+
+    installed = (sysconfig.get_paths()["purelib"], sysconfig.get_paths()["stdlib"], str(Path(str(laconic.__file__)).parent), "<")
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(installed)]
+    return f" (your {own[-1].filename}, line {own[-1].lineno}, in {own[-1].name})" if own else ""
 
 
 def run_folder(out: Path | None, name: str) -> Path:
@@ -77,13 +102,17 @@ def resumable(folder: Path) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _fail(error: Exception, code: int) -> NoReturn:
+def _fail(error: Exception | str, code: int) -> NoReturn:
     typer.echo(f"laconic: {error}", err=True)
     raise typer.Exit(code) from None
 
 
 def show(value: Any, as_json: bool, pretty: Callable[[], Any]) -> None:
     """Print a value as one line of JSON, or what `pretty` draws of it."""
+    guarded(lambda: _show(value, as_json, pretty))
+
+
+def _show(value: Any, as_json: bool, pretty: Callable[[], Any]) -> None:
     if as_json:
         from laconic.core.records import to_json
         from laconic.display import speaks_unicode
@@ -112,6 +141,6 @@ def finish(result: Result, as_json: bool) -> None:
     """Print a run's result and end with its exit code."""
     show(dict(result.data), as_json, lambda: summary(dict(result.data)))
     say(f"Run:    {result.folder}\nReport: {result.folder / 'report.html'}", as_json)
-    if result.best is not None:
-        say(f"Ships:  {result.best.folder}", as_json)
+    if (best := guarded(lambda: result.best)) is not None:
+        say(f"Ships:  {best.folder}", as_json)
     raise typer.Exit(0 if result.met else EXIT_NOT_MET)

@@ -107,8 +107,10 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise CorruptFile(f"{path} is not whole JSON ({error}). Delete it to have it made again.") from error
+    except OSError as error:
+        raise CorruptFile(f"{path} cannot be read: {error.strerror or error}. Delete it to have it made again.") from error
 
 
 def sha256(path: Path) -> str:

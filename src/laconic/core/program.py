@@ -27,6 +27,7 @@ from laconic.core.interface import signature
 from laconic.core.model import show_signature
 from laconic.core.norms import insert_checks, normalizes_by_batch, remove_checks
 from laconic.core.operators import OPERATORS, argument, family_of, set_argument
+from laconic.core.reading import reads
 
 aten = torch.ops.aten
 
@@ -219,6 +220,7 @@ class Program(nn.Module):
         return pt2.write(self.exported(), self.interface, Path(path))
 
     @staticmethod
+    @reads("a .pt2 written by Laconic", "Save the program again; a file of torch.export.save is captured anew with laconic.capture.")
     def load(path: str | Path) -> Program:
         """Read a `.pt2` written by `save`. Nothing is unpickled.
 

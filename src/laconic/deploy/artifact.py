@@ -14,6 +14,7 @@ from laconic.core.errors import BadInput, CorruptFile, need
 from laconic.core.files import read_json, sha256, write_json, write_whole
 from laconic.core.graph import without_unused
 from laconic.core.program import Interface, Program, TensorSpec
+from laconic.core.reading import reads
 from laconic.core.records import to_json
 from laconic.core.target import Target
 from laconic.deploy.export import FORMATS, check_shippable, write_model
@@ -66,6 +67,7 @@ class Artifact:
         return of_file(self.file, self.target.precision)
 
     @classmethod
+    @reads("an artifact", "Export it again.")
     def open(cls, path: str | Path) -> Artifact:
         """Open an artifact's folder or its model file. A model file without a card beside it is opened with defaults.
 

@@ -169,7 +169,7 @@ class Evaluator:
         name = f"candidates/{recipe.key}/check.json"
         record = Record.of(recipe)
         if self.store.has(name):
-            known = Record.from_json(self.store.read(name))
+            known = self.store.read_as(name, Record.from_json)
             if to_json(known.recipe) != to_json(record.recipe):
                 told = f"its key is that of another recipe in this folder, {known.title}; nothing of that one was used for it. Try it in a folder of its own"
                 return record.failed("key", told)

@@ -7,6 +7,7 @@ is, only the timing of the artifact tells.
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 import time
@@ -16,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from laconic.core.errors import need
-from laconic.core.files import alone, write_whole
+from laconic.core.errors import CorruptFile, need
+from laconic.core.files import alone, read_json, write_whole
 from laconic.core.macs import LayerShape
 from laconic.core.target import Target
 from laconic.deploy.runtime import Session, default_for, installed, runtime
@@ -76,8 +77,17 @@ class LayerLatencyTable:
         return json.dumps(astuple(layer))
 
     def _read(self) -> dict[str, float]:
-        """What the file holds; nothing where there is none."""
-        return dict(json.loads(self.path.read_text(encoding="utf-8"))) if self.path.is_file() else {}
+        """What the file holds; nothing where there is none.
+
+        Raises:
+            CorruptFile: it is no table of milliseconds by layer.
+        """
+        if not self.path.is_file():
+            return {}
+        known = read_json(self.path)
+        if not isinstance(known, dict) or not all(isinstance(ms, (int, float)) and 0 < ms < math.inf for ms in known.values()):
+            raise CorruptFile(f"{self.path} is not a table of milliseconds by layer. Delete it to have it made again.")
+        return known
 
     def keep(self) -> None:
         """Add what is new to the file. What other processes wrote meanwhile stays; where their reference layer took another time, ours are told in theirs."""

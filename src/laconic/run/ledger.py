@@ -28,7 +28,9 @@ class Ledger:
 
     def resume(self, store: RunStore) -> None:
         """Add what was spent before an interruption."""
-        before = store.read(FILE) if store.has(FILE) else {}
+        before = (
+            store.read_as(FILE, lambda kept: {part: float(kept.get(part, 0.0)) for part in (*PARTS, "total")}) if store.has(FILE) else {}
+        )
         self._earlier += before.get("total", 0.0)
         for part in PARTS:
             self._spent[part] += before.get(part, 0.0)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from laconic.core.errors import BadInput, nearest, need
+from laconic.core.reading import reads
 from laconic.core.records import to_json
 from laconic.core.step import StepConfig
 from laconic.core.target import DEVICES, PRECISIONS, Target
@@ -92,6 +93,7 @@ class RecipeFile:
     budget: Mapping[str, Any] | None = None
 
 
+@reads("a recipe", "Write it as docs/recipes.md shows.", BadInput)
 def read_recipe(path: Path) -> RecipeFile:
     """Read a recipe file.
 
@@ -109,6 +111,7 @@ def read_recipe(path: Path) -> RecipeFile:
     return parse(data, str(path))
 
 
+@reads("a recipe", "Write it as docs/recipes.md shows.", BadInput)
 def parse(data: Any, place: str = "recipe") -> RecipeFile:
     """Check plain values and turn them into a recipe; see `read_recipe`."""
     if not isinstance(data, dict):

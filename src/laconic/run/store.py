@@ -12,12 +12,14 @@ import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from laconic.core.errors import BadInput, CorruptFile, LaconicError, Locked
 from laconic.core.files import read_json, write_json
+from laconic.core.reading import reading, reads
 from laconic.core.records import to_json
 
+Made = TypeVar("Made")
 FORMAT = 2
 MANIFEST = "run.json"
 RESULT = "result.json"
@@ -80,6 +82,16 @@ class RunStore:
         """Read a JSON file."""
         return read_json(self.path(name))
 
+    def read_as(self, name: str, make: Callable[[Any], Made]) -> Made:
+        """Read a JSON file into what it holds.
+
+        Raises:
+            CorruptFile: it holds something else.
+        """
+        value = self.read(name)
+        with reading(self.path(name), "what a run keeps there", "Delete it to have it made again."):
+            return make(value)
+
     def write(self, name: str, value: Any) -> Any:
         """Write records as JSON, whole; returns them as plain values."""
         write_json(self.path(name), value)
@@ -122,6 +134,7 @@ def look(folder: Path, manifest: Any) -> None:
         raise BadInput(f"{folder} is not empty and holds no run (it has {strangers[0]}). Choose a new folder with --out.")
 
 
+@reads("a run's manifest", "Choose a new folder with --out.")
 def check_manifest(folder: Path, manifest: Any) -> None:
     """Refuse a folder that holds another run, the same run with other data or code, or a newer format."""
     present = read_json(folder / MANIFEST)
@@ -163,6 +176,7 @@ def _parts(before: Any, now: Any) -> list[str]:
     return [name for name in {**before, **now} if before.get(name) != now.get(name)]
 
 
+@reads("a run", "Delete its result.json and give the run's command again; what was measured is kept.")
 def read_result(folder: Path) -> dict[str, Any]:
     """Read the result of a finished run.
 

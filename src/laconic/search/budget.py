@@ -12,6 +12,7 @@ from typing import Any, Literal
 from laconic.core import quantities
 from laconic.core.errors import BadInput, nearest
 from laconic.core.quantities import Quantity
+from laconic.core.reading import reads
 from laconic.run.gate import BETTER, Condition, better
 from laconic.run.record import Reason, Record
 from laconic.search.readings import UNMEASURED, Reading, broken, distance, read
@@ -186,6 +187,7 @@ class Budget:
         return {name: ANY if name in self.given and math.isinf(value) else value for name, value in plain.items()}
 
     @classmethod
+    @reads("a budget", "Write it as docs/budget.md shows.", BadInput)
     def from_plain(cls, data: Any) -> Budget:
         """Return a budget from plain values, e.g. of a recipe file; limits of other packages stand beside the others or in `limits`.
 

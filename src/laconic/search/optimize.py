@@ -22,7 +22,7 @@ from laconic.run.ledger import Ledger
 from laconic.run.options import Options
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record, opponent
-from laconic.run.store import RESULT, RunStore
+from laconic.run.store import RESULT, RunStore, read_result
 from laconic.search.budget import Budget
 from laconic.search.content import Facts, content
 from laconic.search.judge import Judge
@@ -93,7 +93,7 @@ def search(
     with RunStore(folder, _manifest(task, budget, space, recipes, options)) as store:
         if store.has(RESULT):
             progress.log(f"{folder} is finished already; nothing was computed again")
-            return dict(store.read(RESULT))
+            return read_result(folder)
         if store.resumed:
             progress.log(f"continuing the run in {folder}; what is finished is kept")
         ledger.resume(store)

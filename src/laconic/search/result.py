@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from laconic.core.reading import reading
 from laconic.deploy.artifact import Artifact
+from laconic.run.store import RESULT
 
 REPORT = "report.html"
 
@@ -47,7 +50,12 @@ class Result:
         """Write the report, one HTML file that works offline; by default into the run's folder."""
         from laconic.report.page import write_page
 
-        return write_page(dict(self.data), Path(path) if path is not None else self.folder / REPORT)
+        with self._read():
+            return write_page(dict(self.data), Path(path) if path is not None else self.folder / REPORT)
+
+    def _read(self) -> contextlib.AbstractContextManager[None]:
+        """Name the file where what is drawn from it is not a run's result."""
+        return reading(self.folder / RESULT, "a run's result", "Delete it and give the run's command again; what was measured is kept.")
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -56,5 +64,6 @@ class Result:
         from laconic.report.text import summary
 
         text = io.StringIO()
-        Console(width=120, file=text).print(summary(facts(dict(self.data))))
+        with self._read():
+            Console(width=120, file=text).print(summary(facts(dict(self.data))))
         return text.getvalue()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.plan import FitPlan
+from laconic.core.reading import reading
 from laconic.core.task import Task, default_logits
 from laconic.tasks import models, sources
 from laconic.tasks.data import ArrayDataset, Vocabulary, split_indices
@@ -179,11 +180,8 @@ def _built_in(name: str, entry: Entry, model: str, data: str | Path | None, seed
     except BadInput as error:
         raise BadInput(f"the task '{name}' has no such model: {error}") from None
     raw = sources.read(name, entry.source, data)
-    if raw.valid is None:
-        train, valid = split_indices(raw.train[1], (1 - entry.valid, entry.valid), seed=2026)
-        raw = Raw(_rows(raw.train, train), raw.test, _rows(raw.train, valid))
-    assert raw.valid is not None
-    parts, shape, spelt = _PREPARE[entry.kind](raw, entry)
+    with reading(f"the data of '{name}'", f"data of {entry.kind}s", "Fetch it again."):
+        parts, shape, spelt = _prepared(raw, entry)
     plan = entry.plans.get(model, entry.plan)
     return Task(
         model=lambda: models.build(model, shape, seed),
@@ -201,6 +199,14 @@ def _built_in(name: str, entry: Entry, model: str, data: str | Path | None, seed
         words=spelt,
         nets=lambda name: models.build(name, shape, seed),
     )
+
+
+def _prepared(raw: Raw, entry: Entry) -> Prepared:
+    """Bring raw data to what a model takes; a part of the train data is set aside as valid data where there is none."""
+    if raw.valid is None:
+        train, valid = split_indices(raw.train[1], (1 - entry.valid, entry.valid), seed=2026)
+        raw = Raw(_rows(raw.train, train), raw.test, _rows(raw.train, valid))
+    return _PREPARE[entry.kind](raw, entry)
 
 
 def cross_entropy(outputs: Any, target: Tensor) -> Tensor:

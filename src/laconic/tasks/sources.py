@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from laconic.core.errors import BadInput, CorruptFile, need
+from laconic.core.errors import BadInput, need
+from laconic.core.reading import reading
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,8 @@ def read(name: str, source: Source, data: str | Path | None) -> Raw:
     folder = folder_of(data)
     why = missing(source, folder)
     if why is None:
-        try:
+        with reading(f"the data of '{name}' in {folder}", "data", "Fetch it again."):
             return source.read(folder or Path())
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise CorruptFile(
-                f"the data of '{name}' in {folder} cannot be read ({type(error).__name__}: {error}). Fetch it again."
-            ) from error
     if source.hub is None:
         raise BadInput(
             f"the data of '{name}' is not here: {why}. It lies on no hub; put {', '.join(source.files)} into a folder and name that."

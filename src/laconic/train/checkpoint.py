@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from laconic.core.errors import BadInput, CorruptFile
 from laconic.core.files import write_whole
+from laconic.core.reading import reads
 
 FILE = "checkpoint.safetensors"
 
@@ -31,6 +32,7 @@ def save(folder: Path, model: nn.Module, optimizer: Optimizer, facts: Mapping[st
     write_whole(folder / FILE, lambda aside: save_file(tensors, aside, header))
 
 
+@reads("a checkpoint of this training", "Delete it to train from the start.")
 def load(folder: Path, model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Put a checkpoint's state back and return its facts and further tensors; None where there is none.
 

@@ -1,0 +1,38 @@
+"""Faults and hostile files, again and again, with counts. `python -m benchmarks.campaign PART [NAMES]`.
+
+- `fuzz [files] [seed] [kind …]`: so many mutated files (1,000) of each kind that Laconic reads, each read in a process with limits. Told by kind: how many
+  were read, refused by a named error, ended in a raw exception, a crash or a hang. Wanted: none of the last three. Those that went wrong stay in
+  `$TMPDIR/laconic-fuzz`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.command import command
+
+
+def fuzz(names: list[str]) -> None:
+    """Fuzz every kind of file, or those that are named."""
+    from benchmarks import fuzz as fuzzing
+
+    numbers = [int(name) for name in names if name.isdigit()]
+    n, seed = (*numbers, *(1000, 0)[len(numbers) :])[:2]
+    chosen = [name for name in names if not name.isdigit()] or list(fuzzing.KINDS)
+    total: Counter[str] = Counter()
+    for name in chosen:
+        counts = fuzzing.fuzz(fuzzing.KINDS[name], n, Path(tempfile.gettempdir()) / "laconic-fuzz" / name, seed)
+        total += counts.outcomes
+        print(f"{name}: {counts}", flush=True)
+        for what, number in counts.wrong.items():
+            print(f"    {what} (file {number})", flush=True)
+    print("all: " + ", ".join(f"{total[name]} {name}" for name in fuzzing.OUTCOMES), flush=True)
+
+
+PARTS: dict[str, Callable[[list[str]], None]] = {"fuzz": fuzz}
+
+if __name__ == "__main__":
+    command(__doc__, PARTS)
