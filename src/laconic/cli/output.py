@@ -36,14 +36,15 @@ def display(quiet: bool) -> Any:
 
 
 def guarded(work: Callable[[], Any]) -> Any:
-    """Do the command's work; turn what goes wrong into a message and an exit code.
+    """Do the command's work; turn what goes wrong into a message and an exit code. What the work prints goes to standard error.
 
     What nobody foresaw (in the task's own code, or a fault of Laconic) is told in one line with its place; with LACONIC_TRACEBACK set, whole.
     """
     from laconic.core.errors import BadInput, MissingExtra
 
     try:
-        return work()
+        with prints_aside():
+            return work()
     except (BadInput, MissingExtra) as error:
         _fail(error, EXIT_BAD_INPUT)
     except LaconicError as error:
@@ -59,6 +60,29 @@ def guarded(work: Callable[[], Any]) -> Any:
         if os.environ.get(TRACEBACK):
             raise
         _fail(f"{told(error)}{_in_own_code(error)}. {TRACEBACK}=1 shows the whole traceback.", EXIT_FAILED)
+
+
+@contextlib.contextmanager
+def prints_aside() -> Iterator[None]:
+    """Send what is printed inside to standard error: by Python, by compiled code and by processes that inherit the descriptor. The result alone is output."""
+    sys.stdout.flush()
+    with contextlib.ExitStack() as back:
+        with contextlib.suppress(OSError):  # where standard output is closed there is nothing to keep clean
+            kept = os.dup(1)
+            back.callback(_give_back, kept)
+            os.dup2(2, 1)
+        back.enter_context(contextlib.redirect_stdout(sys.stderr))
+        yield
+
+
+def _give_back(kept: int) -> None:
+    """Let descriptor 1 be standard output again, once what compiled code holds back in its buffers is written."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).fflush(None)
+    os.dup2(kept, 1)
+    os.close(kept)
 
 
 def _in_own_code(error: BaseException) -> str:
@@ -109,19 +133,23 @@ def _fail(error: Exception | str, code: int) -> NoReturn:
 
 def show(value: Any, as_json: bool, pretty: Callable[[], Any]) -> None:
     """Print a value as one line of JSON, or what `pretty` draws of it."""
-    guarded(lambda: _show(value, as_json, pretty))
-
-
-def _show(value: Any, as_json: bool, pretty: Callable[[], Any]) -> None:
+    shown = guarded(lambda: _shown(value, as_json, pretty))
     if as_json:
-        from laconic.core.records import to_json
-        from laconic.display import speaks_unicode
-
-        typer.echo(json.dumps(to_json(value), ensure_ascii=not speaks_unicode(sys.stdout)))
+        typer.echo(shown)
     else:
         from rich.console import Console
 
-        Console().print(pretty())
+        Console().print(shown)
+
+
+def _shown(value: Any, as_json: bool, pretty: Callable[[], Any]) -> Any:
+    """Return what is printed: a line of JSON, or what rich draws."""
+    if not as_json:
+        return pretty()
+    from laconic.core.records import to_json
+    from laconic.display import speaks_unicode
+
+    return json.dumps(to_json(value), ensure_ascii=not speaks_unicode(sys.stdout))
 
 
 def summary(result: dict[str, Any]) -> Any:
