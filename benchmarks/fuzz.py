@@ -7,6 +7,7 @@ and time, which tells its outcome; one that dies or hangs is known by the file i
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import io
 import json
@@ -32,6 +33,7 @@ import yaml
 
 import laconic as lc
 from laconic.core.errors import LaconicError
+from laconic.deploy.artifact import Artifact
 
 HANG_S = 30.0
 MEMORY_BYTES = 6 << 30  # beyond what the process has when it is forked
@@ -128,7 +130,7 @@ def _card(folder: Path) -> Path:
 
 
 def _read_artifact(path: Path) -> object:
-    artifact = lc.Artifact.open(path.parent if path.suffix == ".json" else path)
+    artifact = Artifact.open(path.parent if path.suffix == ".json" else path)
     return artifact.numerics, artifact.format
 
 
@@ -468,6 +470,7 @@ def _told(come: int, hang_s: float) -> Iterator[dict[str, Any] | str]:
 def _child(kind: Kind, files: Sequence[bytes], path: Path, sound: Path, folder: Path, go: int) -> None:
     """Read each file, in the place of `path` in a copy of the sound folder, and tell the outcome."""
     warnings.simplefilter("ignore")
+    faulthandler.disable()
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
