@@ -18,10 +18,9 @@ from torch import Tensor, fx, nn
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import get_tensor
 from laconic.core.norms import is_check
-from laconic.core.operators import names
 from laconic.core.program import Program
 from laconic.pruning.components import Ids
-from laconic.pruning.rules import no_rule, table
+from laconic.pruning.rules import no_rule, rule_of
 from laconic.pruning.trace import UNSET, Consumer, Policy, Tracer, attributes, where
 
 
@@ -215,7 +214,7 @@ def couple(program: Program, policy: Policy | None = None, freeze: Iterable[str]
         BadInput: an unknown module path; a graph without shapes (a quantized one: prune first).
     """
     tracer = Tracer(program, policy or Policy())
-    known, rules = table(), dict[int, Callable[..., Any]]()
+    rules: dict[int, Callable[..., Any]] = {}
     for node in program.graph.nodes:
         if node.op == "placeholder":
             tracer.values[node] = tracer.blank(node)
@@ -227,8 +226,8 @@ def couple(program: Program, policy: Policy | None = None, freeze: Iterable[str]
                 continue  # a size
             rule = rules.get(id(node.target))
             if rule is None:
-                plain, full = names(node.target)
-                rule = rules[id(node.target)] = known.get(full) or known.get(plain) or no_rule
+                row = rule_of(node.target)
+                rule = rules[id(node.target)] = no_rule if row is None else row.couple
             tracer.values[node] = rule(tracer, node)
         elif node.op == "output":
             for value in node.all_input_nodes:

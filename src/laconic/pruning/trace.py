@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from laconic.core.graph import module_path
+from laconic.core.macs import number
 from laconic.core.operators import plain_name
 from laconic.core.program import Program
 from laconic.pruning.components import Blocks, Ids
@@ -32,6 +34,7 @@ Factor = tuple[int, Any]
 Dim = tuple[Factor, ...]
 Value = tuple[Dim, ...]  # one for each dimension of a tensor
 UNSET: Any = object()
+Node = Any  # an fx.Node, whose arguments are of every type
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class Tracer:
         self._named: dict[fx.Node, str] = {}
         self.stored = dict(attributes(program.graph_module))
         self._sizes: dict[fx.Node, list[tuple[int, bool]]] = {}
+        self._measures: dict[Any, tuple[int, int]] = {}
 
     # Ids ------------------------------------------------------------------------------------------------------------------------------
 
@@ -285,6 +289,25 @@ class Tracer:
         if item is None:
             self._sizes[node] = shape
         return shape
+
+    def measures(self, node: fx.Node) -> list[tuple[int, int]]:
+        """Return the size of each dimension of a tensor in the example, and what it would be if every dynamic dimension of the inputs had another."""
+        if node.op == "get_attr":
+            return [(size, size) for size in self.tensor(node).shape]
+        return [(size, size) if isinstance(size, int) else self._measured(size) for size in node.meta["val"].shape]
+
+    def _measured(self, size: Any) -> tuple[int, int]:
+        expression = size.node.expr
+        if expression not in self._measures:
+            self._measures[expression] = _hint(size), number(size, self._others)
+        return self._measures[expression]
+
+    @cached_property
+    def _others(self) -> dict[str, int]:
+        """Other sizes of the inputs' dynamic dimensions, a different multiple of the example's for each."""
+        shapes = [node.meta["val"].shape for node in self.program.graph.nodes if node.op == "placeholder"]
+        symbols = {str(size): _hint(size) for shape in shapes for size in shape if not isinstance(size, int)}
+        return {name: (2 * i + 3) * size for i, (name, size) in enumerate(symbols.items())}
 
     def blank(self, node: fx.Node, item: int | None = None) -> Value:
         """Return a value without ids, of a node's shape."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx, nn
 
 import laconic as lc
+from laconic.core.operators import set_argument
 from laconic.core.quantities import Evidence, Limit, Objective, Quantity
 from laconic.core.step import Stage, StepConfig
 from laconic.deploy.ort import OnnxRuntime
 from laconic.distill.losses import Soft
 from laconic.pruning import criteria
 from laconic.pruning.coupling import Group
+from laconic.pruning.rules.table import Masking, OperatorRule
+from laconic.pruning.surgeon import Surgeon
 from laconic.pruning.trace import Tracer, Value
 from laconic.search.lever import Lever, Setting
 from laconic.train.augment import Augmentation
@@ -113,8 +116,35 @@ def twice_rule(tracer: Tracer, node: fx.Node) -> Value:
     return tracer.value(node.args[0])
 
 
+# An operator that computes over the channels and knows how many there are: beside the ids, its rule says what becomes of that number, and what the operator
+# computes where some are zero.
+@torch.library.custom_op("acme::centered", mutates_args=())
+def centered(x: Tensor, size: int) -> Tensor:
+    """Subtract from x (…, C) the sum over C divided by `size`."""
+    return x - x.sum(-1, keepdim=True) / size
+
+
+@centered.register_fake
+def _(x: Tensor, size: int) -> Tensor:
+    return torch.empty_like(x)
+
+
+def centered_edit(surgeon: Surgeon, old: fx.Node, new: fx.Node) -> None:
+    """Write how many channels are left."""
+    set_argument(new, 1, surgeon.count(surgeon.dims(old)[-1]))
+
+
+def centered_mask(run: Masking, node: fx.Node, args: Any, kwargs: Any) -> Tensor:
+    """Center what is there."""
+    mask = run.mask(node.all_input_nodes[0], [args[0].dim() - 1], args[0])
+    return args[0] - (args[0] * mask).sum(-1, keepdim=True) / mask.expand(args[0].shape).sum(-1, keepdim=True)
+
+
+CENTERED = OperatorRule(twice_rule, edit=centered_edit, mask=centered_mask)
+
+
 class Twice(nn.Module):
-    """A net with the operator in its middle."""
+    """A net with the operators in its middle."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,7 +152,7 @@ class Twice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 8) to (B, 3)."""
-        return self.two(twice(self.one(x)))  # type: ignore[no-any-return]
+        return self.two(centered(twice(self.one(x)), 16))  # type: ignore[no-any-return]
 
 
 def doubled() -> lc.Task:

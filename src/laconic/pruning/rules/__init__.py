@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from laconic.core.extensions import extended
-from laconic.pruning.rules import attention, elementwise, joins, layers, norms, recurrence, reductions, shapes, spatial
-from laconic.pruning.rules.table import RULES, Rule
+from laconic.core.operators import names
+from laconic.pruning.rules import attention, elementwise, joins, layers, norms, recurrence, reductions, regroup, shapes, spatial
+from laconic.pruning.rules.table import RULES, OperatorRule
 from laconic.pruning.rules.table import no_rule as no_rule
 
 # Importing a family puts its rules into the table.
-FAMILIES = (attention, elementwise, joins, layers, norms, recurrence, reductions, shapes, spatial)
+FAMILIES = (attention, elementwise, joins, layers, norms, recurrence, reductions, regroup, shapes, spatial)
 
 
 @cache
-def table() -> Mapping[str, Rule]:
-    """Return the rules by the operators' names, with those that other packages add: an entry point is called as the operator, and names a `Rule`."""
-    return extended(RULES, "laconic.operator_rules")
+def table() -> Mapping[str, OperatorRule]:
+    """Return the rules by the operators' names, with those that other packages add: an entry point is called as the operator, and names an `OperatorRule`.
+
+    A function `(tracer, node) -> value` does, where an operator has no constants to write anew and computes each number from the numbers at its place.
+    """
+    rows: dict[str, Any] = extended(RULES, "laconic.operator_rules")
+    return {name: row if isinstance(row, OperatorRule) else OperatorRule(row) for name, row in rows.items()}
+
+
+def rule_of(target: Any) -> OperatorRule | None:
+    """Return the row of an operator, by its overload's name before its own; None where there is none."""
+    plain, full = names(target)
+    return table().get(full) or table().get(plain)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from laconic.core.operators import argument, names_of
-from laconic.pruning.rules.table import Node, broadcast, keep_whole, rule
+from laconic.core.operators import argument, names_of, set_argument
+from laconic.pruning.rules.table import Node, broadcast, keep_whole, masked_inputs, rule
+from laconic.pruning.surgeon import Surgeon
 from laconic.pruning.trace import Dim, Tracer, Value, is_ids, size_of
 
 
-@rule(*names_of("attention"))
+def _scaled(s: Surgeon, old: Node, new: Node) -> None:
+    """Leave the scale of attention as it was when indices of the head size go."""
+    size = s.value(old.args[0])[-1]
+    if s.changed(size) and argument(old, 6) is None:
+        set_argument(new, 6, float(size_of(size)) ** -0.5)
+
+
+@rule(*names_of("attention"), edit=_scaled, mask=masked_inputs)
 def attention(t: Tracer, node: Node) -> Value:
     """Couple attention: q (…, N, L, D), k (…, M, S, D), v (…, M, S, E), mask (…, N, L, S). With grouped queries N is a multiple of M."""
     q, k, v = (t.value(value) for value in node.args[:3])

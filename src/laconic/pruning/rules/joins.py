@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from laconic.core.operators import argument, plain_name
+from laconic.core.operators import argument, aten, plain_name, set_argument
 from laconic.pruning.rules.table import Node, axis_at, broadcast, freeze_all, keep_whole, rule
+from laconic.pruning.surgeon import Surgeon
 from laconic.pruning.trace import DYNAMIC, Tracer, Value, carries, plain, size_of, where
 
 
@@ -39,7 +40,15 @@ def stack(t: Tracer, node: Node) -> Value:
     return tuple(rest)
 
 
-@rule("split", "split_with_sizes", "chunk", "tensor_split")
+def _pieces(s: Surgeon, old: Node, new: Node) -> None:
+    source = s.value(old.args[0])
+    axis = axis_at(old, 2, len(source))
+    if s.changed(source[axis]):
+        new.target = aten.split_with_sizes.default
+        new.args, new.kwargs = (new.args[0], [s.count(value[axis]) for value in s.value(old)], axis), {}
+
+
+@rule("split", "split_with_sizes", "chunk", "tensor_split", edit=_pieces)
 def split(t: Tracer, node: Node) -> Any:
     """Cut ids into pieces along a dimension."""
     value = t.value(node.args[0])
@@ -49,7 +58,7 @@ def split(t: Tracer, node: Node) -> Any:
         return [(*value[:axis], t.blank(node, i)[axis], *value[axis + 1 :]) for i in range(count)]
     ids = t.flat(value[axis], node)
     if ids is None:
-        return [t.blank(node, i) for i in range(count)]
+        return [(*value[:axis], t.blank(node, i)[axis], *value[axis + 1 :]) for i in range(count)]
     parts = np.split(ids, np.cumsum([t.sizes(node, i)[axis][0] for i in range(count)])[:-1])
     t.pieces += parts
     return [(*value[:axis], ((len(part), part),), *value[axis + 1 :]) for part in parts]
@@ -70,7 +79,13 @@ def unbind(t: Tracer, node: Node) -> Any:
     return [(*value[:axis], *value[axis + 1 :])] * len(node.meta["val"])
 
 
-@rule("select")
+def _selected(s: Surgeon, old: Node, new: Node) -> None:
+    source = s.value(old.args[0])
+    if s.changed(source[axis_at(old, 1, len(source))]):
+        set_argument(new, 2, 0)
+
+
+@rule("select", edit=_selected)
 def select(t: Tracer, node: Node) -> Value:
     """Take one index of a dimension; where only the shape of the result is asked for, any will do."""
     value = t.value(node.args[0])
@@ -88,7 +103,21 @@ def is_whole(node: Node, axis: int) -> bool:
     return bool(before.node.expr == after.node.expr)
 
 
-@rule("slice", "narrow")
+def _sliced(s: Surgeon, old: Node, new: Node) -> None:
+    source = s.value(old.args[0])
+    axis = axis_at(old, 1, len(source))
+    if not s.changed(source[axis]):
+        return
+    if is_whole(old, axis):  # its end may be a number that holds for all sizes, or be computed from the size before
+        new.target, new.args, new.kwargs = aten.alias.default, new.args[:1], {}
+        return
+    size, start = size_of(source[axis]), argument(old, 2) or 0
+    begin = s.before(source[axis], max(start + size, 0) if start < 0 else start)
+    after = s.count(s.dims(old)[axis])
+    new.args, new.kwargs = (new.args[0], axis, begin, after if plain_name(old) == "narrow" else begin + after), {}
+
+
+@rule("slice", "narrow", edit=_sliced)
 def cut(t: Tracer, node: Node) -> Value:
     """Return a run of indices."""
     value = t.value(node.args[0])

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from laconic.core.operators import CONVOLUTIONS, argument, names_of, plain_name, row_of
-from laconic.pruning.rules.table import Node, broadcast, keep_whole, no_rule, rule
+from laconic.core.operators import CONVOLUTIONS, argument, names_of, plain_name, row_of, set_argument
+from laconic.pruning.rules.table import Masking, Node, broadcast, keep_whole, masked_inputs, no_rule, rule
+from laconic.pruning.surgeon import Surgeon
 from laconic.pruning.trace import Dim, Tracer, Value, is_ids, plain, size_of
 
 
@@ -35,7 +36,7 @@ def bilinear(t: Tracer, node: Node) -> Value:
     return (*lead, out)
 
 
-@rule(*names_of("matrix product", "vector product"), "addmm")
+@rule(*names_of("matrix product", "vector product"), "addmm", mask=masked_inputs)
 def product(t: Tracer, node: Node) -> Value:
     """Couple a product: (…, M, K) times (…, K, N), and what is added to it; `addbmm` sums the products of a batch."""
     first = row_of(node).inputs[0]
@@ -63,7 +64,12 @@ def _product(t: Tracer, node: Node, left: Any, right: Any) -> Value:
     return (*lead, *(a[-2:-1] if len(a) > 1 else ()), *(b[-1:] if rank > 1 else ()))
 
 
-@rule(*names_of("einsum"))
+def _masked_einsum(run: Masking, n: Node, args: Any, kwargs: Any) -> Any:
+    values = [v * run.mask(node, list(range(v.dim())), v).to(v.dtype) for node, v in zip(n.args[1], args[1], strict=True)]
+    return n.target(args[0], values, *args[2:], **kwargs)
+
+
+@rule(*names_of("einsum"), mask=_masked_einsum)
 def einsum(t: Tracer, node: Node) -> Value:
     """Couple an einsum: equal letters are equal dimensions."""
     equation, operands = str(node.args[0]).replace(" ", ""), node.args[1]
@@ -77,7 +83,17 @@ def einsum(t: Tracer, node: Node) -> Value:
     return tuple(result[letter] for letter in right)
 
 
-@rule(*names_of(*CONVOLUTIONS))
+def _groups(s: Surgeon, old: Node, new: Node) -> None:
+    row = row_of(old)
+    if row.groups is None or argument(old, row.groups) == 1:
+        return
+    sizes = s.weight_sizes(argument(old, row.weight))
+    # all channels of one side over those of one group of the same side
+    dims = s.dims(old) if row.transposed else s.value(old.args[0])
+    set_argument(new, row.groups, s.count(dims[len(dims) - len(sizes) + 1]) // sizes[1])
+
+
+@rule(*names_of(*CONVOLUTIONS), edit=_groups)
 def convolution(t: Tracer, node: Node) -> Value:
     """Couple a convolution: x (B, I, …), weight (O, I/G, …), bias (O); transposed, the weight is (I, O/G, …)."""
     row = row_of(node)

@@ -5,11 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from laconic.core.operators import argument, plain_name
-from laconic.pruning.rules.table import Node, axes_of, keep_whole, rule
+from laconic.pruning.rules.table import Masking, Node, axes_of, keep_whole, rule
 from laconic.pruning.trace import Tracer, Value, plain
 
 
-@rule(*"mean sum amax amin prod var std logsumexp linalg_vector_norm norm any all max min var_mean std_mean".split())  # noqa: SIM905
+def _masked_reduction(run: Masking, n: Node, args: Any, kwargs: Any) -> Any:
+    x = args[0]
+    axes = reduced_axes(n, x.dim())
+    mask = run.mask(n.args[0], axes, x)
+    if bool(mask.all()):
+        return n.target(*args, **kwargs)
+    # pick what is there, axis by axis, and let the operator itself reduce it
+    for axis in axes:
+        along = mask.any([i for i in range(mask.dim()) if i != axis], keepdim=False) if mask.dim() > 1 else mask
+        if len(along) > 1:
+            x = x.index_select(axis, along.nonzero().flatten())
+    return n.target(x, *args[1:], **kwargs)
+
+
+@rule("prod", "norm", "any", "all", "max", "min")
+@rule("mean", "sum", "amax", "amin", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "logsumexp", mask=_masked_reduction)
 def reduce(t: Tracer, node: Node) -> Any:
     """Couple a reduction over some dimensions or all; what is left of a channel that was removed is left out of the reduction."""
     value = t.value(node.args[0])

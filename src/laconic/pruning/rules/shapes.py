@@ -2,95 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Container, Sequence
-
-from laconic.core.operators import CONVOLUTIONS, PRODUCTS, argument, names_of, plain_name
-from laconic.pruning.rules.table import Node, axes_of, axis_at, broadcast, copied_from_one, keep_whole, made, numbers, rule
-from laconic.pruning.trace import DYNAMIC, Dim, Factor, Tracer, Value, is_ids, plain, size_of, where
-
-
-def regroup(t: Tracer, dims: Value, sizes: Sequence[int], node: Node) -> Value | None:
-    """Deal the factors of all dimensions out to dimensions of other sizes; None where they do not fit."""
-    queue: list[Factor] = [factor for dim in dims for factor in dim if factor[0] != 1 or factor[1] is DYNAMIC]
-    for single in (factor for dim in dims for factor in dim if factor[0] == 1 and is_ids(factor[1])):
-        keep_whole(t, (single,), node)
-    out: list[Dim] = []
-    sizes = list(sizes)
-    for position, size in enumerate(sizes):
-        need, got = size, []
-        while need > 1 and queue:
-            factor = queue.pop(0)
-            if need % factor[0] == 0:
-                got.append(factor)
-                need //= factor[0]
-            elif not got and (parts := _parts(sizes[position:], factor[0])):
-                queue[:0] = _cut(t, factor, parts, node)
-            elif factor[0] % need == 0:
-                queue[:0] = _cut(t, factor, [need, factor[0] // need], node)
-            else:
-                return None
-        if need > 1:
-            return None
-        out.append(tuple(got) or plain(1))
-    return tuple(out) if not queue or all(size == 1 for size, _ in queue) else None
-
-
-def _parts(sizes: list[int], whole: int) -> list[int] | None:
-    """Return the first sizes, as many as make up `whole`."""
-    result = list[int]()
-    while sizes and math.prod(result) < whole:
-        result.append(sizes[len(result)]) if len(result) < len(sizes) else sizes.clear()
-    return result if math.prod(result) == whole else None
-
-
-def _cut(t: Tracer, factor: Factor, sizes: list[int], node: Node) -> Dim:
-    ids = factor[1]
-    if not is_ids(ids):
-        return tuple((part, ids) for part in sizes)
-    if len(sizes) < 2:
-        return (factor,)
-    # in attention, what leaves a reshape is multiplied with another value before it reaches the next layer
-    if not _reaches(node, _PRODUCTS, _LAYERS):
-        axis = len(sizes) - 1  # the channels inside groups, as a channel shuffle has them
-    elif t.policy.attention == "head_size":
-        axis = len(sizes) - 1
-    else:  # of queries, keys and values in one piece, (3, heads, size) or (3, heads · size), the heads
-        axes: Sequence[int] = range(len(sizes) - 1)
-        if _reaches(node, {"select", "unbind"}, _LAYERS | _PRODUCTS):
-            axes = [i for i in axes if sizes[i] > 3] or [max(1, len(sizes) - 2)]
-        axis = max(axes, key=lambda i: (sizes[i], i))
-    return t.split(ids, sizes, axis)
-
-
-_PRODUCTS = frozenset(names_of(*PRODUCTS)) - {"mm", *names_of("vector product")}  # those have no dimension for heads
-_LAYERS = frozenset(names_of(*CONVOLUTIONS, "linear", "bilinear", "embedding", "recurrent"))
-
-
-def _reaches(node: Node, names: Container[str], ends: Container[str]) -> bool:
-    """Return whether what leaves a node meets one of these operators before one of `ends`."""
-    seen, queue = {node}, [node]
-    while queue:
-        for user in queue.pop().users:
-            name = plain_name(user)
-            if name in names:
-                return True
-            if user not in seen and name not in ends:
-                seen.add(user)
-                queue.append(user)
-    return False
-
-
-@rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "reshape_as", "view_as", "ravel")
-def reshape(t: Tracer, node: Node) -> Value:
-    """Return the same numbers in another shape."""
-    value = t.value(node.args[0])
-    result = regroup(t, value, [size for size, _ in t.sizes(node)], node)
-    if result is None:
-        for dim in value:
-            t.freeze(dim, f"{where(node)} mixes it with other dimensions")
-        return t.blank(node)
-    return tuple(plain(1, dynamic) if dim == plain(1) else dim for dim, (_, dynamic) in zip(result, t.sizes(node), strict=True))
+from laconic.core.operators import argument, aten, plain_name, set_argument
+from laconic.pruning.rules.table import Node, axes_of, axis_at, broadcast, copied_from_one, keep_whole, made, numbers, rule, size_list
+from laconic.pruning.surgeon import Surgeon
+from laconic.pruning.trace import DYNAMIC, Tracer, Value, plain, size_of
 
 
 @rule("permute")
@@ -135,7 +50,17 @@ def unsqueeze(t: Tracer, node: Node) -> Value:
     return tuple(value)
 
 
-@rule("squeeze")
+def _squeezed(s: Surgeon, old: Node, new: Node) -> None:
+    """Let a dimension of which one index is left be none of those that had one before."""
+    source = s.dims(old.args[0])
+    if any(s.changed(dim) for dim in source):
+        given = axes_of(old.args[1] if len(old.args) > 1 else None, len(source))
+        axes = [axis for axis in given if size_of(source[axis]) == 1]
+        new.target = aten.squeeze.dims if axes else aten.alias.default
+        new.args, new.kwargs = ((new.args[0], axes) if axes else new.args[:1]), {}
+
+
+@rule("squeeze", edit=_squeezed)
 def squeeze(t: Tracer, node: Node) -> Value:
     """Drop dimensions of size 1."""
     value = t.value(node.args[0])
@@ -146,7 +71,8 @@ def squeeze(t: Tracer, node: Node) -> Value:
     return tuple(dim for i, dim in enumerate(value) if i not in axes or size_of(dim) != 1)
 
 
-@rule("expand", "expand_as", "broadcast_to")
+@rule("expand_as")
+@rule("expand", "broadcast_to", edit=size_list(1))
 def expand(t: Tracer, node: Node) -> Value:
     """Let copies along dimensions of size 1, and along new ones, follow what they meet."""
     value, sizes = t.value(node.args[0]), t.sizes(node)
@@ -156,7 +82,8 @@ def expand(t: Tracer, node: Node) -> Value:
     return tuple(copied_from_one(t, dim, size, node) if size_of(dim) == 1 else dim for dim, size in zip(value, sizes, strict=True))
 
 
-@rule("zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_full", "new_empty")
+@rule("new_zeros", "new_ones", "new_full", "new_empty", edit=size_list(1))
+@rule("zeros", "ones", "full", "empty", "rand", "randn", edit=size_list(0))
 def constant(t: Tracer, node: Node) -> Value:
     """Make numbers in the graph, as many as wanted."""
     return tuple(made(t, *size) for size in t.sizes(node))
@@ -168,7 +95,17 @@ def counted(t: Tracer, node: Node) -> Value:
     return t.blank(node)
 
 
-@rule("repeat", "tile")
+def _repeated(s: Surgeon, old: Node, new: Node) -> None:
+    dims, times = s.dims(old), list(argument(new, 1))
+    source = s.value(old.args[0])
+    source = (*[plain(1)] * (len(dims) - len(source)), *source)
+    for i, dim in enumerate(dims):
+        if s.changed(dim) and size_of(source[i]) == 1:
+            times[i] = s.count(dim)
+    set_argument(new, 1, times)
+
+
+@rule("repeat", "tile", edit=_repeated)
 def repeat(t: Tracer, node: Node) -> Value:
     """Repeat ids: (copies, dimension) in each dimension."""
     value, times, sizes = t.value(node.args[0]), list(node.args[1]), t.sizes(node)

@@ -6,12 +6,34 @@ from typing import Any
 
 import numpy as np
 
-from laconic.core.operators import argument, plain_name
+from laconic.core.operators import argument, plain_name, set_argument
 from laconic.pruning.rules.table import Node, axis_at, keep_whole, numbers, rule
+from laconic.pruning.surgeon import Surgeon
 from laconic.pruning.trace import Dim, Tracer, Value, carries, is_ids, plain, size_of
 
 
-@rule("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "replication_pad3d")
+def _padded(s: Surgeon, old: Node, new: Node) -> None:
+    dims, source = s.dims(old), s.value(old.args[0])
+    amounts = list(argument(old, 1))
+    for k in range(len(amounts) // 2):
+        axis = len(dims) - 1 - k
+        if (amounts[2 * k], amounts[2 * k + 1]) != (0, 0) and s.changed(source[axis]) | s.changed(dims[axis]):
+            ids: Any = dims[axis][0][1]
+            left, right = (max(amount, 0) for amount in amounts[2 * k : 2 * k + 2])
+            cut = _count_cut(s, source[axis], amounts[2 * k], amounts[2 * k + 1])
+            amounts[2 * k] = int(s.kept[ids[:left]].sum()) - cut[0]
+            amounts[2 * k + 1] = int(s.kept[ids[len(ids) - right :]].sum()) - cut[1]
+    set_argument(new, 1, amounts)
+
+
+def _count_cut(s: Surgeon, dim: Dim, left: int, right: int) -> tuple[int, int]:
+    """Return how much is still there of what negative padding cuts away on either side."""
+    total, size = s.count(dim), size_of(dim)
+    return (s.before(dim, -left) if left < 0 else 0, total - s.before(dim, size + right) if right < 0 else 0)
+
+
+@rule("reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "replication_pad3d")
+@rule("pad", "constant_pad_nd", edit=_padded)
 @numbers(1)
 def pad(t: Tracer, node: Node) -> Value:
     """Couple a padding: that of channels may go, number by number."""
@@ -102,7 +124,13 @@ def pixel_unshuffle(t: Tracer, node: Node) -> Value:
     return (*value[:-3], (*value[-3], (r**2, None)), *t.blank(node)[-2:])
 
 
-@rule("channel_shuffle", "native_channel_shuffle")
+def _shuffled(s: Surgeon, old: Node, new: Node) -> None:
+    dim = s.dims(old)[1]
+    if len(dim) == 2:  # (channels of a group, groups)
+        set_argument(new, 1, s.count(dim[1:]))
+
+
+@rule("channel_shuffle", "native_channel_shuffle", edit=_shuffled)
 @numbers(1)
 def channel_shuffle(t: Tracer, node: Node) -> Value:
     """Couple (groups, C / groups) to (C / groups, groups); the same channels of every group go."""

@@ -7,26 +7,62 @@ without a row freezes what it touches, and the report names it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, Protocol
 
-from torch import fx
+from torch import Tensor, fx
 
-from laconic.core.operators import argument, plain_name
+from laconic.core.operators import argument, plain_name, set_argument
+from laconic.pruning.surgeon import Surgeon
 from laconic.pruning.trace import DYNAMIC, Dim, Tracer, Value, carries, plain, size_of, where
+from laconic.pruning.trace import Node as Node
 
-Node = Any  # an fx.Node, whose arguments are of every type
 Rule = Callable[[Tracer, Node], Any]
-RULES: dict[str, Rule] = {}
+Edit = Callable[[Surgeon, Node, Node], None]
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Put a function into the table under these operators' names, with an overload (`max.dim`) where it matters."""
+class Masking(Protocol):
+    """What a mask reads of the run that it is part of."""
+
+    @property
+    def env(self) -> dict[fx.Node, Any]:
+        """The values computed so far."""
+
+    def mask(self, node: fx.Node, axes: list[int], value: Tensor) -> Tensor:
+        """Return 1 where indices along these axes survive, broadcastable to the node's value."""
+
+
+Mask = Callable[[Masking, Node, Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class OperatorRule:
+    """What removing channels means to an operator.
+
+    Attributes:
+        couple: `(tracer, node) -> value`: what it does to the ids of its inputs' dimensions.
+        edit: `(surgeon, old, new)`: write its constants, such as sizes and numbers of groups, anew for what survives, into the node `new` of the pruned
+            program; `old` is the one before. None: it has none that change.
+        mask: `(run, node, args, kwargs) -> result`: what it computes where removed slices are zero, as if they were not there. None: zeros change nothing of
+            what it makes of the others.
+    """
+
+    couple: Rule
+    edit: Edit | None = None
+    mask: Mask | None = None
+
+
+RULES: dict[str, OperatorRule] = {}
+
+
+def rule(*names: str, edit: Edit | None = None, mask: Mask | None = None) -> Callable[[Rule], Rule]:
+    """Put a function into the table under these operators' names, with an overload (`max.dim`) where it matters; beside it, their edit and mask."""
 
     def enter(function: Rule) -> Rule:
         for name in names:
             assert name not in RULES, name
-            RULES[name] = function
+            RULES[name] = OperatorRule(function, edit, mask)
         return function
 
     return enter
@@ -109,3 +145,22 @@ def copied_from_one(t: Tracer, dim: Dim, size: tuple[int, bool], node: Node) -> 
 def made(t: Tracer, size: int, dynamic: bool) -> Dim:
     """Return a dimension whose indices come into being here."""
     return plain(size, True) if dynamic else t.fresh(size)
+
+
+def size_list(position: int, infer: bool = False) -> Edit:
+    """Return the edit of an operator with the sizes of its output as an argument; where it may `infer` one, −1 stands for it."""
+
+    def edit(s: Surgeon, old: Node, new: Node) -> None:
+        set_argument(new, position, s.sizes(old, new, list(argument(new, position)), s.dims(old), infer))
+
+    return edit
+
+
+def masked_inputs(run: Masking, n: fx.Node, args: Any, kwargs: Any) -> Any:
+    """Compute products of two values: what was removed adds nothing."""
+    masked = []
+    for node, value in zip(n.args, args, strict=True):
+        if isinstance(node, fx.Node) and isinstance(value, Tensor) and value.is_floating_point():
+            value = value * run.mask(node, list(range(value.dim())), value).to(value.dtype)
+        masked.append(value)
+    return n.target(*masked, **kwargs)  # type: ignore[operator]
