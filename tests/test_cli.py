@@ -238,29 +238,65 @@ def test_wrong_input_is_told_and_exits_with_2(args: tuple[str, ...], said: str) 
     assert done.stdout == ""
 
 
-def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    command = ["optimize", "tests.run.tiny:task", *QUICK]
+def test_ctrl_c_keeps_the_best_so_far_and_the_run_goes_on(tmp_path: Path) -> None:
+    command = ["optimize", "tests.run.tiny:task", *QUICK, "--runtimes", "onnxruntime,torchscript,torch.compile", "--max-drop", "any"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     process = subprocess.Popen(
         [sys.executable, "-m", "laconic.cli", *command],
         cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("laconic-runs/*/candidates/torch-fp32/check.json")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("laconic-runs/*/candidates/torchscript-fp32")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    folder = next(tmp_path.glob("laconic-runs/*"))
-    hint = f"--out {folder.relative_to(tmp_path)}"
-    assert "Interrupted. What was finished is kept; to go on:" in errors
-    assert hint in errors
-    checked = (folder / "candidates" / "torch-fp32" / "check.json").stat().st_mtime_ns
-    done = laconic(*command, *hint.split(), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "continuing the run in" in done.stderr
-    assert (folder / "candidates" / "torch-fp32" / "check.json").stat().st_mtime_ns == checked
+    folder = next(tmp_path.glob("laconic-runs/*")).relative_to(tmp_path)
+    best = folder / "candidates" / "onnxruntime-fp32"
+    said = f"Interrupted. The best so far, ONNX Runtime · fp32, is in {best / 'artifact'}. What was finished is kept; to go on:"
+    assert said in errors
+    assert f"--out {folder}" in errors
+    known = read_result(tmp_path / folder)
+    assert known["stopped"] is not None
+    assert (known["stopped"]["by"], known["stopped"]["tried"], known["stopped"]["of"]) == ("interrupt", 1, 3)
+    assert "no test data was read" in known["verdict"]
+    assert (tmp_path / folder / "report.html").exists()
+    timed = (tmp_path / best / "timing.json").stat().st_mtime_ns
+    done = laconic(
+        *command, "--runtimes", "onnxruntime,torchscript,torch.compile", "--time-limit", "0.1s", "--out", folder, "--json", cwd=tmp_path
+    )
+    result = answer(done)
+    assert "Goes on: laconic optimize tests.run.tiny:task" in done.stderr
+    assert (result["best"], result["stopped"]["by"], result["stopped"]["tried"]) == ("onnxruntime-fp32", "time limit", 1)
+    assert (tmp_path / best / "timing.json").stat().st_mtime_ns == timed
+
+
+HELD_UP = """
+import sys, threading, time
+from pathlib import Path
+from laconic.cli import interrupt
+interrupt._PATIENCE_S = float(sys.argv[1])
+with interrupt.resumable(Path("my run")):
+    print("ready", flush=True)
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("swallowed", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("patience", "presses"), [("0.2", 1), ("60", 2)], ids=["held up", "pressed twice"])
+def test_ctrl_c_ends_a_command_that_does_not_listen(patience: str, presses: int) -> None:
+    process = subprocess.Popen([sys.executable, "-c", HELD_UP, patience], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    for _ in range(presses):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert ("to go on: laconic 0.2 --out 'my run'" in errors) is (presses == 1)
 
 
 SWALLOWED = """

@@ -38,26 +38,38 @@ class Display:
     def __init__(self, quiet: bool = False) -> None:
         self._quiet = quiet
         self._live: Any = None
+        self._bars: Any = None
+        self._tried: Any = None
         self._stack: list[tuple[Any, str, float]] = []
 
     def __enter__(self) -> Display:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.console import Console, Group
+        from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+        from laconic.live import Tried, clock
+
+        self._tried = Tried()
         console = Console(stderr=True)
-        self._console = console
-        if not self._quiet and console.is_terminal:
-            self._live = Progress(
-                TextColumn("[bold]{task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[facts]}", markup=False),
-                console=console,
-                refresh_per_second=2,  # drawing takes time from what is being timed
-            )
-            self._live.start()
+        if self._quiet or not console.is_terminal:
+            return self
+        self._bars = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[facts]}", markup=False),
+            console=console,
+        )
+
+        def drawn() -> Any:
+            left_s = self._tried.left_s()
+            eta = [] if left_s is None else [f"ETA {clock(left_s)}"]
+            return Group(self._tried.drawn(console.height), *eta, self._bars)
+
+        # Drawing takes time from what is being timed: not often. What was drawn goes at the end: the result stands in its place.
+        self._live = Live(get_renderable=drawn, console=console, refresh_per_second=2, transient=True)
+        self._live.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -66,21 +78,27 @@ class Display:
 
     def start(self, name: str, total: int) -> None:
         """Begin a piece of work; pieces nest."""
-        task = None if self._live is None else self._live.add_task(name, total=total, facts="")
+        task = None if self._bars is None else self._bars.add_task(name, total=total, facts="")
         self._stack.append((task, name, time.monotonic()))
 
     def advance(self, n: int = 1, **facts: Any) -> None:
-        """Show that some of the piece that began last is done."""
-        if self._live is not None and self._stack:
-            self._live.update(self._stack[-1][0], advance=n, facts=_told(facts))
+        """Show that some of the piece that began last is done; a candidate, whose facts have a `status`, is a row or a line."""
+        if "status" in facts:
+            self._tried.add(facts)
+            if self._bars is None:
+                self.log(self._tried.plain())
+            else:
+                self._bars.update(self._stack[-1][0], advance=n, total=self._tried.total)
+        elif self._bars is not None and self._stack:
+            self._bars.update(self._stack[-1][0], advance=n, facts=_told(facts))
 
     def finish(self, **facts: Any) -> None:
         """End the piece that began last."""
         if not self._stack:
             return
         task, name, start = self._stack.pop()
-        if self._live is not None:
-            self._live.update(task, completed=self._live.tasks[self._live.task_ids.index(task)].total, facts=_told(facts))
+        if self._bars is not None:
+            self._bars.update(task, completed=self._bars.tasks[self._bars.task_ids.index(task)].total, facts=_told(facts))
         elif not self._quiet:
             print(f"{name}: {time.monotonic() - start:.1f} s {_told(facts)}".rstrip(), file=sys.stderr, flush=True)
 

@@ -128,7 +128,7 @@ def test_a_click_sorts_and_what_was_not_measured_stays_last(visit: Visitor) -> N
     assert order(seen) == [*slow_first[:-2][::-1], *unmeasured]
     head.click()
     assert order(seen) == original
-    assert count(seen, "#candidates th[aria-sort=none]") == 11
+    assert count(seen, "#candidates th[aria-sort=none]") == 12
 
 
 def test_sorting_by_words_and_with_the_keyboard(visit: Visitor) -> None:
@@ -140,6 +140,80 @@ def test_sorting_by_words_and_with_the_keyboard(visit: Visitor) -> None:
         "ONNX Runtime · bf16", "ONNX Runtime · fp32", "OpenVINO · bf16", "OpenVINO · fp32", "PyTorch · bf16", "PyTorch eager · fp32",
         "torch.compile · fp32", "TorchScript · bf16", "TorchScript · fp32",
     ]  # fmt: skip
+
+
+def test_filtering_with_the_keyboard_says_how_many_are_left(visit: Visitor) -> None:
+    seen = visit("met")
+    field = seen.page.get_by_role("searchbox", name="Show only")
+    field.press_sequentially("REJECTED torch")
+    shown = seen.page.locator("#candidates tbody tr:visible .title").all_inner_texts()
+    assert shown == ["PyTorch · bf16", "torch.compile · fp32"]
+    assert seen.page.locator("#shown").inner_text() == "2 of 9 shown"
+    assert seen.page.locator("#shown").get_attribute("role") == "status"
+    seen.page.get_by_role("button", name="Speed-up", exact=True).click()
+    assert seen.page.locator("#candidates tbody tr:visible .title").all_inner_texts() == shown[::-1]
+    field.fill("")
+    assert count(seen, "#candidates tbody tr:visible") == 9
+    assert seen.page.locator("#shown").inner_text() == ""
+
+
+# Boxes of words that lie over each other by more than a hair, in one pane: a table's names stand still while its figures scroll under them.
+OVERLAPS = """() => {
+  const boxes = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode, element = node.parentElement;
+    if (!node.textContent.trim() || !element.checkVisibility() || element.closest('.hidden, script, style, noscript, svg')) continue;
+    const range = document.createRange();
+    range.selectNodeContents(node);
+    const pane = element.closest('.scroll, pre, body');
+    const limits = pane.getBoundingClientRect();
+    for (const box of range.getClientRects()) {
+      if (box.left >= limits.right || box.width < 1) continue;
+      const text = node.textContent.trim().slice(0, 40);
+      boxes.push({left: box.left, right: Math.min(box.right, limits.right), top: box.top + 2, bottom: box.bottom - 2, text});
+    }
+  }
+  const found = [];
+  boxes.sort((a, b) => a.top - b.top);
+  for (let i = 0; i < boxes.length; i++) {
+    for (let j = i + 1; j < boxes.length && boxes[j].top < boxes[i].bottom; j++) {
+      const [a, b] = [boxes[i], boxes[j]];
+      if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - b.top > 1) found.push([a.text, b.text]);
+    }
+  }
+  return found;
+}"""
+
+
+def long_names(result: Json) -> None:
+    """Names as a search makes them: several steps, a runtime, numerics."""
+    for one in result["candidates"]:
+        one["title"] = f"student resnet20x0.5 · fit · prune to 50 % of MACs · quantize static · {one['title']}"
+
+
+def six_figures(result: Json) -> None:
+    result["budget"]["max_latency_ms"] = 5.0
+    long_names(result)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", ["met", "not-met", "pruned"])
+def test_no_text_lies_over_another_and_nothing_scrolls_sideways(visit: Visitor, name: str, width: int) -> None:
+    seen = visit(name, change=six_figures, width=width)
+    assert seen.page.evaluate(OVERLAPS) == []
+    assert seen.page.evaluate("document.scrollingElement.scrollWidth") <= width
+
+
+def test_the_contents_lead_to_every_section(visit: Visitor) -> None:
+    seen = visit("pruned")
+    links = seen.page.locator("nav[aria-label=Contents] a")
+    names = links.all_inner_texts()
+    headings = seen.page.locator("section > h2").all_inner_texts()
+    assert names == headings[1:]  # the first is that of the figures, right below
+    assert names[0] == "What you ship"
+    links.nth(3).click()
+    assert seen.page.evaluate("document.querySelector(location.hash).getBoundingClientRect().top") < 900
 
 
 def test_a_reference_sorts_as_one(visit: Visitor) -> None:

@@ -159,6 +159,18 @@ def met() -> Json:
         },
         "budget": {"max_drop": 0.5, "min_speedup": None, "max_latency_ms": None, "max_size_mb": None, "objective": "latency"},
         "met": True, "verdict": "6.9× faster than PyTorch eager at no measurable loss of accuracy: OpenVINO in bf16.",
+        "ships": {
+            "file": "candidates/openvino-bf16/artifact/model.onnx",
+            "code": "file = 'candidates/openvino-bf16/artifact/model.onnx'\ninputs = [...]  # arrays: 'x' float32 ['batch', 3, 32, 32]\n"
+                    "import openvino as ov\ncompiled = ov.Core().compile_model(file, \"CPU\")\noutputs = list(compiled(inputs).values())\n",
+        },
+        "answers": {
+            "n": VALID, "changed": 12, "worse": 4, "better": 6, "form": "classes",
+            "classes": [{"class": 3, "n": 512, "changed": 8, "worse": 3, "better": 4}, {"class": 5, "n": 487, "changed": 4, "worse": 1, "better": 2}],
+            "flows": [{"from": 3, "to": 5, "n": 7}, {"from": 5, "to": 3, "n": 1}],
+        },
+        "spread": {"quantiles": [0, 50, 99, 100], "ms": [[2.3, 2.44, 3.1, 9.8], [0.33, 0.351, 0.52, 1.9]]},
+        "curve": {"batches": [1, 8, 32], "ms": [[2.44, 11.2, 41.0], [0.351, 1.9, 7.4]], "note": ""},
         "best": "openvino-bf16", "nearest": None, "reason": "", "baseline": baseline(), "candidates": candidates(),
         "layers": rows, "totals": {"params": sum(r["params"] for r in rows), "macs": sum(r["macs"] for r in rows)},
         "unknown_operators": {"aten.grid_sampler_2d": 2},

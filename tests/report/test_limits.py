@@ -126,7 +126,10 @@ def test_figures_say_which_comparison_they_come_from(met: Json) -> None:
 def test_a_busy_machine_is_marked_at_the_figure_and_in_the_row(met: Json) -> None:
     met["candidates"][0]["busy"] = "machine busy: 40 % of the turns were preempted"
     found = facts(met)
-    assert found.figures[0].remark == "machine busy: 40 % of the turns were preempted"
+    assert found.figures[0].remark == "machine busy"
+    assert "Machine busy: 40 % of the turns were preempted." in found.timing_note  # the whole sentence, once for all rows
+    met["candidates"][0]["measured"]["speedup_cpu"] = {"value": 5.5, "unit": "x", "n": 7, "low": 5.0, "high": 6.0}
+    assert facts(met).figures[0].remark == "machine busy; by processor time 5.50× (5.00 to 6.00)"
     assert "machine busy" in next(row for row in found.table.rows if row.marked).note
     assert "machine busy" in page(met)
     assert "machine busy" in told(met)

@@ -98,7 +98,9 @@ def test_nothing_is_blank_or_zero_where_nothing_was_measured() -> None:
 
 def test_the_page_asks_no_address(any_result: Json) -> None:
     read = Reader(page(any_result))
-    assert not [attrs for _, attrs in read.tags for name in ("src", "href", "srcset", "action", "data") if name in attrs]
+    inside = [attrs["href"] for attrs in read.of("a")]
+    assert all(href.startswith("#h-") and href[1:] in {attrs.get("id") for _, attrs in read.tags} for href in inside)
+    assert not [attrs for tag, attrs in read.tags for name in ("src", "href", "srcset", "action", "data") if name in attrs and tag != "a"]
     assert not read.of("link") + read.of("img") + read.of("iframe")
     policy = next(attrs["content"] for attrs in read.of("meta") if attrs.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
@@ -142,7 +144,7 @@ def test_tables_and_headings_can_be_read_aloud(whole: str) -> None:
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     plots = [attrs for attrs in read.of("div") if "data-figure" in attrs]
-    assert [attrs["data-figure"] for attrs in plots] == ["frontier", "layers", "loss", "score"]
+    assert [attrs["data-figure"] for attrs in plots] == ["frontier", "spread", "curve", "layers", "loss", "score"]
     assert all(attrs["role"] == "img" and len(attrs["aria-label"]) > 40 for attrs in plots)
     assert read.of("html")[0]["lang"] == "en"
 

@@ -12,7 +12,7 @@ from laconic.report.charts import charts
 from laconic.report.facts import facts
 from laconic.report.page import page
 from laconic.report.pruning import Pruning
-from tests.report.results import Json, measured, named, pruned_outcome, record, section
+from tests.report.results import Json, measured, named, pruned_outcome, reason, record, section
 from tests.report.test_page import Reader, words
 
 
@@ -58,14 +58,28 @@ class TestWhose:
     def test_where_the_chosen_has_none_it_is_the_fastest_that_has_one(self, result: Json) -> None:
         result["best"] = "openvino-int8"
         assert found(result).title == "prune to 50 % of MACs · quantize static · OpenVINO · fp32"
-        assert found(result).lead.endswith(" It was not chosen; it is shown as the fastest of those with such a step.")
+        assert found(result).lead.endswith(" It was not chosen; it is shown as the fastest that passed with such a step.")
         result["candidates"][-1]["measured"]["speedup"]["value"] = 30.0
         assert found(result).title == "prune to 50 % of MACs · OpenVINO · fp32"
+
+    def test_one_that_was_rejected_is_shown_only_where_none_passed(self, result: Json) -> None:
+        result["best"] = "openvino-int8"
+        fast = result["candidates"][-1]
+        fast["measured"]["speedup"]["value"] = 30.0
+        fast.update(status="rejected", reasons=[reason("budget:max_drop", "it loses 3 points")])
+        assert found(result).title == "prune to 50 % of MACs · quantize static · OpenVINO · fp32"
+        for one in result["candidates"][-2:]:
+            one.update(status="rejected", reasons=[reason("budget:max_drop", "it loses 3 points")])
+        assert found(result).lead.endswith(
+            " None with such a step passed; it is shown as the fastest of those with such a step: it loses 3 points."
+        )
 
     def test_what_was_never_timed_is_not_called_fast(self) -> None:
         result = named("all-failed")
         result["candidates"][1]["outcomes"] = [pruned_outcome()]
-        assert found(result).lead.endswith("it is shown as the first of those with such a step, none of which was timed.")
+        assert found(result).lead.endswith(
+            "it is shown as the first of those with such a step, none of which was timed: memory: more than 4.0 GB."
+        )
         slow = measured(3.0, (0.8, 0.7, 0.9), 87.0, (0.4, 0.3, 0.5), 9, 9, 9)
         result["candidates"].append(record("p", "Timed", "rejected", "openvino", "fp32", outcomes=[pruned_outcome()], **slow))
         assert found(result).title == "Timed"
@@ -262,7 +276,7 @@ class TestPage:
         ]:
             assert expected in text, expected
         plots = {attrs["data-figure"]: attrs["aria-label"] for attrs in read.of("div") if "data-figure" in attrs}
-        assert list(plots) == ["frontier", "layers", "pruning", "prune-loss", "ranges", "loss", "score"]
+        assert list(plots) == ["frontier", "spread", "curve", "layers", "pruning", "prune-loss", "ranges", "loss", "score"]
         assert set(json.loads(read.scripts[0])) == set(plots)
 
     def test_an_old_record_is_a_page_with_no_empty_part(self) -> None:
@@ -281,7 +295,7 @@ class TestPage:
 
     def test_what_a_user_named_stays_text(self) -> None:
         read = Reader(page(named("hostile")))
-        section = read.seen[read.seen.index("Pruning") : read.seen.index("Quantization")]
+        section = read.seen[read.seen.rindex("\nPruning\n") : read.seen.rindex("\nQuantization\n")]
         assert section.count("<script>alert(1)</script>") >= 4
         assert 'onerror="alert(2)"' in section
         figure = json.dumps(json.loads(read.scripts[0])["pruning"])

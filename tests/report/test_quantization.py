@@ -53,7 +53,7 @@ class TestWhose:
     def test_where_the_chosen_has_none_it_is_the_fastest_that_has_one(self, result: Json) -> None:
         result["best"] = "openvino-bf16"
         assert found(result).title == "OpenVINO · int8"
-        assert found(result).lead.endswith("It was not chosen; it is shown as the fastest of those with such a step.")
+        assert found(result).lead.endswith("It was not chosen; it is shown as the fastest that passed with such a step.")
         result["candidates"][-2]["measured"]["speedup"]["value"] = 10.0
         assert found(result).title == "OpenVINO · int8, mixed"
 
@@ -73,7 +73,7 @@ class TestWhose:
         result = named("all-failed")
         result["candidates"][1]["outcomes"] = [quantized_outcome()]
         assert found(result).lead.endswith(
-            "It was not chosen; it is shown as the first of those with such a step, none of which was timed."
+            "None with such a step passed; it is shown as the first of those with such a step, none of which was timed: memory: more than 4.0 GB."
         )
         result["candidates"].append(record("q", "Timed", "rejected", "openvino", "int8", outcomes=[quantized_outcome()], **SLOW))
         assert found(result).title == "Timed"
@@ -342,7 +342,7 @@ class TestPage:
         ]:
             assert expected in text, expected
         plots = {attrs["data-figure"]: attrs["aria-label"] for attrs in read.of("div") if "data-figure" in attrs}
-        assert list(plots) == ["frontier", "layers", "ranges", "sensitivity", "loss", "score"]
+        assert list(plots) == ["frontier", "spread", "curve", "layers", "ranges", "sensitivity", "loss", "score"]
         assert plots["ranges"].startswith("Ranges of 73 activations.")
         assert set(json.loads(read.scripts[0])) == set(plots)
 
@@ -367,7 +367,7 @@ class TestPage:
     def test_what_a_user_named_stays_text(self) -> None:
         made = page(named("hostile"))
         read = Reader(made)
-        section = read.seen[read.seen.index("Quantization") : read.seen.index("Where the time went")]
+        section = read.seen[read.seen.rindex("Quantization\n") : read.seen.rindex("Where the time went")]
         assert section.count("<script>alert(1)</script>") >= 6
         assert 'onerror="alert(2)"' in section
         figures = json.loads(read.scripts[0])

@@ -115,6 +115,25 @@ def test_what_is_published_was_timed_anew_after_the_choice(finished: lc.Result) 
     assert loss_and_size(best) == min(map(loss_and_size, tied))
 
 
+def test_what_is_told_beside_the_figures_is_of_the_published_artifact(finished: lc.Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers, latencies, and lines that load the file: what they say is checked against the files of the run."""
+    data, best = finished.data, finished.data["best"]
+    assert data["stopped"] is None
+    assert (data["answers"]["n"], data["answers"]["changed"]) == (96, 0)  # fp32: the same answers
+    rounds = json.loads((finished.folder / f"timing/published-{best}.json").read_text())["rounds"]
+    calls = sorted(ns for calls in rounds[best] for ns in calls)
+    _, mine = data["spread"]["ms"]
+    assert (mine[0], mine[-1]) == (calls[0] / 1e6, calls[-1] / 1e6)
+    curve = data["curve"]
+    assert curve["batches"][:1] == [1]
+    assert [len(ms) for ms in curve["ms"]] == [len(curve["batches"])] * 2
+    code = data["ships"]["code"].replace("inputs = [...]", "import numpy; inputs = [numpy.zeros((3, 1, 8, 8), 'float32')]")
+    scope: dict[str, Any] = {}
+    monkeypatch.chdir(finished.folder)
+    exec(code, scope)
+    assert scope["outputs"][0].shape == (3, 10)
+
+
 def test_the_verdict_says_how_sure_it_is(finished: lc.Result) -> None:
     assert "0.5 points of 80 are 0.40 examples" in finished.verdict
     assert "candidates were judged on the same valid examples" in finished.verdict
@@ -177,6 +196,15 @@ def test_out_of_time_nothing_was_tried(tmp_path: Path) -> None:
     assert (result.met, result.best, result.nearest) == (False, None, None)
     assert str(result).startswith("Nothing was tried")
     assert "not tried" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert result.stopped is not None
+    assert (result.stopped["by"], result.stopped["tried"], result.stopped["of"]) == ("time limit", 0, 1)
+    baseline = tmp_path / "run" / "candidates" / "torch-fp32" / "timing.json"
+    before = baseline.stat().st_mtime_ns
+    again = lc.optimize(tiny.task(), out=tmp_path / "run", space=space, options=QUICK)  # goes on where the limit ended it
+    assert [record["status"] in ("passed", "rejected") for record in again.data["candidates"]] == [True]
+    assert again.stopped is None
+    assert baseline.stat().st_mtime_ns == before
+    assert "not tried" not in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from laconic.core.progress import silent
 from laconic.core.records import Measurement
 from laconic.run.record import Record
 from laconic.search.lever import Surroundings
-from laconic.search.optimize import cheap_first
-from laconic.search.propose import follow_up, propose
+from laconic.search.propose import follow_up, propose, turn_of
+from laconic.search.walk import Walk
 from laconic.tasks import models
 from laconic.tasks.models import DataShape
 from tests.core.models import ConvNet, Recurrent
@@ -65,18 +65,29 @@ def test_the_demo_tries_what_it_did() -> None:
     assert len({recipe.key for recipe in recipes}) == len(recipes)
 
 
-def test_the_cheap_comes_first() -> None:
+def test_the_likeliest_comes_first_and_training_last() -> None:
     recipes = propose(around(), lc.SearchSpace())
-    costs = [
-        2 if any(isinstance(s, lc.Prune) for s in r.steps) else 1 if any(isinstance(s, lc.Quantize) for s in r.steps) else 0
-        for r in recipes
-    ]
-    assert costs == sorted(costs)
-    assert {0, 1, 2} == set(costs)
-    free = [recipe.deploy.runtime for recipe, cost in zip(recipes, costs, strict=True) if cost == 0]
-    assert set(free[-2:]) == {"torch.compile"}  # the one that starts slowest
-    trained = [recipe.steps[0].macs for recipe, cost in zip(recipes, costs, strict=True) if cost == 2]
+    assert [turn_of(recipe) for recipe in recipes] == sorted(map(turn_of, recipes))
+    trains = [any(isinstance(step, lc.Prune) for step in recipe.steps) for recipe in recipes]
+    assert trains == sorted(trains)
+    free = [(r.deploy.runtime, bool(r.steps)) for r, training in zip(recipes, trains, strict=True) if not training]
+    quick = [("onnxruntime", False), ("openvino", False), ("onnxruntime", True), ("openvino", True)]  # as they are, then in integers
+    assert [one for one in free if free.index(one) < len(quick)][:4] == quick
+    slow = {"torch", "torch.compile"}
+    assert {runtime for runtime, _ in free[-len([one for one in free if one[0] in slow]) :]} == slow
+    trained = [recipe.steps[0].macs for recipe, training in zip(recipes, trains, strict=True) if training]
     assert trained == sorted(trained, reverse=True)  # the milder share everywhere first
+
+
+def test_a_row_says_its_promise() -> None:
+    """What a lever's row says moves its candidates; the least promising lever of a candidate counts."""
+
+    def turn(runtime: str, *steps: Any) -> Any:
+        return turn_of(lc.Recipe(steps, lc.Target(runtime)))
+
+    static = lc.Quantize(mode="static", target="openvino")
+    assert turn("openvino") < turn("openvino", static) < turn("torchscript") < turn("torch.compile") < turn("openvino", lc.Prune(macs=0.5))
+    assert turn("torch", static)[1] == turn("torch.compile")[1] > turn("torchscript")[1]
 
 
 def test_the_baseline_is_no_candidate() -> None:
@@ -269,6 +280,8 @@ class Evaluates:
         self.drop, self.titles = drop, list[str]()
         self.progress = silent
 
+    best = None
+
     def evaluate(self, recipe: lc.Recipe) -> Record:
         self.titles.append(recipe.title)
         return Record.of(recipe).with_measured(drop=Measurement(self.drop, "points"))
@@ -278,8 +291,29 @@ class Evaluates:
 def test_what_follows_has_its_turn_by_its_cost_too(drop: float) -> None:
     space, evaluator = lc.SearchSpace(("openvino",), ("fp32",), prune=(0.5,)), Evaluates(drop)
     chosen = propose(around(), space)
-    records = cheap_first(evaluator, chosen, around(), space, [Record("base", "", {})])  # type: ignore[arg-type]
+    walk = Walk(evaluator, lc.Budget(max_drop=0.5))  # type: ignore[arg-type]
+    walk.records.append(Record("base", "", {}))
+    walk.likeliest_first(chosen, around(), space)
     expected = ["OpenVINO · fp32", "quantize static · OpenVINO · int8", "quantize mixed · OpenVINO · int8", "prune to 50 % of MACs · OpenVINO · fp32",
                 "prune to 50 % of MACs · quantize static · OpenVINO · int8", "qat · OpenVINO · int8"]  # fmt: skip
     assert evaluator.titles == [title for title in expected if drop or ("mixed" not in title and "qat" not in title)]
-    assert [record.title for record in records[1:]] == evaluator.titles
+    assert [record.title for record in walk.records[1:]] == evaluator.titles
+    assert walk.untried() == []
+
+
+def test_what_a_walk_did_not_reach_is_known_at_any_moment() -> None:
+    class Stops(Evaluates):
+        def evaluate(self, recipe: lc.Recipe) -> Record:
+            if len(self.titles) == 1:
+                raise KeyboardInterrupt
+            return super().evaluate(recipe)
+
+    space = lc.SearchSpace(("openvino",), ("fp32",), prune=())
+    walk = Walk(Stops(0.0), lc.Budget(max_drop=0.5))  # type: ignore[arg-type]
+    base = Record("base", "", {"deploy": {"threads": None, "device": "cpu"}}, status="baseline")
+    walk.records.append(base)
+    with pytest.raises(KeyboardInterrupt):
+        walk.likeliest_first(propose(around(), space), around(), space)
+    assert [record.title for record in walk.records[1:]] == ["OpenVINO · fp32"]
+    (left,) = walk.untried()
+    assert (left.title, left.status, left.baseline) == ("quantize static · OpenVINO · int8", "not_tried", "base")

@@ -16,6 +16,7 @@ from laconic.core.records import Measurement
 from laconic.run.record import Reason, Record
 from laconic.search.budget import Budget
 from laconic.search.select import Selection
+from laconic.search.stopped import INTERRUPT, LIMIT, Stopped, stopped
 from laconic.search.verdict import Scale, Verdict, any_of, pass_by_luck, verdict
 from laconic.tasks.metrics import METRICS, MetricSpec
 from tests.search.records import BASE, record
@@ -198,5 +199,26 @@ def test_nothing_tried_is_not_a_budget_missed(others: list[Record], words: str) 
     assert found.headline == words
 
 
-def test_those_that_were_not_tried_are_counted_beside_a_best() -> None:
-    assert "2 candidates were not tried: the time limit was reached first." in said(record("z"), [LATE, LATE]).certainty
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [
+        (
+            LIMIT,
+            [
+                "The time limit was reached: this is the best after 83 s, with 1 of 3 candidates tried. Started again in the same folder, the run goes on."
+            ],
+        ),
+        (INTERRUPT, ["The run was interrupted: this is the best after 83 s", "nothing was measured anew, and no test data was read"]),
+    ],
+)
+def test_a_run_that_ended_early_says_how_far_it_came_and_that_it_goes_on(by: str, words: list[str]) -> None:
+    best = record("z", baseline="base")
+    records = [BASE, best, *(LATE.replace(baseline="base"),) * 2, ABSENT.replace(baseline="base")]
+    found = verdict(Selection(best), records, Budget(max_drop=0.5), ACCURACY, stopped(records, by, 83.0))
+    assert all(any(word in said for said in found.certainty) for word in words)
+
+
+def test_a_run_that_tried_all_it_could_did_not_end_early() -> None:
+    records = [BASE, record("z", baseline="base"), ABSENT.replace(baseline="base")]
+    assert stopped(records, LIMIT, 83.0) is None
+    assert stopped(records, INTERRUPT, 83.0) == Stopped(INTERRUPT, 83.0, 1, 1)  # its choice was not timed anew

@@ -9,6 +9,7 @@ import typer
 
 from laconic.cli.budget import BudgetOptions, takes_budget
 from laconic.cli.inputs import count, giga, named_size, split
+from laconic.cli.interrupt import command, resumable
 from laconic.cli.options import (
     BatchOption,
     DataOption,
@@ -24,7 +25,7 @@ from laconic.cli.options import (
     WaitOption,
     WithoutOption,
 )
-from laconic.cli.output import command, display, finish, guarded, resumable, run_folder, say, show, summary
+from laconic.cli.output import display, finish, guarded, run_folder, say, show, summary
 
 if TYPE_CHECKING:
     from laconic.search.result import Result
@@ -37,7 +38,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Make a trained PyTorch model small and fast without losing what it knows, and show the evidence. "
-    "Exit codes: 0 done and budget met, 2 bad input, 3 budget not met or nothing tried, 1 another failure, 130 interrupted.",
+    "Exit codes: 0 done and budget met, also where a time limit ended the search, 2 bad input, 3 budget not met or nothing tried, 1 another failure, "
+    "130 interrupted: Ctrl-C ends a command within three seconds and keeps the best so far; a second one ends it at once.",
 )
 
 

@@ -20,7 +20,13 @@ OutOption = Annotated[
 WaitOption = Annotated[
     bool, typer.Option("--wait-quiet", help="Wait, a bounded while, until the machine does little else before anything is timed.")
 ]
-LimitOption = Annotated[str | None, typer.Option("--time-limit", help="Start no further candidate after this long, e.g. 90s, 5m, 2h.")]
+LimitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--time-limit",
+        help="Try candidates for this long, e.g. 90s, 5m, 2h. The best so far is delivered; the same command with --out RUN goes on with the rest.",
+    ),
+]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of every runtime. [default: all cores]")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]

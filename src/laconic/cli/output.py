@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from laconic.cli.interrupt import EXIT_INTERRUPTED, command_again
 from laconic.core.errors import LaconicError
 
 if TYPE_CHECKING:
     from laconic.search.result import Result
 
 TRACEBACK = "LACONIC_TRACEBACK"  # the variable that asks for tracebacks
-EXIT_BAD_INPUT, EXIT_NOT_MET, EXIT_FAILED, EXIT_INTERRUPTED = 2, 3, 1, 130
-
-
-def command() -> str:
-    """Return the command as it was typed."""
-    return shlex.join(["laconic", *sys.argv[1:]])
+EXIT_BAD_INPUT, EXIT_NOT_MET, EXIT_FAILED = 2, 3, 1
 
 
 def display(quiet: bool) -> Any:
@@ -104,28 +97,6 @@ def run_folder(out: Path | None, name: str) -> Path:
     return out if out is not None else new_folder(name)
 
 
-@contextlib.contextmanager
-def resumable(folder: Path) -> Iterator[None]:
-    """On Ctrl-C, say how to go on; also where a library turned the interruption into an error of its own."""
-    pressed = []
-
-    def note(number: int, frame: Any) -> None:
-        pressed.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    except BaseException:
-        if not pressed:
-            raise
-        again = command() if any(part.startswith("--out") for part in sys.argv) else f"{command()} --out {shlex.quote(str(folder))}"
-        typer.echo(f"\nInterrupted. What was finished is kept; to go on: {again}", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _fail(error: Exception | str, code: int) -> NoReturn:
     typer.echo(f"laconic: {error}", err=True)
     raise typer.Exit(code) from None
@@ -171,4 +142,6 @@ def finish(result: Result, as_json: bool) -> None:
     say(f"Run:    {result.folder}\nReport: {result.folder / 'report.html'}", as_json)
     if (best := guarded(lambda: result.best)) is not None:
         say(f"Ships:  {best.folder}", as_json)
+    if result.stopped is not None:
+        say(f"Goes on: {command_again(result.folder)}", as_json)
     raise typer.Exit(0 if result.met else EXIT_NOT_MET)

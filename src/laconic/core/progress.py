@@ -12,7 +12,11 @@ class Progress(Protocol):
         """Begin a piece of work of `total` units."""
 
     def advance(self, n: int = 1, **facts: Any) -> None:
-        """Show that `n` units are done; `facts` are figures worth showing (loss, metric)."""
+        """Show that `n` units are done; `facts` are figures worth showing (loss, metric).
+
+        A candidate of a search tells `candidate` (its title), `status`, and what is known of: `figure` (what it has of the `goal`), `drop`, `why`, `took_s`;
+        and of the search: `best` (title and figure of the best so far), `total` (candidates that are known of), `left_s` (until its time limit).
+        """
 
     def finish(self, **facts: Any) -> None:
         """End the piece of work that began last."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 # What may stand in a target; each runtime says which of them it has.
 PRECISIONS = ("fp32", "bf16")
 DEVICES = ("cpu", "cuda")
+# How likely something is the best for the time that trying it takes, the likeliest first.
+PROMISES = ("high", "fair", "low")
 
 
 @dataclass(frozen=True)

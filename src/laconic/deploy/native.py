@@ -63,6 +63,7 @@ class Eager(_Native):
 
     name = "torch"
     title = "PyTorch eager"
+    promise = "low"
     format = "pt2"
     folds_batch_norm = False
     loading = f"torch.export.load(file).module().to({{device}})  # {_UNPICKLES}"
@@ -77,6 +78,7 @@ class Compiled(_Native):
 
     name = "torch.compile"
     title = "torch.compile"
+    promise = "low"
     format = "pt2"
     loading = f"torch.compile(torch.export.load(file).module().to({{device}}))  # {_UNPICKLES}"
 

@@ -24,6 +24,7 @@ class OnnxRuntime(Runtime):
     format = "onnx"
     devices = ("cpu", "cuda")
     quantizes = "onnxruntime"
+    promise = "high"
 
     def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:
         """See `Runtime.available`."""

@@ -25,6 +25,7 @@ class OpenVino(Runtime):
     package = "openvino"
     format = "onnx"
     quantizes = "openvino"
+    promise = "high"
 
     def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:
         """See `Runtime.available`."""

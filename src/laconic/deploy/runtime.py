@@ -17,7 +17,7 @@ from laconic.core.errors import BadInput, nearest
 from laconic.core.extensions import extended
 from laconic.core.target import DEVICES, PRECISIONS, Target
 
-# name -> module and class, in the order in which they are tried: what starts fast comes first, so that a time limit costs least.
+# name -> module and class; those of one promise are tried in this order.
 # Another package adds one through an entry point of the group `laconic.runtimes`.
 TABLE: dict[str, tuple[str, str]] = {
     "onnxruntime": ("laconic.deploy.ort", "OnnxRuntime"),
@@ -50,6 +50,7 @@ class Runtime(ABC):
         devices: that it can run on, on some machine.
         folds_batch_norm: it folds batch-norms when it loads or converts; where it does not, folding is worth a candidate.
         quantizes: the placement rules (`quantization.placement.TARGETS`) by which it computes in integers; empty where it does not.
+        promise: how likely it is the fastest for the time that trying it takes, of `core.target.PROMISES`: `optimize` tries the likeliest first.
         spins: its threads wait for each other by computing nothing, without end; their processor time then says nothing on a busy machine.
     """
 
@@ -61,6 +62,7 @@ class Runtime(ABC):
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     folds_batch_norm: ClassVar[bool] = True
     quantizes: ClassVar[str] = ""
+    promise: ClassVar[str] = "fair"
     spins: ClassVar[bool] = False
 
     @abstractmethod
@@ -84,7 +86,7 @@ class Runtime(ABC):
 
 
 def names() -> list[str]:
-    """Return the names of all runtimes, those of other packages included, in the order in which they are tried."""
+    """Return the names of all runtimes, those of other packages included, in the order of the table."""
     return list(_table())
 
 

@@ -110,6 +110,7 @@ class Candidate:
     outcomes: tuple[StepReport, ...]
     notes: tuple[str, ...]
     seconds: Amount
+    technique: str = ""
     comparison: str = ""
     settled: str = ""
     busy: str = ""
@@ -122,6 +123,19 @@ class Candidate:
     def state(self) -> str:
         """The status in words: `not tried`."""
         return self.status.replace("_", " ")
+
+    @property
+    def busy_mark(self) -> str:
+        """A few words where the machine was busy while it was timed, with the speed-up by processor time where there is one; `busy` is the sentence."""
+        if not self.busy:
+            return ""
+        by_work = self.amounts.get("speedup_cpu")
+        return "machine busy" if by_work is None or by_work.raw is None else f"machine busy; by processor time {by_work.full}"
+
+    @property
+    def passed(self) -> bool:
+        """Whether it holds the budget, as it was measured."""
+        return self.status == "passed"
 
     @property
     def tried(self) -> bool:
@@ -166,6 +180,7 @@ def candidate(record: Mapping[str, Any]) -> Candidate:
         outcomes=tuple(_outcome(item) for item in record.get("outcomes") or ()),
         notes=tuple(str(note) for note in record.get("notes") or ()),
         seconds=scaled(finite(record.get("seconds")), TIME, why),
+        technique=technique(record.get("recipe") or {}),
         comparison=str(record.get("comparison") or ""),
         settled=str(record.get("settled") or ""),
         busy=str(record.get("busy") or ""),
@@ -224,6 +239,15 @@ def recipe_text(recipe: Mapping[str, Any], bits: int | None = None, title: str =
     extras += [device] if device != "cpu" else []
     last = ", ".join([part for part in (where, *extras) if part])
     return " → ".join([*(_step(step) for step in recipe.get("steps") or ()), *([last] if last else [])])
+
+
+def technique(recipe: Mapping[str, Any]) -> str:
+    """Return the names of a recipe's steps.
+
+    >>> technique({"steps": [{"prune": {"macs": 0.5}}, "quantize"]}), technique({})
+    ('prune + quantize', 'the model as it is')
+    """
+    return " + ".join(_step(step).partition(" (")[0].replace("_", " ") for step in recipe.get("steps") or ()) or "the model as it is"
 
 
 def _step(step: Any) -> str:

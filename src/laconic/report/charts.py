@@ -53,6 +53,13 @@ def charts(facts: Facts) -> dict[str, Json]:
     for section in facts.steps:
         if section.name in _OF_STEPS:
             made.update(_OF_STEPS[section.name](section.facts))
+    if facts.spread is not None:
+        made["spread"] = lines_chart(
+            facts.spread.lines, "Latency of one call, ms", "Share of calls, %", ticks=_ticks(*_ends(facts.spread.lines))
+        )
+    if facts.curve is not None:
+        lines = {name: (facts.curve.batches, each) for name, each in facts.curve.lines.items()}
+        made["curve"] = lines_chart(lines, "Batch size", "ms for one example", ticks=facts.curve.batches)
     if facts.training is not None:
         made["loss"] = loss_chart(facts.training)
         if facts.training.scored:
@@ -91,9 +98,10 @@ _OF_STEPS: dict[str, Callable[[Any], dict[str, Json]]] = {"pruning": _pruning, "
 def frontier_chart(data: Frontier, chosen: str) -> Json:
     """Draw cost against metric: one trace for each role, the frontier as steps, the budget as lines."""
     on = sorted((p for p in data.points if p.frontier and not p.off), key=lambda p: p.x)
+    xs, ys = _staircase(on, data)
     line: Json = {
-        "type": "scatter", "mode": "lines", "name": "Frontier", "hoverinfo": "skip", "x": [p.x for p in on], "y": [p.shown for p in on],
-        "line": {"shape": "hv" if data.x.better == "lower" else "vh", "color": "var(--accent)", "width": 1.5, "dash": "dot"}, "showlegend": False,
+        "type": "scatter", "mode": "lines", "name": "Frontier", "hoverinfo": "skip", "x": xs, "y": ys,
+        "line": {"shape": "hv" if data.x.better == "lower" else "vh", "color": "var(--accent)", "width": 2}, "showlegend": False,
     }  # fmt: skip
     crowd = len(data.points) > _CROWD
     groups: dict[str, list[Point]] = {role: [] for role in reversed(ROLES)}
@@ -115,6 +123,17 @@ def frontier_chart(data: Frontier, chosen: str) -> Json:
         legend=_LEGEND,
     )
     return {"data": [line, *traces], "layout": layout}
+
+
+def _staircase(on: Sequence[Point], data: Frontier) -> tuple[list[float], list[float]]:
+    """Return the corners of the frontier, to the edges of the plot: what is worse than it in both lies on one side."""
+    if not on:
+        return [], []
+    xs, ys = [p.x for p in on], [p.shown for p in on]
+    floor_of_y = data.y.low if data.y.better == "higher" else data.y.high
+    if data.x.better == "lower":
+        return [xs[0], *xs, data.x.high], [floor_of_y, *ys, ys[-1]]
+    return [data.x.low, *xs, xs[-1]], [ys[0], *ys, floor_of_y]
 
 
 def layers_chart(data: Layers) -> Json:
@@ -148,11 +167,17 @@ _LINES = ("var(--accent)", "#c0643c", "#5b8c3a", "#8a63a8", "#b08a1e", "#3f8f8f"
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
-def lines_chart(lines: Mapping[str, tuple[Sequence[float], Sequence[float | None]]], x: str, y: str, log: bool = False) -> Json:
+def lines_chart(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float | None]]], x: str, y: str, log: bool = False, ticks: Sequence[float] = ()
+) -> Json:
     """Draw named lines over one axis, logarithmic on demand.
 
     Args:
         lines: name -> (places along, heights); a height that is None leaves a gap.
+        x: what is along.
+        y: what is upright.
+        log: whether the axis along is logarithmic.
+        ticks: where such an axis has its numbers; given, it is one.
     """
     traces: list[Json] = [
         {
@@ -163,8 +188,10 @@ def lines_chart(lines: Mapping[str, tuple[Sequence[float], Sequence[float | None
         for i, (name, (xs, ys)) in enumerate(lines.items())
     ]  # fmt: skip
     most = max((len(xs) for xs, _ in lines.values()), default=1)
-    ticks: Json = {"type": "log"} if log else {"tickformat": "d", "nticks": min(9, most + 1)}
-    across: Json = {**_PLAIN_AXIS, "title": _title(x), "showgrid": False, **ticks}
+    scale: Json = {"type": "log"} if log or ticks else {"tickformat": "d", "nticks": min(9, most + 1)}
+    if ticks:
+        scale |= {"tickvals": list(ticks), "ticktext": [f"{tick:g}" for tick in ticks]}
+    across: Json = {**_PLAIN_AXIS, "title": _title(x), "showgrid": False, **scale}
     layout = _layout(across, {**_PLAIN_AXIS, "title": _title(y), "nticks": 6})
     layout.update(showlegend=len(lines) > 1, legend={**_LEGEND, "traceorder": "normal"})
     return {"data": traces, "layout": layout}
@@ -303,6 +330,12 @@ def _ticks(low: float, high: float) -> list[float]:
     ticks = [step * 10.0**exponent for exponent in exponents for step in (1, 2, 5)]
     within = [tick for tick in ticks if low <= tick <= high]
     return within if len(within) <= 9 else [tick for tick in within if log10(tick).is_integer()]
+
+
+def _ends(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> tuple[float, float]:
+    """Return the least and the greatest place along, more than 0."""
+    places = [place for xs, _ in lines.values() for place in xs if place > 0] or [1.0]
+    return min(places), max(places)
 
 
 def _role(point: Point) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from laconic.core import quantities
 from laconic.core.errors import BadInput
+from laconic.report import chosen as of_chosen
 from laconic.report import sections
 from laconic.report.candidates import Candidate, candidate, measured_rows
 from laconic.report.figures import Figure, figures
@@ -17,7 +18,7 @@ from laconic.report.limits import LimitLine, rules
 from laconic.report.step_sections import StepSection, step_sections
 from laconic.report.tables import Table, candidates_table, final_table
 from laconic.report.units import finite, fixed
-from laconic.report.words import Words, unknown
+from laconic.report.words import Words, placed, unknown
 
 FORMAT = 2
 BADGES = {
@@ -76,6 +77,12 @@ class Facts:
     frontier: Frontier
     table: Table
     timing_note: str
+    ships: of_chosen.Ships | None
+    changed: of_chosen.Changed | None
+    spread: of_chosen.Spread | None
+    curve: of_chosen.Curve | None
+    techniques: tuple[of_chosen.Technique, ...]
+    technique_columns: tuple[str, ...]
     unavailable: tuple[tuple[str, str], ...]
     final: Table
     final_note: str
@@ -104,6 +111,7 @@ def facts(result: Mapping[str, Any]) -> Facts:
     chosen = _chosen(result, everyone)
     label = "Best" if result.get("best") else "Nearest miss"
     key = chosen.key if chosen else ""
+    short = [row for row in placed("terminal", budget, measured) if row.name != "metric"]
     return Facts(
         heading=_heading(result, chosen, everyone[1:], notice),
         batch=_batch(result),
@@ -117,6 +125,12 @@ def facts(result: Mapping[str, Any]) -> Facts:
         frontier=frontier(everyone, spec, words, budget, measured, key),
         table=candidates_table(everyone, words, budget, measured, (key, label)),
         timing_note=_timing_note(everyone),
+        ships=of_chosen.ships(result, chosen),
+        changed=of_chosen.changed(result) if chosen else None,
+        spread=of_chosen.spread(result, baseline, chosen),
+        curve=of_chosen.curve(result, baseline, chosen),
+        techniques=of_chosen.techniques(candidates, chosen, words, short),
+        technique_columns=tuple(words.heading(row) for row in short),
         unavailable=tuple((c.title, c.why or "no reason was recorded") for c in everyone if c.status == "unavailable"),
         final=final_table(everyone, words, budget, measured, (key, label)),
         final_note=_final_note(task, baseline, chosen),
@@ -236,7 +250,10 @@ def _timing_note(candidates: Sequence[Candidate]) -> str:
         )
     if finalists:
         parts.append(f"Those of {', '.join(finalists)} come from the comparison of finalists, which gave the order.")
-    return " ".join([*parts, "All others were timed with the baseline alone."]) if parts else ""
+    if parts:
+        parts.append("All others were timed with the baseline alone.")
+    busy = next((one.busy.partition("; by processor time")[0] for one in others if one.busy), "")
+    return " ".join([*parts, *([f"{busy[:1].upper()}{busy[1:]}."] if busy else [])])
 
 
 def _examples(task: Mapping[str, Any]) -> str:

@@ -54,7 +54,7 @@ def _figure(row: Quantity, baseline: Candidate, chosen: Candidate, words: Words,
     """Return the figure of one quantity; on test data where it was measured there (nothing was selected on it)."""
     tested = bool(row.on_test) and chosen.amount(row.on_test).raw is not None
     shown = quantities.row(row.on_test) if tested else row
-    busy = chosen.busy if row.timed else ""
+    busy = chosen.busy_mark if row.timed else ""
     amount = chosen.amount(shown.name)
     if shown.reference is None:
         before, remark, tone = _change(shown, baseline, chosen)

@@ -158,8 +158,11 @@ def _y_interval(drop: Amount, y: float, higher: bool) -> tuple[float, float]:
 def _x_axis(row: Quantity, label: str, unit: str, points: Sequence[Point], limits: Sequence[float]) -> Axis:
     """From the least to the greatest of what is drawn, with some air; on a log axis the air is a factor."""
     better = "lower" if row.direction == "min" else "higher"
-    values = [v for p in points for v in (p.x_low, p.x_high)] + list(limits)
+    values = [p.x for p in points] + list(limits)
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    # Bars widen the range, but no more than twofold on either side: those of a busy machine span decades.
+    low = max(low / 2, min([low, *(p.x_low for p in points)]))
+    high = min(2 * high, max([high, *(p.x_high for p in points)]))
     if low > 0 and high > 4 * low:
         air = (high / low) ** 0.08
         return Axis(label, unit, better, low / air, high * air, log=True)

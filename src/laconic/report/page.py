@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,30 @@ def page(result: Mapping[str, Any]) -> str:
 
 def draw(facts: Facts) -> str:
     """Return the page of these facts; the same facts always give the same bytes."""
-    return render("page.html", charts(facts), facts=facts)
+    figures = charts(facts)
+    return render("page.html", figures, facts=facts, contents=contents(facts, set(figures)))
+
+
+def contents(found: Facts, drawn: Collection[str]) -> list[tuple[str, str]]:
+    """Return id and title of each section that the page has, in its order; the first lines and figures are no section."""
+    every: list[tuple[str, str, Any]] = [
+        ("ships", "What you ship", found.ships),
+        ("frontier", "Frontier", "frontier" in drawn),
+        ("candidates", "All candidates", True),
+        ("techniques", "The best of each technique", len(found.techniques) > 1),
+        ("changed", "Changed answers", found.changed),
+        ("latency", "Latency, more closely", found.spread or found.curve),
+        ("unavailable", "What this machine could not do", found.unavailable),
+        ("test", "On test data", True),
+        ("layers", "The model, layer by layer", found.layers.rows),
+        *((section.id, section.heading, True) for section in found.steps),
+        ("training", "Training the baseline", found.training),
+        ("time", "Where the time went", found.ledger),
+        ("lineage", "How each artifact was made", True),
+        ("machine", "The machine", found.environment),
+        ("again", "Do it again", found.reproduce.command or found.reproduce.recipe_yaml),
+    ]
+    return [(id, title) for id, title, there in every if there]
 
 
 def render(template: str, figures: Mapping[str, Any], **values: Any) -> str:

@@ -14,7 +14,7 @@ ABSENT = "not recorded"
 def whose(
     result: Mapping[str, Any], candidates: Sequence[Candidate], chosen: Candidate | None, section: str
 ) -> tuple[Candidate, list[Mapping[str, Any]]] | None:
-    """Return the chosen candidate with its outcomes of steps of this section, or the fastest that has any; None where none has.
+    """Return the chosen candidate with its outcomes of steps of this section, or the fastest that passed and has any; None where none has.
 
     Args:
         result: the content of the run's result.json.
@@ -28,13 +28,13 @@ def whose(
         steps = [outcome for outcome in record.get("outcomes") or () if outcome.get("section") == section]
         if steps:
             with_steps.append((one, steps))
-    return min(with_steps, key=lambda pair: _rank(pair[0], chosen), default=None)
+    return min(with_steps, key=lambda pair: rank(pair[0], chosen), default=None)
 
 
-def _rank(one: Candidate, chosen: Candidate | None) -> tuple[bool, float, float]:
-    """Return what orders candidates: the chosen first, then by speed-up, then by latency; what was not measured last."""
+def rank(one: Candidate, chosen: Candidate | None) -> tuple[bool, bool, float, float]:
+    """Return what orders candidates: the chosen first, then those that passed; by speed-up, then by latency; what was not measured last."""
     speedup, latency = one.amount("speedup").raw, one.amount("latency_ms").raw
-    return not is_chosen(one, chosen), -(speedup or 0.0), float("inf") if latency is None else latency
+    return not is_chosen(one, chosen), not one.passed, -(speedup or 0.0), float("inf") if latency is None else latency
 
 
 def is_chosen(one: Candidate, chosen: Candidate | None) -> bool:
@@ -46,9 +46,11 @@ def why_shown(one: Candidate, chosen: Candidate | None) -> str:
     """Return a sentence on why one that was not chosen is shown; empty for the chosen."""
     if is_chosen(one, chosen):
         return ""
+    if one.passed:
+        return " It was not chosen; it is shown as the fastest that passed with such a step."
     measured = any(one.amount(name).raw is not None for name in ("speedup", "latency_ms"))
     why = "the fastest of those with such a step" if measured else "the first of those with such a step, none of which was timed"
-    return f" It was not chosen; it is shown as {why}."
+    return f" None with such a step passed; it is shown as {why}" + (f": {one.why}." if one.why else ".")
 
 
 def title_of(outcome: Mapping[str, Any]) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from laconic.core.quantities import Quantity
 from laconic.report.candidates import Candidate
-from laconic.report.units import missing, rescaled, shared_unit
+from laconic.report.units import TIME, Amount, missing, rescaled, scaled, shared, shared_unit
 from laconic.report.words import Words, placed
+
+_TOOK = "seconds"  # the column of what a candidate took; no quantity of an artifact
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,18 @@ def candidates_table(
         measured: its quantities by name.
         mark: the key of the one to mark, and with what.
     """
-    return _table(placed("candidates", budget, measured), placed("terminal", budget, measured), candidates, words, mark, notes=True)
+    made = _table(placed("candidates", budget, measured), placed("terminal", budget, measured), candidates, words, mark, notes=True)
+    took = {one.key: one.seconds for one in candidates}
+    size, unit = shared(TIME, (amount.raw for amount in took.values()))
+    rows = tuple(replace(row, cells=(*row.cells, _took(took[row.key], (size, unit)))) if row.cells else row for row in made.rows)
+    return Table((*made.columns, Column(_TOOK, "Took", unit, "to make it, check it and time it")), rows)
+
+
+def _took(amount: Amount, unit: tuple[float, str]) -> Cell:
+    if not amount.raw:
+        return Cell(_TOOK, "–")
+    shown = scaled(amount.raw, TIME, unit=unit)
+    return Cell(_TOOK, shown.number, shown.raw)
 
 
 def final_table(
@@ -107,7 +120,7 @@ def _row(rows: Sequence[Quantity], units: Mapping[str, tuple[float, str]], one: 
 
 
 def _note(one: Candidate) -> str:
-    return "; ".join(text for text in (one.why, one.settled, one.busy) if text)
+    return "; ".join(text for text in (one.why, one.settled, one.busy_mark) if text)
 
 
 def _cell(row: Quantity, unit: tuple[float, str], one: Candidate) -> Cell:

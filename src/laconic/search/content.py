@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,10 @@ from laconic.run.ledger import Ledger
 from laconic.run.options import Options
 from laconic.run.record import Record, opponent
 from laconic.run.store import FORMAT
+from laconic.search.beside import shipped
 from laconic.search.budget import Budget
 from laconic.search.select import Selection
+from laconic.search.stopped import Stopped
 from laconic.search.verdict import Verdict, verdict
 from laconic.tasks import metrics
 
@@ -39,12 +41,22 @@ class Facts:
     options: Options
 
 
-def content(known: Facts, records: Sequence[Record], choice: Selection) -> dict[str, Any]:
-    """Return the run's content, of plain values and records; `report` and `Result` read it."""
+def content(
+    known: Facts, records: Sequence[Record], choice: Selection, ended: Stopped | None = None, told: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the run's content, of plain values and records; `report` and `Result` read it.
+
+    Args:
+        known: what it is made from, beside the records.
+        records: all, the baselines first.
+        choice: what is delivered.
+        ended: how far the run came, where it ended before everything was tried.
+        told: of the chosen one beside its figures; see `search.beside`.
+    """
     counts = count(known.program)
     chosen = choice.best or choice.nearest
     baseline = records[0] if chosen is None else opponent(chosen, records)
-    words: Verdict = verdict(choice, records, known.budget, known.metric)
+    words: Verdict = verdict(choice, records, known.budget, known.metric, ended)
     return {
         "format": FORMAT,
         "laconic": VERSION,
@@ -53,6 +65,7 @@ def content(known: Facts, records: Sequence[Record], choice: Selection) -> dict[
         "budget": known.budget.to_plain(),
         "batch": known.options.batch,
         "met": choice.best is not None,
+        "stopped": None if ended is None else {**to_json(ended), "told": str(ended)},
         "verdict": str(words),
         "headline": words.headline,
         "certainty": words.certainty,
@@ -61,6 +74,8 @@ def content(known: Facts, records: Sequence[Record], choice: Selection) -> dict[
         "best": choice.best.key if choice.best else None,
         "nearest": choice.nearest.key if choice.nearest else None,
         "reason": choice.reason,
+        "ships": shipped(choice.best, to_json(known.program.inputs)) if choice.best and choice.best.artifact else None,
+        **(told or {}),
         "baseline": _row(baseline),
         "other_baselines": [_row(record) for record in records if record.baseline is None and record is not baseline],
         "candidates": [_row(record) for record in records if record.baseline is not None],

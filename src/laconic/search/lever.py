@@ -11,14 +11,14 @@ from laconic.core.errors import BadInput, nearest
 from laconic.core.program import Program
 from laconic.core.step import STAGES as STEP_STAGES
 from laconic.core.step import StepConfig
-from laconic.core.target import Target
+from laconic.core.target import PROMISES, Target
 from laconic.core.task import Task
 from laconic.search.budget import Budget
 
 # Where a lever stands in a recipe: at the stage of its step, or behind all steps where it chooses a field of the target that is called so.
 TARGET_STAGES = ("precision", "runtime")
 STAGES: tuple[str, ...] = (*STEP_STAGES, *TARGET_STAGES)
-# What a candidate costs before it can be measured, the cheapest first; candidates come out in this order.
+# What a candidate costs before it can be measured, the cheapest first.
 COSTS = ("nothing", "calibration", "training")
 
 
@@ -92,6 +92,7 @@ class Lever:
         unasked: None where it is tried without being asked for, else the reason why not.
         family: the levers whose settings are asked for under one name; None: its own.
         field: the option that a value of the user's own becomes, ``LEVER=VALUE``; None: there are no settings but `choices`.
+        promise: how likely it is the best for the time that it takes, of `core.target.PROMISES`; the likeliest are tried first.
         reads: turns such a value, a text or a number, into the option's; raises ValueError with the rule.
         follows: a setting, ``LEVER=NAME``; this one is tried where that one lost a part of the metric.
 
@@ -111,6 +112,7 @@ class Lever:
     family: str | None = None
     field: str | None = None
     reads: Callable[[Any], Any] = str
+    promise: str = "fair"
     follows: str | None = None
 
     def __post_init__(self) -> None:
@@ -128,6 +130,8 @@ class Lever:
                 + ("that of its step is " if self.configs else "of a lever without steps it is one of ")
                 + ", ".join(stages)
             )
+        if self.promise not in PROMISES:
+            yield f"promise: '{self.promise}'." + nearest(self.promise, PROMISES)
         if len(self.configs) > 1 and self.build is None:
             yield "build: a lever that adds several steps says how they are built"
         kind = self.configs[0] if self.configs else Target

@@ -211,12 +211,12 @@ LEVERS = (
             Setting("weights", {"mode": "weights"}, unasked=_size_counts),
             Setting("weights4", {"mode": "weights", "bits": 4, "rounding": "adaptive"}, when=_has_linear, unasked=_size_counts, combines=False),
         ),
-        configs=(Quantize,), build=_aimed(Quantize), needs="a runtime that computes with integers", when=_has_integers,
+        configs=(Quantize,), build=_aimed(Quantize), needs="a runtime that computes with integers", when=_has_integers, promise="high",
     ),
     Lever(
         "mixed", "round to integers, and keep the operators that lose most in float",
         (Setting("mixed"),), configs=(Mixed,), build=_aimed(Mixed), needs="a runtime that computes with integers", when=_has_integers,
-        family="quantize", follows="quantize=static",
+        family="quantize", follows="quantize=static", promise="high",
     ),
     Lever(
         "qat", "train with the rounding in place",
@@ -225,9 +225,10 @@ LEVERS = (
     ),
 )  # fmt: skip
 
+# name -> what it does, and its promise
 _PRECISIONS = {
-    "fp32": "compute in floats of 32 bits, as the model was trained",
-    "bf16": "compute in floats of 16 bits, where the processor has instructions for them",
+    "fp32": ("compute in floats of 32 bits, as the model was trained", "high"),
+    "bf16": ("compute in floats of 16 bits, where the processor has instructions for them", "fair"),
 }
 
 
@@ -236,10 +237,14 @@ def levers() -> dict[str, Lever]:
     """All levers by name, in the order of their stages: those of steps, precisions, the runtimes of `deploy.runtime`, and those of other packages."""
     rows = [
         *LEVERS,
-        *(_deploying(name, "precision", about) for name, about in _PRECISIONS.items() if name in PRECISIONS),
-        *(_deploying(name, "runtime", f"run it in {runtime.runtime(name).title}") for name in runtime.names()),
+        *(_deploying(name, "precision", *told) for name, told in _PRECISIONS.items() if name in PRECISIONS),
+        *(_deploying(name, "runtime", f"run it in {one.title}", one.promise) for name, one in _runtimes()),
     ]
     return extended(_by_name(rows), "laconic.levers", _read)
+
+
+def _runtimes() -> list[tuple[str, runtime.Runtime]]:
+    return [(name, runtime.runtime(name)) for name in runtime.names()]
 
 
 def _by_name(rows: Sequence[Lever]) -> dict[str, Lever]:
@@ -262,6 +267,6 @@ def _read(entry: EntryPoint) -> Lever:
     return row
 
 
-def _deploying(name: str, stage: str, about: str) -> Lever:
+def _deploying(name: str, stage: str, about: str, promise: str) -> Lever:
     """A lever that sets the field of the target that is called like its stage."""
-    return Lever(name, about, (Setting(name, {stage: name}),), stage=stage, family=f"{stage}s")
+    return Lever(name, about, (Setting(name, {stage: name}),), stage=stage, family=f"{stage}s", promise=promise)

@@ -8,7 +8,7 @@ import itertools
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,17 @@ from laconic.run.options import Options
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record, opponent
 from laconic.run.store import RESULT, RunStore, read_result
+from laconic.search.beside import beside
 from laconic.search.budget import Budget
 from laconic.search.content import Facts, content
 from laconic.search.judge import Judge
-from laconic.search.lever import COSTS, Surroundings
-from laconic.search.propose import cost_of, follow_up, propose
+from laconic.search.lever import Surroundings
+from laconic.search.propose import propose
 from laconic.search.result import REPORT, Result
-from laconic.search.select import choose, confirm, frontier
+from laconic.search.select import Selection, choose, confirm, frontier, so_far
 from laconic.search.space import SearchSpace, baseline_recipe, baseline_recipes
+from laconic.search.stopped import INTERRUPT, LIMIT, stopped
+from laconic.search.walk import Walk
 from laconic.tasks import metrics
 
 
@@ -51,8 +54,9 @@ def optimize(
     Args:
         task: the trained model (or one with a plan of how to train it), its data and its metric.
         budget: what may be lost and what must be won.
-        out: the run's folder; by default `laconic-runs/NAME-TIME`. A folder that holds the same run, unfinished, is continued.
-        time_limit: seconds, or text like ``90s``, ``5m``, ``2h``; candidates whose turn comes later are not tried.
+        out: the run's folder; by default `laconic-runs/NAME-TIME`. A folder that holds the same run, unfinished or ended by a time limit, is continued.
+        time_limit: seconds, or text like ``90s``, ``5m``, ``2h``, for trying candidates; those whose turn comes later are not tried, and the best so far
+            is delivered. Called again with the same `out`, the run goes on with the rest.
         space: what is tried; ignored when `recipes` are given.
         recipes: these and no others.
         options: how evidence is gathered.
@@ -64,6 +68,7 @@ def optimize(
 
     Raises:
         BadInput: the task, the budget or an option cannot be used; everything wrong with the task is told at once, before any work.
+        KeyboardInterrupt: as it came; the best so far is then written down like a result, as interrupted.
     """
     limit = seconds(time_limit)
     folder = Path(out) if out is not None else new_folder(task.name)
@@ -91,9 +96,9 @@ def search(
     budget = budget.filled(metric.name, metric.scale == 100)
     prepare.check(task)
     with RunStore(folder, _manifest(task, budget, space, recipes, options)) as store:
-        if store.has(RESULT):
+        if store.has(RESULT) and (known := read_result(folder)).get("stopped") is None:
             progress.log(f"{folder} is finished already; nothing was computed again")
-            return read_result(folder)
+            return known
         if store.resumed:
             progress.log(f"continuing the run in {folder}; what is finished is kept")
         ledger.resume(store)
@@ -102,52 +107,45 @@ def search(
         chosen = list(recipes) if recipes is not None else propose(around, space)
         evaluator = Evaluator(store, task, metric, program, Judge(budget), options, ledger, progress)
         evaluator.deadline = None if limit is None else time.monotonic() + limit
-        with contextlib.closing(evaluator):
-            bases = baseline_recipes(chosen) or [baseline_recipe(space.threads, space.device)]
-            chosen = [recipe for recipe in chosen if recipe.key not in {base.key for base in bases}]
-            records = evaluator.baselines(bases)
-            if recipes is None:
-                records = cheap_first(evaluator, chosen, around, space, records)
-            else:
-                records += evaluated(evaluator, chosen, "candidates")
-            records, choice = choose(records, budget, evaluator.compare, evaluator.publish)
-            handed = [r for r in (choice.best or choice.nearest,) if r is not None]
-            tested = evaluator.test(opponent(handed[0], records) if handed else records[0], handed)
-        records = frontier(list(_replaced(records, tested)), budget)
-        choice = confirm(choice, records, budget)
+        walk = Walk(evaluator, budget, limit)
         context = Facts(task, metric, budget, program, training, command, ledger, options)
-        data = store.write(RESULT, content(context, records, choice))
+        try:
+            with contextlib.closing(evaluator):
+                tried(walk, chosen, around, space, follow=recipes is None)
+                records, choice = choose(walk.records, budget, evaluator.compare, evaluator.publish)
+                handed = [r for r in (choice.best or choice.nearest,) if r is not None]
+                base = opponent(handed[0], records) if handed else records[0]
+                tested = evaluator.test(base, handed)
+                told = beside(evaluator, base, handed[0]) if handed else {}
+        except KeyboardInterrupt:
+            if walk.records:
+                records = frontier([*walk.records, *walk.untried()], budget)
+                Result(folder, write(store, context, records, so_far(records, budget), INTERRUPT)).report()
+            raise
+        records = frontier(list(_replaced(records, tested)), budget)
+        data = write(store, context, records, confirm(choice, records, budget), LIMIT, told)
         shutil.rmtree(store.path("examples"), ignore_errors=True)
-        return dict(data)
+        return data
 
 
-def cheap_first(
-    evaluator: Evaluator, recipes: Sequence[Recipe], around: Surroundings, space: SearchSpace, known: Sequence[Record]
-) -> list[Record]:
-    """Evaluate recipes and what follows from their results, the cheapest first; returns their records behind those that are known."""
-    records, waiting = list(known), {recipe.key: recipe for recipe in recipes}
-    done: set[str] = set()
-    while waiting:
-        cost = min(cost_of(recipe) for recipe in waiting.values())
-        now = [recipe for recipe in waiting.values() if cost_of(recipe) == cost]
-        records += evaluated(evaluator, now, f"candidates that cost {COSTS[cost]}")
-        done |= {recipe.key for recipe in now}
-        follows = {recipe.key: recipe for recipe in follow_up(around, space, records)}
-        waiting = {key: recipe for key, recipe in (waiting | follows).items() if key not in done}
-    return records
+def tried(walk: Walk, recipes: Sequence[Recipe], around: Surroundings, space: SearchSpace, follow: bool) -> None:
+    """Measure the baselines of these recipes, then evaluate the recipes; where `follow`, also what follows from their results."""
+    bases = baseline_recipes(recipes) or [baseline_recipe(space.threads, space.device)]
+    others = [recipe for recipe in recipes if recipe.key not in {base.key for base in bases}]
+    walk.records += walk.evaluator.baselines(bases)
+    if follow:
+        walk.likeliest_first(others, around, space)
+    else:
+        walk.in_order(others)
 
 
-def evaluated(evaluator: Evaluator, recipes: Sequence[Recipe], name: str) -> list[Record]:
-    """Return the records of these recipes, one after the other."""
-    if not recipes:
-        return []
-    evaluator.progress.start(name, len(recipes))
-    records = []
-    for recipe in recipes:
-        records.append(evaluator.evaluate(recipe))
-        evaluator.progress.advance(candidate=recipe.title)
-    evaluator.progress.finish()
-    return records
+def write(
+    store: RunStore, known: Facts, records: Sequence[Record], choice: Selection, by: str, told: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write the run's result, with how far it came where it ended early (`by`); a page of an earlier result goes. Returns the result."""
+    ended = stopped(records, by, known.ledger.spent()["total"])
+    store.path(REPORT).unlink(missing_ok=True)
+    return dict(store.write(RESULT, content(known, records, choice, ended, told)))
 
 
 def seconds(limit: str | float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Recipes from levers: every chain of settings in the order of the stages that the rows allow, within bounds, the cheapest first; and what follows a loss."""
+"""Recipes from levers: every chain of settings in the order of the stages that the rows allow, within bounds, the likeliest first; and what follows a loss."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.core.target import Target
+from laconic.core.target import PROMISES, Target
 from laconic.deploy import runtime
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record
-from laconic.search.lever import COSTS, STEP_STAGES, Surroundings, cost_of_steps
+from laconic.search.lever import COSTS, STEP_STAGES, TARGET_STAGES, Lever, Surroundings
 from laconic.search.levers import levers
 from laconic.search.space import Pick, SearchSpace, baseline_recipe
 
 LONGEST = 3  # levers that one recipe pulls
 _TRAINING = COSTS.index("training")
+# When a candidate has its turn, the least first: whether it trains, its promise (that of the least promising of its levers), its cost (that of the dearest).
+Turn = tuple[bool, int, int]
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,9 @@ class Chain:
     target: Target
 
     @property
-    def cost(self) -> int:
-        """The place among `COSTS` of what its dearest lever costs."""
-        return max((COSTS.index(pick.lever.cost) for pick in self.picks), default=0)
+    def turn(self) -> Turn:
+        """When it is tried."""
+        return _turn([pick.lever for pick in self.picks], self.target)
 
     @property
     def name(self) -> tuple[Any, ...]:
@@ -49,7 +51,7 @@ class Chain:
 
 
 def propose(around: Surroundings, space: SearchSpace) -> list[Recipe]:
-    """Return the recipes of a search space, without the baseline's own: first those that cost nothing, then calibration, then training.
+    """Return the recipes of a search space, without the baseline's own, in the order in which they are tried: those that train come last.
 
     Those without steps that the machine cannot run are among them, so that the report can say why.
     """
@@ -58,13 +60,26 @@ def propose(around: Surroundings, space: SearchSpace) -> list[Recipe]:
     return list({recipe.key: recipe for recipe in recipes if recipe.key != baseline.key}.values())
 
 
-def cost_of(recipe: Recipe) -> int:
-    """Return the place among `COSTS` of what a recipe costs before it can be measured: that of its dearest step."""
-    return max((COSTS.index(cost_of_steps(type(config))) for config in recipe.steps), default=0)
+def turn_of(recipe: Recipe) -> Turn:
+    """Return when a recipe is tried; of levers that add the same step, the most promising counts."""
+    rows = [[row for row in levers().values() if type(config) in row.configs] for config in recipe.steps]
+    return _turn([min(found, key=lambda row: PROMISES.index(row.promise)) for found in rows if found], recipe.deploy)
+
+
+def _turn(steps: Sequence[Lever], target: Target) -> Turn:
+    cost = max((COSTS.index(row.cost) for row in steps), default=0)
+    promise = max(PROMISES.index(row.promise) for row in (*steps, *_levers_of(target)))
+    return cost == _TRAINING, promise, cost
+
+
+def _levers_of(target: Target) -> list[Lever]:
+    """Return the levers that choose a target's runtime and precision."""
+    rows = [row for row in levers().values() if row.stage in TARGET_STAGES]
+    return [row for row in rows if any(s.options == {row.stage: getattr(target, row.stage)} for s in row.choices)]
 
 
 def follow_up(around: Surroundings, space: SearchSpace, records: Sequence[Record]) -> list[Recipe]:
-    """Return what is to win back what the last lever of a candidate lost, the cheapest first.
+    """Return what is to win back what the last lever of a candidate lost, in the order in which it is tried.
 
     A lever that follows another one takes its place in each chain that it ends. Where there were levers before, their own candidate must hold the drop's
     limit: what they lost is not to be won back here.
@@ -87,7 +102,7 @@ def follow_up(around: Surroundings, space: SearchSpace, records: Sequence[Record
         if space.judged(pick, around.at(chain.target)) is None
         if _legal(follower := dataclasses.replace(chain, picks=(*chain.picks[:-1], pick)))
     ]
-    recipes = [follower.recipe(around) for follower in sorted(followers, key=lambda chain: chain.cost)]
+    recipes = [follower.recipe(around) for follower in sorted(followers, key=lambda chain: chain.turn)]
     return list({recipe.key: recipe for recipe in recipes if recipe.key not in by_key}.values())
 
 
@@ -96,12 +111,8 @@ def chains(around: Surroundings, space: SearchSpace) -> list[Chain]:
     targets = space.targets()
     trainable = _worth_training_for(targets)
     whole = [chain for target in targets for chain in _chains_at(around.at(target), space) if not chain.trained or target in trainable]
-    return sorted(whole, key=_turn)
-
-
-def _turn(chain: Chain) -> tuple[int, list[int]]:
-    """When a chain's turn is: by cost; of those that train, the first setting of a lever in every runtime before its second in any."""
-    return chain.cost, [pick.place for pick in chain.trained]
+    # Of those that train, the first setting of a lever in every runtime before its second in any.
+    return sorted(whole, key=lambda chain: (chain.turn, [pick.place for pick in chain.trained]))
 
 
 def _chains_at(here: Surroundings, space: SearchSpace) -> Iterator[Chain]:

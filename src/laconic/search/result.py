@@ -34,6 +34,11 @@ class Result:
         return str(self.data["verdict"])
 
     @property
+    def stopped(self) -> Mapping[str, Any] | None:
+        """What ended the run before every candidate had its turn: `by`, `after_s`, `tried`, `of`, and `told`, a sentence; None where nothing did."""
+        return self.data.get("stopped")
+
+    @property
     def best(self) -> Artifact | None:
         """The artifact that holds the budget, or None."""
         return self._artifact(self.data["best"])

@@ -152,6 +152,16 @@ def choose(records: Sequence[Record], budget: Budget, compare: Compare, publish:
     return now, Selection(None, near, "; ".join(reason.text for reason in near.reasons), fallen=tuple(fallen))
 
 
+def so_far(records: Sequence[Record], budget: Budget) -> Selection:
+    """Return the choice of a run that was interrupted: the best of those that passed when they were timed alone, or the nearest miss; nothing is timed anew."""
+    for record, _ in ranking(records, budget, {}):
+        return Selection(record)
+    near = nearest(records, budget)
+    if near is None:
+        return Selection(reason=_nothing(candidates(records)))
+    return Selection(None, near, "; ".join(reason.text for reason in near.reasons))
+
+
 def judged_again(before: Sequence[Record], after: Sequence[Record], budget: Budget) -> list[Record]:
     """Hold those that were timed anew against the budget once more. Who was rejected stays so: a second chance would be a second draw."""
 

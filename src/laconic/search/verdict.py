@@ -12,6 +12,7 @@ from laconic.run.record import Record, opponent
 from laconic.run.timing import PUBLISHED
 from laconic.search.budget import Budget
 from laconic.search.select import Selection, candidates, untried
+from laconic.search.stopped import INTERRUPT, Stopped
 from laconic.tasks.metrics import MetricSpec
 
 _POINTS = "points"
@@ -83,7 +84,7 @@ class Scale:
         return number(value) if not self.points else spanned(value, value, value, places=self._places(value))[0]
 
 
-def verdict(choice: Selection, records: Sequence[Record], budget: Budget, metric: MetricSpec) -> Verdict:
+def verdict(choice: Selection, records: Sequence[Record], budget: Budget, metric: MetricSpec, ended: Stopped | None = None) -> Verdict:
     """Return the choice in words.
 
     Args:
@@ -91,6 +92,7 @@ def verdict(choice: Selection, records: Sequence[Record], budget: Budget, metric
         records: all, the baseline first.
         budget: what was asked.
         metric: of the task.
+        ended: how far the run came, where it ended before everything was tried.
     """
     scale = Scale.of(metric)
     others = candidates(records)
@@ -104,7 +106,7 @@ def verdict(choice: Selection, records: Sequence[Record], budget: Budget, metric
         headline = f"Nothing was tried: {why}."
     else:
         headline = f"Budget not met ({asked}): {choice.reason}."
-    return Verdict(headline, tuple(_certainty(choice, others, budget, scale)))
+    return Verdict(headline, (*_early(ended, others), *_certainty(choice, others, budget, scale)))
 
 
 def _gain(record: Record, records: Sequence[Record], budget: Budget) -> str:
@@ -150,9 +152,13 @@ def _certainty(choice: Selection, others: Sequence[Record], budget: Budget, scal
         yield from _anew(record, choice)
         if record.busy:
             yield f"{record.busy[:1].upper()}{record.busy[1:]}."
-    late = sum(r.status == "not_tried" for r in others)
-    if late and not untried(others):
-        yield f"{counted(late, 'candidate')} {'was' if late == 1 else 'were'} not tried: the time limit was reached first."
+
+
+def _early(ended: Stopped | None, others: Sequence[Record]) -> Iterator[str]:
+    if ended is not None and not untried(others):
+        yield str(ended)
+        if ended.by == INTERRUPT:
+            yield "Its figures are those of the comparison that chose it: nothing was measured anew, and no test data was read."
 
 
 def _ties(choice: Selection, others: Sequence[Record], budget: Budget) -> Iterator[str]:

@@ -49,6 +49,20 @@
     return [...known, ...rows.filter((row) => read(row) === undefined)];
   }
 
+  // Rows whose words hold every word that was typed stay; the live region says how many.
+  function filtering(table, field) {
+    const rows = [...table.tBodies[0].rows];
+    const words = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+    const place = document.getElementById("shown");
+    field.closest(".filter").hidden = false;
+    field.addEventListener("input", () => {
+      const asked = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+      for (const row of rows) row.hidden = !asked.every((word) => words.get(row).includes(word));
+      const left = rows.filter((row) => !row.hidden).length;
+      place.textContent = asked.length ? `${left} of ${rows.length} shown` : "";
+    });
+  }
+
   async function copy(button) {
     const source = document.getElementById(button.dataset.copies);
     let done = true;
@@ -68,6 +82,8 @@
   }
 
   for (const table of document.querySelectorAll("table.sortable")) sortable(table);
+  const field = document.getElementById("filter");
+  if (field) filtering(document.getElementById("candidates"), field);
   for (const button of document.querySelectorAll("button.copy")) button.addEventListener("click", () => copy(button));
   dark.addEventListener("change", draw);
   phone.addEventListener("change", draw);

@@ -1,0 +1,102 @@
+"""The walk through the candidates: the likeliest first, then what follows from their results; what was reached is known at every moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from laconic.core import quantities
+from laconic.run.evaluate import Evaluator, baseline_of
+from laconic.run.recipe import Recipe
+from laconic.run.record import Record
+from laconic.search.budget import Budget
+from laconic.search.lever import Surroundings
+from laconic.search.propose import follow_up, turn_of
+from laconic.search.space import SearchSpace
+
+INTERRUPTED = "the run was interrupted before its turn"
+
+
+class Walk:
+    """Evaluates recipes one after the other.
+
+    Args:
+        evaluator: gathers their evidence.
+        budget: which of them is the best so far.
+        limit: seconds that the walk may take; None sets no limit. It is told to `progress`; the evaluator keeps to it.
+
+    Attributes:
+        records: what is known so far, the baselines first.
+        waiting: recipes whose turn has not come, by key.
+    """
+
+    def __init__(self, evaluator: Evaluator, budget: Budget, limit: float | None = None) -> None:
+        self.evaluator, self.budget = evaluator, budget
+        self.records: list[Record] = []
+        self.waiting: dict[str, Recipe] = {}
+        self._end = None if limit is None else time.monotonic() + limit
+        self._asked = 0
+
+    def in_order(self, recipes: Sequence[Recipe]) -> None:
+        """Evaluate these recipes as they stand."""
+        self._expect(recipes)
+        self.evaluator.progress.start("candidates", self._asked)
+        self._evaluate(recipes)
+        self.evaluator.progress.finish()
+
+    def likeliest_first(self, recipes: Sequence[Recipe], around: Surroundings, space: SearchSpace) -> None:
+        """Evaluate recipes and what follows from their results, in the order of their turns."""
+        self._expect(recipes)
+        self.evaluator.progress.start("candidates", self._asked)
+        done: set[str] = set()
+        while self.waiting:
+            turn = min(map(turn_of, self.waiting.values()))
+            now = [recipe for recipe in self.waiting.values() if turn_of(recipe) == turn]
+            self._evaluate(now)
+            done |= {recipe.key for recipe in now}
+            self._expect(recipe for recipe in follow_up(around, space, self.records) if recipe.key not in done)
+        self.evaluator.progress.finish()
+
+    def _expect(self, recipes: Iterable[Recipe]) -> None:
+        new = {recipe.key: recipe for recipe in recipes if recipe.key not in self.waiting}
+        self.waiting |= new
+        self._asked += len(new)
+
+    def _evaluate(self, recipes: Sequence[Recipe]) -> None:
+        for recipe in recipes:
+            start = time.monotonic()
+            record = self.evaluator.evaluate(recipe)
+            self.records.append(record)
+            del self.waiting[recipe.key]
+            self.evaluator.progress.advance(**self._facts(record, time.monotonic() - start))
+
+    def _facts(self, record: Record, took_s: float) -> dict[str, Any]:
+        """Return what is told of a candidate as soon as it is known; see `core.progress.Progress.advance`."""
+        best = self.evaluator.best
+        drop = (
+            None if record.drop is None or record.drop.value is None else quantities.row("drop").told(record.drop.value, record.drop.unit)
+        )
+        told = {
+            "candidate": record.title,
+            "status": record.status,
+            "goal": self.budget.goal.show.heading or self.budget.goal.label,
+            "figure": self._worth(record),
+            "drop": drop,
+            "why": "; ".join(reason.text for reason in record.reasons),
+            "best": None if best is None else f"{best.title}, {self._worth(best)}",
+            "took_s": round(took_s, 1),
+            "total": self._asked,
+            "left_s": None if self._end is None else max(0.0, self._end - time.monotonic()),
+        }
+        return {name: value for name, value in told.items() if value not in (None, "")}
+
+    def _worth(self, record: Record) -> str:
+        """Return what it has of the objective."""
+        known = record.compared(self.budget.goal)
+        return "" if known is None or known.value is None else self.budget.goal.told(known.value, known.unit)
+
+    def untried(self) -> list[Record]:
+        """Return records of those whose turn has not come, for a run that was interrupted."""
+        bases = [record for record in self.records if record.baseline is None]
+        return [Record.of(recipe, baseline=baseline_of(recipe, bases).key).not_tried(INTERRUPTED) for recipe in self.waiting.values()]
