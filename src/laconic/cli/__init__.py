@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from laconic.cli.commands import app
+from laconic.cli import commands, reports
+from laconic.cli.app import app
 
-__all__ = ["app", "main"]
+__all__ = ["app", "commands", "main", "reports"]
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from laconic.cli.app import app
 from laconic.cli.budget import BudgetOptions, takes_budget
 from laconic.cli.inputs import count, giga, named_size, split
 from laconic.cli.interrupt import command, resumable
@@ -16,6 +17,7 @@ from laconic.cli.options import (
     DeviceOption,
     JsonOption,
     LimitOption,
+    MlflowOption,
     OutOption,
     QuietOption,
     SeedOption,
@@ -25,22 +27,10 @@ from laconic.cli.options import (
     WaitOption,
     WithoutOption,
 )
-from laconic.cli.output import display, finish, guarded, run_folder, say, show, summary
+from laconic.cli.output import display, finish, guarded, run_folder, say, show
 
 if TYPE_CHECKING:
     from laconic.search.result import Result
-
-app = typer.Typer(
-    name="laconic",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Make a trained PyTorch model small and fast without losing what it knows, and show the evidence. "
-    "Exit codes: 0 done and budget met, also where a time limit ended the search, 2 bad input, 3 budget not met or nothing tried, 1 another failure, "
-    "130 interrupted: Ctrl-C ends a command within three seconds and keeps the best so far; a second one ends it at once.",
-)
 
 
 @app.command()
@@ -72,6 +62,7 @@ def optimize(
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=3, help="Turns that each candidate has when latency is measured.")] = 15,
     wait_quiet: WaitOption = False,
+    mlflow: MlflowOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -115,7 +106,7 @@ def optimize(
                 command=command(),
             )
 
-    finish(guarded(work), as_json)
+    finish(guarded(work), as_json, mlflow)
 
 
 @app.command()
@@ -129,6 +120,7 @@ def run(
     out: OutOption = None,
     seed: SeedOption = 0,
     wait_quiet: WaitOption = False,
+    mlflow: MlflowOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -155,7 +147,7 @@ def run(
                 command=command(),
             )
 
-    finish(guarded(work), as_json)
+    finish(guarded(work), as_json, mlflow)
 
 
 @app.command()
@@ -312,29 +304,6 @@ def levers(
         return drawn(result)
 
     show(result, as_json, table)
-
-
-@app.command()
-def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.")],
-    to: Annotated[Path | None, typer.Option("--to", help="Where to write the page. [default: RUN/report.html]")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a finished run's report again and print its summary."""
-
-    def work() -> tuple[dict[str, Any], Any]:
-        from laconic.core.reading import reading
-        from laconic.report.page import write_page
-        from laconic.run.store import RESULT, read_result
-
-        result = read_result(folder)
-        with reading(folder / RESULT, "a run's result", "Delete it and give the run's command again; what was measured is kept."):
-            drawn = None if as_json else summary(result)
-            return {"report": str(write_page(result, to or folder / "report.html")), "result": result}, drawn
-
-    result, drawn = guarded(work)
-    show(result, as_json, lambda: drawn)
-    say(f"Report: {result['report']}", as_json)
 
 
 @app.command()

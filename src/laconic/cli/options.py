@@ -31,6 +31,12 @@ ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Thr
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Examples per call when latency is measured.")]
+MlflowOption = Annotated[
+    bool,
+    typer.Option(
+        "--mlflow", help="Log parameters, metrics, artifact and page to MLflow, where MLFLOW_TRACKING_URI says; needs the extra mlflow."
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
 TryOption = Annotated[
     str | None,

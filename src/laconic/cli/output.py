@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -136,12 +137,20 @@ def say(text: str, as_json: bool) -> None:
     typer.echo(text, err=as_json)
 
 
-def finish(result: Result, as_json: bool) -> None:
-    """Print a run's result and end with its exit code."""
+def finish(result: Result, as_json: bool, mlflow: bool = False) -> None:
+    """Print a run's result, log it where that was asked for, and end with its exit code."""
     show(dict(result.data), as_json, lambda: summary(dict(result.data)))
     say(f"Run:    {result.folder}\nReport: {result.folder / 'report.html'}", as_json)
     if (best := guarded(lambda: result.best)) is not None:
         say(f"Ships:  {best.folder}", as_json)
     if result.stopped is not None:
         say(f"Goes on: {command_again(result.folder)}", as_json)
+    if mlflow:
+        say(f"MLflow: {guarded(lambda: _logged(result))}", as_json)
     raise typer.Exit(0 if result.met else EXIT_NOT_MET)
+
+
+def _logged(result: Result) -> str:
+    from laconic.report.tracking import log_to_mlflow
+
+    return log_to_mlflow(result.folder, result.data)

@@ -1,0 +1,97 @@
+"""The commands that read finished runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from laconic.cli.app import app
+from laconic.cli.options import JsonOption, MlflowOption
+from laconic.cli.output import guarded, say, show, summary
+
+
+@app.command()
+def report(
+    folder: Annotated[Path | None, typer.Argument(metavar="RUN", help="A finished run's folder.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Where to write the page. [default: RUN/report.html]")] = None,
+    both: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--compare", metavar="RUN RUN", help="Two finished runs side by side; --to writes a page of it."),
+    ] = None,
+    mlflow: MlflowOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a finished run's report again and print its summary; or show two runs side by side.
+
+    Example: laconic report --compare laconic-runs/A laconic-runs/B
+    """
+    if both is not None:
+        return _side_by_side(folder, both, to, as_json)
+
+    def work() -> tuple[dict[str, Any], Any]:
+        from laconic.core.errors import BadInput
+        from laconic.core.reading import reading
+        from laconic.report.page import write_page
+        from laconic.report.tracking import log_to_mlflow
+        from laconic.run.store import RESULT, read_result
+
+        if folder is None:
+            raise BadInput("give the folder of a finished run (`laconic runs` lists them), or two of them with --compare")
+        result = read_result(folder)
+        with reading(folder / RESULT, "a run's result", "Delete it and give the run's command again; what was measured is kept."):
+            drawn = None if as_json else summary(result)
+            page = str(write_page(result, to or folder / "report.html"))
+            logged = {"mlflow": log_to_mlflow(folder, result)} if mlflow else {}
+        return {"report": page, "result": result, **logged}, drawn
+
+    result, drawn = guarded(work)
+    show(result, as_json, lambda: drawn)
+    say(f"Report: {result['report']}", as_json)
+    if mlflow:
+        say(f"MLflow: {result['mlflow']}", as_json)
+
+
+def _side_by_side(folder: Path | None, both: tuple[Path, Path], to: Path | None, as_json: bool) -> None:
+    def work() -> Any:
+        from laconic.core.errors import BadInput
+        from laconic.report.side_by_side import side_by_side, write_page
+
+        if folder is not None:
+            raise BadInput(f"--compare takes two runs and nothing else; {folder} is a third")
+        result = side_by_side(*both)
+        return result, None if to is None else write_page(result, to)
+
+    result, page = guarded(work)
+
+    def table() -> Any:
+        from laconic.report.side_by_side import table as drawn
+
+        return drawn(result)
+
+    show(result, as_json, table)
+    if page is not None:
+        say(f"Report: {page}", as_json)
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="Where the runs are. [default: laconic-runs]")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the runs in a folder, the latest first: task, budget, how it ended, what won, its speed-up and drop."""
+
+    def work() -> list[dict[str, Any]]:
+        from laconic.report.runs import DEFAULT, runs
+
+        return runs(folder or DEFAULT)
+
+    result = guarded(work)
+
+    def table() -> Any:
+        from laconic.report.runs import listing
+
+        return listing(result)
+
+    show(result, as_json, table)

@@ -1,0 +1,159 @@
+"""Two runs side by side: what was asked, what each delivers, and every candidate that both tried or one did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from laconic.core.files import write_whole
+from laconic.report.candidates import Candidate, measured_rows
+from laconic.report.facts import Facts, facts
+from laconic.report.page import render
+from laconic.report.runs import budget_told
+from laconic.report.words import placed
+from laconic.run.store import read_result
+
+_ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the comparison: what it is about, the two sides, and whether they differ in it."""
+
+    label: str
+    a: str
+    b: str
+    differs: bool
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Two runs: the names of their folders, lines on the runs, lines on what each delivers, and lines on their candidates; `notes` on what may mislead."""
+
+    a: str
+    b: str
+    runs: tuple[Line, ...]
+    delivered: tuple[Line, ...]
+    candidates: tuple[Line, ...]
+    notes: tuple[str, ...]
+
+
+def side_by_side(a: Path, b: Path) -> SideBySide:
+    """Compare two finished runs.
+
+    Raises:
+        BadInput: a folder holds no finished run.
+    """
+    results = [read_result(a), read_result(b)]
+    told = [facts(result) for result in results]
+    names = _names(Path(a), Path(b))
+    keys = list(dict.fromkeys(one.key for facts in told for one in facts.candidates if one.tried))
+    mine, theirs = ({one.key: one for one in facts.candidates} for facts in told)
+    return SideBySide(
+        *names,
+        runs=tuple(_about(results, told)),
+        delivered=tuple(_delivered(results, told)),
+        candidates=tuple(_candidate(key, mine.get(key), theirs.get(key)) for key in keys),
+        notes=tuple(_notes(results)),
+    )
+
+
+def _names(a: Path, b: Path) -> tuple[str, str]:
+    return (a.name, b.name) if a.name != b.name else (str(a), str(b))
+
+
+def _line(label: str, a: str, b: str) -> Line:
+    return Line(label, a or _ABSENT, b or _ABSENT, a != b)
+
+
+def _about(results: Sequence[Mapping[str, Any]], told: Sequence[Facts]) -> list[Line]:
+    return [
+        _line("Task", *(one.heading.task for one in told)),
+        _line("Budget", *(budget_told(result.get("budget") or {}) for result in results)),
+        _line("Outcome", *(one.heading.badge for one in told)),
+        _line("Tried", *(f"{sum(c.tried for c in one.candidates if c.status != 'baseline')} candidates" for one in told)),
+        _line("Took", *(one.ledger.total if one.ledger else "" for one in told)),
+        _line("Finished", *(one.heading.finished for one in told)),
+        _line("Laconic", *(one.heading.laconic for one in told)),
+    ]
+
+
+def _delivered(results: Sequence[Mapping[str, Any]], told: Sequence[Facts]) -> list[Line]:
+    chosen = [one.chosen for one in told]
+    measured = measured_rows([record for result in results for record in result.get("candidates") or ()])
+    rows = placed("candidates", results[0].get("budget") or {}, measured) + placed("final", {}, measured)
+    rows = list({row.name: row for row in rows}.values())
+    lines = [_line("Which", *(_title(facts, one) for facts, one in zip(told, chosen, strict=True)))]
+    for row in rows:
+        amounts = [None if one is None or one.amount(row.name).raw is None else one.amount(row.name).full for one in chosen]
+        if any(amounts):
+            lines.append(_line(told[0].words.full(row), *(text or "" for text in amounts)))
+    lines.append(_line("Recipe", *("" if one is None else one.recipe for one in chosen)))
+    return lines
+
+
+def _title(told: Facts, one: Candidate | None) -> str:
+    return "" if one is None else f"{one.title}" + ("" if told.label == "Best" else " (nearest miss)")
+
+
+def _candidate(key: str, a: Candidate | None, b: Candidate | None) -> Line:
+    title = next(one.title for one in (a, b) if one is not None)
+    return _line(title, *(_state(one) for one in (a, b)))
+
+
+def _state(one: Candidate | None) -> str:
+    """Return how a candidate ended, its speed-up and its loss."""
+    if one is None:
+        return ""
+    figures = [one.amount(name) for name in ("speedup", "drop")]
+    words = [
+        f"{'loses ' if name == 'drop' else ''}{figure.text}"
+        for name, figure in zip(("speedup", "drop"), figures, strict=True)
+        if figure.raw is not None
+    ]
+    return ", ".join([one.state, *(words if one.status != "baseline" else [])])
+
+
+def _notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what makes the two less comparable."""
+    notes = []
+    machines = [(result.get("environment") or {}).get("processor") for result in results]
+    if machines[0] != machines[1]:
+        notes.append(f"They ran on different machines: {machines[0]}, {machines[1]}.")
+    notes.append(
+        "Each speed-up is against the baseline of its own run, measured at its own time. To compare two artifacts themselves, time them in turns: "
+        "laconic bench A --vs B."
+    )
+    batches = [result.get("batch") for result in results]
+    if batches[0] != batches[1]:
+        notes.append(f"Calls held different batches: {batches[0]} and {batches[1]} examples.")
+    return notes
+
+
+def sections(both: SideBySide) -> list[tuple[str, tuple[Line, ...]]]:
+    """Return heading and lines of each part."""
+    return [("The runs", both.runs), ("What each delivers", both.delivered), ("Candidates", both.candidates)]
+
+
+def table(both: SideBySide) -> RenderableType:
+    """Return the comparison for a terminal; lines in which the two differ are bright."""
+    parts: list[RenderableType] = []
+    for heading, lines in sections(both):
+        made = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=Text(heading, "bold"), title_justify="left", expand=True)
+        for column, ratio in (("", 2), (both.a, 3), (both.b, 3)):
+            made.add_column(Text(column), ratio=ratio, overflow="fold")
+        for line in lines:
+            made.add_row(Text(line.label), *(Text(side, "" if line.differs else "dim") for side in (line.a, line.b)))
+        parts += [made, Text()]
+    return Group(*parts, *(Text(note, "dim") for note in both.notes))
+
+
+def write_page(both: SideBySide, path: Path) -> Path:
+    """Write the comparison as one self-contained HTML file; returns its path."""
+    return write_whole(path, render("side_by_side.html", {}, both=both, sections=sections(both)))
