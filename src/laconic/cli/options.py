@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated
 
@@ -31,10 +32,21 @@ ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Thr
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Examples per call when latency is measured.")]
+
+
+def _with_mlflow(asked: bool) -> bool:
+    """Refuse the option before any work where MLflow is not installed; nothing is imported."""
+    if asked and importlib.util.find_spec("mlflow") is None:
+        raise typer.BadParameter("this needs the package 'mlflow', which is not installed here. Install it: pip install 'laconic[mlflow]'")
+    return asked
+
+
 MlflowOption = Annotated[
     bool,
     typer.Option(
-        "--mlflow", help="Log parameters, metrics, artifact and page to MLflow, where MLFLOW_TRACKING_URI says; needs the extra mlflow."
+        "--mlflow",
+        callback=_with_mlflow,
+        help="Log parameters, metrics, artifact and page to MLflow, where MLFLOW_TRACKING_URI says; needs the extra mlflow.",
     ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]

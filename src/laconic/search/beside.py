@@ -37,7 +37,7 @@ def beside(evaluator: Evaluator, base: Record, chosen: Record) -> dict[str, Any]
 
 def _answers(evaluator: Evaluator, pair: Sequence[Record]) -> dict[str, Any] | None:
     folders = [evaluator.store.path("candidates", one.key, "valid") for one in pair]
-    before, after = (read_logits(evaluator.task, evaluator.program, folder) for folder in folders)
+    before, after = (read_logits(evaluator.task, evaluator.program, folder, evaluator.task.valid) for folder in folders)
     return changed(evaluator.metric, before, after, evaluator.valid.target)
 
 
