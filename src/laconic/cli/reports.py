@@ -43,7 +43,7 @@ def report(
         with reading(folder / RESULT, "a run's result", "Delete it and give the run's command again; what was measured is kept."):
             drawn = None if as_json else summary(result)
             page = str(write_page(result, to or folder / "report.html"))
-            logged = {"mlflow": log_to_mlflow(folder, result)} if mlflow else {}
+        logged = {"mlflow": log_to_mlflow(folder, result)} if mlflow else {}
         return {"report": page, "result": result, **logged}, drawn
 
     result, drawn = guarded(work)

@@ -14,6 +14,7 @@ from rich.text import Text
 from laconic.core import quantities
 from laconic.core.errors import BadInput, LaconicError
 from laconic.core.files import read_json
+from laconic.core.reading import reading
 from laconic.report.facts import Facts, facts
 from laconic.report.words import asked, goal
 from laconic.run.store import MANIFEST, RESULT, read_result
@@ -47,12 +48,13 @@ def _row(folder: Path) -> dict[str, Any]:
         "verdict": "", "winner": "", "artifact": "", **dict.fromkeys(_PLACES), "command": "",
     }  # fmt: skip
     try:
-        manifest = read_json(folder / MANIFEST).get("run") or {}
-        row.update(task=str(manifest.get("task") or ""), budget=_given(manifest.get("budget") or {}))
-        if (folder / RESULT).exists():
-            result = read_result(folder)
-            row.update(_finished(folder, result, facts(result)))
-    except (LaconicError, AttributeError, TypeError, ValueError, KeyError) as error:  # a damaged one is a row too
+        with reading(folder, "a run", "Delete it, or give its command again."):
+            manifest = read_json(folder / MANIFEST).get("run") or {}
+            row.update(task=str(manifest.get("task") or ""), budget=_given(manifest.get("budget") or {}))
+            if (folder / RESULT).exists():
+                result = read_result(folder)
+                row.update(_finished(folder, result, facts(result)))
+    except LaconicError as error:  # a damaged one is a row too
         row.update(state="unreadable", kind="unreadable", verdict=str(error))
     return row
 

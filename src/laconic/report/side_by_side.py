@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from laconic.core.files import write_whole
+from laconic.core.reading import reading
 from laconic.report.candidates import Candidate, measured_rows
 from laconic.report.facts import Facts, facts
 from laconic.report.page import render
@@ -51,8 +52,11 @@ def side_by_side(a: Path, b: Path) -> SideBySide:
         BadInput: a folder holds no finished run.
     """
     results = [read_result(a), read_result(b)]
-    told = [facts(result) for result in results]
-    names = _names(Path(a), Path(b))
+    with reading(f"{a} or {b}", "a run's result", "Delete its result.json and give the run's command again; what was measured is kept."):
+        return _compared(results, [facts(result) for result in results], _names(Path(a), Path(b)))
+
+
+def _compared(results: Sequence[Mapping[str, Any]], told: Sequence[Facts], names: tuple[str, str]) -> SideBySide:
     keys = list(dict.fromkeys(one.key for facts in told for one in facts.candidates if one.tried))
     mine, theirs = ({one.key: one for one in facts.candidates} for facts in told)
     return SideBySide(
