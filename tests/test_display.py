@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import logging
 import os
+import re
 import subprocess
 import sys
 
 import pytest
+import torch
 
-from laconic.display import Display
+import laconic as lc
+from laconic.core.progress import Progress
+from laconic.display import Display, shown
 
 
 def work(display: Display) -> None:
@@ -66,3 +71,29 @@ def test_a_console_shows_another_letter_where_it_has_not_got_one(encoding: str, 
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run([sys.executable, "-c", PLAIN], env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stdout.decode(encoding).strip()) == (0, shown)
+
+
+def test_a_notebook_without_widgets_has_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rich can draw there only with ipywidgets, and warns without."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    work(Display())
+    assert capsys.readouterr().err.splitlines()[0] == "[bold]as written"
+
+
+def test_progress_from_python_is_shown_when_asked_for_and_always_logged(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    data = [(torch.zeros(2), torch.tensor(n % 2)) for n in range(4)]
+
+    def fit(progress: Progress | bool) -> None:
+        lc.fit(torch.nn.Linear(2, 2), lc.FitPlan(epochs=1), train=data, loss=torch.nn.functional.cross_entropy, progress=progress)
+
+    caplog.set_level(logging.INFO, logger="laconic")
+    fit(False)
+    assert capsys.readouterr().err == ""
+    assert re.fullmatch(r"training: \d+\.\d s", "\n".join(caplog.messages))
+    fit(True)
+    assert re.fullmatch(r"training: \d+\.\d s", capsys.readouterr().err.strip())
+    with shown(True) as once, shown(once) as twice:  # a step hands on what it was given
+        assert once is twice

@@ -19,8 +19,8 @@ LOW = ("tasks", "train", "pruning", "distill", "factorize", "quantization", "sto
 ALLOWED = {
     "core": {"core"},
     **{room: {"core", room} for room in LOW},
-    "run": {"core", "run", *LOW},
-    "search": {"core", "run", "search", "report.page", "report.facts", "report.text", *LOW},
+    "run": {"core", "run", "display", *LOW},
+    "search": {"core", "run", "search", "display", "report.page", "report.facts", "report.text", *LOW},
     "report": {"core", "run.store", "report"},
     "studies": {"core", "run", "search", "studies", *LOW},
 }

@@ -1,12 +1,17 @@
-"""A live display of progress on the terminal; plain lines where the output is no terminal."""
+"""A live display of progress on the terminal or in a notebook; plain lines where neither can draw."""
 
 from __future__ import annotations
 
 import codecs
+import contextlib
+import importlib.util
 import sys
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
+
+from laconic.core.progress import Logged, Progress, silent, told
 
 # Letters that figures and sentences are written with, and what stands for them on a console that has not got them; others become a question mark.
 _PLAIN = {"−": "-", "–": "-", "—": "-", "‑": "-", "×": "x", "·": "|", "→": "->", "…": "...", "µ": "u", "≥": ">=", "≤": "<=", "±": "+-", "“": '"', "”": '"',
@@ -51,7 +56,7 @@ class Display:
 
         self._tried = Tried()
         console = Console(stderr=True)
-        if self._quiet or not console.is_terminal:
+        if self._quiet or not (console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)):
             return self
         self._bars = Progress(
             TextColumn("[bold]{task.description}"),
@@ -90,7 +95,7 @@ class Display:
             else:
                 self._bars.update(self._stack[-1][0], advance=n, total=self._tried.total)
         elif self._bars is not None and self._stack:
-            self._bars.update(self._stack[-1][0], advance=n, facts=_told(facts))
+            self._bars.update(self._stack[-1][0], advance=n, facts=told(facts))
 
     def finish(self, **facts: Any) -> None:
         """End the piece that began last."""
@@ -98,9 +103,9 @@ class Display:
             return
         task, name, start = self._stack.pop()
         if self._bars is not None:
-            self._bars.update(task, completed=self._bars.tasks[self._bars.task_ids.index(task)].total, facts=_told(facts))
+            self._bars.update(task, completed=self._bars.tasks[self._bars.task_ids.index(task)].total, facts=told(facts))
         elif not self._quiet:
-            print(f"{name}: {time.monotonic() - start:.1f} s {_told(facts)}".rstrip(), file=sys.stderr, flush=True)
+            print(f"{name}: {time.monotonic() - start:.1f} s {told(facts)}".rstrip(), file=sys.stderr, flush=True)
 
     def log(self, text: str) -> None:
         """Print one line for the reader."""
@@ -110,5 +115,11 @@ class Display:
             print(text, file=sys.stderr, flush=True)
 
 
-def _told(facts: dict[str, Any]) -> str:
-    return "  ".join(f"{name} {value + 0.0:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in facts.items())
+@contextlib.contextmanager
+def shown(progress: Progress | bool) -> Iterator[Progress]:
+    """Yield progress as public functions take it: True shows it live where that can be drawn, False is silent; it is logged in any case (`Logged`)."""
+    if progress is True:
+        with Display() as display:
+            yield Logged(display)
+    else:
+        yield progress if isinstance(progress, Logged) else Logged(progress or silent)

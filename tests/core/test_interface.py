@@ -84,3 +84,12 @@ def test_setting_the_mode_sets_it(program: lc.Program) -> None:
     assert (program(ROWS) == 0).any()  # dropout acts
     assert program.norm.num_batches_tracked == 1
     assert torch.equal(copy.deepcopy(program).eval()(ROWS), program.eval()(ROWS))
+
+
+def test_it_shows_what_goes_in_and_comes_out(program: lc.Program) -> None:
+    text, page = repr(program), program._repr_html_()
+    assert text.splitlines()[0] == "Program(28 parameters, 4 operators, in evaluation mode)"
+    assert text.splitlines()[1] == "  input x (batch, 4) float32"
+    assert "<td>x</td><td>(batch, 4)</td><td>float32</td>" in page
+    noted = lc.Program(program.graph_module, replace(program.interface, notes=("<b>&",)))
+    assert "<li>&lt;b&gt;&amp;</li>" in noted._repr_html_()

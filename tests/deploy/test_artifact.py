@@ -86,7 +86,7 @@ def test_the_script_runs_it_without_laconic(name: str, program: lc.Program, tmp_
         [sys.executable, "-W", "ignore", found.folder / "run.py", "3"], capture_output=True, text=True, check=False, cwd="/"
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "[((3, 10), 'float32')]"
+    assert done.stdout.split(maxsplit=1)[1].strip() == "(3, 10) float32"
 
 
 def test_a_bare_file_opens_with_defaults(artifact: Artifact, program: lc.Program, tmp_path: Path) -> None:

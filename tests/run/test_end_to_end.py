@@ -233,6 +233,9 @@ def test_what_may_be_lost_of_an_error_is_asked_for_only_where_it_was_left_out(bu
     result = run()
     assert result.data["candidates"][0]["measured"]["drop"]["unit"] == ""
     assert "points" not in str(result)
+    shown = result._repr_html_()
+    assert str(result.folder / "report.html") in shown
+    assert result.verdict.split()[0] in shown
     assert ("max_drop: any" in result.data["reproduce"]["recipe_yaml"]) == (budget.max_drop == float("inf"))
 
 

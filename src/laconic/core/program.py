@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import html
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -80,6 +81,28 @@ class Program(nn.Module):
     def outputs(self) -> tuple[TensorSpec, ...]:
         """The flat outputs, in order."""
         return self.interface.outputs
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            [f"Program({self._facts()})", *(f"  {kind} {spec.name} {_shape(spec)} {spec.dtype}" for kind, spec in self._specs())]
+        )
+
+    def _repr_html_(self) -> str:
+        """Return its inputs and outputs as a table, for notebooks."""
+        cells = ([kind, spec.name, _shape(spec), spec.dtype] for kind, spec in self._specs())
+        rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in cells)
+        head = "<tr><th></th><th>name</th><th>shape</th><th>type</th></tr>"
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.interface.notes)
+        return f"<b>Program</b> {html.escape(self._facts())}<table>{head}{rows}</table>" + (f"<ul>{notes}</ul>" if notes else "")
+
+    def _specs(self) -> Iterator[tuple[str, TensorSpec]]:
+        yield from (("input", spec) for spec in self.inputs)
+        yield from (("output", spec) for spec in self.outputs)
+
+    def _facts(self) -> str:
+        numbers = sum(parameter.numel() for parameter in self.parameters())
+        operators = sum(node.op == "call_function" for node in self.graph.nodes)
+        return f"{numbers:,} parameters, {operators} operators, in {'training' if self.training else 'evaluation'} mode"
 
     @property
     def graph(self) -> fx.Graph:
@@ -229,6 +252,10 @@ class Program(nn.Module):
         """
         graph_module, interface, exported = pt2.read(Path(path))
         return Program(graph_module, interface, exported=exported)
+
+
+def _shape(spec: TensorSpec) -> str:
+    return "(" + ", ".join(map(str, spec.shape)) + ("," if len(spec.shape) == 1 else "") + ")"
 
 
 def dynamic_shape(spec: TensorSpec) -> dict[int, Any]:

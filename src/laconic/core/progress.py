@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import Any, Protocol
+
+LOGGER = logging.getLogger("laconic")
+LOGGER.addHandler(logging.NullHandler())  # who asks for it sees it, see `logging`
 
 
 class Progress(Protocol):
@@ -42,3 +47,38 @@ class Silent:
 
 
 silent: Progress = Silent()
+
+
+class Logged:
+    """Progress that is told to another and logged as well, to the logger `laconic`: what is said and finished as INFO, what begins as DEBUG."""
+
+    def __init__(self, told: Progress) -> None:
+        self._told = told
+        self._open: list[tuple[str, float]] = []
+
+    def start(self, name: str, total: int) -> None:
+        """See `Progress`."""
+        LOGGER.debug("%s: begins (%d)", name, total)
+        self._open.append((name, time.monotonic()))
+        self._told.start(name, total)
+
+    def advance(self, n: int = 1, **facts: Any) -> None:
+        """See `Progress`."""
+        self._told.advance(n, **facts)
+
+    def finish(self, **facts: Any) -> None:
+        """See `Progress`."""
+        if self._open:
+            name, start = self._open.pop()
+            LOGGER.info("%s", f"{name}: {time.monotonic() - start:.1f} s {told(facts)}".rstrip())
+        self._told.finish(**facts)
+
+    def log(self, text: str) -> None:
+        """See `Progress`."""
+        LOGGER.info("%s", text)
+        self._told.log(text)
+
+
+def told(facts: dict[str, Any]) -> str:
+    """Write figures of a piece of work in one line, floats with four digits."""
+    return "  ".join(f"{name} {value + 0.0:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in facts.items())

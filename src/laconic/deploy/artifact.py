@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from laconic.core import structure
 from laconic.core.errors import BadInput, CorruptFile, need
 from laconic.core.files import read_json, sha256, write_json, write_whole
 from laconic.core.graph import without_unused
@@ -17,9 +21,10 @@ from laconic.core.program import Interface, Program, TensorSpec
 from laconic.core.reading import reads
 from laconic.core.records import to_json
 from laconic.core.target import Target
+from laconic.deploy.answer import answer, interface_of
 from laconic.deploy.export import FORMATS, check_shippable, write_model
 from laconic.deploy.numerics import of_file
-from laconic.deploy.runtime import default_for, runtime
+from laconic.deploy.runtime import Session, default_for, runtime
 from laconic.deploy.script import script
 
 FORMAT = 2  # 1 called the target settings
@@ -41,6 +46,8 @@ class Artifact:
         lineage: where it came from: recipe, digests, outcomes of the steps.
         size_bytes: of the model file (and its weights, where ONNX keeps them in a second file).
         sha256: of the model file.
+        input_structure: how its inputs are nested in a call (see `core.structure`); None where a bare file does not say.
+        output_structure: likewise its answer.
     """
 
     file: Path
@@ -50,6 +57,35 @@ class Artifact:
     size_bytes: int
     sha256: str
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    input_structure: structure.Spec | None = None
+    output_structure: structure.Spec | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer as the model did: inputs by place or by name (or one mapping of names), NumPy arrays or PyTorch tensors, and answers of the same kind.
+
+        The first call loads the file into its runtime. PyTorch's runtimes compute with the threads of this process (`torch.set_num_threads`), the others with
+        those of the target.
+
+        Raises:
+            BadInput: inputs that the file does not take; a runtime that cannot run here.
+        """
+        return answer(self.session, interface_of(self.inputs, self.outputs, self.input_structure, self.output_structure), args, kwargs)
+
+    @cached_property
+    def session(self) -> Session:
+        """The file, loaded into its runtime, for flat lists of arrays."""
+        one = runtime(self.target.runtime)
+        why = one.available(self.target.precision, self.target.device)
+        if why is not None:
+            raise BadInput(f"{self.target.runtime} in {self.target.precision} on {self.target.device} cannot run here: {why}")
+        threads = torch.get_num_threads()
+        try:
+            return one.load(self.file, self.target)
+        finally:
+            torch.set_num_threads(threads)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "session"}
 
     @property
     def folder(self) -> Path:
@@ -90,6 +126,13 @@ class Artifact:
         if card.exists() and read_json(card).get("file") == path.name:
             return _open_card(card)
         return _open_bare(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Artifact:
+        """Open an artifact as `open` does and load it into its runtime at once, ready to be called."""
+        artifact = cls.open(path)
+        _ = artifact.session
+        return artifact
 
     def with_target(self, **changes: Any) -> Artifact:
         """Return the same file run otherwise: in another runtime of its format, precision, number of threads; None changes nothing.
@@ -158,8 +201,9 @@ def export(
 
 
 def _finish(file: Path, interface: Interface, target: Target, lineage: Mapping[str, Any]) -> Artifact:
-    artifact = Artifact(file, target, interface.inputs, interface.outputs, _size(file), _digest(file), dict(lineage))
-    write_whole(file.parent / SCRIPT, script(file.name, target, interface.inputs))
+    nesting = (interface.input_structure, interface.output_structure)
+    artifact = Artifact(file, target, interface.inputs, interface.outputs, _size(file), _digest(file), dict(lineage), *nesting)
+    write_whole(file.parent / SCRIPT, script(file.name, target, interface.inputs, interface.outputs))
     card = {
         "format": FORMAT,
         "file": file.name,
@@ -169,6 +213,7 @@ def _finish(file: Path, interface: Interface, target: Target, lineage: Mapping[s
         "numerics": artifact.numerics,
         "inputs": artifact.inputs,
         "outputs": artifact.outputs,
+        "input_structure": interface.input_structure,
         "output_structure": interface.output_structure,
         "lineage": to_json(lineage),
     }
@@ -196,9 +241,20 @@ def _open_card(card: Path) -> Artifact:
     inputs, outputs = (
         tuple(TensorSpec(item["name"], tuple(item["shape"]), item["dtype"]) for item in told[key]) for key in ("inputs", "outputs")
     )
-    return Artifact(
-        file, Target(**told["target" if "target" in told else "settings"]), inputs, outputs, told["size_bytes"], digest, told["lineage"]
-    )
+    target = Target(**told["target" if "target" in told else "settings"])
+    nesting = (_nesting(card, told, "input_structure", inputs), _nesting(card, told, "output_structure", outputs))
+    return Artifact(file, target, inputs, outputs, told["size_bytes"], digest, told["lineage"], *nesting)
+
+
+def _nesting(card: Path, told: Mapping[str, Any], key: str, specs: Sequence[TensorSpec]) -> structure.Spec | None:
+    """Return how inputs or outputs are nested, checked against their number; None where an older card does not say."""
+    spec = told.get(key)
+    try:
+        if spec is None or len(list(structure.places(spec, ""))) == len(specs):
+            return spec
+    except (KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    raise CorruptFile(f"{card} does not nest its {key.partition('_')[0]}s as the file has them. Export the artifact again.")
 
 
 def _open_bare(file: Path) -> Artifact:

@@ -17,12 +17,13 @@ from laconic.core.capture import argument_names, capture
 from laconic.core.errors import BadInput, WorkerFailed
 from laconic.core.model import as_module
 from laconic.core.program import Program, TensorSpec
-from laconic.core.progress import Progress, silent
+from laconic.core.progress import Progress
 from laconic.core.records import Measurement
 from laconic.core.target import Target
 from laconic.deploy import runtime as runtimes
 from laconic.deploy.artifact import Artifact, save_artifact
 from laconic.deploy.process import WorkerProcess
+from laconic.display import shown
 from laconic.measure import latency, quiet
 from laconic.run.examples import write_arrays
 from laconic.run.timing import TimedWorker
@@ -84,7 +85,7 @@ def bench(
     seed: int = 0,
     timeout_s: float = 900.0,
     wait_quiet: bool = False,
-    progress: Progress = silent,
+    progress: Progress | bool = False,
 ) -> Comparison:
     """Compare latency, throughput, cold start and memory.
 
@@ -102,7 +103,7 @@ def bench(
         seed: of the random inputs.
         timeout_s: for loading, and for each turn.
         wait_quiet: wait, ten minutes at most, until other work on the machine is little before anything is timed.
-        progress: told of every round.
+        progress: True shows every round live; or what is told of it (`core.progress.Progress`). The logger `laconic` is told in any case.
 
     Raises:
         BadInput: the two take different inputs, or a runtime cannot run here.
@@ -115,6 +116,7 @@ def bench(
         )
     new = new.with_target(runtime=runtime, precision=precision, threads=threads)
     with tempfile.TemporaryDirectory(prefix="laconic-bench-") as scratch, contextlib.ExitStack() as stack:
+        told = stack.enter_context(shown(progress))
         old = _baseline(baseline, new, Path(scratch), baseline_threads, lengths or {})
         candidates = [(name, item) for name, item in (("baseline", old), ("artifact", new)) if item is not None]
         workers = []
@@ -128,8 +130,8 @@ def bench(
         for size in [batch] if isinstance(batch, int) else batch:
             inputs = write_arrays(Path(scratch) / f"{size}.npz", random_inputs(new.inputs, size, lengths or {}, seed))
             if wait_quiet:
-                quiet.wait_quiet(progress=progress)
-            timings += _timed(workers, inputs, size, rounds, turn_seconds, progress)
+                quiet.wait_quiet(progress=told)
+            timings += _timed(workers, inputs, size, rounds, turn_seconds, told)
     return Comparison(tuple(timings), next((timing.busy for timing in timings if timing.busy), ""))
 
 

@@ -18,9 +18,11 @@ from laconic.core.model import as_module
 from laconic.core.operators import family_of
 from laconic.core.plan import FitPlan
 from laconic.core.program import Program
+from laconic.core.progress import Progress
 from laconic.core.smoothing import PlanLoss, SmoothedLoss
 from laconic.core.step import check_tensors
 from laconic.core.task import Task, default_logits, split_batch
+from laconic.display import shown
 from laconic.distill.distillation import teach
 from laconic.distill.teacher import Taught, UnkeptAnswers, answers
 from laconic.pruning.coupling import couple
@@ -37,6 +39,7 @@ def fit(
     *,
     teacher: nn.Module | Sequence[nn.Module] | None = None,
     kept: Path | None = None,
+    progress: Progress | bool = False,
     **more: Any,
 ) -> FitRecord:
     """Train a module or a Program in place.
@@ -49,8 +52,9 @@ def fit(
         teacher: one or several that answer beside the data, where `plan.distill` or `plan.hints` say so.
         kept: a folder for the teacher's answers. They are computed once, not in each epoch, whenever the student sees the same inputs every time (no
             augmentation, no hints) for two epochs or more.
-        more: of the loop (`train.engine.fit`): `train`, `loss`, `split`, `collate`, `valid`, `score`, `direction`, `progress`, `checkpoint`, `hooks`, `rate`,
-            `augment`, `groups`, `logits`; they go before those of the task.
+        progress: True shows the training live; or what is told of it (`core.progress.Progress`). The logger `laconic` is told in any case.
+        more: of the loop (`train.engine.fit`): `train`, `loss`, `split`, `collate`, `valid`, `score`, `direction`, `checkpoint`, `hooks`, `rate`, `augment`,
+            `groups`, `logits`; they go before those of the task.
 
     Raises:
         TrainingStopped: a loss or weights that are not numbers.
@@ -63,7 +67,8 @@ def fit(
         model.interface.limits.check_trainable("fit")
     else:
         as_module(model, "fit")
-    record = _fit(model, plan, task, teacher, kept, more)
+    with shown(progress) as told:
+        record = _fit(model, plan, task, teacher, kept, {**more, "progress": told})
     check_tensors("fit", model)
     return record
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from laconic.core.errors import BadInput
-from laconic.core.progress import Progress, silent
+from laconic.core.progress import Progress
 from laconic.core.records import to_json
 from laconic.core.task import Task
+from laconic.display import shown
 from laconic.run import identity, prepare
 from laconic.run.evaluate import Evaluator
 from laconic.run.ledger import Ledger
@@ -46,7 +47,7 @@ def optimize(
     space: SearchSpace | None = None,
     recipes: Sequence[Recipe] | None = None,
     options: Options | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool = False,
     command: str = "",
 ) -> Result:
     """Find the best artifact within the budget.
@@ -60,7 +61,7 @@ def optimize(
         space: what is tried; ignored when `recipes` are given.
         recipes: these and no others.
         options: how evidence is gathered.
-        progress: told of every stage.
+        progress: True shows every stage live; or what is told of it (`core.progress.Progress`). The logger `laconic` is told in any case.
         command: how the run can be repeated, for the report.
 
     Returns:
@@ -72,7 +73,8 @@ def optimize(
     """
     limit = seconds(time_limit)
     folder = Path(out) if out is not None else new_folder(task.name)
-    data = search(task, budget or Budget(), folder, limit, space or SearchSpace(), recipes, options or Options(), progress, command)
+    with shown(progress) as told:
+        data = search(task, budget or Budget(), folder, limit, space or SearchSpace(), recipes, options or Options(), told, command)
     result = Result(folder, data)
     if not (folder / REPORT).exists():
         result.report()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from laconic.deploy.artifact import Artifact
 from laconic.run.store import RESULT
 
 REPORT = "report.html"
+_WIDTH = 120  # letters of a printed summary
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,23 @@ class Result:
     def __str__(self) -> str:
         from rich.console import Console
 
+        text = io.StringIO()
+        Console(width=_WIDTH, file=text).print(self._summary())
+        return text.getvalue()
+
+    def _repr_html_(self) -> str:
+        """Return the summary as a notebook shows it, with the paths of the page and of what ships."""
+        from rich.console import Console
+
+        console = Console(width=_WIDTH, file=io.StringIO(), record=True, force_jupyter=False)
+        console.print(self._summary())
+        summary = console.export_html(inline_styles=True, code_format='<pre style="line-height:1.3">{code}</pre>')
+        ships = "" if self.best is None else f"<br>Ships: <code>{html.escape(str(self.best.file))}</code>"
+        return f"{summary}<p>Report: <code>{html.escape(str(self.folder / REPORT))}</code>{ships}</p>"
+
+    def _summary(self) -> Any:
         from laconic.report.facts import facts
         from laconic.report.text import summary
 
-        text = io.StringIO()
         with self._read():
-            Console(width=120, file=text).print(summary(facts(dict(self.data))))
-        return text.getvalue()
+            return summary(facts(dict(self.data)))
