@@ -127,10 +127,10 @@ class Artifact:
             return _open_card(card)
         return _open_bare(path)
 
-    @classmethod
-    def load(cls, path: str | Path) -> Artifact:
+    @staticmethod
+    def load(path: str | Path) -> Artifact:
         """Open an artifact as `open` does and load it into its runtime at once, ready to be called."""
-        artifact = cls.open(path)
+        artifact = Artifact.open(path)
         _ = artifact.session
         return artifact
 
