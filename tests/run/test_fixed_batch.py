@@ -47,7 +47,7 @@ def joined(rows: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[tuple[Tensor, Ten
     return (torch.stack(x), torch.stack(h, 1)), torch.stack(y)
 
 
-def test_a_recurrent_state_is_cut_along_its_own_axis(tmp_path: Path) -> None:
+def test_a_recurrent_state_is_cut_along_its_own_axis_which_is_found(tmp_path: Path) -> None:
     task = lc.Task(
         State().eval(),
         Rows(),
@@ -56,7 +56,6 @@ def test_a_recurrent_state_is_cut_along_its_own_axis(tmp_path: Path) -> None:
         metric="mae",
         collate=joined,
         batch_size=8,
-        dynamic={"h": {1: "batch"}},
     )
     result = one_recipe(task, tmp_path / "run")
     assert result.data["candidates"][0]["measured"]["metric"]["value"] is not None

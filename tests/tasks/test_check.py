@@ -233,7 +233,7 @@ def test_targets_may_be_trees_for_metrics_of_ones_own(form: Any, collate: Any) -
 
     check_task(Task(nn.Linear(4, 3), Trees(), Trees(), metric=own, direction="max", collate=collate, loss=lambda out, y: out.sum()))
     assert len(seen) == 1
-    with pytest.raises(BadInput, match="metric: 'accuracy' cannot be computed .* takes a tensor of targets; these are .* Give a function"):
+    with pytest.raises(BadInput, match="metric: 'accuracy' cannot be computed .* looks at one tensor of targets; .* give a function"):
         check_task(Task(nn.Linear(4, 3), Trees(), Trees(), collate=collate))
 
 

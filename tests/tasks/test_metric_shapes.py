@@ -286,6 +286,6 @@ def test_what_others_need_to_know() -> None:
     assert [name for name, s in METRICS.items() if s.zero_one] == ["accuracy"]
 
 
-def test_a_tree_of_targets_needs_a_function() -> None:
-    with pytest.raises(BadInput, match="'accuracy' takes a tensor of targets; these are dict. Give a function"):
-        METRICS["accuracy"].score(logits(3, 2), {"y": torch.zeros(3)})  # type: ignore[arg-type]
+def test_a_tree_of_targets_needs_a_part_or_a_function() -> None:
+    with pytest.raises(BadInput, match=r"'accuracy' looks at one tensor of targets; .* Task\(target='y'\), or give a function"):
+        METRICS["accuracy"].score(logits(3, 2), {"y": torch.zeros(3), "z": torch.zeros(3)})  # type: ignore[arg-type]

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import sklearn.metrics as sk
 import torch
 from torch import Tensor
 
 from laconic.core.errors import BadInput
+from laconic.core.task import Task
+from laconic.tasks import metrics
 from laconic.tasks.metrics import METRICS, resolve
 
 LOGITS = torch.randn(200, 4, generator=torch.Generator().manual_seed(1))
@@ -86,3 +91,38 @@ def test_a_metric_of_torchmetrics_is_a_users_function() -> None:
 
     spec = resolve(MulticlassAccuracy(num_classes=4, average="micro"), "max")
     assert 100 * spec.score(LOGITS, TARGET) == pytest.approx(CASES["accuracy"][2])
+
+
+TREE = {"kind": torch.tensor([0, 1, 2, 1]), "box": torch.zeros(4, 2)}
+SURE = torch.eye(3)[[0, 1, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("target", "chosen"),
+    [
+        (TREE, "kind"),
+        (TREE, lambda target: target["kind"]),
+        (tuple(TREE.values()), 0),
+        ([*TREE.values()], 0),
+        ((TREE["kind"],), None),
+        (TREE["kind"], "kind"),
+    ],
+    ids=["key", "function", "position", "position of a list", "the only one", "a tensor"],
+)
+def test_a_named_metric_looks_at_one_part_of_a_target(target: Any, chosen: Any) -> None:
+    data = torch.utils.data.TensorDataset(SURE, TREE["kind"])
+    spec = metrics.of(Task(torch.nn.Identity(), None, data, target=chosen))
+    assert spec.score(SURE, target) == 75.0
+    assert spec.per_example is not None
+    assert spec.per_example(SURE, target).tolist() == [1, 1, 1, 0]  # type: ignore[union-attr]
+    assert spec.resampler(SURE, target)(np.array([3, 3, 0, 1])) == 50.0
+
+
+@pytest.mark.parametrize("chosen", [None, "label", "words"])
+def test_which_part_is_asked_for(chosen: Any) -> None:
+    data = torch.utils.data.TensorDataset(SURE, TREE["kind"])
+    spec = metrics.of(Task(torch.nn.Identity(), None, data, target=chosen))
+    with pytest.raises(
+        BadInput, match=r"this target has 'kind' \(4,\), 'box' \(4, 2\).*Say which, e\.g\. Task\(target='kind'\), or give a function"
+    ):
+        spec.score(SURE, {**TREE, "words": ["a", "b", "c", "d"]})

@@ -129,7 +129,7 @@ def run(
     def work() -> Result:
         import laconic as lc
 
-        file = lc.read_recipe(recipe)
+        file = lc.read_recipe(recipe, lambda given: lc.Budget.from_plain({**given, **budget} if isinstance(given, dict) else given))
         name = task or file.task
         if name is None:
             raise lc.BadInput(f"{recipe} names no task; add `task: NAME` to it or give --task NAME")

@@ -20,7 +20,16 @@ VOID = 255  # what segmentation data calls pixels without a class
 
 
 class OutOfRange(BadInput):
-    """A target names a class that the model does not know."""
+    """A target names a class that the model does not know.
+
+    Args:
+        text: says so.
+        value: the target.
+    """
+
+    def __init__(self, text: str, value: float = math.nan) -> None:
+        super().__init__(text)
+        self.value = value
 
 
 class Ambiguous(BadInput):
@@ -208,7 +217,7 @@ def _without_void(target: Tensor, known: Tensor, wrong: Tensor, classes: int) ->
     low, high = target[known].min(), target[known].max()
     stray = float(high) if high >= classes else float(low)
     told = f" If {stray:g} marks what has no class, say Task(ignore={stray:g})." if void or stray < 0 else ""
-    raise OutOfRange(f"a target is {stray:g}; the model knows the classes 0 to {classes - 1}.{told}".removesuffix("."))
+    raise OutOfRange(f"a target is {stray:g}; the model knows the classes 0 to {classes - 1}.{told}".removesuffix("."), stray)
 
 
 def _soft(logits: Tensor, target: Tensor, axis: int | None) -> Answers | None:
@@ -244,7 +253,8 @@ def _labels(logits: Tensor, target: Tensor, ignore: float | None, axis: int) -> 
         stray = float(counted.max()) if float(counted.max()) > 1 else float(counted.min())
         raise OutOfRange(
             f"a target is {stray:g}; where logits {tuple(logits.shape)} answer a target with yes or no, each entry is 0 or 1. "
-            f"If {stray:g} marks what has no label, say Task(ignore={stray:g})"
+            f"If {stray:g} marks what has no label, say Task(ignore={stray:g})",
+            stray,
         )
     n, yes = len(target), known & (target > 0.5)
     if logits.dim() == 1:

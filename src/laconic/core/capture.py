@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from laconic.core import capture_checks, precision, structure
+from laconic.core import capture_checks, known_stops, precision, structure
 from laconic.core.assembly import assemble
 from laconic.core.axes import resize
 from laconic.core.capture_limits import CaptureLimits
@@ -29,11 +29,13 @@ from laconic.core.interface import Interface, TensorSpec, as_call
 from laconic.core.model import as_module
 from laconic.core.modes import evaluating
 from laconic.core.program import Program, dynamic_shape
+from laconic.core.recurrent import traced_by_shape
 
 Dynamic = Mapping[str, Mapping[int, str]]
 
-# What a message of torch.export contains, and the usual mend.
+# What a message of torch.export, or the line that stopped it, contains, and the usual mend.
 REMEDIES = (
+    *known_stops.LINES,
     (
         "data-dependent",
         "the value of a tensor decides what runs. Write the branch with torch.where or torch.cond, or move it out of forward.",
@@ -85,6 +87,7 @@ def capture(model: nn.Module, example: Any, *, dynamic: Dynamic | None = None, d
         return model
     model = as_module(model, "laconic.capture")
     precision.check_module(model)
+    known_stops.check_example(example)
     args, kwargs = as_call(example)
     names = argument_names(model, args, kwargs)
     values = dict(zip(names, [*args, *kwargs.values()], strict=True))
@@ -98,7 +101,7 @@ def capture(model: nn.Module, example: Any, *, dynamic: Dynamic | None = None, d
     try:
         return _captured(call, leaves, dynamic or {}, dynamic_batch)
     except CaptureError as error:
-        if not dynamic_batch or not _fits(call, leaves, dynamic or {}):
+        if not dynamic_batch or known_stops.met(error.__cause__) or not _fits(call, leaves, dynamic or {}):
             raise
         raise CaptureError(
             f"{type(model).__name__} can be captured for batches of exactly this size and no other: capture it with dynamic_batch=False, give "
@@ -137,7 +140,9 @@ def _traced(
     def forward(*flat: Tensor) -> tuple[Tensor, ...]:
         before = capture_checks.plain_attributes(call.model)
         outputs: list[Tensor] = []
-        nestings.append(structure.describe(call(call.model, flat), outputs, "output"))
+        answer = call(call.model, flat)
+        known_stops.check_answer(answer)
+        nestings.append(structure.describe(answer, outputs, "output"))
         after = capture_checks.plain_attributes(call.model)
         ran.attributes[:] = [name for name, value in after.items() if before.get(name, value) != value]
         return tuple(outputs)
@@ -261,7 +266,7 @@ def _borrowed(model: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 
 def _export(model: nn.Module, forward: Callable[..., Any], leaves: Sequence[Tensor], specs: Sequence[TensorSpec]) -> ExportedProgram:
-    with _borrowed(model, forward), quiet_export():
+    with _borrowed(model, forward), quiet_export(), traced_by_shape():
         try:
             return torch.export.export(model, tuple(leaves), dynamic_shapes=(tuple(dynamic_shape(spec) for spec in specs),), strict=False)
         except BadInput:
@@ -274,7 +279,7 @@ def explain(model: nn.Module, error: BaseException) -> str:
     """Say what stopped `torch.export`: the operator, the line in the user's file and the usual remedy."""
     text = str(error)
     line = _user_line(error)
-    mend = next(
+    mend = known_stops.met(error) or next(
         (mend for pattern, mend in REMEDIES if pattern in text or pattern in line),
         "Try torch.export.draft_export(model, example) for a full account.",
     )

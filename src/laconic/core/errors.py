@@ -16,7 +16,20 @@ class BadInput(LaconicError, ValueError):
     """What the user gave cannot be used as it is."""
 
 
-class CaptureError(LaconicError):
+class Mistakes(BadInput):
+    """Several things are wrong at once; each is told.
+
+    Args:
+        head: what was looked at; begins the message.
+        mistakes: one line each.
+    """
+
+    def __init__(self, head: str, mistakes: Iterable[str] = ()) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join([head, *(f"  {mistake}" for mistake in self.mistakes)]))
+
+
+class CaptureError(BadInput):
     """`torch.export` could not turn the model into a graph."""
 
 

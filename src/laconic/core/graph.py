@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from laconic.core.assembly import assemble, tensors_of
 from laconic.core.errors import BadInput, nearest
 from laconic.core.operators import family_of
-from laconic.core.program import Program, aten
+from laconic.core.program import Program, as_program, aten
 
 
 def module_path(node: fx.Node) -> str:
@@ -58,7 +58,7 @@ def taps(program: Program, paths: Iterable[str]) -> Callable[..., tuple[Any, dic
     Raises:
         BadInput: there is no such path; names the nearest.
     """
-    outputs = module_outputs(program)
+    outputs = module_outputs(as_program(program, "taps"))
     wanted = list(paths)
     for path in wanted:
         if path not in outputs:

@@ -54,6 +54,10 @@ def as_module(value: Any, where: str) -> nn.Module:
 
 def _told(value: Any) -> str:
     """Say what a value is, and what to hand over in its place."""
+    if isinstance(value, (str, PurePath)) and str(value).endswith(".onnx"):
+        return f"the path of an ONNX file. Read it first: laconic.capture('{value}')."
+    if type(value).__module__.startswith("onnx"):
+        return "an ONNX model. Save it and read the file: laconic.capture('model.onnx')."
     if isinstance(value, (str, PurePath)):
         return f"the path '{value}'. Build the module and load its weights; a file cannot be optimized further."
     if isinstance(value, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):

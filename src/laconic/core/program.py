@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 
 from laconic.core import pt2, structure
 from laconic.core.assembly import assemble, tensors_of
+from laconic.core.errors import BadInput
 from laconic.core.example import generate
 from laconic.core.interface import Interface as Interface
 from laconic.core.interface import TensorSpec as TensorSpec
@@ -29,6 +30,7 @@ from laconic.core.model import show_signature
 from laconic.core.norms import insert_checks, normalizes_by_batch, remove_checks
 from laconic.core.operators import OPERATORS, argument, family_of, set_argument
 from laconic.core.reading import reads
+from laconic.core.recurrent import traced_by_shape
 
 aten = torch.ops.aten
 
@@ -214,7 +216,8 @@ class Program(nn.Module):
         tensors = dict(tensors_of(self.graph_module))
         if self._exported is None or self._exported_code != self._shape_code():
             shapes = tuple(dynamic_shape(spec) for spec in self.inputs)
-            self._exported = torch.export.export(self.graph_module, self._example, dynamic_shapes=shapes, strict=False)
+            with traced_by_shape():
+                self._exported = torch.export.export(self.graph_module, self._example, dynamic_shapes=shapes, strict=False)
             self._exported_code = self._shape_code()
         for name in self._exported.state_dict:
             self._exported.state_dict[name] = tensors[name][0]
@@ -256,6 +259,24 @@ class Program(nn.Module):
 
 def _shape(spec: TensorSpec) -> str:
     return "(" + ", ".join(map(str, spec.shape)) + ("," if len(spec.shape) == 1 else "") + ")"
+
+
+def as_program(value: Any, where: str) -> Program:
+    """Return a program that was given as one.
+
+    Args:
+        value: what was given.
+        where: who asks; begins the message.
+
+    Raises:
+        BadInput: it is none; says how to make one of a module.
+    """
+    if isinstance(value, Program):
+        return value
+    raise BadInput(
+        f"{where} takes a Program; it was given an object of the class {type(value).__name__}. Capture the module first: "
+        "program = laconic.capture(model, example)."
+    )
 
 
 def dynamic_shape(spec: TensorSpec) -> dict[int, Any]:

@@ -16,9 +16,9 @@ from torch.utils.data import default_collate
 from laconic.core.axes import resize
 from laconic.core.capture_checks import without_effects
 from laconic.core.context import Context
-from laconic.core.errors import BadInput, LaconicError
+from laconic.core.errors import LaconicError
 from laconic.core.precision import check_float32
-from laconic.core.program import Program
+from laconic.core.program import Program, as_program
 from laconic.core.records import Outcome
 from laconic.core.task import Task
 
@@ -119,11 +119,7 @@ def described(outcome: Outcome, config: StepConfig | None) -> Outcome:
 
 
 def _check_given(name: str, program: Any, given: Sequence[Any], float32: bool) -> None:
-    if not isinstance(program, Program):
-        raise BadInput(
-            f"'{name}' takes a Program; it was given an object of the class {type(program).__name__}. Capture the module first: "
-            "program = laconic.capture(model, example)."
-        )
+    as_program(program, f"'{name}'")
     if float32:
         check_float32(program, f"'{name}'")
 

@@ -19,6 +19,7 @@ from laconic.core.plan import FitPlan
 Direction = Literal["max", "min"]
 # How a part trains otherwise than its task: it is not scored by itself, changed pictures would not be those that the rest sees, and its answers are no classes.
 _OF_PART: dict[str, Any] = {"augment": (), "patience": None, "label_smoothing": 0.0, "soft": "mse_logits"}
+_BATCH = 64  # examples, where nothing is said
 _TARGET_KEYS = ("labels", "label", "target", "targets")
 
 
@@ -75,7 +76,11 @@ class Task:
         plan: how to train a model that is still untrained; None means that it is trained.
         recovery: how what is left of it is trained after a step took something away (pruning); None: with optimizer, batches and augmentation of `plan`, at a
             rate that a range test finds.
-        dynamic: further dynamic dimensions, `{input name: {dimension: name}}`, as of `capture`.
+        target: `target -> tensor` that a named metric looks at, or the key of an entry of the target; needed where the target is a mapping, tuple or list of
+            several tensors. The loss, and a metric that is a function, are given the whole target.
+        batch_size: examples in a batch of valid and test data; by default 64, and 1 where `dynamic_batch` is False.
+        dynamic: further dynamic dimensions, `{input name: {dimension: name}}`, as of `capture`: lengths that differ from batch to batch. Where the batch is
+            another dimension than 0 (a recurrent net's state) it is found by collating one example several times.
         dynamic_batch: the model takes any number of examples. Without it, every call holds `batch_size` of them.
         words: of text: the word of each token id; pictures of augmented sentences show them.
         nets: a name to an untrained net that fits the data; students are made by it.
@@ -98,7 +103,7 @@ class Task:
     split: Callable[[Any], tuple[Any, Any]] = split_batch
     logits: Callable[[Any], Tensor] = default_logits
     collate: Callable[[list[Any]], Any] | None = None
-    batch_size: int = 64
+    batch_size: int = 0
     plan: FitPlan | None = None
     recovery: FitPlan | None = None
     dynamic: dict[str, dict[int, str]] | None = None
@@ -113,6 +118,10 @@ class Task:
     ignore: float | None = None
     class_axis: int | None = None
     part: str | None = None
+    target: Callable[[Any], Any] | str | int | None = None
+
+    def __post_init__(self) -> None:
+        self.batch_size = self.batch_size or (_BATCH if self.dynamic_batch else 1)
 
     def build(self) -> nn.Module:
         """Return the module itself; a factory is called once and its result kept.

@@ -17,7 +17,7 @@ from laconic.core import structure
 from laconic.core.errors import BadInput, CorruptFile, need
 from laconic.core.files import read_json, sha256, write_json, write_whole
 from laconic.core.graph import without_unused
-from laconic.core.program import Interface, Program, TensorSpec
+from laconic.core.program import Interface, Program, TensorSpec, as_program
 from laconic.core.reading import reads
 from laconic.core.records import to_json
 from laconic.core.target import Target
@@ -184,13 +184,8 @@ def export(
         BadInput: another ending; no program; one that changes its own buffers, or that is not in float32.
         ExportError: an operator cannot be lowered; names it.
     """
+    check_shippable(as_program(program, "export"))
     path = Path(path)
-    if not isinstance(program, Program):
-        raise BadInput(
-            f"export takes a Program; it was given an object of the class {type(program).__name__}. Capture the module first: "
-            "laconic.capture(model, example)."
-        )
-    check_shippable(program)
     if path.suffix not in SUFFIXES:
         raise BadInput(f"{path}: a model file ends in {', '.join(SUFFIXES)}")
     kind = SUFFIXES[path.suffix]

@@ -18,7 +18,8 @@ from laconic.core.graph import without_dropout, without_unused
 from laconic.core.operators import family_of
 from laconic.core.precision import check_float32
 from laconic.core.program import Program
-from laconic.deploy import qdq
+from laconic.core.recurrent import traced_by_shape
+from laconic.deploy import qdq, recurrent
 from laconic.deploy.parity import parity as parity
 
 OPSET = 20
@@ -57,13 +58,14 @@ def write_onnx(program: Program, path: Path, name: str) -> None:
 
 def _lowered(program: Program) -> Any:
     names = [spec.name for spec in program.inputs]
-    with quiet_export():
+    with quiet_export(), traced_by_shape():
         try:
             lowered = torch.onnx.export(
                 program.exported(),
                 dynamo=True,
                 verbose=False,
                 opset_version=OPSET,
+                custom_translation_table=recurrent.TRANSLATIONS,
                 input_names=names,
                 output_names=_distinct([spec.name for spec in program.outputs], names),
             )

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from laconic.core.graph import get_tensor, live_nodes, module_path, module_type
 from laconic.core.macs import FREE, Shape, cost_of, number, symbols
 from laconic.core.operators import plain_name
-from laconic.core.program import Program
+from laconic.core.program import Program, as_program
 
 UNUSED = "not used"  # the type of a layer whose parameters no output depends on
 _NAMED = 3  # layers of these in a sentence
@@ -64,7 +64,7 @@ def count(program: Program, batch: int = 1, **lengths: int) -> Counts:
         batch: examples that the multiply-adds are for.
         lengths: sizes of other dynamic dimensions; those not given have the size of the example.
     """
-    sizes = symbols(program, batch, lengths)
+    sizes = symbols(as_program(program, "count"), batch, lengths)
 
     def shape(value: Any) -> Shape:
         if isinstance(value, fx.Node) and value.op == "get_attr":

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import get_tensor
 from laconic.core.norms import is_check
-from laconic.core.program import Program
+from laconic.core.program import Program, as_program
 from laconic.pruning.components import Ids
 from laconic.pruning.rules import no_rule, rule_of
 from laconic.pruning.trace import UNSET, Consumer, Policy, Tracer, attributes, where
@@ -213,7 +213,7 @@ def couple(program: Program, policy: Policy | None = None, freeze: Iterable[str]
     Raises:
         BadInput: an unknown module path; a graph without shapes (a quantized one: prune first).
     """
-    tracer = Tracer(program, policy or Policy())
+    tracer = Tracer(as_program(program, "couple"), policy or Policy())
     rules: dict[int, Callable[..., Any]] = {}
     for node in program.graph.nodes:
         if node.op == "placeholder":

@@ -14,7 +14,7 @@ from laconic.core.axes import joined
 from laconic.core.context import Context
 from laconic.core.errors import BadInput
 from laconic.core.fake_quant import is_fake_quant
-from laconic.core.program import Program
+from laconic.core.program import Program, as_program
 from laconic.core.records import Outcome
 from laconic.core.signal import sqnr_db
 from laconic.core.step import step
@@ -92,7 +92,7 @@ def sensitivity(rounded: Program, leaves: Batch, advance: Callable[[], None] = l
         leaves: flat inputs of some examples.
         advance: called after each operator.
     """
-    runner = _Only(rounded.graph_module)
+    runner = _Only(as_program(rounded, "sensitivity").graph_module)
     exact = runner.run(*leaves)
     groups: dict[str, set[fx.Node]] = {}
     for node in rounded.graph.nodes:

@@ -25,7 +25,7 @@ from laconic.deploy.artifact import Artifact, save_artifact
 from laconic.deploy.process import WorkerProcess
 from laconic.display import shown
 from laconic.measure import latency, quiet
-from laconic.run.examples import write_arrays
+from laconic.run.examples import lengths_of, write_arrays
 from laconic.run.timing import TimedWorker
 
 
@@ -115,6 +115,7 @@ def bench(
             f"bench takes an artifact, its folder or its file; it was given an object of the class {type(new).__name__}. Export it: laconic.export."
         )
     new = new.with_target(runtime=runtime, precision=precision, threads=threads)
+    _check_lengths(new, lengths or {})
     with tempfile.TemporaryDirectory(prefix="laconic-bench-") as scratch, contextlib.ExitStack() as stack:
         told = stack.enter_context(shown(progress))
         old = _baseline(baseline, new, Path(scratch), baseline_threads, lengths or {})
@@ -184,6 +185,20 @@ def _threads(item: Artifact, workers: list[tuple[Any, Artifact, Any]]) -> str:
         return ""
     threads = item.target.threads
     return ", all cores" if threads is None else f", {threads} thread{'s' * (threads != 1)}"
+
+
+def _check_lengths(artifact: Artifact, lengths: dict[str, int]) -> None:
+    """Refuse to time inputs of which a length is not known.
+
+    Raises:
+        BadInput: names every dynamic dimension beside the batch that has no size.
+    """
+    missing = [name for name in lengths_of(artifact.inputs) if name not in lengths]
+    if missing:
+        asked, typed = ", ".join(f"'{name}': 64" for name in missing), " ".join(f"--length {name}=64" for name in missing)
+        raise BadInput(
+            f"{artifact.file} takes inputs of any {' and '.join(missing)}, and times depend on it: say at which it is timed, lengths={{{asked}}} ({typed})"
+        )
 
 
 def _check_available(artifact: Artifact) -> None:

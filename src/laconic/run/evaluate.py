@@ -24,7 +24,7 @@ from laconic.measure.sequential import FIRST_LOOK, Marks, settled
 from laconic.run import agreement, gate
 from laconic.run.blind import probed
 from laconic.run.build import Builder
-from laconic.run.examples import Examples, read_arrays, read_logits, write_arrays, write_examples
+from laconic.run.examples import Examples, read_arrays, read_logits, typical, write_arrays, write_examples
 from laconic.run.isolation import contained
 from laconic.run.ledger import Ledger
 from laconic.run.measured import CandidateEvidence, measured_by_rows
@@ -125,10 +125,17 @@ class Evaluator:
     def _baseline(self, recipe: Recipe) -> Record:
         record = self._checked(recipe, None)
         if record.status == "passed":
-            record = self._with_onnx_size(record.replace(status="baseline"), recipe)
+            record = self._with_onnx_size(record.replace(status="baseline", notes=(*record.notes, *self._timed_at())), recipe)
             record = self._with_times(record, record)
         self.progress.advance(candidate=recipe.title)
         return record
+
+    def _timed_at(self) -> list[str]:
+        """A note on the lengths at which everything is timed, where lengths may differ."""
+        if not self.lengths:
+            return []
+        told = ", ".join(f"{name} = {size}" for name, size in self.lengths.items())
+        return [f"latency is measured at one length, {told}, that of a batch in the middle of the valid data; at others the times differ"]
 
     def _with_onnx_size(self, record: Record, recipe: Recipe) -> Record:
         """The record with the bytes of the model's ONNX file; where there can be none, with a note that says so."""
@@ -356,7 +363,8 @@ class Evaluator:
 
     def _timing_inputs(self) -> Path:
         """One batch of real examples, repeated or cut to the size that is timed."""
-        sized = resize(self.program.inputs, read_arrays(self.valid.first), {"batch": self.options.batch})
+        batch, self.lengths = typical(self.program.inputs, self.valid)
+        sized = resize(self.program.inputs, read_arrays(batch), {"batch": self.options.batch})
         return write_arrays(self.store.path("examples", f"timing-{self.options.batch}.npz"), sized)
 
     # The test data ------------------------------------------------------------------------------------------------------------------

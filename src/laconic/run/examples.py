@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from laconic.core.axes import dynamic_sizes
 from laconic.core.batches import count, join_targets, join_tensors, sizes_of
 from laconic.core.files import write_json, write_whole
-from laconic.core.program import Program
+from laconic.core.program import Program, TensorSpec
 from laconic.core.task import Task
 from laconic.tasks.data import loader
 
 _DONE = "done.json"
+_LOOKED = 64  # batches at most, whose lengths are looked at
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,25 @@ def _all_targets(task: Task, data: Dataset[Any], targets: list[Any]) -> Any:
         return task.split(next(iter(loader(data, n, shuffle=False, seed=0, collate=task.collate))))[1]
 
     return join_targets(targets, sizes_of(n, task.batch_size), again)
+
+
+def typical(specs: Sequence[TensorSpec], examples: Examples) -> tuple[Path, dict[str, int]]:
+    """Return the batch whose lengths are in the middle, and these by name; the first batch where no length differs.
+
+    Args:
+        specs: of the inputs.
+        examples: of whose batches those at the beginning are looked at, `_LOOKED` at most.
+    """
+    paths = sorted(examples.folder.glob("*.npz"))[:_LOOKED] if lengths_of(specs) else [examples.first]
+    sizes = [{name: size for name, size in dynamic_sizes(specs, read_arrays(path)).items() if name != "batch"} for path in paths]
+    order = sorted(range(len(paths)), key=lambda place: tuple(sizes[place].values()))
+    middle = order[len(order) // 2]
+    return paths[middle], sizes[middle]
+
+
+def lengths_of(specs: Sequence[TensorSpec]) -> list[str]:
+    """Return the dynamic dimensions beside the batch, by name."""
+    return list(dict.fromkeys(dim for spec in specs for dim in spec.shape if isinstance(dim, str) and dim != "batch"))
 
 
 def _array(leaf: Tensor) -> np.ndarray:

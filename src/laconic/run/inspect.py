@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from laconic.core.axes import batch_size
-from laconic.core.capture import capture
 from laconic.core.program import Program
 from laconic.core.progress import Progress, silent
 from laconic.core.records import to_json
@@ -17,6 +16,7 @@ from laconic.measure.counts import count
 from laconic.pruning.coupling import Coupling, couple
 from laconic.pruning.sensitivity import sensitivity as sensitivity_of
 from laconic.run.examples import batches
+from laconic.run.prepare import captured_model
 from laconic.tasks.check import check_task
 
 SHARE = 0.5  # of each group's components, removed to see what the output loses
@@ -40,9 +40,8 @@ def inspect(task: Task, sensitivity: bool = True, progress: Progress = silent) -
     """
     check_task(task)
     inputs, _ = next(batches(task, task.valid))
-    cut = task.cut()
-    inputs = cut.inputs(inputs)
-    program = capture(cut.module, inputs, dynamic=task.dynamic, dynamic_batch=task.dynamic_batch)
+    inputs = task.cut().inputs(inputs)
+    program = captured_model(task)
     counts = count(program)
     pruning = _pruning(program, program.flatten_inputs(inputs), _why_not(task, sensitivity), progress)
     return {

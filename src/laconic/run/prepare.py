@@ -21,6 +21,7 @@ from laconic.run.ledger import Ledger
 from laconic.run.store import RunStore
 from laconic.run.training import fit
 from laconic.tasks import metrics
+from laconic.tasks.axes import dynamic_of
 from laconic.tasks.check import check_task
 
 
@@ -31,6 +32,7 @@ def check(task: Task) -> None:
         BadInput: everything that is wrong with it, at once.
     """
     check_task(task)
+    _check_fixed(task)
 
 
 def length(data: Dataset[Any]) -> int:
@@ -55,22 +57,34 @@ def program(task: Task, store: RunStore, ledger: Ledger, progress: Progress) -> 
     """Return the captured model, from the run's folder if it is there, and the record of its training (empty if it came trained)."""
     if not store.has("program.pt2"):
         check_module(task.build(), (torch.float32,))
+        with ledger.part("capture"):
+            progress.log("capturing the model")
+            captured = captured_model(task)  # before it is trained: what cannot be captured is told at once
         if task.plan is not None:
             with ledger.part("train"):
                 train(task, store, progress)
-        _check_fixed(task)
-        inputs, _ = next(batches(task, task.valid))
+            captured = captured_model(task)
         with ledger.part("capture"):
-            progress.log("capturing the model")
-            cut = task.cut()
-            captured = capture(cut.module, cut.inputs(inputs), dynamic=task.dynamic, dynamic_batch=task.dynamic_batch)
-            check_shippable(captured)
             for note in captured.interface.notes:
                 progress.log(note)
             captured.save(store.path("program.pt2"))
     training = store.read("training.json") if store.has("training.json") else []
     with ledger.part("capture"):
         return Program.load(store.path("program.pt2")), training
+
+
+def captured_model(task: Task) -> Program:
+    """Capture a task's model on the first batch of its valid data.
+
+    Raises:
+        CaptureError: it cannot be captured.
+        BadInput: it can, and no file can be made of it.
+    """
+    inputs, _ = next(batches(task, task.valid))
+    cut = task.cut()
+    captured = capture(cut.module, cut.inputs(inputs), dynamic=dynamic_of(task), dynamic_batch=task.dynamic_batch)
+    check_shippable(captured)
+    return captured
 
 
 def _check_fixed(task: Task) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from laconic.core.errors import BadInput, nearest, need
+from laconic.core.errors import BadInput, Mistakes, nearest, need
 from laconic.core.reading import reads
 from laconic.core.records import to_json
 from laconic.core.step import StepConfig
@@ -94,8 +94,12 @@ class RecipeFile:
 
 
 @reads("a recipe", "Write it as docs/recipes.md shows.", BadInput)
-def read_recipe(path: Path) -> RecipeFile:
+def read_recipe(path: Path, budget: Callable[[Any], object] | None = None) -> RecipeFile:
     """Read a recipe file.
+
+    Args:
+        path: of the file.
+        budget: reads what the file says of the budget, for instance `Budget.from_plain`; what it refuses is told with the rest.
 
     Raises:
         BadInput: every mistake in it, each with its place, value, rule and the nearest valid name.
@@ -108,11 +112,11 @@ def read_recipe(path: Path) -> RecipeFile:
         data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is not YAML: {error}") from error
-    return parse(data, str(path))
+    return parse(data, str(path), budget)
 
 
 @reads("a recipe", "Write it as docs/recipes.md shows.", BadInput)
-def parse(data: Any, place: str = "recipe") -> RecipeFile:
+def parse(data: Any, place: str = "recipe", budget: Callable[[Any], object] | None = None) -> RecipeFile:
     """Check plain values and turn them into a recipe; see `read_recipe`."""
     if not isinstance(data, dict):
         raise BadInput(f"{place}: a recipe is a mapping with the entries steps and deploy; this is {type(data).__name__}")
@@ -124,13 +128,27 @@ def parse(data: Any, place: str = "recipe") -> RecipeFile:
         mistakes.append(f"version: {data['version']!r}; this Laconic reads version {VERSION}")
     steps = tuple(_steps(data.get("steps") or [], mistakes))
     deploy = from_plain(Target, data.get("deploy") or {}, "deploy", mistakes)
-    if isinstance(deploy, Target):
-        mistakes += list(_deploy_mistakes(deploy))
+    mistakes += _deploy_mistakes(deploy if isinstance(deploy, Target) else _readable(data.get("deploy")))
     if not isinstance(data.get("task"), (str, type(None))):
         mistakes.append(f"task: {data['task']!r} is not a name or module:attribute")
+    mistakes += _budget_mistakes(data.get("budget"), budget)
     if mistakes:
-        raise BadInput("\n".join([f"{place} has {len(mistakes)} mistake{'s' * (len(mistakes) > 1)}:", *(f"  {m}" for m in mistakes)]))
+        raise Mistakes(f"{place} has {len(mistakes)} mistake{'s' * (len(mistakes) > 1)}:", mistakes)
     return RecipeFile(Recipe(steps, deploy), data.get("task"), data.get("budget"))
+
+
+def _budget_mistakes(data: Any, read: Callable[[Any], object] | None) -> Iterator[str]:
+    if data is None or (read is None and isinstance(data, Mapping)):
+        return
+    if read is None:
+        yield f"budget: must be a mapping of limits; it is {data!r}"
+        return
+    try:
+        read(data)
+    except Mistakes as error:
+        yield from (mistake if mistake.startswith("budget.") else f"budget.{mistake}" for mistake in error.mistakes)
+    except BadInput as error:
+        yield str(error)
 
 
 def _steps(items: Any, mistakes: list[str]) -> Iterator[Any]:
@@ -145,6 +163,14 @@ def _steps(items: Any, mistakes: list[str]) -> Iterator[Any]:
         config = from_plain(STEPS.config(name), options or {}, f"steps[{index}].{name}", mistakes)
         if config is not None:
             yield config
+
+
+def _readable(deploy: Any) -> Target:
+    """Return a target of the texts among what stands in a file, so that their mistakes are told beside those of the rest."""
+    target = Target()
+    given: Any = deploy if isinstance(deploy, dict) else {}
+    texts: Any = {name: value for name, value in given.items() if isinstance(value, str) and isinstance(vars(target).get(name), str)}
+    return replace(target, **texts)
 
 
 def _deploy_mistakes(deploy: Target) -> Iterator[str]:

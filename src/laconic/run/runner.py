@@ -11,7 +11,7 @@ from typing import Any
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
 from laconic.core.extensions import extended
-from laconic.core.program import Program
+from laconic.core.program import Program, as_program
 from laconic.core.records import Outcome
 from laconic.core.step import STAGES, StepConfig, as_step
 
@@ -101,7 +101,7 @@ def apply(program: Program, steps: Sequence[Any], context: Context) -> tuple[Pro
     Raises:
         LaconicError: a step failed, or made a program that is not finite; the steps' own errors too.
     """
-    outcomes = []
+    program, outcomes = as_program(program, "apply"), []
     for config in steps:
         name = STEPS.name_of(config)
         program, outcome = STEPS.function(name)(program, config, context)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Literal
 
 from laconic.core import quantities
-from laconic.core.errors import BadInput, nearest
+from laconic.core.errors import BadInput, Mistakes, nearest
 from laconic.core.quantities import Quantity
 from laconic.core.reading import reads
 from laconic.run.gate import BETTER, Condition, better
@@ -19,6 +19,7 @@ from laconic.search.readings import UNMEASURED, Reading, broken, distance, read
 
 ANY = "any"  # how an unlimited drop is written where a file has no infinity
 DEFAULT_DROP = 0.5
+_NONSENSE = "the budget makes no sense:"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Budget:
         mistakes = list(self._settle_limits())
         mistakes += self._mistakes()
         if mistakes:
-            raise BadInput("the budget makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
+            raise Mistakes(_NONSENSE, mistakes)
 
     def _settle_limits(self) -> Iterator[str]:
         """Move what has a keyword of its own from `limits` there, and write ``any`` as infinity; says what cannot be."""
@@ -192,19 +193,28 @@ class Budget:
         """Return a budget from plain values, e.g. of a recipe file; limits of other packages stand beside the others or in `limits`.
 
         Raises:
-            BadInput: unknown entries or limits that make no sense.
+            BadInput: every unknown entry and every limit that makes no sense.
         """
-        if not isinstance(data, dict):
-            raise BadInput(f"budget: must be a mapping; it is {data!r}")
+        if not isinstance(data, Mapping):
+            raise BadInput(f"budget: must be a mapping of limits, e.g. {{'max_drop': 0.5}}; it is {data!r}")
         own, known = [f.name for f in dataclasses.fields(cls)], quantities.limits()
-        for key in data:
-            if key not in own and key not in known:
-                raise BadInput(f"budget.{key}: unknown limit." + nearest(str(key), [*own, *known]))
-        data = {key: _read(value) if key in known else value for key, value in data.items()}
-        apart = {key: value for key, value in data.items() if key not in own}
-        return cls(
-            **{key: value for key, value in data.items() if key in own and key != "limits"}, limits={**data.get("limits", {}), **apart}
-        )
+        mistakes = [
+            f"budget.{key}: unknown limit." + nearest(str(key), [*own, *known]) for key in data if key not in own and key not in known
+        ]
+        limits = data.get("limits") or {}
+        if not isinstance(limits, Mapping):
+            mistakes.append(f"limits: must be a mapping of limits; it is {limits!r}")
+            limits = {}
+        values = {key: _read(value) if key in known else value for key, value in data.items() if key in own or key in known}
+        named = {key: value for key, value in values.items() if key in own and key != "limits"}
+        apart = {key: value for key, value in values.items() if key not in own}
+        try:
+            budget = cls(**named, limits={**limits, **apart})
+        except Mistakes as error:
+            mistakes += error.mistakes
+        if mistakes:
+            raise Mistakes(_NONSENSE, mistakes)
+        return budget
 
 
 def _keywords() -> list[str]:

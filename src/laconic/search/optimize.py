@@ -27,6 +27,7 @@ from laconic.run.store import RESULT, RunStore, read_result
 from laconic.search.beside import beside
 from laconic.search.budget import Budget
 from laconic.search.content import Facts, content
+from laconic.search.given import as_budget, as_task, check_devices
 from laconic.search.judge import Judge
 from laconic.search.lever import Surroundings
 from laconic.search.propose import propose
@@ -39,8 +40,8 @@ from laconic.tasks import metrics
 
 
 def optimize(
-    task: Task,
-    budget: Budget | None = None,
+    task: Task | str,
+    budget: Budget | Mapping[str, Any] | None = None,
     *,
     out: str | Path | None = None,
     time_limit: str | float | None = None,
@@ -53,8 +54,8 @@ def optimize(
     """Find the best artifact within the budget.
 
     Args:
-        task: the trained model (or one with a plan of how to train it), its data and its metric.
-        budget: what may be lost and what must be won.
+        task: the trained model (or one with a plan of how to train it), its data and its metric; or the name of such a task, as of `load_task`.
+        budget: what may be lost and what must be won; a mapping of limits too, ``{"max_drop": 0.5}``.
         out: the run's folder; by default `laconic-runs/NAME-TIME`. A folder that holds the same run, unfinished or ended by a time limit, is continued.
         time_limit: seconds, or text like ``90s``, ``5m``, ``2h``, for trying candidates; those whose turn comes later are not tried, and the best so far
             is delivered. Called again with the same `out`, the run goes on with the rest.
@@ -71,10 +72,12 @@ def optimize(
         BadInput: the task, the budget or an option cannot be used; everything wrong with the task is told at once, before any work.
         KeyboardInterrupt: as it came; the best so far is then written down like a result, as interrupted.
     """
-    limit = seconds(time_limit)
+    limit, space, budget = seconds(time_limit), space or SearchSpace(), as_budget(budget)
+    check_devices(recipes, space.device)
+    task = as_task(task)
     folder = Path(out) if out is not None else new_folder(task.name)
     with shown(progress) as told:
-        data = search(task, budget or Budget(), folder, limit, space or SearchSpace(), recipes, options or Options(), told, command)
+        data = search(task, budget, folder, limit, space, recipes, options or Options(), told, command)
     result = Result(folder, data)
     if not (folder / REPORT).exists():
         result.report()
@@ -95,8 +98,8 @@ def search(
     """Search; see `laconic.optimize`. `limit` is in seconds. Returns the content of the run's `result.json`."""
     ledger = Ledger()
     metric = metrics.of(task)
-    budget = budget.filled(metric.name, metric.scale == 100)
     prepare.check(task)
+    budget = budget.filled(metric.name, metric.scale == 100)
     with RunStore(folder, _manifest(task, budget, space, recipes, options)) as store:
         if store.has(RESULT) and (known := read_result(folder)).get("stopped") is None:
             progress.log(f"{folder} is finished already; nothing was computed again")
@@ -182,7 +185,7 @@ def _manifest(task: Task, budget: Budget, space: SearchSpace, recipes: Sequence[
     return {
         "task": task.ref or task.name,
         "metric": task.metric if isinstance(task.metric, str) else getattr(task.metric, "__qualname__", "custom"),
-        "answers": {"ignore": task.ignore, "class_axis": task.class_axis},
+        "answers": {"ignore": task.ignore, "class_axis": task.class_axis, "target": getattr(task.target, "__qualname__", task.target)},
         "budget": budget.to_plain(),
         "space": to_json(space),
         "recipes": None if recipes is None else [recipe.to_plain() for recipe in recipes],

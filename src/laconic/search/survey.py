@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from laconic.core.capture import capture
 from laconic.core.task import Task
-from laconic.run.examples import batches
+from laconic.run.prepare import captured_model
 from laconic.search.budget import Budget
 from laconic.search.lever import TARGET_STAGES, Lever, Surroundings
 from laconic.search.levers import levers
@@ -45,10 +44,7 @@ def survey(task: Task | None = None, budget: Budget | None = None, space: Search
 
 def _surroundings(task: Task, budget: Budget) -> Surroundings:
     check_task(task)
-    inputs, _ = next(batches(task, task.valid))
-    cut = task.cut()
-    program = capture(cut.module, cut.inputs(inputs), dynamic=task.dynamic, dynamic_batch=task.dynamic_batch)
-    return Surroundings(program, task.of_part(), budget)
+    return Surroundings(captured_model(task), task.of_part(), budget)
 
 
 def _row(lever: Lever, settings: list[dict[str, Any]]) -> dict[str, Any]:

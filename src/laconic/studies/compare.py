@@ -32,6 +32,7 @@ from laconic.run.training import augmenter, fit
 from laconic.studies.gains import Measured, compared, verdict
 from laconic.studies.variants import KINDS, Variant, chosen
 from laconic.tasks import catalog, metrics
+from laconic.tasks.axes import dynamic_of
 from laconic.tasks.check import check_task
 from laconic.tasks.data import split_indices
 from laconic.train.augment import kind_of
@@ -177,7 +178,7 @@ def _trained(task: Task, variant: Variant, plan: FitPlan, part: Dataset[Any], se
     metric = metrics.of(task)
     model = _fresh(task, seed)
     if variant.steps:
-        program = capture(model.eval(), next(batches(task, task.valid))[0], dynamic=task.dynamic)
+        program = capture(model.eval(), next(batches(task, task.valid))[0], dynamic=dynamic_of(task), dynamic_batch=task.dynamic_batch)
         model, _ = apply(program, variant.steps, Context(replace(task, train=part), fit, seed=seed))
     try:
         record = fit(

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sized
+import time
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
-from torch.utils.data import Dataset
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import Dataset, default_collate
 
-from laconic.core import structure
 from laconic.core.answers import Ambiguous, Answers, OutOfRange, stand_in
 from laconic.core.batches import count, join_targets, padding, plain_target, sizes_of
-from laconic.core.capture import argument_names
-from laconic.core.errors import BadInput, LaconicError
+from laconic.core.errors import BadInput, Mistakes
 from laconic.core.modes import evaluating
 from laconic.core.program import as_call
 from laconic.core.task import Task
 from laconic.tasks import metrics
+from laconic.tasks.axes import BATCH, USERS, dynamic_of, leaves_of
 from laconic.tasks.data import loader
+from laconic.tasks.scan import SECONDS, Scan, answered, scan, told
 
-# What a user's code may raise; a keyboard interrupt is not among it.
-_USERS = (LaconicError, ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 _TRIED = 20  # batches at most that the model answers before work begins
 
 
@@ -51,16 +50,30 @@ def check_task(task: Task) -> None:
         lacking = " and ".join(name for name, part in (("train data", task.train), ("a loss", task.loss)) if part is None)
         mistakes.append(f"plan: a plan of training is given, but the task has no {lacking}")
     batches = {name: _first(task, name, data, mistakes) for name, data in _datasets(task)}
-    mistakes += _differences(task, batches)
+    differing = dict(_differences(task, batches))
+    mistakes += differing.values()
     valid = batches.get("valid")
     outputs = _outputs(task, valid, mistakes)
     if outputs is not None and valid is not None:
         mistakes += _part(task, valid)
+        seen = _scanned(task, {name: batch for name, batch in batches.items() if name not in differing}, valid)
+        mistakes += [f"{name}: {passed.mistake}" for name, passed in seen.items() if passed.mistake]
         valid, outputs = _telling(task, valid, outputs, spec)
-        mistakes += _against(task, outputs, valid, spec, batches)
+        mistakes += _against(task, outputs, valid, spec, seen)
     if mistakes:
-        plural = "s" * (len(mistakes) > 1)
-        raise BadInput("\n".join([f"the task '{task.name}' has {len(mistakes)} mistake{plural}:", *(f"  {m}" for m in mistakes)]))
+        raise Mistakes(f"the task '{task.name}' has {len(mistakes)} mistake{'s' * (len(mistakes) > 1)}:", mistakes)
+
+
+def _scanned(task: Task, batches: dict[str, _Batch | None], valid: _Batch) -> dict[str, Scan]:
+    """Look through the datasets of which there is a first batch."""
+    dynamic = {} if task.part is not None else dynamic_of(task)
+    return {
+        name: scan(
+            task, getattr(task, name), dynamic, lambda inputs: answered(task, inputs), valid.inputs if batch.size == valid.size else None
+        )
+        for name, batch in batches.items()
+        if batch is not None
+    }
 
 
 def _metric(task: Task, mistakes: list[str]) -> metrics.MetricSpec | None:
@@ -90,13 +103,13 @@ def _first(task: Task, name: str, data: Any, mistakes: list[str]) -> _Batch | No
         batch = next(iter(loader(data, size, shuffle=False, seed=0, collate=task.collate)))  # type: ignore[arg-type]
         inputs, target = task.split(batch)
         return _Batch(inputs, target, plain_target(target, size), size)
-    except _USERS as error:
-        mistakes.append(f"{name}: no batch can be made of it: {_told(error)}")
+    except USERS as error:
+        mistakes.append(f"{name}: no batch can be made of it: {told(error)}")
         return None
 
 
-def _differences(task: Task, batches: dict[str, _Batch | None]) -> Iterator[str]:
-    """Yield how train and test data look otherwise than the valid data."""
+def _differences(task: Task, batches: dict[str, _Batch | None]) -> Iterator[tuple[str, str]]:
+    """Yield the datasets that differ, and how train and test data look otherwise than the valid data."""
     valid = batches.get("valid")
     if valid is None:
         return
@@ -105,43 +118,33 @@ def _differences(task: Task, batches: dict[str, _Batch | None]) -> Iterator[str]
         batch = batches.get(name)
         if batch is not None and (look := _look(task, batch)) != expected:
             hint = "" if task.dynamic else "; a dimension that may vary is told by Task(dynamic={input: {dimension: name}})"
-            yield f"{name}: one example has {look}; one of the valid data has {expected}{hint}"
+            yield name, f"{name}: one example has {look}; one of the valid data has {expected}{hint}"
 
 
 def _look(task: Task, batch: _Batch) -> str:
     """Describe one example's inputs: shapes and types, dynamic dimensions by name; beside integers a dimension may vary where batches are padded."""
-    names = _input_names(task, batch.inputs)
-    leaves = [leaf for leaf in tree_leaves(batch.inputs) if isinstance(leaf, Tensor)]
-    if len(leaves) > 1 or any(not leaf.is_floating_point() for leaf in leaves):
-        return ", ".join(f"{leaf.dim() - 1} dimensions {str(leaf.dtype).removeprefix('torch.')}" for leaf in leaves)
+    dynamic = {} if task.part is not None else dynamic_of(task)  # of a part it names its own inputs
+    try:
+        leaves = leaves_of(task.build(), batch.inputs)
+    except USERS:
+        leaves = {str(number): leaf for number, leaf in enumerate(tree_leaves(batch.inputs)) if isinstance(leaf, Tensor)}
+    if len(leaves) > 1 or any(not leaf.is_floating_point() for leaf in leaves.values()):
+        return ", ".join(f"{leaf.dim() - 1} dimensions {str(leaf.dtype).removeprefix('torch.')}" for leaf in leaves.values())
     return ", ".join(
-        f"shape {_shape(leaf, (task.dynamic or {}).get(name, {}))} {str(leaf.dtype).removeprefix('torch.')}"
-        for leaf, name in zip(leaves, names or [""] * len(leaves), strict=True)
+        f"shape {_shape(leaf, dynamic.get(name, {}))} {str(leaf.dtype).removeprefix('torch.')}" for name, leaf in leaves.items()
     )
 
 
-def _shape(leaf: Tensor, dynamic: dict[int, str]) -> str:
+def _shape(leaf: Tensor, dynamic: Mapping[int, str]) -> str:
     """Write the shape beside the batch as a tuple prints, with names for what is dynamic."""
     shape: list[Any] = list(leaf.shape)
+    batch = 0
     for axis, name in dynamic.items():
         if -len(shape) <= axis < len(shape):
             shape[axis] = name
-    return f"({', '.join(map(str, shape[1:]))}{',' * (len(shape) == 2)})"
-
-
-def _input_names(task: Task, inputs: Any) -> list[str] | None:
-    """Return the names of the tensors in inputs, in order, by which `Task.dynamic` knows them; None where the model cannot tell."""
-    if not task.dynamic or task.part is not None:  # of a part, `dynamic` names its own inputs
-        return None
-    try:
-        args, kwargs = as_call(inputs)
-        values = dict(zip(argument_names(task.build(), args, kwargs), [*args, *kwargs.values()], strict=True))
-        leaves: list[Tensor] = []
-        names = list(structure.places(structure.describe(values, leaves), ""))
-        same = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
-        return names if len(names) == len(same) and all(a is b for a, b in zip(leaves, same, strict=True)) else None
-    except _USERS:
-        return None
+            batch = axis if name == BATCH else batch
+    del shape[batch : batch + 1]
+    return f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
 
 
 def _telling(task: Task, valid: _Batch, outputs: Any, spec: metrics.MetricSpec | None) -> tuple[_Batch, Any]:
@@ -165,10 +168,10 @@ def _telling(task: Task, valid: _Batch, outputs: Any, spec: metrics.MetricSpec |
 def _ambiguous(task: Task, batch: _Batch, outputs: Any, spec: metrics.MetricSpec) -> bool:
     try:
         assert spec.read is not None
-        spec.read(task.logits(outputs), batch.target)
+        spec.read(task.logits(outputs), spec.pick(batch.target))
     except Ambiguous:
         return True
-    except _USERS:
+    except USERS:
         return False
     return False
 
@@ -179,8 +182,8 @@ def _outputs(task: Task, batch: _Batch | None, mistakes: list[str]) -> Any:
         return None
     try:
         model = task.build()
-    except _USERS as error:
-        mistakes.append(f"model: it cannot be made: {_told(error)}")
+    except USERS as error:
+        mistakes.append(f"model: it cannot be made: {told(error)}")
         return None
     training, random = model.training, torch.get_rng_state()
     try:
@@ -189,8 +192,9 @@ def _outputs(task: Task, batch: _Batch | None, mistakes: list[str]) -> Any:
             outputs = model.eval()(*args, **kwargs)
         task.logits(outputs)
         return outputs
-    except _USERS as error:
-        mistakes.append(f"model: it cannot answer the first batch of the valid data ({_look(task, batch)}): {_told(error)}")
+    except USERS as error:
+        mend = _alone(task, batch)
+        mistakes.append(f"model: it cannot answer the first batch of the valid data ({_look(task, batch)}): {told(error)}{mend}")
         return None
     finally:
         model.train(training)
@@ -206,11 +210,22 @@ def _part(task: Task, batch: _Batch) -> Iterator[str]:
         args, kwargs = as_call(cut.inputs(batch.inputs))
         with torch.no_grad(), evaluating(cut.module):
             cut.outputs(batch.inputs, cut.module(*args, **kwargs))
-    except _USERS as error:
-        yield _told(error)
+    except USERS as error:
+        yield told(error)
 
 
-def _against(task: Task, outputs: Any, valid: _Batch, spec: metrics.MetricSpec | None, batches: dict[str, _Batch | None]) -> Iterator[str]:
+def _alone(task: Task, batch: _Batch) -> str:
+    """Return the mend where the model answers one example and not several."""
+    if batch.size == 1:
+        return ""
+    try:
+        inputs, _ = task.split((task.collate or default_collate)([task.valid[0]]))
+    except USERS:
+        return ""
+    return "" if answered(task, inputs) is None else ". It answers one example alone: say Task(dynamic_batch=False, batch_size=1)"
+
+
+def _against(task: Task, outputs: Any, valid: _Batch, spec: metrics.MetricSpec | None, seen: dict[str, Scan]) -> Iterator[str]:
     """Yield what is wrong between the model's outputs, the targets, the metric and the loss."""
     logits = task.logits(outputs)
     targets = count(valid.target)
@@ -220,20 +235,65 @@ def _against(task: Task, outputs: Any, valid: _Batch, spec: metrics.MetricSpec |
         return
     if logits.dim() == 0 or targets != len(logits):
         rows = len(logits) if logits.dim() else "one number as"
-        yield f"valid: the model gives {rows} answers to {targets} targets; the first dimension of its output must be the batch"
+        yield (
+            f"valid: the model gives {rows} answers to {targets} targets; the first dimension of its output must be the batch: "
+            "Task(logits=lambda outputs: …) brings it there"
+        )
         return
-    mistakes = [] if spec is None else list(_scored(task, spec, logits, valid, batches))
+    if not bool(logits.isfinite().all()):
+        if not seen["valid"].mistake:
+            broken = (~logits.isfinite()).reshape(len(logits), -1).any(1).nonzero().flatten().tolist()
+            yield f"model: its answer to example {broken[0]} of the valid data is not finite ({len(broken)} of the first {len(logits)} are not)"
+        return
+    mistakes = [] if spec is None else list(_scored(task, spec, logits, valid, seen))
     yield from mistakes
     if task.loss is not None and not any(mistake.startswith("valid:") for mistake in mistakes):
-        try:
-            value = task.loss(outputs, valid.raw)
-            if not isinstance(value, Tensor) or value.dim() != 0:
-                yield f"loss: it must return a scalar tensor; it returns {tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__}"
-        except _USERS as error:
-            yield f"loss: it cannot be computed: {_told(error)}"
+        wrong = [name for name in seen if any(mistake.startswith(f"{name}:") for mistake in mistakes)]
+        yield from _losses(task, outputs, valid, {name: passed for name, passed in seen.items() if name not in wrong})
 
 
-def _scored(task: Task, spec: metrics.MetricSpec, logits: Tensor, valid: _Batch, batches: dict[str, _Batch | None]) -> Iterator[str]:
+def _losses(task: Task, outputs: Any, valid: _Batch, seen: dict[str, Scan]) -> Iterator[str]:
+    """Yield what keeps the loss from being computed: with the first batch, or with the targets of another one of its form beside the same answers."""
+    assert task.loss is not None
+    try:
+        value = task.loss(outputs, valid.raw)
+        if not isinstance(value, Tensor) or value.dim() != 0:
+            yield f"loss: it must return a scalar tensor; it returns {tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__}"
+            return
+    except USERS as error:
+        yield f"loss: it cannot be computed: {told(error)}"
+        return
+    end = time.monotonic() + SECONDS
+    for name, passed in seen.items():
+        for start, size, target in passed.batches:
+            if size > valid.size or time.monotonic() > end:
+                break
+            if _forms(target) == _forms(valid.raw) and (why := _refused(task, outputs, target, size, valid.size)) is not None:
+                yield f"{name}: the loss cannot be computed of the examples {start} to {start + size - 1}: {told(why)}"
+                break
+
+
+def _forms(target: Any) -> list[Any]:
+    """Return shapes beside the batch and types of a target's tensors: targets of one form fit the same answers."""
+    return [(leaf.dtype, leaf.dim(), leaf.shape[1:]) for leaf in tree_leaves(target) if isinstance(leaf, Tensor)]
+
+
+def _refused(task: Task, outputs: Any, target: Any, size: int, whole: int) -> Exception | None:
+    """Return what the loss raises of a target beside the first answers; None where it takes it."""
+    assert task.loss is not None
+    random = torch.get_rng_state()
+    try:
+        task.loss(
+            tree_map(lambda leaf: leaf[:size] if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == whole else leaf, outputs), target
+        )
+    except USERS as error:
+        return error
+    finally:
+        torch.set_rng_state(random)
+    return None
+
+
+def _scored(task: Task, spec: metrics.MetricSpec, logits: Tensor, valid: _Batch, seen: dict[str, Scan]) -> Iterator[str]:
     """Yield what keeps the metric from being computed: from these answers, and with the targets of all datasets."""
     try:
         value = spec.score(logits, valid.target)
@@ -242,26 +302,38 @@ def _scored(task: Task, spec: metrics.MetricSpec, logits: Tensor, valid: _Batch,
             return
     except (OutOfRange, metrics.Undefined):
         pass  # told below, of all targets
-    except _USERS as error:
-        yield f"metric: '{spec.name}' cannot be computed from logits {tuple(logits.shape)}, {_kind(valid.target)}: {_told(error)}"
-        return
+    except USERS as error:
+        if not _has_broken(spec, valid.target):
+            yield f"metric: '{spec.name}' cannot be computed from logits {tuple(logits.shape)}, {_kind(valid.target)}: {told(error)}"
+            return
     if spec.read is None:
         return
-    first = _read(spec, logits, valid.target)
-    for name, batch in batches.items():
-        if batch is not None:
+    first = _read(spec, logits, spec.pick(valid.target))
+    for name, passed in seen.items():
+        if not passed.mistake:
             try:
-                yield from _targets(task, name, batch, spec, logits, first)
-            except _USERS as error:
-                yield f"{name}: {_told(error)}"
+                yield from _targets(task, name, passed, spec, logits, first)
+            except USERS as error:
+                yield f"{name}: {told(error)}"
+
+
+def _has_broken(spec: metrics.MetricSpec, target: Any) -> bool:
+    """Return whether a named metric's targets hold what is no finite number, which is told with its place."""
+    if spec.read is None:
+        return False
+    try:
+        picked = spec.pick(target)
+    except USERS:
+        return False
+    return picked.is_floating_point() and not bool(picked.isfinite().all())
 
 
 def _read(spec: metrics.MetricSpec, logits: Tensor, target: Tensor) -> Answers:
-    """Read the first batch; where it holds what is no class, read it as if it did not."""
+    """Read the first batch; where it holds what is no class or no number, read it as if it did not."""
     assert spec.read is not None
     try:
         return spec.read(logits, target)
-    except OutOfRange:
+    except BadInput:
         return spec.read(logits, torch.zeros_like(target))
 
 
@@ -273,16 +345,49 @@ def _uneven(spec: metrics.MetricSpec, logits: Tensor, target: Any, value: float)
     return f"metric: '{spec.name}' is {value:.6g}, the mean of its scores by example {spec.scale * float(each.double().mean()):.6g}; leave per_example out"
 
 
-def _targets(task: Task, name: str, batch: _Batch, spec: metrics.MetricSpec, logits: Tensor, first: Answers) -> Iterator[str]:
-    """Yield what is wrong with a dataset's targets for a named metric: with all of those that are scored, with the first batch of the train data."""
+def _targets(task: Task, name: str, seen: Scan, spec: metrics.MetricSpec, logits: Tensor, first: Answers) -> Iterator[str]:
+    """Yield what is wrong with a dataset's targets for a named metric: with all of those that are scored, with what was seen of the train data."""
     assert spec.read is not None
-    scored = name != "train"
-    target = _all_targets(task, getattr(task, name), spec, logits, first) if scored else batch.target
-    if not isinstance(target, Tensor):
-        raise BadInput(f"{_kind(target)} is no tensor, as that of the valid data is")
-    answers = spec.read(stand_in(first, logits, target), target) if scored else _stood_in(spec, logits, first, target)
-    if scored and spec.undefined is not None and (why := spec.undefined(answers)):
+    if name == "train":
+        for start, _, target in _alike(spec, seen):
+            try:
+                _stood_in(spec, logits, first, target)
+            except BadInput as error:
+                yield f"train: {error}{_place(error, target, start)}"
+                return
+        return
+    target = _all_targets(task, getattr(task, name), seen, spec, logits, first)
+    try:
+        answers = spec.read(stand_in(first, logits, target), target)
+    except BadInput as error:
+        yield f"{name}: {error}{_place(error, target, 0)}"
+        return
+    if spec.undefined is not None and (why := spec.undefined(answers)):
         yield f"{name}: '{spec.name}' is not defined on these targets: {why}"
+
+
+def _alike(spec: metrics.MetricSpec, seen: Scan) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield the targets that were seen, each run of batches of one shape joined: where it starts, how many examples, the tensor."""
+    run: list[Tensor] = []
+    begin = 0
+    for start, size, raw in seen.batches:
+        target = spec.pick(plain_target(raw, size))
+        if run and target.shape[1:] != run[0].shape[1:]:
+            yield begin, start - begin, torch.cat(run)
+            run, begin = [], start
+        run.append(target)
+    if run:
+        yield begin, sum(map(len, run)), torch.cat(run)
+
+
+def _place(error: BadInput, target: Tensor, start: int) -> str:
+    """Return which example holds the number that is wrong, in brackets; nothing where no number is."""
+    if isinstance(error, OutOfRange):
+        wrong = target == error.value
+    else:
+        wrong = ~target.isfinite() if target.is_floating_point() else torch.zeros_like(target, dtype=torch.bool)
+    rows = wrong.reshape(len(target), -1).any(1).nonzero()
+    return f" (example {start + int(rows[0])})" if len(rows) else ""
 
 
 def _stood_in(spec: metrics.MetricSpec, logits: Tensor, first: Answers, target: Tensor) -> Answers:
@@ -291,18 +396,24 @@ def _stood_in(spec: metrics.MetricSpec, logits: Tensor, first: Answers, target: 
     return spec.read(stand_in(first, logits, target), target, first.axis if logits.dim() > 1 else None)
 
 
-def _all_targets(task: Task, data: Any, spec: metrics.MetricSpec, logits: Tensor, first: Answers) -> Any:
+def _all_targets(task: Task, data: Any, seen: Scan, spec: metrics.MetricSpec, logits: Tensor, first: Answers) -> Tensor:
     """Return all targets, joined; what batches of different length are filled up with must not count."""
-    targets = [task.split(batch)[1] for batch in loader(data, task.batch_size, shuffle=False, seed=0, collate=task.collate)]
-    sizes = sizes_of(len(data), task.batch_size)
-    whole = join_targets(
-        targets, sizes, lambda: task.split(next(iter(loader(data, len(data), shuffle=False, seed=0, collate=task.collate))))[1]
-    )
-    if not isinstance(whole, Tensor) or whole.dim() < 2:
+    targets, sizes = seen.targets, seen.sizes
+    if not seen.whole:
+        targets = [task.split(batch)[1] for batch in loader(data, task.batch_size, shuffle=False, seed=0, collate=task.collate)]
+        sizes = sizes_of(len(data), task.batch_size)
+    targets = [spec.pick(plain_target(target, size)) for target, size in zip(targets, sizes, strict=True)]
+
+    def again() -> Any:
+        raw = task.split(next(iter(loader(data, len(data), shuffle=False, seed=0, collate=task.collate))))[1]
+        return spec.pick(plain_target(raw, len(data)))
+
+    whole: Tensor = join_targets(targets, sizes, again)
+    if whole.dim() < 2:
         return whole
     filled = padding(targets, sizes, whole)
     if len(filled):
-        known = [int(_stood_in(spec, logits, first, part).known.sum()) for part in (whole, *map(plain_target, targets, sizes))]
+        known = [int(_stood_in(spec, logits, first, part).known.sum()) for part in (whole, *targets)]
         if known[0] != sum(known[1:]):
             raise BadInput(
                 f"batches of different length are filled up with {', '.join(f'{value:g}' for value in filled.unique().tolist()[:3])}, which counts as a "
@@ -315,8 +426,3 @@ def _kind(target: Any) -> str:
     if isinstance(target, Tensor):
         return f"target {tuple(target.shape)} {str(target.dtype).removeprefix('torch.')}"
     return f"target {type(target).__name__}"
-
-
-def _told(error: BaseException) -> str:
-    first = (str(error).strip().splitlines() or [""])[0][:400]
-    return first if isinstance(error, LaconicError) else f"{type(error).__name__}: {first}"

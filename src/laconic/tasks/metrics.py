@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,62 @@ from laconic.tasks.metric_functions import WeightedMetric
 Score = Callable[[Tensor, Any], float]
 PerExample = Callable[[Tensor, Tensor], Tensor | None]
 Resampled = Callable[[np.ndarray], float]
+Chosen = Callable[[Any], Any] | str | int | None  # the part of a target, as of `Task.target`
 # What a function may raise on a resample that lacks a class; on all examples it was computed before.
 _REFUSED = (ArithmeticError, LookupError, RuntimeError, ValueError)
+
+
+def _whole(target: Any) -> Any:
+    return target
+
+
+def leaf_of(target: Any, chosen: Chosen, name: str) -> Tensor:
+    """Return the tensor of a target that a named metric looks at.
+
+    Args:
+        target: as the loss gets it, or joined: a tensor, or a mapping, tuple or list of parts.
+        chosen: by `Task.target`: a function, or the key or position of a part; None: the target itself, or its only part.
+        name: of the metric, for the message.
+
+    Raises:
+        BadInput: the target has several parts and none was chosen, there is no such part, or the part is no tensor.
+    """
+    if callable(chosen):
+        picked = chosen(target)
+    elif chosen is None or isinstance(target, Tensor):
+        parts = list(_parts(target))
+        picked = target if isinstance(target, Tensor) or len(parts) != 1 else parts[0][1]
+    else:
+        picked = dict(_parts(target)).get(chosen)
+    if isinstance(picked, np.ndarray) and picked.dtype != object:
+        return torch.as_tensor(picked)
+    if isinstance(picked, Tensor):
+        return picked
+    raise BadInput(_which(target, picked, chosen, name))
+
+
+def _parts(target: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(target, Mapping):
+        yield from target.items()
+    elif isinstance(target, (tuple, list)):
+        yield from enumerate(target)
+
+
+def _which(target: Any, picked: Any, chosen: Chosen, name: str) -> str:
+    parts = [(key, part) for key, part in _parts(target)]
+    tensors = [f"{key!r} {tuple(part.shape)}" for key, part in parts if isinstance(part, Tensor)]
+    mend = "give a function as the metric, (logits, target) -> float with direction='max' or 'min', which gets the whole target"
+    if isinstance(target, list) or not tensors:
+        return f"'{name}' looks at one tensor of targets; these are {_described(target)}: {mend}"
+    first = next(key for key, part in parts if isinstance(part, Tensor))
+    asked = f", and Task(target={chosen!r}) gives {_described(picked)}" if chosen is not None else ""
+    return f"'{name}' looks at one tensor of targets; this target has {', '.join(tensors)}{asked}. Say which, e.g. Task(target={first!r}), or {mend}"
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, list):
+        return f"a list with an entry for each example ({type(value[0]).__name__})" if value else "an empty list"
+    return "nothing" if value is None else type(value).__name__
 
 
 class Undefined(BadInput):
@@ -44,10 +98,11 @@ class MetricSpec:
             intervals exact and fast.
         bounds: the least and the largest score, scaled; None where there is no end.
         zero_one: whether an answer scores 0 or 1, so that examples of one answer do.
-        read: brings logits and target into one form, `(logits, target, axis=None)` with the dimension of the classes where it is known; None for a user's
-            own metric, which takes them as they are.
+        read: brings logits and target, as `pick` returns it, into one form, `(logits, target, axis=None)` with the dimension of the classes where it is
+            known; None for a user's own metric, which takes them as they are.
         resampled: from logits and target to a function from positions of examples, shape (k,), to their score, scaled; NaN where it is not defined.
         undefined: why there is no score, by the target alone; None where there is one.
+        pick: the tensor of a whole target that is looked at; the other functions take the whole.
     """
 
     name: str
@@ -61,6 +116,7 @@ class MetricSpec:
     read: Callable[..., Answers] | None = None
     resampled: Callable[[Tensor, Any], Resampled] | None = None
     undefined: Callable[[Answers], str | None] | None = None
+    pick: Callable[[Any], Any] = _whole
 
     @property
     def difference_unit(self) -> str:
@@ -114,35 +170,35 @@ class _Named:
     row: _Row
     ignore: float | None = None
     class_axis: int | None = None
+    chosen: Chosen = None
 
     @property
     def scale(self) -> float:
         return 100.0 if self.row.percent else 1.0
 
+    def pick(self, target: Any) -> Tensor:
+        return leaf_of(target, self.chosen, self.row.name)
+
     def read(self, logits: Tensor, target: Tensor, axis: int | None = None) -> Answers:
-        if not isinstance(target, Tensor):
-            raise BadInput(
-                f"'{self.row.name}' takes a tensor of targets; these are {type(target).__name__}. Give a function as the metric, or Task(split=…)"
-            )
         if not self.row.percent:
             return read_values(logits, target, self.ignore)
         return read_answers(logits, target, self.ignore, self.class_axis if axis is None else axis)
 
-    def weighted(self, logits: Tensor, target: Tensor) -> WeightedMetric:
-        answers = self.read(logits, target)
+    def weighted(self, logits: Tensor, target: Any) -> WeightedMetric:
+        answers = self.read(logits, self.pick(target))
         if why := self.row.undefined(answers):
             raise Undefined(f"'{self.row.name}' is not defined here: {why}")
         return self.row.function(answers)
 
-    def score(self, logits: Tensor, target: Tensor) -> float:
-        return self.scale * self.weighted(logits, target).value(np.ones(len(target)))
+    def score(self, logits: Tensor, target: Any) -> float:
+        return self.scale * self.weighted(logits, target).value(np.ones(len(self.pick(target))))
 
-    def per_example(self, logits: Tensor, target: Tensor) -> Tensor | None:
+    def per_example(self, logits: Tensor, target: Any) -> Tensor | None:
         scores = self.weighted(logits, target).per_example
         return None if scores is None else torch.from_numpy(scores)
 
-    def resampled(self, logits: Tensor, target: Tensor) -> Resampled:
-        n, value = len(target), self.weighted(logits, target).value
+    def resampled(self, logits: Tensor, target: Any) -> Resampled:
+        n, value = len(self.pick(target)), self.weighted(logits, target).value
         return lambda index: self.scale * value(np.bincount(index, minlength=n).astype(float))
 
     def spec(self) -> MetricSpec:
@@ -159,6 +215,7 @@ class _Named:
             read=self.read,
             resampled=self.resampled,
             undefined=row.undefined,
+            pick=self.pick,
         )
 
 
@@ -193,8 +250,26 @@ def of(task: Task) -> MetricSpec:
     """
     spec = resolve(task.metric, task.direction)
     if isinstance(task.metric, str) and task.metric in _BY_NAME and METRICS[task.metric] is spec:
-        return _Named(_BY_NAME[task.metric], task.ignore, task.class_axis).spec()
-    return spec
+        return _Named(_BY_NAME[task.metric], task.ignore, task.class_axis, task.target).spec()
+    if callable(task.metric) or task.target is None:
+        return spec
+    return _of_part(spec, task.target)
+
+
+def _of_part(spec: MetricSpec, chosen: Chosen) -> MetricSpec:
+    """Return another package's metric that looks at one part of a target."""
+
+    def pick(target: Any) -> Tensor:
+        return leaf_of(target, chosen, spec.name)
+
+    each, resampled = spec.per_example, spec.resampled
+    return replace(
+        spec,
+        score=lambda logits, target: spec.score(logits, pick(target)),
+        per_example=None if each is None else lambda logits, target: each(logits, pick(target)),
+        resampled=None if resampled is None else lambda logits, target: resampled(logits, pick(target)),
+        pick=pick,
+    )
 
 
 def resolve(metric: str | Callable[[Any, Any], float], direction: Direction | None = None) -> MetricSpec:
