@@ -31,6 +31,9 @@ def handle(request, channel):
     if what == "exit": print("last words", file=sys.stderr); os._exit(3)
     if what == "segfault": os.kill(os.getpid(), signal.SIGSEGV)
     if what == "killed": os.kill(os.getpid(), signal.SIGKILL)
+    if what == "leaves another":
+        if os.fork() == 0: os.setsid(); time.sleep(15); os._exit(0)
+        os._exit(4)
     if what == "hang": time.sleep(3600)
     if what == "bad": raise BadInput("not like this")
     if what == "bug": return {}["missing"]
@@ -66,7 +69,8 @@ def test_it_answers_whatever_is_printed_meanwhile(child: Child) -> None:
     [
         ("exit", "crash", "it ended with code 3; its last lines:\n.*last words"),
         ("segfault", "crash", "killed by SIGSEGV"),
-        ("killed", "memory", r"killed by SIGKILL \(out of memory, if nobody else did it\)"),
+        ("killed", "killed", "killed by SIGKILL( by another process| .out of memory, if nobody else did it.)"),
+        ("leaves another", "crash", "it ended with code 4"),
         ("events for ever", "timeout", "no answer within 10 s; it was ended"),
         ("hang", "timeout", "no answer within 10 s; it was ended"),
         ("eat", "memory", r"it used 0\.\d\d GB of memory; 0.40 GB are allowed"),
@@ -77,8 +81,10 @@ def test_it_tells_how_it_died(child: Child, what: str, kind: str, said: str) -> 
         child.ask({"what": what})
     assert caught.value.kind == kind
     assert not child.alive
-    with pytest.raises(WorkerFailed):
+    with pytest.raises(WorkerFailed) as again:
         child.ask({"what": "echo", "text": "still there?"})
+    assert again.value.kind == kind
+    assert child.killed is (kind == "killed")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import torch
 
 import laconic as lc
 from laconic.core.errors import BadInput, LaconicError
+from laconic.core.files import write_json
 from laconic.run.store import FORMAT, read_result
 from tests.run import tiny
 
@@ -177,15 +178,18 @@ def test_a_finished_run_is_not_computed_again(finished: lc.Result) -> None:
 
 
 def test_nothing_is_timed_again_by_a_run_that_goes_on(finished: lc.Result, tmp_path: Path) -> None:
-    """Killed just before its end, it takes every comparison from its folder."""
+    """It takes every comparison from its folder, and what something else ended is no result: a run that lost a candidate so goes on, as if it had no end."""
     folder = tmp_path / "again"
     shutil.copytree(finished.folder, folder)
-    (folder / "result.json").unlink()
+    lost = read_result(folder)
+    lost["candidates"][0] |= {"status": "failed", "reasons": [{"rule": "killed", "text": "it was killed by SIGKILL"}]}
+    write_json(folder / "result.json", lost)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json") if "timing" in str(path.relative_to(folder))}
     again = lc.optimize(tiny.task(), lc.Budget(max_drop=0.5), out=folder, space=FLOATS, options=QUICK)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.json") if "timing" in str(path.relative_to(folder))} == before
     assert len(before) >= 3
     assert (again.data["best"], again.data["verdict"]) == (finished.data["best"], finished.data["verdict"])
+    assert [record["status"] for record in again.data["candidates"]] == [record["status"] for record in finished.data["candidates"]]
 
 
 def test_out_of_time_nothing_was_tried(tmp_path: Path) -> None:
@@ -326,7 +330,7 @@ def test_steps_that_go_wrong_fail_alone(faulty_package: None, tmp_path: Path) ->
     task.ref = "tests.run.tiny:task"
     result = lc.optimize(task, out=tmp_path / "run", recipes=recipes, options=dataclasses.replace(QUICK, candidate_timeout_s=12))
     told = [(record["status"], [reason["rule"] for reason in record["reasons"]]) for record in result.data["candidates"]]
-    assert told == [("failed", ["memory"]), ("failed", ["timeout"]), ("failed", ["error"]), ("passed", [])]
+    assert told == [("failed", ["killed"]), ("failed", ["timeout"]), ("failed", ["error"]), ("passed", [])]
     assert result.data["candidates"][3]["outcomes"] == [
         {"step": "break", "changed": {"how": "fine"}, "skipped": [], "notes": [], "title": "break", "section": "", "bits": None}
     ]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -180,6 +183,58 @@ def test_a_failure_of_measuring_is_not_kept(folder: Path, processes: type[Worker
         assert one.best is None
         processes.dies_at = {}
         assert one.evaluate(recipe("onnxruntime")).status == "passed"
+
+
+class Victim(Worker):
+    """Is killed, once, by somebody else, when it is asked for something."""
+
+    when: ClassVar[str] = ""
+
+    def asked(self, what: str) -> None:
+        if f"{self.name} {what}" == Victim.when:
+            Victim.when = ""
+            os.kill(self._child._process.pid, signal.SIGKILL)
+            self.modules()  # meets the end of it
+
+    def start(self, inputs: Path | None = None) -> dict[str, float]:
+        self.asked("start")
+        return super().start(inputs)
+
+    def predict(self, source: Path, target: Path) -> dict[str, Any]:
+        self.asked("predict")
+        return super().predict(source, target)
+
+    def time(self, seconds: float, min_runs: int) -> Turn:
+        if self.taken == 3:
+            self.asked("time")
+        return super().time(seconds, min_runs)
+
+
+@pytest.mark.slow
+def test_a_kill_from_outside_costs_no_candidate(folder: Path, processes: type[Worker], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real processes, killed with SIGKILL: whose, and at what, makes no difference."""
+    monkeypatch.setattr(workers, "WorkerProcess", Victim)
+    one_recipe = recipe("onnxruntime")
+    with evaluator(folder) as one:
+        expected = one.evaluate(one_recipe)
+        for when in ("onnxruntime start", "onnxruntime predict", "onnxruntime time", "torch time", "builder"):
+            for name in ("check", "timing"):
+                (folder / "candidates" / one_recipe.key / f"{name}.json").unlink()
+            Victim.when = when
+            one._warm.clear()
+            if when == "torch time":
+                one.workers.drop("torch-fp32-1t")
+            one.builder.close()
+            if when == "builder":  # while it imports
+                shutil.rmtree(folder / "models" / "base" / "onnx")
+                threading.Timer(0.3, os.kill, (one.builder._process()._process.pid, signal.SIGKILL)).start()
+            record = one.evaluate(one_recipe)
+            assert Victim.when in ("", "builder"), f"nothing was killed: {when}"
+            assert (record.status, record.measured["metric"], record.measured["drop"]) == (
+                "passed",
+                expected.measured["metric"],
+                expected.measured["drop"],
+            ), when
 
 
 @pytest.mark.slow

@@ -109,7 +109,7 @@ def test_a_local_task_goes_to_another_process_once(make: Make, tmp_path: Path) -
         ("assert", "error", "AssertionError: not in this step"),
         ("sys.exit", "error", "SystemExit: the step leaves"),
         ("exit", "crash", "(?s)ended with code 7.*last words of a step"),
-        ("crash", "memory", "killed by SIGKILL"),
+        ("crash", "killed", "killed by SIGKILL"),
         ("hang", "timeout", "no answer within 12 s"),
         ("eat", "memory", "2.00 GB are allowed"),
     ],

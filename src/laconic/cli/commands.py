@@ -58,7 +58,8 @@ def optimize(
     seed: SeedOption = 0,
     candidate_timeout: Annotated[float, typer.Option("--candidate-timeout", help="Seconds after which a candidate has failed.")] = 900.0,
     memory_limit: Annotated[
-        float | None, typer.Option("--memory-limit", help="GB (10^9 bytes) that a candidate's process may use.")
+        float | None,
+        typer.Option("--memory-limit", help="GB (10^9 bytes) that a candidate's process may use.  [default: 4/5 of what is free]"),
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=3, help="Turns that each candidate has when latency is measured.")] = 15,
     wait_quiet: WaitOption = False,

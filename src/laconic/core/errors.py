@@ -58,7 +58,7 @@ class WorkerFailed(LaconicError):
 
     Args:
         text: what happened, with the last lines that the process wrote.
-        kind: one of ``crash``, ``timeout``, ``memory``, ``nan``, ``error``.
+        kind: one of ``crash``, ``timeout``, ``memory``, ``nan``, ``error``, or ``killed``: something else ended it, so another try may go well.
     """
 
     def __init__(self, text: str, kind: str = "error") -> None:

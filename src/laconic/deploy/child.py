@@ -2,13 +2,14 @@
 
 A request may bring a payload of bytes behind its line; before its answer, the process may send events. The parent gives each request a time limit and the
 process a memory limit; whichever way it ends, the parent hears a `WorkerFailed` with the reason and the last lines that the process wrote. The process ends
-with its parent.
+with its parent, and what it started with it (`hold`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import select
@@ -18,15 +19,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TextIO
 
 from laconic.core.errors import LaconicError, WorkerFailed
-from laconic.core.memory import memory_of
+from laconic.core.memory import available_bytes, memory_of, oom_kills
+from laconic.deploy.hold import PARENT, hold
 
 _PAYLOAD = "payload_bytes"  # the entry of a request that tells how many bytes follow its line
 _POLL_S = 0.1
 _TAIL = 12
+_SHARE = 0.8  # of the memory that there is
+# Signals by which others end a process; its own faults raise others (SIGSEGV, SIGABRT, SIGFPE, …).
+_OTHERS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 
 
 class Child:
@@ -35,18 +39,19 @@ class Child:
     Args:
         argv: the command; its module calls `answer_requests`.
         timeout_s: for each request.
-        memory_limit_bytes: resident memory beyond which the process is ended; None sets no limit. Needs /proc.
+        memory_limit_bytes: resident memory beyond which the process is ended; None: four fifths of what there is when it starts. Needs /proc.
         environment: variables beside the parent's.
     """
 
     def __init__(
         self, argv: Sequence[str], *, timeout_s: float, memory_limit_bytes: int | None = None, environment: Mapping[str, str] | None = None
     ) -> None:
-        self.timeout_s, self.memory_limit_bytes = timeout_s, memory_limit_bytes
+        self.timeout_s = timeout_s
+        self.memory_limit_bytes = memory_limit_bytes if memory_limit_bytes is not None else _default_limit()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         requests, self._to = os.pipe()
         self._from, answers = os.pipe()
-        self.started = time.monotonic()
+        self.started, self._oom_kills = time.monotonic(), oom_kills()
         try:
             self._process = subprocess.Popen(
                 [*argv, str(requests), str(answers)],
@@ -54,7 +59,7 @@ class Child:
                 stdout=self._errors,
                 stderr=self._errors,
                 pass_fds=(requests, answers),
-                env={**os.environ, **(environment or {})},
+                env={**os.environ, **(environment or {}), PARENT: str(os.getpid())},
                 start_new_session=True,
             )
         finally:
@@ -63,6 +68,8 @@ class Child:
         os.set_blocking(self._to, False)  # a process that reads nothing is held to its time limit, however much is sent
         self._buffer = b""
         self._memory_read = 0.0
+        self.killed = False  # something else ended it, and that was noticed
+        self._broken = ""  # the limit for which it was ended
 
     @property
     def alive(self) -> bool:
@@ -100,16 +107,21 @@ class Child:
                 raise self._died() from None
             except BlockingIOError:
                 select.select([], [self._to], [], _POLL_S)
+                if not self.alive:
+                    raise self._died() from None
                 self._check_limits(deadline)
 
     def _line(self, deadline: float) -> bytes:
         while b"\n" not in self._buffer:
-            ready, _, _ = select.select([self._from], [], [], _POLL_S)
+            gone = not self.alive  # looked at before the pipe, which holds what it wrote last, and which what it started may keep open
+            ready, _, _ = select.select([self._from], [], [], 0 if gone else _POLL_S)
             if ready:
                 data = os.read(self._from, 1 << 20)
                 if not data:
                     raise self._died()
                 self._buffer += data
+            elif gone:
+                raise self._died()
             else:
                 self._check_limits(deadline)
         line, _, self._buffer = self._buffer.partition(b"\n")
@@ -119,6 +131,7 @@ class Child:
         """End a process that is beyond its time or its memory; the latter is read no more often than the pipes are polled."""
         now = time.monotonic()
         if now > deadline:
+            self._broken = "timeout"
             self._end()
             raise WorkerFailed(f"no answer within {self.timeout_s:g} s; it was ended{self._tail()}", "timeout")
         if self.memory_limit_bytes is None or now < self._memory_read + _POLL_S:
@@ -126,25 +139,41 @@ class Child:
         self._memory_read = now
         used = memory_of(self._process.pid).get("rss_bytes")
         if used is not None and used > self.memory_limit_bytes:
+            self._broken = "memory"
             self._end()
             raise WorkerFailed(
                 f"it used {used / 1e9:.2f} GB of memory; {self.memory_limit_bytes / 1e9:.2f} GB are allowed{self._tail()}", "memory"
             )
 
     def _died(self) -> WorkerFailed:
+        """Say how it ended; whatever it left running is ended too."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
         code = self._process.poll()
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            why = f"it was killed by {name}" + (" (out of memory, if nobody else did it)" if name == "SIGKILL" else "")
-            return WorkerFailed(why + self._tail(), "memory" if name == "SIGKILL" else "crash")
-        return WorkerFailed(f"it ended with code {code}{self._tail()}", "crash")
+        self._end()
+        if code is None or code >= 0:
+            return WorkerFailed(f"it ended with code {code}{self._tail()}", "crash")
+        name = signal.Signals(-code).name
+        if self._broken:
+            return WorkerFailed(f"it was ended before, for its limit of {self._broken}{self._tail()}", self._broken)
+        if name not in _OTHERS:
+            return WorkerFailed(f"it was killed by {name}{self._tail()}", "crash")
+        self.killed = True
+        return WorkerFailed(f"it was killed by {name}{self._who(name)}{self._tail()}", "killed")
+
+    def _who(self, name: str) -> str:
+        """Say whether the system ended it for want of memory, as far as that can be told."""
+        now = oom_kills()
+        if name != "SIGKILL":
+            return ""
+        if now is None or self._oom_kills is None:
+            return " (out of memory, if nobody else did it)"
+        return ": the machine ran out of memory" if now > self._oom_kills else " by another process"
 
     def _tail(self) -> str:
         self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()[-_TAIL:]
-        return "; its last lines:\n  " + "\n  ".join(lines) if lines else ""
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return "; its last lines:\n  " + "\n  ".join(telling(lines)) if lines else ""
 
     def memory(self) -> dict[str, int]:
         """Return its memory now; see `memory_of`."""
@@ -162,6 +191,25 @@ class Child:
                 os.close(descriptor)
         self._end()
         self._errors.close()
+
+
+def _default_limit() -> int | None:
+    free = available_bytes()
+    return None if free is None else int(_SHARE * free)
+
+
+def telling(lines: Sequence[str]) -> list[str]:
+    """Return the last lines that a process wrote; of a crash that Python wrote down, where it was.
+
+    >>> telling(["Fatal Python error: Aborted", "", "Current thread 0x1 (most recent call first):", '  File "a.py", line 2 in f', "", "Extension modules: a"])
+    ['Fatal Python error: Aborted', 'Current thread 0x1 (most recent call first):', '  File "a.py", line 2 in f']
+    """
+    crash = next((index for index, line in enumerate(lines) if line.startswith("Fatal Python error:")), None)
+    if crash is None:
+        return list(lines[-_TAIL:])
+    return list(
+        itertools.takewhile(lambda line: not line.startswith("Extension modules:"), [line for line in lines[crash:] if line][:_TAIL])
+    )
 
 
 class Channel:
@@ -182,7 +230,7 @@ class Channel:
 
 def answer_requests(handle: Callable[[dict[str, Any], Channel], Any], expected: type[Exception] = LaconicError) -> None:
     """Answer each request until the parent is gone: the child's side. Descriptors are the last two arguments of the command."""
-    _die_with_parent()
+    hold()
     requests, answers = (int(argument) for argument in sys.argv[-2:])
     with io.FileIO(requests) as raw, io.BufferedReader(raw) as incoming, os.fdopen(answers, "w", encoding="utf-8") as outgoing:
         while line := incoming.readline():
@@ -203,15 +251,3 @@ def _answer(work: Callable[[], Any], expected: type[Exception]) -> dict[str, Any
         return {"error": f"out of memory: {error}", "kind": "memory"}
     except BaseException as error:  # noqa: BLE001 - whatever a candidate raises is its failure and is reported
         return {"error": f"{type(error).__name__}: {error}", "kind": "error"}
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end this process when the parent does, and where memory runs out to end it, not the parent."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from laconic.core.turn import Turn
 from laconic.deploy.artifact import Artifact
 from laconic.deploy.child import Child
+from laconic.deploy.hold import command
 from laconic.deploy.runtime import cores, runtime
 
 
@@ -21,7 +21,7 @@ class WorkerProcess:
     Args:
         artifact: what is run.
         timeout_s: for loading and for each request.
-        memory_limit_bytes: resident memory beyond which it is ended; None sets no limit.
+        memory_limit_bytes: resident memory beyond which it is ended; None as of `Child`.
         one_thread: run it with one thread, whatever its target says.
 
     Every method raises WorkerFailed if the process crashes, hangs, uses too much memory or meets an error.
@@ -33,13 +33,18 @@ class WorkerProcess:
         self._inputs: Path | None = None
         threads = str(target.threads or cores())
         environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENVINO_TELEMETRY_OPT_OUT": "1", "PYTHONHASHSEED": "0"}
-        argv = [sys.executable, "-m", "laconic.deploy.worker", str(artifact.file.resolve()), json.dumps(asdict(target))]
+        argv = command("laconic.deploy.worker", str(artifact.file.resolve()), json.dumps(asdict(target)))
         self._child = Child(argv, timeout_s=timeout_s, memory_limit_bytes=memory_limit_bytes, environment=environment)
 
     @property
     def alive(self) -> bool:
         """Whether it can be asked."""
         return self._child.alive
+
+    @property
+    def killed(self) -> bool:
+        """Whether something else ended it, as far as that has been noticed."""
+        return self._child.killed
 
     def start(self, inputs: Path | None = None) -> dict[str, float]:
         """Load the model and, given inputs, run it once.

@@ -23,6 +23,7 @@ RULES = {
     "crash": "crashed",
     "timeout": "timed out",
     "memory": "out of memory",
+    "killed": "was killed",
     "nan": "not a number",
     "error": "failed",
     "time_limit": "no time left",

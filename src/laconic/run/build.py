@@ -5,7 +5,9 @@ Only where a task can neither be loaded by another process nor be sent to it (`i
 
 from __future__ import annotations
 
+import faulthandler
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ import torch
 
 from laconic.core.context import Context
 from laconic.core.errors import LaconicError, WorkerFailed
-from laconic.core.files import read_json, write_json
+from laconic.core.files import alone, read_json, write_json
 from laconic.core.program import Interface, Program
 from laconic.core.progress import Progress
 from laconic.core.records import Outcome
@@ -24,8 +26,9 @@ from laconic.deploy.artifact import Artifact, pack
 from laconic.deploy.child import Channel, Child, answer_requests
 from laconic.deploy.export import write_model
 from laconic.deploy.runtime import runtime
+from laconic.run import trial
 from laconic.run.agreement import write_answers
-from laconic.run.isolation import NotIsolated, contained, import_like, packed, unpacked
+from laconic.run.isolation import NotIsolated, contained, import_like, packed, persistent, unpacked
 from laconic.run.latency_table import latency_table
 from laconic.run.recipe import Recipe, parse
 from laconic.run.relay import Relay, Sender
@@ -33,7 +36,6 @@ from laconic.run.runner import apply
 
 _DONE = "built.json"
 _STEPS = "made_by.json"
-_MODULE = "laconic.run.build"
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Builder:
         inputs: files of flat inputs by name; what the program answers to them is kept beside it, for the parity check.
         task: given to steps that need data. The process that builds loads it by its `ref`; a task without one is sent there (`isolation`).
         timeout_s: of each model file.
-        memory_limit_bytes: of the process; None sets no limit.
+        memory_limit_bytes: of the process; None as of `Child`.
         seed: of the steps' random choices.
         progress: is told what the steps report.
     """
@@ -132,6 +134,7 @@ class Builder:
                     "task": self.task.ref if recipe.steps else None,
                     "data": self.task.data_dir,
                     "seed": self.seed,
+                    "paths": sys.path,
                     "notes": [],
                 },
                 needs_task=bool(recipe.steps) and self.task.ref is None,
@@ -139,19 +142,26 @@ class Builder:
         return place
 
     def _ask(self, request: dict[str, Any], needs_task: bool) -> None:
-        with Relay(self.progress) as relay:
-            if needs_task and (note := self._send_task()):
-                contained(lambda: build_model({**request, "notes": [note]}, self.task, relay))
-            else:
-                self._process().ask({"op": "build", **request}, on_event=relay.receive)
+        def work() -> None:
+            with Relay(self.progress) as relay:
+                if needs_task and (note := self._send_task()):
+                    contained(lambda: build_model({**request, "notes": [note]}, self.task, relay))
+                else:
+                    self._process().ask({"op": "build", **request}, on_event=relay.receive)
+
+        persistent(work, self.progress.log)
 
     def _send_task(self) -> str:
         """Send the task to the process that builds, unless it has it. Returns why it cannot be there; empty where it is."""
         if self._unsendable or (self._child is not None and self._child.alive and self._task_sent):
             return self._unsendable
         try:
-            self._process().ask({"op": "task", "paths": sys.path}, payload=packed(self.task))
+            child = self._process()
+            if not self._task_sent:
+                child.ask({"op": "task", "paths": sys.path}, payload=packed(self.task))
         except (NotIsolated, WorkerFailed) as error:
+            if isinstance(error, WorkerFailed) and error.kind != "error":  # it arrived, and did there what must not be done here
+                raise
             self._unsendable = (
                 f"the steps ran in the caller's process, without limits of time and memory, because the task cannot be sent to another one ({error}). "
                 "Give it as module:attribute, which another process can load, or take out of it what cannot be sent"
@@ -163,7 +173,9 @@ class Builder:
     def _process(self) -> Child:
         if self._child is None or not self._child.alive:
             self.close()
-            self._child = Child([sys.executable, "-m", _MODULE], timeout_s=self.timeout_s, memory_limit_bytes=self.memory_limit_bytes)
+            waiting = trial.taken(self.task, self.seed, self.timeout_s, self.memory_limit_bytes)
+            self._task_sent = waiting is not None
+            self._child = waiting or trial.start(self.timeout_s, self.memory_limit_bytes)
         return self._child
 
     def close(self) -> None:
@@ -194,17 +206,22 @@ def made_by(folder: Path, recipe: Recipe) -> bool:
 
 
 def build_model(request: Mapping[str, Any], task: Task | None, progress: Progress) -> None:
-    """Apply the steps to the source, unless that was done for another format, and write the model file. Everything appears whole.
+    """Apply the steps to the source, unless that was done for another format, and write the model file. Everything appears whole, and nobody else writes.
 
     Args:
         request: see `Builder._place`.
         task: what the steps are given.
         progress: of the steps.
     """
+    steps = Path(request["steps_folder"])
+    with alone(steps):
+        _build_model(request, steps, task, progress)
+
+
+def _build_model(request: Mapping[str, Any], steps: Path, task: Task | None, progress: Progress) -> None:
     from laconic.run.training import fit
 
     recipe = parse(request["recipe"]).recipe
-    steps = Path(request["steps_folder"])
     place = steps / request["format"]
     place.mkdir(parents=True, exist_ok=True)
     source = Program.load(request["source"])
@@ -243,27 +260,65 @@ def _longest_beginning(source: Program, recipe: Recipe, folder: Path) -> tuple[P
 
 
 class Server:
-    """The other side: builds models, for the task that was sent or for the one that a request names."""
+    """The other side: tries tasks and builds models, for the task that was sent or for the one that a request names."""
 
     def __init__(self) -> None:
         self._sent: Task | None = None
+        self._loaded: tuple[object, Task] | None = None
 
     def answer(self, request: dict[str, Any], channel: Channel) -> dict[str, Any]:
-        """Answer one request; there is no more to tell than that it is done."""
+        """Answer one request; of a model that was built there is no more to tell than that it is done."""
+        import_like(request["paths"])
+        if channel.payload and request["op"] == "check":
+            try:
+                self._sent = unpacked(channel.payload)
+            except NotIsolated as error:
+                return {"mistakes": "", "unreadable": str(error)}
         if request["op"] == "task":
-            import_like(request["paths"])
             self._sent = unpacked(channel.payload)
+        elif request["op"] == "check":
+            return {"mistakes": self._mistakes(request), "unreadable": ""}
         else:
             build_model(request, self._task(request), Sender(channel.send))
         return {}
 
+    def _mistakes(self, request: Mapping[str, Any]) -> str:
+        """Return what is wrong with a task.
+
+        Raises:
+            WorkerFailed: its code raised what nobody expects, or left; with the place.
+        """
+        from laconic.tasks.check import check_task
+
+        try:
+            task = self._task(request)
+            assert task is not None
+            check_task(task)
+        except LaconicError as error:
+            return str(error)
+        except MemoryError:
+            raise
+        except BaseException as error:  # whatever it is, it is the task's
+            raise WorkerFailed(f"it raised {type(error).__name__}: {error}{_place(error)}") from error
+        return ""
+
     def _task(self, request: Mapping[str, Any]) -> Task | None:
         if request["task"] is None:
             return self._sent
-        from laconic.tasks.catalog import load
+        key = (request["task"], request["data"], request["seed"])
+        if self._loaded is None or self._loaded[0] != key:
+            from laconic.tasks.catalog import load
 
-        return load(request["task"], data=request["data"], seed=request["seed"])
+            self._loaded = key, load(request["task"], data=request["data"], seed=request["seed"])
+        return self._loaded[1]
+
+
+def _place(error: BaseException) -> str:
+    """Return where something was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name})" if frames else ""
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # a crash says where
     answer_requests(Server().answer)

@@ -25,7 +25,7 @@ from laconic.run import agreement, gate
 from laconic.run.blind import probed
 from laconic.run.build import Builder
 from laconic.run.examples import Examples, read_arrays, read_logits, typical, write_arrays, write_examples
-from laconic.run.isolation import contained
+from laconic.run.isolation import contained, persistent
 from laconic.run.ledger import Ledger
 from laconic.run.measured import CandidateEvidence, measured_by_rows
 from laconic.run.options import Options
@@ -195,9 +195,9 @@ class Evaluator:
         return record
 
     def _attempt(self, record: Record, work: Callable[[], Record]) -> Record:
-        """Let a candidate fail alone: whatever it raises becomes its reason."""
+        """Let a candidate fail alone: whatever it raises becomes its reason. What something else did to its processes is no reason, the first time."""
         try:
-            return contained(work)
+            return contained(lambda: persistent(work, self.progress.log))
         except WorkerFailed as error:
             return record.failed(error.kind, str(error))
 
@@ -267,10 +267,7 @@ class Evaluator:
 
     def _alone(self, record: Record, base: Record) -> dict[str, Any]:
         entered = list({one.key: one for one in (base, record)}.values())
-        timings = self._interleaved(entered, stop=self._stop(record, base), progress=silent)
-        if base.key not in timings["rounds"] and record is not base:  # something else may have ended its process
-            self.workers.drop(base.key)
-            timings = self._interleaved(entered, stop=self._stop(record, base), progress=silent)
+        timings = self._persistently(entered, stop=self._stop(record, base), progress=silent)
         check_timed(timings, base.key)
         return self._with_rows(record, timings)
 
@@ -331,7 +328,7 @@ class Evaluator:
             return dict(self.store.read(name))
         with self.ledger.part("time"):
             self.workers.close()
-            timings = self._interleaved(entered, stop=None, progress=self.progress)
+            timings = self._persistently(entered, stop=None, progress=self.progress)
             for record in entered:
                 check_timed(timings, record.baseline or record.key)
             rows = {record.key: self._with_rows(record, timings).get("measured", {}) for record in entered}
@@ -340,6 +337,18 @@ class Evaluator:
             self.store.write(name, timings)
         self.ledger.keep(self.store)
         return timings
+
+    def _persistently(self, entered: Sequence[Record], stop: latency.Stop | None, progress: Progress) -> dict[str, Any]:
+        """A comparison, made once more where something else ended a process in it, or where a baseline that could be timed before could not."""
+        timings = self._interleaved(entered, stop, progress)
+        bases = {record.baseline for record in entered} - {None, *timings["rounds"]}
+        lost = {*bases, *timings["killed"]}
+        if not lost:
+            return timings
+        self.progress.log(f"a process was ended while it was timed ({', '.join(sorted(map(str, lost)))}); the comparison is made once more")
+        for key in lost:
+            self.workers.drop(str(key))
+        return self._interleaved(entered, stop, progress)
 
     def _interleaved(self, entered: Sequence[Record], stop: latency.Stop | None, progress: Progress) -> dict[str, Any]:
         """Let processes take turns. What was ended early says after how many rounds, and why."""
@@ -353,13 +362,16 @@ class Evaluator:
             if record.key not in failed
         ]
         if not workers:
-            return {"rounds": {}, "failed": failed}
+            return {"rounds": {}, "failed": failed, "killed": []}
         warm = {one.name for one in workers if self._warm.get(one.name) is one.worker}
         run = latency.interleave(workers, self.options.rounds, self.options.turn_seconds, progress, None if failed else stop, warm)
         self._warm |= {one.name: one.worker for one in workers if one.spent is not None}
         taken = max(map(len, run.rounds.values()), default=0)
         told = f"settled after {taken} of {self.options.rounds} rounds: {run.settled}" if run.settled else ""
-        return {"rounds": run.rounds, "failed": failed | run.dropped, "batch": self.options.batch, "machine": run.machine, "settled": told}
+        failed |= run.dropped
+        killed = [key for key in failed if self.workers.killed(key)]
+        known = {"rounds": run.rounds, "failed": failed, "killed": killed}
+        return {**known, "batch": self.options.batch, "machine": run.machine, "settled": told}
 
     def _timing_inputs(self) -> Path:
         """One batch of real examples, repeated or cut to the size that is timed."""

@@ -56,6 +56,22 @@ def import_like(paths: Iterable[str]) -> None:
     sys.path += [path for path in paths if path not in sys.path]
 
 
+def persistent(work: Callable[[], Result], told: Callable[[str], None]) -> Result:
+    """Do work in other processes, and once more where something else ended one of them: that is no fault of what was done there.
+
+    Args:
+        work: can be done again from its beginning.
+        told: hears that it is tried once more, and why.
+    """
+    try:
+        return work()
+    except WorkerFailed as error:
+        if error.kind != "killed":
+            raise
+        told(f"a process was ended by something else, and its work is done once more: {error}")
+        return work()
+
+
 def contained(work: Callable[[], Result]) -> Result:
     """Do a candidate's work in this process and let it fail alone.
 

@@ -17,7 +17,7 @@ class Options:
         turn_seconds: how long a turn is, at the least.
         early_stop: end a candidate's rounds as soon as it is clear that it is rejected or behind the best so far, see `measure.sequential`.
         candidate_timeout_s: a candidate that needs longer to build, or to load and answer the valid data, has failed.
-        memory_limit_bytes: a process that uses more is ended; None sets no limit.
+        memory_limit_bytes: a process that uses more is ended; None: four fifths of what the machine, or the control group, has free when it starts.
         seed: of every random choice.
         wait_quiet: wait, a bounded while, until other work on the machine is little before anything is timed.
 

@@ -9,15 +9,18 @@ import torch
 from torch.utils.data import Dataset
 
 from laconic.core.capture import capture
-from laconic.core.errors import BadInput
+from laconic.core.errors import BadInput, WorkerFailed
 from laconic.core.precision import check_module
 from laconic.core.program import Program
 from laconic.core.progress import Progress
 from laconic.core.records import to_json
 from laconic.core.task import Task
 from laconic.deploy.export import check_shippable
+from laconic.run import trial
 from laconic.run.examples import batches
+from laconic.run.isolation import NotIsolated, contained, packed
 from laconic.run.ledger import Ledger
+from laconic.run.options import Options
 from laconic.run.store import RunStore
 from laconic.run.training import fit
 from laconic.tasks import metrics
@@ -25,14 +28,34 @@ from laconic.tasks.axes import dynamic_of
 from laconic.tasks.check import check_task
 
 
-def check(task: Task) -> None:
-    """Try the task on one batch.
+def check(task: Task, options: Options, progress: Progress) -> None:
+    """Try the task on its first batches: a user's in a process of its own first, which then waits to build its models.
 
     Raises:
-        BadInput: everything that is wrong with it, at once.
+        BadInput: everything that is wrong with it, at once; or how its code ended the process in which it was tried.
     """
-    check_task(task)
+    if not (trial.is_users(task.ref) and (trial.was_tried(task, options.seed) or _survives(task, options, progress))):
+        try:
+            contained(lambda: check_task(task))
+        except WorkerFailed as error:
+            raise BadInput(str(error)) from error
     _check_fixed(task)
+
+
+def _survives(task: Task, options: Options, progress: Progress) -> bool:
+    """Try a task elsewhere; returns whether nothing is wrong with it there. What is wrong there, and harmless, is looked at again here."""
+    try:
+        payload = packed(task) if task.ref is None else b""
+    except NotIsolated as error:
+        progress.log(f"{task.name}: its code is not tried in a process of its own, for it cannot be sent to one ({error})")
+        return False
+    tried = trial.Trial(options.candidate_timeout_s, options.memory_limit_bytes)
+    answer = tried.check(task.name, {"task": task.ref, "data": task.data_dir, "seed": options.seed}, payload)
+    if answer["mistakes"] or answer["unreadable"]:
+        tried.close()
+        return False
+    tried.keep(trial.key_of(task, options.seed))
+    return True
 
 
 def length(data: Dataset[Any]) -> int:

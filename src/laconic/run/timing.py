@@ -46,7 +46,7 @@ def timed(record: Record, timings: Mapping[str, Any], comparison: str) -> Record
 
     Args:
         record: a baseline, or one that names its baseline.
-        timings: what was kept of the comparison: `rounds`, `failed`, `batch`, `machine`, `settled`.
+        timings: what was kept of the comparison: `rounds`, `failed`, `killed`, `batch`, `machine`, `settled`.
         comparison: `ALONE`, `FINALISTS` or `PUBLISHED`.
 
     Raises:
@@ -55,7 +55,8 @@ def timed(record: Record, timings: Mapping[str, Any], comparison: str) -> Record
     baseline = record.baseline or record.key
     check_timed(timings, baseline)
     if record.key not in timings["rounds"]:
-        return record.failed("crash", timings["failed"].get(record.key, "it was not timed"))
+        rule = "killed" if record.key in timings.get("killed", ()) else "crash"
+        return record.failed(rule, timings["failed"].get(record.key, "it was not timed"))
     rounds = timings["rounds"][record.key]
     busy, speedup_cpu = latency.mark(timings.get("machine", {}), baseline, record.key)
     ratio = latency.ratio(timings["rounds"][baseline], rounds)

@@ -18,7 +18,7 @@ class Workers:
     Args:
         inputs: what each worker runs once when it starts, and is timed with.
         timeout_s: for each request.
-        memory_limit_bytes: of each process; None sets no limit.
+        memory_limit_bytes: of each process; None as of `Child`.
     """
 
     def __init__(self, inputs: Path, timeout_s: float, memory_limit_bytes: int | None) -> None:
@@ -45,14 +45,23 @@ class Workers:
             except LaconicError as error:
                 failed[key] = str(error)
 
+        killed: list[str] = []
+
         def load(key: str) -> None:
             try:
                 self._load(key, launched[key])
             except WorkerFailed as error:
                 failed[key] = str(error)
+                killed.extend([key] * (error.kind == "killed"))
 
         with ThreadPoolExecutor(cores()) as pool:
             list(pool.map(load, launched))
+        for key in killed:  # by something else: once more
+            try:
+                self.start(key, Artifact.open(folders[key]))
+                del failed[key]
+            except LaconicError as error:
+                failed[key] = str(error)
         return failed
 
     def _launched(self, key: str, artifact: Artifact) -> WorkerProcess:
@@ -75,6 +84,10 @@ class Workers:
         if not self._is_live(key):
             self.start(key, Artifact.open(folder))
         return self._live[key]
+
+    def killed(self, key: str) -> bool:
+        """Return whether something else ended the candidate's process."""
+        return key in self._live and self._live[key].killed
 
     def drop(self, key: str) -> None:
         """End a candidate's process, if there is one."""

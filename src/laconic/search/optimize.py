@@ -17,7 +17,7 @@ from laconic.core.progress import Progress
 from laconic.core.records import to_json
 from laconic.core.task import Task
 from laconic.display import shown
-from laconic.run import identity, prepare
+from laconic.run import identity, prepare, trial
 from laconic.run.evaluate import Evaluator
 from laconic.run.ledger import Ledger
 from laconic.run.options import Options
@@ -98,12 +98,14 @@ def search(
     """Search; see `laconic.optimize`. `limit` is in seconds. Returns the content of the run's `result.json`."""
     ledger = Ledger()
     metric = metrics.of(task)
-    prepare.check(task)
+    prepare.check(task, options, progress)
     budget = budget.filled(metric.name, metric.scale == 100)
     with RunStore(folder, _manifest(task, budget, space, recipes, options)) as store:
         if store.has(RESULT) and (known := read_result(folder)).get("stopped") is None:
-            progress.log(f"{folder} is finished already; nothing was computed again")
-            return known
+            if not (lost := killed(known)):
+                progress.log(f"{folder} is finished already; nothing was computed again")
+                return known
+            progress.log(f"{folder} is finished, but something else ended processes of it; tried again: {', '.join(lost)}")
         if store.resumed:
             progress.log(f"continuing the run in {folder}; what is finished is kept")
         ledger.resume(store)
@@ -142,6 +144,12 @@ def tried(walk: Walk, recipes: Sequence[Recipe], around: Surroundings, space: Se
         walk.likeliest_first(others, around, space)
     else:
         walk.in_order(others)
+
+
+def killed(result: Mapping[str, Any]) -> list[str]:
+    """Return the titles of a finished run's candidates of which nothing is known, since something else ended their processes."""
+    failed = [record for record in result["candidates"] if record["status"] == "failed"]
+    return [record["title"] for record in failed if record["reasons"][-1]["rule"] == "killed"]
 
 
 def write(
