@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -8,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from laconic.core.errors import WorkerFailed
-from laconic.core.memory import memory_of
+from laconic.core.memory import available_bytes, memory_of
+from laconic.deploy import child as child_module
 from laconic.deploy.child import Child
 
 SCRIPT = """
@@ -34,6 +37,7 @@ def handle(request, channel):
     if what == "leaves another":
         if os.fork() == 0: os.setsid(); time.sleep(15); os._exit(0)
         os._exit(4)
+    if what == "slow": time.sleep(0.6); return {}
     if what == "hang": time.sleep(3600)
     if what == "bad": raise BadInput("not like this")
     if what == "bug": return {}["missing"]
@@ -71,12 +75,14 @@ def test_it_answers_whatever_is_printed_meanwhile(child: Child) -> None:
         ("segfault", "crash", "killed by SIGSEGV"),
         ("killed", "killed", "killed by SIGKILL( by another process| .out of memory, if nobody else did it.)"),
         ("leaves another", "crash", "it ended with code 4"),
-        ("events for ever", "timeout", "no answer within 10 s; it was ended"),
-        ("hang", "timeout", "no answer within 10 s; it was ended"),
+        ("events for ever", "timeout", "no answer within 1 s; it was ended"),
+        ("hang", "timeout", "no answer within 1 s; it was ended"),
         ("eat", "memory", r"it used 0\.\d\d GB of memory; 0.40 GB are allowed"),
     ],
 )
 def test_it_tells_how_it_died(child: Child, what: str, kind: str, said: str) -> None:
+    child.ask({"what": "echo", "text": "it runs"})
+    child.timeout_s = 1 if kind == "timeout" else 10
     with pytest.raises(WorkerFailed, match=f"(?s){said}") as caught:
         child.ask({"what": what})
     assert caught.value.kind == kind
@@ -127,6 +133,56 @@ def test_a_process_that_reads_nothing_is_held_to_its_time(tmp_path: Path) -> Non
     with pytest.raises(WorkerFailed, match="no answer within 1 s"):
         child.ask({"what": "payload"}, payload=b"\x01" * 5_000_000)
     child.close()
+
+
+def test_time_in_which_others_had_the_cores_does_not_count(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    child.ask({"what": "echo", "text": "it runs"})
+    child.timeout_s, waited = 0.3, itertools.count(0.0, 5.0)
+    monkeypatch.setattr(child_module, "waited_s", lambda pid: next(waited))
+    assert child.ask({"what": "slow"}) == {}
+    with pytest.raises(WorkerFailed, match="no answer within 0.3 s"):  # three times its limit more, and no longer
+        child.ask({"what": "hang"})
+
+
+def test_a_process_that_had_the_cores_waited_for_none() -> None:
+    assert 0 <= child_module.waited_s(os.getpid()) < 3600
+    assert child_module.waited_s(2**22 + 1) == 0
+
+
+def test_without_another_limit_the_memory_that_is_free_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_module, "available_bytes", lambda: 1000)
+    for given, limit in ((None, 800), (77, 77)):
+        one = Child(["sleep", "1"], timeout_s=1, memory_limit_bytes=given)
+        assert one.memory_limit_bytes == limit
+        one.close()
+
+
+GROUPS = {
+    "v2": {
+        "proc/self/cgroup": "0::/one/two\n",
+        "sys/fs/cgroup/one/memory.max": "1000\n",
+        "sys/fs/cgroup/one/memory.current": "900\n",
+        "sys/fs/cgroup/one/memory.stat": "anon 5\ninactive_file 50\n",
+        "sys/fs/cgroup/one/two/memory.max": "max\n",
+        "sys/fs/cgroup/one/two/memory.current": "1\n",
+    },
+    "v1": {
+        "proc/self/cgroup": "3:cpu:/x\n2:memory:/not/here\n",
+        "sys/fs/cgroup/memory/memory.limit_in_bytes": "300\n",
+        "sys/fs/cgroup/memory/memory.usage_in_bytes": "150\n",
+    },
+    "none": {"proc/self/cgroup": "0::/\n"},
+    "not Linux": {},
+}
+
+
+@pytest.mark.parametrize(("name", "free"), [("v2", 150), ("v1", 150), ("none", 2048), ("not Linux", None)])
+def test_memory_that_is_free_is_that_of_the_tightest_group(name: str, free: int | None, tmp_path: Path) -> None:
+    files = {**GROUPS[name], **({} if name == "not Linux" else {"proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 2 kB\n"})}
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    assert available_bytes(tmp_path) == free
 
 
 def test_memory_of_nobody_is_empty() -> None:

@@ -9,7 +9,7 @@ import typer
 
 from laconic.cli.app import app
 from laconic.cli.budget import BudgetOptions, takes_budget
-from laconic.cli.inputs import count, giga, named_size, split
+from laconic.cli.inputs import count, giga, loaded, named_size, split
 from laconic.cli.interrupt import command, resumable
 from laconic.cli.options import (
     BatchOption,
@@ -23,6 +23,7 @@ from laconic.cli.options import (
     SeedOption,
     TaskArgument,
     ThreadsOption,
+    TrialOption,
     TryOption,
     WaitOption,
     WithoutOption,
@@ -93,7 +94,7 @@ def optimize(
             quantize=split(quantize),
             prune=split(prune),
         )
-        wanted = lc.load_task(task, data=data, seed=seed)
+        wanted = loaded(task, data, seed, timeout_s=candidate_timeout, memory_limit_bytes=giga(memory_limit), builds=True)
         folder = run_folder(out, wanted.name)
         with display(quiet or as_json) as progress, resumable(folder):
             return lc.optimize(
@@ -122,6 +123,7 @@ def run(
     seed: SeedOption = 0,
     wait_quiet: WaitOption = False,
     mlflow: MlflowOption = False,
+    trial_timeout: TrialOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -134,7 +136,7 @@ def run(
         name = task or file.task
         if name is None:
             raise lc.BadInput(f"{recipe} names no task; add `task: NAME` to it or give --task NAME")
-        wanted = lc.load_task(name, data=data, seed=seed)
+        wanted = loaded(name, data, seed, timeout_s=trial_timeout, builds=True)
         folder = run_folder(out, wanted.name)
         with display(quiet or as_json) as progress, resumable(folder):
             return lc.optimize(
@@ -202,17 +204,18 @@ def inspect(
     no_sensitivity: Annotated[
         bool, typer.Option("--no-sensitivity", help="Leave out what the output loses with half of each group: a run of the model for each.")
     ] = False,
+    trial_timeout: TrialOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Show a task's model as it is captured: inputs, layers, parameters, multiply-adds, what can be pruned, and what is not known of it."""
 
     def work() -> dict[str, Any]:
-        import laconic as lc
+        wanted = loaded(task, data, timeout_s=trial_timeout)
         from laconic.run.inspect import inspect
 
         with display(quiet or as_json) as progress:
-            return inspect(lc.load_task(task, data=data), not no_sensitivity, progress)
+            return inspect(wanted, not no_sensitivity, progress)
 
     result = guarded(work)
 
@@ -243,6 +246,7 @@ def compare(
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Lay pictures out pixel by pixel while training.")] = False,
     data: DataOption = None,
     out: OutOption = None,
+    trial_timeout: TrialOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -252,12 +256,11 @@ def compare(
     """
 
     def work() -> tuple[dict[str, Any], Path]:
-        import laconic as lc
         from laconic.report.comparison import write_page
         from laconic.studies.compare import Comparing, compare
 
         config = Comparing(kind, split(choices), seeds, epochs, fraction, lr, optimizer, channels_last)
-        wanted = lc.load_task(task, data=data)
+        wanted = loaded(task, data, timeout_s=trial_timeout)
         folder = run_folder(out, f"compare-{kind}-{wanted.name}")
         with display(quiet or as_json) as progress, resumable(folder):
             rows = compare(wanted, config, folder, progress)
@@ -283,6 +286,7 @@ def levers(
     without: WithoutOption = None,
     device: DeviceOption = "cpu",
     data: DataOption = None,
+    trial_timeout: TrialOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List what can be tried: levers, their settings, where in a recipe they stand, what they cost, and when they make sense.
@@ -295,7 +299,8 @@ def levers(
         from laconic.search.survey import survey
 
         space = lc.SearchSpace(device=device, levers=split(tried), without=split(without) or ())
-        return survey(None if task is None else lc.load_task(task, data=data), lc.Budget.from_plain(budget), space)
+        wanted = None if task is None else loaded(task, data, timeout_s=trial_timeout)
+        return survey(wanted, lc.Budget.from_plain(budget), space)
 
     result = guarded(work)
 

@@ -2,7 +2,54 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from laconic.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from laconic.core.task import Task
+
+
+def loaded(
+    ref: str,
+    data: Path | None,
+    seed: int = 0,
+    *,
+    timeout_s: float | None = None,
+    memory_limit_bytes: int | None = None,
+    builds: bool = False,
+) -> Task:
+    """Load a task; a user's own is loaded and checked in another process first, while this one imports what it needs.
+
+    Args:
+        ref: as of `laconic.load_task`, like `data` and `seed`.
+        timeout_s: of that trial; None: as of `run.trial`.
+        memory_limit_bytes: of its process.
+        builds: models are built from the task afterwards; that process waits for it.
+
+    Raises:
+        BadInput: everything that is wrong with the task, or what became of the process.
+    """
+    import laconic as lc
+    from laconic.run import trial
+
+    if not trial.is_users(ref):
+        return lc.load_task(ref, data=data, seed=seed)
+    tried = trial.Trial(trial.LIMIT_S if timeout_s is None else timeout_s, memory_limit_bytes)
+    try:
+        load, _ = lc.load_task, lc.optimize  # imports PyTorch and the rest while the other process does the same
+        if wrong := tried.check(ref, {"task": ref, "data": None if data is None else str(data), "seed": seed})["mistakes"]:
+            raise BadInput(wrong)
+        task = load(ref, data=data, seed=seed)
+    except BaseException:
+        tried.close()
+        raise
+    if builds:
+        tried.keep(trial.key_of(task, seed))
+    else:
+        tried.close()
+    return task
 
 
 def giga(value: float | None) -> int | None:

@@ -29,6 +29,9 @@ LimitOption = Annotated[
     ),
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of every runtime. [default: all cores]")]
+TrialOption = Annotated[
+    float | None, typer.Option("--trial-timeout", help="Seconds that the trial of your task's own code may take.  [default: 300]")
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Examples per call when latency is measured.")]

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from laconic.core.errors import LaconicError, WorkerFailed
@@ -28,6 +29,7 @@ from laconic.deploy.hold import PARENT, hold
 _PAYLOAD = "payload_bytes"  # the entry of a request that tells how many bytes follow its line
 _POLL_S = 0.1
 _TAIL = 12
+_PATIENCE = 3.0  # so many times its limit a process that others keep from the cores may go on
 _SHARE = 0.8  # of the memory that there is
 # Signals by which others end a process; its own faults raise others (SIGSEGV, SIGABRT, SIGFPE, …).
 _OTHERS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
@@ -38,7 +40,7 @@ class Child:
 
     Args:
         argv: the command; its module calls `answer_requests`.
-        timeout_s: for each request.
+        timeout_s: for each request. Time in which the process was ready to work and had no core does not count, up to three times the limit.
         memory_limit_bytes: resident memory beyond which the process is ended; None: four fifths of what there is when it starts. Needs /proc.
         environment: variables beside the parent's.
     """
@@ -67,7 +69,7 @@ class Child:
             os.close(answers)
         os.set_blocking(self._to, False)  # a process that reads nothing is held to its time limit, however much is sent
         self._buffer = b""
-        self._memory_read = 0.0
+        self._memory_read = self._waited_before = 0.0
         self.killed = False  # something else ended it, and that was noticed
         self._broken = ""  # the limit for which it was ended
 
@@ -88,6 +90,7 @@ class Child:
             WorkerFailed: the process crashed, took too long, used too much memory, or answered with an error.
         """
         deadline = time.monotonic() + self.timeout_s
+        self._waited_before = waited_s(self._process.pid)
         self._send(json.dumps({**request, _PAYLOAD: len(payload)} if payload else dict(request)).encode() + b"\n", deadline)
         self._send(payload, deadline)
         while "event" in (message := json.loads(self._line(deadline))):
@@ -130,7 +133,7 @@ class Child:
     def _check_limits(self, deadline: float) -> None:
         """End a process that is beyond its time or its memory; the latter is read no more often than the pipes are polled."""
         now = time.monotonic()
-        if now > deadline:
+        if now > deadline and now > deadline + min(waited_s(self._process.pid) - self._waited_before, _PATIENCE * self.timeout_s):
             self._broken = "timeout"
             self._end()
             raise WorkerFailed(f"no answer within {self.timeout_s:g} s; it was ended{self._tail()}", "timeout")
@@ -210,6 +213,15 @@ def telling(lines: Sequence[str]) -> list[str]:
     return list(
         itertools.takewhile(lambda line: not line.startswith("Extension modules:"), [line for line in lines[crash:] if line][:_TAIL])
     )
+
+
+def waited_s(pid: int) -> float:
+    """Return for how long the thread of a process that waited most for a core has done so, in seconds; 0 where the system does not tell."""
+    waited_ns = [0]
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, IndexError, ValueError):  # the thread ended, or the kernel keeps no such file
+            waited_ns.append(int(path.read_text(encoding="ascii").split()[1]))
+    return max(waited_ns) / 1e9
 
 
 class Channel:

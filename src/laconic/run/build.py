@@ -8,7 +8,7 @@ from __future__ import annotations
 import faulthandler
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from laconic.deploy.artifact import Artifact, pack
 from laconic.deploy.child import Channel, Child, answer_requests
 from laconic.deploy.export import write_model
 from laconic.deploy.runtime import runtime
-from laconic.run import trial
+from laconic.run import sharing, trial
 from laconic.run.agreement import write_answers
 from laconic.run.isolation import NotIsolated, contained, import_like, packed, persistent, unpacked
 from laconic.run.latency_table import latency_table
@@ -230,7 +230,7 @@ def _build_model(request: Mapping[str, Any], steps: Path, task: Task | None, pro
         price = latency_table(recipe.deploy)
         start, done, rest = _longest_beginning(source, recipe, steps.parent)
         placement = runtime(recipe.deploy.runtime).quantizes
-        context = Context(task, fit, recipe.deploy, request["seed"], progress, steps, price, source, placement)
+        context = Context(task, _considerate(fit, progress), recipe.deploy, request["seed"], progress, steps, price, source, placement)
         program, outcomes = apply(start, rest, context)
         price.keep()
         program.save(steps / "program.pt2")
@@ -247,6 +247,16 @@ def _build_model(request: Mapping[str, Any], steps: Path, task: Task | None, pro
         "program": program.fingerprint(),
     }
     write_json(place / _DONE, built)
+
+
+def _considerate(fit: Callable[..., Any], progress: Progress) -> Callable[..., Any]:
+    """Return `fit` with the threads that find a core."""
+
+    def trained(*given: Any, **more: Any) -> Any:
+        with sharing.free_threads(progress):
+            return fit(*given, **more)
+
+    return trained
 
 
 def _longest_beginning(source: Program, recipe: Recipe, folder: Path) -> tuple[Program, list[Any], tuple[Any, ...]]:
@@ -321,4 +331,5 @@ def _place(error: BaseException) -> str:
 
 if __name__ == "__main__":
     faulthandler.enable()  # a crash says where
+    sharing.forget()
     answer_requests(Server().answer)

@@ -21,6 +21,7 @@ from laconic.run.examples import batches
 from laconic.run.isolation import NotIsolated, contained, packed
 from laconic.run.ledger import Ledger
 from laconic.run.options import Options
+from laconic.run.sharing import free_threads
 from laconic.run.store import RunStore
 from laconic.run.training import fit
 from laconic.tasks import metrics
@@ -125,14 +126,15 @@ def train(task: Task, store: RunStore, progress: Progress) -> None:
     if task.train is None or task.loss is None or task.plan is None:
         raise BadInput(f"the model of task '{task.name}' is untrained (fit is set), and to train it the task needs train data and a loss")
     metric = metrics.of(task)
-    record = fit(
-        task.build(),
-        task.plan,
-        task,
-        valid=task.valid,
-        score=lambda outputs, target: metric.score(task.logits(outputs), target),
-        direction=metric.direction,
-        progress=progress,
-        checkpoint=store.path("training"),
-    )
+    with free_threads(progress):
+        record = fit(
+            task.build(),
+            task.plan,
+            task,
+            valid=task.valid,
+            score=lambda outputs, target: metric.score(task.logits(outputs), target),
+            direction=metric.direction,
+            progress=progress,
+            checkpoint=store.path("training"),
+        )
     store.write("training.json", to_json(record.epochs))

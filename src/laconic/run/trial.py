@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from laconic.core.errors import BadInput, WorkerFailed
 from laconic.deploy.child import Child
 from laconic.deploy.hold import command
+from laconic.run.sharing import environment
 
 if TYPE_CHECKING:
     from laconic.core.task import Task
@@ -78,7 +79,7 @@ class Trial:
 
 def start(timeout_s: float, memory_limit_bytes: int | None) -> Child:
     """Start a process that tries tasks and builds models; see `build.Server`."""
-    return Child(command(SERVER), timeout_s=timeout_s, memory_limit_bytes=memory_limit_bytes)
+    return Child(command(SERVER), timeout_s=timeout_s, memory_limit_bytes=memory_limit_bytes, environment=environment())
 
 
 def is_users(ref: str | None) -> bool:
