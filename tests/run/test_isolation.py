@@ -22,7 +22,7 @@ from laconic.run.build import Builder, Built
 from laconic.run.isolation import NotIsolated, contained, packed, unpacked
 from laconic.run.runner import STEPS
 from laconic.tasks.data import ArrayDataset
-from tests.run import tiny
+from tests.run import evil, tiny
 
 
 class Told:
@@ -121,6 +121,22 @@ def test_a_local_task_has_the_limits_of_any_other(how: str, kind: str, said: str
     assert caught.value.kind == kind
     if how in ("assert", "exit"):
         assert build(builder, tmp_path, "task").outcomes[0].changed["said"] == "local 1"  # in a new process, where the old one died
+
+
+def test_data_is_read_by_the_process_that_builds(make: Make, tmp_path: Path) -> None:
+    """Whatever it does there; a batch that is merely wrong is told by whoever reads it again."""
+    builder = make(tiny.task())
+    for name, does, said in (
+        ("test", evil.leave, "(?s)the test data of .*SystemExit: 0 .*evil.py"),
+        ("valid", evil.vanish, "ended with code 0"),
+    ):
+        setattr(builder.task, name, evil.Rows(does))
+        builder.close()
+        with pytest.raises(BadInput, match=said):
+            builder.read_data(name, tmp_path / name)
+    builder.task.valid = tiny.VALID
+    builder.read_data("valid", tmp_path / "valid")
+    assert (tmp_path / "valid" / "done.json").exists()
 
 
 def test_what_a_step_reports_is_told_here(make: Make, tmp_path: Path) -> None:

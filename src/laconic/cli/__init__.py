@@ -10,7 +10,10 @@ __all__ = ["app", "commands", "main", "reports"]
 
 def main() -> None:
     """Run the console script."""
+    import faulthandler
+
     from laconic.display import forgiving_console
 
+    faulthandler.enable()  # a crash of a library is not silent
     forgiving_console()
     app()

@@ -30,7 +30,7 @@ LimitOption = Annotated[
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of every runtime. [default: all cores]")]
 TrialOption = Annotated[
-    float | None, typer.Option("--trial-timeout", help="Seconds that the trial of your task's own code may take.  [default: 300]")
+    float | None, typer.Option("--trial-timeout", help="Seconds that the trial of your task's own code may take.  [default: 900]")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]

@@ -78,13 +78,16 @@ class Child:
         """Whether it can be asked."""
         return self._process.poll() is None
 
-    def ask(self, request: Mapping[str, Any], payload: bytes = b"", on_event: Callable[[Any], None] | None = None) -> dict[str, Any]:
+    def ask(
+        self, request: Mapping[str, Any], payload: bytes = b"", on_event: Callable[[Any], None] | None = None, *, events_renew: bool = False
+    ) -> dict[str, Any]:
         """Send a request and wait for its answer.
 
         Args:
             request: plain values.
             payload: bytes that the process gets as `Channel.payload`.
             on_event: called with what the process sends before its answer; without it that is dropped.
+            events_renew: each event is given the whole time limit anew.
 
         Raises:
             WorkerFailed: the process crashed, took too long, used too much memory, or answered with an error.
@@ -96,6 +99,8 @@ class Child:
         while "event" in (message := json.loads(self._line(deadline))):
             if on_event is not None:
                 on_event(message["event"])
+            if events_renew:
+                deadline = time.monotonic() + self.timeout_s
             self._check_limits(deadline)
         if "error" in message:
             raise WorkerFailed(message["error"], message.get("kind", "error"))

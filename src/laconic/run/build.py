@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from laconic.core.context import Context
-from laconic.core.errors import LaconicError, WorkerFailed
+from laconic.core.errors import BadInput, LaconicError, WorkerFailed
 from laconic.core.files import alone, read_json, write_json
 from laconic.core.program import Interface, Program
 from laconic.core.progress import Progress
@@ -28,6 +28,7 @@ from laconic.deploy.export import write_model
 from laconic.deploy.runtime import runtime
 from laconic.run import sharing, trial
 from laconic.run.agreement import write_answers
+from laconic.run.examples import is_written, write_examples
 from laconic.run.isolation import NotIsolated, contained, import_like, packed, persistent, unpacked
 from laconic.run.latency_table import latency_table
 from laconic.run.recipe import Recipe, parse
@@ -113,6 +114,35 @@ class Builder:
         place = self._place(recipe, kind)
         file = place / read_json(place / _DONE)["file"]
         return sum(part.stat().st_size for part in (file, file.with_name(file.name + ".data")) if part.exists())
+
+    def read_data(self, name: str, folder: Path) -> None:
+        """Let the process write the batches of a user's dataset, so that it is read for the first time there; a batch may take as long as a candidate.
+
+        Args:
+            name: of the task's data, e.g. ``valid``.
+            folder: as of `examples.write_examples`.
+
+        Raises:
+            BadInput: the process did not survive it; says how.
+            WorkerFailed: something else ended it, twice.
+        """
+        if is_written(folder) or not trial.is_users(self.task.ref) or self.task.part is not None:
+            return  # what a part is given comes from the rest of its model, which may have been trained here
+
+        def work() -> None:
+            if self.task.ref is None and self._send_task():
+                return  # it is read here
+            request = {"op": "data", "task": self.task.ref, "data": self.task.data_dir, "seed": self.seed, "paths": sys.path}
+            self._process().ask({**request, "name": name, "source": str(self.source), "folder": str(folder)}, events_renew=True)
+
+        try:
+            persistent(work, self.progress.log)
+        except WorkerFailed as error:
+            if error.kind == "killed":
+                raise
+            if error.kind == "error":  # it is told where the data is read here
+                return
+            raise BadInput(f"the {name} data of the task '{self.task.name}' cannot be read. The process that tried: {error}") from error
 
     def _place(self, recipe: Recipe, kind: str) -> Path:
         """Return the folder with a recipe's model file in a format, built if it is not there.
@@ -288,9 +318,20 @@ class Server:
             self._sent = unpacked(channel.payload)
         elif request["op"] == "check":
             return {"mistakes": self._mistakes(request), "unreadable": ""}
+        elif request["op"] == "data":
+            self._read(request, channel)
         else:
             build_model(request, self._task(request), Sender(channel.send))
         return {}
+
+    def _read(self, request: Mapping[str, Any], channel: Channel) -> None:
+        task = self._task(request)
+        assert task is not None
+        data = getattr(task, request["name"])
+        try:
+            write_examples(task, data, Program.load(request["source"]), Path(request["folder"]), told=channel.send)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise WorkerFailed(f"its code raised {type(error).__name__}: {error}{_place(error)}", "crash") from error
 
     def _mistakes(self, request: Mapping[str, Any]) -> str:
         """Return what is wrong with a task.

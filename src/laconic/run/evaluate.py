@@ -84,18 +84,23 @@ class Evaluator:
     ) -> None:
         self.store, self.task, self.metric, self.program, self.judge = store, task, metric, program, judge
         self.options, self.ledger, self.progress = options, ledger, progress
-        self.valid = write_examples(task, task.valid, program, store.path("examples", "valid"))
-        self.parity = agreement.parity_inputs(program, self.valid, store.path("examples", "sizes"))
         self.builder = Builder(
             store.path("program.pt2"),
             store.path("models"),
-            self.parity.files,
+            {},
             task,
             timeout_s=options.candidate_timeout_s,
             memory_limit_bytes=options.memory_limit_bytes,
             seed=options.seed,
             progress=progress,
         )
+        try:
+            self.valid = self._examples("valid")
+        except BaseException:
+            self.builder.close()
+            raise
+        self.parity = agreement.parity_inputs(program, self.valid, store.path("examples", "sizes"))
+        self.builder.inputs = self.parity.files
         self.workers = Workers(self._timing_inputs(), options.candidate_timeout_s, options.memory_limit_bytes)
         self.deadline: float | None = None
         self.bases: list[Record] = []
@@ -103,6 +108,12 @@ class Evaluator:
         self._spent: dict[str, list[Turn]] = {}
         self._warm: dict[str, WorkerProcess] = {}  # baselines' processes that have been timed
         self._waits = options.wait_quiet  # whoever waited in vain once does not wait for each candidate
+
+    def _examples(self, name: str) -> Examples:
+        """The batches of some of the task's data as files; a user's dataset is read by the process that builds."""
+        folder = self.store.path("examples", name)
+        self.builder.read_data(name, folder)
+        return write_examples(self.task, getattr(self.task, name), self.program, folder)
 
     # The baselines ------------------------------------------------------------------------------------------------------------------
 
@@ -385,7 +396,7 @@ class Evaluator:
         """The chosen records with their metric on the test data, and the baseline's first. The test data is read here and nowhere else."""
         if self.task.test is None:
             return [baseline, *chosen]
-        examples = write_examples(self.task, self.task.test, self.program, self.store.path("examples", "test"))
+        examples = self._examples("test")
         tested: list[Record] = []
         self.progress.start("final table on test data", len(chosen) + 1)
         for record in (baseline, *chosen):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,18 +43,33 @@ class Examples:
         return self.folder / "000000.npz"
 
 
-def write_examples(task: Task, data: Dataset[Any], program: Program, folder: Path) -> Examples:
+def is_written(folder: Path) -> bool:
+    """Return whether a dataset's batches are all there."""
+    return (folder / _DONE).exists()
+
+
+def write_examples(
+    task: Task, data: Dataset[Any], program: Program, folder: Path, told: Callable[[int], None] = lambda index: None
+) -> Examples:
     """Write a dataset's batches as the program is given them; what is complete already is only read.
 
     Targets that are no tensor are read from the dataset each time.
+
+    Args:
+        task: splits and collates.
+        data: of the task.
+        program: orders the inputs.
+        folder: of the files.
+        told: hears the number of each batch that is written.
     """
     file = folder / "targets.npy"
-    if not (folder / _DONE).exists():
+    if not is_written(folder):
         folder.mkdir(parents=True, exist_ok=True)
         targets, cut = [], task.cut()
         for index, (inputs, target) in enumerate(batches(task, data)):
             write_arrays(folder / f"{index:06d}.npz", [_array(leaf) for leaf in program.flatten_inputs(cut.inputs(inputs))])
             targets.append(target)
+            told(index)
         joined = _all_targets(task, data, targets)
         if isinstance(joined, Tensor):
             array = _array(joined)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from laconic.core.task import Task
 
 SERVER = "laconic.run.build"
-LIMIT_S = 300.0  # where nobody says another
+LIMIT_S = 900.0  # where nobody says another
 _waiting: dict[object, Child] = {}
 
 
