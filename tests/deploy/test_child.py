@@ -120,6 +120,16 @@ def test_what_it_started_ends_with_it(child: Child) -> None:
     assert not memory_of(grandchild)
 
 
+def test_closed_twice_it_closes_nothing_of_others(child: Child) -> None:
+    child.close()
+    theirs = os.pipe()
+    child.close()
+    os.write(theirs[1], b"x")
+    assert os.read(theirs[0], 1) == b"x"
+    for descriptor in theirs:
+        os.close(descriptor)
+
+
 def test_a_request_brings_bytes_and_hears_events(child: Child) -> None:
     assert child.ask({"what": "payload"}, payload=b"\x01" * 5_000_000) == {"size": 5_000_000, "sum": 1000}
     heard: list[dict[str, int]] = []

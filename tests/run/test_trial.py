@@ -17,6 +17,7 @@ from laconic.core.errors import BadInput, WorkerFailed
 from laconic.core.progress import silent
 from laconic.deploy.child import Child
 from laconic.run import prepare, trial
+from laconic.run.isolation import packed
 from tests.run import evil, tiny
 
 ROOT = Path(__file__).parents[2]
@@ -111,8 +112,6 @@ def real() -> Iterator[trial.Trial]:
 def test_code_that_leaves_is_told_with_the_place(
     real: trial.Trial, monkeypatch: pytest.MonkeyPatch, make: Callable[..., lc.Task], does: Callable[[], None], said: str
 ) -> None:
-    from laconic.run.isolation import packed
-
     monkeypatch.setattr(trial.Trial, "close", lambda self: None)
     with pytest.raises(BadInput, match=said):
         real.check("mine", {"task": None, "data": None, "seed": 0}, packed(make(does)))
@@ -124,6 +123,14 @@ def test_mistakes_are_all_told_and_a_module_that_leaves_is_one(real: trial.Trial
         real.check("mine", {"task": "tests.run.evil:factory_leaves", "data": None, "seed": 0})
     assert "has no 'nothing'" in real.check("mine", {"task": "tests.run.tiny:nothing", "data": None, "seed": 0})["mistakes"]
     assert real.check("mine", {"task": "tests.run.tiny:task", "data": None, "seed": 0}) == {"mistakes": "", "unreadable": ""}
+
+
+def test_a_hang_is_told_with_its_place(real: trial.Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last that this process does."""
+    monkeypatch.setitem(real._limits, "timeout_s", 2.0)
+    monkeypatch.setattr(real._child, "timeout_s", 2.0)
+    with pytest.raises(BadInput, match="(?s)no answer within 2 s.*most recent call first.*evil.py.*in hang"):
+        real.check("mine", {"task": None, "data": None, "seed": 0}, packed(evil.net(evil.hang)))
 
 
 def test_what_cannot_be_sent_is_checked_here_and_leaves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

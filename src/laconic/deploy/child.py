@@ -193,7 +193,12 @@ class Child:
         self._process.wait()
 
     def close(self) -> None:
-        """End it and whatever it started, and wait until it is gone. It keeps no state, and files appear whole: nothing is lost by killing it."""
+        """End it and whatever it started, and wait until it is gone. It keeps no state, and files appear whole: nothing is lost by killing it.
+
+        Closed again, nothing happens: its descriptors may be somebody else's by then.
+        """
+        if self._errors.closed:
+            return
         for descriptor in (self._to, self._from):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
@@ -207,12 +212,12 @@ def _default_limit() -> int | None:
 
 
 def telling(lines: Sequence[str]) -> list[str]:
-    """Return the last lines that a process wrote; of a crash that Python wrote down, where it was.
+    """Return the last lines that a process wrote; of a crash or a hang that Python wrote down, where it was.
 
     >>> telling(["Fatal Python error: Aborted", "", "Current thread 0x1 (most recent call first):", '  File "a.py", line 2 in f', "", "Extension modules: a"])
     ['Fatal Python error: Aborted', 'Current thread 0x1 (most recent call first):', '  File "a.py", line 2 in f']
     """
-    crash = next((index for index, line in enumerate(lines) if line.startswith("Fatal Python error:")), None)
+    crash = next((index for index, line in enumerate(lines) if line.startswith(("Fatal Python error:", "Timeout ("))), None)
     if crash is None:
         return list(lines[-_TAIL:])
     return list(

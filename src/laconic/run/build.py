@@ -5,10 +5,11 @@ Only where a task can neither be loaded by another process nor be sent to it (`i
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -317,7 +318,8 @@ class Server:
         if request["op"] == "task":
             self._sent = unpacked(channel.payload)
         elif request["op"] == "check":
-            return {"mistakes": self._mistakes(request), "unreadable": ""}
+            with _told_where_it_hangs(request["limit_s"]):
+                return {"mistakes": self._mistakes(request), "unreadable": ""}
         elif request["op"] == "data":
             self._read(request, channel)
         else:
@@ -362,6 +364,16 @@ class Server:
 
             self._loaded = key, load(request["task"], data=request["data"], seed=request["seed"])
         return self._loaded[1]
+
+
+@contextlib.contextmanager
+def _told_where_it_hangs(limit_s: float) -> Iterator[None]:
+    """Write down where this process is, shortly before it is ended for want of an answer."""
+    faulthandler.dump_traceback_later(0.9 * limit_s)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _place(error: BaseException) -> str:

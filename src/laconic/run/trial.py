@@ -49,7 +49,7 @@ class Trial:
             BadInput: the process did not survive it, or its code left; says where.
             WorkerFailed: something else ended the process, twice.
         """
-        full = {"op": "check", "paths": sys.path, **request}
+        full = {"op": "check", "paths": sys.path, "limit_s": self._limits["timeout_s"], **request}
         try:
             try:
                 return self._child.ask(full, payload)
