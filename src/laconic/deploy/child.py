@@ -28,7 +28,7 @@ from laconic.deploy.hold import PARENT, hold
 
 _PAYLOAD = "payload_bytes"  # the entry of a request that tells how many bytes follow its line
 _POLL_S = 0.1
-_TAIL = 12
+_TAIL, _TAIL_BYTES = 12, 1 << 16  # lines that are told, and where they are looked for
 _PATIENCE = 3.0  # so many times its limit a process that others keep from the cores may go on
 _SHARE = 0.8  # of the memory that there is
 # Signals by which others end a process; its own faults raise others (SIGSEGV, SIGABRT, SIGFPE, …).
@@ -179,7 +179,7 @@ class Child:
         return ": the machine ran out of memory" if now > self._oom_kills else " by another process"
 
     def _tail(self) -> str:
-        self._errors.seek(0)
+        self._errors.seek(max(0, os.fstat(self._errors.fileno()).st_size - _TAIL_BYTES))
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         return "; its last lines:\n  " + "\n  ".join(telling(lines)) if lines else ""
 
