@@ -55,7 +55,10 @@ def _survives(task: Task, options: Options, progress: Progress) -> bool:
     if answer["mistakes"] or answer["unreadable"]:
         tried.close()
         return False
-    tried.keep(trial.key_of(task, options.seed))
+    if task.part is not None and task.plan is not None:  # whoever builds needs the rest of the model as it is once it is trained
+        tried.close()
+    else:
+        tried.keep(trial.key_of(task, options.seed))
     return True
 
 
