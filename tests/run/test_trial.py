@@ -27,7 +27,7 @@ import os, signal, sys, time
 from laconic.deploy.child import answer_requests
 
 def answer(request, channel):
-    what = request["task"]
+    what = request["task"].rpartition(":")[2]
     if what == "hang": time.sleep(3600)
     if what == "crash": os.kill(os.getpid(), signal.SIGSEGV)
     if what == "killed": os.kill(os.getpid(), signal.SIGKILL)
@@ -70,6 +70,12 @@ def test_what_ends_the_process_is_the_tasks_mistake(what: str, said: str, light:
         tried.check("mine", {"task": what})
     assert len(light) == 1
     assert not light[0].alive
+
+
+def test_a_task_by_its_name_is_tried_before_it_is_loaded(light: list[Child], tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="the task 'nowhere:vanish' cannot be used.*it ended with code 0"):
+        lc.optimize("nowhere:vanish", out=tmp_path / "run")
+    assert len(light) == 1
 
 
 def test_what_something_else_ends_is_tried_once_more_and_no_mistake(light: list[Child]) -> None:

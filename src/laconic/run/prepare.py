@@ -43,6 +43,21 @@ def check(task: Task, options: Options, progress: Progress) -> None:
     _check_fixed(task)
 
 
+def try_ref(ref: str, options: Options) -> None:
+    """Load and check a user's task elsewhere, before it is loaded here; nothing of a built-in one.
+
+    Raises:
+        BadInput: everything that is wrong with it, at once; or how its code ended the process in which it was tried.
+    """
+    if not trial.is_users(ref):
+        return
+    tried = trial.Trial(options.candidate_timeout_s, options.memory_limit_bytes)
+    if wrong := tried.check(ref, {"task": ref, "data": None, "seed": options.seed})["mistakes"]:
+        tried.close()
+        raise BadInput(wrong)
+    tried.keep((ref, None, options.seed))
+
+
 def _survives(task: Task, options: Options, progress: Progress) -> bool:
     """Try a task elsewhere; returns whether nothing is wrong with it there. What is wrong there, and harmless, is looked at again here."""
     try:

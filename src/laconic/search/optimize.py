@@ -74,10 +74,13 @@ def optimize(
     """
     limit, space, budget = seconds(time_limit), space or SearchSpace(), as_budget(budget)
     check_devices(recipes, space.device)
-    task = as_task(task)
-    folder = Path(out) if out is not None else new_folder(task.name)
-    with shown(progress) as told:
-        data = search(task, budget, folder, limit, space, recipes, options or Options(), told, command)
+    options = options or Options()
+    with shown(progress) as told, contextlib.closing(trial):  # what waits for its builder waits no longer
+        if isinstance(task, str):
+            prepare.try_ref(task, options)
+        task = as_task(task)
+        folder = Path(out) if out is not None else new_folder(task.name)
+        data = search(task, budget, folder, limit, space, recipes, options, told, command)
     result = Result(folder, data)
     if not (folder / REPORT).exists():
         result.report()
