@@ -176,8 +176,12 @@ def test_the_survey_reads_task_budget_and_space() -> None:
 
 @pytest.mark.parametrize("task", [None, tiny.task()], ids=["all", "for a task"])
 def test_the_table_shows_every_lever(task: lc.Task | None) -> None:
-    console = Console(width=160, record=True, file=io.StringIO())
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(drawn(survey(task)))
     text = console.export_text()
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
     assert all(row.name in text and row.cost in text and row.stage in text for row in table.levers().values())
+    words = {word.strip(",.;:()") for row in table.levers().values() for word in row.about.split()} if task is None else set()
+    assert words <= {word.strip(",.;:()") for line in lines for word in line.split()}  # none is broken
     assert ("candidates; --json names them" in text) is (task is not None)

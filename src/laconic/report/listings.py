@@ -176,20 +176,32 @@ def catalog(tasks: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 
 def levers(survey: Mapping[str, Any]) -> RenderableType:
-    """List what can be tried, and for a task what is; see `search.survey.survey`."""
+    """List what can be tried, and for a task what is; see `search.survey.survey`. Names are never broken; sentences are, between words."""
     judged = survey["candidates"] is not None
-    table = _table("Lever", "Stage", "Costs", *(["Tried", "Why not"] if judged else ["Settings", "Needs", "What it does"]))
-    for column in table.columns:
-        column.overflow = "fold"
+    table = _table("Lever", "Stage", *(["Costs", "Where it is tried, or why not"] if judged else ["What it does"]))
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for row in survey["levers"]:
-        if not judged:
-            labels = [setting["label"] for setting in row["settings"] if setting["label"] != row["name"]]
-            own = [f"{row['name']}={row['value'].upper()}"] if row["value"] else []
-            cells = (Text("\n".join([*labels, *own])), Text(row["needs"]), Text(row["about"]))
-            table.add_row(Text(row["name"], "bold"), row["stage"], row["cost"], *cells)
-        for setting in row["settings"] if judged else ():
-            where = Text(", ".join(setting["where"]), "green") if setting["tried"] else Text("no", "dim")
-            table.add_row(Text(setting["label"], "bold"), row["stage"], row["cost"], where, Text(setting["why"], "dim"))
+        for cells in _judged(row) if judged else [_described(row)]:
+            table.add_row(*cells)
     told = "\nOnly some: --try LEVER,LEVER=SETTING. All but some: --without LEVER. See docs/levers.md."
     count = [Text(f"\n{len(survey['candidates'])} candidates; --json names them", "bold")] if judged else []
     return Group(table, *count, Text(told, "dim"))
+
+
+def _described(row: Mapping[str, Any]) -> tuple[Text, ...]:
+    labels = [setting["label"] for setting in row["settings"] if setting["label"] != row["name"]]
+    own = [f"{row['name']}={row['value'].upper()}"] if row["value"] else []
+    facts = [f"costs {row['cost']}", f"promise {row['promise']}", *([f"needs {row['needs']}"] if row["needs"] else [])]
+    about = Text.assemble(row["about"], ("\n" + "; ".join(facts), "dim"))
+    if settings := ", ".join([*labels, *own]):
+        about.append(f"\nsettings {settings}")
+    return Text(row["name"], "bold"), Text(row["stage"]), about
+
+
+def _judged(row: Mapping[str, Any]) -> Iterator[tuple[Text, ...]]:
+    for setting in row["settings"]:
+        verdict = Text(", ".join(setting["where"]), "green") if setting["tried"] else Text("no", "dim")
+        if setting["why"]:
+            verdict.append(f"{'; ' if setting['tried'] else ': '}{setting['why']}", "dim")
+        yield Text(setting["label"], "bold"), Text(row["stage"]), Text(row["cost"]), verdict

@@ -25,8 +25,8 @@ def survey(task: Task | None = None, budget: Budget | None = None, space: Search
         space: what was asked for.
 
     Returns:
-        ``levers``: of each its name, stage, cost, what it needs, a sentence about it, what it follows, and its settings: of each its label, and for a task
-        whether it is ``tried``, ``where`` (runtimes, or precisions of a runtime) and ``why`` not. ``candidates``: titles, in the order in which they are
+        ``levers``: of each its name, stage, cost, promise, what it needs, a sentence about it, what it follows, and its settings: of each its label, and for
+        a task whether it is ``tried``, ``where`` (runtimes, or precisions of a runtime) and ``why`` not. ``candidates``: titles, in the order in which they are
         tried; None without a task.
 
     Raises:
@@ -48,7 +48,7 @@ def _surroundings(task: Task, budget: Budget) -> Surroundings:
 
 
 def _row(lever: Lever, settings: list[dict[str, Any]]) -> dict[str, Any]:
-    own = {name: getattr(lever, name) for name in ("name", "stage", "cost", "needs", "about", "follows")}
+    own = {name: getattr(lever, name) for name in ("name", "stage", "cost", "promise", "needs", "about", "follows")}
     return {**own, "family": lever.group, "value": lever.field, "settings": settings}
 
 
