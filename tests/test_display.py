@@ -46,6 +46,29 @@ def test_on_a_terminal_it_draws_bars(capsys: pytest.CaptureFixture[str], monkeyp
     assert "[bold]as written" in told.err
 
 
+def test_candidates_are_rows_on_a_terminal_and_lines_elsewhere(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def search() -> str:
+        with Display() as progress:
+            progress.start("candidates", 1)
+            progress.advance(0, now="OpenVINO")
+            progress.start("calibrating", 8)
+            progress.finish()
+            progress.advance(
+                candidate="OpenVINO", status="passed", goal="Speed-up", figure="2.00×", total=2, best="OpenVINO, 2.00×", took_s=1.0
+            )
+            progress.finish()
+        return capsys.readouterr().err
+
+    plain = search().splitlines()
+    assert plain[1] == "1/2 OpenVINO: passed, 2.00×, the best so far"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    drawn = search()
+    assert "Best so far" in drawn
+    assert "2/2" in drawn  # two are known of
+    assert "ETA 0:01" in drawn
+
+
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     work(Display(quiet=True))
     assert capsys.readouterr() == ("", "")

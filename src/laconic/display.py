@@ -46,11 +46,13 @@ class Display:
         self._bars: Any = None
         self._tried: Any = None
         self._stack: list[tuple[Any, str, float]] = []
+        self._over: list[Any] = []  # bars of pieces inside others that have ended
 
     def __enter__(self) -> Display:
         from rich.console import Console, Group
         from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.text import Text
 
         from laconic.live import Tried, clock
 
@@ -69,7 +71,7 @@ class Display:
 
         def drawn() -> Any:
             left_s = self._tried.left_s()
-            eta = [] if left_s is None else [f"ETA {clock(left_s)}"]
+            eta = [] if left_s is None else [Text(f"ETA {clock(left_s)}", "dim")]
             return Group(self._tried.drawn(console.height), *eta, self._bars)
 
         # Drawing takes time from what is being timed: not often. What was drawn goes at the end: the result stands in its place.
@@ -93,7 +95,9 @@ class Display:
             if self._bars is None:
                 self.log(self._tried.plain())
             else:
-                self._bars.update(self._stack[-1][0], advance=n, total=self._tried.total)
+                while self._over:  # what its steps did is no news any more
+                    self._bars.remove_task(self._over.pop())
+                self._bars.update(self._stack[-1][0], advance=n, total=self._tried.total, facts="")
         elif self._bars is not None and self._stack:
             self._bars.update(self._stack[-1][0], advance=n, facts=told(facts))
 
@@ -104,6 +108,7 @@ class Display:
         task, name, start = self._stack.pop()
         if self._bars is not None:
             self._bars.update(task, completed=self._bars.tasks[self._bars.task_ids.index(task)].total, facts=told(facts))
+            self._over += [task] if self._stack else []
         elif not self._quiet:
             print(f"{name}: {time.monotonic() - start:.1f} s {told(facts)}".rstrip(), file=sys.stderr, flush=True)
 

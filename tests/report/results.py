@@ -161,8 +161,10 @@ def met() -> Json:
         "met": True, "verdict": "6.9× faster than PyTorch eager at no measurable loss of accuracy: OpenVINO in bf16.",
         "ships": {
             "file": "candidates/openvino-bf16/artifact/model.onnx",
-            "code": "file = 'candidates/openvino-bf16/artifact/model.onnx'\ninputs = [...]  # arrays: 'x' float32 ['batch', 3, 32, 32]\n"
-                    "import openvino as ov\ncompiled = ov.Core().compile_model(file, \"CPU\")\noutputs = list(compiled(inputs).values())\n",
+            "code": "inputs = [...]  # arrays or tensors: 'x' float32 ['batch', 3, 32, 32]\nimport laconic as lc\n"
+                    "artifact = lc.Artifact.load('candidates/openvino-bf16/artifact')\noutputs = artifact(*inputs)\n",
+            "code_without": "file = 'candidates/openvino-bf16/artifact/model.onnx'\ninputs = [...]  # arrays or tensors: 'x' float32 ['batch', 3, 32, 32]\n"
+                            "import openvino as ov\ncompiled = ov.Core().compile_model(file, \"CPU\")\noutputs = list(compiled(inputs).values())\n",
         },
         "answers": {
             "n": VALID, "changed": 12, "worse": 4, "better": 6, "form": "classes",

@@ -20,7 +20,9 @@ def test_what_ships_is_the_file_its_size_and_the_lines_that_load_it(met: Json) -
     assert told.runs_in == "OpenVINO bf16, 2 threads"
     made = page(met)
     assert made.index('id="h-ships"') < made.index('id="h-frontier"') < made.index('id="h-candidates"')
-    assert "compiled = ov.Core().compile_model(file," in words(Reader(made).seen)
+    seen = words(Reader(made).seen)
+    assert "artifact = lc.Artifact.load('candidates/openvino-bf16/artifact')" in seen
+    assert "compiled = ov.Core().compile_model(file," in seen
 
 
 @pytest.mark.parametrize("name", ["not-met", "all-failed", "only-baseline"])

@@ -20,7 +20,8 @@ class Progress(Protocol):
         """Show that `n` units are done; `facts` are figures worth showing (loss, metric).
 
         A candidate of a search tells `candidate` (its title), `status`, and what is known of: `figure` (what it has of the `goal`), `drop`, `why`, `took_s`;
-        and of the search: `best` (title and figure of the best so far), `total` (candidates that are known of), `left_s` (until its time limit).
+        and of the search: `best` (title and figure of the best so far), `total` (candidates that are known of), `left_s` (until its time limit). Before that
+        it tells `now`, the title of the one whose turn it is.
         """
 
     def finish(self, **facts: Any) -> None:

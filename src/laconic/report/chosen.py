@@ -17,12 +17,13 @@ _CLASSES = 20  # rows of the table of changed answers
 
 @dataclass(frozen=True)
 class Ships:
-    """What is delivered: the file in the run's folder, its size, where it runs, and the lines of Python that load and run it."""
+    """What is delivered: the file in the run's folder, its size, where it runs, and the lines of Python that load and run it, with Laconic and without."""
 
     file: str
     size: str
     runs_in: str
     code: str
+    code_without: str
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,8 @@ def ships(result: Mapping[str, Any], chosen: Candidate | None) -> Ships | None:
     told = mapping(result.get("ships"))
     if chosen is None or not result.get("best") or not told.get("file"):
         return None
-    return Ships(
-        str(told["file"]), chosen.amount("size_bytes").text, chosen.recipe.rpartition(" → ")[2] or chosen.title, str(told.get("code") or "")
-    )
+    codes = (str(told.get(name) or "") for name in ("code", "code_without"))
+    return Ships(str(told["file"]), chosen.amount("size_bytes").text, chosen.recipe.rpartition(" → ")[2] or chosen.title, *codes)
 
 
 def changed(result: Mapping[str, Any]) -> Changed | None:

@@ -52,7 +52,7 @@ def _curve(evaluator: Evaluator, pair: Sequence[Record]) -> dict[str, Any] | Non
 
 
 def shipped(record: Record, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return where the file of an artifact lies in the run's folder, and the lines of Python that load and run it without Laconic.
+    """Return where an artifact lies in the run's folder, and the lines of Python that load and run it: with Laconic, and without.
 
     Args:
         record: of the artifact.
@@ -63,4 +63,6 @@ def shipped(record: Record, inputs: Sequence[Mapping[str, Any]]) -> dict[str, An
     file = f"{record.artifact}/{FORMATS[one.format][0]}"
     # Names are quoted: whatever a model calls its inputs, these lines stay a comment.
     shapes = "; ".join(f"{spec['name']!r} {spec['dtype']} {list(spec['shape'])}" for spec in inputs)
-    return {"file": file, "code": f"file = {file!r}\ninputs = [...]  # arrays: {shapes}\n{one.start_script(target)}"}
+    given = f"inputs = [...]  # arrays or tensors: {shapes}\n"
+    load = f"import laconic as lc\nartifact = lc.Artifact.load({record.artifact!r})\noutputs = artifact(*inputs)\n"
+    return {"file": file, "code": given + load, "code_without": f"file = {file!r}\n{given}{one.start_script(target)}"}

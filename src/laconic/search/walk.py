@@ -66,6 +66,7 @@ class Walk:
     def _evaluate(self, recipes: Sequence[Recipe]) -> None:
         for recipe in recipes:
             start = time.monotonic()
+            self.evaluator.progress.advance(0, now=recipe.title)
             record = self.evaluator.evaluate(recipe)
             self.records.append(record)
             del self.waiting[recipe.key]
