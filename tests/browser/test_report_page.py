@@ -197,12 +197,16 @@ def six_figures(result: Json) -> None:
     long_names(result)
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("name", ["met", "not-met", "pruned"])
-def test_no_text_lies_over_another_and_nothing_scrolls_sideways(visit: Visitor, name: str, width: int) -> None:
-    seen = visit(name, change=six_figures, width=width)
-    assert seen.page.evaluate(OVERLAPS) == []
-    assert seen.page.evaluate("document.scrollingElement.scrollWidth") <= width
+@pytest.mark.parametrize("name", ["not-met", "pruned"])
+def test_no_text_lies_over_another_and_nothing_scrolls_sideways(visit: Visitor, name: str) -> None:
+    seen = visit(name, change=six_figures)
+    for width in (1280, 390):
+        seen.page.set_viewport_size({"width": width, "height": 900})
+        seen.until(
+            f"[...document.querySelectorAll('[data-figure] .main-svg')].every((svg) => svg.getBoundingClientRect().right <= {width})"
+        )
+        assert seen.page.evaluate(OVERLAPS) == []
+        assert seen.page.evaluate("document.scrollingElement.scrollWidth") <= width
 
 
 def test_the_contents_lead_to_every_section(visit: Visitor) -> None:
