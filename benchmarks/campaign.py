@@ -3,6 +3,8 @@
 - `fuzz [files] [seed] [kind …]`: so many mutated files (1,000) of each kind that Laconic reads, each read in a process with limits. Told by kind: how many
   were read, refused by a named error, ended in a raw exception, a crash or a hang. Wanted: none of the last three. Those that went wrong stay in
   `$TMPDIR/laconic-fuzz`.
+- `kills [runs] [seed]`: so many times (40), in turn, parent, builder, worker or baseline of a run is killed at a random moment, and the run started again. Told:
+  in how many the winner is that of an undisturbed run, in how many no candidate is lost, and how many processes outlived the parent by more than two seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +34,14 @@ def fuzz(names: list[str]) -> None:
     print("all: " + ", ".join(f"{total[name]} {name}" for name in fuzzing.OUTCOMES), flush=True)
 
 
-PARTS: dict[str, Callable[[list[str]], None]] = {"fuzz": fuzz}
+def kills(names: list[str]) -> None:
+    """Kill processes of runs."""
+    from benchmarks import kills as killing
+
+    killing.kills(names)
+
+
+PARTS: dict[str, Callable[[list[str]], None]] = {"fuzz": fuzz, "kills": kills}
 
 if __name__ == "__main__":
     command(__doc__, PARTS)
