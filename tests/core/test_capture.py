@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from laconic.core.capture import capture
 from laconic.core.errors import BadInput, CaptureError
@@ -185,6 +185,25 @@ def test_failures_name_the_operator_the_line_and_the_mend(net: nn.Module, words:
     for word in words:
         assert word in str(caught.value)
     assert capsys.readouterr() == ("", "")
+
+
+class Causal(nn.Module):
+    """A decoder layer under a causal mask, which PyTorch recognizes by its values unless it is told."""
+
+    def __init__(self, **told: bool) -> None:
+        super().__init__()
+        self.decoder, self.told = nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 2, 8, batch_first=True), 1), told
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(x, x, tgt_mask=nn.Transformer.generate_square_subsequent_mask(x.shape[1]), **self.told)
+
+
+def test_a_mask_whose_values_are_compared_is_named_with_its_mend() -> None:
+    x = torch.randn(2, 3, 4)
+    with pytest.raises(CaptureError, match=r"causal.*tgt_is_causal=True"):
+        capture(Causal(), x)
+    net = Causal(tgt_is_causal=True).eval()
+    torch.testing.assert_close(capture(net, x)(x), net(x))
 
 
 def test_a_fixed_batch_can_be_captured_on_request() -> None:

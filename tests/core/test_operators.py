@@ -269,6 +269,7 @@ def test_every_row_names_arguments_that_its_operator_has() -> None:
                 "other",
                 "tensor",
                 "vec",
+                "mat",
                 "batch1",
                 "batch2",
             } | {*("indices", "input1", "input2", "tensors")}, target

@@ -257,7 +257,7 @@ def test_an_unknown_path_is_refused(path: str, meant: str) -> None:
         ("residual of the input", "a.weight[0]", "meets a dimension that cannot be cut in add"),
         ("trunk is put out", "a.weight[0]", "an output of the model"),
         ("pixels and channels mixed", "a.weight[0]", "mixes it with other dimensions"),
-        ("write under a mask", "a.weight[0]", "written under a mask"),
+        ("one block cannot be followed", "a.weight[0]", "mixes it with other dimensions"),
     ],
 )
 def test_causes_are_told(name: str, tensor: str, cause: str) -> None:

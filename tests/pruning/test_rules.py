@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import openvino
 import pytest
 import torch
 from torch import Tensor, nn
@@ -106,14 +107,34 @@ def test_it_is_saved_and_loaded(made: Case, tmp_path: Path) -> None:
     assert equivalence(coupling, random_choice(coupling, 0.6), inputs) < LIMIT
 
 
-@pytest.mark.parametrize("name", ["resnext, channels", "attention, dynamic length", "grouped queries, expanded", "lstm, both ways"])
+SHIPPED = (
+    "resnext, channels",
+    "attention, dynamic length",
+    "grouped queries, expanded",
+    "lstm, both ways",
+    "windows, then a grid",
+    "topk",
+    "scatter",
+    "grid_sampler, flow",
+    "gru cell",
+    "tensordot",
+)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 @torch.no_grad()
-def test_onnx_computes_the_same(name: str, tmp_path: Path) -> None:
+def test_both_runtimes_compute_the_same_at_two_batch_sizes(name: str, tmp_path: Path) -> None:
     made = CASES[name]
-    pruned, inputs = half(made), made.inputs(BATCH)
-    session = onnxruntime.InferenceSession(write_model(pruned, tmp_path, "onnx"))
-    found = session.run(None, {spec.name: value.numpy() for spec, value in zip(pruned.inputs, inputs, strict=True)})
-    np.testing.assert_allclose(found[0], pruned(*inputs).numpy(), rtol=1e-4, atol=1e-5)
+    pruned = half(made)
+    path = str(write_model(pruned, tmp_path, "onnx"))
+    session = onnxruntime.InferenceSession(path)
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for batch in (BATCH, 5):
+        inputs = made.inputs(batch)
+        given = {spec.name: value.numpy() for spec, value in zip(pruned.inputs, inputs, strict=True)}
+        expected = pruned(*inputs).numpy()
+        for found in (session.run(None, given)[0], compiled(given)[0]):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "operator"), [("cdist", "cdist"), ("fft", "fft_rfft")])

@@ -33,6 +33,11 @@ _LAYOUTS = {
     torch.sparse_bsr: ("sparse", "to_dense()"),
     torch.sparse_bsc: ("sparse", "to_dense()"),
 }
+# A function of PyTorch that reads values where it could be told, and what to tell it.
+_FUNCTIONS = {
+    "_detect_is_causal_mask": "nn.Transformer compares the values of a mask to see whether it is causal. Say which it is where the mask is given: "
+    "tgt_is_causal=True beside tgt_mask, is_causal beside the mask of an encoder; False for a mask that is not.",
+}
 # What the line that stopped a capture, or its message, contains, and the mend.
 LINES = (
     ("past_key_values", "set model.config.use_cache = False: a graph holds no cache of keys and values."),
@@ -69,8 +74,10 @@ def check_answer(answer: Any) -> None:
 
 
 def met(error: BaseException | None) -> str | None:
-    """Return the mend where something that is known to stop a capture was at hand in a frame of what was raised; None where nothing was."""
+    """Return the mend where a frame of what was raised is, or has at hand, something that is known to stop a capture; None where nothing was."""
     for frame, _ in traceback.walk_tb(None if error is None else error.__traceback__):
+        if frame.f_code.co_name in _FUNCTIONS:
+            return _FUNCTIONS[frame.f_code.co_name]
         for value in frame.f_locals.values():
             if (known := _known(value)) is not None:
                 return f"forward makes or takes {known[0]}. {known[1]}."

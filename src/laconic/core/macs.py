@@ -96,6 +96,8 @@ def cost_of(node: fx.Node) -> Cost | None:
 FREE = frozenset(names_of(*NORMS, "dropout", "random activation", "embedding", "sum", "average pool", "softmax")) | frozenset(
     """
 __and__ __or__ __xor__
+affine_grid_generator argsort broadcast_tensors diag_embed diagonal index_add index_copy index_fill kthvalue max_unpool2d msort scatter_add
+scatter_reduce take_along_dim
 _to_copy abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d alias all amax amin any arange argmax
 argmin bitwise_and bitwise_not bitwise_or broadcast_tensors bucketize cat ceil celu chunk clamp clamp_max
 clamp_min clone concat constant_pad_nd contiguous copy cos cumsum detach diff div elu empty eq erf exp expand expand_as expm1 eye

@@ -38,6 +38,8 @@ Family = Literal[
     "sum",
     "average pool",
     "softmax",
+    "filled",
+    "pieces",
 ]
 
 
@@ -111,7 +113,8 @@ OPERATORS: dict[Any, Operator] = {
     aten.addmm.default: Operator("linear", (1,), 2, 0, 1, 0, channels=-1, factors=(3, 4)),
     aten.bilinear.default: Operator("bilinear", (0, 1), 2, 3, channels=-1),
     **dict.fromkeys((aten.matmul.default, aten.mm.default, aten.bmm.default), _PRODUCT),
-    **dict.fromkeys((aten.mv.default, aten.dot.default), replace(_PRODUCT, family="vector product")),
+    **dict.fromkeys((aten.mv.default, aten.dot.default, aten.vdot.default), replace(_PRODUCT, family="vector product")),
+    **dict.fromkeys((aten.addmv.default,), replace(_PRODUCT, family="vector product", inputs=(1, 2), factors=(3, 4))),
     **dict.fromkeys((aten.baddbmm.default, aten.addbmm.default), replace(_PRODUCT, inputs=(1, 2), factors=(3, 4))),
     aten.einsum.default: Operator("einsum", (1,), channels=-1),
     aten.scaled_dot_product_attention.default: Operator("attention", (0, 1, 2), channels=-1, dropout=4),
@@ -131,6 +134,10 @@ OPERATORS: dict[Any, Operator] = {
     **dict.fromkeys((aten.add.Tensor, aten.add_.Tensor), Operator("sum", (0, 1))),
     **dict.fromkeys((aten.avg_pool1d.default, aten.avg_pool2d.default, aten.avg_pool3d.default), Operator("average pool")),
     **dict.fromkeys((aten.softmax.int, aten._softmax.default), Operator("softmax")),
+    **dict.fromkeys((aten.new_zeros.default, aten.new_ones.default, aten.new_full.default), Operator("filled")),
+    **dict.fromkeys((aten.zeros_like.default, aten.ones_like.default, aten.full_like.default), Operator("filled")),
+    **dict.fromkeys((aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default), Operator("pieces")),
+    **dict.fromkeys((aten.unsafe_chunk.default, aten.unsafe_split.Tensor, aten.unsafe_split_with_sizes.default), Operator("pieces")),
 }
 
 CONVOLUTIONS: tuple[Family, ...] = ("convolution", "transposed convolution")

@@ -21,6 +21,7 @@ from laconic.core.program import Program
 from laconic.core.recurrent import traced_by_shape
 from laconic.deploy import qdq, recurrent
 from laconic.deploy.parity import parity as parity
+from laconic.deploy.simplify import simplified
 
 OPSET = 20
 # Protocol buffers hold at most 2 GiB; larger weights go into a second file.
@@ -32,7 +33,7 @@ def write_onnx(program: Program, path: Path, name: str) -> None:
 
     Weights of more than 2 GiB go into `NAME.data` beside it, which is of no use to anybody until the file itself is there.
     """
-    program = without_dropout(program)
+    program = simplified(without_dropout(program))
     quantized = qdq.is_quantized(program)
     program = qdq.lower(program) if quantized else program
     try:

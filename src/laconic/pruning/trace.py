@@ -34,6 +34,7 @@ Factor = tuple[int, Any]
 Dim = tuple[Factor, ...]
 Value = tuple[Dim, ...]  # one for each dimension of a tensor
 UNSET: Any = object()
+_UNKNOWN = 10007  # stands for a size that the values of tensors decide; a prime, which no others make up
 Node = Any  # an fx.Node, whose arguments are of every type
 
 
@@ -305,7 +306,7 @@ class Tracer:
     @cached_property
     def _others(self) -> dict[str, int]:
         """Other sizes of the inputs' dynamic dimensions, a different multiple of the example's for each."""
-        shapes = [node.meta["val"].shape for node in self.program.graph.nodes if node.op == "placeholder"]
+        shapes = [node.meta["val"].shape for node in self.program.graph.find_nodes(op="placeholder")]
         symbols = {str(size): _hint(size) for shape in shapes for size in shape if not isinstance(size, int)}
         return {name: (2 * i + 3) * size for i, (name, size) in enumerate(symbols.items())}
 
@@ -324,7 +325,7 @@ def _natural_axis(grid: np.ndarray[Any, Any]) -> int | None:
 
 
 def _hint(size: Any) -> int:
-    return int(size.node.hint)
+    return _UNKNOWN if size.node.hint is None else int(size.node.hint)
 
 
 def where(node: fx.Node) -> str:

@@ -173,7 +173,7 @@ def of_two_tensors(n: int = 6) -> Net:
 PARTS = ("4 a.w:0 a.b:0 b.w:1", "6 a.w:0 a.b:0 c.w:1")
 
 
-def masked_write() -> Net:
+def masked_write(n: int = 6) -> Net:
     """A mask over examples and tokens decides what is overwritten."""
 
     def forward(m: Net, x: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ def masked_write() -> Net:
         y[x[..., 0] > 0] = 0.0
         return m.b(y)
 
-    return Net(forward, a=nn.Linear(5, 6), b=nn.Linear(6, 2))
+    return Net(forward, a=nn.Linear(5, n), b=nn.Linear(n, 2))
 
 
 def flat_view(n: int = 6) -> Net:
@@ -190,7 +190,15 @@ def flat_view(n: int = 6) -> Net:
 
 
 CASES = {
-    "write under a mask": case(masked_write, tokens),
+    "hstack, vstack": case(
+        lambda n=6, k=4: Net(
+            lambda m, x: m.b(torch.hstack([m.a(x), m.c(torch.vstack([x, x])[: len(x)])])), a=conv(3, n), c=conv(3, k), b=conv(n + k, 2)
+        ),
+        image,
+        "6 a.w:0 a.b:0 b.w:1",
+        "4 c.w:0 c.b:0 b.w:1",
+    ),
+    "write under a mask": case(masked_write, tokens, AB),
     "one channel, in another view": case(lambda: flat_view(), image, "5 a.w:0 a.b:0 b.w:1"),
     "cat": case(dense, image, "6 a.w:0 a.b:0 b.w:1 c.w:1", "4 c.w:0 c.b:0 b.w:1"),
     "cat, constants": case(with_constants, image, AB, "2 places:1 b.w:1", "2 b.w:1"),

@@ -171,7 +171,7 @@ CASES = {
     "bmm": case(pairing(lambda a, b: torch.bmm(a, b.transpose(1, 2))), tokens, MEET),
     "einsum": case(pairing(lambda a, b: torch.einsum("blc,bmc->blm", a, b)), tokens, MEET),
     "einsum, three": case(pairing(lambda a, b: torch.einsum("blc,bmc,bmc->bl", a, b, b)), tokens, MEET),
-    "einsum, dots": case(pairing(lambda a, b: torch.einsum("...lc,...mc->...lm", a, b)), tokens),
+    "einsum, dots": case(pairing(lambda a, b: torch.einsum("...lc,...mc->...lm", a, b)), tokens, MEET),
     "einsum, weights": case(
         product(
             lambda m, x: torch.einsum("bln,no->blo", torch.einsum("blc,cn->bln", x, m.p).relu(), m.q), lambda n: (5, n), lambda n: (n, 2)

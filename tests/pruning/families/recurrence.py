@@ -108,6 +108,26 @@ def positions(n: int = 6) -> Net:
     return Net(forward, **tables, b=nn.Linear(n, 2))
 
 
+def unrolled(kind: type[nn.RNNCellBase]) -> Make:
+    """Two steps of a cell by hand, from a first state of zeros."""
+
+    def make(i: int = 3, n: int = 4) -> Net:
+        def forward(m: Net, x: Tensor) -> Tensor:
+            x = m.a(x)
+            state = m.cell(x[:, 0])
+            state = m.cell(x[:, 1], state)
+            return m.b(state[0] if isinstance(state, tuple) else state)
+
+        return Net(forward, a=nn.Linear(5, i), cell=kind(i, n), b=nn.Linear(n, 2))
+
+    return make
+
+
+def bags(n: int = 6) -> Net:
+    return Net(lambda m, x: m.b(m.table(x)), table=nn.EmbeddingBag(11, n, mode="mean"), b=nn.Linear(n, 2))
+
+
+CELLS = {"lstm": (nn.LSTMCell, 4), "gru": (nn.GRUCell, 3), "rnn": (nn.RNNCell, 1)}
 CASES = {
     "lstm": case(recurrent(nn.LSTM), steps, BEFORE, units(4) + " b.w:1"),
     "lstm, length first": case(
@@ -145,4 +165,15 @@ CASES = {
     "embedding": case(lambda n=6: Net(lambda m, i: m.b(m.e(i)), e=nn.Embedding(11, n), b=nn.Linear(n, 2)), words, "6 e.w:1 b.w:1"),
     "embedding, tied": case(tied, words, "6 out.w:1 mix.w:0 mix.w:1 mix.b:0"),
     "embedding, positions": case(positions, words, "6 words.w:1 places.w:1 token:2 more:2 b.w:1"),
+    **{
+        f"{name} cell": case(
+            unrolled(kind),
+            steps,
+            "3 a.w:0 a.b:0 cell.weight_ih:1",
+            "4 b.w:1 cell.weight_hh:1 "
+            + " ".join(f"cell.{part}:0" + f"*{gates}" * (gates > 1) for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")),
+        )
+        for name, (kind, gates) in CELLS.items()
+    },
+    "embedding bag": case(bags, words, "6 table.w:1 b.w:1"),
 }

@@ -98,5 +98,9 @@ CASES = {
     "triangle of a weight": case(
         lambda: Net(lambda m, x: m.b(m.mix.tril() @ m.a(x)).mean(1), a=nn.Linear(5, 6), mix=parameter(7, 7), b=nn.Linear(6, 2)), tokens, AB
     ),
-    "cosine": case(lambda: Net(lambda m, x: F.cosine_similarity(m.a(x), m.b(x), dim=-1), a=nn.Linear(5, 6), b=nn.Linear(5, 6)), tokens),
+    "cosine": case(
+        lambda: Net(lambda m, x: F.cosine_similarity(m.a(x), m.b(x), dim=-1), a=nn.Linear(5, 6), b=nn.Linear(5, 6)),
+        tokens,
+        "6 a.w:0 a.b:0 b.w:0 b.b:0",
+    ),
 }

@@ -123,7 +123,47 @@ def pooled_line(n: int = 6) -> Net:
     return Net(forward, a=nn.Linear(5, n), b=nn.Linear(n, 2))
 
 
+def window_attention(n: int = 6, p: int = 6, q: int = 6) -> Net:
+    """Two layers in the windows of MaxViT on maps of 14 × 14: windows of 7 × 7, then a grid of 7 × 7, with nothing between that forgets how H was cut."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        x = m.a(x)
+        b = x.shape[0]
+        x = x.view(b, -1, 2, 7, 2, 7).permute(0, 2, 4, 3, 5, 1)  # H = (2, 7)
+        x = m.l(x.reshape(b, 4, 49, -1)).view(b, 2, 2, 7, 7, -1).permute(0, 5, 1, 3, 2, 4)
+        x = x.reshape(b, -1, 7, 2, 7, 2).permute(0, 2, 4, 3, 5, 1)  # H = (7, 2)
+        x = m.k(x.reshape(b, 49, 4, -1)).view(b, 7, 7, 2, 2, -1).permute(0, 5, 1, 3, 2, 4)
+        return m.b(x.reshape(b, -1, 14, 14))
+
+    return Net(forward, a=conv(3, n), l=nn.Linear(n, p), k=nn.Linear(p, q), b=conv(q, 2))
+
+
+def one_block_mixed(n: int = 6, k: int = 8) -> Net:
+    """Tokens and heads of one layer change places in a reshape; what another layer makes passes it."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        mixed = m.a(x)[..., None] * m.c(x)[:, :, None]  # (B, 7, 6, C)
+        return m.b(mixed.reshape(x.shape[0], 6, 7, -1))
+
+    return Net(forward, a=nn.Linear(5, n), c=nn.Linear(5, k), b=nn.Linear(k, 2))
+
+
+def batch_like_heads(n: int = 6) -> Net:
+    """As many tokens as examples at capture: sizes alone do not say which is which."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = m.a(x)  # (B, 4, C)
+        return m.b(y.transpose(0, 1).reshape(4 * x.shape[0], -1).view(4, x.shape[0], n).transpose(0, 1))
+
+    return Net(forward, a=nn.Linear(5, n), b=nn.Linear(n, 2))
+
+
 CASES = {
+    "windows, then a grid": case(
+        window_attention, lambda batch: image(batch, side=14), "6 a.w:0 a.b:0 l.w:1", "6 l.w:0 l.b:0 k.w:1", "6 k.w:0 k.b:0 b.w:1"
+    ),
+    "one block cannot be followed": case(lambda k=8: one_block_mixed(6, k), tokens, "8 c.w:0 c.b:0 b.w:1"),
+    "as many tokens as examples": case(batch_like_heads, lambda batch: (torch.randn(batch, 4, 5),), AB),
     "channels and length in one line": case(pooled_line, sentences, AB, zeroed=False, dynamic=LENGTH),
     "flatten": case(flattened(lambda x: x.flatten(1)), image, "6 a.w:0 a.b:0 b.w:1*4"),
     "view": case(flattened(lambda x: x.view(x.shape[0], -1)), image, "6 a.w:0 a.b:0 b.w:1*4"),

@@ -6,14 +6,30 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+import torch
+
 from laconic.core.extensions import extended
 from laconic.core.operators import names
-from laconic.pruning.rules import attention, elementwise, joins, layers, norms, recurrence, reductions, regroup, shapes, spatial
+from laconic.pruning.rules import (
+    attention,
+    elementwise,
+    joins,
+    layers,
+    norms,
+    places,
+    products,
+    recurrence,
+    reductions,
+    regroup,
+    sampling,
+    shapes,
+    spatial,
+)
 from laconic.pruning.rules.table import RULES, OperatorRule
 from laconic.pruning.rules.table import no_rule as no_rule
 
 # Importing a family puts its rules into the table.
-FAMILIES = (attention, elementwise, joins, layers, norms, recurrence, reductions, regroup, shapes, spatial)
+FAMILIES = (attention, elementwise, joins, layers, norms, places, products, recurrence, reductions, regroup, sampling, shapes, spatial)
 
 
 @cache
@@ -27,6 +43,7 @@ def table() -> Mapping[str, OperatorRule]:
 
 
 def rule_of(target: Any) -> OperatorRule | None:
-    """Return the row of an operator, by its overload's name before its own; None where there is none."""
+    """Return the row of an operator, by its overload's name before its own; one that PyTorch tags as pointwise has that of the elementwise. None: no row."""
     plain, full = names(target)
-    return table().get(full) or table().get(plain)
+    row = table().get(full) or table().get(plain)
+    return elementwise.POINTWISE if row is None and torch.Tag.pointwise in getattr(target, "tags", ()) else row

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import fx
 
-from laconic.core.operators import argument, names_of, plain_name
-from laconic.pruning.rules.table import Node, axes_of, axis_at, broadcast, freeze_all, keep_whole, rule
-from laconic.pruning.trace import Tracer, Value
+from laconic.core.operators import argument, names_of
+from laconic.pruning.rules.table import Node, OperatorRule, axes_of, axis_at, broadcast, keep_whole, rule
+from laconic.pruning.trace import Tracer, Value, plain
 
 _ELEMENTWISE = """
 add sub rsub mul div pow maximum minimum max.other min.other where masked_fill lerp addcmul eq ne lt le gt ge __and__ __or__ logical_and logical_or
@@ -17,15 +17,47 @@ silu sigmoid tanh hardswish hardsigmoid hardtanh leaky_relu elu selu celu softpl
 cos sin tan erf floor ceil round sign clamp clamp_min clamp_max square logical_not bitwise_not isnan isinf clone
 contiguous alias detach to lift_fresh_copy _to_copy trunc nan_to_num logsigmoid log_sigmoid softsign hardshrink softshrink threshold sinh cosh asin
 acos atan zeros_like ones_like full_like rand_like randn_like empty_like fill _assert_tensor_metadata special_erf special_expit atanh asinh
-acosh frac sgn positive logit isfinite
+acosh frac sgn positive logit isfinite zero
+absolute arccos arccosh arcsin arcsinh arctan arctan2 arctanh clip divide fix greater greater_equal isclose isreal less less_equal multiply negative
+not_equal subtract true_divide special_digamma special_erfc special_erfinv special_exp2 special_expm1 special_gammaln special_i0 special_log1p special_logit
+special_ndtr special_psi special_round special_sinc special_xlogy real imag polar complex conj bernoulli randint_like resolve_conj resolve_neg
 """.split()  # noqa: SIM905 - words read better in a paragraph than one a line
 
 
 @rule(*_ELEMENTWISE, *names_of("dropout", "random activation"))
-def elementwise(t: Tracer, node: Node) -> Value:
-    """Couple operators that compute each number from the numbers at its place."""
+def elementwise(t: Tracer, node: Node) -> Any:
+    """Couple operators that compute each number from the numbers at its place; those that PyTorch tags as such need no row."""
     values = [t.value(value) for value in (*node.args, *node.kwargs.values()) if isinstance(value, fx.Node) and t.is_tensor(value)]
+    several = node.meta["val"]
+    if isinstance(several, (tuple, list)):
+        return [broadcast(t, values, node)] * len(several)
     return broadcast(t, values, node) if values else t.blank(node)
+
+
+POINTWISE = OperatorRule(elementwise)
+
+
+@rule("view_as_complex")
+def as_complex(t: Tracer, node: Node) -> Value:
+    """Take the last dimension, of real and imaginary part, for one number."""
+    value = t.value(node.args[0])
+    keep_whole(t, value[-1], node)
+    return value[:-1]
+
+
+@rule("view_as_real")
+def as_real(t: Tracer, node: Node) -> Value:
+    """Show real and imaginary part in a new last dimension."""
+    return (*t.value(node.args[0]), plain(2))
+
+
+@rule("diff")
+def differences(t: Tracer, node: Node) -> Value:
+    """Couple differences of neighbors along a dimension."""
+    value = t.value(node.args[0])
+    axis = axis_at(node, 2, len(value))
+    keep_whole(t, value[axis], node)
+    return (*value[:axis], t.blank(node)[axis], *value[axis + 1 :])
 
 
 @rule("type_as")
@@ -65,13 +97,6 @@ def along(t: Tracer, node: Node) -> Value:
     value = t.value(node.args[0])
     keep_whole(t, value[axis_at(node, 1, len(value))], node)
     return value
-
-
-@rule("sort", "topk", "kthvalue", "median.dim", "mode", "cummax", "cummin")
-def ordered(t: Tracer, node: Node) -> Any:
-    """Couple operators along one dimension with two outputs."""
-    freeze_all(t, node.args[0], f"{plain_name(node)} orders it")
-    return [t.blank(node, i) for i in range(len(node.meta["val"]))]
 
 
 @rule("roll")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from laconic.core.operators import argument, aten, plain_name, set_argument
-from laconic.pruning.rules.table import Node, axis_at, broadcast, freeze_all, keep_whole, rule
+from laconic.pruning.rules.table import Node, axis_at, broadcast, keep_whole, no_rule, rule
 from laconic.pruning.surgeon import Surgeon
 from laconic.pruning.trace import DYNAMIC, Tracer, Value, carries, plain, size_of, where
 
@@ -17,7 +17,20 @@ def cat(t: Tracer, node: Node) -> Value:
     """Put ids one after the other along a dimension; the other dimensions meet."""
     values = [t.value(value) for value in node.args[0]]
     values = [value for value in values if size_of(value[0]) > 0 or len(value) > 1]
-    axis = axis_at(node, 1, len(values[0]))
+    return _joined(t, node, values, axis_at(node, 1, len(values[0])))
+
+
+_SIDES = {"vstack": 0, "row_stack": 0, "hstack": 1, "column_stack": 1, "dstack": 2}
+
+
+@rule(*_SIDES)
+def side_by_side(t: Tracer, node: Node) -> Any:
+    """Put values of two dimensions or more one after the other along the dimension that the name says."""
+    values, axis = [t.value(value) for value in node.args[0]], _SIDES[plain_name(node)]
+    return _joined(t, node, values, axis) if min(map(len, values)) > max(axis, 1) else no_rule(t, node)
+
+
+def _joined(t: Tracer, node: Node, values: list[Value], axis: int) -> Value:
     rest = broadcast(t, [(*value[:axis], plain(1), *value[axis + 1 :]) for value in values], node)
     parts = [value[axis] for value in values]
     if not any(carries(part) for part in parts):
@@ -48,7 +61,7 @@ def _pieces(s: Surgeon, old: Node, new: Node) -> None:
         new.args, new.kwargs = (new.args[0], [s.count(value[axis]) for value in s.value(old)], axis), {}
 
 
-@rule("split", "split_with_sizes", "chunk", "tensor_split", edit=_pieces)
+@rule("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk", edit=_pieces)
 def split(t: Tracer, node: Node) -> Any:
     """Cut ids into pieces along a dimension."""
     value = t.value(node.args[0])
@@ -137,50 +150,3 @@ def cut(t: Tracer, node: Node) -> Value:
             dim = ((rest[0], ids[begin : begin + rest[0]]),)
             t.pieces.append(dim[0][1])
     return (*value[:axis], dim, *value[axis + 1 :])
-
-
-@rule("index")
-def index(t: Tracer, node: Node) -> Value:
-    """Keep indexed dimensions whole; others pass."""
-    value = t.value(node.args[0])
-    indices: Any = node.args[1]
-    taken = [i for i, result in enumerate(indices) if result is not None]
-    for i in taken:
-        keep_whole(t, value[i], node)
-    together = taken == list(range(taken[0], taken[-1] + 1))
-    before = taken[0] if together else 0
-    passing = [dim for i, dim in enumerate(value) if i not in taken]
-    made = broadcast(t, [t.value(indices[i]) for i in taken], node)
-    return (*passing[:before], *made, *passing[before:])
-
-
-@rule("index_put")
-def index_put(t: Tracer, node: Node) -> Value:
-    """Let what is written meet what was there. A mask takes several dimensions at once, so there everything stays."""
-    x, places, values = node.args[:3]
-    if any(t.is_mask(place) for place in places):
-        for tensor in (x, values):
-            freeze_all(t, tensor, f"written under a mask in {where(node)}")
-    else:
-        for place in places:
-            freeze_all(t, place, f"places that are written to in {where(node)}")
-        broadcast(t, [index(t, node), t.value(values)], node)
-    return t.value(x)
-
-
-@rule("index_select")
-def index_select(t: Tracer, node: Node) -> Value:
-    """Take some indices of a dimension."""
-    value = t.value(node.args[0])
-    axis = axis_at(node, 1, len(value))
-    keep_whole(t, value[axis], node)
-    return (*value[:axis], t.blank(node)[axis], *value[axis + 1 :])
-
-
-@rule("gather")
-def gather(t: Tracer, node: Node) -> Value:
-    """Let other dimensions meet those of the index."""
-    value, places = t.value(node.args[0]), t.value(node.args[2])
-    axis = axis_at(node, 1, len(value))
-    keep_whole(t, value[axis], node)
-    return tuple(b if i == axis else t.pair(a, b, node) for i, (a, b) in enumerate(zip(value, places, strict=True)))

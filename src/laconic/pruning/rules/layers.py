@@ -1,4 +1,4 @@
-"""Rules of layers with weights and of products: linear, bilinear, convolutions, matrix products, embeddings."""
+"""Rules of layers with weights: linear, bilinear, convolutions, embeddings."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from laconic.core.operators import CONVOLUTIONS, argument, names_of, plain_name, row_of, set_argument
-from laconic.pruning.rules.table import Masking, Node, broadcast, keep_whole, masked_inputs, no_rule, rule
+from laconic.core.operators import CONVOLUTIONS, argument, names_of, row_of, set_argument
+from laconic.pruning.rules.table import Node, broadcast, keep_whole, no_rule, rule
 from laconic.pruning.surgeon import Surgeon
 from laconic.pruning.trace import Dim, Tracer, Value, is_ids, plain, size_of
 
@@ -34,53 +34,6 @@ def bilinear(t: Tracer, node: Node) -> Value:
     out = t.make(weight, 0)
     t.tie(argument(node, 3), 0, out, "bias", node)
     return (*lead, out)
-
-
-@rule(*names_of("matrix product", "vector product"), "addmm", mask=masked_inputs)
-def product(t: Tracer, node: Node) -> Value:
-    """Couple a product: (…, M, K) times (…, K, N), and what is added to it; `addbmm` sums the products of a batch."""
-    first = row_of(node).inputs[0]
-    dims = _product(t, node, node.args[first], node.args[first + 1])
-    if first == 0:
-        return dims
-    added, dims = node.args[0], dims[1:] if plain_name(node) == "addbmm" else dims
-    if t.rank(added) == 1 and t.length(added, 0) > 1:
-        t.tie(added, 0, dims[-1], "bias", node)
-        return dims
-    return broadcast(t, [dims, t.value(added)], node)
-
-
-def _product(t: Tracer, node: Node, left: Any, right: Any) -> Value:
-    a = t.value(left)
-    rank = t.rank(right)
-    inner = max(rank - 2, 0)
-    if right.op == "get_attr":  # a weight (K, N), as in addmm
-        t.consume(right, inner, left, len(a) - 1, node)
-        b = tuple(t.make(right, i) if i != inner else a[-1] for i in range(rank))
-    else:
-        b = t.value(right)
-        t.pair(a[-1], b[inner], node)
-    lead = broadcast(t, [a[:-2], b[:-2]], node) if len(a) > 2 or rank > 2 else ()
-    return (*lead, *(a[-2:-1] if len(a) > 1 else ()), *(b[-1:] if rank > 1 else ()))
-
-
-def _masked_einsum(run: Masking, n: Node, args: Any, kwargs: Any) -> Any:
-    values = [v * run.mask(node, list(range(v.dim())), v).to(v.dtype) for node, v in zip(n.args[1], args[1], strict=True)]
-    return n.target(args[0], values, *args[2:], **kwargs)
-
-
-@rule(*names_of("einsum"), mask=_masked_einsum)
-def einsum(t: Tracer, node: Node) -> Value:
-    """Couple an einsum: equal letters are equal dimensions."""
-    equation, operands = str(node.args[0]).replace(" ", ""), node.args[1]
-    left, _, right = equation.partition("->")
-    if "..." in equation or not right:
-        return no_rule(t, node)
-    result: dict[str, Dim] = {}
-    for letters, operand in zip(left.split(","), operands, strict=True):
-        for letter, dim in zip(letters, t.value(operand), strict=True):
-            result[letter] = t.pair(result[letter], dim, node) if letter in result else dim
-    return tuple(result[letter] for letter in right)
 
 
 def _groups(s: Surgeon, old: Node, new: Node) -> None:
@@ -155,3 +108,12 @@ def embedding(t: Tracer, node: Node) -> Value:
     table, index = node.args[:2]
     t.tie(table, 0, plain(t.length(table, 0)), "rows", node)
     return (*t.value(index), t.make(table, 1))
+
+
+@rule("embedding_bag", "_embedding_bag")
+def embedding_bag(t: Tracer, node: Node) -> list[Value]:
+    """Couple sums, means or maxima of rows of a table (V, E)."""
+    table = node.args[0]
+    t.tie(table, 0, plain(t.length(table, 0)), "rows", node)
+    rest = (t.blank(node, i) for i in range(1, len(node.meta["val"])))
+    return [(t.blank(node, 0)[0], t.make(table, 1)), *rest]

@@ -30,21 +30,18 @@ def recurrent(t: Tracer, node: Node) -> Any:
     if projected:  # PyTorch tells a projection by its size, which must stay below the hidden one
         t.freeze(hidden, f"{where(node)} has a projection")
 
-    def stacked(dim: Dim, times: int) -> Dim:
-        return ((dim[0][0] * times, np.tile(dim[0][1], times) if is_ids(dim[0][1]) else None),)
-
     value = t.value(x)
     for place in range(layers * directions):
         w_ih, w_hh, *rest = weights[place * each : (place + 1) * each]
-        t.tie(w_ih, 0, stacked(hidden, gates), "out", node)
+        t.tie(w_ih, 0, _stacked(hidden, gates), "out", node)
         if place < directions:
             t.consume(w_ih, 1, x, len(value) - 1, node)
         else:
-            t.tie(w_ih, 1, stacked(shown, directions), "in", node)
-        t.tie(w_hh, 0, stacked(hidden, gates), "out", node)
+            t.tie(w_ih, 1, _stacked(shown, directions), "in", node)
+        t.tie(w_hh, 0, _stacked(hidden, gates), "out", node)
         t.tie(w_hh, 1, shown, "in", node)
         for bias in rest[: 2 * biased]:
-            t.tie(bias, 0, stacked(hidden, gates), "bias", node)
+            t.tie(bias, 0, _stacked(hidden, gates), "bias", node)
         if projected:
             t.tie(rest[-1], 0, shown, "out", node)
             t.tie(rest[-1], 1, hidden, "in", node)
@@ -55,4 +52,30 @@ def recurrent(t: Tracer, node: Node) -> Any:
         for other in given[:-1]:  # layers and directions
             keep_whole(t, other, node)
         last.append((*t.blank(node, len(last) + 1)[:-1], dim))
-    return [(*value[:-1], stacked(shown, directions)), *last]
+    return [(*value[:-1], _stacked(shown, directions)), *last]
+
+
+def _stacked(dim: Dim, times: int) -> Dim:
+    return ((dim[0][0] * times, np.tile(dim[0][1], times) if is_ids(dim[0][1]) else None),)
+
+
+_GATES = {"lstm_cell": 4, "gru_cell": 3}
+
+
+@rule("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+def cell(t: Tracer, node: Node) -> Any:
+    """Couple one step of a recurrent layer: x (B, I), states (B, H), weights (G·H, I) and (G·H, H), two biases (G·H)."""
+    x, states, w_ih, w_hh = node.args[:4]
+    states = states if isinstance(states, (list, tuple)) else [states]
+    gates = _GATES.get(plain_name(node), 1)
+    hidden = t.fresh(t.length(w_ih, 0) // gates)
+    t.tie(w_ih, 0, _stacked(hidden, gates), "out", node)
+    t.consume(w_ih, 1, x, len(t.value(x)) - 1, node)
+    t.tie(w_hh, 0, _stacked(hidden, gates), "out", node)
+    t.tie(w_hh, 1, hidden, "in", node)
+    for position in (4, 5):
+        t.tie(argument(node, position), 0, _stacked(hidden, gates), "bias", node)
+    for state in states:
+        t.pair(t.value(state)[-1], hidden, node)
+    result = (*t.value(x)[:-1], hidden)
+    return [result] * len(states) if isinstance(node.meta["val"], (tuple, list)) else result

@@ -23,14 +23,16 @@ def _masked_reduction(run: Masking, n: Node, args: Any, kwargs: Any) -> Any:
     return n.target(x, *args[1:], **kwargs)
 
 
-@rule("prod", "norm", "any", "all", "max", "min")
-@rule("mean", "sum", "amax", "amin", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "logsumexp", mask=_masked_reduction)
+@rule("prod", "norm", "any", "all", "max", "min", "aminmax")
+@rule(
+    "mean", "sum", "amax", "amin", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "logsumexp", "nansum", mask=_masked_reduction
+)
 def reduce(t: Tracer, node: Node) -> Any:
     """Couple a reduction over some dimensions or all; what is left of a channel that was removed is left out of the reduction."""
     value = t.value(node.args[0])
     name = plain_name(node)
     axes = reduced_axes(node, len(value))
-    if name in ("max", "min", "prod", "any", "all", "norm"):
+    if name in ("max", "min", "prod", "any", "all", "norm", "aminmax"):
         for i in axes:
             keep_whole(t, value[i], node)
     item = 0 if isinstance(node.meta["val"], (tuple, list)) else None

@@ -31,7 +31,7 @@ def turned(t: Tracer, node: Node) -> Value:
     return (*value[:-2], *reversed(value[-2:]))
 
 
-@rule("movedim")
+@rule("movedim", "moveaxis")
 def movedim(t: Tracer, node: Node) -> Value:
     """Move dimensions to other places."""
     value = t.value(node.args[0])

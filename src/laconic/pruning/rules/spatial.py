@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from laconic.core.operators import argument, plain_name, set_argument
-from laconic.pruning.rules.table import Node, axis_at, keep_whole, numbers, rule
+from laconic.pruning.rules.table import Node, axis_at, broadcast, keep_whole, numbers, rule
 from laconic.pruning.surgeon import Surgeon
 from laconic.pruning.trace import Dim, Tracer, Value, carries, is_ids, plain, size_of
 
@@ -59,7 +59,15 @@ def pad(t: Tracer, node: Node) -> Value:
     *("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "lp_pool2d"),
     *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d", "upsample_nearest1d"),
     *("upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_linear1d", "upsample_trilinear3d"),
-    *("_upsample_nearest_exact2d", "_adaptive_avg_pool2d"),
+    *(
+        "_upsample_nearest_exact1d",
+        "_upsample_nearest_exact2d",
+        "_upsample_nearest_exact3d",
+        "_adaptive_avg_pool2d",
+        "_adaptive_avg_pool3d",
+    ),
+    *("max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool1d", "adaptive_max_pool3d"),
+    *("lp_pool1d", "lp_pool3d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"),
 )
 def spatial(t: Tracer, node: Node) -> Any:
     """Couple operators on the last one, two or three dimensions."""
@@ -71,6 +79,16 @@ def spatial(t: Tracer, node: Node) -> Any:
     if isinstance(node.meta["val"], (tuple, list)):
         return [(*value[: len(value) - last], *t.blank(node, i)[len(value) - last :]) for i in range(len(node.meta["val"]))]
     return (*value[: len(value) - last], *t.blank(node)[len(value) - last :])
+
+
+@rule("max_unpool2d", "max_unpool3d")
+def unpool(t: Tracer, node: Node) -> Value:
+    """Couple numbers that are put back where a pool took them from; channels meet those of the places."""
+    values, last = [t.value(value) for value in node.args[:2]], int(plain_name(node)[-2])
+    for value in values:
+        for dim in value[-last:]:
+            keep_whole(t, dim, node)
+    return (*broadcast(t, [value[:-last] for value in values], node), *t.blank(node)[-last:])
 
 
 @rule("im2col")

@@ -98,9 +98,14 @@ def freeze_all(t: Tracer, node: Node, cause: str) -> None:
             t.freeze(dim, cause)
 
 
-def axis_at(node: Node, position: int, rank: int) -> int:
+def axis_at(node: Node, position: int | None, rank: int) -> int:
     """Return the dimension that an argument names, counted from the front."""
     return int(argument(node, position)) % rank
+
+
+def position_of(node: Node, *names: str) -> int | None:
+    """Return the schema position of the first argument that has one of these names; None where none has."""
+    return next((i for i, spec in enumerate(node.target._schema.arguments) if spec.name in names), None)
 
 
 def axes_of(given: Any, rank: int) -> list[int]:
