@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from laconic.core.version import VERSION
 
 if TYPE_CHECKING:
-    from laconic.core.capture import capture
     from laconic.core.context import Context
     from laconic.core.errors import (
         BadInput,
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from laconic.core.target import Target
     from laconic.core.task import Task
     from laconic.deploy.artifact import Artifact, export
+    from laconic.deploy.whole import place
     from laconic.distill.distillation import teach
     from laconic.distill.student import Student
     from laconic.factorize.depth import DropBlocks
@@ -49,18 +49,19 @@ if TYPE_CHECKING:
     from laconic.run.recipe import Recipe, read_recipe
     from laconic.run.runner import apply
     from laconic.run.training import fit
+    from laconic.run.whole import load_whole
     from laconic.search.budget import Budget
     from laconic.search.lever import Lever, Setting
     from laconic.search.optimize import optimize
     from laconic.search.result import Result
     from laconic.search.space import SearchSpace
     from laconic.tasks.catalog import load as load_task
+    from laconic.tasks.onnx_in import capture
     from laconic.train.step import Fit
 
 __version__ = VERSION
 
 _HOME = {
-    "laconic.core.capture": "capture",
     "laconic.core.context": "Context",
     "laconic.core.errors": "BadInput CaptureError CorruptFile ExportError LaconicError Locked MissingExtra TrainingStopped WorkerFailed",
     "laconic.core.folding": "FoldBatchNorm fold_batch_norm",
@@ -91,9 +92,12 @@ _HOME = {
     "laconic.run.runner": "apply",
     "laconic.run.options": "Options",
     "laconic.run.training": "fit",
+    "laconic.run.whole": "load_whole",
+    "laconic.deploy.whole": "place",
     "laconic.search.budget": "Budget",
     "laconic.search.space": "SearchSpace",
     "laconic.tasks.catalog": "load:load_task",
+    "laconic.tasks.onnx_in": "capture",
     "laconic.train.step": "Fit",
 }
 _NAMES = {name.rpartition(":")[2]: (module, name.partition(":")[0]) for module, names in _HOME.items() for name in names.split()}
@@ -146,7 +150,9 @@ __all__ = [
     "fold_batch_norm",
     "latency_table",
     "load_task",
+    "load_whole",
     "optimize",
+    "place",
     "prune",
     "qat",
     "quantize",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,18 @@ def test_an_error_inside_a_factory_is_its_own() -> None:
 
     with pytest.raises(TypeError, match="mine"):
         lc.Task(broken, None, DATA).build()
+
+
+def test_a_graph_module_is_captured_as_its_code_runs_and_copies_keep_their_own_weights() -> None:
+    traced_net = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)))
+    with torch.no_grad():
+        wanted = traced_net(X)
+    program = lc.capture(traced_net, X[:2])
+    assert torch.allclose(program(X), wanted)
+    assert (program.inputs[0].name, set(program.state_dict())) == ("input", set(traced_net.state_dict()))
+    task = lc.Task(traced_net, None, DATA)
+    twin = copy.deepcopy(task.build())
+    with torch.no_grad():
+        next(twin.parameters()).zero_()
+        assert not torch.allclose(twin(X), wanted)
+        assert torch.equal(task.build()(X), wanted)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +21,7 @@ from laconic.run.inspect import inspect
 from laconic.tasks.data import ArrayDataset
 from tests.run import detector
 
+ROOT = Path(__file__).parents[2]
 QUICK = lc.Options(rounds=3, turn_seconds=0.01, candidate_timeout_s=60)
 
 
@@ -30,7 +36,7 @@ def images(task: lc.Task) -> Tensor:
 
 
 def test_the_whole_cannot_be_captured_and_the_part_can(task: lc.Task, images: Tensor) -> None:
-    with pytest.raises(CaptureError):
+    with pytest.raises(CaptureError, match=r"aten\.unbind.*Task\(part='backbone'\) \(100 % of the parameters\) can be captured"):
         lc.capture(task.build(), images)
     found = inspect(task, sensitivity=False)
     assert (found["part"], [spec["name"] for spec in found["inputs"]], [spec["name"] for spec in found["outputs"]]) == (
@@ -150,3 +156,73 @@ def test_the_metric_is_that_of_the_whole_model(finished: lc.Result, task: lc.Tas
     assert finished.data["baseline"]["measured"]["metric"]["value"] == pytest.approx(own)
     assert finished.data["task"]["part"] == "backbone"
     assert [row["status"] for row in finished.data["candidates"]].count("failed") == 0
+
+
+def test_times_and_sizes_of_the_whole_stand_beside_those_of_the_part(finished: lc.Result, task: lc.Task) -> None:
+    (best,) = [row for row in finished.data["candidates"] if row["key"] == (finished.data["best"] or finished.data["nearest"])]
+    for row in (best, finished.data["baseline"]):
+        assert row["measured"]["whole_latency_ms"]["value"] > 0
+        rest = sum(value.nbytes for name, value in task.build().state_dict().items() if not name.startswith("backbone."))
+        file = row["measured"].get("onnx_size_bytes", row["measured"]["size_bytes"])
+        assert row["measured"]["whole_size_bytes"]["value"] == file["value"] + rest
+    assert best["measured"]["whole_speedup"]["low"] is not None
+
+
+def test_the_folder_runs_the_whole_model_with_the_code_that_is_named(
+    finished: lc.Result, task: lc.Task, images: Tensor, tmp_path: Path
+) -> None:
+    artifact = finished.best or finished.nearest
+    assert artifact is not None
+    assert not {file.suffix for file in artifact.folder.iterdir()} & {".pkl", ".pt", ".bin"}
+    whole = lc.load_whole(artifact.folder, detector.Detector())
+    program = lc.Program.load(finished.folder / "models" / _steps(finished) / "program.pt2")
+    with torch.no_grad():
+        answers = task.cut().outputs(images, program.call(task.cut().inputs(images)))
+    assert torch.allclose(whole(images)["map"], answers["map"], atol=1e-4)
+    assert torch.equal(whole(images)["corners"], answers["corners"])
+    np.savez(tmp_path / "inputs.npz", images=images.numpy())
+    command = [sys.executable, str(artifact.folder / "whole.py"), "tests.run.detector:Detector", str(tmp_path / "inputs.npz")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "".join(str(whole(images)["corners"]).split()) in "".join(done.stdout.split())
+    assert bool((whole(images)["corners"][:, 0] >= 0).any())
+
+
+def _steps(result: lc.Result) -> str:
+    (folder,) = [path.parent.parent.name for path in (result.folder / "models").glob("*/onnx/built.json") if _same(path, result)]
+    return folder
+
+
+def _same(built: Path, result: lc.Result) -> bool:
+    artifact = result.best or result.nearest
+    return artifact is not None and json.loads(built.read_text(encoding="utf-8"))["program"] == artifact.lineage["program"]
+
+
+class Other(detector.Detector):
+    def __init__(self) -> None:
+        super().__init__()
+        self.more = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (Other(), "'more.bias' is not the same in both"),
+        (nn.Linear(2, 2), "'bias' is not the same in both"),
+        ("tests.run.detector:nothing", "has no 'nothing'"),
+        ("tests.run.detector:hits", "'tests.run.detector:hits' must be a module"),
+    ],
+    ids=["another model", "one without the part", "no such attribute", "no factory"],
+)
+def test_another_model_is_refused(finished: lc.Result, model: Any, told: str) -> None:
+    artifact = finished.best or finished.nearest
+    assert artifact is not None
+    with pytest.raises(BadInput, match=told):
+        lc.load_whole(artifact.folder, model)
+
+
+def test_the_code_that_a_card_names_is_not_imported_unasked(finished: lc.Result) -> None:
+    artifact = finished.best or finished.nearest
+    assert artifact is not None
+    done = subprocess.run([sys.executable, str(artifact.folder / "whole.py")], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "MODULE:ATTRIBUTE is your code" in done.stderr

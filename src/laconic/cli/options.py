@@ -9,10 +9,18 @@ from typing import Annotated
 import typer
 
 TaskArgument = Annotated[
-    str, typer.Argument(metavar="TASK", help="A built-in task (`laconic tasks`), NAME@MODEL, or your own as module:attribute.")
+    str,
+    typer.Argument(
+        metavar="TASK", help="A built-in task (`laconic tasks`), NAME@MODEL, your own as module:attribute, or model.onnx with --data."
+    ),
 ]
 DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Folder with the data of built-in tasks. Default: $LACONIC_DATA.", envvar="LACONIC_DATA")
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Folder with the data of built-in tasks. Default: $LACONIC_DATA. Of an ONNX file: the task whose data it has, as module:attribute.",
+        envvar="LACONIC_DATA",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
 OutOption = Annotated[

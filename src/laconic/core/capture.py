@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import itertools
 import re
 import sysconfig
@@ -18,14 +17,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from laconic.core import capture_checks, known_stops, precision, structure
+from laconic.core import capture_checks, cuts, known_stops, precision, structure
 from laconic.core.assembly import assemble
 from laconic.core.axes import resize
 from laconic.core.capture_limits import CaptureLimits
 from laconic.core.errors import BadInput, CaptureError
 from laconic.core.example import Sample, generate, samples_like
 from laconic.core.exported import plain_graph, quiet_export, tensors_in
-from laconic.core.interface import Interface, TensorSpec, as_call
+from laconic.core.interface import Interface, TensorSpec, argument_names, as_call
 from laconic.core.model import as_module
 from laconic.core.modes import evaluating
 from laconic.core.program import Program, dynamic_shape
@@ -80,12 +79,22 @@ def capture(model: nn.Module, example: Any, *, dynamic: Dynamic | None = None, d
         The program, in eval mode.
 
     Raises:
-        CaptureError: names the operator, the line of the model and the usual mend.
+        CaptureError: names the operator, the module and line where it stands and the usual mend; and parts of the model that can be captured (`core.cuts`).
         BadInput: no module, one that is not in float32 or float64, or an example that cannot be passed to it.
     """
     if isinstance(model, Program):
         return model
     model = as_module(model, "laconic.capture")
+    try:
+        return _capture(model, example, dynamic or {}, dynamic_batch)
+    except CaptureError as error:
+        offered = cuts.offer(model, example, error, lambda part, given: _capture(part, given, {}, dynamic_batch))
+        if not offered:
+            raise
+        raise CaptureError(f"{error} {offered}") from error
+
+
+def _capture(model: nn.Module, example: Any, dynamic: Dynamic, dynamic_batch: bool) -> Program:
     precision.check_module(model)
     known_stops.check_example(example)
     args, kwargs = as_call(example)
@@ -99,9 +108,9 @@ def capture(model: nn.Module, example: Any, *, dynamic: Dynamic | None = None, d
     leaves = [leaf.detach() for leaf in tensors]
     precision.check_inputs(structure.places(nesting, ""), leaves)
     try:
-        return _captured(call, leaves, dynamic or {}, dynamic_batch)
+        return _captured(call, leaves, dynamic, dynamic_batch)
     except CaptureError as error:
-        if not dynamic_batch or known_stops.met(error.__cause__) or not _fits(call, leaves, dynamic or {}):
+        if not dynamic_batch or known_stops.met(error.__cause__) or not _fits(call, leaves, dynamic):
             raise
         raise CaptureError(
             f"{type(model).__name__} can be captured for batches of exactly this size and no other: capture it with dynamic_batch=False, give "
@@ -194,20 +203,6 @@ def _fits(call: _Call, leaves: Sequence[Tensor], dynamic: Dynamic) -> bool:
     return True
 
 
-def argument_names(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
-    """Return the names under which the arguments of this call are known: those of `forward`, numbered for `*args`."""
-    signature = inspect.signature(model.forward)
-    try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise BadInput(f"{type(model).__name__}.forward{signature} cannot be called with this example: {error}") from error
-    positional = []
-    for name, value in bound.arguments.items():
-        kind = signature.parameters[name].kind
-        positional += [f"{name}_{i}" for i in range(len(value))] if kind is inspect.Parameter.VAR_POSITIONAL else [name]
-    return [*positional[: len(args)], *kwargs]
-
-
 def _two_or_more(leaf: Tensor, spec: TensorSpec) -> Tensor:
     """Double dynamic dimensions of size 1: `torch.export` takes a size of 1 for a constant."""
     for axis, size in enumerate(spec.shape):
@@ -286,6 +281,8 @@ def explain(model: nn.Module, error: BaseException) -> str:
     parts = [f"{type(model).__name__} cannot be captured"]
     if operator := _operator(error):
         parts.append(f"operator {operator}")
+    if path := cuts.stopped_at(model, error):
+        parts.append(f"in the module '{path}'")
     if line:
         parts.append(line)
     reason = next((row.strip() for row in text.splitlines() if row.strip()), type(error).__name__)

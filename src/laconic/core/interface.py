@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from laconic.core import structure
 from laconic.core.capture_limits import CaptureLimits
@@ -139,6 +139,20 @@ def signature(interface: Interface) -> inspect.Signature:
 _ANY = inspect.Signature(
     [inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL), inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)]
 )
+
+
+def argument_names(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
+    """Return the names under which the arguments of this call are known: those of `forward`, numbered for `*args`."""
+    signature = inspect.signature(model.forward)
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise BadInput(f"{type(model).__name__}.forward{signature} cannot be called with this example: {error}") from error
+    positional = []
+    for name, value in bound.arguments.items():
+        kind = signature.parameters[name].kind
+        positional += [f"{name}_{i}" for i in range(len(value))] if kind is inspect.Parameter.VAR_POSITIONAL else [name]
+    return [*positional[: len(args)], *kwargs]
 
 
 def as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

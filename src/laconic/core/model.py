@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
 import types
 from collections.abc import Mapping
@@ -9,7 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from laconic.core.errors import BadInput
 
@@ -45,11 +47,34 @@ def as_module(value: Any, where: str) -> nn.Module:
     if isinstance(value, nn.Module) and not isinstance(value, torch.jit.ScriptModule):
         rounded = next((name for name, part in value.named_modules() if type(part).__module__.startswith(_QUANTIZED)), None)
         if rounded is None:
-            return value
+            return _plain(value) if isinstance(value, fx.GraphModule) else value
         raise BadInput(
             f"{where} wants a torch.nn.Module in float32; the module given is quantized by PyTorch already (at '{rounded}'). Give the one before that."
         )
     raise BadInput(f"{where} wants a torch.nn.Module; it was given {_told(value)}")
+
+
+class _Plain(nn.Module):
+    """A graph module as a plain one with the same tensors: `torch.export` would interpret its graph, whatever its forward is at that moment."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__()
+        for registry in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training"):
+            self.__dict__[registry] = module.__dict__[registry]
+        self.__dict__["_graph_module"] = module
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        return _plain(copy.deepcopy(self.__dict__["_graph_module"], memo))
+
+
+def _plain(module: fx.GraphModule) -> nn.Module:
+    forward = type(module).forward
+
+    @functools.wraps(forward)
+    def run(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return forward(self.__dict__["_graph_module"], *args, **kwargs)
+
+    return type(type(module).__name__, (_Plain,), {"forward": run})(module)
 
 
 def _told(value: Any) -> str:

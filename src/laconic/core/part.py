@@ -17,9 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from laconic.core.capture import argument_names
 from laconic.core.errors import BadInput, nearest
-from laconic.core.interface import as_call
+from laconic.core.interface import argument_names, as_call
 from laconic.core.modes import evaluating
 
 Split = Callable[[Any], tuple[Any, Any]]
@@ -135,6 +134,16 @@ class Part(Cut):
                 "Name the module around it."
             )
         return result
+
+    def check(self, inputs: Any) -> None:
+        """Try the cut once, with the module's own answers.
+
+        Raises:
+            BadInput: forward calls the module never, or more than once.
+        """
+        args, kwargs = as_call(self.inputs(inputs))
+        with torch.no_grad(), evaluating(self._module):
+            self.outputs(inputs, self._module(*args, **kwargs))
 
     def _run(self, inputs: Any) -> Any:
         args, kwargs = as_call(inputs)

@@ -163,6 +163,41 @@ _ROWS = (
         show=Show(hint="from starting a process to its first output", scale=MILLISECONDS, places=("figures", "candidates")),
     ),
     Quantity(
+        "whole_speedup",
+        "Speed-up of the whole model",
+        "x",
+        "max",
+        better="faster",
+        worse="slower",
+        reference=1.0,
+        compares="whole_latency_ms",
+        show=Show(
+            "Whole",
+            "the whole model with the part in place against the model as it is; more is better",
+            places=("figures", "final", "terminal"),
+        ),
+    ),
+    Quantity(
+        "whole_latency_ms",
+        "Median latency of the whole model",
+        "ms",
+        noun="latency of the whole model",
+        better="faster",
+        worse="slower",
+        show=Show(
+            "Whole, median", "median latency of one call of the whole model, the rest in PyTorch", MILLISECONDS, ("final", "terminal")
+        ),
+    ),
+    Quantity(
+        "whole_size_bytes",
+        "Size of the whole model",
+        "B",
+        better="smaller",
+        worse="larger",
+        exact=True,
+        show=Show("Whole, bytes", "of the part's file and the weights of the rest", BYTES, ("final",)),
+    ),
+    Quantity(
         "throughput_per_s",
         "Throughput",
         "1/s",

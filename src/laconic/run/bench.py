@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from laconic.core.capture import argument_names, capture
+from laconic.core.capture import capture
 from laconic.core.errors import BadInput, WorkerFailed
+from laconic.core.interface import argument_names
 from laconic.core.model import as_module
 from laconic.core.program import Program, TensorSpec
 from laconic.core.progress import Progress

@@ -27,6 +27,7 @@ from laconic.deploy.artifact import Artifact, pack
 from laconic.deploy.child import Channel, Child, answer_requests
 from laconic.deploy.export import write_model
 from laconic.deploy.runtime import runtime
+from laconic.deploy.whole import read_state
 from laconic.run import sharing, trial
 from laconic.run.agreement import write_answers
 from laconic.run.examples import is_written, write_examples
@@ -69,6 +70,7 @@ class Builder:
         memory_limit_bytes: of the process; None as of `Child`.
         seed: of the steps' random choices.
         progress: is told what the steps report.
+        state: file of the weights of the whole model, of a task with a part.
     """
 
     def __init__(
@@ -82,7 +84,9 @@ class Builder:
         memory_limit_bytes: int | None,
         seed: int,
         progress: Progress,
+        state: Path | None = None,
     ) -> None:
+        self.state = state
         self.source, self.folder, self.inputs, self.task = source, folder, inputs, task
         self.timeout_s, self.memory_limit_bytes, self.seed, self.progress = timeout_s, memory_limit_bytes, seed, progress
         self._child: Child | None = None
@@ -164,6 +168,7 @@ class Builder:
                     "inputs": {name: str(path) for name, path in self.inputs.items()},
                     "task": self.task.ref if recipe.steps else None,
                     "data": self.task.data_dir,
+                    "state": None if self.state is None else str(self.state),
                     "seed": self.seed,
                     "paths": sys.path,
                     "notes": [],
@@ -258,6 +263,8 @@ def _build_model(request: Mapping[str, Any], steps: Path, task: Task | None, pro
     source = Program.load(request["source"])
     if not (steps / "steps.json").exists():
         torch.manual_seed(request["seed"])
+        if task is not None and request["state"] is not None:
+            read_state(task.build(), Path(request["state"]))
         price = latency_table(recipe.deploy)
         start, done, rest = _longest_beginning(source, recipe, steps.parent)
         placement = runtime(recipe.deploy.runtime).quantizes

@@ -34,6 +34,7 @@ from laconic.run.record import Reason, Record
 from laconic.run.score import compare, measure
 from laconic.run.store import RunStore
 from laconic.run.timing import ALONE, FINALISTS, PUBLISHED, TimedWorker, check_timed, timed
+from laconic.run.whole import STATE
 from laconic.run.workers import Workers
 from laconic.tasks.metrics import MetricSpec
 
@@ -93,6 +94,7 @@ class Evaluator:
             memory_limit_bytes=options.memory_limit_bytes,
             seed=options.seed,
             progress=progress,
+            state=None if task.part is None else store.path(STATE),
         )
         try:
             self.valid = self._examples("valid")

@@ -15,6 +15,7 @@ from laconic.core.program import Program
 from laconic.core.progress import Progress
 from laconic.core.records import to_json
 from laconic.core.task import Task
+from laconic.deploy import whole
 from laconic.deploy.export import check_shippable
 from laconic.run import trial
 from laconic.run.examples import batches
@@ -24,6 +25,7 @@ from laconic.run.options import Options
 from laconic.run.sharing import free_threads
 from laconic.run.store import RunStore
 from laconic.run.training import fit
+from laconic.run.whole import STATE
 from laconic.tasks import metrics
 from laconic.tasks.axes import dynamic_of
 from laconic.tasks.check import check_task
@@ -110,7 +112,11 @@ def program(task: Task, store: RunStore, ledger: Ledger, progress: Progress) -> 
             for note in captured.interface.notes:
                 progress.log(note)
             captured.save(store.path("program.pt2"))
+            if task.part is not None:
+                whole.write_state(task.build(), store.path(STATE))
     training = store.read("training.json") if store.has("training.json") else []
+    if task.part is not None:
+        whole.read_state(task.build(), store.path(STATE))
     with ledger.part("capture"):
         return Program.load(store.path("program.pt2")), training
 

@@ -24,6 +24,7 @@ from laconic.run.options import Options
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record, opponent
 from laconic.run.store import RESULT, RunStore, read_result
+from laconic.run.whole import with_whole
 from laconic.search.beside import beside
 from laconic.search.budget import Budget
 from laconic.search.content import Facts, content
@@ -125,6 +126,7 @@ def search(
                 records, choice = choose(walk.records, budget, evaluator.compare, evaluator.publish)
                 handed = [r for r in (choice.best or choice.nearest,) if r is not None]
                 base = opponent(handed[0], records) if handed else records[0]
+                base, *handed = with_whole(task, store, [base, *handed], options, ledger, progress)
                 tested = evaluator.test(base, handed)
                 told = beside(evaluator, base, handed[0]) if handed else {}
         except KeyboardInterrupt:

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from laconic.core import structure
-from laconic.core.capture import argument_names
 from laconic.core.errors import BadInput, LaconicError
-from laconic.core.interface import as_call
+from laconic.core.interface import argument_names, as_call
 from laconic.core.task import Task
 
 # What a user's code may raise; a keyboard interrupt is not among it.

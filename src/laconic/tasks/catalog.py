@@ -17,7 +17,7 @@ from laconic.core.errors import BadInput, nearest
 from laconic.core.plan import FitPlan
 from laconic.core.reading import reading
 from laconic.core.task import Task, default_logits
-from laconic.tasks import models, sources
+from laconic.tasks import models, onnx_in, sources
 from laconic.tasks.data import ArrayDataset, Vocabulary, split_indices
 from laconic.tasks.models import DataShape
 from laconic.tasks.sources import Raw, Source
@@ -131,14 +131,16 @@ def load(ref: str, data: str | Path | None = None, seed: int = 0) -> Task:
 
     Args:
         ref: a built-in name (``digits``), a name with another net (``digits@lenet5``), or ``module:attribute``; the attribute is a Task or a function that
-            returns one. Modules are looked for in the working directory first.
-        data: folder of the built-in tasks' data; by default `LACONIC_DATA`.
+            returns one. Modules are looked for in the working directory first. Or an ONNX file.
+        data: folder of the built-in tasks' data; by default `LACONIC_DATA`. Of an ONNX file, the task that has the data, by its reference.
         seed: of the split and of the untrained net's weights.
 
     Raises:
         BadInput: there is no such task, model or data.
     """
-    if ":" in ref:
+    if Path(ref).suffix == onnx_in.SUFFIX:
+        task = _of_file(ref, data, seed)
+    elif ":" in ref:
         task = _users(ref)
     else:
         name, _, model = ref.partition("@")
@@ -149,8 +151,23 @@ def load(ref: str, data: str | Path | None = None, seed: int = 0) -> Task:
     return task
 
 
-def _users(ref: str) -> Task:
-    module_name, _, attribute = ref.partition(":")
+def _of_file(ref: str, data: str | Path | None, seed: int) -> Task:
+    """Return a task with the model of an ONNX file and the rest of another task, which `data` names."""
+    if data is None or Path(data).is_dir():
+        raise BadInput(
+            f"{ref} is a model without data. Name the task whose data, loss and metric it has: --data module:attribute, or a built-in name, e.g. --data digits"
+        )
+    task = load(str(data), seed=seed)
+    return replace(task, model=onnx_in.read_onnx(ref, task.dynamic_batch), plan=None, name=Path(ref).stem)
+
+
+def attribute(ref: str) -> Any:
+    """Import ``module:attribute`` and return the attribute. Modules are looked for in the working directory first.
+
+    Raises:
+        BadInput: there is no such module or attribute.
+    """
+    module_name, _, path = ref.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -160,17 +177,20 @@ def _users(ref: str) -> Task:
         missing = f"there is no module '{module_name}' in {here} or among the installed packages"
         if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
             missing = f"the module '{module_name}' needs '{error.name}', which is not installed"
-        raise BadInput(f"task '{ref}': {missing}") from error
+        raise BadInput(f"'{ref}': {missing}") from error
     target: Any = module
-    for part in attribute.split("."):
+    for part in path.split("."):
         if part not in dir(target):
-            raise BadInput(
-                f"task '{ref}': {module_name} has no '{part}'." + nearest(part, [n for n in dir(target) if not n.startswith("_")])
-            )
+            raise BadInput(f"'{ref}': {module_name} has no '{part}'." + nearest(part, [n for n in dir(target) if not n.startswith("_")]))
         target = getattr(target, part)
+    return target
+
+
+def _users(ref: str) -> Task:
+    target = attribute(ref)
     task = target() if callable(target) and not isinstance(target, Task) else target
     if not isinstance(task, Task):
-        raise BadInput(f"task '{ref}': {attribute} must be a laconic.Task or a function that returns one; it is {type(task).__name__}")
+        raise BadInput(f"'{ref}' must be a laconic.Task or a function that returns one; it is {type(task).__name__}")
     return task
 
 

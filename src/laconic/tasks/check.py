@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, default_collate
 from laconic.core.answers import Ambiguous, Answers, OutOfRange, stand_in
 from laconic.core.batches import count, join_targets, padding, plain_target, sizes_of
 from laconic.core.errors import BadInput, Mistakes
-from laconic.core.modes import evaluating
+from laconic.core.part import Part
 from laconic.core.program import as_call
 from laconic.core.task import Task
 from laconic.tasks import metrics
@@ -206,10 +206,7 @@ def _part(task: Task, batch: _Batch) -> Iterator[str]:
     if task.part is None:
         return
     try:
-        cut = task.cut()
-        args, kwargs = as_call(cut.inputs(batch.inputs))
-        with torch.no_grad(), evaluating(cut.module):
-            cut.outputs(batch.inputs, cut.module(*args, **kwargs))
+        Part(task.build(), task.part).check(batch.inputs)
     except USERS as error:
         yield told(error)
 
