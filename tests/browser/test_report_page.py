@@ -264,6 +264,17 @@ def test_on_a_phone_the_table_scrolls_inside_and_keeps_its_names_in_sight(visit:
     inside.evaluate("(box) => { box.scrollLeft = 400; }")
     name = seen.page.locator("#candidates tbody th").first.bounding_box()
     assert 0 <= name["x"] < 30
+    assert 130 < name["width"] < 200  # wide enough for a word, and figures beside it
+    # no name is broken inside a word: each word is one box
+    broken = """() => [...document.querySelectorAll('#candidates .title')].filter((title) => {
+      const text = title.firstChild, range = document.createRange();
+      return [...text.textContent.matchAll(/[\\w.]+/g)].some((word) => {
+        range.setStart(text, word.index);
+        range.setEnd(text, word.index + word[0].length);
+        return range.getClientRects().length > 1;
+      });
+    }).length"""
+    assert seen.page.evaluate(broken) == 0
 
 
 @pytest.mark.parametrize("name", ["met", "not-met", "all-failed", "quantized", "pruned"])

@@ -22,6 +22,7 @@ class Worker:
 
     def __init__(self, ms: float, most: int = 1000) -> None:
         self.ms, self.most, self.sizes = ms, most, list[int]()
+        self.turns = 0
 
     def use_inputs(self, path: Path) -> None:
         self.sizes.append(len(read_arrays(path)[0]))
@@ -29,6 +30,7 @@ class Worker:
             raise WorkerFailed("it wants more memory", "memory")
 
     def time(self, seconds: float, min_runs: int) -> Turn:
+        self.turns += 1
         return Turn([int(self.ms * 1e6 * self.sizes[-1])] * 3)
 
 
@@ -49,6 +51,13 @@ def test_what_would_take_long_is_left_out(first: Path, tmp_path: Path) -> None:
     told = batch_curve(PROGRAM, first, tmp_path, pair)
     assert told["batches"] == [1, 8]
     assert told["note"] == "a call with 32 examples takes too long to be timed here"
+
+
+def test_a_slow_model_is_timed_once(first: Path, tmp_path: Path) -> None:
+    pair: Any = [Worker(2000.0), Worker(900.0)]
+    told = batch_curve(PROGRAM, first, tmp_path, pair)
+    assert (told["batches"], told["ms"]) == ([1], [[2000.0], [900.0]])
+    assert [one.turns for one in pair] == [2, 2]  # to warm up, and to time
 
 
 def test_a_size_that_fails_ends_the_curve_with_its_reason(first: Path, tmp_path: Path) -> None:
