@@ -126,3 +126,41 @@ def test_which_part_is_asked_for(chosen: Any) -> None:
         BadInput, match=r"this target has 'kind' \(4,\), 'box' \(4, 2\).*Say which, e\.g\. Task\(target='kind'\), or give a function"
     ):
         spec.score(SURE, {**TREE, "words": ["a", "b", "c", "d"]})
+
+
+@pytest.mark.parametrize(
+    ("value", "score"),
+    [(0.5, 0.5), (1, 1.0), (True, 1.0), (torch.tensor(0.5), 0.5), (torch.tensor([0.5]), 0.5), (LOGITS.numpy().dtype.type(0.5), 0.5)],
+    ids=repr,
+)
+def test_a_metric_of_ones_own_returns_one_number(value: object, score: float) -> None:
+    assert resolve(lambda logits, target: value, "max").score(LOGITS, TARGET) == score  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "None"),
+        ("0.5", "'0.5'"),
+        ({"f1": 1}, "{'f1': 1}"),
+        (1j, "1j"),
+        (torch.ones(3), r"Tensor of shape \(3,\)"),
+        ([0.5], r"\[0.5\]"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_number_is_told(value: object, said: str) -> None:
+    with pytest.raises(BadInput, match=f"the metric 'own' must return one number for 200 examples; it returned {said}"):
+        resolve(named(lambda logits, target: value), "max").score(LOGITS, TARGET)
+
+
+def test_a_metric_that_raises_is_told_by_its_name() -> None:
+    with pytest.raises(
+        BadInput, match=r"the metric 'own' failed on 200 examples: ZeroDivisionError: division by zero, test_metrics.py line \d+"
+    ):
+        resolve(named(lambda logits, target: 1 / 0), "max").score(LOGITS, TARGET)
+
+
+def named(function: Any) -> Any:
+    function.__name__ = "own"
+    return function

@@ -53,12 +53,16 @@ class TrainingStopped(LaconicError):
     """Training met a loss that is not a number; the last good checkpoint was kept."""
 
 
+TIME_LIMIT = "time_limit"
+
+
 class WorkerFailed(LaconicError):
     """A process that ran an artifact or built a candidate died.
 
     Args:
         text: what happened, with the last lines that the process wrote.
-        kind: one of ``crash``, ``timeout``, ``memory``, ``nan``, ``error``, or ``killed``: something else ended it, so another try may go well.
+        kind: one of ``crash``, ``timeout``, ``memory``, ``nan``, ``error``, ``time_limit`` (of the whole run), or ``killed``: something else ended it, so
+            another try may go well.
     """
 
     def __init__(self, text: str, kind: str = "error") -> None:

@@ -6,6 +6,8 @@ import logging
 import time
 from typing import Any, Protocol
 
+from laconic.core.errors import TIME_LIMIT, WorkerFailed
+
 LOGGER = logging.getLogger("laconic")
 LOGGER.addHandler(logging.NullHandler())  # who asks for it sees it, see `logging`
 
@@ -83,3 +85,37 @@ class Logged:
 def told(facts: dict[str, Any]) -> str:
     """Write figures of a piece of work in one line, floats with four digits."""
     return "  ".join(f"{name} {value + 0.0:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in facts.items())
+
+
+class Until(Silent):
+    """Progress that ends the work which reports to it, once a run's time is over: between two steps of a training, where nothing is half-done.
+
+    Args:
+        progress: is told.
+        deadline: of `time.monotonic`.
+    """
+
+    def __init__(self, progress: Progress, deadline: float) -> None:
+        self._progress, self._deadline = progress, deadline
+
+    def start(self, name: str, total: int) -> None:
+        """See `Progress`; and raise WorkerFailed where the time is over."""
+        self._check()
+        self._progress.start(name, total)
+
+    def advance(self, n: int = 1, **facts: Any) -> None:
+        """See `Progress`; and raise WorkerFailed where the time is over."""
+        self._progress.advance(n, **facts)
+        self._check()
+
+    def finish(self, **facts: Any) -> None:
+        """See `Progress`."""
+        self._progress.finish(**facts)
+
+    def log(self, text: str) -> None:
+        """See `Progress`."""
+        self._progress.log(text)
+
+    def _check(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise WorkerFailed("the time limit was reached", TIME_LIMIT)

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 
 from laconic.core import modes, structure
 from laconic.core.errors import BadInput, CorruptFile, LaconicError
 from laconic.core.files import write_whole
 from laconic.core.program import Program, as_call
+from laconic.core.reader import Reader
 from laconic.core.task import default_logits, split_batch
 from laconic.distill.watch import Tap, TappedRun, Watch, watch
 
@@ -132,7 +133,7 @@ def mean_answers(several: Sequence[Tensor]) -> Tensor:
 
 
 def _inputs(data: Dataset[Any], split: Split, collate: Any, batch_size: int) -> Iterator[Any]:
-    for batch in DataLoader(data, batch_size, collate_fn=collate):
+    for batch in Reader(data, "the data that the teacher answers").loader(batch_size, collate):
         yield split(batch)[0]
 
 

@@ -17,6 +17,7 @@ from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import module_path
 from laconic.core.program import Program
+from laconic.core.reader import reader_of
 from laconic.core.task import Task, calibration_subset
 from laconic.pruning.coupling import Coupling
 from laconic.pruning.criteria import Evidence, named, pieces
@@ -121,7 +122,7 @@ def _loader(task: Task, seed: int, examples: int, loading: Mapping[str, Any]) ->
     if not len(subset):
         raise BadInput(f"the train data of the task '{task.name}' are empty: there is nothing to collect from")
     # a generator of its own, so that the global one is not advanced
-    return DataLoader(subset, collate_fn=task.collate, generator=torch.Generator().manual_seed(seed), **loading)
+    return reader_of(task, subset).loader(collate=task.collate, generator=torch.Generator().manual_seed(seed), **loading)
 
 
 @contextmanager

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from laconic.core.axes import dynamic_sizes
 from laconic.core.errors import BadInput
 from laconic.core.program import Program
+from laconic.core.reader import reader_of
 from laconic.core.task import Task, calibration_subset
 
 _WANTED = 2
@@ -110,6 +110,6 @@ def task_batches(program: Program, task: Task | None, seed: int = 0) -> list[tup
     fixed = "batch" not in dynamic_sizes(program.inputs, program.example_inputs())
     size = program.example_inputs()[0].shape[0] if fixed and program.example_inputs()[0].dim() else _REAL
     subset = calibration_subset(data, _WANTED * size, seed)
-    loader: Any = DataLoader(subset, size, collate_fn=task.collate, drop_last=fixed)
+    loader: Any = reader_of(task, subset).loader(size, task.collate, drop_last=fixed)
     device = program.example_inputs()[0].device
     return [tuple(leaf.to(device) for leaf in program.flatten_inputs(task.split(batch)[0])) for batch in loader]

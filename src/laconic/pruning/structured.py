@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
 from laconic.core.folding import reestimate_batch_norm
 from laconic.core.plan import FitPlan, frozen_plan, out_of_range, with_plan
 from laconic.core.program import Program
+from laconic.core.reader import reader_of
 from laconic.core.records import Outcome, Skipped
 from laconic.core.recovery import Recovery, recovery
 from laconic.core.retraining import check_trainable, retrain
@@ -205,7 +205,7 @@ def _renew(pruned: Program, examples: int, batch_size: int, context: Context) ->
     size = max(2, min(batch_size, len(subset)))
     # batch-norm has no variance of one example
     loading = {"batch_size": size, "drop_last": len(subset) % size == 1} if fixed is None else pruned.interface.loading(fixed)
-    loader: Any = DataLoader(subset, collate_fn=task.collate, **loading)
+    loader: Any = reader_of(task, subset).loader(collate=task.collate, **loading)
     reestimate_batch_norm(pruned, (pruned.flatten_inputs(task.split(batch)[0]) for batch in loader))
 
 

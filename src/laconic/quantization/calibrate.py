@@ -13,6 +13,7 @@ from laconic.core.errors import BadInput
 from laconic.core.graph import module_path
 from laconic.core.program import Program
 from laconic.core.progress import Progress
+from laconic.core.reader import reader_of
 from laconic.core.task import calibration_subset
 
 Batch = tuple[Tensor, ...]
@@ -36,7 +37,7 @@ def calibration_batches(context: Context, examples: int, batch_size: int, progra
         raise BadInput("static quantization needs data to calibrate with: give it a task (or a Context that holds one)")
     data = task.train if task.train is not None else task.valid
     subset = calibration_subset(data, examples, context.seed)
-    loader = torch.utils.data.DataLoader(subset, collate_fn=task.collate, **program.interface.loading(batch_size))
+    loader = reader_of(task, subset).loader(collate=task.collate, **program.interface.loading(batch_size))
     return [_checked(program, program.flatten_inputs(task.split(batch)[0])) for batch in loader]
 
 

@@ -15,6 +15,7 @@ from laconic.core.context import Context
 from laconic.core.errors import BadInput
 from laconic.core.fake_quant import is_fake_quant
 from laconic.core.program import Program, as_program
+from laconic.core.reader import reader_of
 from laconic.core.records import Outcome
 from laconic.core.signal import sqnr_db
 from laconic.core.step import step
@@ -153,7 +154,7 @@ def _rise(program: Program, context: Context, config: Mixed) -> Callable[[Progra
     assert task is not None
     data = task.train if task.train is not None else task.valid
     subset = calibration_subset(data, config.examples, context.seed)
-    loader = torch.utils.data.DataLoader(subset, collate_fn=task.collate, **program.interface.loading(config.batch_size))
+    loader = reader_of(task, subset).loader(collate=task.collate, **program.interface.loading(config.batch_size))
     batches = [task.split(batch) for batch in loader]
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ from typing import Any
 import torch
 
 from laconic.core.context import Context
-from laconic.core.errors import BadInput, LaconicError, WorkerFailed
+from laconic.core.errors import TIME_LIMIT, BadInput, LaconicError, WorkerFailed
 from laconic.core.files import alone, read_json, write_json
 from laconic.core.program import Interface, Program
-from laconic.core.progress import Progress
+from laconic.core.progress import Progress, Until
 from laconic.core.records import Outcome
 from laconic.core.task import Task
 from laconic.deploy.artifact import Artifact, pack
@@ -39,6 +40,7 @@ from laconic.run.runner import apply
 
 _DONE = "built.json"
 _STEPS = "made_by.json"
+_GRACE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class Builder:
         self.timeout_s, self.memory_limit_bytes, self.seed, self.progress = timeout_s, memory_limit_bytes, seed, progress
         self._child: Child | None = None
         self._task_sent, self._unsendable = False, ""
+        self.deadline: float | None = None  # of `time.monotonic`; what is built later than that is ended
+        self._late: dict[str, str] = {}  # by the key of steps that took too long, whose they were
 
     def build(self, recipe: Recipe, folder: Path) -> Built:
         """Build an artifact into `folder`.
@@ -159,23 +163,49 @@ class Builder:
         place = steps / kind
         claim(steps, recipe)
         if not (place / _DONE).exists():
-            self._ask(
-                {
-                    "source": str(self.source),
-                    "recipe": recipe.to_plain(),
-                    "format": kind,
-                    "steps_folder": str(steps),
-                    "inputs": {name: str(path) for name, path in self.inputs.items()},
-                    "task": self.task.ref if recipe.steps else None,
-                    "data": self.task.data_dir,
-                    "state": None if self.state is None else str(self.state),
-                    "seed": self.seed,
-                    "paths": sys.path,
-                    "notes": [],
-                },
-                needs_task=bool(recipe.steps) and self.task.ref is None,
-            )
+            self._check_late(recipe)
+            with self._noting_late(recipe, steps):
+                self._ask(
+                    {
+                        "source": str(self.source),
+                        "recipe": recipe.to_plain(),
+                        "format": kind,
+                        "steps_folder": str(steps),
+                        "inputs": {name: str(path) for name, path in self.inputs.items()},
+                        "task": self.task.ref if recipe.steps else None,
+                        "data": self.task.data_dir,
+                        "state": None if self.state is None else str(self.state),
+                        "seed": self.seed,
+                        "paths": sys.path,
+                        "notes": [],
+                        "deadline": self.deadline,
+                    },
+                    needs_task=bool(recipe.steps) and self.task.ref is None,
+                )
         return place
+
+    def _left(self) -> float | None:
+        """Return the seconds until the deadline."""
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
+    def _check_late(self, recipe: Recipe) -> None:
+        """Refuse steps that took too long already, for another runtime or as the beginning of these."""
+        for n in range(1, len(recipe.steps) + 1):
+            if whose := self._late.get(Recipe(recipe.steps[:n], recipe.deploy).steps_key):
+                raise WorkerFailed(f"its steps were not run again: for '{whose}' they took more than {self.timeout_s:g} s", "timeout")
+
+    @contextlib.contextmanager
+    def _noting_late(self, recipe: Recipe, folder: Path) -> Iterator[None]:
+        """Note steps that take too long; where the run's time is over, that is the reason."""
+        try:
+            yield
+        except WorkerFailed as error:
+            left = self._left()
+            if error.kind == "timeout" and left is not None and left <= 0:
+                raise WorkerFailed(f"the time limit was reached, and it did not end by itself: {error}", TIME_LIMIT) from error
+            if error.kind == "timeout" and recipe.steps and not (folder / "steps.json").exists():
+                self._late[recipe.steps_key] = recipe.title
+            raise
 
     def _ask(self, request: dict[str, Any], needs_task: bool) -> None:
         def work() -> None:
@@ -212,6 +242,9 @@ class Builder:
             waiting = trial.taken(self.task, self.seed, self.timeout_s, self.memory_limit_bytes)
             self._task_sent = waiting is not None
             self._child = waiting or trial.start(self.timeout_s, self.memory_limit_bytes)
+        left = self._left()
+        # work that reports its progress ends by itself at the deadline; what reports nothing is ended a moment later
+        self._child.timeout_s = self.timeout_s if left is None else min(self.timeout_s, max(left, 0.0) + _GRACE_S)
         return self._child
 
     def close(self) -> None:
@@ -257,6 +290,8 @@ def build_model(request: Mapping[str, Any], task: Task | None, progress: Progres
 def _build_model(request: Mapping[str, Any], steps: Path, task: Task | None, progress: Progress) -> None:
     from laconic.run.training import fit
 
+    if request.get("deadline") is not None:  # this clock is the same in all processes of a machine
+        progress = Until(progress, request["deadline"])
     recipe = parse(request["recipe"]).recipe
     place = steps / request["format"]
     place.mkdir(parents=True, exist_ok=True)

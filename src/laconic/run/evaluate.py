@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from laconic.core.axes import resize
-from laconic.core.errors import LaconicError, WorkerFailed
+from laconic.core.errors import TIME_LIMIT, LaconicError, WorkerFailed
 from laconic.core.program import Program
 from laconic.core.progress import Progress, silent
 from laconic.core.records import Measurement, to_json
@@ -21,7 +22,7 @@ from laconic.deploy import runtime
 from laconic.deploy.process import WorkerProcess
 from laconic.measure import latency, quiet
 from laconic.measure.sequential import FIRST_LOOK, Marks, settled
-from laconic.run import agreement, gate
+from laconic.run import agreement, gate, repeats
 from laconic.run.blind import probed
 from laconic.run.build import Builder
 from laconic.run.examples import Examples, read_arrays, read_logits, typical, write_arrays, write_examples
@@ -133,6 +134,10 @@ class Evaluator:
             raise LaconicError(f"the baseline itself cannot be measured: {self.bases[0].reasons[-1].text}")
         first = self.bases.index(sound[0])
         self.bases[first] = probed(sound[0], self.metric, self._logits(sound[0].key, "valid"), self.valid, self.task, self.program)
+        known = self.store.once("repeats.json", lambda: repeats.repeated(self.task, self.metric))
+        if known is not None:
+            self.bases[first] = repeats.noted(self.bases[first], known, self.metric)
+            self.progress.log(self.bases[first].notes[-1])
         return [record for record in self.bases if record.status == "baseline"]
 
     def _baseline(self, recipe: Recipe) -> Record:
@@ -201,6 +206,7 @@ class Evaluator:
         if baseline is not None and self.deadline is not None and time.monotonic() > self.deadline:
             return record.not_tried("the time limit was reached before its turn")
         start = time.perf_counter()
+        self.builder.deadline = None if baseline is None else self.deadline
         record = self._attempt(record, lambda: self._answered_and_scored(recipe, record, baseline))
         record = record.replace(seconds=time.perf_counter() - start)
         self.store.write(name, record)
@@ -212,6 +218,8 @@ class Evaluator:
         try:
             return contained(lambda: persistent(work, self.progress.log))
         except WorkerFailed as error:
+            if error.kind == TIME_LIMIT:
+                return record.not_tried("the time limit was reached while it was built")
             return record.failed(error.kind, str(error))
 
     def _answered_and_scored(self, recipe: Recipe, record: Record, baseline: Record | None) -> Record:
@@ -236,7 +244,16 @@ class Evaluator:
         evidence, reason = agreement.compare(self.parity, folder, built.expected, artifact.outputs, recipe.deploy.precision, rounded)
         record = record.replace(parity=evidence)
         record = record.with_measured(cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory.get("peak_bytes"))
+        if reason is not None and not self._steady:
+            told = f"its answers were not compared with the program's, which draws random numbers: {reason.text}"
+            return record.replace(notes=(*record.notes, told))
         return record if reason is None else record.rejected(reason)
+
+    @functools.cached_property
+    def _steady(self) -> bool:
+        """Whether the program answers twice alike."""
+        arrays = read_arrays(self.valid.first)
+        return repeats.same(*(agreement.answers(self.program, arrays) for _ in range(2)))
 
     def _predict_sizes(self, worker: WorkerProcess, folder: Path) -> None:
         if not self.parity.resized:
@@ -251,7 +268,9 @@ class Evaluator:
         logits = self._logits(record.key, data)
         score = measure(self.metric, logits, examples.target)
         if score.value is None:
-            return record.failed("nan", f"its answers on the {data} data are not finite, so the {self.metric.name} cannot be computed")
+            finite = bool(logits.isfinite().all())
+            why = score.note if finite else f"its answers on the {data} data are not finite, so the {self.metric.name} cannot be computed"
+            return record.failed("nan", why)
         base = logits if baseline is None else self._logits(baseline.key, data)
         return record.with_measured(**{metric: score, drop: compare(self.metric, base, logits, examples.target, self.options.seed)})
 

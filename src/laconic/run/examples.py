@@ -16,6 +16,7 @@ from laconic.core.axes import dynamic_sizes
 from laconic.core.batches import count, join_targets, join_tensors, sizes_of
 from laconic.core.files import write_json, write_whole
 from laconic.core.program import Program, TensorSpec
+from laconic.core.reader import reader_of
 from laconic.core.task import Task
 from laconic.tasks.data import loader
 
@@ -121,9 +122,16 @@ def _array(leaf: Tensor) -> np.ndarray:
 
 
 def batches(task: Task, data: Dataset[Any]) -> Iterator[tuple[Any, Any]]:
-    """Yield the dataset's batches in order, split into inputs and target."""
-    for batch in loader(data, task.batch_size, shuffle=False, seed=0, collate=task.collate):
-        yield task.split(batch)
+    """Yield the dataset's batches in order, split into inputs and target.
+
+    Raises:
+        BadInput: an example cannot be read, or no batch can be made or split; names the data and the examples.
+    """
+    reader = reader_of(task, data)
+    for batch in reader.loader(task.batch_size, task.collate, generator=torch.Generator().manual_seed(0)):
+        with reader.naming("Task(split=…) cannot split the batch"):
+            parts = task.split(batch)
+        yield parts
 
 
 def write_arrays(path: Path, arrays: list[np.ndarray]) -> Path:

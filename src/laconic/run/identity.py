@@ -71,7 +71,7 @@ def _example(data: Any, index: int) -> bytes:
     """Return what an example is. Where chance that no seed holds makes it, that is its shapes and types alone."""
     seen = []
     for _ in range(2):
-        with _seeded(index):
+        with seeded(index):
             try:
                 seen.append(data[index])
             except Exception as error:  # noqa: BLE001 - whatever the data raises, it is told where the examples are used
@@ -81,7 +81,7 @@ def _example(data: Any, index: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Seed Python, numpy and torch, and give their states back: looking at data changes no run."""
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):

@@ -36,7 +36,7 @@ class Record:
     processor times.
 
     `baseline` is the key of the record that it is compared with: the one with its threads and its device. `probes` are a baseline's own score and those of
-    answers that know nothing, see `run.blind`.
+    answers that know nothing, see `run.blind`. `repeats` are a baseline's whose model does not answer twice alike, see `run.repeats`.
     """
 
     key: str
@@ -51,6 +51,7 @@ class Record:
     busy: str = ""
     parity: Mapping[str, Any] | None = None
     probes: Mapping[str, float] | None = None
+    repeats: Mapping[str, float] | None = None
     frontier: bool = False
     artifact: str | None = None
     outcomes: tuple[Outcome, ...] = ()

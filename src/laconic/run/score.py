@@ -24,7 +24,9 @@ def measure(metric: MetricSpec, logits: Tensor, target: Any) -> Measurement:
     except Undefined as error:
         return Measurement.missing(metric.unit, str(error))
     if not math.isfinite(value):
-        return Measurement.missing(metric.unit, "the metric is not finite")
+        return Measurement.missing(
+            metric.unit, f"the metric '{metric.name}' is {value} on {count(target)} examples, though the answers are finite"
+        )
     return Measurement(value, metric.unit, n=count(target))
 
 

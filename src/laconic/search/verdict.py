@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from laconic.core.records import Measurement
 from laconic.core.wording import counted, decimals, given, number, percent, spanned
+from laconic.run import repeats
 from laconic.run.record import Record, opponent
 from laconic.run.timing import PUBLISHED
 from laconic.search.budget import Budget
@@ -106,7 +107,7 @@ def verdict(choice: Selection, records: Sequence[Record], budget: Budget, metric
         headline = f"Nothing was tried: {why}."
     else:
         headline = f"Budget not met ({asked}): {choice.reason}."
-    return Verdict(headline, (*_early(ended, others), *_certainty(choice, others, budget, scale)))
+    return Verdict(headline, (*_early(ended, others), *_certainty(choice, others, budget, scale), *_chance(records, budget, scale)))
 
 
 def _gain(record: Record, records: Sequence[Record], budget: Budget) -> str:
@@ -159,6 +160,16 @@ def _early(ended: Stopped | None, others: Sequence[Record]) -> Iterator[str]:
         yield str(ended)
         if ended.by == INTERRUPT:
             yield "Its figures are those of the comparison that chose it: nothing was measured anew, and no test data was read."
+
+
+def _chance(records: Sequence[Record], budget: Budget, scale: Scale) -> Iterator[str]:
+    """Tell where a model that answers otherwise each time moves its own metric by more than may be lost of it."""
+    moved, limit = repeats.spread(records), budget.drop_limit
+    if moved is not None and limit is not None and moved > limit:
+        yield (
+            f"The model itself answers otherwise each time: repeated on the same examples, its {scale.name} moves by {_end(moved, scale)}, more than the "
+            f"{_much(limit, scale)} that may be lost, so that whether the limit holds is a matter of chance."
+        )
 
 
 def _ties(choice: Selection, others: Sequence[Record], budget: Budget) -> Iterator[str]:

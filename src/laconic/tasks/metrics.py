@@ -13,8 +13,9 @@ from torch import Tensor
 
 from laconic.core.answers import Answers, read_answers, read_values
 from laconic.core.batches import rows
-from laconic.core.errors import BadInput, nearest
+from laconic.core.errors import BadInput, LaconicError, nearest
 from laconic.core.extensions import extended
+from laconic.core.reading import told
 from laconic.core.task import Direction, Task
 from laconic.tasks import metric_functions
 from laconic.tasks.metric_functions import WeightedMetric
@@ -294,7 +295,34 @@ def resolve(metric: str | Callable[[Any, Any], float], direction: Direction | No
         raise BadInput(f"the metric must be a name or a function (logits, target) -> float; it is {type(metric).__name__}")
     if direction is None:
         raise BadInput(f"the metric {_name(metric)} is a function: say with direction='max' or 'min' whether more or less is better")
-    return MetricSpec(_name(metric), direction, 1.0, "", lambda logits, target: float(torch.as_tensor(metric(logits, target))))
+    return MetricSpec(_name(metric), direction, 1.0, "", _Own(metric))
+
+
+class MetricFailed(BadInput):
+    """A user's metric raised, or returned what is no number."""
+
+
+@dataclass(frozen=True)
+class _Own:
+    """A user's function as a score: whatever it raises or returns, it is told by its name."""
+
+    metric: Callable[[Any, Any], Any]
+
+    def __call__(self, logits: Tensor, target: Any) -> float:
+        name, n = _name(self.metric), len(logits)
+        try:
+            value = self.metric(logits, target)
+        except (LaconicError, MemoryError):
+            raise
+        except Exception as error:
+            raise MetricFailed(f"the metric '{name}' failed on {n} examples: {told(error)}") from error
+        try:
+            if isinstance(value, (str, bytes)):
+                raise TypeError
+            return float(value.item() if isinstance(value, (Tensor, np.ndarray)) else value)
+        except (TypeError, ValueError, RuntimeError):
+            what = f"{type(value).__name__} of shape {tuple(value.shape)}" if isinstance(value, (Tensor, np.ndarray)) else repr(value)[:80]
+            raise MetricFailed(f"the metric '{name}' must return one number for {n} examples; it returned {what}") from None
 
 
 def _name(metric: Callable[..., Any]) -> str:

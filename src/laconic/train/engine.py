@@ -22,6 +22,7 @@ from laconic.core.errors import BadInput, need
 from laconic.core.plan import FitPlan
 from laconic.core.program import Program, as_call
 from laconic.core.progress import Progress, silent
+from laconic.core.reader import Reader
 from laconic.core.schedule import Schedule, plateau
 from laconic.core.smoothing import smoothed
 from laconic.core.task import Direction, default_logits, split_batch
@@ -291,7 +292,7 @@ def _loader(
     if size == 0:
         raise BadInput("the training data is empty")
     drop_last = whole or (size > plan.batch_size and size % plan.batch_size == 1)
-    return DataLoader(data, plan.batch_size, shuffle=True, collate_fn=collate, drop_last=drop_last, generator=order)
+    return Reader(data, "the train data").loader(plan.batch_size, collate, shuffle=True, drop_last=drop_last, generator=order)
 
 
 @torch.no_grad()
@@ -301,7 +302,7 @@ def _score(
     model.eval()
     outputs, targets, n = [], [], len(valid)  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]):  # a loader draws a seed: training must not depend on whether it is scored
-        for item in DataLoader(valid, batch, collate_fn=collate):
+        for item in Reader(valid, "the valid data").loader(batch, collate):
             inputs, target = split(item)
             args, kwargs = as_call(_on(inputs, device))
             outputs.append(_on(model(*args, **kwargs), torch.device("cpu")))

@@ -12,13 +12,13 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils.data import DataLoader
 
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import get_tensor, module_outputs, module_path
 from laconic.core.operators import CONVOLUTIONS, argument, family_of, is_layer, is_stored, row_of
 from laconic.core.program import Program, aten
+from laconic.core.reader import reader_of
 from laconic.core.records import Outcome, Skipped
 from laconic.core.step import Stage, StepConfig, step
 from laconic.core.task import calibration_subset
@@ -321,7 +321,7 @@ def _observe(program: Program, moments: Mapping[fx.Node, Moments], examples: int
                 moments[n].fold(result)
             return result
 
-    batches: Iterable[Any] = DataLoader(subset, collate_fn=task.collate, **program.interface.loading(task.batch_size))
+    batches: Iterable[Any] = reader_of(task, subset).loader(collate=task.collate, **program.interface.loading(task.batch_size))
     for batch in batches:
         Watch(program.graph_module).run(*program.flatten_inputs(task.split(batch)[0]))
     return len(subset)
