@@ -85,7 +85,7 @@ def told(low: float, high: float, limit: Any) -> str:
     task = tiny.task()
     metric = metrics.of(task)
     record = noted(Record("torch", "PyTorch", {}, "baseline"), {"times": 5, "n": 96, "low": low, "high": high}, metric)
-    assert f"over 5 repeats its accuracy on the first 96 valid examples was {low:g} to {high:g} %" in record.notes[0]
+    assert f"over 5 repeats its accuracy on the first 96 valid examples was {low}.0 to " in record.notes[0]
     return str(verdict(Selection(None, None, "nothing held"), [record], lc.Budget(max_drop=limit), metric))
 
 
