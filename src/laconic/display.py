@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import importlib.util
 import sys
@@ -11,25 +10,15 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
+from laconic.core.console import PLAIN
 from laconic.core.progress import Logged, Progress, silent, told
-
-# Letters that figures and sentences are written with, and what stands for them on a console that has not got them; others become a question mark.
-_PLAIN = {"−": "-", "–": "-", "—": "-", "‑": "-", "×": "x", "·": "|", "→": "->", "…": "...", "µ": "u", "≥": ">=", "≤": "<=", "±": "+-", "“": '"', "”": '"',
-          "‘": "'", "’": "'", "\u00a0": " ", "\u202f": " ", "⁶": "^6", "━": "-", "╸": "-", "╺": "-"}  # fmt: skip
 
 
 def forgiving_console() -> None:
     """Let the console show another letter where it has not got the one that is written, instead of failing."""
-    codecs.register_error("laconic.plain", _plainly)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # none where something else took their place
-            stream.reconfigure(errors="laconic.plain")
-
-
-def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return "".join(_PLAIN.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
+            stream.reconfigure(errors=PLAIN)
 
 
 def speaks_unicode(stream: Any) -> bool:

@@ -23,7 +23,7 @@ def task():
 
 
 TALKATIVE = """
-import ctypes, os
+import ctypes, os, sys
 import laconic as lc
 from tests.run import tiny
 print("at import")
@@ -34,6 +34,7 @@ class Data(torch.utils.data.Dataset):
         return tiny.VALID[index]
 def task():
     print("in Python")
+    print("to the stream itself", file=sys.__stdout__)
     ctypes.CDLL(None).puts(b"in C")
     os.write(1, b"by descriptor\\n")
     os.system("echo by a process")
@@ -41,7 +42,7 @@ def task():
     found.valid = Data()
     return found
 """.replace("import laconic", "import torch\nimport laconic")
-SPOKEN = ("at import", "an example", "in Python", "in C", "by descriptor", "by a process")
+SPOKEN = ("at import", "to the stream itself", "an example", "in Python", "in C", "by descriptor", "by a process")
 
 
 def test_json_stays_clean_whatever_the_users_code_prints(tmp_path: Path) -> None:

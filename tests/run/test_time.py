@@ -122,7 +122,6 @@ def test_the_deadline_reaches_the_process_that_builds(
             one.build(of(step("hang")), tmp_path / "artifact")
         assert caught.value.kind == "time_limit"
         assert not process.alive
-        one.deadline = None
-        assert one.build(of(step("train")), tmp_path / "artifact").outcomes  # neither is taken for steps that take too long
+        assert one._late == {}  # neither is taken for steps that take too long
     finally:
         one.close()

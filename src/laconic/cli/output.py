@@ -61,7 +61,7 @@ def guarded(work: Callable[[], Any]) -> Any:
 @contextlib.contextmanager
 def prints_aside() -> Iterator[None]:
     """Send what is printed inside to standard error: by Python, by compiled code and by processes that inherit the descriptor. The result alone is output."""
-    sys.stdout.flush()
+    _flush()
     with contextlib.ExitStack() as back:
         with contextlib.suppress(OSError):  # where standard output is closed there is nothing to keep clean
             kept = os.dup(1)
@@ -72,13 +72,19 @@ def prints_aside() -> Iterator[None]:
 
 
 def _give_back(kept: int) -> None:
-    """Let descriptor 1 be standard output again, once what compiled code holds back in its buffers is written."""
+    """Let descriptor 1 be standard output again, once what Python and compiled code hold back in their buffers is written."""
     import ctypes
 
+    _flush()
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).fflush(None)
     os.dup2(kept, 1)
     os.close(kept)
+
+
+def _flush() -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
+        sys.stdout.flush()
 
 
 def _in_own_code(error: BaseException) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from laconic.core.capture import capture
+from laconic.core.console import for_console
 from laconic.core.errors import BadInput, WorkerFailed
 from laconic.core.interface import argument_names
 from laconic.core.model import as_module
@@ -68,7 +69,7 @@ class Comparison:
             + (f" ({t.busy})" if t.busy else "")
             for t in self.timings
         ]
-        return "\n".join(rows)
+        return for_console("\n".join(rows))
 
 
 def bench(

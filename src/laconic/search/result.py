@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from laconic.core.console import for_console
 from laconic.core.reading import reading
 from laconic.deploy.artifact import Artifact
 from laconic.run.store import RESULT
@@ -69,7 +70,7 @@ class Result:
 
         text = io.StringIO()
         Console(width=_WIDTH, file=text).print(self._summary())
-        return text.getvalue()
+        return for_console(text.getvalue())
 
     def _repr_html_(self) -> str:
         """Return the summary as a notebook shows it, with the paths of the page and of what ships."""
