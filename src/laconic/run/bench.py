@@ -20,6 +20,7 @@ from laconic.core.interface import argument_names
 from laconic.core.model import as_module
 from laconic.core.program import Program, TensorSpec
 from laconic.core.progress import Progress
+from laconic.core.reading import reads
 from laconic.core.records import Measurement
 from laconic.core.target import Target
 from laconic.deploy import runtime as runtimes
@@ -240,6 +241,7 @@ def _captured(module: nn.Module, specs: Sequence[TensorSpec], lengths: dict[str,
     return capture(module, example, dynamic={name: axes for name, axes in dynamic.items() if axes})
 
 
+@reads("a model's list of inputs", "Give --length NAME=SIZE where its sizes are named, or export it again.", BadInput)
 def random_inputs(specs: Sequence[TensorSpec], batch: int, lengths: dict[str, int], seed: int) -> list[np.ndarray]:
     """Make inputs of the right shapes: normal floats; ones for integers and booleans, since any embedding has an entry 1.
 
