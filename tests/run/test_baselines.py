@@ -14,9 +14,8 @@ import laconic as lc
 from laconic.core.files import read_json
 from laconic.core.quantities import QUANTITIES
 from laconic.report.facts import facts
-from laconic.run.evaluate import baseline_of
 from laconic.run.gate import better
-from laconic.run.record import Record, opponent
+from laconic.run.record import Record, baseline_of, opponent
 from laconic.search.space import baseline_recipes
 from laconic.tasks.data import ArrayDataset
 from tests.run import tiny

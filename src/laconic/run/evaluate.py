@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -31,7 +30,7 @@ from laconic.run.ledger import Ledger
 from laconic.run.measured import CandidateEvidence, measured_by_rows
 from laconic.run.options import Options
 from laconic.run.recipe import Recipe
-from laconic.run.record import Reason, Record
+from laconic.run.record import Reason, Record, baseline_of
 from laconic.run.score import compare, measure
 from laconic.run.store import RunStore
 from laconic.run.timing import ALONE, FINALISTS, PUBLISHED, TimedWorker, check_timed, timed
@@ -135,9 +134,7 @@ class Evaluator:
         first = self.bases.index(sound[0])
         self.bases[first] = probed(sound[0], self.metric, self._logits(sound[0].key, "valid"), self.valid, self.task, self.program)
         known = self.store.once("repeats.json", lambda: repeats.repeated(self.task, self.metric))
-        if known is not None:
-            self.bases[first] = repeats.noted(self.bases[first], known, self.metric)
-            self.progress.log(self.bases[first].notes[-1])
+        self.bases[first] = repeats.noted(self.bases[first], known, self.metric, self.progress)
         return [record for record in self.bases if record.status == "baseline"]
 
     def _baseline(self, recipe: Recipe) -> Record:
@@ -207,7 +204,10 @@ class Evaluator:
             return record.not_tried("the time limit was reached before its turn")
         start = time.perf_counter()
         self.builder.deadline = None if baseline is None else self.deadline
-        record = self._attempt(record, lambda: self._answered_and_scored(recipe, record, baseline))
+        try:
+            record = self._attempt(record, lambda: self._answered_and_scored(recipe, record, baseline))
+        finally:
+            self.builder.deadline = None
         record = record.replace(seconds=time.perf_counter() - start)
         self.store.write(name, record)
         self.ledger.keep(self.store)
@@ -244,16 +244,11 @@ class Evaluator:
         evidence, reason = agreement.compare(self.parity, folder, built.expected, artifact.outputs, recipe.deploy.precision, rounded)
         record = record.replace(parity=evidence)
         record = record.with_measured(cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory.get("peak_bytes"))
-        if reason is not None and not self._steady:
-            told = f"its answers were not compared with the program's, which draws random numbers: {reason.text}"
-            return record.replace(notes=(*record.notes, told))
+        if reason is not None and not repeats.steady(self.program, read_arrays(self.valid.first)):
+            return record.replace(
+                notes=(*record.notes, f"its answers were not compared with the program's, which draws random numbers: {reason.text}")
+            )
         return record if reason is None else record.rejected(reason)
-
-    @functools.cached_property
-    def _steady(self) -> bool:
-        """Whether the program answers twice alike."""
-        arrays = read_arrays(self.valid.first)
-        return repeats.same(*(agreement.answers(self.program, arrays) for _ in range(2)))
 
     def _predict_sizes(self, worker: WorkerProcess, folder: Path) -> None:
         if not self.parity.resized:
@@ -455,10 +450,3 @@ def stop_rule(record: Record, base: Record, judge: Judge, best: Record | None, r
         return lambda so_far: "it was rejected before it was timed" if len(so_far[record.key]) >= FIRST_LOOK else None
     marks = judge.marks(best)
     return lambda so_far: settled(so_far[base.key], so_far[record.key], marks, rounds)
-
-
-def baseline_of(recipe: Recipe, records: Sequence[Record]) -> Record:
-    """Return the baseline with the recipe's threads and device; the first where there is none such. Baselines name no baseline themselves."""
-    baselines = [record for record in records if record.baseline is None]
-    place = (recipe.deploy.threads, recipe.deploy.device)
-    return next((r for r in baselines if (r.recipe["deploy"]["threads"], r.recipe["deploy"]["device"]) == place), baselines[0])

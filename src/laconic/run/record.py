@@ -127,3 +127,10 @@ class Record:
 def opponent(record: Record, records: Sequence[Record]) -> Record:
     """Return what a record is compared with: the baseline that it names; the first of the records where it names none."""
     return next((other for other in records if other.key == record.baseline), records[0])
+
+
+def baseline_of(recipe: Recipe, records: Sequence[Record]) -> Record:
+    """Return the baseline with the recipe's threads and device; the first where there is none such. Baselines name no baseline themselves."""
+    baselines = [record for record in records if record.baseline is None]
+    place = (recipe.deploy.threads, recipe.deploy.device)
+    return next((r for r in baselines if (r.recipe["deploy"]["threads"], r.recipe["deploy"]["device"]) == place), baselines[0])

@@ -13,8 +13,11 @@ from torch.utils._pytree import tree_leaves
 
 from laconic.core.batches import join_targets, join_tensors
 from laconic.core.interface import as_call
+from laconic.core.program import Program
+from laconic.core.progress import Progress, silent
 from laconic.core.task import Task
 from laconic.core.wording import number
+from laconic.run.agreement import answers
 from laconic.run.examples import batches
 from laconic.run.identity import seeded
 from laconic.run.record import Record
@@ -58,8 +61,10 @@ def repeated(task: Task, metric: MetricSpec) -> dict[str, float] | None:
     return {"times": TIMES, "n": n, "low": min(scores), "high": max(scores)}
 
 
-def noted(record: Record, repeats: Mapping[str, Any], metric: MetricSpec) -> Record:
-    """Return the baseline's record with what was repeated, and a note that says it."""
+def noted(record: Record, repeats: Mapping[str, Any] | None, metric: MetricSpec, progress: Progress = silent) -> Record:
+    """Return the baseline's record with what was repeated, and a note that says it, also to `progress`; unchanged where answers are the same."""
+    if repeats is None:
+        return record
     low, high = repeats.get("low"), repeats.get("high")
     moved = (
         ""
@@ -71,7 +76,13 @@ def noted(record: Record, repeats: Mapping[str, Any], metric: MetricSpec) -> Rec
         f"the model answers the same input otherwise each time (dropout or random numbers in evaluation too){told}. Dropout is left out of the graph; "
         "differences within that range say nothing"
     )
+    progress.log(note)
     return record.replace(repeats=dict(repeats), notes=(*record.notes, note))
+
+
+def steady(program: Program, arrays: Sequence[np.ndarray]) -> bool:
+    """Return whether a program answers flat inputs twice alike."""
+    return same(*(answers(program, arrays) for _ in range(2)))
 
 
 def same(one: Sequence[Any], other: Sequence[Any]) -> bool:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from laconic.core import quantities
-from laconic.run.evaluate import Evaluator, baseline_of
+from laconic.run.evaluate import Evaluator
 from laconic.run.recipe import Recipe
-from laconic.run.record import Record
+from laconic.run.record import Record, baseline_of
 from laconic.search.budget import Budget
 from laconic.search.lever import Surroundings
 from laconic.search.propose import follow_up, turn_of
