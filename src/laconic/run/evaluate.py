@@ -245,9 +245,7 @@ class Evaluator:
         record = record.replace(parity=evidence)
         record = record.with_measured(cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory.get("peak_bytes"))
         if reason is not None and not repeats.steady(self.program, read_arrays(self.valid.first)):
-            return record.replace(
-                notes=(*record.notes, f"its answers were not compared with the program's, which draws random numbers: {reason.text}")
-            )
+            return repeats.not_compared(record, reason)
         return record if reason is None else record.rejected(reason)
 
     def _predict_sizes(self, worker: WorkerProcess, folder: Path) -> None:

@@ -20,7 +20,7 @@ from laconic.core.wording import number
 from laconic.run.agreement import answers
 from laconic.run.examples import batches
 from laconic.run.identity import seeded
-from laconic.run.record import Record
+from laconic.run.record import Reason, Record
 from laconic.tasks.metrics import MetricSpec
 
 TIMES = 5
@@ -83,6 +83,13 @@ def noted(record: Record, repeats: Mapping[str, Any] | None, metric: MetricSpec,
 def steady(program: Program, arrays: Sequence[np.ndarray]) -> bool:
     """Return whether a program answers flat inputs twice alike."""
     return same(*(answers(program, arrays) for _ in range(2)))
+
+
+def not_compared(record: Record, reason: Reason) -> Record:
+    """Return a record with a note in the place of a reason that a program which draws random numbers cannot but give."""
+    return record.replace(
+        notes=(*record.notes, f"its answers were not compared with the program's, which draws random numbers: {reason.text}")
+    )
 
 
 def same(one: Sequence[Any], other: Sequence[Any]) -> bool:
