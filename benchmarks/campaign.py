@@ -6,6 +6,8 @@
 - `kills [runs] [seed]`: so many times (40), in turn, parent, builder, worker or baseline of a run is killed at a random moment, and the run started again.
   Told:
   in how many the winner is that of an undisturbed run, in how many no candidate is lost, and how many processes outlived the parent by more than two seconds.
+- `wrong [name …]`: each wrong input of `benchmarks/wrong.py` in a process of its own, as a user meets it: seconds until the message beside imports (wanted:
+  3 at most), exit code (2), first words.
 """
 
 from __future__ import annotations
@@ -42,7 +44,14 @@ def kills(names: list[str]) -> None:
     killing.kills(names)
 
 
-PARTS: dict[str, Callable[[list[str]], None]] = {"fuzz": fuzz, "kills": kills}
+def wrong(names: list[str]) -> None:
+    """Do what is wrong, all of it or what is named."""
+    from benchmarks import wrong as inputs
+
+    inputs.campaign(names)
+
+
+PARTS: dict[str, Callable[[list[str]], None]] = {"fuzz": fuzz, "kills": kills, "wrong": wrong}
 
 if __name__ == "__main__":
     command(__doc__, PARTS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -207,6 +208,12 @@ def onnx_model() -> Any:
     return onnx.ModelProto()
 
 
+def timed_at_no_length() -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        program = lc.capture(Means(), X[:28].reshape(4, 7, 6), dynamic={"x": {1: "length"}})
+        return lc.bench(lc.export(program, f"{folder}/net.pt2"))
+
+
 RECIPE = {
     "steps": [{"prune": {"mac": 0.5}}, "fold"],
     "deploy": {"runtime": "onxruntime", "threads": "many"},
@@ -280,8 +287,10 @@ ROWS: dict[str, Wrong] = {
     "model class": Wrong(lambda: lc.capture(OwnClass, X), r"the class OwnClass\. Give an object of it: OwnClass\(…\)"),  # type: ignore[arg-type]
     "model traced": Wrong(optimized(model=traced()), "a TorchScript object"),
     "model scripted": Wrong(optimized(model=scripted()), "a TorchScript object"),
-    "model onnx file": Wrong(optimized(model="net.onnx"), r"laconic\.capture\('net\.onnx'\)"),
-    "model onnx object": Wrong(lambda: lc.capture(onnx_model(), X), r"an ONNX model\. .*laconic\.capture\("),
+    "model onnx file": Wrong(
+        optimized(model="net.onnx"), r"the ONNX file 'net\.onnx'\. Give the torch\.nn\.Module that it was exported from"
+    ),
+    "model onnx object": Wrong(lambda: lc.capture(onnx_model(), X), r"an ONNX model\. Give the torch\.nn\.Module"),
     "model tensor": Wrong(lambda: lc.capture(X, X), "the class Tensor"),  # type: ignore[arg-type]
     "prune a module": Wrong(lambda: lc.prune(nn.Linear(6, 3)), r"'prune' takes a Program; .* Capture the module first"),  # type: ignore[call-arg, arg-type]
     "optimize a module": Wrong(lambda: lc.optimize(nn.Linear(6, 3)), r"optimize takes a laconic\.Task"),  # type: ignore[arg-type]
@@ -296,6 +305,7 @@ ROWS: dict[str, Wrong] = {
         r"(?s)6 mistakes.*steps\[0\]\.prune\.mac: unknown option\. Did you mean 'macs'.*steps\[1\]: 'fold' is not a step.*deploy\.threads: 'many'.*"
         r"deploy\.runtime: 'onxruntime'.*budget\.max_dorp.*budget\.min_speedup",
     ),
+    "no length to time at": Wrong(timed_at_no_length, r"say at which it is timed, lengths=\{'length': 64\} \(--length length=64\)"),
     "packed input": Wrong(lambda: lc.capture(TakesPacked(), (packed(),)), "packed sequence.*Pad instead of packing"),
     "packs in forward": Wrong(
         lambda: lc.capture(Packs(), (torch.randn(4, 7, 6), torch.tensor([7, 5, 4, 3]))), "packed sequence.*Pad instead of packing"

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from laconic.core.errors import BadInput
 
+_OF_ONNX = "Give the torch.nn.Module that it was exported from, or one that a converter such as onnx2torch makes of it."
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.intrinsic.quantized")
 
 
@@ -80,9 +81,9 @@ def _plain(module: fx.GraphModule) -> nn.Module:
 def _told(value: Any) -> str:
     """Say what a value is, and what to hand over in its place."""
     if isinstance(value, (str, PurePath)) and str(value).endswith(".onnx"):
-        return f"the path of an ONNX file. Read it first: laconic.capture('{value}')."
+        return f"the ONNX file '{value}'. {_OF_ONNX}"
     if type(value).__module__.startswith("onnx"):
-        return "an ONNX model. Save it and read the file: laconic.capture('model.onnx')."
+        return f"an ONNX model. {_OF_ONNX}"
     if isinstance(value, (str, PurePath)):
         return f"the path '{value}'. Build the module and load its weights; a file cannot be optimized further."
     if isinstance(value, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
