@@ -72,3 +72,13 @@ def test_nothing_changed() -> None:
     told = changed(spec("accuracy"), logits(0, 1), logits(0, 1), torch.tensor([0, 0]))
     assert told is not None
     assert (told["changed"], told["classes"], told["flows"]) == (0, [], [])
+
+
+def test_of_a_target_with_parts_the_one_that_is_scored_is_looked_at() -> None:
+    task = tiny.task()
+    task.target = "kind"
+    target = torch.tensor([0, 1, 2, 2])
+    told = changed(metrics.of(task), logits(0, 1, 2, 2), logits(0, 1, 2, 0), {"kind": target, "box": torch.zeros(4, 2)})
+    assert told == changed(spec("accuracy"), logits(0, 1, 2, 2), logits(0, 1, 2, 0), target)
+    assert told is not None
+    assert told["worse"] == 1

@@ -31,6 +31,7 @@ def changed(metric: MetricSpec, before: Tensor, after: Tensor, target: Any) -> d
     """
     if metric.read is None:
         return None
+    target = metric.pick(target)
     old, new = metric.read(before, target), metric.read(after, target)
     if old.form == "values":
         return None
