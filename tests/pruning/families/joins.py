@@ -192,7 +192,7 @@ def flat_view(n: int = 6) -> Net:
 CASES = {
     "hstack, vstack": case(
         lambda n=6, k=4: Net(
-            lambda m, x: m.b(torch.hstack([m.a(x), m.c(torch.vstack([x, x])[: len(x)])])), a=conv(3, n), c=conv(3, k), b=conv(n + k, 2)
+            lambda m, x: m.b(torch.vstack([torch.hstack([m.a(x), m.c(x)])] * 2)), a=conv(3, n), c=conv(3, k), b=conv(n + k, 2)
         ),
         image,
         "6 a.w:0 a.b:0 b.w:1",
