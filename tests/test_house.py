@@ -291,3 +291,23 @@ def test_no_list_of_steps_stands_outside_their_tables() -> None:
 @pytest.mark.parametrize("code", ["x = ('prune',)", "x == 'prune'", "{'prune': 1}", "match x:\n    case 'prune':\n        pass"])
 def test_the_search_for_lists_of_steps_finds_them(code: str) -> None:
     assert "prune" in compared_or_listed(ast.parse(code))
+
+
+def test_extras_that_messages_name_exist() -> None:
+    """`need("package", "extra")` tells a user to install it."""
+    # no tomllib in Python 3.10: the names stand at the beginning of lines of one table
+    table = (
+        (SOURCE.parents[1] / "pyproject.toml")
+        .read_text(encoding="utf-8")
+        .partition("[project.optional-dependencies]")[2]
+        .partition("\n[")[0]
+    )
+    extras = set(re.findall(r"^([\w-]+) = \[", table, re.MULTILINE))
+    asked = {}
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        constants = dict(re.findall(r'^(_\w+) = "([\w-]+)"', text, re.MULTILINE))
+        for name in re.findall(r'\bneed\([^()]*, (?:extra=)?("[\w-]+"|_\w+)\)', text):
+            asked[name.strip('"') if name.startswith('"') else constants[name]] = path
+    assert len(asked) > 3
+    assert not set(asked) - extras, asked

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -161,70 +160,36 @@ def test_what_cannot_be_compared_is_told(folder: Path, args: tuple[str, ...], sa
 # MLflow ------------------------------------------------------------------------------------------------------------------------------
 
 
-class Tracker(ModuleType):
-    """Stands for MLflow: keeps what it is told."""
-
-    def __init__(self) -> None:
-        super().__init__("mlflow")
-        self.told: dict[str, Any] = {"files": []}
-
-    def start_run(self, run_name: str) -> Any:
-        self.told["name"] = run_name
-        return self
-
-    def __enter__(self) -> Any:
-        return SimpleNamespace(info=SimpleNamespace(run_id="17"))
-
-    def __exit__(self, *error: object) -> None:
-        self.told["ended"] = True
-
-    def set_tags(self, tags: dict[str, str]) -> None:
-        self.told["tags"] = tags
-
-    def log_params(self, values: dict[str, str]) -> None:
-        self.told["params"] = values
-
-    def log_metrics(self, values: dict[str, float]) -> None:
-        self.told["metrics"] = values
-
-    def log_artifact(self, path: str) -> None:
-        self.told["files"].append(Path(path).name)
-
-    def log_artifacts(self, path: str, place: str) -> None:
-        self.told["files"].append(place)
-
-
-def test_a_run_is_logged_with_params_metrics_artifact_and_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tracker = Tracker()
-    monkeypatch.setitem(sys.modules, "mlflow", tracker)
-    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
-    (folder / "met" / "report.html").write_text("…")
-    assert log_to_mlflow(folder / "met", named("met")) == "17"
-    told = tracker.told
-    assert (told["name"], told["ended"], told["tags"]["laconic.met"]) == ("met", True, "True")
-    assert (told["params"]["budget.max_drop"], told["params"]["deploy.runtime"]) == ("0.5", "openvino")
-    assert (told["metrics"]["speedup"], told["metrics"]["speedup.low"], told["metrics"]["baseline.latency_ms"]) == (6.93, 6.71, 2.44)
-    assert told["files"] == ["result.json", "report.html", "artifact"]
-
-
-def test_the_nearest_miss_is_logged_without_its_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tracker = Tracker()
-    monkeypatch.setitem(sys.modules, "mlflow", tracker)
-    log_to_mlflow(folder / "not-met", named("not-met"))
-    assert tracker.told["files"] == ["result.json"]
-    assert tracker.told["params"]["chosen"] == "OpenVINO · bf16"
-
-
-def test_mlflow_itself_takes_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def logged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Logs a run to MLflow's folder of files, and reads it back from there."""
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     mlflow.set_tracking_uri((folder / "mlruns").as_uri())
+
+    def log(name: str) -> Any:
+        run = mlflow.get_run(log_to_mlflow(folder / name, named(name)))
+        files = {path.name for path in (folder / "mlruns").rglob(f"{run.info.run_id}/artifacts/**/*") if path.is_file()}
+        return SimpleNamespace(name=run.info.run_name, status=run.info.status, files=files, **run.data.to_dictionary())
+
+    return log
+
+
+def test_a_run_is_logged_with_params_metrics_artifact_and_page(folder: Path, logged: Callable[[str], Any]) -> None:
+    (folder / "met" / "report.html").write_text("…")
     (folder / "met" / "candidates/openvino-bf16/artifact").mkdir(parents=True)
     (folder / "met" / "candidates/openvino-bf16/artifact/model.onnx").write_bytes(b"onnx")
-    run = mlflow.get_run(log_to_mlflow(folder / "met", named("met")))
-    assert run.data.metrics["speedup"] == 6.93
-    assert run.data.params["chosen"] == "OpenVINO · bf16"
-    assert list((folder / "mlruns").rglob("artifact/model.onnx"))
+    run = logged("met")
+    assert (run.name, run.status, run.tags["laconic.met"]) == ("met", "FINISHED", "True")
+    assert (run.params["budget.max_drop"], run.params["deploy.runtime"]) == ("0.5", "openvino")
+    assert (run.metrics["speedup"], run.metrics["speedup.low"], run.metrics["baseline.latency_ms"]) == (6.93, 6.71, 2.44)
+    assert run.files == {"result.json", "report.html", "model.onnx"}
+
+
+def test_the_nearest_miss_is_logged_without_its_file(logged: Callable[[str], Any]) -> None:
+    run = logged("not-met")
+    assert run.files == {"result.json"}
+    assert run.params["chosen"] == "OpenVINO · bf16"
 
 
 def test_without_mlflow_the_option_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
