@@ -64,6 +64,25 @@ def test_parts_are_found_inside_of_what_stops() -> None:
         lc.capture(Deep(), torch.randn(3, 4))
 
 
+class Packed(nn.Module):
+    """Packs its sequences, for which there is a mend."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.rnn = nn.Linear(4, 4), nn.LSTM(4, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(self.stem(x), x.new_full((len(x),), 3, dtype=torch.long), batch_first=True)
+        return self.rnn(packed)[1][0]
+
+
+def test_where_a_mend_is_known_no_part_is_offered() -> None:
+    with pytest.raises(lc.CaptureError) as caught:
+        lc.capture(Packed(), torch.randn(3, 5, 4))
+    assert "mask" in str(caught.value)
+    assert "Task(part=" not in str(caught.value)
+
+
 def test_no_module_is_tried_after_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuts, "SECONDS", 0.0)
     with pytest.raises(lc.CaptureError) as caught:

@@ -88,6 +88,8 @@ def capture(model: nn.Module, example: Any, *, dynamic: Dynamic | None = None, d
     try:
         return _capture(model, example, dynamic or {}, dynamic_batch)
     except CaptureError as error:
+        if known_stops.met(error.__cause__):  # which has a mend of its own
+            raise
         offered = cuts.offer(model, example, error, lambda part, given: _capture(part, given, {}, dynamic_batch))
         if not offered:
             raise
