@@ -35,7 +35,7 @@ def answer(request, channel):
     if what == "hoard":
         held = []
         while True: held.append(bytearray(50_000_000)); time.sleep(0.02)
-    return {"mistakes": "", "unreadable": ""}
+    return {"mistakes": "", "other": ""}
 
 answer_requests(answer)
 """
@@ -87,7 +87,7 @@ def test_what_something_else_ends_is_tried_once_more_and_no_mistake(light: list[
 def test_the_process_waits_for_the_builder_of_its_task_and_nobody_else(light: list[Child]) -> None:
     task, other = tiny.task(), tiny.task()
     tried = trial.Trial()
-    assert tried.check("mine", {"task": "fine"}) == {"mistakes": "", "unreadable": ""}
+    assert tried.check("mine", {"task": "fine"}) == {"mistakes": "", "other": ""}
     tried.keep(trial.key_of(task, 0))
     assert not trial.was_tried(other, 0)
     assert trial.taken(other, 0, 5.0, None) is None
@@ -128,7 +128,7 @@ def test_mistakes_are_all_told_and_a_module_that_leaves_is_one(real: trial.Trial
     with pytest.raises(BadInput, match="SystemExit: 0"):
         real.check("mine", {"task": "tests.run.evil:factory_leaves", "data": None, "seed": 0})
     assert "has no 'nothing'" in real.check("mine", {"task": "tests.run.tiny:nothing", "data": None, "seed": 0})["mistakes"]
-    assert real.check("mine", {"task": "tests.run.tiny:task", "data": None, "seed": 0}) == {"mistakes": "", "unreadable": ""}
+    assert real.check("mine", {"task": "tests.run.tiny:task", "data": None, "seed": 0}) == {"mistakes": "", "other": ""}
 
 
 def test_a_hang_is_told_with_its_place(real: trial.Trial, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_the_command_line_names_a_crash_with_its_place() -> None:
 
 def test_the_wrong_answer_of_a_task_that_survives_is_told_as_before(light: list[Child], monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong there, and harmless, is looked at here: this process may know what that one does not."""
-    monkeypatch.setattr(trial.Trial, "check", lambda *_: {"mistakes": "something", "unreadable": ""})
+    monkeypatch.setattr(trial.Trial, "check", lambda *_: {"mistakes": "something", "other": ""})
     prepare.check(tiny.task(), lc.Options(), silent)
     bad: Any = tiny.task()
     bad.metric = "accurasy"

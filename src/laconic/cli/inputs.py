@@ -39,13 +39,14 @@ def loaded(
     tried = trial.Trial(trial.LIMIT_S if timeout_s is None else timeout_s, memory_limit_bytes)
     try:
         load, _ = lc.load_task, lc.optimize  # imports PyTorch and the rest while the other process does the same
-        if wrong := tried.check(ref, {"task": ref, "data": None if data is None else str(data), "seed": seed})["mistakes"]:
-            raise BadInput(wrong)
+        answer = tried.check(ref, {"task": ref, "data": None if data is None else str(data), "seed": seed})
+        if answer["mistakes"]:
+            raise BadInput(answer["mistakes"])
         task = load(ref, data=data, seed=seed)
     except BaseException:
         tried.close()
         raise
-    if builds:
+    if builds and not answer["other"]:
         tried.keep(trial.key_of(task, seed))
     else:
         tried.close()

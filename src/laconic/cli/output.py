@@ -56,6 +56,10 @@ def guarded(work: Callable[[], Any]) -> Any:
         if os.environ.get(TRACEBACK):
             raise
         _fail(f"{told(error)}{_in_own_code(error)}. {TRACEBACK}=1 shows the whole traceback.", EXIT_FAILED)
+    finally:
+        from laconic.run import trial
+
+        trial.close()
 
 
 @contextlib.contextmanager

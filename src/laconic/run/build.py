@@ -356,12 +356,12 @@ class Server:
             try:
                 self._sent = unpacked(channel.payload)
             except NotIsolated as error:
-                return {"mistakes": "", "unreadable": str(error)}
+                return {"mistakes": "", "other": str(error)}
         if request["op"] == "task":
             self._sent = unpacked(channel.payload)
         elif request["op"] == "check":
             with _told_where_it_hangs(request["limit_s"]):
-                return {"mistakes": self._mistakes(request), "unreadable": ""}
+                return self._tried(request)
         elif request["op"] == "data":
             self._read(request, channel)
         else:
@@ -377,11 +377,11 @@ class Server:
         except (SystemExit, KeyboardInterrupt) as error:
             raise WorkerFailed(f"its code raised {type(error).__name__}: {error}{_place(error)}", "crash") from error
 
-    def _mistakes(self, request: Mapping[str, Any]) -> str:
-        """Return what is wrong with a task.
+    def _tried(self, request: Mapping[str, Any]) -> dict[str, str]:
+        """Return what is wrong with a task, and what else it raised.
 
         Raises:
-            WorkerFailed: its code raised what nobody expects, or left; with the place.
+            WorkerFailed: its code left; with the place.
         """
         from laconic.tasks.check import check_task
 
@@ -390,12 +390,14 @@ class Server:
             assert task is not None
             check_task(task)
         except LaconicError as error:
-            return str(error)
+            return {"mistakes": str(error), "other": ""}
         except MemoryError:
             raise
-        except BaseException as error:  # whatever it is, it is the task's
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the task's, and harmless: it is met where the task is loaded
+            return {"mistakes": "", "other": f"{type(error).__name__}: {error}"}
+        except BaseException as error:
             raise WorkerFailed(f"it raised {type(error).__name__}: {error}{_place(error)}") from error
-        return ""
+        return {"mistakes": "", "other": ""}
 
     def _task(self, request: Mapping[str, Any]) -> Task | None:
         if request["task"] is None:

@@ -54,10 +54,13 @@ def try_ref(ref: str, options: Options) -> None:
     if not trial.is_users(ref):
         return
     tried = trial.Trial(options.candidate_timeout_s, options.memory_limit_bytes)
-    if wrong := tried.check(ref, {"task": ref, "data": None, "seed": options.seed})["mistakes"]:
-        tried.close()
-        raise BadInput(wrong)
-    tried.keep((ref, None, options.seed))
+    answer = tried.check(ref, {"task": ref, "data": None, "seed": options.seed})
+    if not answer["mistakes"] and not answer["other"]:
+        tried.keep((ref, None, options.seed))
+        return
+    tried.close()
+    if answer["mistakes"]:
+        raise BadInput(answer["mistakes"])
 
 
 def _survives(task: Task, options: Options, progress: Progress) -> bool:
@@ -69,7 +72,7 @@ def _survives(task: Task, options: Options, progress: Progress) -> bool:
         return False
     tried = trial.Trial(options.candidate_timeout_s, options.memory_limit_bytes)
     answer = tried.check(task.name, {"task": task.ref, "data": task.data_dir, "seed": options.seed}, payload)
-    if answer["mistakes"] or answer["unreadable"]:
+    if answer["mistakes"] or answer["other"]:
         tried.close()
         return False
     if task.part is not None and task.plan is not None:  # whoever builds needs the rest of the model as it is once it is trained

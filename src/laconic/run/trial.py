@@ -43,7 +43,8 @@ class Trial:
             payload: the task itself, `isolation.packed`, where `task` is None.
 
         Returns:
-            ``mistakes``: what is wrong with it, empty where nothing is; ``unreadable``: why it could not be received, likewise.
+            ``mistakes``: what is wrong with it, empty where nothing is; ``other``: what else went wrong without harm, likewise: it could not be received, or
+            its code raised what it will raise here too.
 
         Raises:
             BadInput: the process did not survive it, or its code left; says where.
