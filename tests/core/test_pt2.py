@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +15,13 @@ import torch
 from torch import nn
 
 from laconic.core.capture import capture
-from laconic.core.errors import CorruptFile
+from laconic.core.errors import CorruptFile, ExportError
 from laconic.core.graph import module_path
 from laconic.core.program import Program
+from tests.core.hostile import FORBIDDEN, GRAPH, Edit, bombs, code_in_files, renamed, rewrite, with_json
 from tests.core.models import ConvNet, Nested, Recurrent, Tied
 
+MARK = Path("PWNED")
 IMAGE, SERIES, IDS = (2, 1, 12, 12), (2, 7, 6), (2, 7)
 
 
@@ -56,6 +60,47 @@ def test_a_loaded_program_trains_like_the_one_saved(tmp_path: Path) -> None:
     sgd(program, batches, 5)
     sgd(twin, batches, 5)
     assert twin.fingerprint() == program.fingerprint()
+
+
+def test_what_is_tied_stays_tied(tmp_path: Path) -> None:
+    twin = Program.load(capture(Tied(), torch.ones(IDS, dtype=torch.long)).save(tmp_path / "model.pt2"))
+    tied = dict(twin.named_parameters(remove_duplicate=False))
+    assert tied["embed.weight"] is tied["out.weight"]
+
+
+class ViewsAndInputs(nn.Module):
+    """Changes its input in place, and its weights are views of something larger."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Parameter(torch.randn(6, 4)[::2].t().requires_grad_())
+        self.register_buffer("same", torch.randn(1).expand(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x.view(-1).add_(1)
+        return torch.relu_(x @ self.wide) + self.same
+
+
+def test_views_and_inputs_changed_in_place_are_saved_as_what_they_compute(tmp_path: Path) -> None:
+    net, x = ViewsAndInputs(), torch.randn(2, 4)
+    program = capture(net, x.clone())
+    wide, same = dict(program.named_parameters())["wide"], dict(program.named_buffers())["same"]
+    wide.data, same.data = net.wide.data, net.same.data
+    twin = Program.load(program.save(tmp_path / "model.pt2"))
+    before = x.clone()
+    assert torch.equal(twin(x), program(x))
+    assert torch.equal(x, before)
+    assert torch.equal(twin(x), net(x))
+
+
+def test_a_program_that_no_file_may_hold_is_not_written(tmp_path: Path) -> None:
+    class Odd(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ops.aten._unsafe_index(x, [torch.zeros(1, dtype=torch.long)])
+
+    with pytest.raises(ExportError, match="_unsafe_index.Tensor.*not an operator on the list"):
+        capture(Odd(), torch.randn(2, 3), dynamic_batch=False).save(tmp_path / "model.pt2")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_changed_weights_are_what_is_saved(tmp_path: Path) -> None:
@@ -98,13 +143,6 @@ def test_a_flipped_bit_in_a_weight_is_refused(saved: Path, tmp_path: Path) -> No
         Program.load(path)
 
 
-def rewrite(saved: Path, path: Path, edit: Callable[[str, bytes], bytes], compression: int = zipfile.ZIP_STORED) -> Path:
-    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(path, "w", compression) as new:
-        for item in old.infolist():
-            new.writestr(item.filename, edit(item.filename, old.read(item.filename)))
-    return path
-
-
 class Boom:
     """Writes a file when it is unpickled."""
 
@@ -142,30 +180,74 @@ def test_a_constant_marked_as_pickle_is_refused(saved: Path, tmp_path: Path) -> 
     assert not mark.exists()
 
 
-@pytest.mark.parametrize(
-    "target", ["torch.ops.load_library", "torch.hub.load", "_operator.attrgetter.x", "torch.ops.aten.mul.Tensor.__class__"]
-)
-def test_operators_off_the_list_are_refused(saved: Path, tmp_path: Path, target: str) -> None:
-    def edit(name: str, data: bytes) -> bytes:
-        return data.replace(b"torch.ops.aten.relu.default", target.encode()) if name.endswith("model.json") else data
+@pytest.mark.parametrize(("entry", "edit"), [pytest.param(entry, edit, id=title) for title, entry, edit in code_in_files(MARK)])
+def test_no_file_runs_code(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str, edit: Edit) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = with_json(saved, tmp_path / "evil.pt2", entry, edit)
+    assert path.read_bytes() != saved.read_bytes()
+    with contextlib.suppress(CorruptFile):  # what is not refused was left out
+        program = Program.load(path)
+        program.graph_module(*program.example_inputs())
+        assert MARK.name not in program.graph_module.code
+    assert not MARK.exists()
 
-    with pytest.raises(CorruptFile, match="not an operator on the list"):
-        Program.load(rewrite(saved, tmp_path / "evil.pt2", edit))
+
+def test_pytorchs_own_reader_would_run_such_code(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    attacks = {title: (entry, edit) for title, entry, edit in code_in_files(MARK)}
+    path = with_json(saved, tmp_path / "evil.pt2", *attacks["input"])
+    with contextlib.suppress(Exception):
+        torch.export.load(path).module()
+    assert MARK.exists()
 
 
-def test_expressions_are_not_evaluated(saved: Path, tmp_path: Path) -> None:
-    mark = tmp_path / "mark"
+@pytest.mark.parametrize(("target", "why"), FORBIDDEN.items(), ids=FORBIDDEN)
+def test_operators_off_the_list_are_refused(saved: Path, tmp_path: Path, target: str, why: str) -> None:
+    path = with_json(saved, tmp_path / "evil.pt2", GRAPH, renamed("torch.ops.aten.relu.default", target))
+    with pytest.raises(CorruptFile, match=re.escape(target[:30])) as refused:
+        Program.load(path)
+    assert "not an operator on the list" in str(refused.value)
+    assert why in str(refused.value)
 
-    def edit(name: str, data: bytes) -> bytes:
-        if not name.endswith("model.json"):
-            return data
-        code = f"open({str(mark)!r}, 'w')"
-        graph = json.loads(data, object_hook=lambda item: {**item, "expr_str": code} if "expr_str" in item else item)
-        return json.dumps(graph).encode()
 
-    with pytest.raises(CorruptFile, match="would have to be evaluated"):
-        Program.load(rewrite(saved, tmp_path / "evil.pt2", edit))
-    assert not mark.exists()
+@pytest.mark.parametrize("name", ["flat_0", "p_stem_weight", "b_scale"])
+def test_a_graph_that_writes_into_what_it_was_given_is_refused(saved: Path, tmp_path: Path, name: str) -> None:
+    def edit(value: dict[str, Any]) -> None:
+        nodes = value["graph_module"]["graph"]["nodes"]
+        node = next(item for item in nodes if item["target"] == "torch.ops.aten.relu.default")
+        node["target"], node["inputs"][0]["arg"]["as_tensor"]["name"] = "torch.ops.aten.relu_.default", name
+
+    with pytest.raises(CorruptFile, match="relu_.default writes into"):
+        Program.load(with_json(saved, tmp_path / "evil.pt2", GRAPH, edit))
+
+
+@pytest.mark.parametrize(("entry", "edit"), [pytest.param(entry, edit, id=title) for title, entry, edit in bombs()])
+def test_small_files_stay_small(saved: Path, tmp_path: Path, entry: str, edit: Edit) -> None:
+    path = with_json(saved, tmp_path / "bomb.pt2", entry, edit)
+    with pytest.raises(CorruptFile, match=r"bomb\.pt2") as refused:
+        Program.load(path)
+    assert len(str(refused.value)) < 600
+
+
+def test_entries_that_claim_each_others_bytes_are_refused(saved: Path, tmp_path: Path) -> None:
+    data = saved.read_bytes()
+    end = data.rindex(b"PK\x05\x06")
+    start = int.from_bytes(data[end + 16 : end + 20], "little")
+    directory = data[start:end]
+    first = directory[: directory.index(b"PK\x01\x02", 4)]
+    copies = b"".join(first.replace(b"weight_0", b"weight_" + bytes([65 + number])) for number in range(26)) * 40
+    count = (int.from_bytes(data[end + 10 : end + 12], "little") + 26 * 40).to_bytes(2, "little")
+    length = (len(directory) + len(copies)).to_bytes(4, "little")
+    path = tmp_path / "overlap.pt2"
+    path.write_bytes(data[:start] + directory + copies + data[end : end + 8] + count + count + length + data[end + 16 :])
+    with pytest.raises(CorruptFile, match="claim more bytes|have one name"):
+        Program.load(path)
+
+
+def test_deep_json_is_refused(saved: Path, tmp_path: Path) -> None:
+    path = rewrite(saved, tmp_path / "deep.pt2", lambda name, data: b"[" * 100_000 if name.endswith(GRAPH) else data)
+    with pytest.raises(CorruptFile, match=r"deep\.pt2"):
+        Program.load(path)
 
 
 def test_compressed_entries_are_refused(saved: Path, tmp_path: Path) -> None:

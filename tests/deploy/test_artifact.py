@@ -159,6 +159,16 @@ def test_a_pickle_posing_as_a_model_is_not_opened(tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "PWNED").exists()
 
 
+def test_torchscript_from_a_path_is_code_and_not_run(artifact: Artifact, program: lc.Program, tmp_path: Path) -> None:
+    made = lc.export(program, tmp_path / "m.ts")
+    for arguments in ((made.file,), (tmp_path,), (artifact, made.file)):
+        with pytest.raises(BadInput, match=r"m\.ts is not run: TorchScript is a programming language.*--trust"):
+            lc.bench(*arguments)
+    Artifact.open(made.file, trust=True).check_trusted()
+    made.check_trusted()
+    Artifact.open(artifact.file).check_trusted()
+
+
 @pytest.mark.parametrize("keep", [0, 1, 100, 1000])
 def test_a_truncated_model_is_refused(artifact: Artifact, keep: int) -> None:
     artifact.file.write_bytes(artifact.file.read_bytes()[:keep])

@@ -163,6 +163,7 @@ def bench(
     length: Annotated[list[str] | None, typer.Option("--length", help="Size of another dynamic dimension, NAME=SIZE.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of both. [default: those of MODEL]")] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=3, help="Turns that each candidate has.")] = 15,
+    trust: Annotated[bool, typer.Option("--trust", help="Run TorchScript files too, which are code: you know who made them.")] = False,
     wait_quiet: WaitOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -184,6 +185,7 @@ def bench(
                 lengths=dict(named_size(item) for item in length or []),
                 progress=progress,
                 wait_quiet=wait_quiet,
+                trust=trust,
             )
 
     result = guarded(work)

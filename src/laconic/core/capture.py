@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from laconic.core import capture_checks, cuts, known_stops, precision, structure
+from laconic.core.allowed import written
 from laconic.core.assembly import assemble
 from laconic.core.axes import resize
 from laconic.core.capture_limits import CaptureLimits
@@ -169,6 +170,7 @@ def _captured(call: _Call, given: Sequence[Tensor], dynamic: Dynamic, dynamic_ba
     exported, ran, nesting = _traced(call, leaves, specs)
     exported._example_inputs = None  # they are the user's data
     graph, unchanged = plain_graph(exported)
+    unchanged = not _leave_inputs_alone(graph) and unchanged
     precision.check_graph(graph)
     module = assemble(graph, tensors_in(exported))
     state = capture_checks.changed_state(module)
@@ -194,6 +196,18 @@ def _captured(call: _Call, given: Sequence[Tensor], dynamic: Dynamic, dynamic_ba
     )
     example = [made.to(leaf.device) for made, leaf in zip(generate(interface.samples), leaves, strict=True)]
     return Program(module, interface, example, exported if unchanged and not state.unread else None)
+
+
+def _leave_inputs_alone(graph: fx.Graph) -> int:
+    """Let the graph write into copies of the inputs that forward changes in place, and count them: a program changes nothing of its caller's."""
+    changed = {base for _, base in written(graph) if base.op == "placeholder"}
+    for node in changed:
+        with graph.inserting_after(node):
+            twin = graph.call_function(torch.ops.aten.clone.default, (node,))
+        node.replace_all_uses_with(twin)
+        twin.args = (node,)
+        twin.meta = dict(node.meta)
+    return len(changed)
 
 
 def _fits(call: _Call, leaves: Sequence[Tensor], dynamic: Dynamic) -> bool:

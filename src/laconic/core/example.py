@@ -16,7 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from laconic.core.wording import shorten
+
 _TRIES = 64
+_LARGEST = 1 << 32  # elements of an example input
 _REFUSALS = (RuntimeError, IndexError, ValueError, AssertionError)  # of operators that cannot take their inputs
 
 
@@ -46,15 +49,22 @@ class Sample:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Sample:
-        """Read back plain values."""
-        return cls(tuple(data["shape"]), data["dtype"], data["low"], data["high"])
+        """Read back plain values.
+
+        Raises:
+            ValueError: sizes that are none, or larger than any example; an unknown dtype; ends that are no numbers.
+        """
+        shape, low, high = tuple(data["shape"]), data["low"], data["high"]
+        if not all(type(size) is int and size >= 0 for size in shape) or math.prod(shape) > _LARGEST:
+            raise ValueError(f"the example's shape {shorten(shape)} is none, or larger than any example")
+        if not all(type(end) in (int, float) for end in (low, high)):
+            raise ValueError(f"{shorten(low)} to {shorten(high)} is no range of numbers")
+        return cls(shape, dtype_name(data["dtype"]), low, high)
 
     def make(self, seed: int) -> Tensor:
         """Make the tensor; the same for the same seed."""
         generator = torch.Generator().manual_seed(seed)
-        dtype = getattr(torch, self.dtype)
-        if not isinstance(dtype, torch.dtype):
-            raise ValueError(f"unknown dtype {self.dtype}")
+        dtype: torch.dtype = getattr(torch, dtype_name(self.dtype))
         if dtype.is_complex:
             return torch.randn(self.shape, dtype=dtype, generator=generator)
         if dtype.is_floating_point:
@@ -62,6 +72,17 @@ class Sample:
             largest = torch.finfo(dtype).max  # a power of two above it would be infinite
             return (self.low + (self.high - self.low) * unit).clamp(-largest, largest).to(dtype)
         return torch.randint(int(self.low), int(self.high) + 1, self.shape, generator=generator).to(dtype)
+
+
+def dtype_name(name: object) -> str:
+    """Return the name of a dtype as it is, e.g. ``float32``.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if isinstance(name, str) and isinstance(vars(torch).get(name), torch.dtype):
+        return name
+    raise ValueError(f"unknown dtype {shorten(name)}")
 
 
 def generate(samples: Sequence[Sample]) -> tuple[Tensor, ...]:

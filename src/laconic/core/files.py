@@ -14,6 +14,8 @@ from typing import Any
 from laconic.core.errors import CorruptFile, LaconicError
 from laconic.core.records import to_json
 
+_JSON_LIMIT = 1 << 30
+
 
 def write_whole(path: Path, write: bytes | str | Callable[[Path], object]) -> Path:
     """Write a file so that a reader sees the old one or the whole new one, also after a kill or a power cut.
@@ -103,11 +105,15 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        CorruptFile: it is not whole JSON; names the file and the place.
+        CorruptFile: it is not whole JSON, nested without end, or larger than anything that Laconic writes; names the file and the place.
     """
     try:
+        if (size := Path(path).stat().st_size) > _JSON_LIMIT:
+            raise CorruptFile(
+                f"{path} has {size:,} bytes, more than any file of JSON that Laconic writes. Delete it to have it made again."
+            )
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: no JSON, no UTF-8, or a number of thousands of digits
         raise CorruptFile(f"{path} is not whole JSON ({error}). Delete it to have it made again.") from error
     except OSError as error:
         raise CorruptFile(f"{path} cannot be read: {error.strerror or error}. Delete it to have it made again.") from error

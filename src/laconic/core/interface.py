@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from laconic.core import structure
 from laconic.core.capture_limits import CaptureLimits
 from laconic.core.errors import BadInput
-from laconic.core.example import Sample
+from laconic.core.example import Sample, dtype_name
+from laconic.core.wording import shorten
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,18 @@ class TensorSpec:
     name: str
     shape: tuple[int | str, ...]
     dtype: str
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TensorSpec:
+        """Read back plain values.
+
+        Raises:
+            ValueError: a name that is no text, a size that is neither a name nor a number of 0 or more, an unknown dtype.
+        """
+        name, shape = data["name"], tuple(data["shape"])
+        if not isinstance(name, str) or not all(isinstance(size, str) or (type(size) is int and size >= 0) for size in shape):
+            raise ValueError(f"{shorten(name)} of the shape {shorten(shape)} is no tensor")
+        return cls(name, shape, dtype_name(data["dtype"]))
 
     def concrete(self, **sizes: int) -> tuple[int, ...]:
         """Return the shape with numbers for the named dimensions.
@@ -53,17 +66,21 @@ class Interface:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Interface:
-        """Read back what `to_json` wrote."""
+        """Read back what `to_json` wrote.
+
+        Raises:
+            ValueError: names, sizes, types or nestings that are none.
+        """
 
         def specs(items: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-            return tuple(TensorSpec(item["name"], tuple(item["shape"]), item["dtype"]) for item in items)
+            return tuple(TensorSpec.from_json(item) for item in items)
 
         return cls(
             specs(data["inputs"]),
             specs(data["outputs"]),
-            data["input_structure"],
-            data["output_structure"],
-            tuple(data["notes"]),
+            structure.checked(data["input_structure"]),
+            structure.checked(data["output_structure"]),
+            tuple(map(str, data["notes"])),
             tuple(Sample.from_json(item) for item in data.get("samples", ())),
             CaptureLimits.from_json(data.get("limits", {})),
         )

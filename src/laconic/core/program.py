@@ -59,7 +59,7 @@ class Program(nn.Module):
     ) -> None:
         super().__init__()
         self.interface = interface
-        self._example = generate(interface.samples) if example is None else tuple(t.detach() for t in example)
+        self._example = None if example is None else tuple(t.detach() for t in example)  # None: made when it is asked for
         self._exported = exported
         self._exported_code = ""
         # Kept out of the registry of submodules, and sharing its registries, so that names carry no prefix.
@@ -136,7 +136,14 @@ class Program(nn.Module):
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Return flat inputs of the shapes, types and coarse ranges of those at capture, batch 2 or more; generated, never anybody's data."""
+        if self._example is None:
+            device = self._device()
+            made = generate(self.interface.samples)
+            self._example = made if device is None else tuple(t.to(device) for t in made)
         return self._example
+
+    def _device(self) -> torch.device | None:
+        return next((t.device for t in [*self.parameters(), *self.buffers()]), None)
 
     @property
     def training(self) -> bool:
@@ -187,11 +194,12 @@ class Program(nn.Module):
                     yield buffers[name]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Program:
+        before = self._device()
         super()._apply(fn, recurse)
-        device = next((t.device for t in [*self.parameters(), *self.buffers()]), None)
+        device = self._device()
         self._counters = list(self._batch_counters())
-        if device is not None and self._example and device != self._example[0].device:
-            self._example = tuple(t.to(device) for t in self._example)
+        if device is not None and device != before:
+            self._example = None if self._example is None else tuple(t.to(device) for t in self._example)
             self._exported = None
             for node in self.graph.nodes:
                 if node.kwargs.get("device") is not None:
@@ -217,7 +225,7 @@ class Program(nn.Module):
         if self._exported is None or self._exported_code != self._shape_code():
             shapes = tuple(dynamic_shape(spec) for spec in self.inputs)
             with traced_by_shape():
-                self._exported = torch.export.export(self.graph_module, self._example, dynamic_shapes=shapes, strict=False)
+                self._exported = torch.export.export(self.graph_module, self.example_inputs(), dynamic_shapes=shapes, strict=False)
             self._exported_code = self._shape_code()
         for name in self._exported.state_dict:
             self._exported.state_dict[name] = tensors[name][0]
@@ -248,7 +256,7 @@ class Program(nn.Module):
     @staticmethod
     @reads("a .pt2 written by Laconic", "Save the program again; a file of torch.export.save is captured anew with laconic.capture.")
     def load(path: str | Path) -> Program:
-        """Read a `.pt2` written by `save`. Nothing is unpickled.
+        """Read a `.pt2` written by `save`. Nothing of it is unpickled, evaluated or put into code; see `docs/security.md`.
 
         Raises:
             CorruptFile: truncated, altered, another kind of file, or one that would have to be unpickled or evaluated.

@@ -1,17 +1,18 @@
-"""Read and write `.pt2` files without unpickling or evaluating anything that is in them.
+"""Read and write `.pt2` files without unpickling or evaluating anything that is in them, and without putting a word of them into code.
 
 The file is PyTorch's own (`torch.export.save`), so `torch.export.load` reads it too. That function, however, unpickles the sample inputs and any
-constant marked `use_pickle`, evaluates symbolic expressions as Python, and resolves operator names through attributes of `torch`. So the archive is
-read here entry by entry: JSON and raw tensors only, after a check of every operator name and expression against a list of what is allowed.
+constant marked `use_pickle`, evaluates symbolic expressions as Python, resolves operator names through attributes of `torch`, imports what tree specs name
+and writes names of the graph into Python that it runs. So the archive is read here entry by entry: raw tensors, and a description of the graph of which only
+what `serialized` builds anew reaches PyTorch.
 
 No example inputs are in the file: `Interface.samples` says how to make some.
 """
 
 from __future__ import annotations
 
+import io
 import json
-import re
-import zipfile
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,11 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
+from laconic.core import serialized, structure
+from laconic.core.allowed import written
+from laconic.core.archive import Archive, rewrite
 from laconic.core.assembly import assemble
-from laconic.core.errors import CorruptFile, LaconicError
+from laconic.core.errors import CorruptFile, ExportError
 from laconic.core.example import Sample
 from laconic.core.exported import plain_graph, quiet_export, tensors_in
 from laconic.core.files import write_whole
@@ -30,136 +34,124 @@ from laconic.core.interface import Interface
 
 FORMAT = 2
 _EXTRA = "laconic.json"
-_OPERATOR = re.compile(
-    r"(torch\.ops\.(aten|prims|quantized_decomposed)\.\w+(\.\w+)?|_operator\.\w+|math\.(ceil|floor|trunc|sqrt)|torch\.sym_\w+)"
-)
-_SYMBOL = re.compile(
-    r"[su]\d+|zuf\d+|int_oo|oo|True|False|Integer|Float|Rational|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|IntTrueDiv|FloatTrueDiv|TruncToInt|CeilToInt|FloorToInt|"
-    r"Add|Mul|Pow|RoundToInt|ToFloat|Max|Min|Eq|Ne|Lt|Le|Gt|Ge|Abs|Where|Identity|ModularIndexing|PowByNatural"
-)
-_DECLARED = re.compile(r"Symbol\('([su]\d+|zuf\d+)'(, (positive|integer|nonnegative|negative|zero|real)=(True|False))*\)")
-_EXPRESSION = re.compile(r"[\w\s+\-*/(),<>=]*")
-# Metadata of nodes that are kept; others may name arbitrary attributes of torch.
-_METADATA = ("nn_module_stack", "stack_trace")
-_HEADER_LIMIT = 512 << 20
+_GRAPH = "models/model.json"
 
 
 def write(exported: ExportedProgram, interface: Interface, path: Path) -> Path:
-    """Write an exported program and its interface; the file appears whole, without example inputs."""
+    """Write an exported program and its interface, without example inputs; equal programs give equal bytes.
+
+    Raises:
+        ExportError: it holds something that `read` would refuse, e.g. an operator that is not on the list; names it.
+        LaconicError: the disk is full, …
+    """
     exported._example_inputs = None
+    _compact(exported)
     extra = {"format": FORMAT, "interface": interface.to_json()}
+    buffer = io.BytesIO()
+    with quiet_export():
+        torch.export.save(exported, buffer, extra_files={_EXTRA: json.dumps(extra)})
+
+    def plain(name: str, content: bytes) -> tuple[str, bytes]:
+        try:
+            return name, json.dumps(serialized.rebuild(json.loads(content))).encode()
+        except serialized.NotAllowed as error:
+            raise ExportError(f"{path} cannot be written: no file may hold what this program does: {error}") from error
 
     def save(aside: Path) -> None:
-        with quiet_export():
-            torch.export.save(exported, aside, extra_files={_EXTRA: json.dumps(extra)})
+        with aside.open("wb") as handle:
+            rewrite(buffer, handle, plain, lambda name: name == _GRAPH)
 
     return write_whole(path, save)
+
+
+def _compact(exported: ExportedProgram) -> None:
+    """Give each tensor that is a view a storage of its own size: a reader takes no more than is there. What is one tensor stays one."""
+    own: dict[int, Tensor] = {}
+    for tensors in (exported.state_dict, exported.constants):
+        for name, value in tensors.items():
+            if isinstance(value, Tensor) and value.untyped_storage().nbytes() != value.numel() * value.element_size():
+                twin = own.get(id(value))
+                if twin is None:
+                    twin = value.detach().clone(memory_format=torch.contiguous_format)
+                    twin = torch.nn.Parameter(twin, value.requires_grad) if isinstance(value, torch.nn.Parameter) else twin
+                    own[id(value)] = twin
+                tensors[name] = twin
 
 
 def read(path: Path) -> tuple[fx.GraphModule, Interface, ExportedProgram | None]:
     """Read a program's graph with its tensors, its interface, and what `torch.export` made, where that is the same graph.
 
     Raises:
-        CorruptFile: truncated, altered, another kind of file, or one that would have to be unpickled or evaluated; names the file.
+        CorruptFile: there is none, or it holds what is not read from files. A file that is not whole may raise anything: see `core.reading`.
     """
     if not path.exists():
         raise CorruptFile(f"{path} does not exist")
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _read(_Archive(archive, path))
-    except LaconicError:
-        raise
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError, OSError, EOFError) as error:
-        raise CorruptFile(
-            f"{path} is not a whole .pt2 written by Laconic ({type(error).__name__}: {str(error)[:200]}). Save the program again; a file of "
-            "torch.export.save is captured anew with laconic.capture."
-        ) from error
+        with Archive(path) as archive:
+            return _read(archive)
+    except serialized.NotAllowed as error:
+        raise CorruptFile(f"{path} is refused: {error}. Load only files that Laconic saved.") from error
 
 
-class _Archive:
-    """The entries of a .pt2: uncompressed (so none unpacks to more than the file's size), with their checksums verified."""
-
-    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
-        self.archive, self.path = archive, path
-        self.root = archive.namelist()[0].split("/")[0]
-        if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
-            raise self.refuse("it holds compressed entries, which PyTorch does not write")
-
-    def refuse(self, why: str) -> CorruptFile:
-        return CorruptFile(f"{self.path} is refused: {why}. Load only files that Laconic saved.")
-
-    def bytes(self, name: str) -> bytes:
-        return self.archive.read(f"{self.root}/{name}")
-
-    def json(self, name: str) -> Any:
-        if self.archive.getinfo(f"{self.root}/{name}").file_size > _HEADER_LIMIT:
-            raise self.refuse(f"{name} is larger than any graph")
-        return json.loads(self.bytes(name))
-
-
-def _read(archive: _Archive) -> tuple[fx.GraphModule, Interface, ExportedProgram | None]:
+def _read(archive: Archive) -> tuple[fx.GraphModule, Interface, ExportedProgram | None]:
     extra = archive.json(f"extra/{_EXTRA}")
     if extra["format"] > FORMAT:
         raise CorruptFile(f"{archive.path} has format {extra['format']}; this Laconic reads up to {FORMAT}. Install a newer Laconic.")
-    serialized = archive.json("models/model.json")
-    _check(serialized, archive)
-    exported = _deserialize(serialized, dict(_payloads(archive, "weights")), dict(_payloads(archive, "constants")))
+    description = serialized.rebuild(archive.json(_GRAPH))
+    exported = _deserialize(description, dict(_payloads(archive, "weights")), dict(_payloads(archive, "constants")))
     interface = Interface.from_json(extra["interface"])
     if extra["format"] == 1:  # it holds the example itself, of which no more is taken than its shapes
         interface = replace(interface, samples=tuple(Sample(tuple(item["shape"]), item["dtype"], 0, 0) for item in extra["example"]))
     graph, unchanged = plain_graph(exported)
+    _check_interface(interface, graph)
+    for node, base in written(graph):
+        if base.op == "placeholder" or base.target not in interface.limits.state:
+            raise archive.refuse(f"{node.target} writes into '{base.target}', which is not its own")
     return assemble(graph, tensors_in(exported)), interface, exported if unchanged else None
 
 
-def _check(value: Any, archive: _Archive) -> None:
-    """Refuse operators and expressions that are not on the list, and drop metadata that names other things."""
-    if isinstance(value, list):
-        for item in value:
-            _check(item, archive)
-    if not isinstance(value, dict):
-        return
-    for key, item in value.items():
-        if key == "target" and isinstance(item, str) and not _OPERATOR.fullmatch(item):
-            raise archive.refuse(f"its graph calls '{item[:80]}', which is not an operator on the list")
-        if key == "expr_str" and not _is_plain(item):
-            raise archive.refuse(f"it holds the expression '{str(item)[:80]}', which would have to be evaluated")
-        if key == "metadata" and isinstance(item, dict):
-            value[key] = {name: text for name, text in item.items() if name in _METADATA}
-        _check(value[key], archive)
-    for key in value.get("range_constraints") or {}:
-        if not _is_plain(key):
-            raise archive.refuse(f"it holds the expression '{str(key)[:80]}', which would have to be evaluated")
+def _check_interface(interface: Interface, graph: fx.Graph) -> None:
+    """Refuse an interface that is not the graph's.
+
+    Raises:
+        ValueError: another number of inputs or outputs.
+    """
+    taken, given = sum(node.op == "placeholder" for node in graph.nodes), len(graph.output_node().args[0])  # type: ignore[arg-type]
+    nested = [len(list(structure.places(spec, ""))) for spec in (interface.input_structure, interface.output_structure)]
+    told = {len(interface.inputs), len(interface.samples), nested[0]}, {len(interface.outputs), nested[1]}
+    if told != ({taken}, {given}) or interface.input_structure["kind"] != "dict":
+        raise ValueError(f"the graph has {taken} inputs and {given} outputs, and its interface says otherwise")
 
 
-def _is_plain(text: Any) -> bool:
-    if not isinstance(text, str):
-        return False
-    text = _DECLARED.sub("s0", text)
-    if not _EXPRESSION.fullmatch(text):
-        return False
-    return all(_SYMBOL.fullmatch(word) for word in re.findall(r"[A-Za-z_]\w*", text))
-
-
-def _payloads(archive: _Archive, kind: str) -> Iterator[tuple[str, Tensor]]:
-    """Return raw tensors with their names; what shares storage in the file shares it in memory."""
+def _payloads(archive: Archive, kind: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield raw tensors with their names; what is one tensor in the file is one in memory, and together they are no larger than what is there."""
     from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE
 
-    storages: dict[str, Tensor] = {}
+    storages: dict[str, bytearray] = {}
+    claimed: dict[str, int] = {}
+    views: dict[str, Tensor] = {}
     for name, item in archive.json(f"data/{kind}/model_{kind}_config.json")["config"].items():
         if item["use_pickle"] or item["tensor_meta"] is None:
-            raise archive.refuse(f"'{name}' is a pickle, which could run code when it is read")
-        meta = item["tensor_meta"]
-        dtype = _SERIALIZE_TO_TORCH_DTYPE[meta["dtype"]]
-        if item["path_name"] not in storages:
-            data = bytearray(archive.bytes(f"data/{kind}/{item['path_name']}"))
-            storages[item["path_name"]] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-        sizes, strides = ([entry["as_int"] for entry in meta[key]] for key in ("sizes", "strides"))
-        value = storages[item["path_name"]].as_strided(sizes, strides, meta["storage_offset"]["as_int"])
-        yield name, torch.nn.Parameter(value, requires_grad=meta["requires_grad"]) if item["is_param"] else value
+            raise archive.refuse(f"'{name[:80]}' is a pickle, which could run code when it is read")
+        meta, place = serialized.tensor_meta(item["tensor_meta"]), item["path_name"]
+        key = json.dumps([place, meta, item["is_param"]])
+        if key not in views:
+            dtype = _SERIALIZE_TO_TORCH_DTYPE[meta["dtype"]]
+            if place not in storages:
+                storages[place] = bytearray(archive.bytes(f"data/{kind}/{place}"))
+            sizes, strides = ([entry["as_int"] for entry in meta[field]] for field in ("sizes", "strides"))
+            claimed[place] = claimed.get(place, 0) + math.prod(sizes) * dtype.itemsize
+            if claimed[place] > len(storages[place]):
+                raise archive.refuse(f"'{serialized.tensor_name(name)}' claims more bytes than the file has for it")
+            raw = storages[place]
+            flat = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+            value = flat.as_strided(sizes, strides, meta["storage_offset"]["as_int"])
+            views[key] = torch.nn.Parameter(value, requires_grad=meta["requires_grad"]) if item["is_param"] else value
+        yield serialized.tensor_name(name), views[key]
 
 
-def _deserialize(graph: Any, weights: dict[str, Tensor], constants: dict[str, Tensor]) -> ExportedProgram:
+def _deserialize(description: Any, weights: dict[str, Tensor], constants: dict[str, Tensor]) -> ExportedProgram:
     from torch._export.serde import schema
     from torch._export.serde.serialize import ExportedProgramDeserializer, _dict_to_dataclass
 
-    return ExportedProgramDeserializer().deserialize(_dict_to_dataclass(schema.ExportedProgram, graph), weights, constants, None)
+    return ExportedProgramDeserializer().deserialize(_dict_to_dataclass(schema.ExportedProgram, description), weights, constants, None)

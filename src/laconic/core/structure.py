@@ -17,9 +17,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from laconic.core.errors import BadInput
+from laconic.core.wording import shorten
 
 Spec = dict[str, Any]
 _CONSTANTS = (bool, int, float, str, type(None))
+_DEEPEST = 100  # nestings of a file
 
 
 class Fields(dict[str, Any]):
@@ -38,6 +40,24 @@ class Fields(dict[str, Any]):
 
     def __getitem__(self, key: Any) -> Any:
         return list(self.values())[key] if isinstance(key, (int, slice)) else super().__getitem__(key)
+
+
+def checked(spec: Any, depth: int = 0) -> Spec:
+    """Return a description that was read from a file, as it is.
+
+    Raises:
+        ValueError: it is none.
+    """
+    kind = spec.get("kind") if isinstance(spec, dict) and depth < _DEEPEST else None
+    if kind == "tensor" or (kind == "const" and isinstance(spec.get("value"), _CONSTANTS)):
+        return dict(spec)
+    items, keys = (spec.get("items"), spec.get("keys")) if kind in ("tuple", "list", "dict", "fields") else (None, None)
+    named = isinstance(items, list) and isinstance(keys, list) and len(keys) == len(items) and all(isinstance(key, str) for key in keys)
+    if not isinstance(items, list) or (kind in ("dict", "fields") and not named):
+        raise ValueError(f"{shorten(spec)} describes no nesting of tensors")
+    for item in items:
+        checked(item, depth + 1)
+    return dict(spec)
 
 
 def describe(value: Any, leaves: list[Tensor], place: str = "") -> Spec:

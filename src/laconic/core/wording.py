@@ -5,6 +5,8 @@ What rounds to zero has no sign, a minus is a minus sign, digits are grouped.
 
 from __future__ import annotations
 
+import reprlib
+
 _THIN = "\u202f"  # narrow no-break space: groups digits and never breaks a line
 _DIGITS = 3
 
@@ -129,3 +131,17 @@ def numerics(bits: int | None, precision: str) -> str:
     if bits is None:
         return precision
     return f"int{bits}" if precision == "fp32" else f"int{bits} with {precision}"
+
+
+def shorten(value: object) -> str:
+    """Write a value as Python does, in a hundred characters or so: what is in a message may come from a file, and be of any size or depth.
+
+    >>> shorten("x" * 10_000), shorten([[[[[[[1]]]]]]])
+    ("'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'", '[[[[...]]]]')
+    """
+    return _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+_SHORT.maxlevel = 4

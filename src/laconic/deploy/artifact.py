@@ -24,6 +24,7 @@ from laconic.core.target import Target
 from laconic.deploy.answer import answer, interface_of
 from laconic.deploy.export import FORMATS, check_shippable, write_model
 from laconic.deploy.numerics import of_file
+from laconic.deploy.onnx_file import check_claims
 from laconic.deploy.runtime import Session, default_for, runtime
 from laconic.deploy.script import script
 
@@ -48,6 +49,7 @@ class Artifact:
         sha256: of the model file.
         input_structure: how its inputs are nested in a call (see `core.structure`); None where a bare file does not say.
         output_structure: likewise its answer.
+        trusted: whether whoever made it is trusted: it was exported by this process, or opened with `trust=True`. Of no matter where files are data.
     """
 
     file: Path
@@ -59,6 +61,7 @@ class Artifact:
     lineage: Mapping[str, Any] = field(default_factory=dict)
     input_structure: structure.Spec | None = None
     output_structure: structure.Spec | None = None
+    trusted: bool = field(default=True, compare=False, kw_only=True)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Answer as the model did: inputs by place or by name (or one mapping of names), NumPy arrays or PyTorch tensors, and answers of the same kind.
@@ -67,13 +70,14 @@ class Artifact:
         those of the target.
 
         Raises:
-            BadInput: inputs that the file does not take; a runtime that cannot run here.
+            BadInput: inputs that the file does not take; a runtime that cannot run here; a file that is code (`check_trusted`).
         """
         return answer(self.session, interface_of(self.inputs, self.outputs, self.input_structure, self.output_structure), args, kwargs)
 
     @cached_property
     def session(self) -> Session:
         """The file, loaded into its runtime, for flat lists of arrays."""
+        self.check_trusted()
         one = runtime(self.target.runtime)
         why = one.available(self.target.precision, self.target.device)
         if why is not None:
@@ -104,14 +108,21 @@ class Artifact:
 
     @classmethod
     @reads("an artifact", "Export it again.")
-    def open(cls, path: str | Path) -> Artifact:
-        """Open an artifact's folder or its model file. A model file without a card beside it is opened with defaults.
+    def open(cls, path: str | Path, *, trust: bool = False) -> Artifact:
+        """Open an artifact's folder or its model file, without running it. A model file without a card beside it is opened with defaults.
+
+        Args:
+            path: the folder or the file.
+            trust: whoever made it may run code here; see `check_trusted`.
 
         Raises:
             BadInput: there is none, or it is of no known kind.
             CorruptFile: the file is not what its card says, or not a model file at all.
         """
-        path = Path(path)
+        return replace(cls._open(Path(path)), trusted=trust)
+
+    @classmethod
+    def _open(cls, path: Path) -> Artifact:
         if path.is_dir():
             if not (path / CARD).exists():
                 raise BadInput(
@@ -128,11 +139,24 @@ class Artifact:
         return _open_bare(path)
 
     @staticmethod
-    def load(path: str | Path) -> Artifact:
+    def load(path: str | Path, *, trust: bool = False) -> Artifact:
         """Open an artifact as `open` does and load it into its runtime at once, ready to be called."""
-        artifact = Artifact.open(path)
+        artifact = Artifact.open(path, trust=trust)
         _ = artifact.session
         return artifact
+
+    def check_trusted(self) -> None:
+        """Refuse to run a file that is code, and of which nobody said that it may.
+
+        Raises:
+            BadInput: says why, and how to say so.
+        """
+        one = runtime(self.target.runtime)
+        if one.runs_code and not self.trusted:
+            raise BadInput(
+                f"{self.file} is not run: {one.runs_code}. If you made it or trust who did, say so with --trust (in Python trust=True); from others ask for "
+                "ONNX or .pt2, which Laconic opens without running code of theirs."
+            )
 
     def with_target(self, **changes: Any) -> Artifact:
         """Return the same file run otherwise: in another runtime of its format, precision, number of threads; None changes nothing.
@@ -281,6 +305,7 @@ def _onnx_specs(file: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, .
     onnx = need("onnx")
     try:
         model = onnx.load(str(file), load_external_data=False)
+        check_claims(model)
         onnx.checker.check_model(str(file) if _external(file) else model)
     except (onnx.checker.ValidationError, ValueError, need("google.protobuf.message").DecodeError) as error:
         raise CorruptFile(f"{file} is not a whole ONNX file ({str(error).splitlines()[0][:200]}). Export it again.") from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import io
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from laconic.core.archive import rewrite
 from laconic.core.errors import BadInput, ExportError, need
 from laconic.core.exported import quiet_export
 from laconic.core.files import write_whole
@@ -53,8 +56,12 @@ def write_onnx(program: Program, path: Path, name: str) -> None:
     for item in (model, model.graph, *model.graph.all_nodes()):
         item.metadata_props.clear()  # stack traces with the paths of the exporting machine, and the graph once more as text
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict().values())
+    ir = need("onnx_ir")
     with quiet_export():
-        need("onnx_ir").save(model, path, external_data=f"{name}.data" if size > _EXTERNAL_OVER else None)
+        if size > _EXTERNAL_OVER:
+            ir.save(model, path, external_data=f"{name}.data")
+        else:
+            path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
 
 
 def _lowered(program: Program) -> Any:
@@ -140,9 +147,19 @@ def write_torchscript(program: Program, path: Path, name: str) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
-            torch.jit.save(torch.jit.freeze(torch.jit.script(module.eval())), str(path))
+            buffer = io.BytesIO()
+            torch.jit.save(torch.jit.freeze(torch.jit.script(module.eval())), buffer)
         except RuntimeError as error:
             raise ExportError(f"the model cannot be lowered to TorchScript: {_first_line(error)}") from error
+    with path.open("wb") as handle:
+        rewrite(buffer, handle, _without_traces, lambda entry: entry.startswith("code/") or entry == "data.pkl")
+
+
+def _without_traces(name: str, content: bytes) -> tuple[str, bytes] | None:
+    """Leave out where the code came from on this machine, and how many modules its process had scripted before."""
+    if name.endswith(".debug_pkl"):
+        return None
+    return re.sub(r"___torch_mangle_\d+", "___torch_mangle_0", name), re.sub(rb"___torch_mangle_\d+", b"___torch_mangle_0", content)
 
 
 # format -> file name and the function that writes it to a path, under the name that it will have in the end

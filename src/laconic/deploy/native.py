@@ -100,6 +100,7 @@ class TorchScript(_Native):
     title = "TorchScript"
     format = "torchscript"
     devices = ("cpu",)
+    runs_code = "TorchScript is a programming language: the file may read, write and delete what you may"
     loading = "torch.jit.load(file, map_location={device})"
 
     def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:

@@ -51,6 +51,7 @@ class Runtime(ABC):
         folds_batch_norm: it folds batch-norms when it loads or converts; where it does not, folding is worth a candidate.
         quantizes: the placement rules (`quantization.placement.TARGETS`) by which it computes in integers; empty where it does not.
         promise: how likely it is the fastest for the time that trying it takes, of `core.target.PROMISES`: `optimize` tries the likeliest first.
+        runs_code: why its files are code, which loading or running them runs; empty where they are data.
         spins: its threads wait for each other by computing nothing, without end; their processor time then says nothing on a busy machine.
     """
 
@@ -63,6 +64,7 @@ class Runtime(ABC):
     folds_batch_norm: ClassVar[bool] = True
     quantizes: ClassVar[str] = ""
     promise: ClassVar[str] = "fair"
+    runs_code: ClassVar[str] = ""
     spins: ClassVar[bool] = False
 
     @abstractmethod

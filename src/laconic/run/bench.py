@@ -88,6 +88,7 @@ def bench(
     seed: int = 0,
     timeout_s: float = 900.0,
     wait_quiet: bool = False,
+    trust: bool = False,
     progress: Progress | bool = False,
 ) -> Comparison:
     """Compare latency, throughput, cold start and memory.
@@ -106,13 +107,14 @@ def bench(
         seed: of the random inputs.
         timeout_s: for loading, and for each turn.
         wait_quiet: wait, ten minutes at most, until other work on the machine is little before anything is timed.
+        trust: run files that are code (TorchScript) from a path too: whoever made them may do here what you may.
         progress: True shows every round live; or what is told of it (`core.progress.Progress`). The logger `laconic` is told in any case.
 
     Raises:
-        BadInput: the two take different inputs, or a runtime cannot run here.
+        BadInput: the two take different inputs, a runtime cannot run here, or a file is code and nobody said that it may run.
         WorkerFailed: one of them crashed, hung or was not loaded.
     """
-    new = Artifact.open(Path(artifact)) if isinstance(artifact, (str, Path)) else artifact
+    new = Artifact.open(Path(artifact), trust=trust) if isinstance(artifact, (str, Path)) else artifact
     if not isinstance(new, Artifact):
         raise BadInput(
             f"bench takes an artifact, its folder or its file; it was given an object of the class {type(new).__name__}. Export it: laconic.export."
@@ -121,10 +123,12 @@ def bench(
     _check_lengths(new, lengths or {})
     with tempfile.TemporaryDirectory(prefix="laconic-bench-") as scratch, contextlib.ExitStack() as stack:
         told = stack.enter_context(shown(progress))
+        baseline = Artifact.open(Path(baseline), trust=trust) if isinstance(baseline, (str, Path)) else baseline
         old = _baseline(baseline, new, Path(scratch), baseline_threads, lengths or {})
         candidates = [(name, item) for name, item in (("baseline", old), ("artifact", new)) if item is not None]
         workers = []
         for name, item in candidates:
+            item.check_trusted()
             _check_available(item)
             worker = WorkerProcess(item, timeout_s=timeout_s)
             stack.callback(worker.close)
@@ -216,8 +220,6 @@ def _baseline(baseline: Any, new: Artifact, scratch: Path, threads: int | None, 
     if baseline is None:
         return None
     threads = new.target.threads if threads is None else threads
-    if isinstance(baseline, (str, Path)):
-        baseline = Artifact.open(Path(baseline))
     if not isinstance(baseline, (Artifact, Program)):
         baseline = as_module(baseline, "bench, as the baseline,")
     if isinstance(baseline, nn.Module):

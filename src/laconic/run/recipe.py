@@ -18,6 +18,7 @@ from laconic.core.wording import numerics
 from laconic.deploy import runtime
 from laconic.run.plain import from_plain, to_plain
 from laconic.run.runner import STEPS
+from laconic.run.yaml_file import read_yaml
 
 VERSION = 1
 
@@ -104,15 +105,10 @@ def read_recipe(path: Path, budget: Callable[[Any], object] | None = None) -> Re
     Raises:
         BadInput: every mistake in it, each with its place, value, rule and the nearest valid name.
     """
-    yaml = need("yaml")
     path = Path(path)
     if not path.is_file():
         raise BadInput(f"there is no recipe file {path}")
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not YAML: {error}") from error
-    return parse(data, str(path), budget)
+    return parse(read_yaml(path), str(path), budget)
 
 
 @reads("a recipe", "Write it as docs/recipes.md shows.", BadInput)

@@ -52,7 +52,7 @@ class Result:
         return self._artifact(self.data["nearest"])
 
     def _artifact(self, key: str | None) -> Artifact | None:
-        return Artifact.open(self.folder / "candidates" / key / "artifact") if key else None
+        return Artifact.open(self.folder / "candidates" / key / "artifact", trust=True) if key else None
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the report, one HTML file that works offline; by default into the run's folder."""
