@@ -6,7 +6,7 @@ LEAN := $(VENV)/.lean
 READY := $(VENV)/.ready
 DOCS := $(VENV)/.docs
 # Pip, not another installer: constraints.txt pins a torch whose CPU build pip finds; without the pin gigabytes of CUDA libraries come along.
-# Nothing is compiled to bytecode beforehand: that took two thirds of the time, of files most of which are never imported; Python does it at the first import.
+# Nothing is compiled to bytecode beforehand: most of the files are never imported, and Python compiles the others at their first import.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 # What the demo needs is installed alone; what the tests and checks need beside it, when they are first asked for.

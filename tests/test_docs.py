@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,9 +55,20 @@ def test_commands_exist(page: Path) -> None:
         ("docs/budget.md", [field.name for field in dataclasses.fields(lc.Budget)]),
         ("docs/quantities.md", [*QUANTITIES, *limits(), *objectives()]),
         ("docs/README.md", [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md"]),
+        ("docs/reference.md", [f"::: laconic.{name}\n" for name in lc.__all__]),
+        ("mkdocs.yml", [page.name for page in (ROOT / "docs").glob("*.md")]),
         ("README.md", COMMANDS),
     ],
 )
 def test_a_page_names_all_there_is(page: str, names: list[str]) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert [name for name in names if name not in text] == []
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    """Unknown links, anchors and names of the reference are errors, as in `make docs`."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
+    assert done.returncode == 0, done.stderr
+    assert 'id="laconic.optimize"' in (tmp_path / "site" / "reference" / "index.html").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from typing import Any
 from laconic.core.console import for_console
 from laconic.core.reading import reading
 from laconic.deploy.artifact import Artifact
-from laconic.run.store import RESULT
+from laconic.run.store import RESULT, read_result
 
 REPORT = "report.html"
 _WIDTH = 120  # letters of a printed summary
@@ -25,6 +25,15 @@ class Result:
 
     folder: Path
     data: Mapping[str, Any]
+
+    @staticmethod
+    def open(folder: str | Path) -> Result:
+        """Open a finished run's folder.
+
+        Raises:
+            BadInput: there is no run in it, or it is not finished.
+        """
+        return Result(Path(folder), read_result(Path(folder)))
 
     @property
     def met(self) -> bool:
