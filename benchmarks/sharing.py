@@ -1,7 +1,7 @@
 """Steps per second of training, alone and beside a load: `python -m benchmarks.sharing run [NAME=VALUE …]`.
 
 ResNet-20, batches of 128 pictures, in fresh processes, one after the other and again: the bare loop with PyTorch's own settings, with one of the variables that
-processes which train get (`run/sharing.py`) or with passive waiting, and `lc.fit` with all of them and the threads that find a core. Each is timed alone and
+processes which train get (`run/sharing.py`) or with short spinning, and `lc.fit` with all of them and the threads that find a core. Each is timed alone and
 beside one process that does nothing but use a core. Options: `rounds` (3), `steps` (8), `batch` (128), `threads` (all cores).
 """
 
@@ -30,7 +30,7 @@ ENTRIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "bare loop, passive waiting": ("bare", ("OMP_WAIT_POLICY",)),
     "bare loop, short spinning": ("bare", ("GOMP_SPINCOUNT",)),
     "bare loop, memory kept": ("bare", ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")),
-    "fit, as Laconic trains": ("fit", ("GOMP_SPINCOUNT", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")),
+    "fit, as Laconic trains": ("fit", ("OMP_WAIT_POLICY", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")),
 }
 
 
@@ -69,7 +69,7 @@ def load(wanted: bool) -> Iterator[None]:
 
 def _seconds(part: str, variables: tuple[str, ...], options: dict[str, int]) -> float:
     """Return seconds of a step in a fresh process."""
-    values = {"OMP_WAIT_POLICY": "passive", **sharing.environment()}
+    values = {"GOMP_SPINCOUNT": "10000", **sharing.environment()}
     environment = {**os.environ, "OMP_NUM_THREADS": str(options["threads"])} | {name: values[name] for name in variables}
     argv = [sys.executable, "-W", "ignore", "-m", "benchmarks.sharing", part, *(f"{name}={value}" for name, value in options.items())]
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True)

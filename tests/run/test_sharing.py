@@ -11,15 +11,15 @@ from laconic.run import sharing
 
 
 def test_what_the_user_set_stays_and_what_was_set_here_goes_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     given = sharing.environment()
-    assert "GOMP_SPINCOUNT" not in given
+    assert "OMP_WAIT_POLICY" not in given
     assert "MALLOC_TRIM_THRESHOLD_" in given
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     sharing.forget()
     assert not given.keys() & os.environ.keys()
-    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    assert os.environ["OMP_WAIT_POLICY"] == "active"
 
 
 @pytest.mark.parametrize(("share", "taken"), [(0.0, 2), (0.6, 1), (None, 2)])

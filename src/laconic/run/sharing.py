@@ -16,9 +16,9 @@ from laconic.deploy.runtime import cores
 from laconic.measure.quiet import others_share
 
 _NAMES = "LACONIC_OWN"  # the variable that names those that were set here, so that they go no further
-# libgomp, environment variables: GOMP_SPINCOUNT. glibc, mallopt(3): blocks up to 32 MiB (the most that it takes) stay on the heap, whose end is kept.
+# OpenMP 5.2, 21.7: threads that wait sleep. glibc, mallopt(3): blocks up to 32 MiB (the most that it takes) stay on the heap, whose end is kept.
 _VARIABLES = {
-    "GOMP_SPINCOUNT": "10000",
+    "OMP_WAIT_POLICY": "passive",
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
 }
