@@ -74,7 +74,9 @@ def test_test_data_is_scored_once_for_each_model_and_ranks_nothing(tmp_path: Pat
     assert [(row["rank"], row["p"], row["valid"]) for row in one["rows"]] == [(row["rank"], row["p"], row["valid"]) for row in two["rows"]]
     assert one["verdict"]["winner"] == two["verdict"]["winner"]
     assert [row["final"] for row in one["rows"]] != [row["final"] for row in two["rows"]]
-    assert len(asked) <= 2 * 30 * (2 * 2 + 1)  # inputs and targets of 30 examples: two variants, two seeds, and the task's check
+    assert len(asked) <= 2 * 30 * (
+        2 * 2 + 2
+    )  # inputs and targets of 30 examples: two variants, two seeds, the task's check, and the data's digest
 
 
 def test_a_run_is_what_fit_makes_of_the_plan(tmp_path: Path) -> None:
