@@ -70,6 +70,7 @@ def test_a_captured_file_answers_at_every_batch_as_onnx_runtime_does(net: nn.Mod
 def test_its_weights_train_and_its_channels_are_pruned(pictures: Path) -> None:
     program = lc.capture(pictures)
     assert lc.count(program).params == 6 * 9 + 6 + 216 * 10 + 10  # the exporter folds the batch-norm
+    assert lc.count(program).unknown == {}
     pruned, _ = lc.prune(program, lc.Prune(macs=0.6, recovery={"epochs": 0}))
     assert lc.count(pruned).params < 0.8 * lc.count(program).params
 

@@ -103,8 +103,8 @@ argmin bitwise_and bitwise_not bitwise_or broadcast_tensors bucketize cat ceil c
 clamp_min clone concat constant_pad_nd contiguous copy cos cumsum detach diff div elu empty eq erf exp expand expand_as expm1 eye
 fill flatten flip floor floor_divide full full_like gather ge gelu glu gt hardshrink hardsigmoid hardswish hardtanh im2col
 index index_put index_select isfinite isinf isnan le leaky_relu lift_fresh_copy linspace log log1p log_softmax logical_and
-logical_not logical_or logsumexp lt masked_fill max max_pool1d max_pool2d max_pool2d_with_indices max_pool3d maximum mean meshgrid min minimum mish
-movedim mul narrow ne neg new_empty new_full new_ones new_zeros norm normal numel one_hot ones ones_like outer pad permute pixel_shuffle
+logical_not logical_or logsumexp lt mT masked_fill max max_pool1d max_pool2d max_pool2d_with_indices max_pool3d maximum mean meshgrid min minimum mish
+movedim mul narrow ne neg new_empty new_full new_ones new_zeros norm normal numel numpy_T one_hot ones ones_like outer pad permute pixel_shuffle
 pixel_unshuffle pow prelu rand reciprocal reflection_pad2d relu relu6 remainder repeat repeat_interleave replication_pad2d reshape reshape_as
 roll round rsqrt rsub scalar_tensor scatter select selu sigmoid sign silu sin slice softplus split split_with_sizes sqrt square squeeze stack
 std sub sum t tan tanh tensor_split tile to topk transpose tril triu type_as unbind unflatten unfold unsafe_split unsqueeze upsample_bicubic2d
