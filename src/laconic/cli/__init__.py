@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from laconic.cli import commands, reports
 from laconic.cli.app import app
+from laconic.cli.interrupt import EXIT_INTERRUPTED, end_at_once
 
 __all__ = ["app", "commands", "main", "reports"]
 
@@ -16,4 +17,9 @@ def main() -> None:
 
     faulthandler.enable()  # a crash of a library is not silent
     forgiving_console()
-    app()
+    try:
+        app()
+    except SystemExit as ended:
+        if ended.code == EXIT_INTERRUPTED:
+            end_at_once()
+        raise
