@@ -300,7 +300,7 @@ import contextlib, signal, sys
 from pathlib import Path
 import typer
 import laconic as lc
-from laconic.cli.output import resumable
+from laconic.cli.interrupt import resumable
 signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     with resumable(Path(sys.argv.pop()) / "my run"):
