@@ -430,6 +430,8 @@ def without_times(value: Any) -> Any:
             "comparison",
             "settled",
             "busy",
+            "spread",
+            "curve",
         }
         chosen = {
             "verdict",
