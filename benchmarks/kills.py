@@ -27,7 +27,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "parent": (),
     "builder": ("laconic.run.build",),
     "worker": ("laconic.deploy.worker",),
-    "baseline": ("laconic.deploy.worker", "candidates/torch-fp32/"),
+    "baseline": ("laconic.deploy.worker", "candidates/torch-fp32"),
 }
 ORPHAN_S = 2.0
 FINISH_S = 300.0
