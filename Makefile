@@ -15,14 +15,17 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c co
 $(LEAN): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e .
+	$(COMPILE)
 	touch $@
 
 $(READY): $(LEAN)
 	$(PIP) -e '.[dev]'
+	$(COMPILE)
 	touch $@
 
 $(DOCS): $(LEAN)
 	$(PIP) -e '.[docs]'
+	$(COMPILE)
 	touch $@
 
 install: $(READY)

@@ -22,6 +22,15 @@ def test_what_the_user_set_stays_and_what_was_set_here_goes_no_further(monkeypat
     assert os.environ["OMP_WAIT_POLICY"] == "active"
 
 
+@pytest.mark.parametrize(("share", "passive"), [(0.0, False), (0.5, True), (None, False)])
+def test_threads_sleep_while_they_wait_where_others_need_the_cores(
+    monkeypatch: pytest.MonkeyPatch, share: float | None, passive: bool
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setattr(sharing, "others_share", lambda seconds: share)
+    assert (sharing.environment().get("OMP_WAIT_POLICY") == "passive") is passive
+
+
 @pytest.mark.parametrize(("share", "taken"), [(0.0, 2), (0.6, 1), (None, 2)])
 def test_training_takes_the_threads_that_find_a_core(monkeypatch: pytest.MonkeyPatch, share: float | None, taken: int) -> None:
     monkeypatch.setattr(sharing, "others_share", lambda seconds: share)

@@ -22,6 +22,7 @@ from laconic.core.allowed import written
 from laconic.core.assembly import assemble
 from laconic.core.axes import resize
 from laconic.core.capture_limits import CaptureLimits
+from laconic.core.capture_sizes import wrong_sizes
 from laconic.core.errors import BadInput, CaptureError
 from laconic.core.example import Sample, generate, samples_like
 from laconic.core.exported import plain_graph, quiet_export, tensors_in
@@ -182,6 +183,8 @@ def _captured(call: _Call, given: Sequence[Tensor], dynamic: Dynamic, dynamic_ba
     samples = samples_like(leaves, capture_checks.without_effects(module, state.read), few)
     with evaluating(call.model):
         lost = capture_checks.lost_gradients(ran.functions, call.model, call.flat, module, leaves)
+        if not (ran.attributes or state.read or state.unread):  # what a run leaves behind in the user's module would stay there
+            _check_sizes(call, module, specs, leaves)
     notes = list(capture_checks.notes(graph, call.model, ran, state, lost))
     if samples is None:
         notes.append("no example inputs could be made on which the model runs: what compares programs on them may fail")
@@ -196,6 +199,17 @@ def _captured(call: _Call, given: Sequence[Tensor], dynamic: Dynamic, dynamic_ba
     )
     example = [made.to(leaf.device) for made, leaf in zip(generate(interface.samples), leaves, strict=True)]
     return Program(module, interface, example, exported if unchanged and not state.unread else None)
+
+
+def _check_sizes(call: _Call, module: nn.Module, specs: Sequence[TensorSpec], leaves: Sequence[Tensor]) -> None:
+    """Refuse a graph that holds for the example's sizes alone."""
+    sizes = wrong_sizes(lambda given: call.flat(call.model, given), lambda given: module(*given), specs, leaves)
+    if sizes is not None:
+        raise CaptureError(
+            f"{type(call.model).__name__} cannot be captured with dynamic dimensions: with {sizes} the graph answers otherwise than the module. Forward makes "
+            "a Python number of a size (int(), min(), max(), range(), an attribute), which is that of the example from then on. Compute with x.shape as it is, "
+            "or keep the size fixed: dynamic_batch=False, or leave the dimension out of dynamic."
+        )
 
 
 def _leave_inputs_alone(graph: fx.Graph) -> int:

@@ -1,7 +1,8 @@
 """Processes that train on a machine that others use too: they take as many threads as there are free cores, and do not spin while they wait.
 
 PyTorch's threads (GNU libgomp) spin at the end of every parallel loop until the last of them is done: for a millisecond or more, in which, on a shared machine,
-the one that is waited for has no core. And glibc gives large blocks back to the system after every step, which then clears their pages again for the next. Both
+the one that is waited for has no core. Threads that sleep instead are slower where the machine is free, most of all for small nets, so they do so where it is
+not. And glibc gives large blocks back to the system after every step, which then clears their pages again for the next. Both
 are settled by variables that are read when a process starts (`python -m benchmarks.sharing` measures what they bring).
 """
 
@@ -17,17 +18,20 @@ from laconic.measure.quiet import others_share
 
 _NAMES = "LACONIC_OWN"  # the variable that names those that were set here, so that they go no further
 # OpenMP 5.2, 21.7: threads that wait sleep. glibc, mallopt(3): blocks up to 32 MiB (the most that it takes) stay on the heap, whose end is kept.
-_VARIABLES = {
-    "OMP_WAIT_POLICY": "passive",
+SHARED = {"OMP_WAIT_POLICY": "passive"}
+ALWAYS = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
 }
 LOOK_SECONDS = 0.3
+_BUSY = 0.1  # share of the processors that others use, from which on the machine is shared
 
 
 def environment() -> dict[str, str]:
-    """Return variables for a process that trains; what the user has set is left as it is."""
-    own = {name: value for name, value in _VARIABLES.items() if name not in os.environ}
+    """Return variables for a process that trains, on the machine as it is now; what the user has set is left as it is."""
+    share = others_share(LOOK_SECONDS)
+    wanted = {**ALWAYS, **(SHARED if share is not None and share > _BUSY else {})}
+    own = {name: value for name, value in wanted.items() if name not in os.environ}
     return {**own, _NAMES: " ".join(own)}
 
 
