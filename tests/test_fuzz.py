@@ -41,7 +41,9 @@ def _hang(path: Path) -> object:
 
 
 @pytest.mark.parametrize(
-    ("read", "outcome"), [(bytes, "ok"), (_named, "named"), (_raw, "raw"), (_crash, "crash"), (_hang, "hang")], ids=lambda value: str(value)
+    ("read", "outcome"),
+    [(bytes, "ok"), (_named, "named"), (_raw, "raw"), (_crash, "crash"), (_hang, "hang")],
+    ids=["ok", "named", "raw", "crash", "hang"],
 )
 def test_each_outcome_is_told(read: object, outcome: str, tmp_path: Path) -> None:
     """The reader that goes wrong spares the sound file, which is read first."""

@@ -197,3 +197,17 @@ def test_memory_that_is_free_is_that_of_the_tightest_group(name: str, free: int 
 
 def test_memory_of_nobody_is_empty() -> None:
     assert memory_of(2**22 + 1) == {}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python cannot leave the folder out")
+def test_an_empty_entry_of_the_search_path_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "colorsys.py").write_text("open('ran', 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
+    child = Child([sys.executable, "-P", "-c", "import colorsys"], timeout_s=30)
+    try:
+        with pytest.raises(WorkerFailed):
+            child.ask({})
+    finally:
+        child.close()
+    assert not (tmp_path / "ran").exists()

@@ -61,7 +61,7 @@ class Child:
                 stdout=self._errors,
                 stderr=self._errors,
                 pass_fds=(requests, answers),
-                env={**os.environ, **(environment or {}), PARENT: str(os.getpid())},
+                env={**os.environ, **_paths(), **(environment or {}), PARENT: str(os.getpid())},
                 start_new_session=True,
             )
         finally:
@@ -232,6 +232,12 @@ def waited_s(pid: int) -> float:
         with contextlib.suppress(OSError, IndexError, ValueError):  # the thread ended, or the kernel keeps no such file
             waited_ns.append(int(path.read_text(encoding="ascii").split()[1]))
     return max(waited_ns) / 1e9
+
+
+def _paths() -> dict[str, str]:
+    """Return PYTHONPATH without its empty entries, which stand for the current folder."""
+    paths = os.environ.get("PYTHONPATH")
+    return {} if paths is None else {"PYTHONPATH": os.pathsep.join(filter(None, paths.split(os.pathsep)))}
 
 
 class Channel:
