@@ -50,6 +50,7 @@ _KINDS = re.compile(
 )
 # Of the operators that PyTorch keeps for itself, those that a captured graph holds.
 _PRIVATE = """
+    _fake_quantize_learnable_per_tensor_affine _fake_quantize_learnable_per_channel_affine
     _assert_async _assert_scalar _assert_tensor_metadata _adaptive_avg_pool2d _adaptive_avg_pool3d _cast_Float _cdist_forward _conj _convolution
     _euclidean_dist _fft_c2c _fft_c2r _fft_r2c _is_all_true _is_any_true _local_scalar_dense _log_softmax _native_batch_norm_legit
     _native_batch_norm_legit_no_training _native_multi_head_attention _neg_view _scaled_dot_product_attention_math
