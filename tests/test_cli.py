@@ -88,7 +88,9 @@ def test_a_budget_that_nothing_meets_exits_with_3(tmp_path: Path) -> None:
 
 def test_what_was_given_reaches_the_budget(tmp_path: Path) -> None:
     """Told before any work: the folder holds a run of another budget."""
-    (tmp_path / "run.json").write_text('{"format": 1, "run": {"answers": {"ignore": null, "class_axis": null}}}', encoding="utf-8")
+    (tmp_path / "run.json").write_text(
+        '{"format": 1, "run": {"answers": {"ignore": null, "class_axis": null, "target": null}}}', encoding="utf-8"
+    )
     done = laconic("optimize", "tests.run.tiny:task", *QUICK, "--out", tmp_path, "--max-drop", "any", "--confident", "--wait-quiet")
     assert done.returncode == 2
     assert "'max_drop': 'any'" in done.stderr
@@ -181,7 +183,7 @@ def test_compare_prints_a_table_and_writes_a_page(tmp_path: Path) -> None:
 
 def test_inspect_doctor_and_tasks() -> None:
     layers = answer(laconic("inspect", "tests.run.tiny:task", "--json"))
-    assert layers["params"] == sum(layer["params"] for layer in layers["layers"]) > 0
+    assert layers["params"] + layers["unused_params"] == sum(layer["params"] for layer in layers["layers"]) > 0
     assert layers["inputs"][0]["shape"] == ["batch", 1, 8, 8]
     assert (layers["groups"][0]["name"], layers["groups"][0]["removed"], layers["sensitivity"]) == (
         "stem",

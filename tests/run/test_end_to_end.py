@@ -291,7 +291,7 @@ def test_another_model_in_the_same_folder_is_refused(finished: lc.Result) -> Non
     other = tiny.task()
     with torch.no_grad():
         next(other.build().parameters()).add_(1.0)
-    with pytest.raises(BadInput, match="holds another run: its model is"):
+    with pytest.raises(BadInput, match="since then the model's parameters have changed"):
         lc.optimize(
             other,
             lc.Budget(max_drop=0.5),
@@ -351,7 +351,7 @@ def test_no_budget_met_gives_the_nearest_miss_and_the_reason(tmp_path: Path) -> 
 
 
 def test_a_baseline_of_nan_is_told(tmp_path: Path) -> None:
-    with pytest.raises(LaconicError, match="the baseline itself cannot be measured: its answers on the valid data are not finite"):
+    with pytest.raises(LaconicError, match="its answer to example 0 of the valid data is not finite"):
         lc.optimize(tiny.poisoned(), out=tmp_path / "run", space=lc.SearchSpace(("onnxruntime",), quantize=(), prune=()), options=QUICK)
 
 
@@ -391,16 +391,12 @@ task = tiny.untrained()
 lc.optimize(task, out=Path(sys.argv[1]), space=lc.SearchSpace(("onnxruntime", "openvino"), ("fp32",), quantize=(), prune=()), options=QUICK)
 """
 # A file whose appearance is the moment of the kill; the run is started again after each.
+# A few; `python -m benchmarks.campaign kills` kills at random ones, and others than the parent.
 MOMENTS = (
-    "run.json",
     "training/checkpoint.safetensors",
-    "program.pt2",
-    "candidates/torch-fp32/check.json",
     "models/base/onnx/model.onnx",
-    "candidates/onnxruntime-fp32/valid/000001.npz",
     "candidates/onnxruntime-fp32/timing.json",
     "timing",
-    "candidates/torch-fp32/test.json",
 )
 
 

@@ -44,7 +44,7 @@ def guarded(work: Callable[[], Any]) -> Any:
     except LaconicError as error:
         _fail(error, EXIT_FAILED)
     except SystemExit as error:  # of a user's code: a command of ours raises typer.Exit
-        _fail(RuntimeError(f"the task's own code left the program (SystemExit: {error}); nothing was finished"), EXIT_BAD_INPUT)
+        _fail(RuntimeError(f"the task's own code left the program (SystemExit: {error.code}); nothing was finished"), EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         typer.echo("\nInterrupted.", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -167,6 +167,7 @@ _ROWS = (
         "Speed-up of the whole model",
         "x",
         "max",
+        optional=True,
         better="faster",
         worse="slower",
         reference=1.0,
@@ -182,6 +183,7 @@ _ROWS = (
         "Median latency of the whole model",
         "ms",
         noun="latency of the whole model",
+        optional=True,
         better="faster",
         worse="slower",
         show=Show(
@@ -192,6 +194,7 @@ _ROWS = (
         "whole_size_bytes",
         "Size of the whole model",
         "B",
+        optional=True,
         better="smaller",
         worse="larger",
         exact=True,

@@ -139,6 +139,7 @@ class Quantity:
         opposite: what a value below 0 is called, of a difference: ``gain``.
         better: what is said of one that is better than the baseline: ``smaller``.
         worse: likewise.
+        optional: whether it is shown only where it was measured, for it concerns few tasks.
         exact: whether it has no interval because none is needed, as the size of a file.
         reference: what the baseline has compared with itself, of a quantity that is a comparison: 1 of a ratio, 0 of a difference. None of others.
         compares: the quantity that it compares, of a comparison.
@@ -161,6 +162,7 @@ class Quantity:
     better: str = ""
     worse: str = ""
     exact: bool = False
+    optional: bool = False
     reference: float | None = None
     compares: str = ""
     stands_in: str = ""

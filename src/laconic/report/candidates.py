@@ -189,8 +189,9 @@ def candidate(record: Mapping[str, Any]) -> Candidate:
 
 
 def measured_rows(records: Sequence[Mapping[str, Any]]) -> dict[str, Quantity]:
-    """Return all quantities that are known here by name, and behind them those of the records that are not."""
-    rows = quantities.rows()
+    """Return all quantities that are known here by name, without optional ones that no record has, and behind them those of the records that are not known."""
+    present = {name for record in records for name in record.get("measured") or {}}
+    rows = {name: row for name, row in quantities.rows().items() if name in present or not row.optional}
     for record in records:
         for name, data in (record.get("measured") or {}).items():
             if name not in rows:

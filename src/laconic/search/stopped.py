@@ -53,7 +53,7 @@ def stopped(records: Sequence[Record], by: str, after_s: float) -> Stopped | Non
 def spoken(seconds: float) -> str:
     """Write a time as people say it.
 
-    >>> spoken(7.25), spoken(83.4), spoken(1200)
+    >>> spoken(7.3), spoken(83.4), spoken(1200)
     ('7.3 s', '83 s', '20 min')
     """
     if seconds >= 120:
