@@ -6,8 +6,10 @@ LEAN := $(VENV)/.lean
 READY := $(VENV)/.ready
 DOCS := $(VENV)/.docs
 # Pip, not another installer: constraints.txt pins a torch whose CPU build pip finds; without the pin gigabytes of CUDA libraries come along.
-# Nothing is compiled to bytecode beforehand: most of the files are never imported, and Python compiles the others at their first import.
+# Bytecode is made afterwards, by as many processes as there are cores. It must be made: where PYTHONDONTWRITEBYTECODE is set, as in many containers, every process
+# would else compile all of PyTorch anew. Some packages bring templates that are no Python; they do no harm.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 
 # What the demo needs is installed alone; what the tests and checks need beside it, when they are first asked for.
 .PHONY: demo docs test check lint format install clean
