@@ -25,7 +25,7 @@ class Entry:
     """A model file and how it is run; ONNX, or the IR of OpenVINO."""
 
     file: Path
-    settings: Target
+    target: Target
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def take_turns(entries: Mapping[str, Entry], inputs: Sequence[np.ndarray], folde
     with contextlib.ExitStack() as stack:
         candidates = []
         for name, entry in entries.items():
-            worker = WorkerProcess(entry, timeout_s=900)  # type: ignore[arg-type]
+            worker = WorkerProcess(entry, timeout_s=900)  # type: ignore[arg-type]  # it has a file and a target, as an artifact
             stack.callback(worker.close)
             worker.start(file)
             worker.use_inputs(file)
