@@ -198,3 +198,9 @@ def test_without_mlflow_the_option_is_refused_before_any_work(monkeypatch: pytes
     assert done.exit_code == 2
     assert "laconic[mlflow]" in " ".join(done.output.split())
     assert not (tmp_path / "run").exists()
+
+
+def test_a_page_without_figures_brings_no_plotting_library(folder: Path) -> None:
+    page = write_page(side_by_side(folder / "met", folder / "not-met"), folder / "both.html").read_text(encoding="utf-8")
+    assert "plotly.js" not in page
+    assert page.rstrip().endswith("</html>")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import laconic as lc
 from laconic.core.records import to_json
 from laconic.run.record import Record
-from laconic.run.repeats import noted, repeated, same, spread
+from laconic.run.repeats import noted, repeated, spread
 from laconic.search.select import Selection
 from laconic.search.verdict import verdict
 from laconic.tasks import metrics
@@ -72,13 +72,6 @@ def test_a_metric_that_has_no_value_is_no_reason_to_stop() -> None:
     assert "otherwise each time" in record.notes[0]
     assert "repeats" not in record.notes[0]
     assert spread([record]) is None
-
-
-def test_rounding_is_no_difference() -> None:
-    one = [torch.tensor([1.0, -100.0, float("nan"), float("inf")])]
-    assert same(one, [one[0] * (1 + 1e-6)])
-    assert not same(one, [one[0] * (1 + 1e-3)])
-    assert not same(one, [])
 
 
 def told(low: float, high: float, limit: Any) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from laconic.core.alike import alike
 from laconic.core.axes import dynamic_sizes, resize
 from laconic.core.interface import TensorSpec
 
@@ -23,7 +24,7 @@ def wrong_sizes(module: Flat, graph: Flat, specs: Sequence[TensorSpec], leaves: 
     """Return the sizes for which the graph answers otherwise than the module; None where there are none, or the module itself takes no others.
 
     Args:
-        module: from flat inputs to flat outputs, in eval mode; one that draws random numbers, or leaves something behind in itself, is not asked.
+        module: from flat inputs to flat outputs, in eval mode. It must leave nothing behind in itself; one that answers otherwise each time is not judged.
         graph: likewise.
         specs: of the inputs, with the names of their dynamic dimensions.
         leaves: the example, flat.
@@ -31,14 +32,13 @@ def wrong_sizes(module: Flat, graph: Flat, specs: Sequence[TensorSpec], leaves: 
     for sizes in _others(dynamic_sizes(specs, leaves)):
         given = resize(specs, leaves, sizes)
         expected = _answer(module, given)
-        if expected is None or not all(bool(leaf.isfinite().all()) for leaf in expected):
+        if expected is None:
             continue
-        if _agree(_answer(graph, given), expected):
+        if alike(expected, _answer(graph, given) or (), _LIMIT):
             return None
-        repeats = _agree(_answer(module, given), expected)
-        holds = _agree(
-            _answer(graph, leaves), _answer(module, leaves) or ()
-        )  # else it is not the sizes: autocast, which the graph leaves out
+        repeats = alike(expected, _answer(module, given) or (), _LIMIT)
+        # else it is not the sizes that make the difference: autocast, for one, is left out of the graph
+        holds = alike(_answer(module, leaves) or (), _answer(graph, leaves) or (), _LIMIT)
         return " and ".join(f"{name} {size}" for name, size in sizes.items()) if repeats and holds else None
     return None
 
@@ -62,17 +62,3 @@ def _answer(run: Flat, leaves: Sequence[Tensor]) -> Sequence[Tensor] | None:
             return list(run([leaf.clone() for leaf in leaves]))
         except Exception:  # noqa: BLE001 - a forward of somebody else's, with sizes that it may not take
             return None
-
-
-def _agree(answers: Sequence[Tensor] | None, expected: Sequence[Tensor]) -> bool:
-    if answers is None or len(answers) != len(expected):
-        return False
-    return all(a.shape == b.shape and _near(a, b) for a, b in zip(answers, expected, strict=True))
-
-
-def _near(answer: Tensor, expected: Tensor) -> bool:
-    if not expected.numel():
-        return True
-    if not expected.is_floating_point():
-        return bool((answer == expected).all())
-    return bool((answer - expected).abs().max() <= _LIMIT * expected.abs().max() + torch.finfo(expected.dtype).tiny)

@@ -62,15 +62,15 @@ def contents(found: Facts, drawn: Collection[str]) -> list[tuple[str, str]]:
     return [(id, title) for id, title, there in every if there]
 
 
-def render(template: str, figures: Mapping[str, Any], **values: Any) -> str:
+def render(template: str, figures: Mapping[str, Any] | None, **values: Any) -> str:
     """Return a template with styles, scripts and figures inside.
 
     Args:
         template: a file beside `page.html`.
-        figures: by the id of their place.
+        figures: by the id of their place; None of a page that never has any, and no plotting library.
         values: what else it names.
     """
-    scripts = [_plotly(), (_TEMPLATES / "page.js").read_text(encoding="utf-8")]
+    scripts = [*([] if figures is None else [_plotly()]), (_TEMPLATES / "page.js").read_text(encoding="utf-8")]
     environment = need("jinja2").Environment(
         loader=need("jinja2").FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -82,8 +82,8 @@ def render(template: str, figures: Mapping[str, Any], **values: Any) -> str:
         style=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
         scripts=scripts,
         policy=_policy(scripts),
-        drawn=set(figures),
-        data=_data(dict(figures)),
+        drawn=set(figures or ()),
+        data=_data(dict(figures or {})),
         megabytes=f"{sum(len(script) for script in scripts) / 1e6:.1f}",
         **values,
     )

@@ -160,4 +160,4 @@ def table(both: SideBySide) -> RenderableType:
 
 def write_page(both: SideBySide, path: Path) -> Path:
     """Write the comparison as one self-contained HTML file; returns its path."""
-    return write_whole(path, render("side_by_side.html", {}, both=both, sections=sections(both)))
+    return write_whole(path, render("side_by_side.html", None, both=both, sections=sections(both)))

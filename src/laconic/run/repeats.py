@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from laconic.core.alike import alike
 from laconic.core.batches import join_targets, join_tensors
 from laconic.core.interface import as_call
 from laconic.core.program import Program
@@ -42,7 +43,7 @@ def repeated(task: Task, metric: MetricSpec) -> dict[str, float] | None:
     model = task.build()
     inputs, _ = next(batches(task, task.valid))
     first, second = (_answer(model, inputs, seed) for seed in (0, 1))
-    if same(first, second):
+    if alike(first, second, _SAME):
         return None
     taken, sizes, n = [], [], 0
     for batch in batches(task, task.valid):
@@ -82,7 +83,7 @@ def noted(record: Record, repeats: Mapping[str, Any] | None, metric: MetricSpec,
 
 def steady(program: Program, arrays: Sequence[np.ndarray]) -> bool:
     """Return whether a program answers flat inputs twice alike."""
-    return same(*(answers(program, arrays) for _ in range(2)))
+    return alike(answers(program, arrays), answers(program, arrays), _SAME)
 
 
 def not_compared(record: Record, reason: Reason) -> Record:
@@ -90,23 +91,6 @@ def not_compared(record: Record, reason: Reason) -> Record:
     return record.replace(
         notes=(*record.notes, f"its answers were not compared with the program's, which draws random numbers: {reason.text}")
     )
-
-
-def same(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    """Return whether two lists of tensors or arrays hold the same values, but for rounding."""
-    if len(one) != len(other):
-        return False
-    for a, b in zip(map(_array, one), map(_array, other), strict=True):
-        if a.shape != b.shape:
-            return False
-        scale = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
-        if not np.allclose(a, b, rtol=0.0, atol=_SAME * scale, equal_nan=True):
-            return False
-    return True
-
-
-def _array(value: Any) -> np.ndarray:
-    return np.asarray(value.detach().double().cpu() if isinstance(value, Tensor) else value, dtype=np.float64)
 
 
 def _answer(model: nn.Module, inputs: Any, seed: int) -> list[Tensor]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from laconic.core.alike import alike
 from laconic.core.capture import capture as capture_module
 from laconic.core.errors import BadInput, CaptureError, need
 from laconic.core.example import Sample
@@ -270,14 +271,25 @@ def _compare(module: nn.Module, path: Path, size: int) -> None:
     ort = need("onnxruntime")
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     inputs = list(_inputs(path, size))
-    wanted = session.run(None, {item.name: leaf.numpy() for item, leaf in zip(session.get_inputs(), inputs, strict=True)})
-    with torch.no_grad():
-        answers = module(*inputs)
+    try:
+        wanted = session.run(None, {item.name: leaf.numpy() for item, leaf in zip(session.get_inputs(), inputs, strict=True)})
+        with torch.no_grad():
+            answers = module(*inputs)
+    except Exception as error:
+        told = (str(error).strip().splitlines() or [""])[0][:300]
+        raise BadInput(
+            f"{path}: with dimensions of {size} and more it does not run ({type(error).__name__}: {told}). {_ANYWAY.format(path=path)}"
+        ) from error
     answers = answers if isinstance(answers, (tuple, list)) else (answers,)
     for item, ours, theirs in zip(session.get_outputs(), answers, wanted, strict=True):
-        gap, scale = np.abs(ours.numpy().astype(np.float64) - theirs).max(initial=0.0), np.abs(theirs).max(initial=0.0)
-        if ours.shape != theirs.shape or not gap <= _CLOSE * max(scale, 1e-6):
+        if not alike([theirs], [ours], _CLOSE):
             raise BadInput(
-                f"{path}: converted, its output '{item.name}' differs by {gap:.3g} (of {scale:.3g}) from what ONNX Runtime makes of the file; it is not used. "
-                + _ANYWAY.format(path=path)
+                f"{path}: converted, its output '{item.name}' differs by {_gap(ours.numpy(), theirs)} from what ONNX Runtime makes of the file; it is "
+                f"not used. {_ANYWAY.format(path=path)}"
             )
+
+
+def _gap(ours: np.ndarray, theirs: np.ndarray) -> str:
+    if ours.shape != theirs.shape:
+        return f"its shape, {ours.shape} and not {theirs.shape},"
+    return f"{np.abs(ours.astype(np.float64) - theirs).max(initial=0.0):.3g} (of {np.abs(theirs).max(initial=0.0):.3g})"
