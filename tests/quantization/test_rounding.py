@@ -10,9 +10,10 @@ from torch import Tensor, fx, nn
 from laconic.core.capture import capture
 from laconic.core.context import Context
 from laconic.core.fake_quant import Quantizer
+from laconic.core.gram import LARGEST, Gram, fits, patches
 from laconic.core.operators import is_layer
 from laconic.quantization.quantize import Quantize, quantize
-from laconic.quantization.rounding import LARGEST, Gram, adaptive, fits, patches
+from laconic.quantization.rounding import adaptive
 from laconic.quantization.scheme import WEIGHT_INT4, WEIGHT_INT8, weight_grid
 from tests.quantization.nets import task_of
 from tests.reference import quantize as twin

@@ -277,15 +277,15 @@ def outputs_first(weight: Tensor, node: fx.Node) -> Tensor:
         node: a convolution, transposed convolution or linear layer.
     """
     row = operator_of(node)
-    return weight if row is None or row.out_axis == 0 else _swapped(weight, groups_of(node))
+    return weight if row is None or row.out_axis == 0 else exchanged(weight, groups_of(node))
 
 
 def inputs_first(weight: Tensor, node: fx.Node) -> Tensor:
     """Return a layer's weight as (I, O/G, …), whatever its operator has; applied again, it is as it was."""
     row = operator_of(node)
-    return weight if row is None or row.in_axis == 0 else _swapped(weight, groups_of(node))
+    return weight if row is None or row.in_axis == 0 else exchanged(weight, groups_of(node))
 
 
-def _swapped(weight: Tensor, groups: int) -> Tensor:
-    """Turn (all of one side, of one group of the other, …) round."""
+def exchanged(weight: Tensor, groups: int) -> Tensor:
+    """Return a weight (all of one side, of one group of the other, …) with its sides exchanged; applied again, it is as it was."""
     return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)

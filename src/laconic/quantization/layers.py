@@ -12,6 +12,7 @@ from laconic.core.constants import fold_constants
 from laconic.core.context import Context
 from laconic.core.fake_quant import Quantizer
 from laconic.core.folding import fold_batch_norm
+from laconic.core.gram import Gram, fits
 from laconic.core.graph import get_tensor, set_parameter, without_dropout
 from laconic.core.operators import argument, is_layer, outputs_first, row_of
 from laconic.core.program import Program
@@ -43,7 +44,7 @@ class LayerWatchers:
     """By operator: the means of its input channels and the Gram matrix of its inputs, as far as they are needed."""
 
     means: dict[fx.Node, ChannelMean]
-    grams: dict[fx.Node, rounding.Gram]
+    grams: dict[fx.Node, Gram]
 
     def by_node(self) -> dict[fx.Node, list[Watcher]]:
         """Who watches the output of which node."""
@@ -61,8 +62,8 @@ def layer_watchers(program: Program, operators: Sequence[fx.Node], config: Quant
     grams = {}
     for n in layers if config.rounding == "adaptive" else ():
         weight = get_tensor(program, argument(n, row_of(n).weight))
-        if rounding.fits(n, weight):
-            grams[n] = rounding.Gram(n, tuple(weight.shape[2:]))
+        if fits(n, weight):
+            grams[n] = Gram(n, tuple(weight.shape[2:]))
     return LayerWatchers(means, grams)
 
 
