@@ -39,9 +39,9 @@ demo: $(LEAN)
 docs: $(DOCS)
 	$(BIN)/mkdocs build --strict --quiet
 
-# Two files at a time; each process computes on one thread, so that they do not fight over the cores.
+# Two files at a time, in the order of tests/conftest.py; each process computes on one thread, so that they do not fight over the cores.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+
+# Before PyTorch is imported, and for the processes that tests start: two workers with as many threads as cores each would wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -16,6 +21,9 @@ from tests import faulty
 settings.register_profile("laconic", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("laconic")
 
+# No test asserts a time: what runs compute only to be timed, beyond the rounds that tests ask for, is short.
+SECONDS = {"measure.latency.WARM_UP_SECONDS": 0.01, "measure.latency.WORK_SECONDS": 0.01, "run.curve._SECONDS": 0.005}
+
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 
 
@@ -26,6 +34,25 @@ def data_dir() -> Path:
     if not (folder / "README.md").exists():
         pytest.skip(f"the data folder {folder} is not here (set LACONIC_DATA)")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _short_turns() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for place, seconds in SECONDS.items():
+            patch.setattr(f"laconic.{place}", seconds)
+        yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first: two workers that take a file at a time then end at about the same time (see `make test`).
+
+    How long is told by the marks: a slow test takes some ten seconds, the others a tenth of one.
+    """
+    seconds: Counter[Path] = Counter()
+    for item in items:
+        seconds[item.path] += 100 if item.get_closest_marker("slow") else 1
+    items.sort(key=lambda item: -seconds[item.path])  # stable: a file stays together, and in its order
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -23,6 +24,13 @@ def example(shape: DataShape, n: int) -> Any:
     return torch.randn(n, *shape.shape)
 
 
+@functools.cache
+def captured(name: str, shape: DataShape) -> tuple[nn.Module, lc.Program]:
+    """A net and its program, for several tests."""
+    model = build(name, shape).eval()
+    return model, lc.capture(model, example(shape, 2))
+
+
 def flops(model: nn.Module, inputs: Any) -> int:
     # the counter has no row for the processor's fused attention kernel
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
@@ -43,8 +51,7 @@ def flops(model: nn.Module, inputs: Any) -> int:
     ],
 )
 def test_multiply_adds_are_half_of_pytorchs_flops(name: str, shape: DataShape) -> None:
-    model = build(name, shape).eval()
-    program = lc.capture(model, example(shape, 2))
+    model, program = captured(name, shape)
     for batch in (1, 3):
         assert 2 * lc.count(program, batch).macs == flops(model, example(shape, batch))
     counts = lc.count(program)
@@ -56,7 +63,7 @@ def test_multiply_adds_are_half_of_pytorchs_flops(name: str, shape: DataShape) -
 def test_published_counts() -> None:
     """ResNet-50: 4.09 G at 224² (torchvision's table); MobileNetV2: 300 M (Sandler et al. 2018, table 4)."""
     for name, expected in (("resnet50", 4.09e9), ("mobilenet_v2", 300e6)):
-        found = lc.count(lc.capture(build(name, LARGE).eval(), torch.randn(2, 3, 224, 224)))
+        found = lc.count(captured(name, LARGE)[1])
         assert found.macs == pytest.approx(expected, rel=0.005)
 
 

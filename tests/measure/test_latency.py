@@ -139,19 +139,20 @@ def test_of_tries_that_all_were_preempted_the_least_disturbed_counts() -> None:
     assert found.machine["busy"] == ""
 
 
-def test_a_machine_that_stays_busy_is_marked_with_the_ratio_of_processor_times_beside() -> None:
+@pytest.mark.parametrize(("rounds", "turns"), [(10, WORK_TURNS), (4, 4)], ids=["many rounds", "few rounds"])
+def test_a_machine_that_stays_busy_is_marked_with_the_ratio_of_processor_times_beside(rounds: int, turns: int) -> None:
     """Long runs are preempted and short ones are not: times say 110, the processor 10."""
     slow, fast = Shared("slow", 20 * MS, 1.0), Shared("fast", 2 * MS, 0.0)
-    found = interleave([slow, fast], rounds=10, seconds=0.1)
+    found = interleave([slow, fast], rounds=rounds, seconds=0.1)
     assert ratio(found.rounds["slow"], found.rounds["fast"]).value == pytest.approx(110, rel=1e-3)
     sentence, by_cpu = mark(found.machine, "slow", "fast")
-    assert sentence.startswith("machine busy: in 10 of 20 turns other work had the processor")
+    assert sentence.startswith(f"machine busy: in {rounds} of {2 * rounds} turns other work had the processor")
     assert by_cpu is not None
     assert by_cpu.value == pytest.approx(10, rel=1e-3)
     assert "by processor time 10.00× [10.00, 10.00]" in sentence
     assert mark(found.machine, "slow", "slow") == (found.machine["busy"], None)
     assert (slow.worked, fast.worked) == (1, 1)
-    assert len(found.machine["cpu_ns"]["slow"]) == WORK_TURNS
+    assert len(found.machine["cpu_ns"]["slow"]) == turns
 
 
 def test_repeats_are_bounded_on_a_machine_that_stays_busy() -> None:

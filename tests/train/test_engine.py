@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -395,50 +396,55 @@ def test_progress_counts_every_step_and_ends_with_the_metric() -> None:
     assert telling.facts == {"metric": record.epochs[-1].metric}
 
 
+KINDS = ("module", "program", "kept answers", "hints")
 SCRIPT = """
-import sys, os, torch
+import dataclasses, os, sys, torch
 import laconic as lc
-from tests.train.test_engine import PLAN, DATA, X, net, F
-import dataclasses
-model = net(dropout=0.0)
-model[1] = torch.nn.Identity()
-if sys.argv[3] == "program":
-    model = lc.capture(model.eval(), torch.from_numpy(X[:4]))
-plan, teacher = dataclasses.replace(PLAN, batch_size=int(sys.argv[1])), None
-if sys.argv[3] in ("kept answers", "hints"):
-    torch.manual_seed(1)
-    teacher = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2)).eval()
-    plan = dataclasses.replace(plan, distill=0.5, hints=(lc.Hint("features", "0", "0"),) if sys.argv[3] == "hints" else ())
-lc.fit(model, plan, train=DATA, loss=F.cross_entropy, teacher=teacher, kept=os.path.dirname(sys.argv[2]))
-if os.environ.get("RANK", "0") == "0":
-    torch.save(model.state_dict(), sys.argv[2])
+from pathlib import Path
+from tests.train.test_engine import DATA, KINDS, PLAN, X, net, F
+folder = Path(sys.argv[2])
+for kind in KINDS:
+    model = net(dropout=0.0)
+    model[1] = torch.nn.Identity()
+    if kind == "program":
+        model = lc.capture(model.eval(), torch.from_numpy(X[:4]))
+    plan, teacher = dataclasses.replace(PLAN, batch_size=int(sys.argv[1])), None
+    if kind in ("kept answers", "hints"):
+        torch.manual_seed(1)
+        teacher = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2)).eval()
+        plan = dataclasses.replace(plan, distill=0.5, hints=(lc.Hint("features", "0", "0"),) if kind == "hints" else ())
+    lc.fit(model, plan, train=DATA, loss=F.cross_entropy, teacher=teacher, kept=folder / f"kept for {kind}")
+    if os.environ.get("RANK", "0") == "0":
+        torch.save(model.state_dict(), folder / kind)
 if torch.distributed.is_initialized():
     torch.distributed.destroy_process_group()  # else its threads may still run while the process ends, which aborts it
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["module", "program", "kept answers", "hints"])
-def test_two_processes_equal_one_with_the_doubled_batch(kind: str, tmp_path: Path) -> None:
-    """Gradients are averaged over processes in another order of additions: equal to 1e-5."""
-    (tmp_path / "train.py").write_text(SCRIPT)
+@pytest.fixture(scope="module")
+def by_processes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """What one process trained, of each kind, and two with half the batch."""
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "train.py").write_text(SCRIPT)
     root = Path(__file__).parents[2]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(tmp_path / "train.py"), "16"]
-    for argv, name in (([sys.executable, str(tmp_path / "train.py"), "32"], "one"), (launch, "two")):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(folder / "train.py"), "16"]
+    for argv, name in (([sys.executable, str(folder / "train.py"), "32"], "one"), (launch, "two")):
+        (folder / name).mkdir()
         done = subprocess.run(
-            [*argv, str(tmp_path / name), kind],
+            [*argv, str(folder / name)],
             cwd=root,
-            env={**_environment(), "PYTHONPATH": str(root)},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stderr
-    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one", "two"))
+    return folder / "one", folder / "two"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_equal_one_with_the_doubled_batch(kind: str, by_processes: tuple[Path, Path]) -> None:
+    """Gradients are averaged over processes in another order of additions: equal to 1e-5."""
+    one, two = (torch.load(folder / kind, weights_only=True) for folder in by_processes)
     assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -26,7 +26,7 @@ WARM_UP_SECONDS = 0.1
 # A preempted turn is taken again so often; on a machine that is never quiet, all repeats together are at most this share of the turns.
 REPEATS = 2
 REPEATS_SHARE = 0.5
-# Turns in which processor time is taken where the machine is busy, and the length of one.
+# Turns in which processor time is taken where the machine is busy, never more than there were rounds, and the length of one.
 WORK_TURNS = 7
 WORK_SECONDS = 0.1
 
@@ -124,6 +124,7 @@ class _Table:
         self._dropped: dict[str, str] = {}
         self._start = Ticks.now()
         self._repeated, self._budget = 0, int(REPEATS_SHARE * rounds * len(candidates))
+        self._work_turns = min(WORK_TURNS, rounds)
 
     def warm_up(self, candidate: Timed) -> None:
         self._try(candidate, WARM_UP_SECONDS)
@@ -169,7 +170,7 @@ class _Table:
         for candidate in self._candidates:
             if candidate.name not in self._dropped:
                 with contextlib.suppress(WorkerFailed):
-                    result[candidate.name] = [list(turn.cpu_ns) for turn in candidate.work(WORK_TURNS, WORK_SECONDS, MIN_RUNS)]
+                    result[candidate.name] = [list(turn.cpu_ns) for turn in candidate.work(self._work_turns, WORK_SECONDS, MIN_RUNS)]
         return result
 
 
