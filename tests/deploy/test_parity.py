@@ -18,6 +18,7 @@ import laconic as lc
 from laconic.core.program import TensorSpec
 from laconic.deploy.export import write_onnx
 from laconic.deploy.parity import ParityMeter, channel_axes, parity
+from laconic.run import gate
 
 RNG = np.random.default_rng(0)
 
@@ -114,6 +115,49 @@ def test_a_lost_bias_of_a_constant_channel_is_seen_on_a_grid() -> None:
     meter.add([found], [expected])
     (row,) = meter.result(grid=True)["outputs"]
     assert (row["worst_channel"], row["worst_channel_db"]) == (1, pytest.approx(0.0))
+
+
+@pytest.mark.parametrize("shape", [(64,), (64, 1), (8, 1, 8)], ids=str)
+@pytest.mark.parametrize(("precision", "rounded"), [("fp32", False), ("bf16", False), ("fp32", True)], ids=["fp32", "bf16", "int8"])
+def test_an_output_without_channels_that_is_constant_in_the_file_alone_is_rejected(
+    shape: tuple[int, ...], precision: str, rounded: bool
+) -> None:
+    expected = 5 + RNG.standard_normal(shape)  # its mean alone is 14 dB of what a constant gets right
+    for found, told in ((np.full(shape, 5.0), "constant in the file"), (expected * (1 + 1e-5), None)):
+        asked = gate.tolerance(precision, rounded)
+        meter = ParityMeter()
+        meter.add([found], [expected])
+        _, reason = gate.parity(meter.result(asked.resolution, asked.grid), precision, rounded)
+        assert (reason is None) is (told is None)
+        assert meter.result(asked.resolution, asked.grid)["outputs"][0]["constant"] is (told is not None)
+    still = np.full(shape, 5.0)
+    assert parity([still], [still + 1e-9])["outputs"][0]["constant"] is False
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.int64, np.uint8])
+def test_a_rare_whole_number_that_is_lost_is_told_however_small_its_share(dtype: Any) -> None:
+    expected = np.zeros((4, 5000), dtype)
+    expected[:, :3] = 1
+    meter = ParityMeter()
+    for rows in (slice(0, 2), slice(2, 4)):  # six places in each batch, twelve in both
+        meter.add([np.zeros_like(expected[rows])], [expected[rows]])
+    (row,) = meter.result()["outputs"]
+    assert row["equal"] > 0.999
+    assert row["lost_values"] == [1]
+    _, reason = gate.parity(meter.result(), "fp32")
+    assert reason is not None
+    assert "does the file have it too" in reason.text
+    one = expected.copy()
+    one[:, 1:3] = 0
+    assert parity([one], [expected])["outputs"][0]["lost_values"] == []
+    assert meter.result(grid=True)["outputs"][0]["lost_values"] == []  # so few may tip together where values are rounded
+
+
+def test_an_imaginary_part_is_compared_too() -> None:
+    expected = RNG.standard_normal((64, 3)) + 1j * RNG.standard_normal((64, 3))
+    (row,) = parity([expected.conj()], [expected], [TensorSpec("y", ("batch", 3), "complex64")])["outputs"]
+    assert row["max_abs"] == pytest.approx(2 * np.abs(expected.imag).max())
+    assert row["n"] == 2 * expected.size
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.uint8])

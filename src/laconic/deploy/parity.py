@@ -24,6 +24,9 @@ _FEWEST, _SAMPLED = 8, 256
 # A channel is constant in the file where this share of its variance, or less, is left.
 _STILL = 0.01
 _MOST_NAMED = 8
+# A whole number is lost where the program has it at so many places and the file at none of them; on a grid neighbors tip together at a threshold.
+_LOST, _LOST_ON_GRID = 8, 64
+_MOST_VALUES = 1024  # of more different ones no tally is kept: they are positions or token numbers, of which each is rare
 
 Sums = dict[str, np.ndarray]
 
@@ -78,7 +81,9 @@ class ParityMeter:
             Over all outputs `max_abs`, the largest difference; `max_rel`, the same relative to the largest expected value of its output (infinite where
             shapes differ or one is not finite where the other is); `sqnr_db`, the least power of expected values over that of differences (infinite
             where there are none); `n`, numbers compared; and `outputs`, one mapping each: `name` and the same figures of it alone. For whole numbers and
-            booleans `equal`, the share of equal ones. Where channels can be judged, `channel_axis`, `channels` (how many), `worst_channel`,
+            booleans `equal`, the share of equal ones, and `lost_values`: those that the program has at many places and the file at none of them, however
+            small their share. `constant`: it is so as a whole in the file, and varies in the program. Complex numbers count as two channels of a last
+            dimension. Where channels can be judged, `channel_axis`, `channels` (how many), `worst_channel`,
             `worst_channel_db`, and `dead_channels`: those that are constant in the file and vary in the program (`worst_channel_db` is then that of
             the variation).
         """
@@ -110,21 +115,41 @@ class _Output:
         self.broken = self.whole_numbers = False
         self.total: Sums = {}
         self.channels: dict[int, Sums] = {}
+        self.values: (
+            dict[float, tuple[int, int]] | None
+        ) = {}  # of whole numbers: at how many places the program has it, and of these the file too
 
     def add(self, actual: np.ndarray, expected: np.ndarray) -> None:
         self.whole_numbers |= expected.dtype.kind in "biu"
         if actual.shape != expected.shape:
             self.broken = True
             return
+        if self.whole_numbers:
+            self._tally(actual, expected)
+        if np.iscomplexobj(expected) or np.iscomplexobj(actual):
+            actual, expected = (np.stack([part.real, part.imag], -1) for part in (actual, expected))
         a, b = actual.astype(np.float64), expected.astype(np.float64)
         bounded = np.isfinite(b) & (np.abs(b) < _UNBOUNDED)
         broken = np.where(bounded, ~np.isfinite(a), ~_same_mask(a, b))
         values = (np.where(bounded & ~broken, a, 0.0), np.where(bounded, b, 0.0), bounded, broken)
-        axes = list(self.channels) if self.total else channel_axes(self.shape or ("batch", *b.shape[1:]), b.ndim)
+        shape = self.shape or ("batch", *b.shape[1:])
+        axes = list(self.channels) if self.total else channel_axes((*shape, *b.shape[len(shape) :]), b.ndim)
         self.total = _joined(self.total, _sums(*(item.reshape(1, -1) for item in values)))
         for axis in axes:
             now = _sums(*(np.moveaxis(item, axis, 0).reshape(b.shape[axis], -1) for item in values))
             self.channels[axis] = _joined(self.channels.get(axis, {}), now)
+
+    def _tally(self, actual: np.ndarray, expected: np.ndarray) -> None:
+        """Count at how many places each whole number stands, and at how many of them the file has it too."""
+        if self.values is None:
+            return
+        values, place, counts = np.unique(expected, return_inverse=True, return_counts=True)
+        hits = np.bincount(place.ravel(), (actual == expected).ravel(), len(values)) if len(values) else counts
+        for value, count, hit in zip(values.tolist(), counts.tolist(), hits.tolist(), strict=True):
+            before = self.values.get(value, (0, 0))
+            self.values[value] = (before[0] + count, before[1] + int(hit))
+        if len(self.values) > _MOST_VALUES:
+            self.values = None
 
     def result(self, resolution: float, grid: bool) -> dict[str, Any]:
         if self.broken or not self.total:
@@ -140,8 +165,12 @@ class _Output:
                 "sqnr_db": float(_decibels(self.total)[0]),
             }
         if self.whole_numbers:
-            return {**figures, "equal": float(self.total["equal"][0] / n) if n else 1.0}
-        return {**figures, **_worst_channel(self.channels, largest, resolution, grid)}
+            fewest = _LOST_ON_GRID if grid else _LOST
+            lost = [value for value, (count, hits) in (self.values or {}).items() if not hits and count >= fewest]
+            return {**figures, "equal": float(self.total["equal"][0] / n) if n else 1.0, "lost_values": lost[:_MOST_NAMED]}
+        whole = _judged(0, self.total, largest, resolution, grid)
+        constant = whole is not None and bool(whole["dead_channels"])
+        return {**figures, "constant": constant, **_worst_channel(self.channels, largest, resolution, grid)}
 
 
 def channel_axes(shape: Sequence[int | str], dims: int) -> list[int]:

@@ -66,6 +66,8 @@ def _output(row: Mapping[str, Any]) -> Iterator[str]:
     equal = finite(row.get("equal"))
     if equal is not None:
         yield f"{number(100 * equal)}\u00a0% of the whole numbers are equal"
+        if lost := list(row.get("lost_values") or ())[:_MOST_CHANNELS]:
+            yield f"lost in the file: {', '.join(map(str, lost))}"
         return
     relative, channel = finite(row.get("max_rel")), finite(row.get("worst_channel_db"))
     yield f"{number(relative, 2)} of the largest value" if relative is not None else "no finite difference"
@@ -73,6 +75,8 @@ def _output(row: Mapping[str, Any]) -> Iterator[str]:
         yield f"{decibels} dB"
     if "worst_channel" in row and channel is not None:
         yield f"worst channel {row['worst_channel']} of {row.get('channels')} (dimension {row.get('channel_axis')}) {number(channel)} dB"
+    if row.get("constant"):
+        yield "constant in the file alone"
     dead = list(row.get("dead_channels") or ())[:_MOST_CHANNELS]
     if dead:
         yield f"constant in the file alone: {', '.join(map(str, dead))}"

@@ -95,7 +95,12 @@ def _rank(output: Mapping[str, Any], asked: Tolerance) -> tuple[bool, float]:
 
 
 def _agrees(output: Mapping[str, Any], asked: Tolerance) -> str | None:
-    if "equal" not in output or output["equal"] >= asked.equal:
+    if "equal" not in output:
+        return None
+    if output.get("lost_values"):
+        values = ", ".join(map(str, output["lost_values"]))
+        return f"at no place where the program has {values} does the file have it too"
+    if output["equal"] >= asked.equal:
         return None
     return f"{100 * output['equal']:.3g} % of its whole numbers are equal; at least {100 * asked.equal:g} % is asked for"
 
@@ -112,6 +117,10 @@ def _clear(output: Mapping[str, Any], asked: Tolerance) -> str | None:
     return f"signal to noise is {output['sqnr_db']:.3g} dB; at least {asked.sqnr_db:g} dB is asked for"
 
 
+def _varies(output: Mapping[str, Any], asked: Tolerance) -> str | None:
+    return "it is constant in the file and varies in the program" if output.get("constant") else None
+
+
 def _channels(output: Mapping[str, Any], asked: Tolerance) -> str | None:
     if output.get("dead_channels"):
         which = ", ".join(map(str, output["dead_channels"]))
@@ -123,7 +132,7 @@ def _channels(output: Mapping[str, Any], asked: Tolerance) -> str | None:
     return f"signal to noise of {place} is {decibels:.3g} dB; at least {asked.channel_db:g} dB is asked for"
 
 
-_PARITY_RULES: tuple[Callable[[Mapping[str, Any], Tolerance], str | None], ...] = (_agrees, _near, _clear, _channels)
+_PARITY_RULES: tuple[Callable[[Mapping[str, Any], Tolerance], str | None], ...] = (_agrees, _near, _clear, _varies, _channels)
 
 
 def better(goal: Quantity, baseline: Record) -> Condition:
