@@ -214,8 +214,9 @@ def argument(node: fx.Node, index: int | None) -> Any:
     """Return the argument at a schema position, however it was passed or left at its default; None where there is no such position."""
     if index is None:
         return None
-    if index < len(node.args):
-        return node.args[index]
+    args = node.args
+    if index < len(args):
+        return args[index]
     spec = node.target._schema.arguments[index]  # type: ignore[union-attr]
     return node.kwargs.get(spec.name, spec.default_value)
 

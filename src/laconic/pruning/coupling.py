@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, fx, nn
@@ -24,14 +24,13 @@ from laconic.pruning.rules import no_rule, rule_of
 from laconic.pruning.trace import UNSET, Consumer, Policy, Tracer, attributes, where
 
 
-@dataclass(frozen=True)
-class Slot:
-    """A dimension of a tensor in which a group has slices: `ids[i]` is the position in the group of index `i`, or −1."""
+class Slot(NamedTuple):
+    """A dimension of a tensor in which a group has slices: `index[i]` is the position in the group of index `i`, or −1."""
 
     tensor: str
     dim: int
     role: str
-    index: np.ndarray[Any, np.dtype[np.int64]]
+    index: np.ndarray[Any, np.dtype[np.int64]]  # type: ignore[assignment]  # hides the method of tuples
 
 
 @dataclass(frozen=True)
@@ -113,23 +112,19 @@ class Coupling:
 
     def _whole_groups(self) -> Iterator[tuple[Any, list[Slot]]]:
         """Components and slots of each group that is one block in every dimension in which it is."""
-        result: dict[int, list[Slot]] = {}
-        places: dict[int, Any] = {}
-        frozen: dict[int, bool] = {}
+        result: dict[int, tuple[Any, list[Slot]] | None] = {}  # by the first component; None: it is frozen
         for name, dims in self.tensors.items():
             for dim, ids in enumerate(dims):
                 first = None if ids is None else self.whole.get(id(ids))
                 if ids is None or first is None:
                     continue
-                if first not in frozen:
-                    frozen[first] = bool(self.cause[first] >= 0)
-                if not frozen[first]:
-                    n = len(ids)
-                    if n not in places:
-                        places[n] = np.arange(n)
-                    result.setdefault(first, []).append(Slot(name, dim, self.roles[name, dim], places[n]))
-        for first, slots in result.items():
-            yield np.arange(first, first + len(slots[0].index)), slots
+                if first not in result:
+                    result[first] = None if self.cause[first] >= 0 else (np.arange(len(ids)), [])
+                if (group := result[first]) is not None:
+                    group[1].append(Slot(name, dim, self.roles[name, dim], group[0]))
+        for first, group in result.items():
+            if group is not None:
+                yield first + group[0], group[1]
 
     def _mixed_groups(self) -> Iterator[tuple[Any, list[Slot]]]:
         """Return the same of all others, id by id."""
@@ -218,17 +213,18 @@ def couple(program: Program, policy: Policy | None = None, freeze: Iterable[str]
     for node in program.graph.nodes:
         if node.op == "placeholder":
             tracer.values[node] = tracer.blank(node)
-        elif node.op == "call_function" and not is_check(node):
+        elif node.op == "call_function":
+            rule = rules.get(id(node.target))
+            if rule is None:
+                if is_check(node):
+                    continue
+                row = rule_of(node.target)
+                rule = rules[id(node.target)] = no_rule if row is None else row.couple
             result = node.meta.get("val", UNSET)
             if result is UNSET:
                 raise BadInput(f"{where(node)} carries no shape: structures are removed before other steps insert operators. Prune first.")
-            if not isinstance(result, (Tensor, tuple, list)):
-                continue  # a size
-            rule = rules.get(id(node.target))
-            if rule is None:
-                row = rule_of(node.target)
-                rule = rules[id(node.target)] = no_rule if row is None else row.couple
-            tracer.values[node] = rule(tracer, node)
+            if isinstance(result, (Tensor, tuple, list)):  # no size
+                tracer.values[node] = rule(tracer, node)
         elif node.op == "output":
             for value in node.all_input_nodes:
                 for dim in tracer.value(value):

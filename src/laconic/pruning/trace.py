@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -75,11 +75,10 @@ def size_of(dim: Dim) -> int:
 
 def carries(dim: Dim) -> bool:
     """Return whether any part of a dimension has ids."""
-    return any(is_ids(ids) for _, ids in dim)
+    return is_ids(dim[0][1]) if len(dim) == 1 else any(is_ids(ids) for _, ids in dim)
 
 
-@dataclass(frozen=True)
-class Consumer:
+class Consumer(NamedTuple):
     """A weight that multiplies a value's channels: `axis` of the value meets `dim` of the tensor."""
 
     node: fx.Node
@@ -325,7 +324,8 @@ def _natural_axis(grid: np.ndarray[Any, Any]) -> int | None:
 
 
 def _hint(size: Any) -> int:
-    return _UNKNOWN if size.node.hint is None else int(size.node.hint)
+    hint = size.node.hint
+    return _UNKNOWN if hint is None else int(hint)
 
 
 def where(node: fx.Node) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import fx
-
 from laconic.core.operators import argument, names_of
 from laconic.pruning.rules.table import Node, OperatorRule, axes_of, axis_at, broadcast, keep_whole, rule
 from laconic.pruning.trace import Tracer, Value, plain
@@ -27,7 +25,7 @@ special_ndtr special_psi special_round special_sinc special_xlogy real imag pola
 @rule(*_ELEMENTWISE, *names_of("dropout", "random activation"))
 def elementwise(t: Tracer, node: Node) -> Any:
     """Couple operators that compute each number from the numbers at its place; those that PyTorch tags as such need no row."""
-    values = [t.value(value) for value in (*node.args, *node.kwargs.values()) if isinstance(value, fx.Node) and t.is_tensor(value)]
+    values = [t.value(value) for value in node.all_input_nodes if t.is_tensor(value)]
     several = node.meta["val"]
     if isinstance(several, (tuple, list)):
         return [broadcast(t, values, node)] * len(several)

@@ -57,14 +57,15 @@ def convolution(t: Tracer, node: Node) -> Value:
         return no_rule(t, node)
     assert row.in_axis is not None
     assert row.out_axis is not None
-    channel = len(value) - t.rank(weight) + 1
+    rank = t.rank(weight)
+    channel = len(value) - rank + 1
     if groups == 1:
         t.consume(weight, row.in_axis, x, channel, node)
         out = t.make(weight, row.out_axis)
     else:
         out = _grouped(t, node, x, channel, weight, groups, row.transposed)
     t.tie(argument(node, row.bias), 0, out, "bias", node)
-    t.fix(weight, range(2, t.rank(weight)), "kernel", node)
+    t.fix(weight, range(2, rank), "kernel", node)
     for dim in value[channel + 1 :]:
         keep_whole(t, dim, node)
     return (*value[:channel], out, *t.blank(node)[channel + 1 :])
