@@ -9,7 +9,7 @@ import re
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from laconic.core.assembly import assemble
 from laconic.core.axes import resize
 from laconic.core.capture_limits import CaptureLimits
 from laconic.core.capture_sizes import wrong_sizes
+from laconic.core.capture_training import frozen_parts, training_note
 from laconic.core.errors import BadInput, CaptureError
 from laconic.core.example import Sample, generate, samples_like
 from laconic.core.exported import plain_graph, quiet_export, tensors_in
@@ -185,7 +186,8 @@ def _captured(call: _Call, given: Sequence[Tensor], dynamic: Dynamic, dynamic_ba
         lost = capture_checks.lost_gradients(ran.functions, call.model, call.flat, module, leaves)
         if not (ran.attributes or state.read or state.unread):  # what a run leaves behind in the user's module would stay there
             _check_sizes(call, module, specs, leaves)
-    notes = list(capture_checks.notes(graph, call.model, ran, state, lost))
+    dropped = tuple(capture_checks.dropout_notes(graph, call.model))
+    notes = [*dropped, *capture_checks.notes(graph, ran, state, lost)]
     if samples is None:
         notes.append("no example inputs could be made on which the model runs: what compares programs on them may fail")
     interface = Interface(
@@ -196,9 +198,15 @@ def _captured(call: _Call, given: Sequence[Tensor], dynamic: Dynamic, dynamic_ba
         tuple(notes),
         samples or tuple(map(Sample.of, leaves)),
         CaptureLimits(lost, state.read, tuple(ran.autocast)),
+        frozen_parts(call.model),
     )
     example = [made.to(leaf.device) for made, leaf in zip(generate(interface.samples), leaves, strict=True)]
-    return Program(module, interface, example, exported if unchanged and not state.unread else None)
+    program = Program(module, interface, example, exported if unchanged and not state.unread else None)
+    # dropout that is not in the graph is a difference already, and told
+    told = None if dropped else training_note(call.model, call.flat, program, few(leaves))
+    if told is not None:
+        program.interface = replace(interface, notes=(*interface.notes, told))
+    return program
 
 
 def _check_sizes(call: _Call, module: nn.Module, specs: Sequence[TensorSpec], leaves: Sequence[Tensor]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,47 +21,85 @@ from laconic.core.operators import OPERATORS, argument, family_of, operator_of
 _CHECKPOINT = "torch.utils.checkpoint"  # its function runs another one, which is what the graph is to hold
 _SCALES = (1.0, 8.0)  # of inputs and weights, so that what is clipped somewhere is seen too
 _SAME = 1e-3  # relative difference of gradients that summing in another order explains
+_HOOK = "Tensor.register_hook"
+_CONTAINERS = (list, tuple, dict, set, deque)
+_OWN = frozenset((*vars(nn.Module()), "_flat_weights", "_flat_weight_refs"))  # what PyTorch keeps in a module
 
 
 @dataclass
 class Recording:
     """What ran while a module was exported."""
 
-    functions: list[type[Any]] = field(default_factory=list)
+    functions: list[str] = field(default_factory=list)  # that may define a gradient of their own, by name
     autocast: list[str] = field(default_factory=list)
     attributes: list[str] = field(default_factory=list)
 
 
 @contextlib.contextmanager
 def recording() -> Iterator[Recording]:
-    """Note each `torch.autograd.Function` that runs inside, and leave out checkpoints and regions of `torch.autocast`.
+    """Note each `torch.autograd.Function` that runs inside and hooks of gradients, and leave out checkpoints and regions of `torch.autocast`.
 
     A checkpoint runs its content without gradient, which the graph would keep; a region would be computed without autocast, with types that say otherwise.
     """
     ran = Recording()
-    with _functions(ran.functions), _autocast(ran.autocast):
+    with _functions(ran.functions), _hooks(ran.functions), _autocast(ran.autocast):
         yield ran
 
 
+def mentions(model: nn.Module, name: str) -> bool:
+    """Return whether a method of a module that is not PyTorch's own uses this name."""
+    kinds = {kind for part in model.modules() for kind in type(part).__mro__ if not kind.__module__.startswith("torch.")}
+    return any(name in _names(value) for kind in kinds for value in vars(kind).values())
+
+
+def _names(function: Any) -> tuple[str, ...]:
+    function = getattr(function, "__func__", function)  # of a static or class method
+    function = getattr(function, "__wrapped__", function)
+    return getattr(getattr(function, "__code__", None), "co_names", ())
+
+
 def plain_attributes(model: nn.Module) -> dict[str, Any]:
-    """Return the numbers and texts that a module and its parts hold, by dotted name."""
-    parts = model.named_modules()
+    """Return the numbers and texts that a module and its parts hold, and what their containers contain, by dotted name."""
     return {
-        f"{path}.{name}".lstrip("."): value
-        for path, part in parts
+        f"{path}.{name}".lstrip("."): _content(value)
+        for path, part in model.named_modules()
         for name, value in vars(part).items()
-        if isinstance(value, (int, float, str)) and name != "training"
+        if isinstance(value, (int, float, str, *_CONTAINERS)) and name not in _OWN
     }
 
 
+def _content(value: Any) -> Any:
+    """Return a number or text as it is; of a container its length and which objects are in it, of the first thousand."""
+    if not isinstance(value, _CONTAINERS):
+        return value
+    items = itertools.chain(value, value.values()) if isinstance(value, dict) else value
+    return len(value), tuple(map(id, itertools.islice(items, 1000)))
+
+
 @contextlib.contextmanager
-def _functions(seen: list[type[Any]]) -> Iterator[None]:
+def _hooks(seen: list[str]) -> Iterator[None]:
+    register = Tensor.register_hook
+
+    def note(self: Tensor, hook: Any) -> Any:
+        if _HOOK not in seen:
+            seen.append(_HOOK)
+        return register(self, hook)
+
+    Tensor.register_hook = note  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Tensor.register_hook = register  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _functions(seen: list[str]) -> Iterator[None]:
     base: Any = autograd_function._SingleLevelFunction  # `Function.apply` calls the `apply` of its parents
     transformed = autograd_function.custom_function_call
 
     def note(cls: type[Any]) -> None:
-        if cls not in seen:
-            seen.append(cls)
+        if cls.__qualname__ not in seen:
+            seen.append(cls.__qualname__)
 
     def apply(cls: type[Any], *args: Any, **kwargs: Any) -> Any:
         if cls.__module__ == _CHECKPOINT:
@@ -195,24 +235,27 @@ def without_effects(module: fx.GraphModule, names: Sequence[str]) -> Callable[..
 
 
 def lost_gradients(
-    functions: Sequence[type[Any]],
+    functions: Sequence[str],
     model: nn.Module,
     run: Callable[[nn.Module, Sequence[Tensor]], Sequence[Tensor]],
     graph: nn.Module,
     leaves: Sequence[Tensor],
 ) -> tuple[str, ...]:
-    """Return the functions' names, unless the module's gradients and the graph's agree at several scales of inputs and weights.
+    """Return what may define a gradient of its own, unless the module's gradients and the graph's agree at several scales of inputs and weights.
 
     Args:
-        functions: that ran in forward.
+        functions: that ran in forward, by name; hooks of the module's parameters are added.
         model: the module, which stays as it is.
         run: `(model, flat inputs) -> flat outputs`.
         graph: the same from flat inputs to flat outputs, with the module's names of parameters.
         leaves: flat inputs.
     """
-    if not functions:
+    hooked = [f"a hook of {name}" for name, parameter in model.named_parameters() if parameter._backward_hooks]
+    if _HOOK not in functions and mentions(model, "register_hook"):  # tracing may not reach it: it may ask whether there is a gradient
+        hooked.append(_HOOK)
+    names = (*functions, *hooked)
+    if not names:
         return ()
-    names = tuple(cls.__qualname__ for cls in functions)
     wrapped = _Flat(model, run)
     try:
         for scale in _SCALES:
@@ -237,6 +280,9 @@ class _Flat(nn.Module):
 def _gradients(net: nn.Module, prefix: str, leaves: Sequence[Tensor], scale: float) -> dict[str, Tensor | None]:
     """Compute gradients of a fixed random sum of all outputs, by the parameter's name without the prefix, at weights that are scaled."""
     weights = {name: (p.detach() * scale).requires_grad_() for name, p in net.named_parameters() if p.is_floating_point()}
+    for name, parameter in net.named_parameters():
+        for hook in (parameter._backward_hooks or {}).values() if name in weights else ():
+            weights[name].register_hook(hook)
     buffers = {name: b.detach().clone() for name, b in net.named_buffers()}
     generator = torch.Generator().manual_seed(0)
     with torch.enable_grad():
@@ -254,9 +300,8 @@ def _same(a: Tensor | None, b: Tensor | None) -> bool:
     return bool(torch.isclose(a, b, rtol=0, atol=_SAME * max(float(a.abs().max()), 1e-12)).all())
 
 
-def notes(graph: fx.Graph, model: nn.Module, ran: Recording, state: State, lost: Sequence[str]) -> Iterator[str]:
-    """Yield what the program does otherwise than the module, one sentence each."""
-    yield from _dropout(graph, model)
+def notes(graph: fx.Graph, ran: Recording, state: State, lost: Sequence[str]) -> Iterator[str]:
+    """Yield what the program does otherwise than the module, one sentence each; of its dropout see `dropout_notes`."""
     if any(family_of(node) == "batch norm" and argument(node, OPERATORS[node.target].momentum) == 0.0 for node in graph.nodes):
         yield "a batch-norm with momentum=None (cumulative average) does not update its statistics when the program trains"
     if any(family_of(node) == "batch norm" and normalizes_by_batch(node) for node in graph.nodes):
@@ -274,7 +319,7 @@ def notes(graph: fx.Graph, model: nn.Module, ran: Recording, state: State, lost:
     if ran.attributes:
         yield f"forward changes the attribute {', '.join(ran.attributes)}; the graph keeps what followed from its value at capture"
     if lost:
-        yield f"the gradient of {', '.join(lost)} (a torch.autograd.Function) is not in the graph: steps that train refuse"
+        yield f"the gradient of {', '.join(lost)} (a torch.autograd.Function or a hook) is not in the graph: steps that train refuse"
 
 
 def _is_random(node: fx.Node) -> bool:
@@ -285,7 +330,7 @@ def _is_random(node: fx.Node) -> bool:
     return switch is None or bool(argument(node, switch))
 
 
-def _dropout(graph: fx.Graph, model: nn.Module) -> Iterator[str]:
+def dropout_notes(graph: fx.Graph, model: nn.Module) -> Iterator[str]:
     """Yield a sentence about dropout that acts in the module's training mode and is not in the graph, as far as the modules tell."""
     modules = dict(model.named_modules(remove_duplicate=False))
     owners = [(family, _owner(node, modules)) for node in graph.nodes if (family := family_of(node)) in ("attention", "dropout")]

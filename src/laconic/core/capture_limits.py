@@ -13,7 +13,7 @@ class CaptureLimits:
     """What a captured graph cannot carry.
 
     Attributes:
-        custom_gradients: classes of `torch.autograd.Function` whose backward pass the graph has not: its gradients are others than the module's.
+        custom_gradients: classes of `torch.autograd.Function` and hooks whose backward pass the graph has not: its gradients are others than the module's.
         state: buffers (or parameters) that forward changes and answers depend on: a file that ships would forget them or start from elsewhere.
         autocast: the data types of `torch.autocast` regions inside forward; the graph computes them in float32.
     """
@@ -36,8 +36,8 @@ class CaptureLimits:
         if self.custom_gradients:
             raise BadInput(
                 f"'{step}' trains the captured graph, and the model defines a gradient of its own ({', '.join(self.custom_gradients)}, a "
-                "torch.autograd.Function), which the graph does not have: its custom gradient would be lost. Train the module itself (laconic.fit(module, …)) "
-                "and capture it then, or choose epochs=0."
+                "torch.autograd.Function or a hook), which the graph does not have: its custom gradient would be lost. Train the module itself "
+                "(laconic.fit(module, …)) and capture it then, or choose epochs=0."
             )
 
     def check_stateless(self, what: str) -> None:

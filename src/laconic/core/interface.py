@@ -59,6 +59,7 @@ class Interface:
     notes: tuple[str, ...] = field(default=())
     samples: tuple[Sample, ...] = field(default=())  # how to make example inputs
     limits: CaptureLimits = field(default_factory=CaptureLimits)
+    frozen: tuple[str, ...] = field(default=())  # paths of the module's parts that stay in evaluation mode when it trains
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, for the extra file inside a `.pt2`."""
@@ -83,6 +84,7 @@ class Interface:
             tuple(map(str, data["notes"])),
             tuple(Sample.from_json(item) for item in data.get("samples", ())),
             CaptureLimits.from_json(data.get("limits", {})),
+            tuple(map(str, data.get("frozen", ()))),
         )
 
     @property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 
 from torch import Tensor, fx
 
@@ -43,6 +44,27 @@ def check_instance_norm(x: Tensor, name: str) -> None:
         )
 
 
+@contextlib.contextmanager
+def refusals_told() -> Iterator[None]:
+    """Tell what the norms of a plain module refuse as ours of a program do.
+
+    Raises:
+        BadInput: PyTorch's own check met one value per channel.
+    """
+    try:
+        yield
+    except ValueError as error:
+        mend = next((mend for text, mend in _REFUSALS.items() if text in str(error)), None)
+        if mend is None:
+            raise
+        raise BadInput(f"{mend[0]} was given one value per channel, which has no variance: {mend[1]}") from error
+
+
+# What PyTorch's checks say -> which norm it is, and the way out.
+_REFUSALS = {
+    "more than 1 value per channel": ("a batch-norm (or a group norm)", "set batch_size to 2 or more"),
+    "more than 1 spatial element": ("an instance norm", "give larger inputs"),
+}
 _CHECKS: dict[str | None, Callable[[Tensor, str], None]] = {"batch norm": check_batch_norm, "instance norm": check_instance_norm}
 
 

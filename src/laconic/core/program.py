@@ -29,6 +29,7 @@ from laconic.core.interface import signature
 from laconic.core.model import show_signature
 from laconic.core.norms import insert_checks, normalizes_by_batch, remove_checks
 from laconic.core.operators import OPERATORS, argument, family_of, set_argument
+from laconic.core.origin import module_path
 from laconic.core.reading import reads
 from laconic.core.recurrent import traced_by_shape
 
@@ -178,7 +179,8 @@ class Program(nn.Module):
         """Make edits of the graph take effect. The graph must be in eval mode, as every pass finds it."""
         rows = ((node, OPERATORS.get(node.target)) for node in self.graph.nodes)
         modes = ((node, row.mode) for node, row in rows if row is not None and row.mode is not None)
-        self._mode_nodes = [(node, index) for node, index in modes if argument(node, index) is False]
+        frozen = frozenset(self.interface.frozen)
+        self._mode_nodes = [(node, index) for node, index in modes if argument(node, index) is False and module_path(node) not in frozen]
         self._counters = list(self._batch_counters())
         self.graph_module.graph.lint()
         self.graph_module.recompile()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from laconic.core.folding import reestimate_batch_norm
+from laconic.core.norms import refusals_told
 from laconic.core.program import Program, as_call
 
 SWA_FROM = 0.75  # of the steps. Izmailov et al. 2018, section 4: averaging over the last quarter
@@ -87,13 +88,21 @@ def _put(model: nn.Module, values: Mapping[str, Tensor]) -> None:
 def renew_batch_norm(model: nn.Module, inputs: Iterable[Any]) -> None:
     """Estimate the statistics of batch-norms anew from batches of inputs, as averaged weights need (Izmailov et al. 2018, section 3.2).
 
-    The rest stays in evaluation mode: the statistics are those that the delivered model will meet, without dropout.
+    The rest stays in evaluation mode: the statistics are those that the delivered model will meet, without dropout. Norms that stay in evaluation mode when the
+    model trains keep theirs.
+
+    Raises:
+        BadInput: a batch-norm is given one value per channel.
     """
-    model.eval()
     if isinstance(model, Program):
-        reestimate_batch_norm(model, (model.flatten_inputs(item) for item in inputs))
+        reestimate_batch_norm(model.eval(), (model.flatten_inputs(item) for item in inputs))
         return
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None]
+    model.train()
+    trained = {id(m) for m in model.modules() if m.training}
+    model.eval()
+    norms = [
+        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None and id(m) in trained
+    ]
     if not norms:
         return
     before = [(m, m.momentum) for m in norms]
@@ -102,7 +111,7 @@ def renew_batch_norm(model: nn.Module, inputs: Iterable[Any]) -> None:
             m.train()
             m.reset_running_stats()
             m.momentum = None  # PyTorch then keeps the mean over all batches
-        with torch.no_grad():
+        with torch.no_grad(), refusals_told():
             for item in inputs:
                 args, kwargs = as_call(item)
                 model(*args, **kwargs)

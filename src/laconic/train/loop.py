@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from laconic.core.errors import BadInput, TrainingStopped
+from laconic.core.errors import TrainingStopped
+from laconic.core.norms import refusals_told
 from laconic.core.plan import FitPlan
 from laconic.core.program import as_call
 from laconic.core.progress import Progress
@@ -126,7 +127,8 @@ class Loop:
     def _loss(self, example: Example) -> Tensor:
         args, kwargs = as_call(example.inputs)
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16"):
-            outputs = self._answers(args, kwargs)
+            with refusals_told():
+                outputs = self.model(*args, **kwargs)
             value = self.loss(outputs, example.target)
             self.classes.add(outputs, example.target)
             if example.mix is not None:
@@ -135,14 +137,6 @@ class Loop:
                 value = share * value + (1 - share) * self.loss(outputs, other)
         penalty = None if self.regularizer is None else self.regularizer.penalty()
         return value if penalty is None else value + penalty
-
-    def _answers(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        try:
-            return self.model(*args, **kwargs)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise BadInput("a batch-norm was given one value per channel, which has no variance: set batch_size to 2 or more") from error
 
     def _check(self, epoch: int) -> None:
         """Raise where a step broke the weights after the last loss was seen."""
