@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from laconic.measure.counts import count
     from laconic.pruning.coupling import couple
     from laconic.pruning.structured import Prune, prune
+    from laconic.pruning.unstructured.masks import Masks
+    from laconic.pruning.unstructured.options import Sparsify
+    from laconic.pruning.unstructured.sparsify import sparsify
     from laconic.quantization.mixed import Mixed, quantize_mixed, sensitivity
     from laconic.quantization.qat import Qat, qat
     from laconic.quantization.quantize import Quantize, quantize
@@ -80,6 +83,9 @@ _HOME = {
     "laconic.measure.counts": "count",
     "laconic.pruning.coupling": "couple",
     "laconic.pruning.structured": "Prune prune",
+    "laconic.pruning.unstructured.masks": "Masks",
+    "laconic.pruning.unstructured.options": "Sparsify",
+    "laconic.pruning.unstructured.sparsify": "sparsify",
     "laconic.quantization.mixed": "Mixed quantize_mixed sensitivity",
     "laconic.quantization.qat": "Qat qat",
     "laconic.quantization.quantize": "Quantize quantize",
@@ -118,6 +124,7 @@ __all__ = [
     "LaconicError",
     "Lever",
     "Locked",
+    "Masks",
     "Measurement",
     "MissingExtra",
     "Mixed",
@@ -133,6 +140,7 @@ __all__ = [
     "Scaled",
     "SearchSpace",
     "Setting",
+    "Sparsify",
     "StepConfig",
     "Student",
     "Target",
@@ -159,6 +167,7 @@ __all__ = [
     "quantize_mixed",
     "read_recipe",
     "sensitivity",
+    "sparsify",
     "taps",
     "teach",
 ]

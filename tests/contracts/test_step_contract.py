@@ -33,6 +33,9 @@ EXAMPLES: dict[str, Any] = {
     "drop_blocks": lc.DropBlocks(keep=1),
     "student": lc.Student("tests.core.models:ConvNet"),
     "prune": lc.Prune(params=0.5, criterion="taylor", examples=16, floor=0.2, recovery={"epochs": 1, "batch_size": 8}),
+    "sparsify": lc.Sparsify(
+        0.6, pattern="2x1", criterion="first_order", schedule="one_shot", examples=16, recovery={"epochs": 1, "batch_size": 8}
+    ),
     "quantize": lc.Quantize(target="onnxruntime", observer="mse", examples=16, smooth=None, keep=("stem",)),
     "quantize_mixed": lc.Mixed(target="openvino", examples=16, float_operators=1),
     "qat": lc.Qat(target="onnxruntime", examples=16, recovery={"epochs": 1, "batch_size": 8, "distill": 0.25}),

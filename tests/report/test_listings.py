@@ -48,6 +48,15 @@ def test_layers_add_up_and_what_is_unknown_is_told() -> None:
     assert not any("untrained" in line for line in told(layers({**MODEL, "trained": True})))
 
 
+def test_zeros_have_a_column_where_there_are_some() -> None:
+    sparse = {**MODEL, "layers": [{**MODEL["layers"][0], "zeros": 15}, {**MODEL["layers"][1], "zeros": 0}]}
+    lines = told(layers(sparse))
+    assert "Layer Type Parameters Zeros Multiply-adds Share" in lines
+    assert "fc Linear 20 75.0 % 30 75.0 %" in lines
+    assert "total 30 50.0 % 40" in lines
+    assert not any("Zeros" in line for line in told(layers(MODEL)))
+
+
 def test_what_can_be_pruned_and_what_stays() -> None:
     lines = told(layers(PRUNABLE))
     start = lines.index("What can be pruned")

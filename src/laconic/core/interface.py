@@ -50,7 +50,19 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Interface:
-    """How a program is called: tensors, their nesting, and how many parameters were positional at capture."""
+    """How a program is called, and what else its graph does not tell.
+
+    Attributes:
+        inputs: the flat inputs, in order.
+        outputs: the flat outputs, in order.
+        input_structure: their nesting, and how many were positional at capture.
+        output_structure: their nesting.
+        notes: for the reader.
+        samples: how to make example inputs.
+        limits: of what was captured.
+        frozen: paths of the module's parts that stay in evaluation mode when it trains.
+        sparse: names of parameters whose zeros stay zero in every training.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -59,7 +71,8 @@ class Interface:
     notes: tuple[str, ...] = field(default=())
     samples: tuple[Sample, ...] = field(default=())  # how to make example inputs
     limits: CaptureLimits = field(default_factory=CaptureLimits)
-    frozen: tuple[str, ...] = field(default=())  # paths of the module's parts that stay in evaluation mode when it trains
+    frozen: tuple[str, ...] = ()
+    sparse: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, for the extra file inside a `.pt2`."""
@@ -85,6 +98,7 @@ class Interface:
             tuple(Sample.from_json(item) for item in data.get("samples", ())),
             CaptureLimits.from_json(data.get("limits", {})),
             tuple(map(str, data.get("frozen", ()))),
+            tuple(map(str, data.get("sparse", ()))),
         )
 
     @property

@@ -29,7 +29,7 @@ _inside: ContextVar[bool] = ContextVar("inside a step", default=False)
 
 
 # Where a step stands in a recipe. Whoever composes recipes goes by this order; one written by hand may have any other.
-Stage = Literal["architecture", "insertion", "training", "pruning", "folding", "rounding"]
+Stage = Literal["architecture", "insertion", "training", "pruning", "sparsity", "folding", "rounding"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 

@@ -21,12 +21,21 @@ _NAMED = 3  # layers of these in a sentence
 
 @dataclass(frozen=True)
 class LayerCount:
-    """One module that owns parameters or multiplies: path, class (or `UNUSED`), parameters (shared ones at their first reader), multiply-adds."""
+    """One module that owns parameters or multiplies.
+
+    Attributes:
+        path: of the module.
+        type: its class, or `UNUSED`.
+        params: shared ones at their first reader.
+        macs: multiply-adds.
+        zeros: numbers of its kernels and matrices that are exactly zero.
+    """
 
     path: str
     type: str
     params: int
     macs: int
+    zeros: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,16 +94,19 @@ def count(program: Program, batch: int = 1, **lengths: int) -> Counts:
             or "sym_" in str(node.target)
         ):
             continue
-        params = sum(_new_parameters(program, node, seen))
+        parameters = list(_new_parameters(program, node, seen))
         macs = _macs(node, shape, unknown)
-        if params or macs:
-            row = layers.setdefault(module_path(node), [module_type(node), 0, 0])
-            row[1] += params
+        if parameters or macs:
+            row = layers.setdefault(module_path(node), [module_type(node), 0, 0, 0])
+            row[1] += sum(parameter.numel() for parameter in parameters)
             row[2] += macs
+            row[3] += sum(
+                int((parameter == 0).sum()) for parameter in parameters if parameter.dim() > 1 and parameter.device.type != "meta"
+            )
     unused = {name: parameter.numel() for name, parameter in program.named_parameters() if id(parameter) not in seen}
     for name, size in unused.items():
-        layers.setdefault(name.rpartition(".")[0], [UNUSED, 0, 0])[1] += size
-    rows = tuple(LayerCount(path, kind, params, macs) for path, (kind, params, macs) in layers.items())
+        layers.setdefault(name.rpartition(".")[0], [UNUSED, 0, 0, 0])[1] += size
+    rows = tuple(LayerCount(path, *row) for path, row in layers.items())
     total = sum(parameter.numel() for parameter in program.parameters()) - sum(unused.values())
     return Counts(total, sum(layer.macs for layer in rows), rows, dict(unknown), sum(unused.values()))
 
@@ -111,10 +123,10 @@ def _macs(node: fx.Node, shape: Callable[[Any], Shape], unknown: Counter[str]) -
     return 0
 
 
-def _new_parameters(program: Program, node: fx.Node, seen: set[int]) -> Iterator[int]:
+def _new_parameters(program: Program, node: fx.Node, seen: set[int]) -> Iterator[Tensor]:
     for source in node.all_input_nodes:
         if source.op == "get_attr":
             tensor: Tensor = get_tensor(program, source)
             if isinstance(tensor, torch.nn.Parameter) and id(tensor) not in seen:
                 seen.add(id(tensor))
-                yield tensor.numel()
+                yield tensor

@@ -20,7 +20,7 @@ from laconic.core.program import Program
 from laconic.core.reader import reader_of
 from laconic.core.task import Task, calibration_subset
 from laconic.pruning.coupling import Coupling
-from laconic.pruning.criteria import Evidence, named, pieces
+from laconic.pruning.criteria import Evidence, criteria, named, pieces
 from laconic.pruning.trace import Consumer
 
 _KINDS = ("gradients", "activations")
@@ -77,11 +77,11 @@ def collect(coupling: Coupling, needs: Collection[str], context: Context, exampl
         raise BadInput(f"there is no evidence '{unknown[0]}'.{nearest(unknown[0], _KINDS)}")
     if not needs:
         return Evidence(coupling, seed=context.seed)
-    task = _task(context, needs)
+    task = task_with(context, needs, [name for name, row in criteria().items() if not row.needs])
     gradients = _Gradients(coupling) if "gradients" in needs else None
     readers = _readers(coupling) if "activations" in needs else {}
-    loader = _loader(task, context.seed, examples, coupling.program.interface.loading(batch_size))
-    with _borrowed(coupling.program, gradients.parameters if gradients else ()):
+    loader = examples_of(task, context.seed, examples, coupling.program.interface.loading(batch_size))
+    with borrowed(coupling.program, gradients.parameters if gradients else ()):
         run = _Watched(coupling.program, readers.values())
         context.progress.start("collecting " + " and ".join(kind for kind in _KINDS if kind in needs), len(loader))
         for batch in loader:
@@ -102,9 +102,19 @@ def collect(coupling: Coupling, needs: Collection[str], context: Context, exampl
     )
 
 
-def _task(context: Context, needs: Collection[str]) -> Task:
+def task_with(context: Context, needs: Collection[str], without: Sequence[str]) -> Task:
+    """Return the task of a context, which has train data and, for gradients, a loss.
+
+    Args:
+        context: of the step.
+        needs: of ``gradients`` and ``activations``.
+        without: names of the criteria that need neither, for the message.
+
+    Raises:
+        BadInput: it has not.
+    """
     task = context.task
-    mend = "Give the Context a task that has it, or choose a criterion that looks at weights only (l1, l2, group_l2, lamp, bn_scale, fpgm, gini_weight)."
+    mend = f"Give the Context a task that has it, or choose a criterion that looks at weights only ({', '.join(without)})."
     if task is None or task.train is None:
         raise BadInput(
             f"the criterion needs {' and '.join(sorted(needs))} on train data, and there is {'no task' if task is None else 'none'}. {mend}"
@@ -114,7 +124,12 @@ def _task(context: Context, needs: Collection[str]) -> Task:
     return task
 
 
-def _loader(task: Task, seed: int, examples: int, loading: Mapping[str, Any]) -> DataLoader[Any]:
+def examples_of(task: Task, seed: int, examples: int, loading: Mapping[str, Any]) -> DataLoader[Any]:
+    """Return a loader of examples of the train data that a seed draws; the global random state stays as it is.
+
+    Raises:
+        BadInput: there are none, or none are asked for.
+    """
     if examples < 1 or loading["batch_size"] < 1:
         raise BadInput(f"examples and batch_size must be 1 or more; they are {examples} and {loading['batch_size']}")
     assert task.train is not None
@@ -126,7 +141,7 @@ def _loader(task: Task, seed: int, examples: int, loading: Mapping[str, Any]) ->
 
 
 @contextmanager
-def _borrowed(program: Program, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+def borrowed(program: Program, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     """Return the program in evaluation mode, with gradients for these parameters and no others; given back as it was."""
     trained = [(p, p.requires_grad) for p in program.parameters()]
     mode = program.training

@@ -1,4 +1,4 @@
-"""Inputs of other sizes than the example's, made from it: what a program computes at one batch size says little of others."""
+"""Inputs of other sizes than the example's, made from it, since what a program computes at one batch size says little of others; and batches of the task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from laconic.core.axes import dynamic_sizes
+from laconic.core.context import Context
 from laconic.core.errors import BadInput
+from laconic.core.folding import reestimate_batch_norm
 from laconic.core.program import Program
 from laconic.core.reader import reader_of
 from laconic.core.task import Task, calibration_subset
@@ -113,3 +115,19 @@ def task_batches(program: Program, task: Task | None, seed: int = 0) -> list[tup
     loader: Any = reader_of(task, subset).loader(size, task.collate, drop_last=fixed)
     device = program.example_inputs()[0].device
     return [tuple(leaf.to(device) for leaf in program.flatten_inputs(task.split(batch)[0])) for batch in loader]
+
+
+def renew_statistics(pruned: Program, examples: int, batch_size: int, context: Context) -> None:
+    """Estimate the statistics of batch-norms anew, where there is data for it."""
+    task = context.task
+    data: Any = None if task is None else task.train if task.train is not None else task.valid
+    fixed = pruned.interface.fixed_batch
+    if data is None or len(data) < 2 or fixed == 1:
+        return
+    assert task is not None
+    subset = calibration_subset(data, max(2, examples), context.seed)
+    size = max(2, min(batch_size, len(subset)))
+    # batch-norm has no variance of one example
+    loading = {"batch_size": size, "drop_last": len(subset) % size == 1} if fixed is None else pruned.interface.loading(fixed)
+    loader: Any = reader_of(task, subset).loader(collate=task.collate, **loading)
+    reestimate_batch_norm(pruned, (pruned.flatten_inputs(task.split(batch)[0]) for batch in loader))

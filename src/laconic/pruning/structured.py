@@ -12,21 +12,19 @@ from torch import Tensor
 
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
-from laconic.core.folding import reestimate_batch_norm
 from laconic.core.plan import FitPlan, frozen_plan, out_of_range, with_plan
 from laconic.core.program import Program
-from laconic.core.reader import reader_of
 from laconic.core.records import Outcome, Skipped
 from laconic.core.recovery import Recovery, recovery
 from laconic.core.retraining import check_trainable, retrain
 from laconic.core.step import Stage, StepConfig, step
-from laconic.core.task import Task, calibration_subset
+from laconic.core.task import Task
 from laconic.pruning import allocation
 from laconic.pruning.allocation import Limits
 from laconic.pruning.collect import score
 from laconic.pruning.coupling import Coupling, couple
 from laconic.pruning.criteria import criteria, named
-from laconic.pruning.inputs import task_batches
+from laconic.pruning.inputs import renew_statistics, task_batches
 from laconic.pruning.proof import Proof, prove
 from laconic.pruning.sizes import Counts, Sizes, keep_of
 from laconic.pruning.surgery import Keep, remove
@@ -157,7 +155,7 @@ def prune(
             result = remove(coupling, keep)
             proofs.append(prove(coupling, keep, result, task_batches(coupling.program, context.task, plan.plan.seed), plan.plan.seed))
             survivors(coupling, keep, alive)
-            _renew(result, config.examples, plan.plan.batch_size, context)
+            renew_statistics(result, config.examples, plan.plan.batch_size, context)
         if share_of_round(plan.plan.epochs, number, config.rounds):
             plan = plan.settled(result, context, program)
             epochs += _recover(result, program, plan, number, config.rounds, context, hooks)
@@ -191,22 +189,6 @@ def _decide(
     if config.allocation == "uniform":
         return allocation.uniform(sizes, cost, share * total, limits), scores
     return allocation.ranked(sizes, cost, share * total, limits, scores, named(config.criterion).comparable), scores
-
-
-def _renew(pruned: Program, examples: int, batch_size: int, context: Context) -> None:
-    """Estimate the statistics of batch-norms anew, where there is data for it."""
-    task = context.task
-    data: Any = None if task is None else task.train if task.train is not None else task.valid
-    fixed = pruned.interface.fixed_batch
-    if data is None or len(data) < 2 or fixed == 1:
-        return
-    assert task is not None
-    subset = calibration_subset(data, max(2, examples), context.seed)
-    size = max(2, min(batch_size, len(subset)))
-    # batch-norm has no variance of one example
-    loading = {"batch_size": size, "drop_last": len(subset) % size == 1} if fixed is None else pruned.interface.loading(fixed)
-    loader: Any = reader_of(task, subset).loader(collate=task.collate, **loading)
-    reestimate_batch_norm(pruned, (pruned.flatten_inputs(task.split(batch)[0]) for batch in loader))
 
 
 def share_of_round(epochs: int, number: int, rounds: int) -> int:

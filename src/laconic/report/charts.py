@@ -17,6 +17,7 @@ from laconic.report.frontier import Axis, Frontier, Limit, Point
 from laconic.report.pruning import Cut, Cuts, Pruning
 from laconic.report.quantization import Quantization, Ranges, Sensitive, Sensitivity
 from laconic.report.sections import Layer, Layers, Training
+from laconic.report.sparsity import Sparsity
 from laconic.report.units import joined, number
 
 Json = dict[str, Any]
@@ -68,14 +69,20 @@ def charts(facts: Facts) -> dict[str, Json]:
 
 
 def _pruning(data: Pruning) -> dict[str, Json]:
-    made: dict[str, Json] = {}
-    if data.cuts.drawn:
-        made["pruning"] = pruning_chart(data.cuts)
-    if data.epochs is not None:
-        made["prune-loss"] = loss_chart(data.epochs)
-        if data.epochs.scored:
-            made["prune-score"] = score_chart(data.epochs)
-    return made
+    made = {"pruning": pruning_chart(data.cuts)} if data.cuts.drawn else {}
+    return made | _curves("prune", data.epochs)
+
+
+def _sparsity(data: Sparsity) -> dict[str, Json]:
+    made = {"sparsity": pruning_chart(data.cuts, "Weights that are not zero, %", "layers")} if data.cuts.drawn else {}
+    return made | _curves("sparsity", data.epochs)
+
+
+def _curves(name: str, epochs: Training | None) -> dict[str, Json]:
+    """Return the curves of a step's training: the loss, and the score where there is one."""
+    if epochs is None:
+        return {}
+    return {f"{name}-loss": loss_chart(epochs)} | ({f"{name}-score": score_chart(epochs)} if epochs.scored else {})
 
 
 def _quantization(data: Quantization) -> dict[str, Json]:
@@ -84,15 +91,11 @@ def _quantization(data: Quantization) -> dict[str, Json]:
         made["ranges"] = ranges_chart(data.ranges)
     if data.sensitivity is not None and data.sensitivity.drawn:
         made["sensitivity"] = sensitivity_chart(data.sensitivity)
-    if data.epochs is not None:
-        made["qat-loss"] = loss_chart(data.epochs)
-        if data.epochs.scored:
-            made["qat-score"] = score_chart(data.epochs)
-    return made
+    return made | _curves("qat", data.epochs)
 
 
 # section of steps -> its charts; one without a row has none
-_OF_STEPS: dict[str, Callable[[Any], dict[str, Json]]] = {"pruning": _pruning, "quantization": _quantization}
+_OF_STEPS: dict[str, Callable[[Any], dict[str, Json]]] = {"pruning": _pruning, "sparsity": _sparsity, "quantization": _quantization}
 
 
 def frontier_chart(data: Frontier, chosen: str) -> Json:
@@ -197,8 +200,8 @@ def lines_chart(
     return {"data": traces, "layout": layout}
 
 
-def pruning_chart(data: Cuts) -> Json:
-    """Draw two bars for each group, one over the other: all components, pale, and what is kept of them, strong; both counts stand beside.
+def pruning_chart(data: Cuts, title: str = "Components kept, %", rows_are: str = "groups") -> Json:
+    """Draw two bars for each row, one over the other: all it had, pale, and what is kept of that, strong; both counts stand beside.
 
     Bars are shares: a dozen heads and thousands of neurons are to be seen side by side.
     """
@@ -207,10 +210,10 @@ def pruning_chart(data: Cuts) -> Json:
         _components(rows, [100.0] * len(rows), "Before", "y", "var(--pale)"),
         _components(rows, [row.kept for row in rows], "After", "y2", "var(--accent)"),
     ]
-    names = _named([row.name for row in rows], "groups", len(rows), 24)
+    names = _named([row.name for row in rows], rows_are, len(rows), 24)
     texts = [f"{row.before_text} → {row.after_text}" for row in rows]
     counts = {"ticktext": texts, "ticks": "outside", "ticklen": 6, "tickcolor": "rgba(0,0,0,0)", "showline": False}
-    x = {**_PLAIN_AXIS, "showgrid": False, "title": _title("Components kept, %"), "tickvals": [0, 25, 50, 75, 100]}
+    x = {**_PLAIN_AXIS, "showgrid": False, "title": _title(title), "tickvals": [0, 25, 50, 75, 100]}
     x["range"] = [0, max(100.0, *(row.kept for row in rows))]
     layout = _layout(x, names)
     layout["yaxis2"] = {**names, **counts, "overlaying": "y", "side": "right"}

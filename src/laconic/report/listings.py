@@ -12,6 +12,7 @@ from rich.text import Text
 from laconic.report.candidates import grouped
 from laconic.report.units import BYTES, TIME, number, scaled
 
+_SPARSE = 0.01  # of a layer's parameters: from here on zeros have a column
 _SLICES = "Components are channels, heads or neurons; each goes with its slices in so many dimensions of tensors."
 
 
@@ -30,16 +31,24 @@ def layers(inspected: Mapping[str, Any]) -> RenderableType:
         for side, specs in (("input", inspected["inputs"]), ("output", inspected["outputs"]))
         for spec in specs
     ]
-    table = _table("Layer", "Type", "Parameters", "Multiply-adds", "Share", right=("Parameters", "Multiply-adds", "Share"))
+    sparse = any(row["params"] and row.get("zeros", 0) >= _SPARSE * row["params"] for row in inspected["layers"])
+    numbers = ("Parameters", *(["Zeros"] if sparse else []), "Multiply-adds", "Share")
+    table = _table("Layer", "Type", *numbers, right=numbers)
     for row in inspected["layers"]:
         share = f"{100 * row['macs'] / inspected['macs']:.1f} %" if inspected["macs"] else "–"
-        table.add_row(Text(row["path"] or "(the model itself)"), Text(row["type"]), f"{row['params']:,}", f"{row['macs']:,}", share)
-    table.add_row("total", "", f"{inspected['params']:,}", f"{inspected['macs']:,}", "", style="bold")
+        zeros = [_zeros(row["zeros"], row["params"])] if sparse else []
+        table.add_row(Text(row["path"] or "(the model itself)"), Text(row["type"]), f"{row['params']:,}", *zeros, f"{row['macs']:,}", share)
+    zeros = [_zeros(sum(row["zeros"] for row in inspected["layers"]), inspected["params"])] if sparse else []
+    table.add_row("total", "", f"{inspected['params']:,}", *zeros, f"{inspected['macs']:,}", "", style="bold")
     notes = [f"{name} × {times}: its multiply-adds are not known and not counted" for name, times in inspected["unknown_operators"].items()]
     if not inspected["trained"]:
         notes.append("the model is untrained as it comes; `laconic optimize` trains it first")
     told = [Text(f"note: {note}", "dim") for note in [*notes, *inspected["notes"]]]
     return Group(head, *sides, Text(), table, *_pruning(inspected), *([Text(), *told] if told else []))
+
+
+def _zeros(zeros: int, params: int) -> str:
+    return f"{100 * zeros / params:.1f} %" if params else "–"
 
 
 def _pruning(inspected: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -12,6 +12,7 @@ from laconic.report.candidates import Candidate
 from laconic.report.changes import changes
 from laconic.report.pruning import pruning
 from laconic.report.quantization import quantization
+from laconic.report.sparsity import sparsity
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Section:
 # row here, of a step from another package for instance, is shown as its steps told it.
 SECTIONS = {
     "pruning": Section("Pruning", pruning, "pruning.html"),
+    "sparsity": Section("Sparsity", sparsity, "sparsity.html"),
     "quantization": Section("Quantization", quantization, "quantization.html"),
 }
 

@@ -27,6 +27,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "drop_blocks": ("laconic.factorize.depth", "DropBlocks", "drop_blocks"),
     "student": ("laconic.distill.student", "Student", "student"),
     "prune": ("laconic.pruning.structured", "Prune", "prune"),
+    "sparsify": ("laconic.pruning.unstructured.sparsify", "Sparsify", "sparsify"),
     "quantize": ("laconic.quantization.quantize", "Quantize", "quantize"),
     "quantize_mixed": ("laconic.quantization.mixed", "Mixed", "quantize_mixed"),
     "qat": ("laconic.quantization.qat", "Qat", "qat"),

@@ -26,6 +26,7 @@ from laconic.display import shown
 from laconic.distill.distillation import teach
 from laconic.distill.teacher import Taught, UnkeptAnswers, answers
 from laconic.pruning.coupling import couple
+from laconic.pruning.unstructured.masks import Masks
 from laconic.tasks import metrics
 from laconic.train import engine
 from laconic.train.augment import Augmenter, EmbeddingNeighbors, Synonyms, WordNet, augmentations
@@ -45,7 +46,7 @@ def fit(
     """Train a module or a Program in place.
 
     Args:
-        model: trained in train mode, left in eval mode.
+        model: trained in train mode, left in eval mode. The zeros of a program that `sparsify` made stay zero.
         plan: how: `FitPlan` lists all options.
         task: whose train data, loss, splitting and collating are used; with `plan.patience`, also its valid data and metric. A program of a task with a part
             is trained as that part (`Task.of_part`).
@@ -62,15 +63,24 @@ def fit(
             does not fit.
         LaconicError: buffers that are no numbers in the end, such as statistics of a batch-norm.
     """
+    masks = Masks({})
     if isinstance(model, Program):
         task = None if task is None else task.of_part()
         model.interface.limits.check_trainable("fit")
+        masks = _zeros(model)
     else:
         as_module(model, "fit")
     with shown(progress) as told:
-        record = _fit(model, plan, task, teacher, kept, {**more, "progress": told})
+        record = _fit(model, plan, task, teacher, kept, {**more, "progress": told, "hooks": (masks, *more.get("hooks", ()))})
+    masks.apply(model)  # what is delivered may be made of weights that no hook saw (schedule_free)
     check_tensors("fit", model)
     return record
+
+
+def _zeros(program: Program) -> Masks:
+    """Return masks that hold the zeros of a program which was made sparse."""
+    known = dict(program.named_parameters(remove_duplicate=False))
+    return Masks.of_zeros(program, [name for name in program.interface.sparse if name in known])
 
 
 def _fit(model: nn.Module, plan: FitPlan, task: Task | None, teacher: Any, kept: Path | None, more: dict[str, Any]) -> FitRecord:

@@ -20,6 +20,7 @@ from laconic.deploy import runtime
 from laconic.distill.student import Student
 from laconic.factorize.depth import DropBlocks, Survey
 from laconic.pruning.structured import Prune
+from laconic.pruning.unstructured.options import Sparsify
 from laconic.quantization.mixed import Mixed
 from laconic.quantization.options import Quantize
 from laconic.quantization.qat import Qat
@@ -116,6 +117,10 @@ def _prune(around: Surroundings, options: Options) -> tuple[Any, ...]:
     return (Prune(**options, recovery=None if around.task.recovery is not None else {"epochs": _recovery_epochs(around.task)}),)
 
 
+def _sparsify(around: Surroundings, options: Options) -> tuple[Any, ...]:
+    return (Sparsify(**options, recovery=None if around.task.recovery is not None else {"epochs": _recovery_epochs(around.task)}),)
+
+
 def _fit(around: Surroundings, options: Options) -> tuple[Any, ...]:
     return (Fit(_further(around.task, 0.0)),)
 
@@ -164,6 +169,21 @@ def share(value: Any) -> float:
     return number
 
 
+def zeros(value: Any) -> float:
+    """Read a share of zeros.
+
+    Raises:
+        ValueError: it is no number between 0 and 1.
+    """
+    try:
+        number = float(value)
+    except ValueError as error:
+        raise ValueError(f"{value!r} is not a share such as 0.9") from error
+    if not 0 < number < 1:
+        raise ValueError(f"{number:g} must lie between 0 and 1: so many of the weights become zero")
+    return number
+
+
 def nth(value: Any) -> int:
     """Read which of a run goes: every n-th.
 
@@ -197,6 +217,11 @@ LEVERS = (
         "prune", "remove the least important channels, heads and neurons, then train the rest; a setting is the share of multiply-adds that is kept",
         (Setting("0.5", {"macs": 0.5}), Setting("0.3", {"macs": 0.3})), configs=(Prune,), build=_prune, needs="training data and a loss", when=_can_train,
         field="macs", reads=share,
+    ),
+    Lever(
+        "sparsify", "set the least important weights to zero where they stand, while the rest trains; a setting is the share of zeros",
+        (Setting("0.9", {"sparsity": 0.9}),), configs=(Sparsify,), build=_sparsify, needs="training data and a loss", when=_can_train, unasked=_size_counts,
+        field="sparsity", reads=zeros,
     ),
     Lever(
         "fold_batch_norm", "fold batch-norms into the layers before them",

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from laconic.core.batches import join_targets, join_tensors, sizes_of
 from laconic.core.errors import BadInput, need
+from laconic.core.hook import Hook, StatefulHook
 from laconic.core.plan import FitPlan
 from laconic.core.program import Program, as_call
 from laconic.core.progress import Progress, silent
@@ -29,7 +30,7 @@ from laconic.core.task import Direction, default_logits, split_batch
 from laconic.train import checkpoint as checkpoints
 from laconic.train.augment import Augmenter
 from laconic.train.average import SWA_FROM, Average, renew_batch_norm
-from laconic.train.loop import Hook, Loop, Loss
+from laconic.train.loop import Loop, Loss
 from laconic.train.optim import TWO_WEIGHTS, build, planned
 from laconic.train.regularize import REGULARIZERS, Regularizer
 
@@ -88,7 +89,7 @@ def fit(
         collate: as of `DataLoader`.
         progress: told the loss at each step and the metric at each epoch.
         checkpoint: a folder; an epoch's end is written there, and training goes on from it. Interrupted and continued, it ends bit-equal to uninterrupted.
-        hooks: called after each optimizer step.
+        hooks: called after each optimizer step; what those that are a `core.hook.StatefulHook` remember is in checkpoints.
         direction: of the score: whether more is better.
         rate: the learning rate over progress in [0, 1], instead of the plan's schedule; step k (from 0) of n has that at k / n.
         inner: the part of `model` that will be delivered, if it is not all: hooks and regularizers see it alone.
@@ -172,6 +173,8 @@ class _Training:
             self.history.restore(*saved)
             if self.loop.average is not None:
                 self.loop.average.restore(_part(saved[1], "average."))
+            for name, hook in self._stateful():
+                hook.restore(_part(saved[1], name))
         self.loop.progress.start("training", self.plan.epochs * len(self.loop.loader))
         self.loop.progress.advance(len(self.history.epochs) * len(self.loop.loader))
         self.notes += _unwise(self.plan)
@@ -201,7 +204,15 @@ class _Training:
             average = {} if loop.average is None else loop.average.state()
             facts = {"epochs": [asdict(item) for item in history.epochs]}
             more = {**_prefixed("best.", history.best), **_prefixed("average.", average)}
+            for name, hook in self._stateful():
+                more |= _prefixed(name, hook.state())
             checkpoints.save(self.checkpoint, self.model, loop.optimizer.optimizer, facts, more)
+
+    def _stateful(self) -> Iterator[tuple[str, StatefulHook]]:
+        """Yield the hooks that remember something, each with the prefix of its tensors in checkpoints."""
+        for index, hook in enumerate(self.loop.hooks):
+            if isinstance(hook, StatefulHook):
+                yield f"hooks.{index}.", hook
 
     def deliver(self) -> FitRecord:
         """Leave the weights in the model that the plan asks for: the best epoch's, the averages, or the last ones."""

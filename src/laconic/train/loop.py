@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from laconic.core.errors import TrainingStopped
+from laconic.core.hook import Hook
 from laconic.core.norms import refusals_told
 from laconic.core.plan import FitPlan
 from laconic.core.program import as_call
@@ -24,7 +25,6 @@ from laconic.train.optim import TWO_WEIGHTS, buffers_kept, normalize_gradients, 
 from laconic.train.regularize import Regularizer
 
 Loss = Callable[[Any, Any], Tensor]
-Hook = Callable[[nn.Module, float], None]  # (model, progress in [0, 1]), called after each optimizer step
 _ADVICE = "The last epoch's checkpoint is kept. Lower the learning rate, set grad_clip, or look for bad values in the data."
 
 
@@ -78,10 +78,11 @@ class Loop:
             lr = self.rate(done / steps) * slowed
             number = self._step([self._example(batch) for batch in batches], lr, f"epoch {epoch + 1}, step {index + 1} of {self.steps}")
             progress = (done + 1) / steps
-            if self.average is not None:
-                self.average.update(progress)
+            # averages are of what hooks leave: weights that a mask holds at zero are zero in them too
             for hook in self.hooks:
                 hook(self.inner, progress)
+            if self.average is not None:
+                self.average.update(progress)
             total += number * len(batches)
             self.progress.advance(len(batches), loss=number, **self.shown)
         if self.plan.optimizer in TWO_WEIGHTS:

@@ -1,0 +1,112 @@
+"""Masks that follow the weights while a model trains: gradual pruning, and dynamic network surgery. Each is a hook of `fit`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from laconic.core.hook import StatefulHook
+from laconic.pruning.unstructured.choice import Chooser
+from laconic.pruning.unstructured.patterns import best
+from laconic.pruning.unstructured.progression import Progression, Slopes, cubic, part, prefixed
+
+_SHADOW, _SLOPE = "shadow.", "slope."
+
+
+class Gradual(StatefulHook):
+    """More and more weights become zero, by a cubic schedule (Zhu & Gupta 2017, section 3). What is zero stays so.
+
+    Args:
+        chooser: of the masks.
+        updates: how often masks are made.
+        until: progress of the training from which they stay.
+    """
+
+    def __init__(self, chooser: Chooser, updates: int = 100, until: float = 0.75) -> None:
+        self.chooser, self.progression = chooser, Progression(chooser, updates, until)
+        self.slopes = Slopes(chooser.weights) if chooser.criterion.needs == "slope" else None
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, progress: float) -> None:
+        """See `StatefulHook`."""
+        if self.slopes is not None:
+            self.slopes.add()
+        if self.progression.due(progress):
+            self._choose(self.progression.position(progress))
+        self.progression.apply(model)
+        if self.slopes is not None:
+            self.slopes.settle()
+
+    def _choose(self, position: float) -> None:
+        scores = self.chooser.scores(slopes=None if self.slopes is None else self.slopes.total)
+        for weight in self.chooser.weights:
+            scores[weight.name] = scores[weight.name].masked_fill(~weight.matrix(self.progression.kept(weight)), -math.inf)
+        self.progression.masks.kept = self.chooser.kept(scores, cubic(position))
+        if self.slopes is not None and not self.chooser.criterion.sums:
+            self.slopes.clear()
+
+    def state(self) -> dict[str, Tensor]:
+        """See `StatefulHook`."""
+        return self.progression.state() | prefixed(_SLOPE, {} if self.slopes is None else self.slopes.state())
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `StatefulHook`."""
+        self.progression.restore(state)
+        if self.slopes is not None:
+            self.slopes.restore(part(_SLOPE, state))
+
+
+class Surgery(StatefulHook):
+    """Dynamic network surgery: weights go below one threshold and come back above a higher one (Guo et al. 2016, eq. 3 and algorithm 1).
+
+    Behind each masked weight a dense one goes on: the forward sees the masked weight, and the step that its gradient makes is added to the dense one. The
+    thresholds lie a margin below and above the score at which the wanted number stays; the paper's come from the mean and deviation of a layer's weights.
+    There, masks change with a probability that falls; here, so many times until a progress of the training. In the end exactly the wanted number stays.
+
+    Args:
+        chooser: of the wanted number, and of the scores of dense weights.
+        updates: how often masks are made.
+        until: progress of the training from which they stay.
+        margin: of the thresholds, relative; 0.1 in the authors' code.
+    """
+
+    def __init__(self, chooser: Chooser, updates: int = 100, until: float = 0.75, margin: float = 0.1) -> None:
+        self.chooser, self.progression, self.margin = chooser, Progression(chooser, updates, until), margin
+        self.shadow = {weight.name: weight.parameter.detach().clone() for weight in chooser.weights}
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, progress: float) -> None:
+        """See `StatefulHook`."""
+        for weight in self.chooser.weights:
+            now = weight.parameter.detach()
+            # what stood at zero is the step alone
+            self.shadow[weight.name] = torch.where(self.progression.kept(weight), now, self.shadow[weight.name].to(now.device) + now)
+        if self.progression.due(progress):
+            self._operate(self.progression.position(progress))
+        for weight in self.chooser.weights:
+            weight.parameter.copy_(self.shadow[weight.name])
+        self.progression.apply(model)
+
+    def _operate(self, position: float) -> None:
+        scores = self.chooser.scores(self.shadow)
+        counts = self.chooser.counts(scores, cubic(position))
+        for weight in self.chooser.weights:
+            units = self.chooser.pattern.units(scores[weight.name])
+            chosen = best(units, counts[weight.name])
+            if position < 1:
+                edge = units[chosen].min()
+                unsure = (units >= (1 - self.margin) * edge) & (units <= (1 + self.margin) * edge)
+                chosen = torch.where(unsure, self.progression.units(weight), chosen)
+            self.progression.masks.kept[weight.name] = self.chooser.spread(weight, chosen)
+
+    def state(self) -> dict[str, Tensor]:
+        """See `StatefulHook`."""
+        return self.progression.state() | prefixed(_SHADOW, self.shadow)
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `StatefulHook`."""
+        self.progression.restore(state)
+        self.shadow = part(_SHADOW, state)

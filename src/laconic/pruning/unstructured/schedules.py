@@ -1,0 +1,193 @@
+"""When weights become zero: the table of ways to train around masks. Each takes the work at hand, trains, and returns what its epochs were like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from laconic.core.context import Context
+from laconic.core.program import Program
+from laconic.core.recovery import Recovery
+from laconic.core.retraining import retrain
+from laconic.pruning.inputs import renew_statistics
+from laconic.pruning.unstructured.choice import Chooser
+from laconic.pruning.unstructured.dynamics import Gradual, Surgery
+from laconic.pruning.unstructured.evidence import look
+from laconic.pruning.unstructured.masks import Masks
+from laconic.pruning.unstructured.regrowth import Growth, Regrow
+
+Epochs = list[dict[str, Any]]
+
+
+@dataclass
+class Work:
+    """A program that is to become sparse, and all that a schedule needs for it.
+
+    Attributes:
+        program: changed in place.
+        chooser: of masks.
+        plan: how it is trained, in all rounds together.
+        context: task, `fit`, seed.
+        teacher: the program before.
+        examples: that criteria look at, and batch-norms are estimated with.
+        updates: how often masks are made; None: as often as the schedule's row says.
+        until: progress of the training from which masks stay.
+        share: of each layer's weights that goes first where weights grow again.
+        rounds: of pruning and training, where they alternate.
+        rewind: progress of a training whose weights come back in each round; None: weights go on.
+        hooks: of `fit`.
+        masks: of the result.
+    """
+
+    program: Program
+    chooser: Chooser
+    plan: Recovery
+    context: Context
+    teacher: Program
+    examples: int = 256
+    updates: int = 100
+    until: float = 0.75
+    share: float = 0.3
+    rounds: int = 3
+    rewind: float | None = None
+    hooks: Sequence[Callable[..., None]] = ()
+    masks: Masks = field(default_factory=lambda: Masks({}))
+
+    def look(self) -> None:
+        """See the program as it is now, as far as the criterion needs it."""
+        weights, need = self.chooser.weights, self.chooser.criterion.needs
+        self.chooser.seen = look(self.program, weights, need, self.context, self.examples)
+
+    @torch.no_grad()
+    def cut(self, fraction: float = 1.0) -> None:
+        """Make masks of the program as it is now, set what goes to zero, and estimate batch-norms anew."""
+        self.look()
+        values = self.chooser.solved() if fraction == 1.0 else {}
+        self.masks = Masks(self.chooser.kept(self.chooser.scores(), fraction))
+        for weight in self.chooser.weights:
+            if weight.name in values:
+                weight.parameter.copy_(values[weight.name])
+                self.masks.kept[weight.name] = weight.parameter != 0
+        self.settle()
+
+    def settle(self) -> None:
+        """Let zeros be zeros, and batch-norms know of it."""
+        self.masks.apply(self.program)
+        renew_statistics(self.program, self.examples, self.plan.plan.batch_size, self.context)
+
+    def train(self, hook: Callable[..., None], epochs: int | None = None) -> Epochs:
+        """Train so many epochs, all by default, and call the hook first after each step."""
+        if epochs is None:
+            epochs = self.plan.plan.epochs
+        if not epochs:
+            return []
+        self.plan = self.plan.settled(self.program, self.context, self.teacher)
+        plan = replace(self.plan.plan, epochs=epochs)
+        return retrain(self.program, plan, self.context, self.teacher, (hook, *self.hooks))
+
+
+def one_shot(work: Work) -> Epochs:
+    """Set all zeros at once, then train the rest."""
+    work.cut()
+    return work.train(work.masks)
+
+
+def gradual(work: Work) -> Epochs:
+    """Set more and more zeros while the program trains."""
+    hook = Gradual(work.chooser, work.updates, work.until)
+    return _along(work, hook)
+
+
+def surgery(work: Work) -> Epochs:
+    """Set zeros while the program trains, and take back those that prove wrong."""
+    hook = Surgery(work.chooser, work.updates, work.until)
+    return _along(work, hook)
+
+
+def regrowth(work: Work, growth: Growth) -> Epochs:
+    """Set all zeros at once, and let others take their places while the program trains."""
+    work.look()
+    hook = Regrow(work.chooser, growth, work.updates, work.until, work.share)
+    work.masks = hook.progression.masks
+    work.settle()
+    return _along(work, hook)
+
+
+def iterative(work: Work) -> Epochs:
+    """Set zeros and train in rounds, each further than the one before: of what is left, the same share goes each time (Frankle & Carbin 2019, section 2).
+
+    With `rewind`, the rest goes back to its values at that progress of a first training, at 0 to those that were given (Frankle et al. 2019, section 3).
+    """
+    epochs: Epochs = []
+    early = {name: value.clone() for name, value in work.program.state_dict().items()}
+    total, trainings = work.plan.plan.epochs, work.rounds + bool(work.rewind)
+    shares = [total * (i + 1) // trainings - total * i // trainings for i in range(trainings)]
+    if work.rewind:
+        keep = _Keep(work.rewind)
+        epochs += [{**epoch, "round": 0} for epoch in work.train(keep, shares.pop(0))]
+        early = dict(keep.values) or early
+    final = work.chooser.amount.value
+    for number, share in enumerate(shares, start=1):
+        part = (1 - (1 - final) ** (number / work.rounds)) / final if work.chooser.amount.unit == "sparsity" else number / work.rounds
+        work.cut(1.0 if number == work.rounds else part)
+        if work.rewind is not None:
+            work.program.load_state_dict(early)
+            work.settle()
+        epochs += [{**epoch, "round": number} for epoch in work.train(work.masks, share)]
+    return epochs
+
+
+def _along(work: Work, hook: Gradual | Surgery | Regrow) -> Epochs:
+    """Train with a hook that changes masks."""
+    epochs = work.train(hook)
+    work.masks = hook.progression.masks
+    return epochs
+
+
+class _Keep:
+    """Keeps the weights at a progress of a training."""
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self.values: Mapping[str, Tensor] = {}
+
+    def __call__(self, model: nn.Module, progress: float) -> None:
+        """See `core.hook.Hook`."""
+        if not self.values and progress >= self.at:
+            self.values = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A row: what is done, and what it goes together with.
+
+    Attributes:
+        run: does it.
+        about: it, in a few words.
+        updates: how often masks are made, where nobody says it.
+        once: it looks at the program between trainings, so criteria that look at inputs go with it; else it asks them at each update.
+        grouped: it goes with N:M.
+        by_weight: it scores by the weights alone.
+    """
+
+    run: Callable[[Work], Epochs]
+    about: str
+    updates: int = 100
+    once: bool = False
+    grouped: bool = True
+    by_weight: bool = False
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "one_shot": Schedule(one_shot, "all at once", once=True),
+    "gradual": Schedule(gradual, "gradually, by a cubic"),
+    "iterative": Schedule(iterative, "in rounds", once=True),
+    "surgery": Schedule(surgery, "by dynamic network surgery", grouped=False, by_weight=True),
+    "rigl": Schedule(partial(regrowth, growth="gradient"), "at once, regrown by gradients (RigL)", updates=30, once=True, grouped=False),
+    "set": Schedule(partial(regrowth, growth="random"), "at once, regrown at random (SET)", updates=30, once=True, grouped=False),
+}

@@ -1,0 +1,159 @@
+"""Weight pruning as a step: choose which weights become zero, train around them, and let all later training keep them so."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from laconic.core.context import Context
+from laconic.core.errors import BadInput
+from laconic.core.program import Program
+from laconic.core.records import Outcome, Skipped
+from laconic.core.recovery import recovery
+from laconic.core.retraining import check_trainable
+from laconic.core.step import step
+from laconic.core.task import Task
+from laconic.pruning.unstructured.allocation import ALLOCATIONS
+from laconic.pruning.unstructured.choice import Chooser
+from laconic.pruning.unstructured.criteria import criterion_named
+from laconic.pruning.unstructured.options import Sparsify
+from laconic.pruning.unstructured.patterns import Pattern
+from laconic.pruning.unstructured.schedules import SCHEDULES, Work
+from laconic.pruning.unstructured.weights import Weight, check_paths, weights_of
+
+_NAME = "sparsify"
+_NAMED = 3  # layers that a note lists by name
+
+
+@step(_NAME, Sparsify)
+def sparsify(
+    program: Program,
+    config: Sparsify | None = None,
+    context: Context | Task | None = None,
+    hooks: Sequence[Callable[..., None]] = (),
+) -> tuple[Program, Outcome]:
+    """Set weights of a copy of a program to zero, and train the rest.
+
+    Zeros are stored in the weights, the graph stays as it is. They stay zero in every later training of the program (`Interface.sparse`), and through
+    folding and rounding. Norms and biases are left alone.
+
+    Args:
+        program: in eval mode; not changed. It is the teacher in training, unless that does without.
+        config: what goes, when, and how the rest trains.
+        context: or the task alone, which is needed for training, for batch-norms and for criteria that look at data. Training needs `fit`.
+        hooks: of `fit`, called after the masks.
+
+    Returns:
+        A program with zeros, and what was done: zeros by layer, what stayed dense and why, how it trained.
+
+    Raises:
+        BadInput: data, loss or `fit` are missing where they are needed; nothing can become sparse; an unknown module path; patience with masks that change.
+    """
+    config = config or Sparsify()
+    context = context if isinstance(context, Context) else Context(task=context)
+    plan = recovery(config.recovery, context.task)
+    if plan.plan.epochs:
+        check_trainable(_NAME, context)
+    name = config.when(bool(plan.plan.epochs))
+    schedule = SCHEDULES[name]
+    if plan.plan.patience is not None and not schedule.once:
+        raise BadInput(
+            f"patience: the best epoch's weights have other zeros than the last one's with the schedule '{name}'. Leave patience out."
+        )
+    result = copy.deepcopy(program).eval()
+    result.interface = replace(result.interface, sparse=())
+    weights, skipped = chosen(result, config)
+    chooser = Chooser(
+        weights,
+        criterion_named(config.criterion),
+        Pattern.read(config.pattern),
+        ALLOCATIONS[config.how()],
+        config.amount,
+        config.floor,
+        generator=torch.Generator().manual_seed(context.seed),
+    )
+    work = Work(
+        result, chooser, plan, context, program, config.examples, config.updates or schedule.updates, config.until, config.share,
+        config.rounds, config.rewind, hooks,
+    )  # fmt: skip
+    epochs = schedule.run(work)
+    result.eval()
+    if _mixes(work):
+        work.settle()
+    result.interface = replace(result.interface, sparse=tuple(weight.name for weight in weights))
+    return result, _outcome(config, name, work, epochs, skipped)
+
+
+def chosen(program: Program, config: Sparsify) -> tuple[list[Weight], list[Skipped]]:
+    """Return the weights that become sparse, and what stays dense, with the reason.
+
+    Raises:
+        BadInput: a path in `freeze` names nothing, or nothing is left.
+    """
+    weights, skipped = weights_of(program)
+    check_paths(weights, config.freeze)
+    pattern = Pattern.read(config.pattern)
+    result = []
+    for index, weight in enumerate(weights):
+        reason = pattern.misfit(weight.shape)
+        if weight.inside(config.freeze):
+            reason = "it is in freeze"
+        elif index == 0 and not config.first:
+            reason = "it is the first layer"
+        elif index == len(weights) - 1 and not config.head:
+            reason = "it is the head"
+        if reason:
+            skipped.append(Skipped(weight.name, reason))
+        else:
+            result.append(weight)
+    if not result:
+        told = "; ".join(dict.fromkeys(item.reason for item in skipped)) or "there is no convolution, linear or recurrent layer"
+        raise BadInput(f"no weight can become sparse: {told}")
+    return result, skipped
+
+
+def _mixes(work: Work) -> bool:
+    """Return whether what was delivered is not zero where the masks are: a mean over steps with other masks."""
+    return any(bool((weight.parameter.detach()[~work.masks.kept[weight.name]] != 0).any()) for weight in work.chooser.weights)
+
+
+def _outcome(config: Sparsify, schedule: str, work: Work, epochs: list[dict[str, Any]], skipped: Sequence[Skipped]) -> Outcome:
+    layers: list[dict[str, Any]] = [
+        {"name": weight.name, "weights": weight.parameter.numel(), "zeros": int((weight.parameter == 0).sum())}
+        for weight in work.chooser.weights
+    ]
+    amount = config.amount
+    zeros, total = (sum(int(layer[name]) for layer in layers) for name in ("zeros", "weights"))
+    changed = {
+        "asked": amount.unit,
+        "amount": amount.value,
+        "sparsity": zeros / total,
+        "criterion": config.criterion,
+        "pattern": config.pattern,
+        "allocation": config.how(),
+        "schedule": schedule,
+        "about": SCHEDULES[schedule].about,
+        "layers": layers,
+        "params": [
+            sum(p.numel() for p in work.program.parameters()),
+            sum(int((p != 0).sum()) for p in work.program.parameters()),
+        ],
+        "epochs": epochs,
+        "recovery": work.plan.told() if epochs else None,
+    }
+    notes = [work.plan.note()] if epochs else []
+    blind = _blind(work)
+    if blind:
+        names = ", ".join(blind[:_NAMED]) + (", …" if len(blind) > _NAMED else "")
+        notes.append(f"'{config.criterion}' cannot look at the inputs of {len(blind)} of {len(layers)} layers ({names}): magnitude there")
+    return Outcome(_NAME, changed, tuple(skipped), tuple(notes))
+
+
+def _blind(work: Work) -> list[str]:
+    """Return the names of weights of which the criterion did not see what it looks at."""
+    criterion = work.chooser.criterion
+    return [] if criterion.trains else [weight.name for weight in work.chooser.weights if weight.name not in work.chooser.seen]
