@@ -38,6 +38,7 @@ def sparse_net() -> tuple[nn.Module, dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_zeros_are_held_and_the_rest_trains(options: dict[str, Any]) -> None:
     net, kept = sparse_net()
+    Masks(kept).apply(net)
     before = copy.deepcopy(net.state_dict())
     fit(
         net, lc.FitPlan(**{"epochs": 1, "lr": 0.01, "batch_size": 8, **options}), train=nets.DATA, loss=F.cross_entropy, hooks=[Masks(kept)]
