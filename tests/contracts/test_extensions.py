@@ -23,6 +23,7 @@ steps:
     macs: 0.7
     criterion: acme_l3
     recovery: {epochs: 1, lr: 0.001, distill: 0.5, soft: acme_absolute, augment: [{name: acme_shift, strength: 0.5}]}
+- sparsify: {sparsity: 0.1, criterion: acme_square, recovery: {epochs: 0}}
 - acme_snap: {share: 0.2}
 deploy: {runtime: acme_rt, threads: 1}
 """
@@ -102,8 +103,9 @@ def test_a_limit_of_a_quantity_is_judged_by_the_gate(carried_out: tuple[dict[str
 def test_a_recipe_prunes_trains_and_deploys_with_them(carried_out: tuple[dict[str, Any], Path]) -> None:
     result, _ = carried_out
     (row,) = result["candidates"]
-    pruned, snapped = row["outcomes"]
+    pruned, sparse, snapped = row["outcomes"]
     assert pruned["changed"]["criterion"] == "acme_l3"
+    assert sparse["changed"]["criterion"] == "acme_square"
     told = pruned["changed"]["recovery"]
     assert "acme_shift" in json.dumps(told)
     assert "acme_absolute" in json.dumps(told)

@@ -20,6 +20,7 @@ from laconic.pruning.coupling import Group
 from laconic.pruning.rules.table import Masking, OperatorRule
 from laconic.pruning.surgeon import Surgeon
 from laconic.pruning.trace import Tracer, Value
+from laconic.pruning.unstructured.criteria import Seen
 from laconic.search.lever import Lever, Setting
 from laconic.train.augment import Augmentation
 
@@ -97,6 +98,12 @@ def cubes(evidence: criteria.Evidence, group: Group) -> Tensor:
 
 
 CRITERION = criteria.Criterion(cubes)
+
+
+# A criterion for single weights: a function of what is seen of one weight.
+def square(seen: Seen) -> Tensor:
+    """Score by w²."""
+    return seen.weight.square()
 
 
 # An operator and its rule: what it does to the ids of its input's dimensions.
