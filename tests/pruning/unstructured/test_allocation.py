@@ -28,6 +28,12 @@ def test_global_keeps_the_least_of_each_layer_and_the_number_of_all() -> None:
     assert sum(kept) == round(0.1 * sum(NUMBERS))
 
 
+def test_global_keeps_the_number_where_scores_are_equal() -> None:
+    equal = [Layer((4, 5), torch.ones(20)), Layer((2, 5), torch.cat([torch.ones(5), torch.zeros(5)]))]
+    assert ALLOCATIONS["global"](equal, 0.5, [1, 1]) == [14, 1]
+    assert sum(ALLOCATIONS["global"](equal, 0.9, [1, 1])) == 27
+
+
 @pytest.mark.parametrize("density", [0.3, 0.1, 0.02])
 @pytest.mark.parametrize("kind", ["erdos_renyi", "erdos_renyi_kernel"])
 def test_erdos_renyi_by_its_formula(kind: str, density: float) -> None:

@@ -36,12 +36,27 @@ def uniform(layers: Sequence[Layer], density: float, least: Sequence[int]) -> li
 
 def ranked(layers: Sequence[Layer], density: float, least: Sequence[int]) -> list[int]:
     """Keep the highest scores of all layers together; the `least` best of each in any case."""
-    budget = max(0, round(density * sum(layer.units for layer in layers)) - sum(least))
-    ordered = [layer.scores.flatten().sort(descending=True).values[low:] for layer, low in zip(layers, least, strict=True)]
-    chosen = torch.cat(ordered).topk(min(budget, sum(map(len, ordered)))).indices
-    ends = torch.tensor([len(rest) for rest in ordered]).cumsum(0)
-    more = torch.bincount(torch.bucketize(chosen.cpu(), ends, right=True), minlength=len(layers)).tolist()
-    return [low + n for low, n in zip(least, more, strict=True)]
+    rest = [_without_best(layer.scores, low) for layer, low in zip(layers, least, strict=True)]
+    total = sum(map(len, rest))
+    left = min(total, max(0, round(density * sum(layer.units for layer in layers)) - sum(least)))
+    if left in (0, total):
+        return [low + (len(scores) if left else 0) for low, scores in zip(least, rest, strict=True)]
+    edge = torch.cat(rest).kthvalue(total - left + 1).values
+    counts = [int((scores > edge).sum()) for scores in rest]
+    left -= sum(counts)
+    for i, scores in enumerate(rest):  # equal scores, in the order of the layers
+        equal = min(left, int((scores == edge).sum()))
+        counts[i] += equal
+        left -= equal
+    return [low + count for low, count in zip(least, counts, strict=True)]
+
+
+def _without_best(scores: Tensor, n: int) -> Tensor:
+    """Return the scores of a layer but for the `n` highest, flat."""
+    flat = scores.flatten()
+    left = torch.ones_like(flat, dtype=torch.bool)
+    left[flat.topk(n).indices] = False
+    return flat[left]
 
 
 def erdos_renyi(layers: Sequence[Layer], density: float, least: Sequence[int]) -> list[int]:
