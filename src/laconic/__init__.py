@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from laconic.pruning.structured import Prune, prune
     from laconic.pruning.unstructured.masks import Masks
     from laconic.pruning.unstructured.options import Sparsify
-    from laconic.pruning.unstructured.sparsify import sparsify
+    from laconic.pruning.unstructured.sparsify import mask_hook, sparsify
     from laconic.quantization.mixed import Mixed, quantize_mixed, sensitivity
     from laconic.quantization.qat import Qat, qat
     from laconic.quantization.quantize import Quantize, quantize
@@ -85,7 +85,7 @@ _HOME = {
     "laconic.pruning.structured": "Prune prune",
     "laconic.pruning.unstructured.masks": "Masks",
     "laconic.pruning.unstructured.options": "Sparsify",
-    "laconic.pruning.unstructured.sparsify": "sparsify",
+    "laconic.pruning.unstructured.sparsify": "mask_hook sparsify",
     "laconic.quantization.mixed": "Mixed quantize_mixed sensitivity",
     "laconic.quantization.qat": "Qat qat",
     "laconic.quantization.quantize": "Quantize quantize",
@@ -159,6 +159,7 @@ __all__ = [
     "latency_table",
     "load_task",
     "load_whole",
+    "mask_hook",
     "optimize",
     "place",
     "prune",

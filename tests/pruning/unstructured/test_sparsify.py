@@ -253,3 +253,44 @@ def test_nothing_to_do_and_patience_are_told(program: lc.Program) -> None:
         lc.sparsify(program, lc.Sparsify(recovery={**FAST, "patience": 1}), nets.context())
     with pytest.raises(BadInput, match="the step 'sparsify' trains"):
         lc.sparsify(program, lc.Sparsify())
+
+
+# In a loop of one's own ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", ["one_shot", "gradual", "surgery", "rigl", "set"])
+def test_a_hook_makes_a_plain_module_sparse(schedule: str) -> None:
+    net = nets.net()
+    hook = lc.mask_hook(net, lc.Sparsify(0.8, schedule=schedule, updates=8))
+    net.train()
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    for step in range(16):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(torch.from_numpy(nets.X)), nets.DATA.target).backward()
+        optimizer.step()
+        hook(net, (step + 1) / 16)
+    total = sum(int((p == 0).sum()) for p in net.parameters() if p.dim() > 1)
+    assert total == pytest.approx(0.8 * ALL, abs=6)
+    assert all(
+        torch.equal(net.get_parameter(name) != 0, kept)
+        for name, kept in hook.masks.kept.items()
+        if schedule != "set" and schedule != "rigl"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"schedule": "iterative"}, "'iterative' takes several trainings"),
+        ({"criterion": "wanda"}, "'wanda' looks at data before the training"),
+    ],
+    ids=str,
+)
+def test_what_a_hook_cannot_do_is_told(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        lc.mask_hook(nets.net(), lc.Sparsify(**options))
+
+
+def test_patience_goes_with_masks_that_stay_only(program: lc.Program) -> None:
+    with pytest.raises(BadInput, match="with the schedule 'rigl'"):
+        lc.sparsify(program, lc.Sparsify(schedule="rigl", recovery={**FAST, "patience": 1}), nets.context())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from laconic.core.hook import StatefulHook
 from laconic.pruning.unstructured.choice import Chooser
+from laconic.pruning.unstructured.masks import Masks
 from laconic.pruning.unstructured.patterns import best
 from laconic.pruning.unstructured.progression import Progression, Slopes, cubic, part, prefixed
 
@@ -28,6 +29,11 @@ class Gradual(StatefulHook):
     def __init__(self, chooser: Chooser, updates: int = 100, until: float = 0.75) -> None:
         self.chooser, self.progression = chooser, Progression(chooser, updates, until)
         self.slopes = Slopes(chooser.weights) if chooser.criterion.needs == "slope" else None
+
+    @property
+    def masks(self) -> Masks:
+        """The masks as they are now; after a training, those of the result."""
+        return self.progression.masks
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, progress: float) -> None:
@@ -76,6 +82,11 @@ class Surgery(StatefulHook):
     def __init__(self, chooser: Chooser, updates: int = 100, until: float = 0.75, margin: float = 0.1) -> None:
         self.chooser, self.progression, self.margin = chooser, Progression(chooser, updates, until), margin
         self.shadow = {weight.name: weight.parameter.detach().clone() for weight in chooser.weights}
+
+    @property
+    def masks(self) -> Masks:
+        """The masks as they are now; after a training, those of the result."""
+        return self.progression.masks
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, progress: float) -> None:

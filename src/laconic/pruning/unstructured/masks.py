@@ -36,6 +36,11 @@ class Masks(StatefulHook):
             names = [name for name, p in known.items() if p.dim() > 1 and bool((p == 0).any())]
         return cls({name: _parameter(known, name).detach() != 0 for name in names})
 
+    @property
+    def masks(self) -> Masks:
+        """Itself, as other hooks have their masks."""
+        return self
+
     def __call__(self, model: nn.Module, progress: float) -> None:
         """See `StatefulHook`."""
         self.apply(model)

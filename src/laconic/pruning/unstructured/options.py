@@ -13,7 +13,7 @@ from laconic.pruning.unstructured.allocation import ALLOCATIONS
 from laconic.pruning.unstructured.choice import Amount
 from laconic.pruning.unstructured.criteria import weight_criteria
 from laconic.pruning.unstructured.patterns import FREE, Pattern
-from laconic.pruning.unstructured.schedules import SCHEDULES
+from laconic.pruning.unstructured.schedules import AT_ONCE, SCHEDULES
 
 _AMOUNTS = ("sparsity", "threshold", "deviations")
 _SPARSITY = 0.9
@@ -159,5 +159,5 @@ class Sparsify(StepConfig):
     def when(self, trains: bool = True) -> str:
         """Return the name of the schedule, where it trains or does not."""
         if not trains:
-            return "one_shot"
-        return self.schedule or ("gradual" if weight_criteria()[self.criterion].trains else "one_shot")
+            return AT_ONCE
+        return self.schedule or ("gradual" if weight_criteria()[self.criterion].trains else AT_ONCE)

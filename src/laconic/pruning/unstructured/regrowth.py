@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from laconic.core.hook import StatefulHook
 from laconic.pruning.unstructured.choice import Chooser
+from laconic.pruning.unstructured.masks import Masks
 from laconic.pruning.unstructured.patterns import best
 from laconic.pruning.unstructured.progression import Progression
 from laconic.pruning.unstructured.weights import Weight
@@ -36,6 +37,11 @@ class Regrow(StatefulHook):
     def __init__(self, chooser: Chooser, growth: Growth = "gradient", updates: int = 30, until: float = 0.75, share: float = 0.3) -> None:
         self.chooser, self.growth, self.share = chooser, growth, share
         self.progression = Progression(chooser, updates, until, chooser.kept(chooser.scores()))
+
+    @property
+    def masks(self) -> Masks:
+        """The masks as they are now; after a training, those of the result."""
+        return self.progression.masks
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, progress: float) -> None:

@@ -19,9 +19,21 @@ from laconic.pruning.unstructured.choice import Chooser
 from laconic.pruning.unstructured.dynamics import Gradual, Surgery
 from laconic.pruning.unstructured.evidence import look
 from laconic.pruning.unstructured.masks import Masks
-from laconic.pruning.unstructured.regrowth import Growth, Regrow
+from laconic.pruning.unstructured.regrowth import Regrow
 
 Epochs = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When masks change during a training: how often, until which progress, and which share of each layer goes first where weights grow again."""
+
+    updates: int = 100
+    until: float = 0.75
+    share: float = 0.3
+
+
+Make = Callable[[Chooser, Timing], Gradual | Surgery | Regrow]
 
 
 @dataclass
@@ -35,9 +47,7 @@ class Work:
         context: task, `fit`, seed.
         teacher: the program before.
         examples: that criteria look at, and batch-norms are estimated with.
-        updates: how often masks are made; None: as often as the schedule's row says.
-        until: progress of the training from which masks stay.
-        share: of each layer's weights that goes first where weights grow again.
+        timing: of the masks.
         rounds: of pruning and training, where they alternate.
         rewind: progress of a training whose weights come back in each round; None: weights go on.
         hooks: of `fit`.
@@ -50,9 +60,7 @@ class Work:
     context: Context
     teacher: Program
     examples: int = 256
-    updates: int = 100
-    until: float = 0.75
-    share: float = 0.3
+    timing: Timing = field(default_factory=Timing)
     rounds: int = 3
     rewind: float | None = None
     hooks: Sequence[Callable[..., None]] = ()
@@ -97,27 +105,6 @@ def one_shot(work: Work) -> Epochs:
     return work.train(work.masks)
 
 
-def gradual(work: Work) -> Epochs:
-    """Set more and more zeros while the program trains."""
-    hook = Gradual(work.chooser, work.updates, work.until)
-    return _along(work, hook)
-
-
-def surgery(work: Work) -> Epochs:
-    """Set zeros while the program trains, and take back those that prove wrong."""
-    hook = Surgery(work.chooser, work.updates, work.until)
-    return _along(work, hook)
-
-
-def regrowth(work: Work, growth: Growth) -> Epochs:
-    """Set all zeros at once, and let others take their places while the program trains."""
-    work.look()
-    hook = Regrow(work.chooser, growth, work.updates, work.until, work.share)
-    work.masks = hook.progression.masks
-    work.settle()
-    return _along(work, hook)
-
-
 def iterative(work: Work) -> Epochs:
     """Set zeros and train in rounds, each further than the one before: of what is left, the same share goes each time (Frankle & Carbin 2019, section 2).
 
@@ -142,10 +129,16 @@ def iterative(work: Work) -> Epochs:
     return epochs
 
 
-def _along(work: Work, hook: Gradual | Surgery | Regrow) -> Epochs:
-    """Train with a hook that changes masks."""
+def along(work: Work, make: Make, looks: bool = False) -> Epochs:
+    """Train with a hook that changes masks; where it looks first, its first masks hold before the training."""
+    if looks:
+        work.look()
+    hook = make(work.chooser, work.timing)
+    if looks:
+        work.masks = hook.masks
+        work.settle()
     epochs = work.train(hook)
-    work.masks = hook.progression.masks
+    work.masks = hook.masks
     return epochs
 
 
@@ -167,8 +160,9 @@ class Schedule:
     """A row: what is done, and what it goes together with.
 
     Attributes:
-        run: does it.
+        run: does it, with all trainings that it takes.
         about: it, in a few words.
+        make: the hook that changes masks during one training; None: masks stay, or there are several trainings.
         updates: how often masks are made, where nobody says it.
         once: it looks at the program between trainings, so criteria that look at inputs go with it; else it asks them at each update.
         grouped: it goes with N:M.
@@ -177,17 +171,40 @@ class Schedule:
 
     run: Callable[[Work], Epochs]
     about: str
+    make: Make | None = None
     updates: int = 100
     once: bool = False
     grouped: bool = True
     by_weight: bool = False
 
 
+def _gradual(chooser: Chooser, timing: Timing) -> Gradual:
+    return Gradual(chooser, timing.updates, timing.until)
+
+
+def _surgery(chooser: Chooser, timing: Timing) -> Surgery:
+    return Surgery(chooser, timing.updates, timing.until)
+
+
+def _rigl(chooser: Chooser, timing: Timing) -> Regrow:
+    return Regrow(chooser, "gradient", timing.updates, timing.until, timing.share)
+
+
+def _set(chooser: Chooser, timing: Timing) -> Regrow:
+    return Regrow(chooser, "random", timing.updates, timing.until, timing.share)
+
+
+def _hooked(make: Make, about: str, once: bool = False, **facts: Any) -> Schedule:
+    return Schedule(partial(along, make=make, looks=once), about, make, once=once, **facts)
+
+
+AT_ONCE = "one_shot"  # what is done where nothing trains
+
 SCHEDULES: dict[str, Schedule] = {
-    "one_shot": Schedule(one_shot, "all at once", once=True),
-    "gradual": Schedule(gradual, "gradually, by a cubic"),
+    AT_ONCE: Schedule(one_shot, "all at once", once=True),
+    "gradual": _hooked(_gradual, "gradually, by a cubic"),
     "iterative": Schedule(iterative, "in rounds", once=True),
-    "surgery": Schedule(surgery, "by dynamic network surgery", grouped=False, by_weight=True),
-    "rigl": Schedule(partial(regrowth, growth="gradient"), "at once, regrown by gradients (RigL)", updates=30, once=True, grouped=False),
-    "set": Schedule(partial(regrowth, growth="random"), "at once, regrown at random (SET)", updates=30, once=True, grouped=False),
+    "surgery": _hooked(_surgery, "by dynamic network surgery", grouped=False, by_weight=True),
+    "rigl": _hooked(_rigl, "at once, regrown by gradients (RigL)", once=True, updates=30, grouped=False),
+    "set": _hooked(_set, "at once, regrown at random (SET)", once=True, updates=30, grouped=False),
 }

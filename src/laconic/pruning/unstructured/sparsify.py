@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from laconic.core.context import Context
 from laconic.core.errors import BadInput
@@ -20,9 +21,12 @@ from laconic.core.task import Task
 from laconic.pruning.unstructured.allocation import ALLOCATIONS
 from laconic.pruning.unstructured.choice import Chooser
 from laconic.pruning.unstructured.criteria import criterion_named
+from laconic.pruning.unstructured.dynamics import Gradual, Surgery
+from laconic.pruning.unstructured.masks import Masks
 from laconic.pruning.unstructured.options import Sparsify
 from laconic.pruning.unstructured.patterns import Pattern
-from laconic.pruning.unstructured.schedules import SCHEDULES, Work
+from laconic.pruning.unstructured.regrowth import Regrow
+from laconic.pruning.unstructured.schedules import AT_ONCE, SCHEDULES, Schedule, Timing, Work
 from laconic.pruning.unstructured.weights import Weight, check_paths, weights_of
 
 _NAME = "sparsify"
@@ -60,26 +64,15 @@ def sparsify(
         check_trainable(_NAME, context)
     name = config.when(bool(plan.plan.epochs))
     schedule = SCHEDULES[name]
-    if plan.plan.patience is not None and not schedule.once:
+    if plan.plan.patience is not None and schedule.make is not None:
         raise BadInput(
             f"patience: the best epoch's weights have other zeros than the last one's with the schedule '{name}'. Leave patience out."
         )
     result = copy.deepcopy(program).eval()
     result.interface = replace(result.interface, sparse=())
     weights, skipped = chosen(result, config)
-    chooser = Chooser(
-        weights,
-        criterion_named(config.criterion),
-        Pattern.read(config.pattern),
-        ALLOCATIONS[config.how()],
-        config.amount,
-        config.floor,
-        generator=torch.Generator().manual_seed(context.seed),
-    )
-    work = Work(
-        result, chooser, plan, context, program, config.examples, config.updates or schedule.updates, config.until, config.share,
-        config.rounds, config.rewind, hooks,
-    )  # fmt: skip
+    chooser = _chooser(weights, config, context.seed)
+    work = Work(result, chooser, plan, context, program, config.examples, _timing(config, schedule), config.rounds, config.rewind, hooks)
     epochs = schedule.run(work)
     result.eval()
     if _mixes(work):
@@ -88,13 +81,59 @@ def sparsify(
     return result, _outcome(config, name, work, epochs, skipped)
 
 
-def chosen(program: Program, config: Sparsify) -> tuple[list[Weight], list[Skipped]]:
+def mask_hook(model: nn.Module, config: Sparsify | None = None, seed: int = 0) -> Masks | Gradual | Surgery | Regrow:
+    """Return the hook that makes a plain module or a Program sparse while it trains, in `fit` or in any loop that calls it after each optimizer step.
+
+    Masks that hold from the beginning are applied at once. After the training, `hook.masks` are those of the result; where means of weights are delivered,
+    `hook.masks.apply(model)` sets their zeros.
+
+    Args:
+        model: changed where it stands.
+        config: what goes, and when: a schedule of one training, with a criterion that looks at weights, or at the gradients during it.
+        seed: of random choices.
+
+    Raises:
+        BadInput: the schedule takes several trainings, the criterion looks at data beforehand, or nothing can become sparse.
+    """
+    config = config or Sparsify()
+    name, criterion = config.when(), criterion_named(config.criterion)
+    schedule = SCHEDULES[name]
+    if schedule.make is None and name != AT_ONCE:
+        raise BadInput(f"schedule: '{name}' takes several trainings, and a hook sees one. Capture the model and use sparsify.")
+    if criterion.needs and schedule.once:
+        raise BadInput(
+            f"criterion: '{config.criterion}' looks at data before the training, which a hook does not see. Capture the model and use sparsify."
+        )
+    weights, _ = chosen(model, config)
+    chooser = _chooser(weights, config, seed)
+    hook = Masks(chooser.kept(chooser.scores())) if schedule.make is None else schedule.make(chooser, _timing(config, schedule))
+    hook.masks.apply(model)
+    return hook
+
+
+def _chooser(weights: Sequence[Weight], config: Sparsify, seed: int) -> Chooser:
+    return Chooser(
+        weights,
+        criterion_named(config.criterion),
+        Pattern.read(config.pattern),
+        ALLOCATIONS[config.how()],
+        config.amount,
+        config.floor,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def _timing(config: Sparsify, schedule: Schedule) -> Timing:
+    return Timing(config.updates or schedule.updates, config.until, config.share)
+
+
+def chosen(model: nn.Module, config: Sparsify) -> tuple[list[Weight], list[Skipped]]:
     """Return the weights that become sparse, and what stays dense, with the reason.
 
     Raises:
         BadInput: a path in `freeze` names nothing, or nothing is left.
     """
-    weights, skipped = weights_of(program)
+    weights, skipped = weights_of(model)
     check_paths(weights, config.freeze)
     pattern = Pattern.read(config.pattern)
     result = []
