@@ -271,11 +271,7 @@ def test_a_hook_makes_a_plain_module_sparse(schedule: str) -> None:
         hook(net, (step + 1) / 16)
     total = sum(int((p == 0).sum()) for p in net.parameters() if p.dim() > 1)
     assert total == pytest.approx(0.8 * ALL, abs=6)
-    assert all(
-        torch.equal(net.get_parameter(name) != 0, kept)
-        for name, kept in hook.masks.kept.items()
-        if schedule != "set" and schedule != "rigl"
-    )
+    assert all(bool((net.get_parameter(name)[~kept] == 0).all()) for name, kept in hook.masks.kept.items())
 
 
 @pytest.mark.parametrize(
