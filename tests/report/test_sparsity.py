@@ -40,7 +40,7 @@ def plain(text: str) -> str:
 
 def test_what_was_asked_and_what_came() -> None:
     told = found(outcome())
-    assert plain(told.lead) == "OpenVINO · bf16: 900 of 1000 weights of 2 layers are zero (90.0 %)."
+    assert plain(told.lead) == "OpenVINO · bf16: 900 of 1 000 weights of 2 layers are zero (90.0 %)."
     assert [(label, plain(text)) for label, text in told.settings] == [
         ("Step", "sparsify"),
         ("Asked for", "90 % zeros"),
@@ -48,7 +48,7 @@ def test_what_was_asked_and_what_came() -> None:
         ("Criterion", "magnitude"),
         ("Allocation", "erdos renyi kernel"),
         ("Zeros come", "at once, regrown by gradients (RigL)"),
-        ("Parameters", "1100, of which 210 are not zero"),
+        ("Parameters", "1 100, of which 210 are not zero"),
         ("Training", "2 epochs"),
     ]
     assert [(row.name, row.before_text, row.after_text, plain(row.kept_text)) for row in told.cuts.rows] == [

@@ -114,7 +114,7 @@ def test_thresholds_are_absolute_or_in_deviations_of_the_layer(name: str, value:
     found, outcome = lc.sparsify(program, lc.Sparsify(**{name: value}, recovery={"epochs": 0}), nets.context())  # type: ignore[arg-type]
     for key, p in program.named_parameters():
         if p.dim() > 1:
-            edge = value * (float(p.std()) if name == "deviations" else 1.0)
+            edge = value * (float(p.detach().std()) if name == "deviations" else 1.0)
             assert torch.equal(found.get_parameter(key) == 0, p.abs() < edge)
     assert (outcome.changed["asked"], outcome.changed["amount"]) == (name, value)
 
