@@ -105,7 +105,7 @@ def memory(arguments: list[str]) -> None:
     task.plan = dataclasses.replace(task.plan, epochs=2)
     watch, ledger, told = Watch(), Ledger(), []
     with tempfile.TemporaryDirectory() as folder, RunStore(Path(folder) / "run", {"benchmark": "memory"}) as store:
-        program, _ = prepare.program(task, store, ledger, silent)
+        program, _ = prepare.program(task, store, lc.Options(), ledger, silent)
         evaluator = Evaluator(
             store, task, metrics.of(task), program, Judge(lc.Budget(max_drop=100.0)), lc.Options(turn_seconds=0.02), ledger
         )

@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import rnn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import laconic as lc
+from laconic.tasks.check import check_task
 
 X = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(40) % 3
@@ -57,11 +58,18 @@ def plain(i: int) -> Any:
 def task(train: Any = None, valid: Any = None, model: Any = None, **more: Any) -> lc.Task:
     """A sound task, but for what is given."""
     given: dict[str, Any] = {"loss": F.cross_entropy, "batch_size": 16, "name": "wrong", **more}
-    return lc.Task(nn.Linear(6, 3).eval() if model is None else model, train or Rows(plain), valid or Rows(plain), **given)
+    return lc.Task(
+        nn.Linear(6, 3).eval() if model is None else model, *(Rows(plain) if data is None else data for data in (train, valid)), **given
+    )
 
 
 def optimized(**changes: Any) -> Callable[[], Any]:
     return lambda: lc.optimize(task(**changes), lc.Budget(max_drop="any"), out="never-made")
+
+
+def checked(**changes: Any) -> Callable[[], Any]:
+    """Only look at a task, as `optimize` does before anything else: no process is started for it."""
+    return lambda: check_task(task(**changes))
 
 
 def with_value(place: int, value: float) -> Dataset[Any]:
@@ -208,6 +216,10 @@ def onnx_model() -> Any:
     return onnx.ModelProto()
 
 
+def program() -> lc.Program:
+    return lc.capture(nn.Linear(6, 3), X)
+
+
 def timed_at_no_length() -> Any:
     with tempfile.TemporaryDirectory() as folder:
         program = lc.capture(Means(), X[:28].reshape(4, 7, 6), dynamic={"x": {1: "length"}})
@@ -292,6 +304,61 @@ ROWS: dict[str, Wrong] = {
     ),
     "model onnx object": Wrong(lambda: lc.capture(onnx_model(), X), r"an ONNX model\. Give the torch\.nn\.Module"),
     "model tensor": Wrong(lambda: lc.capture(X, X), "the class Tensor"),  # type: ignore[arg-type]
+    "model without forward": Wrong(checked(model=nn.ModuleList([nn.Linear(6, 3)])), "ModuleList has no forward"),
+    "model meets other types": Wrong(
+        lambda: lc.capture(nn.Linear(6, 3), X.double()), r"cannot answer this example \('input' \(40, 6\) float64\)"
+    ),
+    "model meets no index": Wrong(
+        lambda: lc.capture(nn.Embedding(4, 3), Y + 9), r"cannot answer this example .*IndexError: index out of range"
+    ),
+    "batch of none": Wrong(lambda: lc.capture(nn.Linear(6, 3), X[:0]), "a batch of no examples"),
+    "data is a loader": Wrong(
+        checked(train=DataLoader(TensorDataset(X, Y), 8)), r"train: a DataLoader .*give its dataset, loader\.dataset"
+    ),
+    "data is arrays": Wrong(checked(valid=(X.numpy(), Y.numpy())), r"valid: two arrays .*TensorDataset\(inputs, targets\)"),
+    "data is one array": Wrong(checked(valid=X), "valid: Tensor is one array without targets"),
+    "data is a mapping": Wrong(checked(valid={"x": X, "y": Y}), "valid: dict is a mapping, no dataset"),
+    "data is a generator": Wrong(
+        checked(valid=(pair for pair in zip(X, Y, strict=True))), r"valid: generator has no length; .*list\(data\)"
+    ),
+    "data of other types": Wrong(
+        checked(valid=TensorDataset(X.double(), Y), train=TensorDataset(X.double(), Y)), r"same dtype.*x\.float\(\)"
+    ),
+    "targets of other types": Wrong(checked(valid=TensorDataset(X, Y.int())), r"loss: .*expected target dtype .*y\.long\(\)"),
+    "task of wrong types": Wrong(
+        lambda: task(batch_size="many", dynamic={"x": 1}, plan=3, loss="ce", dynamic_batch="no"),
+        r"(?s)loss: 'ce' must be a function, or None.*batch_size: 'many' must be a whole number"
+        r".*plan: 3 must be a laconic\.FitPlan, or None.*dynamic: \{'x': 1\} must be a mapping.*dynamic_batch: 'no' must be True or False",
+    ),
+    "task of several parts": Wrong(lambda: task(part=["a", "b"]), r"one part is compressed at a time.*laconic\.place"),
+    "plan of wrong numbers": Wrong(
+        checked(plan=lc.FitPlan(lr=-1, epochs=1.5)),  # type: ignore[arg-type]
+        r"(?s)plan: epochs: 1\.5 must be a whole number.*plan: lr: -1 must be more than 0",
+    ),
+    "plan in a task": Wrong(
+        lambda: task(plan={"lr": -1.0, "epoch": 3}),
+        r"(?s)lr: -1\.0 must be more than 0.*epoch: is no option of FitPlan\. Did you mean 'epochs'",
+    ),
+    "share as a text": Wrong(lambda: lc.Prune(macs="0.5"), "macs: '0.5' must be a number, or None"),  # type: ignore[arg-type]
+    "bits as a truth value": Wrong(lambda: lc.Quantize(bits=True), "bits: True must be 8 or 4"),  # type: ignore[arg-type]
+    "threads as a text": Wrong(lambda: lc.SearchSpace(threads="2"), "threads: '2' must be a whole number, or None"),  # type: ignore[arg-type]
+    "config of another step": Wrong(
+        lambda: lc.quantize(program(), lc.Prune()), "'quantize' cannot be called so:\n  config: an object of the class Prune"
+    ),  # type: ignore[arg-type]
+    "options as a mapping": Wrong(lambda: lc.prune(program(), {"macs": 0.5}), r"config: \{'macs': 0\.5\} must be a laconic\.Prune"),  # type: ignore[arg-type]
+    "plan and task changed over": Wrong(
+        lambda: lc.fit(nn.Linear(6, 3), task(), lc.FitPlan()),  # type: ignore[arg-type]
+        r"(?s)fit cannot be called so.*plan: .*Task must be a laconic\.FitPlan.*task: ",
+    ),
+    "a name as the space": Wrong(lambda: lc.optimize(task(), space="openvino"), "space: 'openvino' must be a laconic.SearchSpace, or None"),  # type: ignore[arg-type]
+    "a name as a recipe": Wrong(
+        lambda: lc.optimize(task(), recipes=["prune"]), r"recipes: \['prune'\] must be a list of which each is a laconic\.Recipe"
+    ),  # type: ignore[list-item]
+    "dynamic without names": Wrong(
+        lambda: lc.capture(nn.Linear(6, 3), X, dynamic={"input": [1]}), r"dynamic: \{'input': \[1\]\} must be a mapping of a text"
+    ),  # type: ignore[dict-item]
+    "a batch of half an example": Wrong(lambda: lc.bench("net.onnx", batch=0), "batch: 0 must be 1 or more"),
+    "path of no type": Wrong(lambda: lc.export(program(), 3), "path: 3 must be a text or a path"),  # type: ignore[arg-type]
     "prune a module": Wrong(lambda: lc.prune(nn.Linear(6, 3)), r"'prune' takes a Program; .* Capture the module first"),  # type: ignore[call-arg, arg-type]
     "optimize a module": Wrong(lambda: lc.optimize(nn.Linear(6, 3)), r"optimize takes a laconic\.Task"),  # type: ignore[arg-type]
     "unknown task": Wrong(lambda: lc.optimize("digit"), r"'digit' is not a built-in task\. Did you mean 'digits'"),

@@ -30,7 +30,7 @@ def laconic(*args: str | Path, cwd: Path = ROOT, **variables: str) -> subprocess
         **variables,
     }
     return subprocess.run(
-        [sys.executable, "-m", "laconic.cli", *map(str, args)],
+        [sys.executable, "-m", "laconic", *map(str, args)],
         cwd=cwd,
         env=environment,
         capture_output=True,

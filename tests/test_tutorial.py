@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import laconic as lc
+from laconic.tasks.check import check_task
 from tests.typed import blocks, commands, typed
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +51,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     torch.set_num_threads(1)
     yield tmp_path
     torch.set_num_threads(threads)
-    sys.modules.pop("mytask", None)
+    for name in ("mytask", "mytasks"):
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.slow
@@ -75,6 +78,13 @@ def test_the_tutorial_can_be_typed(folder: Path, monkeypatch: pytest.MonkeyPatch
     np.testing.assert_allclose(answers[artifact.outputs[0].name], artifact(images[artifact.inputs[0].name]), rtol=1e-5, atol=1e-5)
     assert "<html" in (folder / "first" / "report.html").read_text(encoding="utf-8")
     assert lc.Artifact.open(folder / "small").numerics == "int8"
+
+
+def test_the_task_of_the_readme_can_be_typed(folder: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    typed_in = next(text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "def tumors" in text)
+    (folder / "mytasks.py").write_text(typed_in, encoding="utf-8")
+    check_task(lc.load_task("mytasks:tumors"))
 
 
 @pytest.mark.parametrize("command", HERE)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -71,6 +72,29 @@ def test_large_weights_go_into_a_second_file(program: lc.Program, tmp_path: Path
     (found.folder / "model.onnx.data").write_bytes(bytes(content))
     with pytest.raises(CorruptFile, match="not the file that was exported"):
         Artifact.open(found.folder)
+
+
+def test_weights_in_a_second_file_appear_whole(program: lc.Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fills up leaves the old pair; a smaller model leaves no weights that are nobody's."""
+    import onnx_ir
+
+    monkeypatch.setattr("laconic.deploy.export._EXTERNAL_OVER", 100)
+    path = lc.export(program, tmp_path / "model.onnx").file
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    save = onnx_ir.save
+
+    def full(model: Any, file: Path, **options: Any) -> None:
+        save(model, file, **options)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(onnx_ir, "save", full)
+    with pytest.raises(lc.LaconicError, match=r"cannot write .*model\.onnx: No space left"):
+        lc.export(program, path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    monkeypatch.undo()
+    small = lc.export(program, path)
+    assert {file.name for file in tmp_path.iterdir()} == set(before) - {"model.onnx.data"}
+    assert small.size_bytes == path.stat().st_size
 
 
 @pytest.mark.slow

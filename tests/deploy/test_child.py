@@ -4,6 +4,7 @@ import itertools
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,12 @@ def handle(request, channel):
     if what == "leaves another":
         if os.fork() == 0: os.setsid(); time.sleep(15); os._exit(0)
         os._exit(4)
+    if what == "warns":
+        import warnings
+        warnings.simplefilter("always")
+        for _ in range(2): warnings.warn("mind the gap")
+        warnings.warn_explicit("of a library", UserWarning, warnings.__file__, 1)
+        return {}
     if what == "slow": time.sleep(0.6); return {}
     if what == "hang": time.sleep(3600)
     if what == "bad": raise BadInput("not like this")
@@ -211,3 +218,12 @@ def test_an_empty_entry_of_the_search_path_is_not_the_current_folder(tmp_path: P
     finally:
         child.close()
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_users_warnings_are_told_here_once(child: Child) -> None:
+    """Those of libraries are not, and who warns again says nothing new."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            child.ask({"what": "warns"})
+    assert [(str(one.message), one.category, Path(one.filename).name) for one in told] == [("mind the gap", UserWarning, "child.py")]

@@ -103,6 +103,8 @@ def test_answers_that_are_not_finite_name_the_example() -> None:
     x[7, 0] = np.nan
     with pytest.raises(BadInput, match="answer to example 7 is not finite"):
         answers(Counting(), ArrayDataset(x, np.zeros(10, np.int64)), batch_size=4)
+    with pytest.raises(BadInput, match="answer to example 7 is not finite"):  # one number for each example
+        answers(nn.Sequential(nn.Linear(X.shape[1], 1), nn.Flatten(0)), ArrayDataset(x, np.zeros(10, np.int64)), batch_size=4)
     with pytest.raises(BadInput, match="data for the teacher is empty"):
         answers(Counting(), ArrayDataset(X[:0], np.zeros(0, np.int64)))
 

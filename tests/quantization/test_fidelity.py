@@ -84,6 +84,33 @@ def test_a_ratio_ignores_one_odd_example_and_the_mean() -> None:
     assert typical_sqnr_db(exact, exact * float("nan"), -1) == -300.0
 
 
+class Scores(nn.Module):
+    """Answers one number for each example, once by a product with a vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.w = nn.Linear(4, 16), nn.Linear(16, 1), nn.Parameter(torch.randn(16))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.a(x).relu()
+        return self.b(x).squeeze(-1), x @ self.w
+
+
+@pytest.mark.parametrize("mode", ["static", "weights"])
+def test_one_number_for_each_example_can_be_rounded(mode: Any) -> None:
+    torch.manual_seed(0)
+    net, x = Scores().eval(), torch.randn(64, 4)
+    found, outcome = quantize(capture(net, x), Quantize(mode=mode, target="onnxruntime"), task_of(x))
+    assert all(ratio is None or ratio > 20 for ratio in outcome.changed["layer_sqnr_db"].values())
+    with torch.no_grad():
+        answers, exacts = found(x), net(x)
+    for answer, exact in zip(answers, exacts, strict=True):
+        assert answer.shape == (64,)
+        assert float((answer - exact).abs().mean()) < 0.1 * float(exact.std())
+    exact = torch.randn(64)
+    assert typical_sqnr_db(exact, exact + 0.1 * exact.std(), -1) == pytest.approx(20.0, abs=6.0)
+
+
 def test_nothing_rounded_nothing_lost() -> None:
     net, x = mlp(4, 8, 2).eval(), torch.randn(8, 4)
     program = capture(net, x)

@@ -72,7 +72,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> type[Worker]:
 def evaluator(folder: Path, budget: lc.Budget | None = None, **options: Any) -> Iterator[Evaluator]:
     task, ledger = tiny.task(), Ledger()
     with RunStore(folder, {"name": "test"}) as store:
-        program, _ = prepare.program(task, store, ledger, silent)
+        program, _ = prepare.program(task, store, lc.Options(), ledger, silent)
         chosen = lc.Options(rounds=ROUNDS, turn_seconds=0.0, candidate_timeout_s=120, **options)
         one = Evaluator(store, task, metrics.of(task), program, Judge(budget or lc.Budget(max_drop=50.0)), chosen, ledger)
         with contextlib.closing(one):

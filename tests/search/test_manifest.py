@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 import laconic as lc
+from laconic.cli.inputs import Until
 from laconic.search.optimize import _manifest, new_folder, seconds
 from tests.run import tiny
 
@@ -68,6 +71,28 @@ def test_time_limits(text: str | float, expected: float) -> None:
 def test_time_limits_of_nonsense(text: str) -> None:
     with pytest.raises(lc.BadInput, match="write a positive number of seconds"):
         seconds(text)
+
+
+def test_a_time_limit_counts_from_the_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is loaded, trained and measured before the first candidate counts too; of a command, from its start on."""
+    seen: list[float] = []
+
+    def search(task: lc.Task, budget: lc.Budget, folder: Path, deadline: float, *rest: Any) -> None:
+        seen.append(deadline)
+        raise lc.BadInput("seen")
+
+    module = sys.modules[seconds.__module__]
+    monkeypatch.setattr(module, "search", search)
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    until = Until("60s")
+    with pytest.raises(lc.BadInput, match="seen"):
+        lc.optimize(tiny.task(), out=tmp_path / "run", time_limit=60)
+    assert seen == [1060.0]
+    monkeypatch.setattr(time, "monotonic", lambda: 1045.0)
+    assert until.left_s() == 15.0
+    monkeypatch.setattr(time, "monotonic", lambda: 1100.0)
+    assert 0 < (until.left_s() or 0) < 0.1
+    assert Until(None).left_s() is None
 
 
 def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,7 +280,7 @@ class Evaluates:
         self.drop, self.titles = drop, list[str]()
         self.progress = silent
 
-    best = None
+    best = deadline = None
 
     def evaluate(self, recipe: lc.Recipe) -> Record:
         self.titles.append(recipe.title)
@@ -317,3 +317,13 @@ def test_what_a_walk_did_not_reach_is_known_at_any_moment() -> None:
     assert [record.title for record in walk.records[1:]] == ["OpenVINO · fp32"]
     (left,) = walk.untried()
     assert (left.title, left.status, left.baseline) == ("quantize static · OpenVINO · int8", "not_tried", "base")
+
+
+def test_what_promises_most_is_another_one_on_another_device() -> None:
+    def turn(runtime: str, precision: str, device: str) -> Any:
+        return turn_of(lc.Recipe((), lc.Target(runtime, precision, device=device)))
+
+    assert turn("torch.compile", "fp32", "cpu") > turn("onnxruntime", "fp32", "cpu")
+    assert turn("torch.compile", "bf16", "cuda") <= turn("onnxruntime", "fp32", "cuda")
+    with pytest.raises(lc.BadInput, match="promise: 'great'"):
+        lc.Lever("mine", "does nothing", stage="runtime", promises={"cuda": "great"})

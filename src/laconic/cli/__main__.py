@@ -1,4 +1,4 @@
-"""`python -m laconic.cli`."""
+"""`python -m laconic.cli`; so does `python -m laconic`."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import typer
 
 from laconic.cli.app import app
 from laconic.cli.budget import BudgetOptions, takes_budget
-from laconic.cli.inputs import count, giga, loaded, named_size, split
+from laconic.cli.inputs import Until, count, giga, loaded, named_size, split
 from laconic.cli.interrupt import command, resumable
 from laconic.cli.options import (
     BatchOption,
@@ -76,6 +76,7 @@ def optimize(
     def work() -> Result:
         import laconic as lc
 
+        until = Until(time_limit)
         options = lc.Options(
             batch=batch,
             rounds=rounds,
@@ -101,7 +102,7 @@ def optimize(
                 wanted,
                 lc.Budget.from_plain(budget),
                 out=folder,
-                time_limit=time_limit,
+                time_limit=until.left_s(),
                 space=space,
                 options=options,
                 progress=progress,

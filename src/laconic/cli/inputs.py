@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,8 @@ from laconic.core.errors import BadInput
 
 if TYPE_CHECKING:
     from laconic.core.task import Task
+
+_MOMENT_S = 1e-3
 
 
 def loaded(
@@ -34,6 +38,8 @@ def loaded(
     import laconic as lc
     from laconic.run import trial
 
+    if timeout_s is not None and not timeout_s > 0:
+        raise BadInput(f"--trial-timeout, --candidate-timeout: {timeout_s:g} must be a number of seconds above 0")
     if not trial.is_users(ref):
         return lc.load_task(ref, data=data, seed=seed)
     tried = trial.Trial(trial.LIMIT_S if timeout_s is None else timeout_s, memory_limit_bytes)
@@ -53,8 +59,34 @@ def loaded(
     return task
 
 
+class Until:
+    """A command's limit of time, which counts from here on: what is loaded and tried before the search begins counts too.
+
+    Args:
+        limit: as it was typed; None sets none.
+
+    Raises:
+        BadInput: it is no time.
+    """
+
+    def __init__(self, limit: str | None) -> None:
+        from laconic.search.optimize import seconds
+
+        self._limit_s, self._since = seconds(limit), time.monotonic()
+
+    def left_s(self) -> float | None:
+        """Return the seconds that are left, a moment at least; None where there is no limit."""
+        return None if self._limit_s is None else max(self._limit_s - (time.monotonic() - self._since), _MOMENT_S)
+
+
 def giga(value: float | None) -> int | None:
-    """Turn GB into bytes."""
+    """Turn GB into bytes.
+
+    Raises:
+        BadInput: no number above 0.
+    """
+    if value is not None and not 0 < value < math.inf:
+        raise BadInput(f"--memory-limit: {value:g} must be a number above 0, in GB")
     return None if value is None else int(value * 1e9)
 
 

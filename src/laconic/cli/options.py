@@ -33,7 +33,8 @@ LimitOption = Annotated[
     str | None,
     typer.Option(
         "--time-limit",
-        help="Try candidates for this long, e.g. 90s, 5m, 2h. The best so far is delivered; the same command with --out RUN goes on with the rest.",
+        help="How long the command may try candidates, from its start on, e.g. 90s, 5m, 2h; the baseline is measured in any case. The best so far is "
+        "delivered; the same command with --out RUN goes on with the rest.",
     ),
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of every runtime. [default: all cores]")]

@@ -93,14 +93,10 @@ def _flush() -> None:
 
 def _in_own_code(error: BaseException) -> str:
     """Name the last line of the user's own code that an error passed; nothing where it passed none."""
-    import sysconfig
-    import traceback
+    from laconic.core.reading import own_frame
 
-    import laconic
-
-    installed = (sysconfig.get_paths()["purelib"], sysconfig.get_paths()["stdlib"], str(Path(str(laconic.__file__)).parent), "<")
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(installed)]
-    return f" (your {own[-1].filename}, line {own[-1].lineno}, in {own[-1].name})" if own else ""
+    frame = own_frame(error)
+    return "" if frame is None else f" (your {frame.filename}, line {frame.lineno}, in {frame.name})"
 
 
 def run_folder(out: Path | None, name: str) -> Path:

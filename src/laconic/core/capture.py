@@ -27,6 +27,7 @@ from laconic.core.capture_training import frozen_parts, training_note
 from laconic.core.errors import BadInput, CaptureError
 from laconic.core.example import Sample, generate, samples_like
 from laconic.core.exported import plain_graph, quiet_export, tensors_in
+from laconic.core.fields import typed
 from laconic.core.interface import Interface, TensorSpec, argument_names, as_call
 from laconic.core.model import as_module
 from laconic.core.modes import evaluating
@@ -53,7 +54,8 @@ REMEDIES = (
     ),
     (
         "Constraints violated",
-        "the model fixes a dimension that was to stay dynamic. Make it independent of that size, or capture with dynamic_batch=False.",
+        "the model fixes a dimension that was to stay dynamic. Make it independent of that size (x.shape[0] in the place of len(x), which makes a Python "
+        "number of it), or capture with dynamic_batch=False.",
     ),
     (
         "was assigned during export",
@@ -67,6 +69,7 @@ REMEDIES = (
 )
 
 
+@typed("model", "example")
 def capture(model: nn.Module, example: Any, *, dynamic: Dynamic | None = None, dynamic_batch: bool = True) -> Program:
     """Capture a module as one graph of ATen operators. The module itself is not changed, and its tensors are copied.
 
@@ -112,15 +115,44 @@ def _capture(model: nn.Module, example: Any, dynamic: Dynamic, dynamic_batch: bo
     call = _Call(model, nesting, names, len(args))
     leaves = [leaf.detach() for leaf in tensors]
     precision.check_inputs(structure.places(nesting, ""), leaves)
+    if leaves[0].dim() and len(leaves[0]) == 0:
+        raise BadInput(f"the example is a batch of no examples, {tuple(leaves[0].shape)}; give two or more, as the model is given them")
     try:
         return _captured(call, leaves, dynamic, dynamic_batch)
-    except CaptureError as error:
-        if not dynamic_batch or known_stops.met(error.__cause__) or not _fits(call, leaves, dynamic):
+    except Exception as error:
+        if isinstance(error, BadInput) and not isinstance(error, CaptureError):
+            raise
+        if (why := _unanswered(call, leaves)) is not None:
+            raise BadInput(f"{type(model).__name__} cannot answer this example ({_told(nesting, leaves)}): {why}") from error
+        if not isinstance(error, CaptureError) or not dynamic_batch or known_stops.met(error.__cause__) or not _fits(call, leaves, dynamic):
             raise
         raise CaptureError(
-            f"{type(model).__name__} can be captured for batches of exactly this size and no other: capture it with dynamic_batch=False, give "
-            f"Task(dynamic_batch=False), or make it independent of that size. With a dynamic batch: {str(error).partition(' Usual mend:')[0]}"
+            f"{type(model).__name__} can be captured for batches of exactly this size and no other (dimension 0 of its first input is the batch): capture it "
+            "with dynamic_batch=False, give Task(dynamic_batch=False), or make it independent of that size. With a dynamic batch: "
+            f"{str(error).partition(' Usual mend:')[0]}"
         ) from error
+
+
+def _told(nesting: structure.Spec, leaves: Sequence[Tensor]) -> str:
+    """Write the inputs' names, shapes and types."""
+    named = zip(structure.places(nesting, ""), leaves, strict=True)
+    return ", ".join(f"'{name}' {tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}" for name, leaf in named)
+
+
+def _unanswered(call: _Call, leaves: Sequence[Tensor]) -> str | None:
+    """Return what the module raises of its example without being captured, in one line; None where it answers. Its buffers stay as they are."""
+    kept = [(buffer, buffer.clone()) for buffer in call.model.buffers()]
+    try:
+        with evaluating(call.model), torch.no_grad():
+            call.flat(call.model, leaves)
+    except (BadInput, NotImplementedError):  # it answers, with what is told otherwise
+        return None
+    except Exception as error:  # noqa: BLE001 - whatever forward raises
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+    finally:
+        for buffer, value in kept:
+            buffer.copy_(value)
+    return None
 
 
 @dataclass(frozen=True)

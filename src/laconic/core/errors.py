@@ -70,6 +70,12 @@ class WorkerFailed(LaconicError):
         self.kind = kind
 
 
+# By name: an error that another process raised is raised again as it was.
+NAMED: dict[str, type[LaconicError]] = {
+    kind.__name__: kind for kind in (LaconicError, BadInput, CaptureError, ExportError, MissingExtra, CorruptFile, TrainingStopped)
+}
+
+
 def need(module: str, extra: str | None = None) -> ModuleType:
     """Import `module` when it is first needed.
 

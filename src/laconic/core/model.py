@@ -47,6 +47,11 @@ def as_module(value: Any, where: str) -> nn.Module:
         return as_module(value._orig_mod, where)
     if isinstance(value, nn.Module) and not isinstance(value, torch.jit.ScriptModule):
         rounded = next((name for name, part in value.named_modules() if type(part).__module__.startswith(_QUANTIZED)), None)
+        if type(value).forward is nn.Module.forward and "forward" not in vars(value):
+            raise BadInput(
+                f"{where} wants a module that can be called; {type(value).__name__} has no forward. Put its parts into a module that has one "
+                "(nn.Sequential runs them one after the other)."
+            )
         if rounded is None:
             return _plain(value) if isinstance(value, fx.GraphModule) else value
         raise BadInput(

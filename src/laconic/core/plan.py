@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_origin
 
-from laconic.core.errors import BadInput, nearest
+from laconic.core.errors import BadInput, Mistakes, nearest
+from laconic.core.fields import check_types, hints_of, wrong_type
 
 Config = TypeVar("Config")
 
@@ -23,6 +25,9 @@ class Scaled:
 
     name: str
     strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_types(self, "a row with its strength makes no sense:")
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,9 @@ class Hint:
     student: str
     teacher: str | None = None
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_types(self, "a hint makes no sense:")
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,8 @@ class FitPlan:
         hints: losses between inner values of student and teacher.
         channels_last: lay pictures (B, C, H, W) and kernels out pixel by pixel, which is often faster and sums in another order.
         seed: of the order, and of every random choice.
+
+    What makes no sense in it is told where it is used, all at once (`out_of_range`).
     """
 
     epochs: int = 1
@@ -106,8 +116,9 @@ class FitPlan:
 # option of a plan -> what it must be, and the check
 _RULES: dict[str, tuple[str, Callable[[float], bool]]] = {
     **dict.fromkeys(("batch_size", "accumulate", "cycles", "patience"), ("must be 1 or more", lambda v: v >= 1)),
-    **dict.fromkeys(("lr", "grad_clip", "temperature"), ("must be more than 0", lambda v: v > 0)),
-    **dict.fromkeys(("epochs", "weight_decay", "sam"), ("must be 0 or more", lambda v: v >= 0)),
+    **dict.fromkeys(("lr", "temperature"), ("must be more than 0 and finite", lambda v: 0 < v < math.inf)),
+    "grad_clip": ("must be more than 0", lambda v: v > 0),
+    **dict.fromkeys(("epochs", "weight_decay", "sam"), ("must be 0 or more and finite", lambda v: 0 <= v < math.inf)),
     "warmup": ("is a fraction of all steps, 0 to 1", lambda v: 0 <= v <= 1),
     "distill": ("is a weight, 0 to 1", lambda v: 0 <= v <= 1),
     "label_smoothing": ("is a share, 0 or more and less than 1", lambda v: 0 <= v < 1),
@@ -193,13 +204,30 @@ def completed(changes: FitPlan | Mapping[str, Any] | None, base: FitPlan) -> Fit
     return replace(base, **options_of(changes))
 
 
+def whole_plan(given: FitPlan | Mapping[str, Any] | None) -> FitPlan | None:
+    """Return a plan: the one that was given, one with these options, or None.
+
+    Raises:
+        BadInput: options that a plan does not have, or that make no sense.
+    """
+    if given is None or isinstance(given, FitPlan):
+        return given
+    if mistakes := list(out_of_range(given)):
+        raise Mistakes("the plan of training makes no sense:", mistakes)
+    return FitPlan(**given)
+
+
 def out_of_range(plan: FitPlan | Mapping[str, Any] | None) -> Iterator[str]:
     """Yield what of a plan, or of changes of one, makes no sense, one sentence each: names that it does not have, and numbers."""
-    defaults = options_of(FitPlan())
+    defaults, hints = options_of(FitPlan()), hints_of(FitPlan)
     for name, value in options_of(plan).items():
         if name not in defaults:
             yield f"{name}: is no option of FitPlan." + nearest(name, defaults)
         elif value is None and defaults[name] is not None:
             yield f"{name}: None is no value of it; leave it out"
-        elif name in _RULES and value is not None and not _RULES[name][1](value):
+        elif name in _RULES and type(value) in (int, float) and not _RULES[name][1](value):
             yield f"{name}: {value} {_RULES[name][0]}"
+        elif (
+            get_origin(hints[name]) is not Literal and (wrong := wrong_type(hints[name], value)) is not None
+        ):  # names are looked up in their tables
+            yield f"{name}: {wrong}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,3 +73,15 @@ def told(error: BaseException) -> str:
     place = f", {Path(frames[-1].filename).name} line {frames[-1].lineno}" if frames else ""
     text = f": {lines[0][:_LONGEST]}" if lines else ""
     return f"{type(error).__name__}{text}{place}"
+
+
+def own_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """Return the last line of the user's own code that an error passed: of no library and not of Laconic; None where it passed none."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if is_own(frame.filename)]
+    return own[-1] if own else None
+
+
+def is_own(file: str) -> bool:
+    """Return whether a file of code is the user's own: neither installed, nor Python's, nor Laconic's, nor made while it runs."""
+    paths = sysconfig.get_paths()
+    return not file.startswith((paths["purelib"], paths["platlib"], paths["stdlib"], str(Path(__file__).parents[1]), "<"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -16,7 +17,8 @@ from torch.utils.data import default_collate
 from laconic.core.axes import resize
 from laconic.core.capture_checks import without_effects
 from laconic.core.context import Context
-from laconic.core.errors import LaconicError
+from laconic.core.errors import LaconicError, Mistakes
+from laconic.core.fields import check_types, wrong_arguments
 from laconic.core.precision import check_float32
 from laconic.core.program import Program, as_program
 from laconic.core.records import Outcome
@@ -26,6 +28,17 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _EXAMPLES = 2
 _STATISTICS = ("running_mean", "running_var")
 _inside: ContextVar[bool] = ContextVar("inside a step", default=False)
+
+
+def _typed(checks: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return a config's own checks with those of its types before them, on which they may then rely."""
+
+    @functools.wraps(checks)
+    def both(self: Any) -> None:
+        StepConfig.__post_init__(self)
+        checks(self)
+
+    return both
 
 
 # Where a step stands in a recipe. Whoever composes recipes goes by this order; one written by hand may have any other.
@@ -50,6 +63,19 @@ class StepConfig:
     trains: ClassVar[bool] = False
     calibrates: ClassVar[bool] = False
     section: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__post_init__" in vars(cls):
+            cls.__post_init__ = _typed(vars(cls)["__post_init__"])  # type: ignore[method-assign, assignment]
+
+    def __post_init__(self) -> None:
+        """Refuse values of other types than their fields declare; a config's own checks come after this one, whose base it need not call.
+
+        Raises:
+            BadInput: every such value, with what it must be.
+        """
+        check_types(self, f"the options of {type(self).__name__} make no sense:")
 
     def words(self) -> str:
         """Return the step in a few words, for titles: those of its class's name unless it has better ones."""
@@ -80,12 +106,16 @@ def step(name: str, config: type[StepConfig] | None = None, *, float32: bool = F
     """
 
     def decorate(function: Function) -> Function:
+        names = list(inspect.signature(function).parameters)[1:]
+
         @functools.wraps(function)
         def run(program: Any, *args: Any, **kwargs: Any) -> Any:
             if _inside.get():
                 return function(program, *args, **kwargs)
             given = (*args, *kwargs.values())
-            _check_given(name, program, given, float32)
+            _check_given(name, program, float32)
+            if mistakes := list(wrong_arguments(function, {**dict(zip(names, args, strict=False)), **kwargs})):
+                raise Mistakes(f"'{name}' cannot be called so:", mistakes)
             token = _inside.set(True)
             try:
                 result, outcome = function(program, *args, **kwargs)
@@ -118,7 +148,7 @@ def described(outcome: Outcome, config: StepConfig | None) -> Outcome:
     )
 
 
-def _check_given(name: str, program: Any, given: Sequence[Any], float32: bool) -> None:
+def _check_given(name: str, program: Any, float32: bool) -> None:
     as_program(program, f"'{name}'")
     if float32:
         check_float32(program, f"'{name}'")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from laconic.core.fields import check_types
+
 # What may stand in a target; each runtime says which of them it has.
 PRECISIONS = ("fp32", "bf16")
 DEVICES = ("cpu", "cuda")
@@ -19,3 +21,6 @@ class Target:
     precision: str = "fp32"
     threads: int | None = None
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        check_types(self, "the target makes no sense:")

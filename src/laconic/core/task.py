@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from laconic.core.errors import BadInput
+from laconic.core.fields import check_types
 from laconic.core.model import as_module
 from laconic.core.part import Cut, Part, PartLoss, PartSplit, Whole, flat_answers, no_metric
-from laconic.core.plan import FitPlan
+from laconic.core.plan import FitPlan, whole_plan
 
 Direction = Literal["max", "min"]
 # How a part trains otherwise than its task: it is not scored by itself, changed pictures would not be those that the rest sees, and its answers are no classes.
@@ -121,6 +122,15 @@ class Task:
     target: Callable[[Any], Any] | str | int | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.part, (list, tuple)):
+            raise BadInput(
+                f"the task '{self.name}': part: {self.part!r}: one part is compressed at a time. Optimize the first, then give the task the model that "
+                "laconic.place(model, part, artifact) returns, and the next part; or put them into one module of the model."
+            )
+        check_types(self, f"the task '{self.name}' makes no sense:")
+        if self.batch_size < 0:
+            raise BadInput(f"the task '{self.name}': batch_size: {self.batch_size} must be 1 or more")
+        self.plan, self.recovery = whole_plan(self.plan), whole_plan(self.recovery)
         self.batch_size = self.batch_size or (_BATCH if self.dynamic_batch else 1)
 
     def build(self) -> nn.Module:

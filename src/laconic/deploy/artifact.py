@@ -15,6 +15,7 @@ import torch
 
 from laconic.core import structure
 from laconic.core.errors import BadInput, CorruptFile, need
+from laconic.core.fields import typed
 from laconic.core.files import read_json, sha256, write_json, write_whole
 from laconic.core.graph import without_unused
 from laconic.core.program import Interface, Program, TensorSpec, as_program
@@ -177,8 +178,7 @@ class Artifact:
             raise BadInput(
                 f"the artifact is {self.file.suffix}, not {path.suffix or 'a file without ending'}: save it as {path.with_suffix(self.file.suffix)}"
             )
-        for extra in _external(self.file):
-            write_whole(path.parent / extra.name, lambda aside, extra=extra: shutil.copyfile(extra, aside))  # type: ignore[misc]
+        _copy_weights(self.file, path)
         return write_whole(path, lambda aside: shutil.copyfile(self.file, aside))
 
 
@@ -191,12 +191,12 @@ def save_artifact(program: Program, folder: str | Path, target: Target, lineage:
 
 def pack(file: Path, interface: Interface, folder: Path, target: Target, lineage: Mapping[str, Any]) -> Artifact:
     """Write the artifact's folder around a model file that exists; where the disk allows it the file is linked, not copied."""
-    for source in _external(file):  # copied: ONNX refuses external weights with more than one link
-        write_whole(folder / source.name, lambda aside, source=source: shutil.copyfile(source, aside))  # type: ignore[misc]
+    _copy_weights(file, folder / file.name)
     write_whole(folder / file.name, lambda aside: _link(file, aside))
     return _finish(folder / file.name, interface, target, lineage)
 
 
+@typed("program")
 def export(
     program: Program, path: str | Path, *, runtime: str | None = None, precision: str = "fp32", threads: int | None = None
 ) -> Artifact:
@@ -329,6 +329,17 @@ def _external(file: Path) -> list[Path]:
     """Return the weights that ONNX keeps in a second file, if there is one."""
     beside = file.with_name(file.name + ".data")
     return [beside] if file.suffix == ".onnx" and beside.exists() else []
+
+
+def _copy_weights(file: Path, to: Path) -> None:
+    """Copy the external weights of a model file, if any, beside where it will be; another model that is there is not left with weights that are not its own.
+
+    They are not linked: ONNX refuses external weights with more than one link.
+    """
+    for source in _external(file):
+        if not (to.exists() and to.samefile(file)):
+            to.unlink(missing_ok=True)
+            write_whole(to.parent / source.name, lambda aside, source=source: shutil.copyfile(source, aside))  # type: ignore[misc]
 
 
 def _digest(file: Path) -> str:

@@ -25,6 +25,7 @@ from typing import Any, TextIO
 from laconic.core.errors import LaconicError, WorkerFailed
 from laconic.core.memory import available_bytes, memory_of, oom_kills
 from laconic.deploy.hold import PARENT, hold
+from laconic.deploy.warned import warn, warnings_told
 
 _PAYLOAD = "payload_bytes"  # the entry of a request that tells how many bytes follow its line
 _POLL_S = 0.1
@@ -96,8 +97,10 @@ class Child:
         self._waited_before = waited_s(self._process.pid)
         self._send(json.dumps({**request, _PAYLOAD: len(payload)} if payload else dict(request)).encode() + b"\n", deadline)
         self._send(payload, deadline)
-        while "event" in (message := json.loads(self._line(deadline))):
-            if on_event is not None:
+        while not ("answer" in (message := json.loads(self._line(deadline))) or "error" in message):
+            if "warning" in message:
+                warn(message["warning"])
+            elif on_event is not None:
                 on_event(message["event"])
             if events_renew:
                 deadline = time.monotonic() + self.timeout_s
@@ -250,6 +253,10 @@ class Channel:
         """Send plain values to the parent's `on_event`."""
         self.write({"event": event})
 
+    def warn(self, told: Any) -> None:
+        """Send a warning of the user's code, as of `warned.warnings_told`."""
+        self.write({"warning": told})
+
     def write(self, message: Mapping[str, Any]) -> None:
         """Write one line."""
         self._outgoing.write(json.dumps(message) + "\n")
@@ -264,7 +271,9 @@ def answer_requests(handle: Callable[[dict[str, Any], Channel], Any], expected: 
         while line := incoming.readline():
             request = json.loads(line)
             channel = Channel(incoming.read(request.pop(_PAYLOAD, 0)), outgoing)
-            channel.write(_answer(lambda request=request, channel=channel: handle(request, channel), expected))  # type: ignore[misc]
+            with warnings_told(channel.warn):
+                answer = _answer(lambda request=request, channel=channel: handle(request, channel), expected)  # type: ignore[misc]
+            channel.write(answer)
 
 
 def _answer(work: Callable[[], Any], expected: type[Exception]) -> dict[str, Any]:

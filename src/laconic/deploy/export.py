@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import fx
 from laconic.core.archive import rewrite
 from laconic.core.errors import BadInput, ExportError, need
 from laconic.core.exported import quiet_export
-from laconic.core.files import write_whole
+from laconic.core.files import sync, write_whole
 from laconic.core.graph import without_dropout, without_unused
 from laconic.core.operators import family_of
 from laconic.core.precision import check_float32
@@ -59,9 +60,26 @@ def write_onnx(program: Program, path: Path, name: str) -> None:
     ir = need("onnx_ir")
     with quiet_export():
         if size > _EXTERNAL_OVER:
-            ir.save(model, path, external_data=f"{name}.data")
+            _save_apart(lambda file, weights: ir.save(model, file, external_data=weights), path, name)
         else:
             path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+            if (weights := path.with_name(f"{name}.data")).exists():  # of an older model
+                path.with_name(name).unlink(missing_ok=True)
+                weights.unlink()
+
+
+def _save_apart(save: Callable[[Path, str], object], path: Path, name: str) -> None:
+    """Save a model with its weights in a second file, which appears whole before the model does.
+
+    An older model of that name goes first: it would be read with weights that are not its own.
+    """
+    weights = f"{name}.data"
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
+        save(Path(folder) / name, weights)
+        sync(Path(folder) / weights)
+        path.with_name(name).unlink(missing_ok=True)
+        (Path(folder) / weights).replace(path.with_name(weights))
+        (Path(folder) / name).replace(path)
 
 
 def _lowered(program: Program) -> Any:

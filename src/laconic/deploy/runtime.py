@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -51,6 +52,7 @@ class Runtime(ABC):
         folds_batch_norm: it folds batch-norms when it loads or converts; where it does not, folding is worth a candidate.
         quantizes: the placement rules (`quantization.placement.TARGETS`) by which it computes in integers; empty where it does not.
         promise: how likely it is the fastest for the time that trying it takes, of `core.target.PROMISES`: `optimize` tries the likeliest first.
+        promises: the same by device, where it is another one there.
         runs_code: why its files are code, which loading or running them runs; empty where they are data.
         spins: its threads wait for each other by computing nothing, without end; their processor time then says nothing on a busy machine.
     """
@@ -64,6 +66,7 @@ class Runtime(ABC):
     folds_batch_norm: ClassVar[bool] = True
     quantizes: ClassVar[str] = ""
     promise: ClassVar[str] = "fair"
+    promises: ClassVar[Mapping[str, str]] = MappingProxyType({})
     runs_code: ClassVar[str] = ""
     spins: ClassVar[bool] = False
 

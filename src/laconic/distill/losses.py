@@ -146,7 +146,7 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
 
 def similarity(student: Tensor, teacher: Tensor) -> Tensor:
     """Compute the squared difference of the normalized matrices of inner products between examples, over B² (Tung & Mori 2019, eq. 1 to 4)."""
-    ours, theirs = (F.normalize(flat @ flat.T, dim=1) for flat in (student.flatten(1), teacher.flatten(1)))
+    ours, theirs = (F.normalize(flat @ flat.T, dim=1) for flat in (student.reshape(len(student), -1), teacher.reshape(len(teacher), -1)))
     return F.mse_loss(ours, theirs)
 
 

@@ -167,7 +167,7 @@ def _ask(teacher: nn.Module, inputs: Iterator[Any], logits: Callable[[Any], Tens
         raise UnkeptAnswers("the teacher's answers have other shapes in each batch, so that they cannot be kept in one tensor")
     answer = torch.cat(parts).contiguous()
     if not bool(answer.isfinite().all()):
-        row = int((~answer.isfinite().flatten(1).all(1)).nonzero()[0])
+        row = int((~answer.isfinite().reshape(len(answer), -1).all(1)).nonzero()[0])
         raise BadInput(f"the teacher's answer to example {row} is not finite. Look at its inputs, or at the teacher's weights.")
     return answer
 

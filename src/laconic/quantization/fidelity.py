@@ -110,6 +110,8 @@ def typical_sqnr_db(exact: Tensor, rounded: Tensor, channels: int) -> float:
         rounded: of its shape.
         channels: the axis of the channels.
     """
+    if exact.dim() == 1:  # a number for each example
+        exact, rounded, channels = exact[:, None], rounded[:, None], -1
     largest = float(exact.abs().max())
     if not 1e-15 < largest < 1e15 and 0 < largest < math.inf:  # squares stay within single precision
         exact, rounded = exact / largest, rounded / largest

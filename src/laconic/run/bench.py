@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from torch import nn
 
 from laconic.core.capture import capture
 from laconic.core.console import for_console
-from laconic.core.errors import BadInput, WorkerFailed
+from laconic.core.errors import BadInput, Mistakes, WorkerFailed, nearest
+from laconic.core.fields import typed
 from laconic.core.interface import argument_names
 from laconic.core.model import as_module
 from laconic.core.program import Program, TensorSpec
@@ -73,6 +74,7 @@ class Comparison:
         return for_console("\n".join(rows))
 
 
+@typed("artifact", "baseline", "progress")
 def bench(
     artifact: Artifact | str | Path,
     baseline: Artifact | Program | nn.Module | str | Path | None = None,
@@ -114,6 +116,10 @@ def bench(
         BadInput: the two take different inputs, a runtime cannot run here, or a file is code and nobody said that it may run.
         WorkerFailed: one of them crashed, hung or was not loaded.
     """
+    sizes = [batch] if isinstance(batch, int) else list(batch)
+    _check_numbers(
+        {"batch": min(sizes, default=0), "rounds": rounds, "turn_seconds": turn_seconds, "timeout_s": timeout_s, "threads": threads}
+    )
     new = Artifact.open(Path(artifact), trust=trust) if isinstance(artifact, (str, Path)) else artifact
     if not isinstance(new, Artifact):
         raise BadInput(
@@ -135,12 +141,23 @@ def bench(
             facts = worker.start()
             workers.append((TimedWorker(name, worker), item, facts))
         timings = []
-        for size in [batch] if isinstance(batch, int) else batch:
+        for size in sizes:
             inputs = write_arrays(Path(scratch) / f"{size}.npz", random_inputs(new.inputs, size, lengths or {}, seed))
             if wait_quiet:
                 quiet.wait_quiet(progress=told)
             timings += _timed(workers, inputs, size, rounds, turn_seconds, told)
     return Comparison(tuple(timings), next((timing.busy for timing in timings if timing.busy), ""))
+
+
+_LEAST = {"batch": 1, "rounds": 1, "turn_seconds": 0.0, "timeout_s": 1e-3, "threads": 1}
+
+
+def _check_numbers(given: Mapping[str, float | None]) -> None:
+    small = [
+        f"{name}: {value} must be {_LEAST[name]:g} or more" for name, value in given.items() if value is not None and value < _LEAST[name]
+    ]
+    if small:
+        raise Mistakes("bench cannot be called so:", small)
 
 
 def _timed(
@@ -200,7 +217,11 @@ def _check_lengths(artifact: Artifact, lengths: dict[str, int]) -> None:
     Raises:
         BadInput: names every dynamic dimension beside the batch that has no size.
     """
-    missing = [name for name in lengths_of(artifact.inputs) if name not in lengths]
+    known = lengths_of(artifact.inputs)
+    if unknown := [name for name in lengths if name not in known]:
+        others = nearest(unknown[0], known) if known else "; all its sizes but the batch are fixed"
+        raise BadInput(f"{artifact.file} takes inputs of no length '{unknown[0]}'{others}")
+    missing = [name for name in known if name not in lengths]
     if missing:
         asked, typed = ", ".join(f"'{name}': 64" for name in missing), " ".join(f"--length {name}=64" for name in missing)
         raise BadInput(

@@ -6,10 +6,8 @@ Only where a task can neither be loaded by another process nor be sent to it (`i
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,24 +16,24 @@ from typing import Any
 import torch
 
 from laconic.core.context import Context
-from laconic.core.errors import TIME_LIMIT, BadInput, LaconicError, WorkerFailed
+from laconic.core.errors import NAMED, TIME_LIMIT, BadInput, LaconicError, WorkerFailed
 from laconic.core.files import alone, read_json, write_json
 from laconic.core.program import Interface, Program
 from laconic.core.progress import Progress, Until
 from laconic.core.records import Outcome
 from laconic.core.task import Task
 from laconic.deploy.artifact import Artifact, pack
-from laconic.deploy.child import Channel, Child, answer_requests
+from laconic.deploy.child import Child
 from laconic.deploy.export import write_model
 from laconic.deploy.runtime import runtime
 from laconic.deploy.whole import read_state
 from laconic.run import sharing, trial
 from laconic.run.agreement import write_answers
-from laconic.run.examples import is_written, write_examples
-from laconic.run.isolation import NotIsolated, contained, import_like, packed, persistent, unpacked
+from laconic.run.examples import is_written
+from laconic.run.isolation import NotIsolated, contained, packed, persistent
 from laconic.run.latency_table import latency_table
 from laconic.run.recipe import Recipe, parse
-from laconic.run.relay import Relay, Sender
+from laconic.run.relay import Relay
 from laconic.run.runner import apply
 
 _DONE = "built.json"
@@ -124,6 +122,41 @@ class Builder:
         file = place / read_json(place / _DONE)["file"]
         return sum(part.stat().st_size for part in (file, file.with_name(file.name + ".data")) if part.exists())
 
+    def use_task(self, request: dict[str, Any], what: str) -> dict[str, Any] | None:
+        """Let the process do something with a user's task, so that the code meets it there for the first time: it may hang, crash or leave.
+
+        Args:
+            request: to `server.Server`; what it reports is told, and each report gives it the whole time limit anew.
+            what: is done; begins the message, e.g. ``the valid data of the task 'churn' cannot be read``.
+
+        Returns:
+            The answer; None where it is to be done here: the task is a built-in one, or cannot be sent.
+
+        Raises:
+            BadInput: the process did not survive it, or its code left; says how.
+            LaconicError: as it was raised there.
+            WorkerFailed: something else ended the process, twice.
+        """
+        if not trial.is_users(self.task.ref):
+            return None
+
+        def work() -> dict[str, Any] | None:
+            if self.task.ref is None and self._send_task():
+                return None
+            known = {"task": self.task.ref, "data": self.task.data_dir, "seed": self.seed, "paths": sys.path}
+            with Relay(self.progress) as relay:
+                return self._process().ask({**known, **request}, on_event=relay.receive, events_renew=True)
+
+        try:
+            answer = persistent(work, self.progress.log)
+        except WorkerFailed as error:
+            if error.kind == "killed":
+                raise
+            raise BadInput(f"{what}. The process that tried: {error}") from error
+        if answer is not None and "raised" in answer:
+            raise NAMED[answer["raised"]](answer["text"])
+        return answer
+
     def read_data(self, name: str, folder: Path) -> None:
         """Let the process write the batches of a user's dataset, so that it is read for the first time there; a batch may take as long as a candidate.
 
@@ -132,26 +165,37 @@ class Builder:
             folder: as of `examples.write_examples`.
 
         Raises:
-            BadInput: the process did not survive it; says how.
+            BadInput: an example cannot be read, or the process did not survive it; says how.
             WorkerFailed: something else ended it, twice.
         """
-        if is_written(folder) or not trial.is_users(self.task.ref) or self.task.part is not None:
+        if is_written(folder) or self.task.part is not None:
             return  # what a part is given comes from the rest of its model, which may have been trained here
+        request = {"op": "data", "name": name, "source": str(self.source), "folder": str(folder)}
+        self.use_task(request, f"the {name} data of the task '{self.task.name}' cannot be read")
 
-        def work() -> None:
-            if self.task.ref is None and self._send_task():
-                return  # it is read here
-            request = {"op": "data", "task": self.task.ref, "data": self.task.data_dir, "seed": self.seed, "paths": sys.path}
-            self._process().ask({**request, "name": name, "source": str(self.source), "folder": str(folder)}, events_renew=True)
+    def try_metric(self, name: str, answers: Path, folder: Path) -> None:
+        """Compute a user's metric of answers in the process first; nothing of a named one.
 
-        try:
-            persistent(work, self.progress.log)
-        except WorkerFailed as error:
-            if error.kind == "killed":
-                raise
-            if error.kind == "error":  # it is told where the data is read here
-                return
-            raise BadInput(f"the {name} data of the task '{self.task.name}' cannot be read. The process that tried: {error}") from error
+        Args:
+            name: of the task's data.
+            answers: to it, the folder that a worker wrote.
+            folder: of the data, as of `read_data`.
+
+        Raises:
+            BadInput: it raises, or the process did not survive it; says how.
+            WorkerFailed: something else ended it, twice.
+        """
+        if not callable(self.task.metric) or self.task.part is not None:
+            return
+        request = {"op": "score", "name": name, "source": str(self.source), "answers": str(answers), "folder": str(folder)}
+        self.use_task(request, f"the metric of the task '{self.task.name}' cannot be computed on the {name} data")
+
+    def hand_back(self) -> None:
+        """Let the process wait for the next builder of the task."""
+        if self._child is not None and self._child.alive and (self.task.ref is not None or self._task_sent):
+            trial.wait(trial.key_of(self.task, self.seed), self._child)
+            self._child = None
+        self.close()
 
     def _place(self, recipe: Recipe, kind: str) -> Path:
         """Return the folder with a recipe's model file in a format, built if it is not there.
@@ -340,93 +384,3 @@ def _longest_beginning(source: Program, recipe: Recipe, folder: Path) -> tuple[P
         if (place / "steps.json").exists() and made_by(place, beginning):
             return Program.load(place / "program.pt2"), read_json(place / "steps.json")["outcomes"], recipe.steps[n:]
     return source, [], recipe.steps
-
-
-class Server:
-    """The other side: tries tasks and builds models, for the task that was sent or for the one that a request names."""
-
-    def __init__(self) -> None:
-        self._sent: Task | None = None
-        self._loaded: tuple[object, Task] | None = None
-
-    def answer(self, request: dict[str, Any], channel: Channel) -> dict[str, Any]:
-        """Answer one request; of a model that was built there is no more to tell than that it is done."""
-        import_like(request["paths"])
-        if channel.payload and request["op"] == "check":
-            try:
-                self._sent = unpacked(channel.payload)
-            except NotIsolated as error:
-                return {"mistakes": "", "other": str(error)}
-        if request["op"] == "task":
-            self._sent = unpacked(channel.payload)
-        elif request["op"] == "check":
-            with _told_where_it_hangs(request["limit_s"]):
-                return self._tried(request)
-        elif request["op"] == "data":
-            self._read(request, channel)
-        else:
-            build_model(request, self._task(request), Sender(channel.send))
-        return {}
-
-    def _read(self, request: Mapping[str, Any], channel: Channel) -> None:
-        task = self._task(request)
-        assert task is not None
-        data = getattr(task, request["name"])
-        try:
-            write_examples(task, data, Program.load(request["source"]), Path(request["folder"]), told=channel.send)
-        except (SystemExit, KeyboardInterrupt) as error:
-            raise WorkerFailed(f"its code raised {type(error).__name__}: {error}{_place(error)}", "crash") from error
-
-    def _tried(self, request: Mapping[str, Any]) -> dict[str, str]:
-        """Return what is wrong with a task, and what else it raised.
-
-        Raises:
-            WorkerFailed: its code left; with the place.
-        """
-        from laconic.tasks.check import check_task
-
-        try:
-            task = self._task(request)
-            assert task is not None
-            check_task(task)
-        except LaconicError as error:
-            return {"mistakes": str(error), "other": ""}
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the task's, and harmless: it is met where the task is loaded
-            return {"mistakes": "", "other": f"{type(error).__name__}: {error}"}
-        except BaseException as error:
-            raise WorkerFailed(f"it raised {type(error).__name__}: {error}{_place(error)}") from error
-        return {"mistakes": "", "other": ""}
-
-    def _task(self, request: Mapping[str, Any]) -> Task | None:
-        if request["task"] is None:
-            return self._sent
-        key = (request["task"], request["data"], request["seed"])
-        if self._loaded is None or self._loaded[0] != key:
-            from laconic.tasks.catalog import load
-
-            self._loaded = key, load(request["task"], data=request["data"], seed=request["seed"])
-        return self._loaded[1]
-
-
-@contextlib.contextmanager
-def _told_where_it_hangs(limit_s: float) -> Iterator[None]:
-    """Write down where this process is, shortly before it is ended for want of an answer."""
-    faulthandler.dump_traceback_later(0.9 * limit_s)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-
-
-def _place(error: BaseException) -> str:
-    """Return where something was raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f" ({frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name})" if frames else ""
-
-
-if __name__ == "__main__":
-    faulthandler.enable()  # a crash says where
-    sharing.forget()
-    answer_requests(Server().answer)

@@ -258,12 +258,13 @@ class Evaluator:
 
     def _with_scores(self, record: Record, examples: Examples, data: str, metric: str, drop: str, baseline: Record | None) -> Record:
         """The record with its metric on some examples and the paired drop against the baseline's answers."""
+        if baseline is None:
+            self.builder.try_metric(data, self.store.path("candidates", record.key, data), examples.folder)
         logits = self._logits(record.key, data)
         score = measure(self.metric, logits, examples.target)
         if score.value is None:
-            finite = bool(logits.isfinite().all())
-            why = score.note if finite else f"its answers on the {data} data are not finite, so the {self.metric.name} cannot be computed"
-            return record.failed("nan", why)
+            endless = f"its answers on the {data} data are not finite, so the {self.metric.name} cannot be computed"
+            return record.failed("nan", score.note if bool(logits.isfinite().all()) else endless)
         base = logits if baseline is None else self._logits(baseline.key, data)
         return record.with_measured(**{metric: score, drop: compare(self.metric, base, logits, examples.target, self.options.seed)})
 
@@ -356,8 +357,7 @@ class Evaluator:
             timings = self._persistently(entered, stop=None, progress=self.progress)
             for record in entered:
                 check_timed(timings, record.baseline or record.key)
-            rows = {record.key: self._with_rows(record, timings).get("measured", {}) for record in entered}
-        timings["rows"] = rows
+            timings["rows"] = {record.key: self._with_rows(record, timings).get("measured", {}) for record in entered}
         if not timings["failed"]:
             self.store.write(name, timings)
         self.ledger.keep(self.store)

@@ -15,8 +15,8 @@ from laconic.core.task import Task
 from laconic.measure.counts import count
 from laconic.pruning.coupling import Coupling, couple
 from laconic.pruning.sensitivity import sensitivity as sensitivity_of
+from laconic.run.base import captured_model
 from laconic.run.examples import batches
-from laconic.run.prepare import captured_model
 from laconic.tasks.check import check_task
 
 SHARE = 0.5  # of each group's components, removed to see what the output loses

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from laconic.core.errors import CorruptFile, need
+from laconic.core.fields import typed
 from laconic.core.files import alone, read_json, write_whole
 from laconic.core.macs import LayerShape
 from laconic.core.target import Target
@@ -36,6 +37,7 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "laconic"
 
 
+@typed()
 def latency_table(target: Target | None = None, table: Path | None = None) -> LayerLatencyTable:
     """The price of layers on a target, for `Context(price=…)`.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from laconic.core.errors import BadInput
+from laconic.core.fields import check_types
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Options:
     wait_quiet: bool = False
 
     def __post_init__(self) -> None:
-        least = {"batch": 1, "rounds": 1, "turn_seconds": 0.0, "candidate_timeout_s": 0.0, "memory_limit_bytes": 1}
+        check_types(self, "the options make no sense:")
+        least = {"batch": 1, "rounds": 1, "turn_seconds": 0.0, "candidate_timeout_s": 1e-3, "memory_limit_bytes": 1, "seed": 0}
         mistakes = [
             f"{name}: {value} must be {low:g} or more"
             for name, low in least.items()

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sized
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
-from laconic.core.capture import capture
 from laconic.core.errors import BadInput, WorkerFailed
 from laconic.core.precision import check_module
 from laconic.core.program import Program
 from laconic.core.progress import Progress
-from laconic.core.records import to_json
 from laconic.core.task import Task
 from laconic.deploy import whole
-from laconic.deploy.export import check_shippable
-from laconic.run import trial
-from laconic.run.examples import batches
+from laconic.run import base, trial
+from laconic.run.build import Builder
 from laconic.run.isolation import NotIsolated, contained, packed
 from laconic.run.ledger import Ledger
 from laconic.run.options import Options
-from laconic.run.sharing import free_threads
 from laconic.run.store import RunStore
-from laconic.run.training import fit
 from laconic.run.whole import STATE
-from laconic.tasks import metrics
-from laconic.tasks.axes import dynamic_of
 from laconic.tasks.check import check_task
 
 
@@ -75,10 +69,7 @@ def _survives(task: Task, options: Options, progress: Progress) -> bool:
     if answer["mistakes"] or answer["other"]:
         tried.close()
         return False
-    if task.part is not None and task.plan is not None:  # whoever builds needs the rest of the model as it is once it is trained
-        tried.close()
-    else:
-        tried.keep(trial.key_of(task, options.seed))
+    tried.keep(trial.key_of(task, options.seed))
     return True
 
 
@@ -100,23 +91,23 @@ def fingerprint(task: Task) -> str:
     return digest.hexdigest()[:16]
 
 
-def program(task: Task, store: RunStore, ledger: Ledger, progress: Progress) -> tuple[Program, list[dict[str, Any]]]:
-    """Return the captured model, from the run's folder if it is there, and the record of its training (empty if it came trained)."""
+def program(task: Task, store: RunStore, options: Options, ledger: Ledger, progress: Progress) -> tuple[Program, list[dict[str, Any]]]:
+    """Return the captured model, from the run's folder if it is there, and the record of its training (empty if it came trained).
+
+    A user's model is captured and trained in the process that tried the task, under its limits; where it was trained, the task's own model has the weights in
+    the end.
+
+    Raises:
+        CaptureError: it cannot be captured.
+        BadInput: training fails, or the user's code ended the process; says how.
+    """
     if not store.has("program.pt2"):
         check_module(task.build(), (torch.float32,))
-        with ledger.part("capture"):
-            progress.log("capturing the model")
-            captured = captured_model(task)  # before it is trained: what cannot be captured is told at once
-        if task.plan is not None:
-            with ledger.part("train"):
-                train(task, store, progress)
-            captured = captured_model(task)
-        with ledger.part("capture"):
-            for note in captured.interface.notes:
-                progress.log(note)
-            captured.save(store.path("program.pt2"))
-            if task.part is not None:
-                whole.write_state(task.build(), store.path(STATE))
+        made = _Base(task, store, options, progress)
+        try:
+            _make(made, task, store, ledger, progress)
+        finally:
+            made.builder.hand_back()
     training = store.read("training.json") if store.has("training.json") else []
     if task.part is not None:
         whole.read_state(task.build(), store.path(STATE))
@@ -124,18 +115,55 @@ def program(task: Task, store: RunStore, ledger: Ledger, progress: Progress) -> 
         return Program.load(store.path("program.pt2")), training
 
 
-def captured_model(task: Task) -> Program:
-    """Capture a task's model on the first batch of its valid data.
+def _make(made: _Base, task: Task, store: RunStore, ledger: Ledger, progress: Progress) -> None:
+    file, state = str(store.path("program.pt2")), None if task.part is None else str(store.path(STATE))
+    with ledger.part("capture"):
+        progress.log("capturing the model")
+        # what cannot be captured is told before it is trained
+        notes = made.capture(file, state) if task.plan is None else made.capture(None, None)
+    if task.plan is not None:
+        with ledger.part("train"):
+            store.write("training.json", made.train())
+        with ledger.part("capture"):
+            notes = made.capture(file, state)
+    for note in notes:
+        progress.log(note)
 
-    Raises:
-        CaptureError: it cannot be captured.
-        BadInput: it can, and no file can be made of it.
-    """
-    inputs, _ = next(batches(task, task.valid))
-    cut = task.cut()
-    captured = capture(cut.module, cut.inputs(inputs), dynamic=dynamic_of(task), dynamic_batch=task.dynamic_batch)
-    check_shippable(captured)
-    return captured
+
+class _Base:
+    """Captures and trains a task's model: a user's in another process, which waits for whoever builds; any other here."""
+
+    def __init__(self, task: Task, store: RunStore, options: Options, progress: Progress) -> None:
+        self.task, self.store, self.progress = task, store, progress
+        self._trained: Path | None = None
+        limits = {"timeout_s": options.candidate_timeout_s, "memory_limit_bytes": options.memory_limit_bytes}
+        self.builder = Builder(
+            store.path("program.pt2"),
+            store.path("models"),
+            {},
+            task,
+            seed=options.seed,
+            progress=progress,
+            **limits,  # type: ignore[arg-type]
+        )
+
+    def capture(self, file: str | None, state: str | None) -> list[str]:
+        """Capture the model and write what is asked for; returns notes."""
+        weights = None if self._trained is None else str(self._trained)
+        request = {"op": "capture", "file": file, "state": state, "weights": weights}
+        answer = self.builder.use_task(request, f"the model of the task '{self.task.name}' cannot be captured")
+        return base.capture_to(self.task, file, state) if answer is None else list(answer["notes"])
+
+    def train(self) -> list[dict[str, Any]]:
+        """Train the model; returns what is known of each epoch."""
+        checkpoint, state = self.store.path("training"), self.store.path(STATE)
+        request = {"op": "train", "checkpoint": str(checkpoint), "state": str(state)}
+        answer = self.builder.use_task(request, f"the model of the task '{self.task.name}' cannot be trained")
+        if answer is None:
+            return base.train(self.task, checkpoint, self.progress)
+        whole.read_state(self.task.build().eval(), state)
+        self._trained = state
+        return list(answer["epochs"])
 
 
 def _check_fixed(task: Task) -> None:
@@ -146,22 +174,3 @@ def _check_fixed(task: Task) -> None:
                 f"the task '{task.name}' has dynamic_batch=False, so every call holds batch_size={task.batch_size} examples; of the {name} data "
                 f"{rest} would be left over. Choose a batch_size that divides {length(data)}, 1 for instance."
             )
-
-
-def train(task: Task, store: RunStore, progress: Progress) -> None:
-    """Train an untrained model by the task's plan; an interrupted training goes on from its last checkpoint."""
-    if task.train is None or task.loss is None or task.plan is None:
-        raise BadInput(f"the model of task '{task.name}' is untrained (fit is set), and to train it the task needs train data and a loss")
-    metric = metrics.of(task)
-    with free_threads(progress):
-        record = fit(
-            task.build(),
-            task.plan,
-            task,
-            valid=task.valid,
-            score=lambda outputs, target: metric.score(task.logits(outputs), target),
-            direction=metric.direction,
-            progress=progress,
-            checkpoint=store.path("training"),
-        )
-    store.write("training.json", to_json(record.epochs))

@@ -43,6 +43,10 @@ class Sender:
         """See `Progress`."""
         self._send(["log", [text], {}])
 
+    def alive(self) -> None:
+        """Tell nothing but that work goes on."""
+        self._send(None)
+
     def _flush(self) -> None:
         if self._done:
             self._send(["advance", [self._done], _plain(self._facts)])
@@ -63,7 +67,9 @@ class Relay:
             self.finish()
 
     def receive(self, event: Any) -> None:
-        """Tell one event of a `Sender`."""
+        """Tell one event of a `Sender`; of one that is only alive there is nothing to tell."""
+        if event is None:
+            return
         name, arguments, facts = event
         calls: Mapping[str, Callable[..., None]] = {"start": self.start, "advance": self.advance, "finish": self.finish, "log": self.log}
         calls[name](*arguments, **facts)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from laconic.core.errors import BadInput
+from laconic.core.fields import typed
 from laconic.core.graph import get_tensor
 from laconic.core.model import as_module
 from laconic.core.operators import family_of
@@ -33,6 +34,7 @@ from laconic.train.augment import Augmenter, EmbeddingNeighbors, Synonyms, WordN
 from laconic.train.engine import FitRecord
 
 
+@typed("model", "progress")
 def fit(
     model: nn.Module,
     plan: FitPlan,

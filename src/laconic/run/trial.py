@@ -17,7 +17,7 @@ from laconic.run.sharing import environment
 if TYPE_CHECKING:
     from laconic.core.task import Task
 
-SERVER = "laconic.run.build"
+SERVER = "laconic.run.server"
 LIMIT_S = 900.0  # where nobody says another
 _waiting: dict[object, Child] = {}
 
@@ -70,16 +70,21 @@ class Trial:
 
     def keep(self, key: object) -> None:
         """Let the process wait for the builder of the task that was tried."""
-        close()
-        _waiting[key] = self._child
+        wait(key, self._child)
 
     def close(self) -> None:
         """End the process."""
         self._child.close()
 
 
+def wait(key: object, child: Child) -> None:
+    """Let a process that holds a task wait for its next builder; whatever else waited ends."""
+    close()
+    _waiting[key] = child
+
+
 def start(timeout_s: float, memory_limit_bytes: int | None) -> Child:
-    """Start a process that tries tasks and builds models; see `build.Server`."""
+    """Start a process that tries tasks and builds models; see `server.Server`."""
     return Child(command(SERVER), timeout_s=timeout_s, memory_limit_bytes=memory_limit_bytes, environment=environment())
 
 

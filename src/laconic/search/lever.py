@@ -93,6 +93,7 @@ class Lever:
         family: the levers whose settings are asked for under one name; None: its own.
         field: the option that a value of the user's own becomes, ``LEVER=VALUE``; None: there are no settings but `choices`.
         promise: how likely it is the best for the time that it takes, of `core.target.PROMISES`; the likeliest are tried first.
+        promises: the same by device, where it is another one there.
         reads: turns such a value, a text or a number, into the option's; raises ValueError with the rule.
         follows: a setting, ``LEVER=NAME``; this one is tried where that one lost a part of the metric.
 
@@ -113,6 +114,7 @@ class Lever:
     field: str | None = None
     reads: Callable[[Any], Any] = str
     promise: str = "fair"
+    promises: Mapping[str, str] = dataclasses.field(default_factory=dict)
     follows: str | None = None
 
     def __post_init__(self) -> None:
@@ -130,14 +132,19 @@ class Lever:
                 + ("that of its step is " if self.configs else "of a lever without steps it is one of ")
                 + ", ".join(stages)
             )
-        if self.promise not in PROMISES:
-            yield f"promise: '{self.promise}'." + nearest(self.promise, PROMISES)
+        for promise in (self.promise, *self.promises.values()):
+            if promise not in PROMISES:
+                yield f"promise: '{promise}'." + nearest(promise, PROMISES)
         if len(self.configs) > 1 and self.build is None:
             yield "build: a lever that adds several steps says how they are built"
         kind = self.configs[0] if self.configs else Target
         known = [f.name for f in dataclasses.fields(kind)]
         given = {name for setting in self.choices for name in setting.options} | ({self.field} if self.field else set())
         yield from (f"{name}: is no option of {kind.__name__}." + nearest(name, known) for name in sorted(given - set(known)))
+
+    def promise_on(self, device: str) -> str:
+        """Return how likely it is the best on a device."""
+        return self.promises.get(device, self.promise)
 
     @property
     def cost(self) -> str:

@@ -250,10 +250,10 @@ LEVERS = (
     ),
 )  # fmt: skip
 
-# name -> what it does, and its promise
-_PRECISIONS = {
-    "fp32": ("compute in floats of 32 bits, as the model was trained", "high"),
-    "bf16": ("compute in floats of 16 bits, where the processor has instructions for them", "fair"),
+# name -> what it does, its promise, and where that is another one
+_PRECISIONS: dict[str, tuple[str, str, Mapping[str, str]]] = {
+    "fp32": ("compute in floats of 32 bits, as the model was trained", "high", {}),
+    "bf16": ("compute in floats of 16 bits, where the processor has instructions for them", "fair", {"cuda": "high"}),
 }
 
 
@@ -263,7 +263,7 @@ def levers() -> dict[str, Lever]:
     rows = [
         *LEVERS,
         *(_deploying(name, "precision", *told) for name, told in _PRECISIONS.items() if name in PRECISIONS),
-        *(_deploying(name, "runtime", f"run it in {one.title}", one.promise) for name, one in _runtimes()),
+        *(_deploying(name, "runtime", f"run it in {one.title}", one.promise, one.promises) for name, one in _runtimes()),
     ]
     return extended(_by_name(rows), "laconic.levers", _read)
 
@@ -292,6 +292,6 @@ def _read(entry: EntryPoint) -> Lever:
     return row
 
 
-def _deploying(name: str, stage: str, about: str, promise: str) -> Lever:
+def _deploying(name: str, stage: str, about: str, promise: str, promises: Mapping[str, str]) -> Lever:
     """A lever that sets the field of the target that is called like its stage."""
-    return Lever(name, about, (Setting(name, {stage: name}),), stage=stage, family=f"{stage}s", promise=promise)
+    return Lever(name, about, (Setting(name, {stage: name}),), stage=stage, family=f"{stage}s", promise=promise, promises=promises)

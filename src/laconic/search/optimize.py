@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from laconic.core.errors import BadInput
+from laconic.core.fields import typed
 from laconic.core.progress import Progress
 from laconic.core.records import to_json
 from laconic.core.task import Task
@@ -40,6 +41,7 @@ from laconic.search.walk import Walk
 from laconic.tasks import metrics
 
 
+@typed("task", "budget", "time_limit", "progress")
 def optimize(
     task: Task | str,
     budget: Budget | Mapping[str, Any] | None = None,
@@ -58,8 +60,9 @@ def optimize(
         task: the trained model (or one with a plan of how to train it), its data and its metric; or the name of such a task, as of `load_task`.
         budget: what may be lost and what must be won; a mapping of limits too, ``{"max_drop": 0.5}``.
         out: the run's folder; by default `laconic-runs/NAME-TIME`. A folder that holds the same run, unfinished or ended by a time limit, is continued.
-        time_limit: seconds, or text like ``90s``, ``5m``, ``2h``, for trying candidates; those whose turn comes later are not tried, and the best so far
-            is delivered. Called again with the same `out`, the run goes on with the rest.
+        time_limit: seconds from the call on, or text like ``90s``, ``5m``, ``2h``. The model is trained, where it is untrained, and the baseline measured
+            in any case; candidates whose turn comes later are not tried, and the best so far is delivered. Called again with the same `out`, the run goes
+            on with the rest.
         space: what is tried; ignored when `recipes` are given.
         recipes: these and no others.
         options: how evidence is gathered.
@@ -74,6 +77,7 @@ def optimize(
         KeyboardInterrupt: as it came; the best so far is then written down like a result, as interrupted.
     """
     limit, space, budget = seconds(time_limit), space or SearchSpace(), as_budget(budget)
+    deadline = None if limit is None else time.monotonic() + limit
     check_devices(recipes, space.device)
     options = options or Options()
     with shown(progress) as told, contextlib.closing(trial):  # what waits for its builder waits no longer
@@ -81,7 +85,7 @@ def optimize(
             prepare.try_ref(task, options)
         task = as_task(task)
         folder = Path(out) if out is not None else new_folder(task.name)
-        data = search(task, budget, folder, limit, space, recipes, options, told, command)
+        data = search(task, budget, folder, deadline, space, recipes, options, told, command)
     result = Result(folder, data)
     if not (folder / REPORT).exists():
         result.report()
@@ -92,14 +96,14 @@ def search(
     task: Task,
     budget: Budget,
     folder: Path,
-    limit: float | None,
+    deadline: float | None,
     space: SearchSpace,
     recipes: Sequence[Recipe] | None,
     options: Options,
     progress: Progress,
     command: str,
 ) -> dict[str, Any]:
-    """Search; see `laconic.optimize`. `limit` is in seconds. Returns the content of the run's `result.json`."""
+    """Search; see `laconic.optimize`. `deadline` is one of `time.monotonic`. Returns the content of the run's `result.json`."""
     ledger = Ledger()
     metric = metrics.of(task)
     prepare.check(task, options, progress)
@@ -113,12 +117,12 @@ def search(
         if store.resumed:
             progress.log(f"continuing the run in {folder}; what is finished is kept")
         ledger.resume(store)
-        program, training = prepare.program(task, store, ledger, progress)
+        program, training = prepare.program(task, store, options, ledger, progress)
         around = Surroundings(program, task.of_part(), budget)
         chosen = list(recipes) if recipes is not None else propose(around, space)
         evaluator = Evaluator(store, task, metric, program, Judge(budget), options, ledger, progress)
-        evaluator.deadline = None if limit is None else time.monotonic() + limit
-        walk = Walk(evaluator, budget, limit)
+        evaluator.deadline = deadline
+        walk = Walk(evaluator, budget)
         context = Facts(task, metric, budget, program, training, command, ledger, options)
         try:
             with contextlib.closing(evaluator):

@@ -63,12 +63,13 @@ def propose(around: Surroundings, space: SearchSpace) -> list[Recipe]:
 def turn_of(recipe: Recipe) -> Turn:
     """Return when a recipe is tried; of levers that add the same step, the most promising counts."""
     rows = [[row for row in levers().values() if type(config) in row.configs] for config in recipe.steps]
-    return _turn([min(found, key=lambda row: PROMISES.index(row.promise)) for found in rows if found], recipe.deploy)
+    device = recipe.deploy.device
+    return _turn([min(found, key=lambda row: PROMISES.index(row.promise_on(device))) for found in rows if found], recipe.deploy)
 
 
 def _turn(steps: Sequence[Lever], target: Target) -> Turn:
     cost = max((COSTS.index(row.cost) for row in steps), default=0)
-    promise = max(PROMISES.index(row.promise) for row in (*steps, *_levers_of(target)))
+    promise = max(PROMISES.index(row.promise_on(target.device)) for row in (*steps, *_levers_of(target)))
     return cost == _TRAINING, promise, cost
 
 

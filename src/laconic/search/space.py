@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from laconic.core.errors import BadInput, nearest
+from laconic.core.fields import wrong_type
 from laconic.core.target import DEVICES, Target
 from laconic.deploy import runtime
 from laconic.run.recipe import Recipe
@@ -81,11 +82,11 @@ class SearchSpace:
     ) -> None:
         given = {"runtimes": runtimes, "precisions": precisions, **choices}
         values: dict[str, Any] = {
-            "choices": {name: tuple(value) for name, value in given.items() if value is not None},
+            "choices": {name: _several(name, value) for name, value in given.items() if value is not None},
             "threads": threads,
             "device": device,
-            "levers": None if levers is None else tuple(levers),
-            "without": tuple(without),
+            "levers": None if levers is None else _several("levers", levers),
+            "without": _several("without", without),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -108,7 +109,9 @@ class SearchSpace:
             for item in items:
                 yield from (f"{option}: {mistake}" for mistake in _unknown_item(item))
         yield from (f"without: '{item}' is asked for too" for item in self.without if item in (self.levers or ()))
-        if self.threads is not None and self.threads < 1:
+        if (wrong := wrong_type(int | None, self.threads)) is not None:
+            yield f"threads: {wrong}"
+        elif self.threads is not None and self.threads < 1:
             yield f"threads: {self.threads} must be 1 or more, or None for all cores"
         if self.device not in DEVICES:
             yield f"device: '{self.device}'." + nearest(self.device, DEVICES)
@@ -187,6 +190,21 @@ def _is_item(items: Sequence[str], lever: Lever, setting: Setting) -> bool:
     """Return whether items ``LEVER=SETTING`` name this setting."""
     values = [item.partition("=")[2] for item in items if item.startswith(f"{lever.name}=")]
     return any(lever.setting(value) == setting for value in values)
+
+
+def _several(name: str, given: Any) -> tuple[Any, ...]:
+    """Return what was given for an option that takes several; a text or a number stands for itself.
+
+    Raises:
+        BadInput: a mapping, or what holds nothing; names the option.
+    """
+    if isinstance(given, (str, int, float)) and not isinstance(given, bool):
+        return (given,)
+    if isinstance(given, (Mapping, bool)) or not isinstance(given, Iterable):
+        raise BadInput(
+            f"the search space makes no sense:\n  {name}: must be a tuple of names or numbers; it is of the class {type(given).__name__}"
+        )
+    return tuple(given)
 
 
 def _setting_names(group: str, given: Sequence[Any]) -> tuple[str, ...]:

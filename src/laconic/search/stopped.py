@@ -27,8 +27,13 @@ class Stopped:
 
         >>> str(Stopped(LIMIT, 83.4, 14, 22))
         'The time limit was reached: this is the best after 83 s, with 14 of 22 candidates tried. Started again in the same folder, the run goes on.'
+        >>> str(Stopped(LIMIT, 40.0, 0, 22))
+        'The time limit was reached before a candidate had its turn: getting ready took 40 s. With a longer limit, in the same folder, the run goes on.'
         """
         words = _WORDS[self.by]
+        if self.by == LIMIT and not self.tried:
+            ready = f"getting ready took {spoken(self.after_s)}"
+            return f"{words[:1].upper()}{words[1:]} before a candidate had its turn: {ready}. With a longer limit, in the same folder, the run goes on."
         return (
             f"{words[:1].upper()}{words[1:]}: this is the best after {spoken(self.after_s)}, with {self.tried:,} of {self.of:,} candidates tried. "
             "Started again in the same folder, the run goes on."

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from laconic.core.task import Task
-from laconic.run.prepare import captured_model
+from laconic.run.base import captured_model
 from laconic.search.budget import Budget
 from laconic.search.lever import TARGET_STAGES, Lever, Surroundings
 from laconic.search.levers import levers
@@ -35,10 +35,13 @@ def survey(task: Task | None = None, budget: Budget | None = None, space: Search
     """
     space = space or SearchSpace()
     if task is None:
-        return {"levers": [_row(lever, [_setting(pick) for pick in space.picks(lever)]) for lever in levers().values()], "candidates": None}
+        return {
+            "levers": [_row(lever, space.device, [_setting(pick) for pick in space.picks(lever)]) for lever in levers().values()],
+            "candidates": None,
+        }
     around = _surroundings(task, budget or Budget())
     tried = chains(around, space)
-    rows = [_row(lever, list(_judged(lever, around, space, tried))) for lever in levers().values()]
+    rows = [_row(lever, space.device, list(_judged(lever, around, space, tried))) for lever in levers().values()]
     return {"levers": rows, "candidates": [recipe.title for recipe in propose(around, space)]}
 
 
@@ -47,9 +50,9 @@ def _surroundings(task: Task, budget: Budget) -> Surroundings:
     return Surroundings(captured_model(task), task.of_part(), budget)
 
 
-def _row(lever: Lever, settings: list[dict[str, Any]]) -> dict[str, Any]:
-    own = {name: getattr(lever, name) for name in ("name", "stage", "cost", "promise", "needs", "about", "follows")}
-    return {**own, "family": lever.group, "value": lever.field, "settings": settings}
+def _row(lever: Lever, device: str, settings: list[dict[str, Any]]) -> dict[str, Any]:
+    own = {name: getattr(lever, name) for name in ("name", "stage", "cost", "needs", "about", "follows")}
+    return {**own, "promise": lever.promise_on(device), "family": lever.group, "value": lever.field, "settings": settings}
 
 
 def _setting(pick: Pick, tried: bool | None = None, where: Sequence[str] = (), why: str = "") -> dict[str, Any]:

@@ -22,20 +22,18 @@ class Walk:
     """Evaluates recipes one after the other.
 
     Args:
-        evaluator: gathers their evidence.
+        evaluator: gathers their evidence, until its deadline.
         budget: which of them is the best so far.
-        limit: seconds that the walk may take; None sets no limit. It is told to `progress`; the evaluator keeps to it.
 
     Attributes:
         records: what is known so far, the baselines first.
         waiting: recipes whose turn has not come, by key.
     """
 
-    def __init__(self, evaluator: Evaluator, budget: Budget, limit: float | None = None) -> None:
+    def __init__(self, evaluator: Evaluator, budget: Budget) -> None:
         self.evaluator, self.budget = evaluator, budget
         self.records: list[Record] = []
         self.waiting: dict[str, Recipe] = {}
-        self._end = None if limit is None else time.monotonic() + limit
         self._asked = 0
 
     def in_order(self, recipes: Sequence[Recipe]) -> None:
@@ -74,7 +72,7 @@ class Walk:
 
     def _facts(self, record: Record, took_s: float) -> dict[str, Any]:
         """Return what is told of a candidate as soon as it is known; see `core.progress.Progress.advance`."""
-        best = self.evaluator.best
+        best, end = self.evaluator.best, self.evaluator.deadline
         drop = (
             None if record.drop is None or record.drop.value is None else quantities.row("drop").told(record.drop.value, record.drop.unit)
         )
@@ -88,7 +86,7 @@ class Walk:
             "best": None if best is None else f"{best.title}, {self._worth(best)}",
             "took_s": round(took_s, 1),
             "total": self._asked,
-            "left_s": None if self._end is None else max(0.0, self._end - time.monotonic()),
+            "left_s": None if end is None else max(0.0, end - time.monotonic()),
         }
         return {name: value for name, value in told.items() if value not in (None, "")}
 

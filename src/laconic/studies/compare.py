@@ -18,6 +18,7 @@ from laconic.core.batches import join_tensors
 from laconic.core.capture import capture
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, LaconicError, nearest
+from laconic.core.fields import check_types
 from laconic.core.plan import FitPlan
 from laconic.core.program import as_call
 from laconic.core.progress import Progress, silent
@@ -68,6 +69,7 @@ class Comparing:
     channels_last: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self, "the comparison makes no sense:")
         mistakes = []
         if self.kind not in KINDS:
             mistakes.append(f"what is compared: '{self.kind}'." + nearest(self.kind, KINDS))

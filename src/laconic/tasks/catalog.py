@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from laconic.core.errors import BadInput, nearest
+from laconic.core.fields import typed
 from laconic.core.plan import FitPlan
 from laconic.core.reading import reading
 from laconic.core.task import Task, default_logits
@@ -126,6 +127,7 @@ def describe(data: str | Path | None = None) -> list[dict[str, Any]]:
     return rows
 
 
+@typed()
 def load(ref: str, data: str | Path | None = None, seed: int = 0) -> Task:
     """Load a task by its reference.
 
@@ -138,6 +140,8 @@ def load(ref: str, data: str | Path | None = None, seed: int = 0) -> Task:
     Raises:
         BadInput: there is no such task, model or data.
     """
+    if seed < 0:
+        raise BadInput(f"the seed {seed} must be 0 or more")
     if Path(ref).suffix == onnx_in.SUFFIX:
         task = _of_file(ref, data, seed)
     elif ":" in ref:

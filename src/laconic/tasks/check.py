@@ -5,24 +5,26 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import Dataset, default_collate
 
+from laconic.core import structure
 from laconic.core.answers import Ambiguous, Answers, OutOfRange, stand_in
 from laconic.core.batches import count, join_targets, padding, plain_target, sizes_of
 from laconic.core.errors import BadInput, Mistakes
 from laconic.core.part import Part
+from laconic.core.plan import out_of_range
 from laconic.core.program import as_call
 from laconic.core.task import Task
 from laconic.tasks import metrics
 from laconic.tasks.axes import BATCH, USERS, dynamic_of, leaves_of
-from laconic.tasks.data import loader
+from laconic.tasks.data import loader, no_dataset
 from laconic.tasks.scan import SECONDS, Scan, answered, scan, told
 
 _TRIED = 20  # batches at most that the model answers before work begins
@@ -49,6 +51,8 @@ def check_task(task: Task) -> None:
     if task.plan is not None and (task.train is None or task.loss is None):
         lacking = " and ".join(name for name, part in (("train data", task.train), ("a loss", task.loss)) if part is None)
         mistakes.append(f"plan: a plan of training is given, but the task has no {lacking}")
+    for name, plan in (("plan", task.plan), ("recovery", task.recovery)):
+        mistakes += [f"{name}: {mistake}" for mistake in out_of_range(plan)]
     batches = {name: _first(task, name, data, mistakes) for name, data in _datasets(task)}
     differing = dict(_differences(task, batches))
     mistakes += differing.values()
@@ -92,15 +96,12 @@ def _datasets(task: Task) -> Iterator[tuple[str, Dataset[Any]]]:
 
 def _first(task: Task, name: str, data: Any, mistakes: list[str]) -> _Batch | None:
     """Return the first batch, split; None, and a mistake noted, where there is none."""
-    if not isinstance(data, Sized):
-        mistakes.append(f"{name}: {type(data).__name__} has no length; give a map-style dataset")
-        return None
-    if len(data) == 0:
-        mistakes.append(f"{name}: the dataset is empty")
+    if (why := no_dataset(data)) is not None:
+        mistakes.append(f"{name}: {why}")
         return None
     size = min(task.batch_size, len(data))
     try:
-        batch = next(iter(loader(data, size, shuffle=False, seed=0, collate=task.collate)))  # type: ignore[arg-type]
+        batch = next(iter(loader(data, size, shuffle=False, seed=0, collate=task.collate)))
         inputs, target = task.split(batch)
         return _Batch(inputs, target, plain_target(target, size), size)
     except USERS as error:
@@ -280,14 +281,25 @@ def _refused(task: Task, outputs: Any, target: Any, size: int, whole: int) -> Ex
     assert task.loss is not None
     random = torch.get_rng_state()
     try:
-        task.loss(
-            tree_map(lambda leaf: leaf[:size] if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == whole else leaf, outputs), target
-        )
+        rows = _first_rows(outputs, size, whole)
+    except BadInput:  # answers in an object that cannot be opened
+        return None
+    try:
+        task.loss(rows, target)
     except USERS as error:
         return error
     finally:
         torch.set_rng_state(random)
     return None
+
+
+def _first_rows(outputs: Any, size: int, whole: int) -> Any:
+    """Return a model's answers to the first examples of a batch of `whole`; answers of a class of the model's own become `structure.Fields`."""
+    if size == whole:
+        return outputs
+    leaves: list[Tensor] = []
+    nesting = structure.describe(outputs, leaves)
+    return structure.build(nesting, iter([leaf[:size] if leaf.dim() and len(leaf) == whole else leaf for leaf in leaves]))
 
 
 def _scored(task: Task, spec: metrics.MetricSpec, logits: Tensor, valid: _Batch, seen: dict[str, Scan]) -> Iterator[str]:

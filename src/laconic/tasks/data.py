@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,30 @@ def split_indices(labels: np.ndarray, fractions: Sequence[float], seed: int = 0)
         for part, chosen in zip(parts, np.split(rows, cuts), strict=True):
             part.append(chosen)
     return [np.sort(np.concatenate(part)) for part in parts]
+
+
+def no_dataset(data: Any) -> str | None:
+    """Return why something is no dataset of examples, and what to give in its place; None where it may be one.
+
+    >>> no_dataset(iter(())), no_dataset([])
+    ('tuple_iterator has no length; give a map-style dataset, such as list(data) where it fits into memory', 'the dataset is empty')
+    """
+    kind = type(data).__name__
+    if isinstance(data, DataLoader):
+        return "a DataLoader makes batches itself; give its dataset, loader.dataset, and Task(batch_size=…, collate=…) for how batches are made"
+    if isinstance(data, Mapping):
+        return f"{kind} is a mapping, no dataset of examples; torch.utils.data.TensorDataset(inputs, targets) makes one of tensors"
+    if isinstance(data, (Tensor, np.ndarray)):
+        return f"{kind} is one array without targets; torch.utils.data.TensorDataset(inputs, targets) makes a dataset of two tensors"
+    if (
+        isinstance(data, (tuple, list))
+        and len(data) == 2
+        and all(isinstance(part, (Tensor, np.ndarray)) and len(part) != 2 for part in data)
+    ):
+        return "two arrays are no dataset of examples; torch.utils.data.TensorDataset(inputs, targets) makes one of two tensors (torch.from_numpy(array))"
+    if not isinstance(data, Sized):
+        return f"{kind} has no length; give a map-style dataset, such as list(data) where it fits into memory"
+    return "the dataset is empty" if len(data) == 0 else None
 
 
 def loader(

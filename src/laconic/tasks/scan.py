@@ -30,6 +30,8 @@ _REMEDIES = (
         "The examples have different shapes: pad them in Task(collate=…), and name the dimension that varies, Task(dynamic={input: {dimension: name}})",
     ),
     ("default_collate", "Give Task(collate=…) that makes tensors of the examples, or a dataset that returns tensors, arrays and numbers"),
+    ("must have the same dtype", "Give inputs in the type of the model's weights: x.float() in the dataset or in Task(split=…)"),
+    ("expected target dtype to be", "Give targets in that type: y.long() in the dataset or in Task(split=…)"),
     ("not enough values to unpack", "Give Task(split=lambda batch: (inputs, target))"),
     ("too many values to unpack", "Give Task(split=lambda batch: (inputs, target))"),
 )

@@ -51,6 +51,12 @@ def by_hand(m: Net, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return ((q @ k.transpose(-2, -1)) * D**-0.5 + m.bias).softmax(-1) @ v
 
 
+def padded(m: Net, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Keys that are padding have a weight of minus infinity, said for each head, as PyTorch's encoder does."""
+    mask = torch.where(torch.arange(7) < 2, -torch.inf, 0.0)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask.expand(*q.shape[:2], 7, 7))
+
+
 def as_batch(m: Net, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Heads are folded into the batch, as older code does."""
     b, n, length, d = q.shape
@@ -90,6 +96,22 @@ def rotary(n: int = 4) -> Net:
 
     layers: dict[str, nn.Module] = {p: nn.Linear(5, n * 4) for p in "qkv"}
     return Net(forward, **layers, o=nn.Linear(n * 4, 2))
+
+
+def rotary_pairs(n: int = 4) -> Net:
+    """Pairs of neighbors are turned; there are as many of them as heads, or more (GPT-J, RoFormer)."""
+
+    def turn(x: Tensor) -> Tensor:
+        x = x.view(*x.shape[:2], n, 4, 2)
+        p, q = x[..., 0], x[..., 1]
+        return torch.stack([0.6 * p - 0.8 * q, 0.8 * p + 0.6 * q], -1).flatten(3).transpose(1, 2)
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        v = m.v(x).unflatten(-1, (n, 8)).transpose(1, 2)
+        return m.o(merged(F.scaled_dot_product_attention(turn(m.q(x)), turn(m.k(x)), v)))
+
+    layers: dict[str, nn.Module] = {p: nn.Linear(5, n * 8) for p in "qkv"}
+    return Net(forward, **layers, o=nn.Linear(n * 8, 2))
 
 
 def normed_heads(n: int = 4) -> Net:
@@ -213,6 +235,7 @@ CASES = {
     "attention, head size": case(any_size(attention(sdpa)), tokens, *SIZES, policy=SIZE),
     "attention, causal": case(attention(lambda m, q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True)), tokens, ALL),
     "attention, learned mask": case(attention(with_mask("mask"), mask=(7, 7)), tokens, ALL),
+    "attention, padding": case(attention(padded), tokens, ALL),
     "attention, mask of each head": case(attention(with_mask("bias"), bias=True), tokens, ALL + " bias:0"),
     "attention, relative positions": case(swin, tokens, ALL + " table:1"),
     "attention, by hand": case(attention(by_hand, bias=True), tokens, ALL + " bias:0"),
@@ -220,6 +243,7 @@ CASES = {
     "attention, in the batch": case(attention(as_batch, view=True, mask=(7, 7)), tokens, ALL),
     "attention, in the batch, length unsaid": case(attention(as_batch_unsaid, view=True), sentences, ALL, dynamic=LENGTH),
     "attention, rotary": case(rotary, tokens, "4 " + HEADS.format("*4")),
+    "attention, rotary pairs": case(rotary_pairs, tokens, "4 " + HEADS.format("*8")),
     "attention, rotary, head size": case(
         any_size(rotary), tokens, "2 q.w:0*8 q.b:0*8 k.w:0*8 k.b:0*8", "4 v.w:0*4 v.b:0*4 o.w:1*4", policy=SIZE
     ),

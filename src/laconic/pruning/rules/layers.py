@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,9 +67,20 @@ def convolution(t: Tracer, node: Node) -> Value:
         out = _grouped(t, node, x, channel, weight, groups, row.transposed)
     t.tie(argument(node, row.bias), 0, out, "bias", node)
     t.fix(weight, range(2, rank), "kernel", node)
-    for dim in value[channel + 1 :]:
-        keep_whole(t, dim, node)
-    return (*value[:channel], out, *t.blank(node)[channel + 1 :])
+    rest = _positions(t, node, value[channel + 1 :], [t.length(weight, axis) for axis in range(2, rank)])
+    return (*value[:channel], out, *rest)
+
+
+def _positions(t: Tracer, node: Node, dims: Value, kernel: Sequence[int]) -> Value:
+    """Couple the dimensions that a kernel moves over: with a kernel of one and a step of one (tokens mixed by a convolution) each place stays by itself."""
+    row, rest = row_of(node), []
+    for axis, (dim, made) in enumerate(zip(dims, t.blank(node)[-len(kernel) :], strict=True)):
+        step = argument(node, row.stride)
+        by_itself = kernel[axis] == 1 and step[axis % len(step)] == 1 and size_of(dim) == size_of(made)
+        if not by_itself:
+            keep_whole(t, dim, node)
+        rest.append(dim if by_itself else made)
+    return tuple(rest)
 
 
 def _grouped(t: Tracer, node: Node, x: Any, channel: int, weight: Any, groups: int, transpose: bool) -> Dim:

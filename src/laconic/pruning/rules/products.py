@@ -38,7 +38,7 @@ def _product(t: Tracer, node: Node, left: Any, right: Any) -> Value:
 
 
 def _masked_einsum(run: Masking, n: Node, args: Any, kwargs: Any) -> Any:
-    values = [v * run.mask(node, list(range(v.dim())), v).to(v.dtype) for node, v in zip(n.args[1], args[1], strict=True)]
+    values = [v.masked_fill(~run.mask(node, list(range(v.dim())), v), 0) for node, v in zip(n.args[1], args[1], strict=True)]
     return n.target(args[0], values, *args[2:], **kwargs)
 
 

@@ -13,6 +13,7 @@ from laconic.pruning.trace import DYNAMIC, Dim, Factor, Tracer, Value, carries, 
 
 _PRODUCTS = frozenset(names_of(*PRODUCTS)) - {"mm", *names_of("vector product")}  # those have no dimension for heads
 _LAYERS = frozenset(names_of(*CONVOLUTIONS, "linear", "bilinear", "embedding", "recurrent"))
+_PAIR = 2
 _QKV = 3  # queries, keys and values in one piece
 Sizes = Sequence[tuple[int, bool]]  # of each dimension in the example, and whether it is dynamic
 Measure = tuple[int, int]  # a size in the example, and the same for inputs of other sizes
@@ -123,6 +124,8 @@ def _cut(t: Tracer, factor: Factor, sizes: Sizes, node: Node) -> Dim:
         axes: Sequence[int] = range(len(parts) - 1)
         if _reaches(node, {"select", "unbind"}, _LAYERS | _PRODUCTS):
             axes = [i for i in axes if parts[i] > _QKV] or [max(1, len(parts) - 2)]
+            if parts[-1] == _PAIR:  # (heads, size / 2, 2), whose pairs a rotary position embedding turns
+                axes = [0]
         axis = max(axes, key=lambda i: (parts[i], i))
     return t.split(ids, parts, axis)
 

@@ -162,10 +162,10 @@ def size_list(position: int, infer: bool = False) -> Edit:
 
 
 def masked_inputs(run: Masking, n: fx.Node, args: Any, kwargs: Any) -> Any:
-    """Compute products of two values: what was removed adds nothing."""
+    """Compute products of two values: what was removed adds nothing, an infinite mask of attention neither."""
     masked = []
     for node, value in zip(n.args, args, strict=True):
         if isinstance(node, fx.Node) and isinstance(value, Tensor) and value.is_floating_point():
-            value = value * run.mask(node, list(range(value.dim())), value).to(value.dtype)
+            value = value.masked_fill(~run.mask(node, list(range(value.dim())), value), 0)
         masked.append(value)
     return n.target(*masked, **kwargs)  # type: ignore[operator]
