@@ -1,9 +1,10 @@
-"""The command line as a user meets it: in processes of its own."""
+"""The command line as a user meets it: in processes of its own where that is what is looked at, else in this one, which has loaded PyTorch already."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import laconic as lc
+from laconic.cli import app
 from laconic.run.store import read_result
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("optimize", "run", "bench", "inspect", "compare", "report", "levers", "doctor", "tasks")
-QUICK = ("--runtimes", "onnxruntime", "--precisions", "fp32", "--quantize", "none", "--prune", "none", "--rounds", "6")
+QUICK = ("--runtimes", "onnxruntime", "--precisions", "fp32", "--quantize", "none", "--prune", "none", "--rounds", "6", "--threads", "1")
+KEY = "onnxruntime-fp32-1t"
 
 
 def laconic(*args: str | Path, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -40,6 +44,17 @@ def laconic(*args: str | Path, cwd: Path = ROOT, **variables: str) -> subprocess
     )
 
 
+def here(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    """What `laconic` returns, without a process of its own."""
+    words = list(map(str, args))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["laconic", *words])
+        done = CliRunner().invoke(app, words, env={"COLUMNS": "120"})
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+
+
 def answer(done: subprocess.CompletedProcess[str]) -> Any:
     assert done.returncode in (0, 3), done.stderr
     assert done.stdout.count("\n") == 1, "one JSON object and nothing else"
@@ -52,7 +67,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = laconic("optimize", "tests.run.tiny:task", *QUICK, "--out", folder)
     assert done.returncode == 0, done.stderr
     assert f"Report: {folder}/report.html" in done.stdout
-    assert f"Ships:  {folder}/candidates/onnxruntime-fp32/artifact" in done.stdout
+    assert f"Ships:  {folder}/candidates/{KEY}/artifact" in done.stdout
     assert done.stdout.startswith("Budget met")
     assert "timing, interleaved" in done.stderr
     return folder
@@ -60,7 +75,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_tells_every_option(command: str) -> None:
-    done = laconic(command, "--help")
+    done = here(command, "--help")
     assert done.returncode == 0
     assert "--json" in done.stdout
     assert len(done.stdout) > 300 or command in ("doctor", "tasks")
@@ -74,16 +89,8 @@ def test_the_bare_command_lists_the_commands() -> None:
 
 
 def test_optimize_prints_its_result_as_json(run_folder: Path) -> None:
-    found = answer(laconic("optimize", "tests.run.tiny:task", *QUICK, "--out", run_folder, "--json"))
+    found = answer(here("optimize", "tests.run.tiny:task", *QUICK, "--out", run_folder, "--json"))
     assert found == read_result(run_folder)
-
-
-def test_a_budget_that_nothing_meets_exits_with_3(tmp_path: Path) -> None:
-    done = laconic("optimize", "tests.run.tiny:task", *QUICK, "--out", tmp_path / "run", "--max-size", "0.000001", "--json")
-    assert done.returncode == 3
-    found = answer(done)
-    assert (found["met"], found["best"], found["nearest"]) == (False, None, "onnxruntime-fp32")
-    assert "Run: " in done.stderr
 
 
 def test_what_was_given_reaches_the_budget(tmp_path: Path) -> None:
@@ -91,17 +98,11 @@ def test_what_was_given_reaches_the_budget(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(
         '{"format": 1, "run": {"answers": {"ignore": null, "class_axis": null, "target": null}}}', encoding="utf-8"
     )
-    done = laconic("optimize", "tests.run.tiny:task", *QUICK, "--out", tmp_path, "--max-drop", "any", "--confident", "--wait-quiet")
+    done = here("optimize", "tests.run.tiny:task", *QUICK, "--out", tmp_path, "--max-drop", "any", "--confident", "--wait-quiet")
     assert done.returncode == 2
     assert "'max_drop': 'any'" in done.stderr
     assert "'confident': True" in done.stderr
     assert "wait_quiet" not in done.stderr
-
-
-def test_a_run_out_of_time_has_tried_nothing(tmp_path: Path) -> None:
-    done = laconic("optimize", "tests.run.tiny:task", *QUICK, "--out", tmp_path / "run", "--time-limit", "0.001")
-    assert done.returncode == 3, done.stderr
-    assert done.stdout.startswith("Nothing was tried: 1 candidate was not tried")
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
@@ -112,14 +113,13 @@ def test_a_report_is_shown_on_any_console(run_folder: Path, encoding: str) -> No
     assert json.loads(done.stdout)["result"] == read_result(run_folder)
 
 
-def test_files_are_utf8_in_the_locale_c(tmp_path: Path) -> None:
+def test_a_run_out_of_time_has_tried_nothing_and_files_are_utf8_in_the_locale_c(tmp_path: Path) -> None:
     """Commands and recipes with letters; Python decodes arguments as ASCII there and keeps the bytes of the others."""
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     folder = tmp_path / "run"
-    done = laconic(
-        "optimize", "tests.run.tiny:task", *QUICK, "--time-limit", "0.001", "--data", "Größe", "--out", folder, "--json", **plain
-    )
+    done = laconic("optimize", "tests.run.tiny:task", *QUICK, "--time-limit", "0.001", "--data", "Größe", "--out", folder, **plain)
     assert done.returncode == 3, done.stderr
+    assert done.stdout.startswith("Nothing was tried: 1 candidate was not tried")
     assert "--data 'Größe'" in json.loads((folder / "result.json").read_text(encoding="utf-8"))["reproduce"]["command"]
     assert "Größe" in (folder / "report.html").read_text(encoding="utf-8")
     recipe = tmp_path / "recipe.yaml"
@@ -128,29 +128,33 @@ def test_files_are_utf8_in_the_locale_c(tmp_path: Path) -> None:
     assert (done.returncode, "nosuchtask" in done.stderr) == (2, True)
 
 
-def test_run_carries_out_the_recipe_that_a_run_tells(run_folder: Path, tmp_path: Path) -> None:
+def test_run_carries_out_the_recipe_that_a_run_tells_and_a_budget_that_nothing_meets_exits_with_3(run_folder: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(read_result(run_folder)["reproduce"]["recipe_yaml"], encoding="utf-8")
-    found = answer(laconic("run", recipe, "--out", tmp_path / "again", "--json"))
-    assert [record["key"] for record in found["candidates"]] == ["onnxruntime-fp32"]
+    done = here("run", recipe, "--out", tmp_path / "again", "--max-size", "0.000001", "--json")
+    assert done.returncode == 3
+    found = answer(done)
+    assert [record["key"] for record in found["candidates"]] == [KEY]
     assert found["candidates"][0]["measured"]["drop"]["value"] == 0
+    assert (found["met"], found["best"], found["nearest"]) == (False, None, KEY)
+    assert "Run: " in done.stderr
 
 
 def test_report_writes_the_page_again(run_folder: Path, tmp_path: Path) -> None:
-    done = laconic("report", run_folder, "--to", tmp_path / "page.html")
+    done = here("report", run_folder, "--to", tmp_path / "page.html")
     assert done.returncode == 0
     assert (tmp_path / "page.html").read_bytes() == (run_folder / "report.html").read_bytes()
     assert "Budget met" in done.stdout
-    assert answer(laconic("report", run_folder, "--json"))["result"]["met"] is True
+    assert answer(here("report", run_folder, "--json"))["result"]["met"] is True
 
 
 def test_bench_compares_two_artifacts(run_folder: Path) -> None:
-    best, base = (run_folder / "candidates" / key / "artifact" for key in ("onnxruntime-fp32", "torch-fp32"))
-    found = answer(laconic("bench", best, "--vs", base, "--batch", "1,4", "--rounds", "3", "--json"))
+    best, base = (run_folder / "candidates" / key / "artifact" for key in (KEY, "torch-fp32-1t"))
+    found = answer(here("bench", best, "--vs", base, "--batch", "1,4", "--rounds", "3", "--json"))
     rows = [(row["name"].split(" ")[0], row["batch"]) for row in found["timings"]]
     assert rows == [("baseline", 1), ("artifact", 1), ("baseline", 4), ("artifact", 4)]
     assert all((row["speedup"] is None) == row["name"].startswith("baseline") for row in found["timings"])
-    told = laconic("bench", best / "model.onnx", "--runtime", "openvino", "--rounds", "3", "--threads", "1")
+    told = here("bench", best / "model.onnx", "--runtime", "openvino", "--rounds", "3", "--threads", "1")
     assert told.returncode == 0, told.stderr
     assert "artifact (openvino, fp32)" in " ".join(told.stdout.split())
     assert "Timing(" not in told.stdout
@@ -160,29 +164,31 @@ def test_compare_prints_a_table_and_writes_a_page(tmp_path: Path) -> None:
     args = (
         "compare",
         "lr",
-        "digits",
+        "tests.run.tiny:untrained",
         "--epochs",
         "1",
         "--seeds",
         "2",
         "--fraction",
-        "0.2",
+        "0.5",
         "--choices",
         "one_cycle",
         "--out",
         tmp_path / "c",
     )
-    done = laconic(*args)
+    done = here(*args)
     assert done.returncode == 0, done.stderr
-    assert "Learning rates of digits" in done.stdout
+    assert "Learning rates of tiny" in done.stdout
     assert "one_cycle, seed 1: " in done.stderr
     assert f"Report: {tmp_path}/c/report.html" in done.stdout
     assert "plot-curves" in (tmp_path / "c" / "report.html").read_text(encoding="utf-8")
-    assert [row["name"] for row in answer(laconic(*args, "--json"))["rows"]] == ["constant", "one_cycle"]
+    assert [row["name"] for row in answer(here(*args, "--json"))["rows"]] == ["constant", "one_cycle"]
 
 
 def test_inspect_doctor_and_tasks() -> None:
-    layers = answer(laconic("inspect", "tests.run.tiny:task", "--json"))
+    done = here("inspect", "tests.run.tiny:task", "--json", "--quiet")
+    layers = answer(done)
+    assert done.stderr == ""
     assert layers["params"] + layers["unused_params"] == sum(layer["params"] for layer in layers["layers"]) > 0
     assert layers["inputs"][0]["shape"] == ["batch", 1, 8, 8]
     assert (layers["groups"][0]["name"], layers["groups"][0]["removed"], layers["sensitivity"]) == (
@@ -194,21 +200,20 @@ def test_inspect_doctor_and_tasks() -> None:
     assert "sensitivity: " in told.stderr
     for words in ("Conv2d", "What can be pruned", "Output with half gone", "70.6 % of output channels can be removed"):
         assert words in told.stdout
-    health = answer(laconic("doctor", "--json"))
+    health = answer(here("doctor", "--json"))
     assert {row["runtime"] for row in health["runtimes"]} >= {"torch", "torch.compile", "torchscript", "onnxruntime", "openvino"}
-    assert "processor" in laconic("doctor").stdout
-    assert "digits" in {row["name"] for row in answer(laconic("tasks", "--json"))}
-    assert "resnet8" in laconic("tasks").stdout
+    assert "processor" in here("doctor").stdout
+    assert "digits" in {row["name"] for row in answer(here("tasks", "--json"))}
+    assert "resnet8" in here("tasks").stdout
 
 
 def test_inspect_without_sensitivity_runs_nothing() -> None:
-    told = laconic("inspect", "tests.run.tiny:task", "--no-sensitivity")
+    told = here("inspect", "tests.run.tiny:task", "--no-sensitivity")
     assert told.returncode == 0
     assert "sensitivity: " not in told.stderr
     assert "Output with half gone" not in told.stdout
     assert "note: the sensitivity of groups was not measured, as asked" in told.stdout
-    assert answer(laconic("inspect", "tests.run.tiny:task", "--no-sensitivity", "--json"))["groups"][0]["sqnr_db"] is None
-    assert laconic("inspect", "tests.run.tiny:task", "--quiet").stderr == ""
+    assert answer(here("inspect", "tests.run.tiny:task", "--no-sensitivity", "--json"))["groups"][0]["sqnr_db"] is None
 
 
 @pytest.mark.parametrize(
@@ -233,14 +238,21 @@ def test_inspect_without_sensitivity_runs_nothing() -> None:
     ],
 )
 def test_wrong_input_is_told_and_exits_with_2(args: tuple[str, ...], said: str) -> None:
-    done = laconic(*args)
+    check_wrong(here(*args), said)
+
+
+def check_wrong(done: subprocess.CompletedProcess[str], said: str) -> None:
     assert done.returncode == 2, (done.stdout, done.stderr)
-    assert __import__("re").search(said, done.stderr)
+    assert re.search(said, done.stderr)
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
 
 
-def test_ctrl_c_keeps_the_best_so_far_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_wrong_input_ends_the_process_likewise() -> None:
+    check_wrong(laconic("optimize", "digit"), "'digit' is not a built-in task. Did you mean 'digits'")
+
+
+def test_ctrl_c_keeps_the_best_so_far_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["optimize", "tests.run.tiny:task", *QUICK, "--runtimes", "onnxruntime,torchscript,torch.compile", "--max-drop", "any"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     process = subprocess.Popen(
@@ -248,13 +260,13 @@ def test_ctrl_c_keeps_the_best_so_far_and_the_run_goes_on(tmp_path: Path) -> Non
         cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("laconic-runs/*/candidates/torchscript-fp32")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("laconic-runs/*/candidates/torchscript-fp32-1t")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     folder = next(tmp_path.glob("laconic-runs/*")).relative_to(tmp_path)
-    best = folder / "candidates" / "onnxruntime-fp32"
+    best = folder / "candidates" / KEY
     said = f"Interrupted. The best so far, ONNX Runtime · fp32, is in {best / 'artifact'}. What was finished is kept; to go on:"
     assert said in errors
     assert f"--out {folder}" in errors
@@ -264,12 +276,11 @@ def test_ctrl_c_keeps_the_best_so_far_and_the_run_goes_on(tmp_path: Path) -> Non
     assert "no test data was read" in known["verdict"]
     assert (tmp_path / folder / "report.html").exists()
     timed = (tmp_path / best / "timing.json").stat().st_mtime_ns
-    done = laconic(
-        *command, "--runtimes", "onnxruntime,torchscript,torch.compile", "--time-limit", "0.1s", "--out", folder, "--json", cwd=tmp_path
-    )
+    monkeypatch.chdir(tmp_path)
+    done = here(*command, "--time-limit", "0.001s", "--out", folder, "--json")
     result = answer(done)
     assert "Goes on: laconic optimize tests.run.tiny:task" in done.stderr
-    assert (result["best"], result["stopped"]["by"], result["stopped"]["tried"]) == ("onnxruntime-fp32", "time limit", 1)
+    assert (result["best"], result["stopped"]["by"], result["stopped"]["tried"]) == (KEY, "time limit", 1)
     assert (tmp_path / best / "timing.json").stat().st_mtime_ns == timed
 
 

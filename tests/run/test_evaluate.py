@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,9 @@ from laconic.core.errors import LaconicError, WorkerFailed
 from laconic.core.files import read_json, write_json
 from laconic.core.progress import silent
 from laconic.core.turn import Turn
+from laconic.deploy import process
 from laconic.deploy.process import WorkerProcess
+from laconic.measure import quiet
 from laconic.measure.sequential import FIRST_LOOK
 from laconic.run import prepare, workers
 from laconic.run.evaluate import Evaluator
@@ -61,11 +64,27 @@ class Worker(WorkerProcess):
         super().close()
 
 
+# The other side without a model or its runtime, for runs in which every answer is known already.
+LIGHT = """
+from laconic.deploy.child import answer_requests
+FACTS = {"load": {"load_ms": 1.0, "first_ms": 1.0}, "memory": {"rss_bytes": 10**7, "peak_bytes": 10**7}}
+answer_requests(lambda request, _: FACTS[request["op"]])
+"""
+
+
 @pytest.fixture
-def processes(monkeypatch: pytest.MonkeyPatch) -> type[Worker]:
+def loaded(monkeypatch: pytest.MonkeyPatch) -> type[Worker]:
+    """Processes that load their models."""
     Worker.live, Worker.most, Worker.turns, Worker.dies_at = set(), [], [], {}
     monkeypatch.setattr(workers, "WorkerProcess", Worker)
     return Worker
+
+
+@pytest.fixture
+def processes(loaded: type[Worker], monkeypatch: pytest.MonkeyPatch) -> type[Worker]:
+    """Processes that load none."""
+    monkeypatch.setattr(process, "command", lambda _, *arguments: [sys.executable, "-c", LIGHT, *arguments])
+    return loaded
 
 
 @contextlib.contextmanager
@@ -111,10 +130,10 @@ def turns_of(processes: type[Worker], name: str) -> int:
 
 
 @pytest.mark.slow
-def test_one_call_gathers_everything_and_leaves_no_process(tmp_path: Path, processes: type[Worker]) -> None:
+def test_one_call_gathers_everything_and_leaves_no_process(tmp_path: Path, loaded: type[Worker]) -> None:
     with evaluator(tmp_path / "run") as one:
         record = one.evaluate(recipe("onnxruntime"))
-        assert processes.live == {"torch"}
+        assert loaded.live == {"torch"}
         assert record.status == "passed"
         assert record.comparison == "alone"
         assert record.value("speedup") == pytest.approx(4.0, rel=0.01)
@@ -122,7 +141,7 @@ def test_one_call_gathers_everything_and_leaves_no_process(tmp_path: Path, proce
             record.measured
         )
         assert record.parity is not None
-    assert processes.live == set()
+    assert loaded.live == set()
 
 
 @pytest.mark.slow
@@ -211,7 +230,7 @@ class Victim(Worker):
 
 
 @pytest.mark.slow
-def test_a_kill_from_outside_costs_no_candidate(folder: Path, processes: type[Worker], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_from_outside_costs_no_candidate(folder: Path, loaded: type[Worker], monkeypatch: pytest.MonkeyPatch) -> None:
     """Real processes, killed with SIGKILL: whose, and at what, makes no difference."""
     monkeypatch.setattr(workers, "WorkerProcess", Victim)
     one_recipe = recipe("onnxruntime")
@@ -268,6 +287,20 @@ def test_finalists_and_the_published_one_are_timed_in_fresh_processes(folder: Pa
         kept = dict(processes.turns)
         assert one.publish(records, keys[1])[2].measured["latency_ms"] == records[2].measured["latency_ms"]
         assert dict(processes.turns) == kept
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wanted", [True, False], ids=["asked to", "not asked to"])
+def test_it_waits_for_a_quiet_machine_before_each_comparison(
+    wanted: bool, folder: Path, processes: type[Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the baseline, the candidate, and the one that is published."""
+    waits: list[Any] = []
+    monkeypatch.setattr(quiet, "wait_quiet", lambda **options: waits.append(options) is None)
+    with evaluator(folder, wait_quiet=wanted) as one:
+        records = [*one.bases, one.evaluate(recipe("onnxruntime"))]
+        one.publish(records, records[1].key)
+    assert [sorted(call) for call in waits] == ([["progress"]] * 3 if wanted else [])
 
 
 @pytest.mark.slow

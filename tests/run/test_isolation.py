@@ -47,30 +47,43 @@ class Told:
 Make = Callable[..., Builder]
 
 
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny net, captured."""
+    return lc.capture(tiny.task().build(), tiny.VALID[0][0][None].repeat(2, 1, 1, 1)).save(tmp_path_factory.mktemp("tiny") / "program.pt2")
+
+
+def new_builder(source: Path, folder: Path, task: lc.Task, progress: Any = None) -> Builder:
+    return Builder(source, folder, {}, task, timeout_s=60, memory_limit_bytes=2_000_000_000, seed=0, progress=progress or Told())
+
+
 @pytest.fixture
-def make(faulty_package: None, tmp_path: Path) -> Iterator[Make]:
+def make(faulty_package: None, source: Path, tmp_path: Path) -> Iterator[Make]:
     """Makes builders for the tiny net and a task."""
     made: list[Builder] = []
-    source = lc.capture(tiny.task().build(), tiny.VALID[0][0][None].repeat(2, 1, 1, 1)).save(tmp_path / "program.pt2")
 
-    def builder(task: lc.Task, timeout_s: float = 60, progress: Any = None) -> Builder:
-        made.append(
-            Builder(
-                source,
-                tmp_path / "models",
-                {},
-                task,
-                timeout_s=timeout_s,
-                memory_limit_bytes=2_000_000_000,
-                seed=0,
-                progress=progress or Told(),
-            )
-        )
+    def one(task: lc.Task, progress: Any = None) -> Builder:
+        made.append(new_builder(source, tmp_path / "models", task, progress))
         return made[-1]
 
-    yield builder
-    for one in made:
-        one.close()
+    yield one
+    for each in made:
+        each.close()
+
+
+@pytest.fixture(scope="module")
+def kept(source: Path) -> Iterator[Builder]:
+    """One builder for the local task, whose process lives on where a step leaves it alive."""
+    one = new_builder(source, source.parent, local_task())
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def local(kept: Builder, faulty_package: None, tmp_path: Path) -> Builder:
+    """The builder of the local task, in a folder in which nothing was built yet."""
+    kept.folder, kept.progress, kept.timeout_s = tmp_path / "models", Told(), 60
+    return kept
 
 
 def local_task(word: str = "local") -> lc.Task:
@@ -95,10 +108,9 @@ def build(builder: Builder, folder: Path, how: str) -> Built:
     return builder.build(lc.Recipe((STEPS.config("break")(how),), lc.Target("onnxruntime")), folder / "artifact")
 
 
-def test_a_local_task_goes_to_another_process_once(make: Make, tmp_path: Path) -> None:
-    builder = make(local_task())
-    assert build(builder, tmp_path, "task").outcomes[0].changed["said"] == "local 1"
-    result = build(builder, tmp_path, "pid")
+def test_a_local_task_goes_to_another_process_once(local: Builder, tmp_path: Path) -> None:
+    assert build(local, tmp_path, "task").outcomes[0].changed["said"] == "local 1"
+    result = build(local, tmp_path, "pid")
     assert result.outcomes[0].changed["pid"] != os.getpid()
     assert result.notes == ()
 
@@ -110,17 +122,19 @@ def test_a_local_task_goes_to_another_process_once(make: Make, tmp_path: Path) -
         ("sys.exit", "error", "SystemExit: the step leaves"),
         ("exit", "crash", "(?s)ended with code 7.*last words of a step"),
         ("crash", "killed", "killed by SIGKILL"),
-        ("hang", "timeout", "no answer within 12 s"),
+        ("hang", "timeout", "no answer within 3 s"),
         ("eat", "memory", "2.00 GB are allowed"),
     ],
 )
-def test_a_local_task_has_the_limits_of_any_other(how: str, kind: str, said: str, make: Make, tmp_path: Path) -> None:
-    builder = make(local_task(), timeout_s=12 if how == "hang" else 60)
+def test_a_local_task_has_the_limits_of_any_other(how: str, kind: str, said: str, local: Builder, tmp_path: Path) -> None:
+    if how == "hang":
+        build(local, tmp_path, "fine")  # what takes time at first
+        local.timeout_s = 3
     with pytest.raises(WorkerFailed, match=said) as caught:
-        build(builder, tmp_path, how)
+        build(local, tmp_path, how)
     assert caught.value.kind == kind
     if how in ("assert", "exit"):
-        assert build(builder, tmp_path, "task").outcomes[0].changed["said"] == "local 1"  # in a new process, where the old one died
+        assert build(local, tmp_path, "task").outcomes[0].changed["said"] == "local 1"  # in a new process, where the old one died
 
 
 def test_data_is_read_by_the_process_that_builds(make: Make, tmp_path: Path) -> None:
@@ -139,9 +153,9 @@ def test_data_is_read_by_the_process_that_builds(make: Make, tmp_path: Path) -> 
     assert (tmp_path / "valid" / "done.json").exists()
 
 
-def test_what_a_step_reports_is_told_here(make: Make, tmp_path: Path) -> None:
-    told = Told()
-    build(make(local_task(), progress=told), tmp_path, "train")
+def test_what_a_step_reports_is_told_here(local: Builder, tmp_path: Path) -> None:
+    told = local.progress = Told()
+    build(local, tmp_path, "train")
     assert told.calls == [
         ("start", "training", 3),
         ("log", "a note of the step"),
@@ -150,10 +164,10 @@ def test_what_a_step_reports_is_told_here(make: Make, tmp_path: Path) -> None:
     ]
 
 
-def test_what_a_dead_process_left_open_is_finished(make: Make, tmp_path: Path) -> None:
-    told = Told()
+def test_what_a_dead_process_left_open_is_finished(local: Builder, tmp_path: Path) -> None:
+    told = local.progress = Told()
     with pytest.raises(WorkerFailed):
-        build(make(local_task(), progress=told), tmp_path, "leave open")
+        build(local, tmp_path, "leave open")
     assert told.calls == [("start", "training", 3), ("finish", {})]
 
 

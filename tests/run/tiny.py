@@ -11,6 +11,9 @@ import laconic as lc
 from laconic.tasks.data import ArrayDataset
 from tests.core.models import ConvNet
 
+# Of whole runs: as many rounds as it takes to end some of them early, and short ones.
+QUICK = lc.Options(rounds=7, turn_seconds=0.02, candidate_timeout_s=60)
+TOLERANCE = {"fp32": 1e-4, "bf16": 0.05}  # relative to the largest output; processors with bf16 instructions try it too
 RNG = np.random.default_rng(0)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from statistics import median
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def ratio_of_rounds(base: Sequence[Sequence[float]], other: Sequence[Sequence[fl
     """
     if len(base) != len(other) or not base:
         raise BadInput(f"the ratio needs the same number of rounds of both, at least one; there are {len(base)} and {len(other)}")
-    return median_of_rounds([float(np.median(a) / np.median(b)) for a, b in zip(base, other, strict=True)], "x")
+    return median_of_rounds([float(median(a) / median(b)) for a, b in zip(base, other, strict=True)], "x")
 
 
 def median_of_rounds(values: Sequence[float], unit: str) -> Measurement:

@@ -7,6 +7,7 @@ hash of each script that belongs to it: no other script runs, and no address is 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Collection, Mapping
@@ -71,14 +72,8 @@ def render(template: str, figures: Mapping[str, Any] | None, **values: Any) -> s
         values: what else it names.
     """
     scripts = [*([] if figures is None else [_plotly()]), (_TEMPLATES / "page.js").read_text(encoding="utf-8")]
-    environment = need("jinja2").Environment(
-        loader=need("jinja2").FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=need("jinja2").StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made: str = environment.get_template(template).render(
+    compiled = _environment(need("jinja2")).get_template(template)
+    made: str = compiled.render(
         style=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
         scripts=scripts,
         policy=_policy(scripts),
@@ -88,6 +83,18 @@ def render(template: str, figures: Mapping[str, Any] | None, **values: Any) -> s
         **values,
     )
     return made
+
+
+@functools.cache
+def _environment(jinja2: Any) -> Any:
+    """Return where templates come from; each is compiled once."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def write_page(result: Mapping[str, Any], path: Path) -> Path:
