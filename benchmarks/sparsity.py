@@ -1,6 +1,8 @@
-"""Weight pruning of Fashion-MNIST's ResNet-20: `python -m benchmarks.sparsity {accuracy,table} [NAME …]`.
+"""Weight pruning of Fashion-MNIST's ResNet-20: `python -m benchmarks.sparsity {accuracy,criteria,table} [NAME …]`.
 
 - accuracy: drops on test data after the last epoch, by seed. Names: ways (see `WAYS`), seeds as s0, s1, s2, `option=value` of the plan (`epochs=3`).
+- criteria: drops without any training behind it, by criterion, at 50 and 70 % zeros (the same of every layer) and 2:4; `first_order`, `wanda` and `obs` look at 256
+  train examples. Names: criteria.
 - table: the same nets side by side: parameters, those that are not zero, multiply-adds, bytes of the ONNX file and of the `.lac` archive, latency on ONNX
   Runtime, drop. Names as of accuracy.
 
@@ -23,6 +25,7 @@ from benchmarks.command import command
 from benchmarks.contest import Entry, contest
 from laconic.core.target import Target
 from laconic.deploy.export import write_onnx
+from laconic.pruning.unstructured.criteria import weight_criteria
 
 # Named by what is done; all train alike: the same epochs, from the same trained weights, beside them as a teacher.
 WAYS: dict[str, lc.StepConfig] = {
@@ -89,6 +92,18 @@ def accuracy(names: list[str]) -> None:
         print(f"  {way:12s} {_zeros(program):5.1f} % zeros   drops {cells}   mean {np.mean(drops):+.2f}", flush=True)
 
 
+def criteria(names: list[str]) -> None:
+    """Print drops without training."""
+    nets = Nets([])
+    ways: dict[str, dict[str, Any]] = {"50 %": {"sparsity": 0.5}, "70 %": {"sparsity": 0.7}, "2:4": {"pattern": "2:4"}}
+    for name in names or [name for name, row in weight_criteria().items() if not row.sums]:
+        drops = []
+        for options in ways.values():
+            config = lc.Sparsify(**options, criterion=name, allocation="uniform", recovery={"epochs": 0})
+            drops.append(nets.drop(lc.sparsify(nets.program, config, lc.Context(nets.task))[0]))  # type: ignore[operator]
+        print(f"  {name:12s} " + "   ".join(f"{way} {drop:+.2f}" for way, drop in zip(ways, drops, strict=True)), flush=True)
+
+
 def _zeros(program: lc.Program) -> float:
     """Return the share of zeros among kernels and matrices, in percent."""
     weights = [p for p in program.parameters() if p.dim() > 1]
@@ -115,7 +130,7 @@ def table(names: list[str]) -> None:
         print(f"{way:12s} {cells}  {time.p50_ms:.3f} [{time.ratio:.2f}: {time.low:.2f} to {time.high:.2f}]  {drop:+.2f}", flush=True)
 
 
-COMMANDS = {"accuracy": accuracy, "table": table}
+COMMANDS = {"accuracy": accuracy, "criteria": criteria, "table": table}
 
 if __name__ == "__main__":
     command(__doc__, COMMANDS)
