@@ -1,10 +1,10 @@
 """Weight pruning of Fashion-MNIST's ResNet-20: `python -m benchmarks.sparsity {accuracy,criteria,table} [NAME …]`.
 
 - accuracy: drops on test data after the last epoch, by seed. Names: ways (see `WAYS`), seeds as s0, s1, s2, `option=value` of the plan (`epochs=3`).
-- criteria: drops without any training behind it, by criterion, at 50 and 70 % zeros (the same of every layer) and 2:4; `first_order`, `wanda` and `obs` look at 256
-  train examples. Names: criteria.
-- table: the same nets side by side: parameters, those that are not zero, multiply-adds, bytes of the ONNX file and of the `.lac` archive, latency on ONNX
-  Runtime, drop. Names as of accuracy.
+- criteria: drops without any training behind it, by criterion, at 50 and 70 % zeros (the same of every layer) and 2:4. Those that look at data see 256 train
+  examples. Names: criteria.
+- table: the same nets side by side: parameters, those that are not zero, multiply-adds, bytes of the ONNX file, latency on ONNX Runtime, drop. Names as of
+  accuracy.
 
 Each net is trained once and kept, beside those of `benchmarks.trained`.
 """
