@@ -95,7 +95,12 @@ def accuracy(names: list[str]) -> None:
 def criteria(names: list[str]) -> None:
     """Print drops without training."""
     nets = Nets([])
-    ways: dict[str, dict[str, Any]] = {"50 %": {"sparsity": 0.5}, "70 %": {"sparsity": 0.7}, "2:4": {"pattern": "2:4"}}
+    ways: dict[str, dict[str, Any]] = {
+        "50 %": {"sparsity": 0.5},
+        "70 %": {"sparsity": 0.7},
+        "2:4": {"pattern": "2:4"},
+        "2:4 permuted": {"pattern": "2:4", "permute": True},
+    }
     for name in names or [name for name, row in weight_criteria().items() if not row.sums]:
         drops = []
         for options in ways.values():

@@ -37,6 +37,7 @@ class Sparsify(StepConfig):
             the criterion can be asked during training, else ``one_shot``; without training all goes at once.
         first: the first layer becomes sparse too.
         head: the last layer becomes sparse too.
+        permute: with N:M, channels are first put in an order in which larger weights stay; coupled ones move together, and the program answers as before.
         freeze: module paths whose weights stay as they are.
         floor: share of each layer that stays in any case; goes with `sparsity`.
         updates: how often masks are made while it trains; None: 100 times, where weights grow again 30 times.
@@ -61,6 +62,7 @@ class Sparsify(StepConfig):
     schedule: str | None = None
     first: bool = True
     head: bool = True
+    permute: bool = False
     freeze: tuple[str, ...] = ()
     floor: float = 0.01
     updates: int | None = None
@@ -126,6 +128,8 @@ class Sparsify(StepConfig):
             yield f"criterion: '{self.when()}' scores dense weights that the model does not run with, so by the weights alone"
         if pattern.grouped and not schedule.grouped:
             yield f"schedule: '{self.when()}' does not go with the pattern '{self.pattern}'"
+        if self.permute and not pattern.grouped:
+            yield "permute goes with a pattern N:M"
         if self.rewind is not None and self.schedule != "iterative":
             yield "rewind goes with the schedule 'iterative'"
 

@@ -25,6 +25,7 @@ from laconic.pruning.unstructured.dynamics import Gradual, Surgery
 from laconic.pruning.unstructured.masks import Masks
 from laconic.pruning.unstructured.options import Sparsify
 from laconic.pruning.unstructured.patterns import Pattern
+from laconic.pruning.unstructured.permutation import permuted
 from laconic.pruning.unstructured.regrowth import Regrow
 from laconic.pruning.unstructured.schedules import AT_ONCE, SCHEDULES, Schedule, Timing, Work
 from laconic.pruning.unstructured.weights import Weight, check_paths, weights_of
@@ -68,7 +69,8 @@ def sparsify(
         raise BadInput(
             f"patience: the best epoch's weights have other zeros than the last one's with the schedule '{name}'. Leave patience out."
         )
-    result = copy.deepcopy(program).eval()
+    result, moved = permuted(program, Pattern.read(config.pattern), config.freeze) if config.permute else (program, 0)
+    result = copy.deepcopy(result).eval()
     result.interface = replace(result.interface, sparse=())
     weights, skipped = chosen(result, config)
     chooser = _chooser(weights, config, context.seed)
@@ -78,7 +80,8 @@ def sparsify(
     if _mixes(work):
         work.settle()
     result.interface = replace(result.interface, sparse=tuple(weight.name for weight in weights))
-    return result, _outcome(config, name, work, epochs, skipped)
+    outcome = _outcome(config, name, work, epochs, skipped)
+    return result, replace(outcome, changed={**outcome.changed, "moved": moved}) if config.permute else outcome
 
 
 def mask_hook(model: nn.Module, config: Sparsify | None = None, seed: int = 0) -> Masks | Gradual | Surgery | Regrow:
