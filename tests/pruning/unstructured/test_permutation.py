@@ -54,7 +54,9 @@ def test_the_program_answers_as_before_and_keeps_more(make: object) -> None:
     with torch.no_grad():
         torch.testing.assert_close(found(x), program(x), atol=1e-5, rtol=1e-4)
     ours, plain = (lc.sparsify(each, lc.Sparsify(pattern="2:4", recovery={"epochs": 0}))[0] for each in (found, program))
-    sizes = [sum(float(p.detach().abs().sum()) for name, p in each.named_parameters() if name in each.interface.sparse) for each in (ours, plain)]
+    sizes = [
+        sum(float(p.detach().abs().sum()) for name, p in each.named_parameters() if name in each.interface.sparse) for each in (ours, plain)
+    ]
     assert sizes[0] > sizes[1]
 
 
