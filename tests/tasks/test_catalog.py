@@ -163,3 +163,11 @@ def test_labels_are_numbered_from_zero(tmp_path: Path) -> None:
     assert raw.train[1].tolist() == [0, 1, 0]
     assert raw.test is not None
     assert raw.test[1].tolist() == [1]
+
+
+@pytest.mark.parametrize("name", ["mine", "mine.py"])
+def test_a_file_of_ones_own_is_given_with_its_function(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match=f"'{name}' is not a built-in task.*given as mine:FUNCTION"):
+        load(name)

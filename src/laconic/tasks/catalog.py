@@ -149,7 +149,9 @@ def load(ref: str, data: str | Path | None = None, seed: int = 0) -> Task:
     else:
         name, _, model = ref.partition("@")
         if name not in TASKS:
-            raise BadInput(f"'{name}' is not a built-in task." + nearest(name, TASKS) + " Your own is given as module:attribute.")
+            module = name.removesuffix(".py")
+            own = f"{module}:FUNCTION, the function in {module}.py that makes it" if Path(f"{module}.py").exists() else "module:attribute"
+            raise BadInput(f"'{name}' is not a built-in task." + nearest(name, TASKS) + f" Your own is given as {own}.")
         task = _built_in(name, TASKS[name], model or TASKS[name].model, data, seed)
     task.ref, task.data_dir = ref, None if data is None else str(data)
     return task
