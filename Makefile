@@ -6,28 +6,30 @@ LEAN := $(VENV)/.lean
 READY := $(VENV)/.ready
 DOCS := $(VENV)/.docs
 # Pip, not another installer: constraints.txt pins a torch whose CPU build pip finds; without the pin gigabytes of CUDA libraries come along.
-# Bytecode is made afterwards, by as many processes as there are cores. It must be made: where PYTHONDONTWRITEBYTECODE is set, as in many containers, every process
-# would else compile all of PyTorch anew. Some packages bring templates that are no Python; they do no harm.
+# Bytecode is made by as many processes as there are cores, that of PyTorch while pip, which has one, unpacks the rest. It must be made: where
+# PYTHONDONTWRITEBYTECODE is set, as in many containers, every process would else compile all of PyTorch anew. Nobody imports the packages' own tests; templates
+# that some bring are no Python, and do no harm.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
-COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
+COMPILE = ($(BIN)/python -m compileall -q -j 0 -x '/(tests?|testing/_internal)/' $(1) >/dev/null 2>&1 || true)
+FIRST := torch sympy
 
 # What the demo needs is installed alone; what the tests and checks need beside it, when they are first asked for.
 .PHONY: demo docs test check lint format install clean
 
 $(LEAN): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e .
-	$(COMPILE)
+	$(PIP) torch
+	$(call COMPILE,$(FIRST:%=$(VENV)/lib/python3*/site-packages/%)) & $(PIP) -e . || exit 1; wait; $(call COMPILE,$(VENV)/lib)
 	touch $@
 
 $(READY): $(LEAN)
 	$(PIP) -e '.[dev]'
-	$(COMPILE)
+	$(call COMPILE,$(VENV)/lib)
 	touch $@
 
 $(DOCS): $(LEAN)
 	$(PIP) -e '.[docs]'
-	$(COMPILE)
+	$(call COMPILE,$(VENV)/lib)
 	touch $@
 
 install: $(READY)

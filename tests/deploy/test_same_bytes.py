@@ -54,3 +54,17 @@ def test_torchscript_answers_as_before(folders: tuple[Path, Path]) -> None:
     net, x = ConvNet().eval(), torch.randn(3, 1, 12, 12)
     (answer,) = runtime("torchscript").load(folders[0] / "model.ts", Target("torchscript", threads=1)).run([x.numpy()])
     assert torch.allclose(torch.from_numpy(answer), net(x), atol=1e-6)
+
+
+def test_the_exporters_table_is_made_once_and_given_back(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.onnx._internal.exporter import _registration
+
+    registry = _registration.ONNXRegistry
+    before = vars(registry)["from_torchlib"]
+    monkeypatch.setattr(_registration.onnxscript_apis, "get_torchlib_ops", lambda: pytest.fail("it was made anew"))
+    assert (write(tmp_path / "again") / NAMES[0]).read_bytes() == (folders[0] / NAMES[0]).read_bytes()
+    assert vars(registry)["from_torchlib"] is before
+    with pytest.raises(pytest.fail.Exception):
+        registry.from_torchlib()

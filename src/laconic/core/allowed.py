@@ -68,11 +68,20 @@ def refusal(target: str) -> str | None:
     match = _OPERATOR.fullmatch(target)
     if match is None or match[1] not in NAMESPACES:
         return f"it is not an operator of {', '.join(NAMESPACES)}"
-    found = _look_up(*match.groups())
+    found = _registered(*match.groups())
     return "this PyTorch has no such operator" if found is None else next(_objections(match[2], found._schema), None)
 
 
-def _look_up(namespace: str, name: str, overload: str) -> torch._ops.OpOverload | None:
+def look_up(target: str) -> torch._ops.OpOverload:
+    """Return an operator that a file may call (`refusal` is None), written as PyTorch writes it."""
+    match = _OPERATOR.fullmatch(target)
+    found = None if match is None else _registered(*match.groups())
+    assert found is not None, target
+    return found
+
+
+@cache
+def _registered(namespace: str, name: str, overload: str) -> torch._ops.OpOverload | None:
     try:
         importlib.import_module(NAMESPACES[namespace])
         torch._C._dispatch_find_schema_or_throw(

@@ -217,8 +217,16 @@ def argument(node: fx.Node, index: int | None) -> Any:
     args = node.args
     if index < len(args):
         return args[index]
-    spec = node.target._schema.arguments[index]  # type: ignore[union-attr]
-    return node.kwargs.get(spec.name, spec.default_value)
+    name, default = _option(node.target, index)
+    given = node.kwargs.get(name, default)
+    return list(given) if given is default and isinstance(default, list) else given
+
+
+@cache
+def _option(target: Any, index: int) -> tuple[str, Any]:
+    """Return name and default of the argument at a schema position: PyTorch makes all of them anew for whoever asks for one."""
+    spec = target._schema.arguments[index]
+    return spec.name, spec.default_value
 
 
 def set_argument(node: fx.Node, index: int, value: Any) -> None:

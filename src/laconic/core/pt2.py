@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import io
 import json
-import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +20,13 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
-from laconic.core import serialized, structure
-from laconic.core.allowed import written
+from laconic.core import serialized, stored
 from laconic.core.archive import Archive, rewrite
 from laconic.core.assembly import assemble
 from laconic.core.errors import CorruptFile, ExportError
-from laconic.core.example import Sample
 from laconic.core.exported import plain_graph, quiet_export, tensors_in
 from laconic.core.files import write_whole
 from laconic.core.interface import Interface
-
-FORMAT = 2
-_EXTRA = "laconic.json"
-_GRAPH = "models/model.json"
 
 
 def write(exported: ExportedProgram, interface: Interface, path: Path) -> Path:
@@ -46,10 +38,10 @@ def write(exported: ExportedProgram, interface: Interface, path: Path) -> Path:
     """
     exported._example_inputs = None
     _compact(exported)
-    extra = {"format": FORMAT, "interface": interface.to_json()}
+    extra = {"format": stored.FORMAT, "interface": interface.to_json()}
     buffer = io.BytesIO()
     with quiet_export():
-        torch.export.save(exported, buffer, extra_files={_EXTRA: json.dumps(extra)})
+        torch.export.save(exported, buffer, extra_files={stored.EXTRA: json.dumps(extra)})
 
     def plain(name: str, content: bytes) -> tuple[str, bytes]:
         try:
@@ -59,7 +51,7 @@ def write(exported: ExportedProgram, interface: Interface, path: Path) -> Path:
 
     def save(aside: Path) -> None:
         with aside.open("wb") as handle:
-            rewrite(buffer, handle, plain, lambda name: name == _GRAPH)
+            rewrite(buffer, handle, plain, lambda name: name == stored.GRAPH)
 
     return write_whole(path, save)
 
@@ -94,64 +86,17 @@ def read(path: Path) -> tuple[fx.GraphModule, Interface, ExportedProgram | None]
 
 
 def _read(archive: Archive) -> tuple[fx.GraphModule, Interface, ExportedProgram | None]:
-    extra = archive.json(f"extra/{_EXTRA}")
-    if extra["format"] > FORMAT:
-        raise CorruptFile(f"{archive.path} has format {extra['format']}; this Laconic reads up to {FORMAT}. Install a newer Laconic.")
-    description = serialized.rebuild(archive.json(_GRAPH))
-    exported = _deserialize(description, dict(_payloads(archive, "weights")), dict(_payloads(archive, "constants")))
-    interface = Interface.from_json(extra["interface"])
-    if extra["format"] == 1:  # it holds the example itself, of which no more is taken than its shapes
-        interface = replace(interface, samples=tuple(Sample(tuple(item["shape"]), item["dtype"], 0, 0) for item in extra["example"]))
+    interface, description = stored.interface(archive), stored.description(archive)
+    exported = _deserialize(description, stored.tensors(archive, "weights"), stored.tensors(archive, "constants"))
     graph, unchanged = plain_graph(exported)
-    _check_interface(interface, graph)
-    for node, base in written(graph):
-        if base.op == "placeholder" or base.target not in interface.limits.state:
-            raise archive.refuse(f"{node.target} writes into '{base.target}', which is not its own")
+    stored.check(archive, interface, graph)
     return assemble(graph, tensors_in(exported)), interface, exported if unchanged else None
 
 
-def _check_interface(interface: Interface, graph: fx.Graph) -> None:
-    """Refuse an interface that is not the graph's.
-
-    Raises:
-        ValueError: another number of inputs or outputs.
-    """
-    taken, given = sum(node.op == "placeholder" for node in graph.nodes), len(graph.output_node().args[0])  # type: ignore[arg-type]
-    nested = [len(list(structure.places(spec, ""))) for spec in (interface.input_structure, interface.output_structure)]
-    told = {len(interface.inputs), len(interface.samples), nested[0]}, {len(interface.outputs), nested[1]}
-    if told != ({taken}, {given}) or interface.input_structure["kind"] != "dict":
-        raise ValueError(f"the graph has {taken} inputs and {given} outputs, and its interface says otherwise")
-
-
-def _payloads(archive: Archive, kind: str) -> Iterator[tuple[str, Tensor]]:
-    """Yield raw tensors with their names; what is one tensor in the file is one in memory, and together they are no larger than what is there."""
-    from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE
-
-    storages: dict[str, bytearray] = {}
-    claimed: dict[str, int] = {}
-    views: dict[str, Tensor] = {}
-    for name, item in archive.json(f"data/{kind}/model_{kind}_config.json")["config"].items():
-        if item["use_pickle"] or item["tensor_meta"] is None:
-            raise archive.refuse(f"'{name[:80]}' is a pickle, which could run code when it is read")
-        meta, place = serialized.tensor_meta(item["tensor_meta"]), item["path_name"]
-        key = json.dumps([place, meta, item["is_param"]])
-        if key not in views:
-            dtype = _SERIALIZE_TO_TORCH_DTYPE[meta["dtype"]]
-            if place not in storages:
-                storages[place] = bytearray(archive.bytes(f"data/{kind}/{place}"))
-            sizes, strides = ([entry["as_int"] for entry in meta[field]] for field in ("sizes", "strides"))
-            claimed[place] = claimed.get(place, 0) + math.prod(sizes) * dtype.itemsize
-            if claimed[place] > len(storages[place]):
-                raise archive.refuse(f"'{serialized.tensor_name(name)}' claims more bytes than the file has for it")
-            raw = storages[place]
-            flat = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
-            value = flat.as_strided(sizes, strides, meta["storage_offset"]["as_int"])
-            views[key] = torch.nn.Parameter(value, requires_grad=meta["requires_grad"]) if item["is_param"] else value
-        yield serialized.tensor_name(name), views[key]
-
-
-def _deserialize(description: Any, weights: dict[str, Tensor], constants: dict[str, Tensor]) -> ExportedProgram:
+def _deserialize(description: Any, weights: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> ExportedProgram:
     from torch._export.serde import schema
     from torch._export.serde.serialize import ExportedProgramDeserializer, _dict_to_dataclass
 
-    return ExportedProgramDeserializer().deserialize(_dict_to_dataclass(schema.ExportedProgram, description), weights, constants, None)
+    return ExportedProgramDeserializer().deserialize(
+        _dict_to_dataclass(schema.ExportedProgram, description), dict(weights), dict(constants), None
+    )

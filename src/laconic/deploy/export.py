@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +86,7 @@ def _save_apart(save: Callable[[Path, str], object], path: Path, name: str) -> N
 
 def _lowered(program: Program) -> Any:
     names = [spec.name for spec in program.inputs]
-    with quiet_export(), traced_by_shape():
+    with quiet_export(), traced_by_shape(), _kept_translations():
         try:
             lowered = torch.onnx.export(
                 program.exported(),
@@ -99,6 +101,38 @@ def _lowered(program: Program) -> Any:
             raise ExportError(f"the model cannot be lowered to ONNX: {_first_line(error)}") from error
     assert lowered is not None
     return lowered.model
+
+
+@contextlib.contextmanager
+def _kept_translations() -> Iterator[None]:
+    """Let PyTorch's exporter take its table of translations from the first export of this process: it makes one for each, a sixth of the work of a small net.
+
+    Where a later PyTorch has its table elsewhere, nothing is kept.
+    """
+    try:
+        from torch.onnx._internal.exporter import _registration
+
+        registry: Any = _registration.ONNXRegistry
+        before = vars(registry)["from_torchlib"]
+    except (ImportError, KeyError):
+        yield
+        return
+
+    def kept(kind: Any, opset_version: int) -> Any:
+        twin = copy.copy(_translations(before.__func__, kind, opset_version))
+        twin.functions = {name: list(rows) for name, rows in twin.functions.items()}  # own translations are added to it
+        return twin
+
+    registry.from_torchlib = classmethod(kept)
+    try:
+        yield
+    finally:
+        registry.from_torchlib = before
+
+
+@cache
+def _translations(make: Callable[..., Any], kind: Any, opset_version: int) -> Any:
+    return make(kind, opset_version)
 
 
 def _with_plain_attention(program: Program) -> Program:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from laconic.core import runnable
 from laconic.core.errors import CorruptFile
-from laconic.core.program import Program
 from laconic.core.target import Target
 from laconic.deploy.runtime import Runtime, Session, cores
 
@@ -71,7 +71,7 @@ class Eager(_Native):
 
     def forward(self, file: Path, target: Target) -> Forward:
         """See `_Native.forward`."""
-        return Program.load(file).to(target.device).graph_module.forward
+        return runnable.read(file, target.device).forward
 
 
 class Compiled(_Native):
@@ -92,7 +92,7 @@ class Compiled(_Native):
 
     def forward(self, file: Path, target: Target) -> Forward:
         """See `_Native.forward`."""
-        return torch.compile(Program.load(file).to(target.device).graph_module)
+        return torch.compile(runnable.read(file, target.device))
 
 
 class TorchScript(_Native):
