@@ -345,3 +345,12 @@ def test_another_package_adds_an_operator_rule(monkeypatch: pytest.MonkeyPatch) 
         assert (coupling.unknown, [(group.name, len(group)) for group in coupling.groups]) == ((), [("a", 6)])
     finally:
         table.cache_clear()
+
+
+def test_a_default_is_nobodys_to_change() -> None:
+    graph = fx.Graph()
+    node = graph.call_function(torch.ops.aten.avg_pool2d.default, (graph.placeholder("x"), [2, 2]))
+    default = argument(node, 2)
+    assert default == []
+    default.append(1)
+    assert argument(node, 2) == []

@@ -35,6 +35,7 @@ from laconic.run.latency_table import latency_table
 from laconic.run.recipe import Recipe, parse
 from laconic.run.relay import Relay
 from laconic.run.runner import apply
+from laconic.run.source import read_source
 
 _DONE = "built.json"
 _STEPS = "made_by.json"
@@ -339,7 +340,7 @@ def _build_model(request: Mapping[str, Any], steps: Path, task: Task | None, pro
     recipe = parse(request["recipe"]).recipe
     place = steps / request["format"]
     place.mkdir(parents=True, exist_ok=True)
-    source = Program.load(request["source"])
+    source = read_source(Path(request["source"])) if recipe.steps else Program.load(request["source"])
     if not (steps / "steps.json").exists():
         torch.manual_seed(request["seed"])
         if task is not None and request["state"] is not None:
