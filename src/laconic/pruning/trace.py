@@ -148,13 +148,12 @@ class Tracer:
         return plain(result[0], True) if any(part is DYNAMIC for _, part in (*a, *b)) else (result,)
 
     def _pair(self, a: Factor, b: Factor, node: fx.Node) -> Factor:
-        if is_ids(a[1]) and is_ids(b[1]):
+        first, second = is_ids(a[1]), is_ids(b[1])
+        if first and second:
             self.equate(a[1], b[1])
-            return a
-        for one in (a, b):
-            if is_ids(one[1]):
-                self.freeze((one,), f"meets a dimension that cannot be cut in {where(node)}")
-        return b if is_ids(a[1]) else a
+        elif first or second:
+            self.freeze((a if first else b,), f"meets a dimension that cannot be cut in {where(node)}")
+        return b if first and not second else a
 
     def flat(self, dim: Dim, node: fx.Node) -> Ids | None:
         """Return one id for each index of a dimension, or None. Where two parts have ids, the first is kept and the rest is frozen."""
@@ -221,16 +220,16 @@ class Tracer:
         if weight.op != "get_attr":
             self.pair(self.value(weight)[dim], given, node)
             return
-        name = self.name(weight)
+        name = self._named.get(weight) or self.name(weight)
         result = self.tensors[name]
-        ids = self.flat(given, node)
-        if result[dim] is UNSET:
+        ids, before = self.flat(given, node), result[dim]
+        if before is UNSET:
             result[dim] = ids
             self.roles[name, dim] = role
-        elif result[dim] is not None and ids is not None:
-            self.equate(result[dim], ids)
+        elif before is not None and ids is not None:
+            self.equate(before, ids)
         else:
-            for one in (result[dim], ids):
+            for one in (before, ids):
                 if one is not None:
                     self.freeze(((len(one), one),), f"meets a dimension that cannot be cut in {where(node)}")
 
@@ -311,7 +310,7 @@ class Tracer:
 
     def blank(self, node: fx.Node, item: int | None = None) -> Value:
         """Return a value without ids, of a node's shape."""
-        return tuple(plain(size, dynamic) for size, dynamic in self.sizes(node, item))
+        return tuple([((size, DYNAMIC if dynamic else None),) for size, dynamic in self.sizes(node, item)])
 
 
 def _natural_axis(grid: np.ndarray[Any, Any]) -> int | None:

@@ -129,6 +129,9 @@ def broadcast(t: Tracer, values: Sequence[Value], node: Node) -> Value:
     out: list[Dim] = []
     for i in range(rank):
         meeting = [value[i - rank + len(value)] for value in values if i - rank + len(value) >= 0]
+        if len(meeting) == 2 and size_of(meeting[0]) == size_of(meeting[1]) != 1:  # as nearly always
+            out.append(t.pair(meeting[0], meeting[1], node))
+            continue
         wide = [dim for dim in meeting if size_of(dim) != 1 or any(ids is DYNAMIC for _, ids in dim)]
         result, *others = wide or meeting
         for other in others:
