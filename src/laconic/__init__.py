@@ -58,6 +58,9 @@ if TYPE_CHECKING:
     from laconic.search.optimize import optimize
     from laconic.search.result import Result
     from laconic.search.space import SearchSpace
+    from laconic.storage.rate_distortion import RateDistortion, rate_distortion
+    from laconic.storage.share import ShareWeights, share_weights
+    from laconic.storage.ties import tied
     from laconic.tasks.catalog import load as load_task
     from laconic.tasks.onnx_in import capture
     from laconic.train.step import Fit
@@ -102,6 +105,9 @@ _HOME = {
     "laconic.deploy.whole": "place",
     "laconic.search.budget": "Budget",
     "laconic.search.space": "SearchSpace",
+    "laconic.storage.rate_distortion": "RateDistortion rate_distortion",
+    "laconic.storage.share": "ShareWeights share_weights",
+    "laconic.storage.ties": "tied",
     "laconic.tasks.catalog": "load:load_task",
     "laconic.tasks.onnx_in": "capture",
     "laconic.train.step": "Fit",
@@ -135,11 +141,13 @@ __all__ = [
     "Qat",
     "Quantity",
     "Quantize",
+    "RateDistortion",
     "Recipe",
     "Result",
     "Scaled",
     "SearchSpace",
     "Setting",
+    "ShareWeights",
     "Sparsify",
     "StepConfig",
     "Student",
@@ -166,11 +174,14 @@ __all__ = [
     "qat",
     "quantize",
     "quantize_mixed",
+    "rate_distortion",
     "read_recipe",
     "sensitivity",
+    "share_weights",
     "sparsify",
     "taps",
     "teach",
+    "tied",
 ]
 
 

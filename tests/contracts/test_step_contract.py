@@ -38,6 +38,8 @@ EXAMPLES: dict[str, Any] = {
     ),
     "quantize": lc.Quantize(target="onnxruntime", observer="mse", examples=16, smooth=None, keep=("stem",)),
     "quantize_mixed": lc.Mixed(target="openvino", examples=16, float_operators=1),
+    "share_weights": lc.ShareWeights(bits=3, start="density", layers=(("head", 4),), recovery={"epochs": 1, "batch_size": 8}),
+    "rate_distortion": lc.RateDistortion(bits_per_weight=1.5, bits=4, examples=16, recovery={"epochs": 1, "batch_size": 8}),
     "qat": lc.Qat(target="onnxruntime", examples=16, recovery={"epochs": 1, "batch_size": 8, "distill": 0.25}),
 }
 RNG = np.random.default_rng(0)

@@ -107,6 +107,29 @@ def test_a_value_that_is_a_known_setting_is_that_setting() -> None:
     assert prune.setting(0.45) == Setting("0.45", {"macs": 0.45})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("share_weights", "6", {"bits": 6}),
+        ("share_weights", "9", "from 1 to 8"),
+        ("rate_distortion", "0.7", {"bits_per_weight": 0.7}),
+        ("rate_distortion", "inf", "above 0"),
+        ("rate_distortion", "few", "is not a number of bits"),
+    ],
+)
+def test_bits_that_a_user_gives_are_those_of_the_step(name: str, value: str, read: Any) -> None:
+    lever = table.levers()[name]
+    if isinstance(read, str):
+        with pytest.raises(ValueError, match=read):
+            lever.setting(value)
+        return
+    setting = lever.setting(value)
+    assert setting is not None
+    (config,) = lever.steps(setting, Surroundings(CONV, tiny.task(), lc.Budget(max_drop=0.5)))
+    assert {option: getattr(config, option) for option in read} == read
+    assert config.recovery["epochs"] > 1
+
+
 # From another package ----------------------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from laconic.report.candidates import Candidate
 from laconic.report.changes import changes
 from laconic.report.pruning import pruning
 from laconic.report.quantization import quantization
+from laconic.report.sharing import sharing
 from laconic.report.sparsity import sparsity
 
 
@@ -30,6 +31,7 @@ SECTIONS = {
     "pruning": Section("Pruning", pruning, "pruning.html"),
     "sparsity": Section("Sparsity", sparsity, "sparsity.html"),
     "quantization": Section("Quantization", quantization, "quantization.html"),
+    "sharing": Section("Weights of few values", sharing, "sharing.html"),
 }
 
 

@@ -31,6 +31,8 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "quantize": ("laconic.quantization.quantize", "Quantize", "quantize"),
     "quantize_mixed": ("laconic.quantization.mixed", "Mixed", "quantize_mixed"),
     "qat": ("laconic.quantization.qat", "Qat", "qat"),
+    "share_weights": ("laconic.storage.share", "ShareWeights", "share_weights"),
+    "rate_distortion": ("laconic.storage.rate_distortion", "RateDistortion", "rate_distortion"),
 }
 
 

@@ -25,14 +25,18 @@ from laconic.quantization.mixed import Mixed
 from laconic.quantization.options import Quantize
 from laconic.quantization.qat import Qat
 from laconic.search.lever import Condition, Lever, Setting, Surroundings
+from laconic.storage.rate_distortion import RateDistortion
+from laconic.storage.share import ShareWeights
 from laconic.train.step import Fit
 
 Options = Mapping[str, Any]
+Build = Callable[[Surroundings, Options], tuple[Any, ...]]
 
 _RECURRENT = ("lstm", "gru")
 _FEW_LINEAR = 2  # linear layers, at the most, for which rounding each input's own range is not worth its time
 _LOW_LR = 1e-4  # for weights that know something already
 _DISTILL = 0.5
+_PACKED = "it makes the packed file smaller, not the model faster or its ONNX file smaller; asked for by name it is tried"
 # How long the rest recovers: epochs at least and at most, and steps that are wanted.
 _RECOVERY_EPOCHS, _RECOVERY_STEPS = (2, 20), 400
 
@@ -112,13 +116,11 @@ def _drop_blocks(around: Surroundings, options: Options) -> tuple[Any, ...]:
     return DropBlocks(**options), Fit(_further(around.task, _DISTILL))
 
 
-def _prune(around: Surroundings, options: Options) -> tuple[Any, ...]:
-    # What else recovery is like is the task's (`core.recovery`).
-    return (Prune(**options, recovery=None if around.task.recovery is not None else {"epochs": _recovery_epochs(around.task)}),)
-
-
-def _sparsify(around: Surroundings, options: Options) -> tuple[Any, ...]:
-    return (Sparsify(**options, recovery=None if around.task.recovery is not None else {"epochs": _recovery_epochs(around.task)}),)
+def _recovering(kind: type[Prune] | type[Sparsify] | type[ShareWeights] | type[RateDistortion]) -> Build:
+    """Build a step that trains the rest as many epochs as that wants; what else recovery is like is the task's (`core.recovery`)."""
+    return lambda around, options: (
+        kind(**options, recovery=None if around.task.recovery is not None else {"epochs": _recovery_epochs(around.task)}),
+    )
 
 
 def _fit(around: Surroundings, options: Options) -> tuple[Any, ...]:
@@ -132,7 +134,7 @@ def _further(task: Task, distill: float) -> FitPlan:
     return completed({"distill": plan.distill or distill}, plan)
 
 
-def _aimed(kind: type[Quantize] | type[Mixed]) -> Callable[[Surroundings, Options], tuple[Any, ...]]:
+def _aimed(kind: type[Quantize] | type[Mixed]) -> Build:
     """Build a step that needs to know the target's rules and nothing else."""
     return lambda around, options: (kind(target=_rules(around), **options),)
 
@@ -195,6 +197,32 @@ def nth(value: Any) -> int:
     return int(value)
 
 
+def bits(value: Any) -> int:
+    """Read how many bits a number takes.
+
+    Raises:
+        ValueError: it is no whole number from 1 to 8.
+    """
+    if not str(value).isdigit() or not 1 <= int(value) <= 8:
+        raise ValueError(f"{value!r} must be a whole number of bits from 1 to 8")
+    return int(value)
+
+
+def rate(value: Any) -> float:
+    """Read how many bits a number takes on average.
+
+    Raises:
+        ValueError: it is no number above 0.
+    """
+    try:
+        number = float(value)
+    except ValueError as error:
+        raise ValueError(f"{value!r} is not a number of bits such as 1.5") from error
+    if not 0 < number < math.inf:
+        raise ValueError(f"{number:g} must be a number of bits above 0")
+    return number
+
+
 # The table ---------------------------------------------------------------------------------------------------------------------------
 
 LEVERS = (
@@ -215,12 +243,12 @@ LEVERS = (
     ),
     Lever(
         "prune", "remove the least important channels, heads and neurons, then train the rest; a setting is the share of multiply-adds that is kept",
-        (Setting("0.5", {"macs": 0.5}), Setting("0.3", {"macs": 0.3})), configs=(Prune,), build=_prune, needs="training data and a loss", when=_can_train,
+        (Setting("0.5", {"macs": 0.5}), Setting("0.3", {"macs": 0.3})), configs=(Prune,), build=_recovering(Prune), needs="training data and a loss", when=_can_train,
         field="macs", reads=share,
     ),
     Lever(
         "sparsify", "set the least important weights to zero where they stand, while the rest trains; a setting is the share of zeros",
-        (Setting("0.9", {"sparsity": 0.9}),), configs=(Sparsify,), build=_sparsify, needs="training data and a loss", when=_can_train, unasked=_size_counts,
+        (Setting("0.9", {"sparsity": 0.9}),), configs=(Sparsify,), build=_recovering(Sparsify), needs="training data and a loss", when=_can_train, unasked=_size_counts,
         field="sparsity", reads=zeros,
     ),
     Lever(
@@ -247,6 +275,16 @@ LEVERS = (
         "qat", "train with the rounding in place",
         (Setting("qat"),), configs=(Qat,), build=_qat, needs="a runtime that computes with integers, training data and a loss", when=_can_round_in_training,
         family="quantize", follows="quantize=static",
+    ),
+    Lever(
+        "share_weights", "let weights take few values, which are then fine-tuned; a setting is the bits of a value's number",
+        (Setting("5", {"bits": 5}), Setting("4", {"bits": 4})), configs=(ShareWeights,), build=_recovering(ShareWeights),
+        needs="training data and a loss", when=_can_train, unasked=_because(_PACKED), field="bits", reads=bits,
+    ),
+    Lever(
+        "rate_distortion", "choose the value of each weight by the loss and the bits that it costs; a setting is bits a weight",
+        (Setting("2", {"bits_per_weight": 2.0}), Setting("1", {"bits_per_weight": 1.0})), configs=(RateDistortion,), build=_recovering(RateDistortion),
+        needs="training data and a loss", when=_can_train, unasked=_because(_PACKED), field="bits_per_weight", reads=rate,
     ),
 )  # fmt: skip
 

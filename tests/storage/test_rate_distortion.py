@@ -1,0 +1,202 @@
+"""Rate–distortion quantization: against brute force, in its slope, and as a step."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import laconic as lc
+from laconic.core.weights import stored_weights
+from laconic.storage.curvature import curvature, mean_loss
+from laconic.storage.rate_distortion import RateDistortion, choose, grid, prices, rate_distortion
+from laconic.tasks.data import ArrayDataset
+
+GENERATOR = torch.Generator().manual_seed(0)
+W = torch.randn(24, 40, generator=GENERATOR) * torch.rand(24, 1, generator=GENERATOR)
+IMPORTANCE = torch.rand(24 * 40, generator=GENERATOR)
+RNG = np.random.default_rng(0)
+DATA = ArrayDataset(RNG.standard_normal((48, 6)).astype(np.float32), np.arange(48) % 3)
+UNTUNED: dict[str, Any] = {"recovery": {"epochs": 0}}
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def context() -> lc.Context:
+    return lc.Context(task=lc.Task(net(), DATA, DATA, loss=F.cross_entropy), fit=lc.fit)
+
+
+@pytest.fixture(scope="module")
+def program() -> lc.Program:
+    model = net()
+    lc.fit(model, lc.FitPlan(epochs=10, batch_size=8, lr=0.02), train=DATA, loss=F.cross_entropy)
+    with torch.no_grad():
+        model[0].weight[0] = 0
+    return lc.capture(model.eval(), torch.randn(2, 6))
+
+
+def test_prices_are_those_of_shares_where_no_line_differs() -> None:
+    codes = torch.tensor([1, 0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]).repeat(200)
+    found = prices(codes, 3, 1, (len(codes),)).of(codes, 1)
+    shares = np.array([0.25, 0.5, 0.25])
+    assert float(found.mean()) == pytest.approx(-(shares * np.log2(shares)).sum(), abs=0.01)
+
+
+def test_a_number_says_nothing_of_its_own_price() -> None:
+    codes = torch.randint(0, 3, (6 * 5 * 4,), generator=GENERATOR)
+    told = prices(codes, 3, 1, (6, 5, 2, 2))
+    for place in (0, 17, 119):
+        other = codes.clone()
+        other[place] = 1 if int(codes[place]) != 1 else 0
+        again = prices(other, 3, 1, (6, 5, 2, 2))
+        # but for the mean of all, which holds the shares up
+        assert float(told.other[place]) == pytest.approx(float(again.other[place]), abs=0.05)
+
+
+def test_a_number_among_zeros_is_dearer_than_one_among_others() -> None:
+    codes = torch.ones(20, 20, dtype=torch.long)
+    codes[:4, :10] = 2
+    found = prices(codes.flatten(), 3, 1, (20, 20)).other.view(20, 20)
+    assert found[0, 0] < found[0, 15] < found[15, 15]
+    assert found[0, 0] < found[15, 0]
+
+
+def test_without_a_slope_each_number_has_its_nearest_level() -> None:
+    levels = grid(W.flatten(), 4, "uniform", IMPORTANCE)
+    codes, _ = choose(W.flatten(), levels, IMPORTANCE, 0.0, W.shape)
+    assert torch.equal(codes, (W.flatten()[:, None] - levels[None]).abs().argmin(1))
+
+
+def test_each_choice_is_the_cheapest_at_the_prices_that_it_makes() -> None:
+    levels = grid(W.flatten(), 3, "uniform", IMPORTANCE)
+    slope, zero = 0.01, 3
+    codes, bits = choose(W.flatten(), levels, IMPORTANCE, slope, W.shape)
+    told = prices(codes, len(levels), zero, W.shape)
+    assert bits == pytest.approx(float(told.of(codes, zero).sum()))
+    for index in range(0, W.numel(), 7):
+        costs = [
+            0.5 * float(IMPORTANCE[index]) * (float(W.flatten()[index]) - float(level)) ** 2
+            + slope * float(told.of(torch.full_like(codes, number), zero)[index])
+            for number, level in enumerate(levels)
+        ]
+        assert costs[int(codes[index])] == pytest.approx(min(costs), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "codebook"])
+def test_a_steeper_slope_never_takes_more_bits_or_loses_less(kind: str) -> None:
+    levels = grid(W.flatten(), 5, kind, IMPORTANCE)
+    found = []
+    for slope in (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0):
+        codes, bits = choose(W.flatten(), levels, IMPORTANCE, slope, W.shape)
+        found.append((bits, float((IMPORTANCE * (levels[codes] - W.flatten()).square()).sum())))
+    assert all(a[0] >= b[0] and a[1] <= b[1] for a, b in itertools.pairwise(found))
+    assert found[0][0] > 2 * found[-2][0]
+
+
+def test_curvature_is_the_mean_squared_gradient_of_batches(program: lc.Program) -> None:
+    parameters = [weight.parameter for weight in stored_weights(program)[0]]
+    expected = [torch.zeros_like(p, requires_grad=False) for p in parameters]
+    for start in range(0, 48, 8):
+        rows = [DATA[i] for i in range(start, start + 8)]
+        x, y = torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows])
+        for total, g in zip(expected, torch.autograd.grad(F.cross_entropy(program(x), y), parameters), strict=True):
+            total += g.square() * 8 / 6
+    for found, mean in zip(curvature(program, parameters, context(), 1000), expected, strict=True):
+        torch.testing.assert_close(found, mean + 0.1 * mean.mean())
+
+
+def test_bits_a_weight_are_reached_and_zeros_stay(program: lc.Program) -> None:
+    before = stored_weights(program)[0]
+    for goal in (1.0, 2.5):
+        result, outcome = rate_distortion(program, RateDistortion(bits_per_weight=goal, **UNTUNED), context())
+        assert 0.8 * goal < outcome.changed["bits_per_weight"] <= goal
+        for weight, old in zip(stored_weights(result)[0], before, strict=True):
+            assert bool((weight.parameter[old.parameter == 0] == 0).all())
+            assert len(weight.parameter.unique()) <= 31
+
+
+def test_the_loss_rises_no_further_than_allowed(program: lc.Program) -> None:
+    start = mean_loss(program, context())
+    risen = []
+    for rise in (0.01, 0.2):
+        result, outcome = rate_distortion(program, RateDistortion(loss_rise=rise, **UNTUNED), context())
+        risen.append((mean_loss(result, context()) - start, outcome.changed["bits_per_weight"]))
+        assert risen[-1][0] <= rise
+    assert risen[0][1] > risen[1][1]
+
+
+def test_the_codebooks_values_are_the_means_of_their_numbers(program: lc.Program) -> None:
+    options: dict[str, Any] = {"slope": 1e-4, "bits": 3, **UNTUNED}
+    result, _ = rate_distortion(program, RateDistortion(grid="codebook", **options), context())
+    weight, old = stored_weights(result)[0][1], stored_weights(program)[0][1]
+    bend = curvature(program, [old.parameter], context())[0]
+    for value in weight.parameter.detach().unique():
+        members = weight.parameter.detach() == value
+        if value != 0:
+            mean = (bend * old.parameter.detach())[members].sum() / bend[members].sum()
+            assert float(value) == pytest.approx(float(mean), rel=1e-4)
+    assert not torch.equal(
+        weight.parameter, stored_weights(rate_distortion(program, RateDistortion(**options), context())[0])[0][1].parameter
+    )
+
+
+def test_many_bits_at_no_slope_leave_what_has_few_values(program: lc.Program) -> None:
+    once, _ = rate_distortion(program, RateDistortion(slope=0.0, bits=4, **UNTUNED), context())
+    again, outcome = rate_distortion(once, RateDistortion(slope=0.0, bits=8, grid="codebook", **UNTUNED), context())
+    for weight, old in zip(stored_weights(again)[0], stored_weights(once)[0], strict=True):
+        assert torch.equal(weight.parameter, old.parameter)
+    assert outcome.changed["slope"] == 0
+
+
+def test_what_is_fine_tuned_keeps_its_zeros_and_ties(program: lc.Program) -> None:
+    config = RateDistortion(bits_per_weight=1.5, recovery={"epochs": 2, "batch_size": 8, "lr": 0.01})
+    plain, _ = rate_distortion(program, RateDistortion(bits_per_weight=1.5, **UNTUNED), context())
+    tuned, outcome = rate_distortion(program, config, context())
+    assert len(outcome.changed["epochs"]) == 2
+    assert mean_loss(tuned, context()) < mean_loss(plain, context())
+    for weight, old in zip(stored_weights(tuned)[0], stored_weights(plain)[0], strict=True):
+        assert torch.equal(weight.parameter == 0, old.parameter == 0)
+        assert len(weight.parameter.unique()) == len(old.parameter.unique())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"slope": 1.0, "loss_rise": 0.1}, "one of bits_per_weight, loss_rise, slope says how far it goes; loss_rise and slope are given"),
+        ({"bits_per_weight": 0.0}, "bits_per_weight: 0.0 must be more than 0"),
+        ({"slope": -1.0}, "slope: -1.0 must be 0 or more"),
+        ({"slope": math.nan}, "slope: nan must be 0 or more"),
+        ({"bits": 1}, "bits: 1 must be 2 to 8"),
+        ({"recovery": {"batch_size": 0}}, "recovery.batch_size"),
+    ],
+    ids=["two goals", "no bits", "a falling slope", "no number", "grid", "recovery"],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(lc.BadInput, match=said):
+        RateDistortion(**options)
+
+
+def test_a_weight_that_the_examples_do_not_feel_stays_as_it_is() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    with torch.no_grad():
+        model[0].weight.abs_()
+        model[0].bias.fill_(-100.0)  # nothing gets through
+    dead = lc.capture(model.eval(), torch.randn(2, 6))
+    result, outcome = rate_distortion(dead, RateDistortion(slope=1e-3, biases=True, **UNTUNED), context())
+    assert {item.name for item in outcome.skipped} == {"0.weight", "0.bias", "2.weight"}
+    assert all(torch.equal(a, b) for a, b in zip(list(result.parameters())[:3], list(dead.parameters())[:3], strict=True))
+
+
+def test_without_data_it_is_refused(program: lc.Program) -> None:
+    with pytest.raises(lc.BadInput, match="measured on data"):
+        rate_distortion(program, RateDistortion(**UNTUNED))
