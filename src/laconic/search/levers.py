@@ -243,12 +243,14 @@ LEVERS = (
     ),
     Lever(
         "prune", "remove the least important channels, heads and neurons, then train the rest; a setting is the share of multiply-adds that is kept",
-        (Setting("0.5", {"macs": 0.5}), Setting("0.3", {"macs": 0.3})), configs=(Prune,), build=_recovering(Prune), needs="training data and a loss", when=_can_train,
+        (Setting("0.5", {"macs": 0.5}), Setting("0.3", {"macs": 0.3})), configs=(Prune,), build=_recovering(Prune),
+        needs="training data and a loss", when=_can_train,
         field="macs", reads=share,
     ),
     Lever(
         "sparsify", "set the least important weights to zero where they stand, while the rest trains; a setting is the share of zeros",
-        (Setting("0.9", {"sparsity": 0.9}),), configs=(Sparsify,), build=_recovering(Sparsify), needs="training data and a loss", when=_can_train, unasked=_size_counts,
+        (Setting("0.9", {"sparsity": 0.9}),), configs=(Sparsify,), build=_recovering(Sparsify),
+        needs="training data and a loss", when=_can_train, unasked=_size_counts,
         field="sparsity", reads=zeros,
     ),
     Lever(
