@@ -20,7 +20,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 # What commands of the tutorial are given besides, so that they take seconds.
 SHORTER = {
-    "laconic optimize": " --rounds 3 --runtimes onnxruntime --quantize none --prune none --quiet",
+    "laconic optimize": " --rounds 3 --runtimes onnxruntime --quantize none --prune none --threads 1 --quiet",
     "laconic bench": " --rounds 3 --quiet",
     "laconic inspect": " --quiet",
     "laconic run ": " --quiet",

@@ -19,7 +19,7 @@ def test_the_page_of_a_real_run_shows_what_was_measured(visit: Visitor, tmp_path
     result = lc.optimize(
         tiny.untrained(),
         out=tmp_path / "run",
-        space=lc.SearchSpace(("onnxruntime", "openvino"), ("fp32",), quantize=("static",), prune=(0.5,)),
+        space=lc.SearchSpace(("onnxruntime", "openvino"), ("fp32",), threads=1, quantize=("static",), prune=(0.5,)),
         options=options,
     )
 
@@ -36,7 +36,7 @@ def test_the_page_of_a_real_run_shows_what_was_measured(visit: Visitor, tmp_path
     rounded = {key for key, title in titles.items() if title.startswith("quantize static")}
     pruned = {key for key, title in titles.items() if title.startswith("prune to 50 % of MACs")}
     assert (len(rounded), len(pruned)) == (2, 4)
-    assert set(keys) == {"torch-fp32", "onnxruntime-fp32", "openvino-fp32", *rounded, *pruned}
+    assert set(keys) == {"torch-fp32-1t", "onnxruntime-fp32-1t", "openvino-fp32-1t", *rounded, *pruned}
     for figure in ("frontier", "layers", "loss", "score", "ranges", "pruning", "prune-loss"):
         assert seen.page.locator(f"[data-figure={figure}] .main-svg").count() > 0, figure
     assert seen.page.locator("[data-figure=frontier] .scatterlayer .point").count() == 9

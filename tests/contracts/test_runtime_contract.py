@@ -37,7 +37,7 @@ def images(n: int) -> list[np.ndarray]:
 
 
 def series(n: int) -> list[np.ndarray]:
-    return [np.random.default_rng(n).standard_normal((n, 5, 12)).astype(np.float32)]
+    return [np.random.default_rng(n).standard_normal((n, 5, 3)).astype(np.float32)]
 
 
 def pairs(n: int) -> list[np.ndarray]:
@@ -47,7 +47,7 @@ def pairs(n: int) -> list[np.ndarray]:
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], list[np.ndarray]], Any]] = {
     "conv": (ConvNet, images, None),
-    "gru": (lambda: build("gru", DataShape("series", (5, 12), 3)), series, None),
+    "gru": (lambda: build("gru", DataShape("series", (5, 3), 3)), series, None),
     "two-inputs": (TwoInputs, pairs, {"ids": {1: "length"}}),
 }
 

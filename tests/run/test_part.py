@@ -141,12 +141,13 @@ def test_where_no_loss_reaches_it_a_part_learns_to_answer_as_before(task: lc.Tas
 @pytest.fixture(scope="module")
 def finished(task: lc.Task, tmp_path_factory: pytest.TempPathFactory) -> lc.Result:
     recipes = [
-        lc.Recipe((), lc.Target("onnxruntime")),
-        lc.Recipe((lc.Prune(macs=0.6, recovery={"epochs": 1, "lr": 1e-3}),), lc.Target("onnxruntime")),
+        lc.Recipe((), lc.Target("onnxruntime", threads=1)),
+        lc.Recipe((lc.Prune(macs=0.6, recovery={"epochs": 1, "lr": 1e-3}),), lc.Target("onnxruntime", threads=1)),
     ]
     return lc.optimize(task, lc.Budget(max_drop=5), out=tmp_path_factory.mktemp("part") / "run", recipes=recipes, options=QUICK)
 
 
+@pytest.mark.slow
 def test_the_metric_is_that_of_the_whole_model(finished: lc.Result, task: lc.Task) -> None:
     examples = [task.valid[i] for i in range(len(task.valid))]
     pictures, places = (torch.stack(column) for column in zip(*examples, strict=True))
@@ -158,6 +159,7 @@ def test_the_metric_is_that_of_the_whole_model(finished: lc.Result, task: lc.Tas
     assert [row["status"] for row in finished.data["candidates"]].count("failed") == 0
 
 
+@pytest.mark.slow
 def test_times_and_sizes_of_the_whole_stand_beside_those_of_the_part(finished: lc.Result, task: lc.Task) -> None:
     (best,) = [row for row in finished.data["candidates"] if row["key"] == (finished.data["best"] or finished.data["nearest"])]
     for row in (best, finished.data["baseline"]):
@@ -168,6 +170,7 @@ def test_times_and_sizes_of_the_whole_stand_beside_those_of_the_part(finished: l
     assert best["measured"]["whole_speedup"]["low"] is not None
 
 
+@pytest.mark.slow
 def test_the_folder_runs_the_whole_model_with_the_code_that_is_named(
     finished: lc.Result, task: lc.Task, images: Tensor, tmp_path: Path
 ) -> None:
@@ -203,6 +206,7 @@ class Other(detector.Detector):
         self.more = nn.Linear(2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "told"),
     [
@@ -220,6 +224,7 @@ def test_another_model_is_refused(finished: lc.Result, model: Any, told: str) ->
         lc.load_whole(artifact.folder, model)
 
 
+@pytest.mark.slow
 def test_the_code_that_a_card_names_is_not_imported_unasked(finished: lc.Result) -> None:
     artifact = finished.best or finished.nearest
     assert artifact is not None
