@@ -140,6 +140,14 @@ def test_first_head_and_frozen_layers_stay_dense(program: lc.Program) -> None:
     }
 
 
+def test_zeros_of_an_earlier_step_stay_where_another_one_is_not_looked_for(program: lc.Program) -> None:
+    rest = ("stem", "depthwise", "hidden", "head")
+    first, _ = lc.sparsify(program, lc.Sparsify(0.9, freeze=rest, recovery={"epochs": 0}), nets.context())
+    found, _ = lc.sparsify(first, lc.Sparsify(0.5, freeze=("conv",), recovery=FAST), nets.context())
+    assert torch.equal(found.get_parameter("conv.weight") == 0, first.get_parameter("conv.weight") == 0)
+    assert found.interface.sparse == ("conv.weight", *(f"{path}.weight" for path in rest))
+
+
 def test_averages_over_other_masks_have_the_last_ones_zeros(program: lc.Program) -> None:
     found, _ = lc.sparsify(program, lc.Sparsify(0.8, recovery={**FAST, "average": "ema"}), nets.context())
     assert sum(zeros(found).values()) == pytest.approx(0.8 * ALL, abs=6)

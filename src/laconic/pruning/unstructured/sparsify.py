@@ -71,15 +71,17 @@ def sparsify(
         )
     result, moved = permuted(program, Pattern.read(config.pattern), config.freeze) if config.permute else (program, 0)
     result = copy.deepcopy(result).eval()
-    result.interface = replace(result.interface, sparse=())
     weights, skipped = chosen(result, config)
+    names = tuple(weight.name for weight in weights)
+    before = tuple(name for name in result.interface.sparse if name not in names)
+    result.interface = replace(result.interface, sparse=before)  # zeros of what is chosen may move
     chooser = _chooser(weights, config, context.seed)
     work = Work(result, chooser, plan, context, program, config.examples, _timing(config, schedule), config.rounds, config.rewind, hooks)
     epochs = schedule.run(work)
     result.eval()
     if _mixes(work):
         work.settle()
-    result.interface = replace(result.interface, sparse=tuple(weight.name for weight in weights))
+    result.interface = replace(result.interface, sparse=(*before, *names))
     outcome = _outcome(config, name, work, epochs, skipped)
     return result, replace(outcome, changed={**outcome.changed, "moved": moved}) if config.permute else outcome
 
