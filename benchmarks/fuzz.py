@@ -38,6 +38,7 @@ from laconic.run.bench import random_inputs
 
 HANG_S = 30.0
 MEMORY_BYTES = 6 << 30  # beyond what the process has when it is forked
+LAC_BYTES = 32 << 20  # likewise, for an archive whose head states five
 BATCH = 50  # files of one process
 OUTCOMES = ("ok", "named", "raw", "crash", "hang")
 
@@ -235,6 +236,74 @@ def _read_checkpoint(path: Path) -> object:
     return checkpoint.load(path.parent, *_optimizer())
 
 
+def _lac_tensors() -> list[tuple[np.ndarray, Any]]:
+    """Arrays, each of which another coding is smallest for or is made to be, and what a decoder is told of them."""
+    from laconic.storage.coded import Values
+    from laconic.storage.kinds import KINDS as NUMBERS
+
+    rng = np.random.default_rng(0)
+    dense = rng.standard_normal(3000).astype(np.float32)
+    sparse = np.where(rng.random(3000) < 0.1, dense, 0).astype(np.float32)
+    shared = np.rint(sparse * 4) / np.float32(4)
+    whole = np.clip(np.rint(dense * 30), -127, 127).astype(np.int8)
+    made = [(dense, "float32"), (sparse, "float32"), (shared, "float32"), (whole, "int8"), (dense.astype(np.float16), "float16")]
+    return [(array, Values(NUMBERS[kind], array.size, 60).filled(NUMBERS[kind].patterns(array.tobytes()))) for array, kind in made]
+
+
+def _lac(folder: Path) -> Path:
+    from safetensors.numpy import save_file
+
+    save_file({f"t{place}": array.reshape(-1, 60) for place, (array, _) in enumerate(_lac_tensors())}, folder / "alone.safetensors")
+    return lc.pack(folder / "alone.safetensors", folder / "model.lac").file
+
+
+def _read_lac(path: Path) -> object:
+    """Unpack within little more memory than the archive's head states; a file that comes out must be the one that went in."""
+    sound = path.with_name("alone.safetensors").read_bytes()
+    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + LAC_BYTES, hard))
+    try:
+        back = lc.unpack(path, path.with_name("back.safetensors"), most_bytes=1 << 26).read_bytes()
+    except lc.CorruptFile as error:
+        if isinstance(error.__cause__, MemoryError):
+            raise RuntimeError("more memory than the head states") from error
+        raise
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert back == sound, "a wrong tensor"
+    return None
+
+
+def _pieces(folder: Path) -> Path:
+    """Each array in each coding, one after the other with its length: no digest stands between an altered byte and the decoder."""
+    from laconic.storage import codings
+    from laconic.storage.bits import counted
+
+    data = b""
+    for _, values in _lac_tensors():
+        for place, coding in enumerate(codings.TABLE):
+            coded = coding.encode(values)
+            data += counted(b"" if coded is None else bytes([place]) + coded.data)
+    return _written("pieces.bin", data)(folder)
+
+
+def _read_pieces(path: Path) -> object:
+    from laconic.core.reading import reading
+    from laconic.storage import codings
+    from laconic.storage.bits import Reader
+
+    with reading(path, "a file of pieces", "Write it again."):
+        reader = Reader(path.read_bytes())
+        for _, values in _lac_tensors():
+            for _ in codings.TABLE:
+                piece = reader.counted()
+                if piece:
+                    patterns = codings.decode(piece, values)
+                    assert patterns.shape == (values.count,)
+    return None
+
+
 KINDS: dict[str, Kind] = {
     "recipe.yaml": Kind(_written("recipe.yaml", RECIPE), _read_recipe),
     "model.pt2": Kind(_pt2, _read_pt2),
@@ -247,6 +316,8 @@ KINDS: dict[str, Kind] = {
     "latency table": Kind(_written("table.json", json.dumps({"reference": 0.5, '["linear", 1]': 1.5})), _read_table),
     "data.npz": Kind(_npz, _read_npz),
     "checkpoint": Kind(_checkpoint, _read_checkpoint),
+    "model.lac": Kind(_lac, _read_lac),
+    "pieces of .lac": Kind(_pieces, _read_pieces),
 }
 
 # Mutation ----------------------------------------------------------------------------------------------------------------------------

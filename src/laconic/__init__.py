@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from laconic.search.optimize import optimize
     from laconic.search.result import Result
     from laconic.search.space import SearchSpace
+    from laconic.storage.pack import Packed, pack, unpack
     from laconic.storage.rate_distortion import RateDistortion, rate_distortion
     from laconic.storage.share import ShareWeights, share_weights
     from laconic.storage.ties import tied
@@ -108,6 +109,7 @@ _HOME = {
     "laconic.storage.rate_distortion": "RateDistortion rate_distortion",
     "laconic.storage.share": "ShareWeights share_weights",
     "laconic.storage.ties": "tied",
+    "laconic.storage.pack": "Packed pack unpack",
     "laconic.tasks.catalog": "load:load_task",
     "laconic.tasks.onnx_in": "capture",
     "laconic.train.step": "Fit",
@@ -136,6 +138,7 @@ __all__ = [
     "Mixed",
     "Options",
     "Outcome",
+    "Packed",
     "Program",
     "Prune",
     "Qat",
@@ -169,6 +172,7 @@ __all__ = [
     "load_whole",
     "mask_hook",
     "optimize",
+    "pack",
     "place",
     "prune",
     "qat",
@@ -182,6 +186,7 @@ __all__ = [
     "taps",
     "teach",
     "tied",
+    "unpack",
 ]
 
 

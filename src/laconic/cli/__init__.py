@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from laconic.cli import commands, reports
+from laconic.cli import commands, reports, storage
 from laconic.cli.app import app
 from laconic.cli.interrupt import EXIT_INTERRUPTED, end_at_once
 
-__all__ = ["app", "commands", "main", "reports"]
+__all__ = ["app", "commands", "main", "reports", "storage"]
 
 
 def main() -> None:

@@ -1,0 +1,222 @@
+"""The `.lac` archive in figures: `python -m benchmarks.storage {speed,sizes,fuzz,nncodec} [NAME …]`, each alone on one core (`OMP_NUM_THREADS=1`).
+
+- speed: MB/s of float32 weights in and out, the packing of a file with everything (finding tensors, digests, writing), beside zlib and, where there is a
+  `zstd`, its levels. Processor time, the best of five.
+- sizes: int8 ONNX files of trained nets: the archive, bits per weight, and beside them the entropy of order zero of each tensor.
+- fuzz [files]: altered archives, and altered pieces without the digests that would refuse them (`benchmarks/fuzz.py`), so many (50,000) of each.
+- nncodec: the same int8 codes in Fraunhofer's NNCodec (ISO/IEC 15938-17), which keeps them exactly too: bits per weight and time to decode. It is a source
+  package that wants numpy < 2: it lives in an environment of its own, whose python `LACONIC_NNCODEC` names; without, it is built in `LACONIC_BENCH`.
+
+Nets: resnet20, mobilenet_v2, minilm (`benchmarks/trained.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+import laconic as lc
+from benchmarks import trained
+from benchmarks.command import command
+
+NETS = ("resnet20", "mobilenet_v2", "minilm")
+PIECE = 16 << 20  # bytes that the slow ones are timed on
+
+
+def processor_seconds(work: Callable[[], Any], repeats: int = 5) -> float:
+    """The least processor time of this process and its children."""
+
+    def once() -> float:
+        start = os.times()
+        work()
+        end = os.times()
+        return sum(end[:4]) - sum(start[:4])
+
+    return min(once() for _ in range(repeats))
+
+
+def weights(name: str) -> dict[str, np.ndarray]:
+    """The float32 tensors of a trained net."""
+    _, _, plan, n = trained.NETS[name]
+    file = trained.FOLDER / f"{name}-{plan.epochs}x{n}-seed{plan.seed}.safetensors"
+    if not file.exists():
+        trained.task(name)
+    return {key: value for key, value in load_file(file).items() if value.dtype == np.float32}
+
+
+def codes(name: str) -> dict[str, np.ndarray]:
+    """Its matrices and kernels in int8, by output channel, largest magnitude 127."""
+    found = {}
+    for key, value in weights(name).items():
+        if value.ndim >= 2:
+            scale = np.maximum(np.abs(value).reshape(len(value), -1).max(1), 1e-12) / 127
+            found[key] = np.rint(value / scale.reshape(-1, *[1] * (value.ndim - 1))).astype(np.int8)
+    return found
+
+
+def speed(names: list[str]) -> None:
+    """Print MB/s of each codec."""
+    for name in names or ("minilm", "mobilenet_v2"):
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / "model.safetensors"
+            save_file(weights(name), file)
+            size, archive, back = file.stat().st_size, Path(scratch) / "model.lac", Path(scratch) / "back.safetensors"
+            into = processor_seconds(lambda file=file, archive=archive: lc.pack(file, archive))
+            out = processor_seconds(lambda archive=archive, back=back: lc.unpack(archive, back))
+            print(f"{name}, {size / 1e6:.0f} MB of float32\n  .lac: {_line(size, archive.stat().st_size, into, out)}", flush=True)
+            data = file.read_bytes()[:PIECE]
+            for level in (1, 6):
+                small = zlib.compress(data, level)
+                into = processor_seconds(lambda data=data, level=level: zlib.compress(data, level), 1)
+                out = processor_seconds(lambda small=small: zlib.decompress(small), 3)
+                print(f"  zlib -{level}: {_line(len(data), len(small), into, out)}", flush=True)
+            _zstd(file)
+
+
+def _line(before: int, after: int, into: float, out: float) -> str:
+    return f"{before / 1e6 / into:.0f} MB/s in, {before / 1e6 / out:.0f} MB/s out, {100 * after / before:.1f} % kept"
+
+
+def _zstd(file: Path) -> None:
+    """Print zstd's levels, with reading, writing and the start of a process, as packing a file has them."""
+    program = shutil.which("zstd")
+    if program is None:
+        print("  zstd: not here", flush=True)
+        return
+    small, back = file.with_suffix(".zst"), file.with_suffix(".back")
+    for level in (1, 3, 19):
+
+        def pack(level: int = level) -> None:
+            subprocess.run([program, "-q", "-f", "--single-thread", f"-{level}", str(file), "-o", str(small)], check=True)
+
+        def unpack() -> None:
+            subprocess.run([program, "-q", "-f", "-d", str(small), "-o", str(back)], check=True)
+
+        into = processor_seconds(pack, 1 if level > 3 else 3)
+        print(f"  zstd -{level}: {_line(file.stat().st_size, small.stat().st_size, into, processor_seconds(unpack, 3))}", flush=True)
+
+
+def sizes(names: list[str]) -> None:
+    """Print the archives of int8 ONNX files."""
+    for name in names or NETS:
+        task = trained.task(name)
+        program = lc.capture(task.build(), next(iter(_batches(task.train)))[0])
+        program, _ = lc.quantize(program, lc.Quantize(mode="weights", target="onnxruntime"), task)
+        with tempfile.TemporaryDirectory() as scratch:
+            file = lc.export(program, Path(scratch) / "model.onnx").file
+            packed = lc.pack(file)
+            again = lc.unpack(packed.file, Path(scratch) / "back.onnx")
+            assert again.read_bytes() == file.read_bytes()
+            rows = [row for row in packed.tensors if row.kind == "int8" and row.entropy_bits is not None]
+            values = sum(row.original_bytes for row in rows)
+            ours = 8 * sum(row.packed_bytes for row in rows) / values
+            zero = sum((row.entropy_bits or 0.0) * row.original_bytes for row in rows) / values
+            kinds = sorted({row.coding for row in rows})
+            print(
+                f"{name}: int8 ONNX {packed.original_bytes:,} bytes → .lac {packed.packed_bytes:,} ({packed.ratio:.3f} times smaller); {values:,} int8 weights "
+                f"at {ours:.4f} bits, tables and digests included; order zero without any table {zero:.4f}; {', '.join(kinds)}; "
+                f"graph and names {packed.front_bytes:,} bytes",
+                flush=True,
+            )
+
+
+def _batches(data: Any) -> Any:
+    import torch
+
+    return torch.utils.data.DataLoader(data, 2)
+
+
+def fuzz(names: list[str]) -> None:
+    """Fuzz both kinds of file."""
+    from benchmarks import campaign
+
+    campaign.fuzz([names[0] if names else "50000", *names[1:2], "model.lac", "pieces of .lac"])
+
+
+# NNCodec ---------------------------------------------------------------------------------------------------------------------------------
+
+_THEIRS = """
+import json, sys, time
+import numpy as np
+import torch
+torch.set_num_threads(1)
+from nncodec import nnc
+codes = {name: array.astype(np.int32) for name, array in np.load(sys.argv[1]).items()}
+data = nnc.compress(codes, return_bitstream=True, bitstream_path=sys.argv[2], use_dq=False)
+seconds = []
+for _ in range(5):
+    start = time.process_time()
+    back = nnc.decompress(data)
+    seconds.append(time.process_time() - start)
+exact = all(np.array_equal(np.asarray(back[name]), codes[name]) for name in codes)
+print(json.dumps({"bytes": len(data), "seconds": min(seconds), "exact": exact}))
+"""
+
+
+def nncodec(names: list[str]) -> None:
+    """Compare with NNCodec; where it cannot be built, say so."""
+    python = _their_python()
+    if python is None:
+        return
+    for name in names or NETS:
+        given = codes(name)
+        count = sum(array.size for array in given.values())
+        with tempfile.TemporaryDirectory() as scratch:
+            np.savez(Path(scratch) / "codes.npz", **{f"t{place}.weight": array for place, array in enumerate(given.values())})
+            done = subprocess.run(
+                [python, "-c", _THEIRS, f"{scratch}/codes.npz", f"{scratch}/codes.nnc"], capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                print(f"{name}: NNCodec failed: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+                continue
+            theirs = json.loads(done.stdout.strip().splitlines()[-1])
+            save_file(given, Path(scratch) / "codes.safetensors")
+            packed = lc.pack(Path(scratch) / "codes.safetensors")
+            out = Path(scratch) / "back.safetensors"
+            seconds = processor_seconds(lambda packed=packed, out=out: lc.unpack(packed.file, out))
+            ours = sum(row.packed_bytes for row in packed.tensors) + packed.front_bytes
+            told = "decoded" if theirs["exact"] else "not decoded exactly"
+            print(
+                f"{name}: {count:,} int8 codes. NNCodec {8 * theirs['bytes'] / count:.4f} bits, {told} in {1e9 * theirs['seconds'] / count:.0f} ns each; "
+                f".lac {8 * ours / count:.4f} bits, {1e9 * seconds / count:.0f} ns with reading and writing files: "
+                f"{100 * ours / theirs['bytes']:.1f} % of its bytes, {theirs['seconds'] / seconds:.1f} times as fast",
+                flush=True,
+            )
+
+
+def _their_python() -> str | None:
+    """The python of an environment that has NNCodec."""
+    given = os.environ.get("LACONIC_NNCODEC")
+    if given:
+        return given
+    place = trained.FOLDER / "nncodec"
+    python = place / "bin" / "python"
+    if not python.exists():
+        print("building NNCodec 2.1.3 in an environment of its own", flush=True)
+        start = time.perf_counter()
+        for step in ([sys.executable, "-m", "venv", str(place)], [str(python), "-m", "pip", "install", "-q", "numpy<2", "nncodec==2.1.3"]):
+            done = subprocess.run(step, capture_output=True, text=True, check=False)
+            if done.returncode:
+                print(f"NNCodec cannot be built here: {(done.stderr or done.stdout).strip().splitlines()[-1:]}", flush=True)
+                shutil.rmtree(place, ignore_errors=True)
+                return None
+        print(f"built in {time.perf_counter() - start:.0f} s", flush=True)
+    return str(python)
+
+
+PARTS: dict[str, Callable[[list[str]], None]] = {"speed": speed, "sizes": sizes, "fuzz": fuzz, "nncodec": nncodec}
+
+if __name__ == "__main__":
+    command(__doc__, PARTS)

@@ -1,0 +1,66 @@
+"""The commands of archives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from laconic.cli.app import app
+from laconic.cli.options import JsonOption
+from laconic.cli.output import guarded, say, show
+
+if TYPE_CHECKING:
+    from laconic.storage.pack import Packed
+
+
+@app.command()
+def pack(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.onnx, .pt2, .ts, .safetensors).")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The archive. [default: beside MODEL, ending in .lac]")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pack a model file into the smallest archive from which it comes back byte by byte, and say what each tensor takes.
+
+    Example: laconic pack model.onnx -o model.lac
+    """
+
+    def work() -> Packed:
+        import laconic as lc
+
+        return lc.pack(model, out)
+
+    result = guarded(work)
+
+    def table() -> Any:
+        from laconic.core.records import to_json
+        from laconic.report.listings import packed
+
+        return packed(to_json(result))
+
+    show(result, as_json, table)
+
+
+@app.command()
+def unpack(
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="An archive (.lac).")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The model file. [default: beside ARCHIVE, with its own ending]")] = None,
+    most_bytes: Annotated[
+        int | None,
+        typer.Option("--max-bytes", min=1, help="Refuse an archive that unpacks to more. [default: 500 times its size, at least 256 MiB]"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Restore the model file of an archive, byte by byte."""
+
+    def work() -> Path:
+        import laconic as lc
+
+        return lc.unpack(archive, out, most_bytes=most_bytes)
+
+    file = guarded(work)
+    if as_json:
+        show({"file": str(file)}, as_json, str)
+    else:
+        say(f"Model: {file}", as_json)

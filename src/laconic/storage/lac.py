@@ -1,0 +1,254 @@
+"""The `.lac` archive: model files, their tensors in the smallest exact coding, all other bytes compressed by LZMA; read piece by piece, within a stated bound.
+
+```
+89 "LAC"  version  bytes of front (packed, whole)  bytes of all files  memory bound  digest of all this and the front     42 bytes, little endian
+front     LZMA of: JSON {"files": [{"name", "parts"}], "settings"} · 0 · all bytes of the files that are not in tensors
+payload   of each tensor: digest of its bytes (the first 8 bytes of SHA-256) · its pieces, each in a coding
+```
+`parts` are numbers, of bytes that come from the front, and tensors as [kind, shape, [bytes of each piece]]. A tensor is cut into pieces of at most 2²² values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+import math
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from laconic.core.errors import CorruptFile
+from laconic.storage import codings
+from laconic.storage.coded import Values
+from laconic.storage.kinds import KINDS, Kind
+
+SUFFIX = ".lac"
+VERSION = 1
+PIECE = 1 << 22  # values
+_MAGIC = b"\x89LAC"
+_HEAD = struct.Struct("<4sBIIQQ")
+_DIGEST = 8
+_FRONT_MOST = 1 << 28  # bytes
+_DICTIONARY_MOST = 1 << 24
+# Bytes that reading takes beside the front: of each value of the largest piece, and in any case.
+_A_VALUE, _ALWAYS = 40, 4 << 20
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in an archive.
+
+    Attributes:
+        kind: number format of its values.
+        shape: of it.
+        pieces: bytes of each piece.
+    """
+
+    kind: Kind
+    shape: tuple[int, ...]
+    pieces: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """How many values it has."""
+        return math.prod(self.shape)
+
+    def to_json(self) -> list[Any]:
+        """Return it as it stands in the front."""
+        return [self.kind.name, list(self.shape), list(self.pieces)]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file in an archive: its name without a folder, and what it is made of, one after the other: bytes from the front and tensors."""
+
+    name: str
+    parts: tuple[int | Stored, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the file."""
+        return sum(part if isinstance(part, int) else part.count * part.kind.width for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Front:
+    """What an archive says before its payload.
+
+    Attributes:
+        files: in it.
+        others: all bytes of the files that are not in tensors.
+        settings: what the packer added, plain values.
+        packed_bytes: of the front itself, compressed, with the head.
+    """
+
+    files: tuple[File, ...]
+    others: bytes
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    packed_bytes: int = 0
+
+    @property
+    def stored(self) -> list[Stored]:
+        """All tensors, in the order of the payload."""
+        return [part for file in self.files for part in file.parts if isinstance(part, Stored)]
+
+    @property
+    def memory_bytes(self) -> int:
+        """The most that reading the archive takes, beside what Python and its packages take."""
+        largest = max((min(PIECE, one.count) for one in self.stored), default=0)
+        return _ALWAYS + 3 * len(self.others) + largest * _A_VALUE
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Of all files."""
+        return sum(file.size_bytes for file in self.files)
+
+
+def cut(kind: Kind, shape: Sequence[int]) -> Iterator[Values]:
+    """Yield what is known of each piece of a tensor: whole rows where a piece holds any."""
+    count = math.prod(shape)
+    columns = math.prod(shape[1:]) if len(shape) > 1 else 1
+    inner = math.prod(shape[2:]) if len(shape) > 2 else 1
+    step = PIECE // columns * columns if columns <= PIECE else PIECE
+    for first in range(0, count, step):
+        yield Values(kind, min(step, count - first), columns, inner)
+
+
+def digest(*data: bytes | memoryview) -> bytes:
+    """Return eight bytes that say whether bytes are the same."""
+    made = hashlib.sha256()
+    for piece in data:
+        made.update(piece)
+    return made.digest()[:_DIGEST]
+
+
+def head_and_front(front: Front) -> bytes:
+    """Return everything before the payload."""
+    files = [
+        {"name": file.name, "parts": [part if isinstance(part, int) else part.to_json() for part in file.parts]} for file in front.files
+    ]
+    told = {"files": files, **({"settings": front.settings} if front.settings else {})}
+    whole = json.dumps(told, separators=(",", ":"), sort_keys=True).encode() + b"\0" + front.others
+    packed = lzma.compress(whole, lzma.FORMAT_RAW, filters=_filters(len(whole)))
+    head = _HEAD.pack(_MAGIC, VERSION, len(packed), len(whole), front.unpacked_bytes, front.memory_bytes)
+    return head + digest(head, packed) + packed
+
+
+def _filters(size: int) -> list[dict[str, int]]:
+    """Return how the front is compressed; a dictionary no larger than it, and than what a reader allows."""
+    room = max(4096, min(_DICTIONARY_MOST, 1 << max(0, size - 1).bit_length()))
+    return [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": room}]
+
+
+def read_front(handle: IO[bytes], archive: Path, most_bytes: int) -> Front:
+    """Return what an archive says, leaving the handle at its payload. Nothing is allocated before its size is known to be allowed.
+
+    Args:
+        handle: the archive, at its beginning.
+        archive: its path.
+        most_bytes: that its files may have together.
+
+    Raises:
+        CorruptFile: it is none, of a later version, altered, or its files are larger than that.
+        ValueError, …: it is not whole.
+    """
+    size_bytes = archive.stat().st_size
+    head = handle.read(_HEAD.size)
+    if head[:4] != _MAGIC:
+        raise CorruptFile(f"{archive} is no .lac archive: it does not begin as one. Get it again from where it came.")
+    _, version, packed, whole, unpacked, memory = _HEAD.unpack(head)
+    if version > VERSION:
+        raise CorruptFile(f"{archive} has version {version}; this Laconic reads up to {VERSION}. Install a newer Laconic.")
+    if unpacked > most_bytes:
+        raise CorruptFile(
+            f"{archive} ({size_bytes:,} bytes) unpacks to {unpacked:,}, more than the {most_bytes:,} that are allowed. If you know who made it, allow more "
+            "(--max-bytes, in Python most_bytes)."
+        )
+    if whole > _FRONT_MOST or packed > size_bytes or whole > memory:
+        raise ValueError("its front claims more bytes than any has")
+    told = handle.read(_DIGEST)
+    data = handle.read(packed)
+    if digest(head, data) != told:
+        raise ValueError("its front is not what was written")
+    reader = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_filters(whole))
+    plain = reader.decompress(data, max_length=whole)
+    text, _, others = plain.partition(b"\0")
+    front = _front(json.loads(text), others, len(head) + _DIGEST + packed)
+    if len(plain) != whole or front.unpacked_bytes != unpacked or front.memory_bytes != memory:
+        raise ValueError("its front is not the one that its head describes")
+    payload = sum(sum(one.pieces) + _DIGEST for one in front.stored)
+    if front.packed_bytes + payload != size_bytes:
+        raise ValueError(f"its payload has {size_bytes - front.packed_bytes:,} bytes in place of {payload:,}")
+    return front
+
+
+def _front(told: Any, others: bytes, packed_bytes: int) -> Front:
+    files = []
+    for file in told["files"]:
+        name = file["name"]
+        if (
+            not isinstance(name, str)
+            or Path(name).name != name
+            or name in ("", ".", "..")
+            or "\0" in name
+            or "\\" in name
+            or len(name) > 200
+        ):
+            raise ValueError("the name of a file in it is none")
+        files.append(File(name, tuple(part if type(part) is int else _stored(*part) for part in file["parts"])))
+    if len({file.name for file in files}) != len(files):
+        raise ValueError("two files in it have one name")
+    taken = [part for file in files for part in file.parts if isinstance(part, int)]
+    if min(taken, default=0) < 0 or sum(taken) != len(others):
+        raise ValueError("its files do not take the bytes that are there")
+    settings = told.get("settings", {})
+    if not isinstance(settings, dict):
+        raise ValueError("its settings are none")
+    return Front(tuple(files), others, settings, packed_bytes)
+
+
+def _stored(kind: Any, shape: Any, pieces: Any) -> Stored:
+    numbers = [*shape, *pieces]
+    if not all(type(number) is int and 0 <= number < 1 << 40 for number in numbers) or len(shape) > 32 or math.prod(shape) >= 1 << 44:
+        raise ValueError("a tensor in it has no such shape")
+    one = Stored(KINDS[kind], tuple(shape), tuple(pieces))
+    columns = math.prod(shape[1:]) if len(shape) > 1 else 1
+    step = PIECE // columns * columns if 0 < columns <= PIECE else PIECE
+    if not one.count or -(-one.count // step) != len(pieces):
+        raise ValueError("a tensor in it is not cut as tensors are")
+    return one
+
+
+def read_files(handle: IO[bytes], front: Front) -> Iterator[tuple[File, Iterator[bytes]]]:
+    """Yield each file with its bytes, piece by piece; both must be taken in their order.
+
+    Raises:
+        ValueError, …: a piece is not what was written.
+    """
+    others = memoryview(front.others)
+    for file in front.files:
+        taken = sum(part for part in file.parts if isinstance(part, int))
+        yield file, _pieces(handle, file, others[:taken])
+        others = others[taken:]
+
+
+def _pieces(handle: IO[bytes], file: File, others: memoryview) -> Iterator[bytes]:
+    for part in file.parts:
+        if isinstance(part, int):
+            yield bytes(others[:part])
+            others = others[part:]
+        else:
+            yield from _tensor(handle, part)
+
+
+def _tensor(handle: IO[bytes], one: Stored) -> Iterator[bytes]:
+    told, made = handle.read(_DIGEST), hashlib.sha256()
+    for about, size in zip(cut(one.kind, one.shape), one.pieces, strict=True):
+        data = codings.decode(handle.read(size), about).astype(one.kind.pattern, copy=False).data
+        made.update(data)
+        yield bytes(data)
+    if made.digest()[:_DIGEST] != told:
+        raise ValueError("a tensor in it is not the one that was written")

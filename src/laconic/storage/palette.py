@@ -1,0 +1,135 @@
+"""A codebook: the distinct values of a tensor that has few, and which of them each value is."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from laconic.storage import streams
+from laconic.storage.bits import Reader, counted, unpacked, varint
+from laconic.storage.coded import Coded, Values, stream
+from laconic.storage.kinds import Kind
+
+# How the codebook is written.
+_AS_IT_IS, _STEPS, _GRID = 0, 1, 2
+# How ascending numbers are.
+_ALL, _BITS, _EACH = 0, 1, 2
+
+
+def encode(values: Values) -> Coded | None:
+    """Return the codebook and the codes; None where there are too many values for one."""
+    found = values.codebook
+    if found is None:
+        return None
+    book, codes = found
+    head = varint(len(book)) + counted(written(values.kind, book))
+    return Coded.of({"codebook": head}) + stream("codes", codes, values.layout(len(book), _zero(book)))
+
+
+def decode(reader: Reader, about: Values) -> np.ndarray:
+    """Return the bits of the values, (N,).
+
+    Raises:
+        ValueError: the bytes are not those of `encode`.
+    """
+    book = read(reader, about.kind)
+    return book[streams.decode(reader.counted(), about.count, about.layout(len(book), _zero(book)))]
+
+
+def _zero(book: np.ndarray) -> int:
+    """Return the code of the value 0, or else of the one in the middle."""
+    there = np.flatnonzero(book == 0)
+    return int(there[0]) if len(there) else len(book) // 2
+
+
+def written(kind: Kind, book: np.ndarray) -> bytes:
+    """Return a codebook, sorted by value, in the shortest of three ways: its bits, the steps between its integers, multiples of one step between floats."""
+    tried = [bytes([_AS_IT_IS]) + book.tobytes()]
+    if kind.mantissa is None:
+        keys = kind.ordered(book)
+        tried.append(bytes([_STEPS]) + _ascending(keys))
+    elif kind.name == "float32":
+        tried += _gridded(book.view("<f4"))
+    return min(tried, key=len)
+
+
+def _ascending(keys: np.ndarray) -> bytes:
+    """Return ascending whole numbers: the first one (zigzag), then which of those that follow are there as bits, or else by how much each is above the last."""
+    first, span = int(keys[0]), int(keys[-1]) - int(keys[0])
+    head = varint(-2 * first - 1 if first < 0 else 2 * first)
+    if span + 1 == len(keys):
+        return head + bytes([_ALL])
+    if span <= 8 * len(keys):
+        there = np.zeros(span, np.uint8)
+        there[(keys[1:] - keys[0]).astype(np.int64) - 1] = 1
+        return head + bytes([_BITS]) + varint(span) + np.packbits(there).tobytes()
+    steps = [int(after) - int(before) - 1 for before, after in itertools.pairwise(keys)]
+    return head + bytes([_EACH]) + b"".join(varint(step) for step in steps)
+
+
+def _read_ascending(reader: Reader, count: int) -> list[int]:
+    first = reader.varint(1 << 65)
+    first = -(first // 2) - 1 if first % 2 else first // 2
+    way = reader.take(1)[0]
+    if way == _ALL:
+        return list(range(first, first + count))
+    if way == _BITS:
+        span = reader.varint(8 * streams.ALPHABET)
+        there = np.flatnonzero(unpacked(reader.take((span + 7) // 8), span, 1))
+        if len(there) != count - 1:
+            raise ValueError("its codebook has another number of values")
+        return [first, *(first + 1 + there).tolist()]
+    if way != _EACH:
+        raise ValueError("its codebook is none")
+    keys = [first]
+    for _ in range(count - 1):
+        keys.append(keys[-1] + reader.varint(1 << 64) + 1)
+    return keys
+
+
+def _gridded(book: np.ndarray) -> list[bytes]:
+    """Return floats as multiples of a step in double precision, where each is exactly its multiple rounded to float32; nothing else."""
+    wide = book.astype(np.float64)
+    sizes = np.abs(wide[wide != 0])
+    if not len(sizes) or not np.isfinite(book).all() or (np.signbit(book) & (book == 0)).any():
+        return []
+    for parts in (1, 2, 3):  # the smallest may be twice or three times the step
+        multiples = np.rint(wide / (sizes.min() / parts))
+        if np.abs(multiples).max() < 1 << 20:
+            step = _step(wide, multiples)
+            if ((multiples * step).astype(np.float32).view(np.uint32) == book.view(np.uint32)).all():
+                return [bytes([_GRID]) + np.float64(step).tobytes() + _ascending(multiples.astype(np.int64))]
+    return []
+
+
+def _step(values: np.ndarray, multiples: np.ndarray) -> float:
+    """Return the middle of the steps whose multiples round to the values in float32."""
+    there = multiples != 0
+    half = np.spacing(np.abs(values[there]).astype(np.float32)).astype(np.float64) / 2.001
+    low, high = ((np.abs(values[there]) + side * half) / np.abs(multiples[there]) for side in (-1, 1))
+    return float((low.max() + high.min()) / 2)
+
+
+def read(reader: Reader, kind: Kind) -> np.ndarray:
+    """Return a codebook's bits, (K,).
+
+    Raises:
+        ValueError: none that `written` writes.
+    """
+    count = reader.varint(streams.ALPHABET)
+    inside = Reader(reader.counted())
+    way = inside.take(1)[0]
+    if not count or way not in (_AS_IT_IS, _STEPS, _GRID):
+        raise ValueError("its codebook is none")
+    if way == _AS_IT_IS:
+        return kind.patterns(inside.take(count * kind.width))
+    if way == _STEPS:
+        mask = (1 << kind.bits) - 1
+        return np.array([key & mask for key in _read_ascending(inside, count)], np.uint64).astype(kind.pattern)
+    step = np.frombuffer(inside.take(8), "<f8")[0]
+    multiples = _read_ascending(inside, count)
+    if max(map(abs, multiples)) >= 1 << 20 or kind.name != "float32":
+        raise ValueError("its codebook is no grid")
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (np.array(multiples, np.float64) * step).astype("<f4").view("<u4")

@@ -1,0 +1,65 @@
+"""Bytes of equal weight together: of floats sign and mantissa apart from the exponent, which is the part that has a pattern.
+
+Floats are rotated by one bit, so that the exponent of float32 and bfloat16 is one byte and the sign lies with the mantissa (the idea of ZipNN, Hershcovitch
+et al. 2024, section 3). A plane that does not get shorter is written as it is.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from laconic.storage import streams
+from laconic.storage.bits import Reader, counted
+from laconic.storage.coded import Coded, Values, stream
+from laconic.storage.distinct import entropy_bits
+from laconic.storage.layout import Layout
+
+_BYTE = Layout(256)
+_SAMPLE, _WORTH = 1 << 16, 7.8  # bits of entropy above which a plane is noise
+_FAST, _FASTER = 1 << 14, 1 << 18  # values from which one way to write them is taken untried
+
+
+def encode(values: Values) -> Coded | None:
+    """Return the planes, the highest first, a plane of noise as it is; None where a value is one byte."""
+    if values.kind.width == 1:
+        return None
+    rotated = _rotated(values)
+    planes = rotated.view(np.uint8).reshape(values.count, values.kind.width)
+    coded = Coded(b"", {})
+    for place in range(values.kind.width - 1, -1, -1):
+        plane = np.ascontiguousarray(planes[:, place])
+        if entropy_bits(plane[:: max(1, values.count // _SAMPLE)]) < _WORTH:
+            coded += stream("codes", plane, _BYTE, _way(values.count))
+        else:
+            coded += Coded.of({"rest": counted(b"\x00" + plane.tobytes())})
+    return coded
+
+
+def decode(reader: Reader, about: Values) -> np.ndarray:
+    """Return the bits of the values, (N,).
+
+    Raises:
+        ValueError: the bytes are not those of `encode`.
+    """
+    wide = np.zeros(about.count, about.kind.pattern)
+    for _ in range(about.kind.width):
+        if about.kind.width > 1:
+            wide <<= 8
+        wide |= streams.decode(reader.counted(), about.count, _BYTE).astype(about.kind.pattern, copy=False)
+    if about.kind.mantissa is None:
+        return wide
+    return (wide >> 1) | (wide << (about.kind.bits - 1))
+
+
+def _way(count: int) -> str:
+    """Return the way to write a plane; all are tried where there are few values."""
+    return "interleaved ANS" if count >= _FASTER else "ANS" if count >= _FAST else ""
+
+
+def _rotated(values: Values) -> np.ndarray:
+    assert sys.byteorder == "little"
+    if values.kind.mantissa is None:
+        return np.ascontiguousarray(values.patterns)
+    return (values.patterns << 1) | (values.patterns >> (values.kind.bits - 1))

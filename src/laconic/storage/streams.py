@@ -1,0 +1,109 @@
+"""Streams of symbols: whole numbers below a small bound. Each way to write them stands in a table; the shortest is taken, by trying."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from laconic.storage import ans, context, huffman
+from laconic.storage.bits import Reader, packed, unpacked, varint
+from laconic.storage.distinct import MOST as ALPHABET
+from laconic.storage.layout import Layout
+
+# Symbols: decoding Huffman codes is slow; many states are worth their bytes and their speed.
+_HUFFMAN_MOST, _INTERLEAVED_LEAST = 1 << 16, 1 << 20
+
+
+@dataclass(frozen=True)
+class Coder:
+    """A way to write symbols.
+
+    Args:
+        name: in the size breakdown.
+        encode: from symbols, (N,), to bytes.
+        decode: from a reader and their number to the symbols.
+        fits: of how many symbols it is worth trying.
+        table: bytes of the stream that are its table, not its symbols.
+    """
+
+    name: str
+    encode: Callable[[np.ndarray, Layout], bytes]
+    decode: Callable[[Reader, int, Layout], np.ndarray]
+    fits: Callable[[int, Layout], bool]
+    table: Callable[[Reader], int] = lambda reader: 0
+
+
+def _bits(symbols: np.ndarray, layout: Layout) -> bytes:
+    return symbols.astype(np.uint8).tobytes() if layout.width == 8 else packed(symbols, layout.width)
+
+
+def _from_bits(reader: Reader, count: int, layout: Layout) -> np.ndarray:
+    return np.frombuffer(reader.take(count), np.uint8) if layout.width == 8 else unpacked(reader.rest(), count, layout.width)
+
+
+# The place in the table is what stands in a file: rows are added at the end.
+TABLE = (
+    Coder("fixed width", _bits, _from_bits, lambda count, layout: True),
+    Coder(
+        "canonical Huffman",
+        lambda symbols, layout: huffman.encode(symbols, layout.alphabet),
+        lambda reader, count, layout: huffman.decode(reader, count, layout.alphabet),
+        lambda count, layout: 1 < layout.alphabet <= huffman.ALPHABET and count <= _HUFFMAN_MOST,
+        lambda reader: reader.varint() and len(reader.counted()),
+    ),
+    Coder(
+        "interleaved ANS",
+        lambda symbols, layout: ans.encode(symbols, layout.alphabet),
+        lambda reader, count, layout: ans.decode(reader, count, layout.alphabet),
+        lambda count, layout: 1 < layout.alphabet <= ans.ALPHABET and count >= _INTERLEAVED_LEAST,
+        lambda reader: len(reader.counted()),
+    ),
+    Coder(
+        "ANS",
+        lambda symbols, layout: ans.encode_plain(symbols, layout.alphabet),
+        lambda reader, count, layout: ans.decode_plain(reader, count, layout.alphabet),
+        lambda count, layout: 1 < layout.alphabet <= ans.ALPHABET and count < _INTERLEAVED_LEAST,
+        lambda reader: len(reader.counted()),
+    ),
+    Coder("adaptive contexts", context.encode, context.decode, lambda count, layout: context.fits(count, layout.alphabet)),
+)
+_PLACES = {coder.name: place for place, coder in enumerate(TABLE)}
+
+
+def encode(symbols: np.ndarray, layout: Layout, only: str = "") -> bytes:
+    """Return symbols in the way that takes the fewest bytes, with its place in the table before them.
+
+    Args:
+        symbols: (N,) whole numbers below the layout's alphabet.
+        layout: of them.
+        only: the way that is taken; the shortest of all that fit, if empty.
+    """
+    if not len(symbols):
+        return b"\x00"
+    fitting = [_PLACES[only]] if only else [place for place, coder in enumerate(TABLE) if coder.fits(len(symbols), layout)]
+    return min((varint(place) + TABLE[place].encode(symbols, layout) for place in fitting), key=len)
+
+
+def decode(data: bytes, count: int, layout: Layout) -> np.ndarray:
+    """Return the symbols, (count,).
+
+    Raises:
+        ValueError: the bytes are not those of `encode`.
+    """
+    reader = Reader(data)
+    coder = TABLE[reader.varint(len(TABLE) - 1)]
+    if not 1 <= layout.alphabet <= ALPHABET:
+        raise ValueError(f"symbols below {layout.alphabet} are of no stream")
+    symbols = coder.decode(reader, count, layout) if count else np.zeros(0, np.uint32)
+    if count and int(symbols.max()) >= layout.alphabet:
+        raise ValueError(f"a symbol is {int(symbols.max())} and must be below {layout.alphabet}")
+    return symbols
+
+
+def told(data: bytes) -> tuple[str, int]:
+    """Return the name of the way in which a stream is written, and how many of its bytes are its table."""
+    reader = Reader(data)
+    coder = TABLE[reader.varint(len(TABLE) - 1)]
+    return coder.name, coder.table(reader) if len(data) > 1 else 0

@@ -1,0 +1,149 @@
+"""Every coding gives back the bits that it was given."""
+
+from __future__ import annotations
+
+import heapq
+
+import hypothesis.extra.numpy as arrays
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from laconic.storage import ans, codings, frequencies, huffman, lac, streams
+from laconic.storage.bits import Reader
+from laconic.storage.coded import Values
+from laconic.storage.distinct import entropy_bits
+from laconic.storage.kinds import KINDS
+from laconic.storage.layout import Layout
+
+
+def there_and_back(patterns: np.ndarray, kind: str, columns: int = 1) -> None:
+    about = Values(KINDS[kind], len(patterns), columns)
+    values = about.filled(patterns)
+    for place, coding in enumerate(codings.TABLE):
+        coded = coding.encode(values)
+        if coded is not None:
+            np.testing.assert_array_equal(codings.decode(bytes([place]) + coded.data, about), patterns, err_msg=coding.name)
+            assert sum(coded.parts.values()) == len(coded.data)
+    _, best = codings.encode(values)
+    np.testing.assert_array_equal(codings.decode(best.data, about), patterns)
+    assert len(best.data) <= 1 + patterns.nbytes
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> tuple[np.ndarray, str, int]:
+    kind = KINDS[draw(st.sampled_from(sorted(KINDS)))]
+    rows, columns = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    book = draw(arrays.arrays(kind.pattern, draw(st.integers(1, 300))))
+    patterns = book[rng.integers(len(book), size=rows * columns)]
+    patterns[rng.random(len(patterns)) < draw(st.sampled_from([0.0, 0.5, 0.9, 1.0]))] = 0
+    return patterns, kind.name, columns
+
+
+@given(tensors())
+@settings(max_examples=30, deadline=None)
+def test_any_bits_come_back(tensor: tuple[np.ndarray, str, int]) -> None:
+    there_and_back(*tensor)
+
+
+ODD = np.array([0x7FC00001, 0xFFC12345, 0x7F800000, 0x80000000, 0, 1, 0x80000001, 0x7F7FFFFF], np.uint32)
+
+
+@pytest.mark.parametrize("n", [1, 7, 5000])
+def test_odd_floats_come_back(n: int) -> None:
+    """NaN with a payload, infinities, −0.0, subnormals."""
+    there_and_back(np.resize(ODD, n), "float32")
+
+
+@pytest.mark.parametrize("density", [1.0, 0.1, 0.001])
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+def test_large_tensors_come_back(kind: str, density: float) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal(66_000).astype(np.float32)
+    patterns = {
+        "float32": values.view(np.uint32),
+        "bfloat16": (values.view(np.uint32) >> 16).astype(np.uint16),
+        "int8": np.clip(values * 30, -127, 127).astype(np.int8).view(np.uint8),
+    }[kind].copy()
+    patterns[rng.random(len(patterns)) > density] = 0
+    there_and_back(patterns, kind, 700)
+
+
+def test_float32_as_trained_is_as_small_as_its_exponents_allow() -> None:
+    """Mantissas are noise: what remains is the entropy of the exponents, computed here by `frexp`."""
+    weights = np.random.default_rng(0).standard_normal(200_000).astype(np.float32) * 0.05
+    _, coded = codings.encode(Values(KINDS["float32"], len(weights), patterns=weights.view(np.uint32)))
+    exponents = np.frexp(weights)[1]
+    ideal = (24 + entropy_bits(exponents - exponents.min())) / 8 * len(weights)
+    assert 0.995 * ideal < len(coded.data) < 1.003 * ideal  # the first bits of mantissas are not quite noise
+
+
+@pytest.mark.parametrize("precision", [np.float32, np.float64])
+def test_a_grid_costs_one_step_not_its_values(precision: type) -> None:
+    """Multiples of a step are that in single and in double precision."""
+    steps = np.random.default_rng(0).integers(-40, 41, 30_000)
+    grid = (steps.astype(precision) * precision(0.0137)).astype(np.float32) + np.float32(0)
+    _, coded = codings.encode(Values(KINDS["float32"], len(grid), patterns=grid.view(np.uint32)))
+    assert coded.parts["codebook"] <= 8 + 8
+
+
+def least_bits(counts: list[int]) -> int:
+    """The length of a Huffman code for symbols with these counts: the sum of all inner nodes."""
+    heap, total = sorted(counts), 0
+    while len(heap) > 1:
+        both = heapq.heappop(heap) + heapq.heappop(heap)
+        total += both
+        heapq.heappush(heap, both)
+    return total
+
+
+@given(st.lists(st.integers(1, 1000), min_size=2, max_size=200))
+def test_huffman_codes_are_the_shortest(counts: list[int]) -> None:
+    bits = huffman.lengths(np.array(counts))
+    assert int((bits * counts).sum()) == least_bits(counts)
+    assert sum(2.0**-bits) == 1.0
+
+
+def test_huffman_codes_longer_than_the_decoders_table_are_not_made() -> None:
+    counts = np.array([round(1.7**k) for k in range(40)])
+    bits = huffman.lengths(counts)
+    assert bits.max() <= 15 < np.log2(counts.sum() / counts[0])
+    assert (2.0**-bits).sum() <= 1.0
+    symbols = np.repeat(np.arange(40), np.minimum(counts, 3000))
+    np.testing.assert_array_equal(huffman.decode(Reader(huffman.encode(symbols, 40)), len(symbols), 40), symbols)
+
+
+@pytest.mark.parametrize("count", [5000, 70_000])
+def test_ans_reaches_the_entropy(count: int) -> None:
+    symbols = np.random.default_rng(0).geometric(0.3, count) - 1
+    data = ans.encode(symbols, 100)
+    assert 8 * len(data) < 1.01 * entropy_bits(symbols) * count + 8 * 100 + 32 * ans.lanes_for(count)
+    np.testing.assert_array_equal(ans.decode(Reader(data), count, 100), symbols)
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=300).filter(any))
+def test_frequencies_sum_to_their_scale(counts: list[int]) -> None:
+    shares = frequencies.frequencies(np.array(counts))
+    assert shares.sum() == 1 << 14
+    assert ((shares > 0) == (np.array(counts) > 0)).all()
+    np.testing.assert_array_equal(frequencies.read_table(frequencies.table(shares), len(counts)), shares)
+
+
+@pytest.mark.parametrize("coder", [coder.name for coder in streams.TABLE])
+@pytest.mark.parametrize("alphabet", [2, 3, 256, 4096])
+def test_each_coder_of_streams_gives_back_what_it_got(coder: str, alphabet: int) -> None:
+    symbols = np.minimum(np.random.default_rng(1).geometric(0.2, 3000) - 1, alphabet - 1)
+    layout = Layout(alphabet, 30)
+    data = streams.encode(symbols, layout, coder)
+    np.testing.assert_array_equal(streams.decode(data, len(symbols), layout), symbols)
+    assert streams.told(data)[0] == coder
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (10, 700_000), (2, 5_000_000), (5_000_000,)])
+def test_a_tensor_is_cut_into_whole_rows(shape: tuple[int, ...]) -> None:
+    pieces = list(lac.cut(KINDS["int8"], shape))
+    assert sum(piece.count for piece in pieces) == np.prod(shape)
+    assert all(piece.count <= lac.PIECE for piece in pieces)
+    assert all(piece.count % piece.columns == 0 or piece.columns > lac.PIECE for piece in pieces)
