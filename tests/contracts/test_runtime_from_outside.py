@@ -105,7 +105,7 @@ def test_doctor_tells_what_it_can() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("_alone")
 def test_it_is_searched_folded_quantized_and_reported(tmp_path: Path) -> None:
-    space = lc.SearchSpace(("reference", "torch"), ("fp32",), quantize=("static",), prune=())
+    space = lc.SearchSpace(("reference", "torch"), ("fp32",), threads=1, quantize=("static",), prune=())
     options = lc.Options(rounds=3, turn_seconds=0.01, candidate_timeout_s=120)
     result = lc.optimize(tiny.task(), lc.Budget(max_drop="any"), out=tmp_path / "run", space=space, options=options)
     told = {record["title"]: record for record in result.data["candidates"] if record["recipe"]["deploy"]["runtime"] == "reference"}
