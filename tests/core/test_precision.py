@@ -73,6 +73,15 @@ def test_what_no_runtime_takes_is_refused_at_capture(model: nn.Module, x: Tensor
         lc.capture(model, x)
 
 
+@pytest.mark.parametrize(
+    ("wide", "kind"), [(True, torch.float32), (False, torch.float64), (False, torch.float16)], ids=["double", "float", "half"]
+)
+def test_an_example_of_another_type_than_the_model_is_bad_input(wide: bool, kind: torch.dtype) -> None:
+    model = nn.Linear(6, 4).double() if wide else nn.Linear(6, 4)
+    with pytest.raises(lc.BadInput, match="Linear does not answer the example: RuntimeError: .*dtype"):
+        lc.capture(model, torch.randn(4, 6).to(kind))
+
+
 def test_double_can_be_captured_but_neither_rounded_nor_shipped(tmp_path: Path) -> None:
     double = X.double()
     data = TensorDataset(double, torch.zeros(24, dtype=torch.long))

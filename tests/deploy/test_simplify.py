@@ -11,6 +11,7 @@ import openvino
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import orthogonal
 
 import laconic as lc
 from laconic.core.operators import plain_name
@@ -193,3 +194,19 @@ def test_two_writes_of_what_no_input_reaches_are_one_tensor() -> None:
     expected = torch.zeros(SIDE, SIDE)
     expected[0], expected[:, 1] = 1.0, 3.0
     torch.testing.assert_close(stored[0], expected + 1)
+
+
+@pytest.mark.parametrize("way", ["matrix_exp", "cayley", "householder"])
+def test_weights_of_operators_that_no_file_has_are_stored(way: str, tmp_path: Path) -> None:
+    net = nn.Sequential(orthogonal(nn.Linear(6, 6), orthogonal_map=way), nn.ReLU(), nn.Linear(6, 2)).eval()
+    x = torch.randn(3, 6)
+    file = write_model(lc.capture(net, x), tmp_path, "onnx")
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(found, net(x).detach().numpy(), atol=1e-5)
+
+
+def test_a_complex_output_is_refused_by_name(tmp_path: Path) -> None:
+    net = Net(lambda m, x: torch.complex(m.a(x), m.a(x)), a=nn.Linear(6, 2))
+    with pytest.raises(lc.ExportError, match="complex64, which ONNX files do not hold"):
+        write_model(lc.capture(net, torch.randn(3, 6)), tmp_path, "onnx")

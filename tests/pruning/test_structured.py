@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 import laconic as lc
 from laconic.core.errors import BadInput, LaconicError
@@ -70,6 +71,13 @@ def test_to_keep_all_is_identity(program: lc.Program, context: lc.Context) -> No
     assert found.fingerprint() == program.fingerprint()
     assert found is not program
     assert all(group["after"] == group["before"] for group in outcome.changed["groups"])
+
+
+def test_a_weight_norm_over_all_numbers_is_pruned_without_its_one_scale() -> None:
+    net = nn.Sequential(weight_norm(nn.Linear(6, 16), dim=None), nn.ReLU(), nn.Linear(16, 2)).eval()
+    _, outcome = lc.prune(lc.capture(net, torch.randn(4, 6)), prune_config(macs=0.5))
+    assert outcome.changed["difference"] <= 1e-4
+    assert outcome.changed["macs"] == [128, 64]
 
 
 def test_latency_asks_for_the_price_of_layers(program: lc.Program, context: lc.Context) -> None:

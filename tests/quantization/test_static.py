@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from laconic.core.capture import capture
 from laconic.core.context import Context
@@ -19,6 +20,7 @@ from laconic.core.errors import BadInput
 from laconic.core.fake_quant import fake_quants, quantizer_of, weight_of
 from laconic.core.program import Program
 from laconic.core.target import Target
+from laconic.core.task import Task
 from laconic.deploy.export import write_model
 from laconic.deploy.runtime import runtime
 from laconic.quantization import options
@@ -471,3 +473,26 @@ def test_products_of_every_spelling_are_rounded_as_the_runtime_does(target: str,
     assert outcome.changed["operators"] == ["q", "k", "baddbmm"]
     answer = runtime(target).load(write_model(rounded, tmp_path, "onnx"), Target(target, threads=1)).run([x.numpy()])
     assert sqnr_db(rounded(x).detach().numpy(), answer[0]) > 60
+
+
+class Complex(nn.Module):
+    """A product and a linear layer of complex numbers before real ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.inner = nn.Parameter(torch.randn(6, 8, dtype=torch.complex64)), nn.Linear(8, 8, dtype=torch.complex64)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(self.inner(x.to(torch.complex64) @ self.w).abs())
+        return result
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic", "weights"])
+def test_complex_numbers_stay_as_they_are(mode: Any) -> None:
+    x = torch.randn(16, 6)
+    net, data = Complex().eval(), TensorDataset(x, torch.zeros(16, dtype=torch.long))
+    rounded, outcome = quantize(capture(net, x[:4]), Quantize(mode=mode, target="onnxruntime"), Task(net, data, data))
+    assert outcome.changed["operators"] == ["head"]
+    assert any("complex" in item.reason for item in outcome.skipped)
+    assert sqnr_db(net(x).detach().numpy(), rounded(x).detach().numpy()) > 25

@@ -17,6 +17,7 @@ import torch
 from torch import fx
 
 from laconic.core.archive import rewrite
+from laconic.core.constants import fold_constants
 from laconic.core.errors import BadInput, ExportError, need
 from laconic.core.exported import quiet_export
 from laconic.core.files import sync, write_whole
@@ -38,16 +39,19 @@ def write_onnx(program: Program, path: Path, name: str) -> None:
     """Write an ONNX file: opset 20, dynamic dimensions under the names of `program.inputs`, weights inside, and no word of the exporter's machine.
 
     Weights of more than 2 GiB go into `NAME.data` beside it, which is of no use to anybody until the file itself is there.
+
+    Raises:
+        ExportError: an operator that cannot be lowered, or complex inputs or outputs, which the exporter would write as two numbers each.
     """
+    for spec in (*program.inputs, *program.outputs):
+        if spec.dtype.startswith("complex"):
+            raise ExportError(
+                f"'{spec.name}' is {spec.dtype}, which ONNX files do not hold. Take or give its two parts: torch.view_as_real(…)."
+            )
     program = simplified(without_dropout(program))
     quantized = qdq.is_quantized(program)
     program = qdq.lower(program) if quantized else program
-    try:
-        model = _lowered(program)
-    except ExportError:
-        if not any(family_of(node) == "attention" for node in program.graph.nodes):
-            raise
-        model = _lowered(_with_plain_attention(program))
+    model = _lowered_somehow(program, quantized)
     symbols = {
         str(dim): label
         for value, spec in zip(model.graph.inputs, program.inputs, strict=True)
@@ -82,6 +86,23 @@ def _save_apart(save: Callable[[Path, str], object], path: Path, name: str) -> N
         path.with_name(name).unlink(missing_ok=True)
         (Path(folder) / weights).replace(path.with_name(weights))
         (Path(folder) / name).replace(path)
+
+
+def _lowered_somehow(program: Program, quantized: bool) -> Any:
+    """Lower a program as it is; where that fails, with plain attention, or with what is computed from parameters alone (matrix exponentials) stored.
+
+    Raises:
+        ExportError: none of it can be lowered.
+    """
+    try:
+        return _lowered(program)
+    except ExportError:
+        stored, names = (program, ()) if quantized else fold_constants(program)  # codes of weights would become floats
+        if any(family_of(node) == "attention" for node in program.graph.nodes):
+            stored = _with_plain_attention(stored)
+        elif not names:
+            raise
+    return _lowered(stored)
 
 
 def _lowered(program: Program) -> Any:

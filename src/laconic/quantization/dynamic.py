@@ -25,9 +25,11 @@ from laconic.quantization.layers import layer_watchers, ready, round_and_correct
 from laconic.quantization.notes import below, constant_notes, finite_ratios, group_notes, nothing_rounded, reasons, used_groups
 from laconic.quantization.options import Quantize, check_kernels, weight_scheme
 from laconic.quantization.placement import (
+    COMPLEX,
     WeightSite,
     check_paths,
     embeddings,
+    is_complex,
     is_kept,
     operator_name,
     target_rules,
@@ -136,6 +138,8 @@ def _sites(program: Program, config: Quantize, integers: bool, skipped: list[Ski
         family = family_of(node)
         if (is_layer(node) or family == "recurrent") and is_kept(node, config.keep):
             skipped.append(Skipped(operator_name(node), "it is to stay float"))
+        elif is_layer(node) and is_complex(node):
+            skipped.append(Skipped(operator_name(node), COMPLEX))
         elif is_layer(node):
             position = row_of(node).weight
             if position is None or not is_stored(argument(node, position)):

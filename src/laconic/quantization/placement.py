@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import fx
+from torch import Tensor, fx
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import module_path
@@ -107,6 +107,7 @@ _PASSING = {
     aten.hardswish.default,
 }
 _STATES = "recurrent: its states are summed over many steps; quantize it dynamically instead (mode dynamic)"
+COMPLEX = "no runtime computes complex numbers in integers"
 _NORM = "normalization needs the range of floats"
 # Why a family stays float; for single operators of a family, by plain name, where the reason differs.
 _FLOAT_FAMILIES: dict[Family | None, str] = {
@@ -184,6 +185,12 @@ def moves(node: fx.Node) -> bool:
     if node.target is aten.constant_pad_nd.default:
         return argument(node, 2) in (None, 0, 0.0)
     return node.target in MOVES or node.target is aten.cat.default
+
+
+def is_complex(node: fx.Node) -> bool:
+    """Return whether an operator puts out complex numbers, for which no runtime has integers."""
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_complex()
 
 
 def _joins_a_constant(node: fx.Node) -> bool:
@@ -267,7 +274,7 @@ class _Placement:
             return ""
         if row.is_layer and not is_stored(argument(node, row.weight)):
             return "its weight is computed, not stored"
-        return None
+        return COMPLEX if is_complex(node) else None
 
     def _activations(self, node: fx.Node) -> list[fx.Node]:
         return [source for source in self._inputs(node).values() if source.op != "get_attr"]

@@ -58,10 +58,11 @@ def _masked_weight_norm(run: Masking, n: Node, args: Any, kwargs: Any) -> Any:
 
 @rule("_weight_norm", mask=_masked_weight_norm)
 def weight_norm(t: Tracer, node: Node) -> Value:
-    """Couple a weight norm: v times g over v's norm, for each index of a dimension."""
+    """Couple a weight norm: v times g over v's norm, for each index of a dimension, or of all numbers where g is one."""
     value = t.value(node.args[0])
-    axis = axis_at(node, 2, len(value))
-    t.tie(node.args[1], axis, value[axis], "norm", node)
+    if t.rank(node.args[1]):
+        axis = axis_at(node, 2, len(value))
+        t.tie(node.args[1], axis, value[axis], "norm", node)
     return value
 
 
