@@ -3,8 +3,8 @@
 - accuracy: drops on test data after the last epoch, by seed. Names: ways (see `WAYS`), seeds as s0, s1, s2, `option=value` of the plan (`epochs=3`).
 - criteria: drops without any training behind it, by criterion, at 50 and 70 % zeros (the same of every layer) and 2:4. Those that look at data see 256 train
   examples. Names: criteria.
-- table: the same nets side by side: parameters, those that are not zero, multiply-adds, bytes of the ONNX file, latency on ONNX Runtime, drop. Names as of
-  accuracy.
+- table: the same nets side by side: parameters, those that are not zero, multiply-adds, bytes of the ONNX file and of its `.lac` archive, latency on
+  ONNX Runtime, drop. Names as of accuracy.
 
 Each net is trained once and kept, beside those of `benchmarks.trained`.
 """
@@ -26,6 +26,7 @@ from benchmarks.contest import Entry, contest
 from laconic.core.target import Target
 from laconic.deploy.export import write_onnx
 from laconic.pruning.unstructured.criteria import weight_criteria
+from laconic.storage.pack import pack
 
 # Named by what is done; all train alike: the same epochs, from the same trained weights, beside them as a teacher.
 WAYS: dict[str, lc.StepConfig] = {
@@ -125,11 +126,17 @@ def table(names: list[str]) -> None:
             counts, file = lc.count(programs[0]), folder / f"{index}.onnx"
             write_onnx(programs[0], file, file.name)
             entries[way] = Entry(file, Target("onnxruntime", threads=1))
+            packed = pack(file, file.with_suffix(".lac")).packed_bytes
             left = sum(int((p != 0).sum()) for p in programs[0].parameters())
             drops = [nets.drop(program) for program in programs]
-            rows[way] = f"{counts.params:9,} {left:9,} {counts.macs / 1e6:6.1f} {file.stat().st_size:10,}", float(np.mean(drops))
+            rows[way] = (
+                f"{counts.params:9,} {left:9,} {counts.macs / 1e6:6.1f} {file.stat().st_size:10,} {packed:9,}",
+                float(np.mean(drops)),
+            )
         times = contest(entries, [np.zeros((1, 1, 28, 28), np.float32)], folder, "given")
-    print(f"{'way':12s} {'params':>9s} {'not zero':>9s} {'M MACs':>6s} {'bytes':>10s}  latency, ms [speed-up]        drop, points")
+    print(
+        f"{'way':12s} {'params':>9s} {'not zero':>9s} {'M MACs':>6s} {'bytes':>10s} {'packed':>9s}  latency, ms [speed-up]        drop, points"
+    )
     for way, (cells, drop) in rows.items():
         time = times[way]
         print(f"{way:12s} {cells}  {time.p50_ms:.3f} [{time.ratio:.2f}: {time.low:.2f} to {time.high:.2f}]  {drop:+.2f}", flush=True)
