@@ -123,3 +123,13 @@ def test_other_dynamic_dimensions_are_given_by_name() -> None:
     head = 64 * 3
     short, long = (lc.count(program, length=length).macs - head for length in (10, 40))
     assert long == 4 * short
+
+
+def test_zeros_of_kernels_and_matrices_are_counted_by_layer() -> None:
+    net = ConvNet().eval()
+    with torch.no_grad():
+        net.head.weight[2:4] = 0
+        net.stem.bias.zero_()  # type: ignore[union-attr]
+    zeros = {layer.path: layer.zeros for layer in lc.count(lc.capture(net, torch.randn(2, 1, 8, 8))).layers}
+    assert zeros.pop("head") == 16
+    assert set(zeros.values()) == {0}
