@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,18 @@ class MiniLM(nn.Module):
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
         return self.head((hidden * mask).sum(1) / mask.sum(1).clamp(min=1))
+
+
+def vgg() -> nn.Module:
+    """A net of the VGG type for small images: 3×3 convolutions of 32, 2 × 128 and 2 × 256 channels with batch-norms, 80 M multiply-adds at 28²."""
+
+    def layer(inputs: int, outputs: int) -> list[nn.Module]:
+        return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+    torch.manual_seed(0)
+    stages = ([*layer(1, 32)], [*layer(32, 128), *layer(128, 128)], [*layer(128, 256), *layer(256, 256)])
+    rows = [module for stage in stages for module in (*stage, nn.MaxPool2d(2))]
+    return nn.Sequential(*rows[:-1], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 10))
 
 
 def minilm_folder() -> Path:
@@ -102,6 +115,7 @@ _IMAGES = lc.FitPlan(epochs=5, optimizer="adamw", lr=3e-3, schedule="cosine", we
 # name -> data, the untrained net, the plan, how many training examples are used
 NETS: dict[str, tuple[Callable[[], Parts], Callable[[], nn.Module], lc.FitPlan, int]] = {
     "resnet20": (fashion, lambda: build("resnet20", DataShape("image", (1, 28, 28), 10)), _IMAGES, 55_000),
+    "vgg": (fashion, vgg, replace(_IMAGES, epochs=3), 30_000),
     "minilm": (sst2, minilm_net, lc.FitPlan(epochs=1, lr=5e-5, batch_size=32, schedule="linear", warmup=0.1), 6_920),
     "lstm": (
         vowels,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
+from laconic.core.calibrate import observe
 from laconic.core.capture import capture
 from laconic.core.fake_quant import Quantizer
 from laconic.core.folding import reestimate_batch_norm
@@ -15,7 +16,6 @@ from laconic.core.operators import argument, groups_of, is_layer, row_of
 from laconic.core.program import Program
 from laconic.core.progress import silent
 from laconic.quantization import correct
-from laconic.quantization.calibrate import observe
 from laconic.quantization.observers import ChannelMean
 from laconic.quantization.scheme import WEIGHT_INT4, weight_grid
 from tests.quantization.nets import Attention, Residual, with_statistics

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
@@ -22,9 +25,7 @@ class Gram:
 
     def fold(self, x: Tensor) -> None:
         """Take in one batch of the layer's input."""
-        rows = patches(self.node, x, self.kernel)
-        if len(rows) > _ROWS:
-            rows = rows[:: len(rows) // _ROWS]
+        rows = patches(self.node, x, self.kernel, _ROWS)
         products = rows.T @ rows
         self.total = products if self.total is None else self.total + products
         self.n += len(rows)
@@ -45,23 +46,31 @@ def fits(node: fx.Node, weight: Tensor) -> bool:
     return form and outputs_first(weight, node)[0].numel() <= LARGEST
 
 
-def patches(node: fx.Node, x: Tensor, kernel: tuple[int, ...] = ()) -> Tensor:
-    """Return the inputs of a layer as rows, each of what one output is computed from.
+def patches(node: fx.Node, x: Tensor, kernel: tuple[int, ...] = (), most: int | None = None) -> Tensor:
+    """Return the inputs of a layer as rows, each of what the outputs at one place are computed from, those of all groups side by side.
 
     Args:
-        node: a linear layer or convolution that `fits`.
-        x: (…, I) or (B, I, L) or (B, I, H, W).
+        node: a linear layer or a convolution of any number of dimensions that is not transposed.
+        x: (…, I) or (B, I, …).
         kernel: sizes of the convolution's kernel.
+        most: rows that are wanted; of more than that, every n-th is taken, which leaves fewer than twice as many.
 
     Returns:
-        (rows, I) or (rows, I · kernel).
+        (rows, I) or (rows, I · K), ordered as `weight.flatten(1)` is.
     """
     row = row_of(node)
     if row.family == "linear":
-        return x.reshape(-1, x.shape[-1])
-    stride, dilation = (spread(argument(node, i), len(kernel)) for i in (row.stride, row.dilation))
+        rows = x.reshape(-1, x.shape[-1])
+        return rows if most is None or len(rows) <= most else rows[:: len(rows) // most]
+    rank = len(kernel)
+    x = x if x.dim() == rank + 2 else x.unsqueeze(0)
+    stride, dilation = (spread(argument(node, i), rank) for i in (row.stride, row.dilation))
     x = F.pad(x, [amount for pair in reversed(paddings(node, kernel)) for amount in pair])
-    if len(kernel) == 1:
-        x, kernel, stride, dilation = x.unsqueeze(2), (1, *kernel), (1, *stride), (1, *dilation)
-    columns = F.unfold(x, kernel, dilation, 0, stride)  # (B, I·K, positions)
-    return columns.transpose(1, 2).reshape(-1, columns.shape[1])
+    for axis, size in enumerate(kernel):
+        x = x.unfold(2 + axis, dilation[axis] * (size - 1) + 1, stride[axis])[..., :: dilation[axis]]
+    x = x.permute(0, *range(2, 2 + rank), 1, *range(2 + rank, 2 + 2 * rank))  # (B, places…, I, kernel…)
+    count = math.prod(x.shape[: 1 + rank])
+    if most is None or count <= most:
+        return x.reshape(count, -1)
+    chosen = torch.unravel_index(torch.arange(0, count, count // most, device=x.device), x.shape[: 1 + rank])
+    return x[chosen].flatten(1)

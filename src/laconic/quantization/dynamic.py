@@ -10,6 +10,7 @@ from typing import Any
 from torch import fx
 
 from laconic.core.axes import joined
+from laconic.core.calibrate import Batch, calibration_batches, observe
 from laconic.core.context import Context
 from laconic.core.errors import BadInput
 from laconic.core.fake_quant import Quantizer, insert_dynamic
@@ -19,7 +20,6 @@ from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
 from laconic.quantization import correct
 from laconic.quantization.apply import round_weights, weight_grids
-from laconic.quantization.calibrate import Batch, calibration_batches, observe
 from laconic.quantization.fidelity import exact_tensors, examples_enough, layer_sqnr_db, noise_notes, output_sqnr_db
 from laconic.quantization.layers import layer_watchers, ready, round_and_correct
 from laconic.quantization.notes import below, constant_notes, finite_ratios, group_notes, nothing_rounded, reasons, used_groups

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from laconic.core.calibrate import Batch
 from laconic.core.fake_quant import is_fake_quant, weight_of
 from laconic.core.graph import get_tensor
 from laconic.core.operators import argument, operator_of, row_of
 from laconic.core.program import Program, aten
 from laconic.core.signal import LOST_DB
-from laconic.quantization.calibrate import Batch
 from laconic.quantization.placement import operator_name
 
 # Below it an outcome carries a note: int8 layers that serve keep 25 to 45 dB.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import fx
 
+from laconic.core.calibrate import Watcher
 from laconic.core.constants import fold_constants
 from laconic.core.context import Context
 from laconic.core.fake_quant import Quantizer
@@ -19,7 +20,6 @@ from laconic.core.program import Program
 from laconic.core.records import Skipped
 from laconic.core.task import Task
 from laconic.quantization import correct, rounding
-from laconic.quantization.calibrate import Watcher
 from laconic.quantization.observers import ChannelMean
 from laconic.quantization.options import Quantize
 from laconic.quantization.placement import WeightSite

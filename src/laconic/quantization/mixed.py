@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from laconic.core.axes import joined
+from laconic.core.calibrate import Batch, calibration_batches
 from laconic.core.context import Context
 from laconic.core.errors import BadInput
 from laconic.core.fake_quant import is_fake_quant
@@ -20,7 +21,6 @@ from laconic.core.records import Outcome
 from laconic.core.signal import sqnr_db
 from laconic.core.step import step
 from laconic.core.task import Task, calibration_subset
-from laconic.quantization.calibrate import Batch, calibration_batches
 from laconic.quantization.layers import as_context
 from laconic.quantization.options import Quantize
 from laconic.quantization.placement import operator_name

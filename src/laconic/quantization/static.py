@@ -9,6 +9,7 @@ from typing import Any
 from torch import fx
 
 from laconic.core.axes import joined
+from laconic.core.calibrate import Batch, Watcher, calibration_batches, observe
 from laconic.core.context import Context
 from laconic.core.errors import BadInput
 from laconic.core.fake_quant import Quantizer, quantizer_of
@@ -18,7 +19,6 @@ from laconic.core.records import Outcome
 from laconic.quantization import correct
 from laconic.quantization.apply import activation_grids, round_activations, round_weights, weight_grids
 from laconic.quantization.attention import decompose_attention
-from laconic.quantization.calibrate import Batch, Watcher, calibration_batches, observe
 from laconic.quantization.fidelity import exact_tensors, examples_enough, layer_sqnr_db, noise_notes, output_sqnr_db
 from laconic.quantization.layers import LayerWatchers, layer_watchers, ready, round_and_correct
 from laconic.quantization.notes import below, constant_notes, finite_ratios, nothing_rounded, reasons

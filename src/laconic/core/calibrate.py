@@ -34,7 +34,7 @@ def calibration_batches(context: Context, examples: int, batch_size: int, progra
     """
     task = context.task
     if task is None:
-        raise BadInput("static quantization needs data to calibrate with: give it a task (or a Context that holds one)")
+        raise BadInput("the step needs data to calibrate with: give it a task (or a Context that holds one)")
     data = task.train if task.train is not None else task.valid
     subset = calibration_subset(data, examples, context.seed)
     loader = reader_of(task, subset).loader(collate=task.collate, **program.interface.loading(batch_size))
