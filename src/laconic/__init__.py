@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from laconic.distill.distillation import teach
     from laconic.distill.student import Student
     from laconic.factorize.depth import DropBlocks
+    from laconic.factorize.lowrank import LowRank, low_rank
+    from laconic.factorize.separable import Separable, separable
     from laconic.measure.counts import count
     from laconic.pruning.coupling import couple
     from laconic.pruning.structured import Prune, prune
@@ -84,6 +86,8 @@ _HOME = {
     "laconic.distill.distillation": "teach",
     "laconic.distill.student": "Student",
     "laconic.factorize.depth": "DropBlocks",
+    "laconic.factorize.lowrank": "LowRank low_rank",
+    "laconic.factorize.separable": "Separable separable",
     "laconic.measure.counts": "count",
     "laconic.pruning.coupling": "couple",
     "laconic.pruning.structured": "Prune prune",
@@ -132,6 +136,7 @@ __all__ = [
     "LaconicError",
     "Lever",
     "Locked",
+    "LowRank",
     "Masks",
     "Measurement",
     "MissingExtra",
@@ -149,6 +154,7 @@ __all__ = [
     "Result",
     "Scaled",
     "SearchSpace",
+    "Separable",
     "Setting",
     "ShareWeights",
     "Sparsify",
@@ -170,6 +176,7 @@ __all__ = [
     "latency_table",
     "load_task",
     "load_whole",
+    "low_rank",
     "mask_hook",
     "optimize",
     "pack",
@@ -181,6 +188,7 @@ __all__ = [
     "rate_distortion",
     "read_recipe",
     "sensitivity",
+    "separable",
     "share_weights",
     "sparsify",
     "taps",

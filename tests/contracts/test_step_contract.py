@@ -31,6 +31,8 @@ EXAMPLES: dict[str, Any] = {
     "insert_stochastic_depth": InsertStochasticDepth((), 0.3, "uniform"),
     "insert_batch_norm": InsertBatchNorm(("stem",), 16),
     "drop_blocks": lc.DropBlocks(keep=1),
+    "low_rank": lc.LowRank(rank=0.5, multiple=2, methods=("spatial", "output"), examples=16, freeze=("head",)),
+    "separable": lc.Separable(multiplier=2, examples=16, only=("layers",)),
     "student": lc.Student("tests.core.models:ConvNet"),
     "prune": lc.Prune(params=0.5, criterion="taylor", examples=16, floor=0.2, recovery={"epochs": 1, "batch_size": 8}),
     "sparsify": lc.Sparsify(

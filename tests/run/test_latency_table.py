@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,18 @@ def test_a_layer_runs_on_the_target_and_has_a_price(runtime: str, make: Callable
     price = latency_table(Target(runtime, threads=1), tmp_path / "table.json")
     assert 0 < price(make(16)) < 1000
     assert price.measured == 1
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("make", [convolution, linear])
+def test_in_integers_it_has_another_price(runtime: str, make: Callable[[int], LayerShape], tmp_path: Path) -> None:
+    price = latency_table(Target(runtime, threads=1), tmp_path / "table.json")
+    rounded = dataclasses.replace(make(16), bits=8)
+    assert 0 < price(rounded) < 1000
+    assert price.key(rounded) != price.key(make(16))
+    kinds = [node.op_type for node in room._model(rounded).graph.node]
+    assert kinds.count("QuantizeLinear") == 1 + room._COPIES
+    assert kinds.count("DequantizeLinear") == 1 + room._COPIES
 
 
 def test_a_price_is_relative_to_the_reference_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

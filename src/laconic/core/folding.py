@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from laconic.core.context import Context
 from laconic.core.fake_quant import LEARNED_CHANNEL, PER_CHANNEL, is_fake_quant, quantizer_of
-from laconic.core.graph import clean, free_name, get_tensor, module_path, set_parameter, shapes
+from laconic.core.graph import clean, free_name, get_tensor, module_path, readers, set_parameter, shapes
 from laconic.core.norms import insert_checks, normalizes_by_batch, remove_checks
 from laconic.core.operators import argument, family_of, operator_of, outputs_first, row_of, set_argument, set_bias
 from laconic.core.program import Program
@@ -60,7 +60,7 @@ def _fold(program: Program, norm: fx.Node) -> str | None:
     rounded = weight if _is_rounded_by_output(program, layer, weight) else None
     weight = weight if rounded is None else rounded.args[0]
     bias: Any = argument(layer, row.bias)
-    shared = [n for n in (weight, bias) if isinstance(n, fx.Node) and (n.op != "get_attr" or len(_readers(program, n)) > 1)]
+    shared = [n for n in (weight, bias) if isinstance(n, fx.Node) and (n.op != "get_attr" or len(readers(program, n)) > 1)]
     if shared:
         return f"the weights of {module_path(layer) or layer.name} are shared or computed"
     if not normalizes_channels(program, layer, weight):
@@ -152,10 +152,3 @@ def reestimate_batch_norm(program: Program, batches: Iterable[Sequence[Tensor]])
             set_argument(n, 6, momentum)
         program.graph_module.recompile()
     return len(norms)
-
-
-def _readers(program: Program, attribute: fx.Node) -> list[fx.Node]:
-    """Return every use of the tensor behind an attribute node, also through other attribute nodes and tied names."""
-    tensor = get_tensor(program, attribute)
-    same = [n for n in program.graph.nodes if n.op == "get_attr" and get_tensor(program, n) is tensor]
-    return [user for n in same for user in n.users]

@@ -94,6 +94,13 @@ def get_tensor(program: Program, node: fx.Node) -> Tensor:
     return value
 
 
+def readers(program: Program, attribute: fx.Node) -> list[fx.Node]:
+    """Return every use of the tensor behind an attribute node, also through other attribute nodes and tied names."""
+    tensor = get_tensor(program, attribute)
+    same = [n for n in program.graph.nodes if n.op == "get_attr" and get_tensor(program, n) is tensor]
+    return [user for n in same for user in n.users]
+
+
 def set_parameter(program: Program, name: str, value: Tensor) -> None:
     """Put a new parameter (or replace one) under a dotted name."""
     owner, _, leaf = name.rpartition(".")

@@ -144,6 +144,7 @@ class LayerShape:
         options: stride, padding and dilation of a convolution, and the output padding of a transposed one, each a number for each dimension; padding that
             differs at the two ends has twice as many, those before first. Empty for others.
         weights: which of `inputs` are parameters or buffers.
+        bits: of the integers in which it computes; None: in floats.
     """
 
     family: str
@@ -152,3 +153,4 @@ class LayerShape:
     macs: int
     options: tuple[Any, ...] = ()
     weights: tuple[int, ...] = ()
+    bits: int | None = None

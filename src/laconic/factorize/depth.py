@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import fx
 
@@ -22,6 +22,7 @@ from laconic.core.operators import CONVOLUTIONS, PRODUCTS, Family, family_of
 from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
 from laconic.core.step import StepConfig, step
+from laconic.factorize.sites import model_params, multiplying
 
 # Families behind which a value is no longer the one that entered, but something computed of it.
 _MIXING: tuple[Family, ...] = (*CONVOLUTIONS, *PRODUCTS, "linear", "bilinear", "recurrent")
@@ -36,6 +37,8 @@ class DropBlocks(StepConfig):
         every: of each run, every n-th goes: 2 drops the second, the fourth, …
         blocks: module paths of those that go.
     """
+
+    section: ClassVar[str] = "factorization"
 
     keep: int | None = None
     every: int | None = None
@@ -93,7 +96,8 @@ def drop_blocks(program: Program, config: DropBlocks | None = None, context: Con
     changed = {
         "blocks": [block.path for block in chosen],
         "runs": [[block.path for block in run] for run in runs],
-        "params": [sum(p.numel() for p in each.parameters()) for each in (program, small)],
+        "macs": [sum(macs for _, macs in multiplying(each)) for each in (program, small)],
+        "params": [model_params(each) for each in (program, small)],
     }
     return small, Outcome("drop_blocks", changed, tuple(skipped))
 

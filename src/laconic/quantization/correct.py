@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from laconic.core.fake_quant import weight_of
-from laconic.core.graph import free_name, get_tensor, set_parameter
+from laconic.core.graph import free_name, get_tensor, readers, set_parameter
 from laconic.core.operators import (
     argument,
     family_of,
@@ -35,9 +35,7 @@ _POSITIVE = (aten.relu.default, aten.relu_.default)
 
 def only_reader(program: Program, attribute: fx.Node) -> bool:
     """Return whether nobody else reads the tensor behind an attribute, under any name."""
-    tensor = get_tensor(program, attribute)
-    same = [n for n in program.graph.nodes if n.op == "get_attr" and get_tensor(program, n) is tensor]
-    return sum(len(n.users) for n in same) == 1
+    return len(readers(program, attribute)) == 1
 
 
 # Cross-layer equalization --------------------------------------------------------------------------------------------------------------

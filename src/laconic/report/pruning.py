@@ -8,8 +8,8 @@ from typing import Any
 
 from laconic.report.candidates import Candidate, Left, grouped
 from laconic.report.sections import Training, training
-from laconic.report.steps import ABSENT, counted, mapping, mappings, whose, why_shown
-from laconic.report.units import MACS, PARAMS, Scale, finite, fixed, given, number, scaled, shared
+from laconic.report.steps import ABSENT, counted, mapping, mappings, reached, whose, why_shown
+from laconic.report.units import MACS, PARAMS, finite, fixed, given, number, percent
 
 GOALS = {"macs": "the multiply-adds", "params": "the parameters", "latency": "the layers' measured time on the target"}
 ALLOCATIONS = {
@@ -137,8 +137,8 @@ def _settings(steps: Sequence[Mapping[str, Any]], changes: Sequence[Mapping[str,
         ("Asked to keep", _each(changes, _asked)),
         ("Criterion", _each(changes, lambda changed: _word(changed.get("criterion"), {}))),
         ("Allocation", _each(changes, lambda changed: _word(changed.get("allocation"), ALLOCATIONS))),
-        ("Multiply-adds", _reached(changes, "macs", MACS, " for one example")),
-        ("Parameters", _reached(changes, "params", PARAMS, "")),
+        ("Multiply-adds", reached(changes, "macs", MACS, " for one example")),
+        ("Parameters", reached(changes, "params", PARAMS, "")),
         ("Equivalence", _proof(changes, cuts)),
         ("Recovery", _recovery(changes)),
     ]
@@ -159,21 +159,6 @@ def _asked(changed: Mapping[str, Any]) -> str:
     of = changed.get("goal")
     part = f"a share that was {ABSENT}" if share is None else f"{given(round(100 * share, 6))}\u00a0%"
     return ABSENT if share is None and of is None else f"{part} of {_word(of, GOALS) if of is not None else f'what was {ABSENT}'}"
-
-
-def _reached(changes: Sequence[Mapping[str, Any]], name: str, scale: Scale, what: str) -> str:
-    """Write `44.1 → 17.9 k MACs for one example: 40.5 % kept`."""
-    before, after = _end(changes[0], name, 0), _end(changes[-1], name, 1)
-    if before is None or after is None:
-        return ABSENT
-    unit = shared(scale, (before, after))
-    arrow = f"{scaled(before, scale, unit=unit).number} → {scaled(after, scale, unit=unit).text}{what}"
-    return f"{arrow}: {_percent(after / before)} kept" if before else arrow
-
-
-def _end(changed: Mapping[str, Any], name: str, position: int) -> float | None:
-    pair = changed.get(name)
-    return finite(pair[position]) if isinstance(pair, list | tuple) and len(pair) == 2 else None
 
 
 def _proof(changes: Sequence[Mapping[str, Any]], cuts: Cuts) -> str:
@@ -223,7 +208,7 @@ def _cuts(changes: Sequence[Mapping[str, Any]]) -> Cuts:
 
 def _cut(item: Mapping[str, Any]) -> Cut:
     before, after, slices = (finite(item.get(name)) for name in ("before", "after", "slices"))
-    kept = _percent(after / before) if before and after is not None else ABSENT
+    kept = percent(after / before) if before and after is not None else ABSENT
     before_text, after_text, slices_text = (ABSENT if value is None else _count(value) for value in (before, after, slices))
     return Cut(str(item.get("name") or "unnamed"), before, after, before_text, after_text, kept, slices_text)
 
@@ -251,7 +236,3 @@ def _note(rows: Sequence[Cut], known: Sequence[Cut]) -> str:
 
 def _count(value: float) -> str:
     return fixed(value, 0) if value.is_integer() else number(value)
-
-
-def _percent(share: float) -> str:
-    return f"{fixed(100 * share, 1)}\u00a0%"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from laconic.report.candidates import plain
-from laconic.report.units import BYTES, MACS, PARAMS, Amount, clock, finite, fixed, number, scaled
+from laconic.report.units import BYTES, MACS, PARAMS, Amount, clock, finite, fixed, number, percent, scaled
 
 PHASES = {
     "train": "Training the model",
@@ -114,7 +114,7 @@ def layers(result: Mapping[str, Any]) -> Layers:
     heavy = max(rows, key=lambda row: row.macs or 0.0, default=None)
     alt = f"Multiply-adds and parameters of {len(rows)} layers in the order of the network."
     if heavy is not None and heavy.macs:
-        alt += f" The most multiply-adds are in {heavy.path}: {_percent(heavy.macs_share)} of them."
+        alt += f" The most multiply-adds are in {heavy.path}: {percent(heavy.macs_share)} of them."
     return Layers(rows, scaled(params, PARAMS), scaled(macs, MACS), unknown, alt)
 
 
@@ -194,8 +194,4 @@ def _total(recorded: object, counts: Sequence[float | None]) -> float | None:
 
 def _share(part: float, total: float) -> tuple[float, str]:
     share = part / total if total > 0 else 0.0
-    return share, _percent(share)
-
-
-def _percent(share: float) -> str:
-    return f"{fixed(100 * share, 1)}\u00a0%"
+    return share, percent(share)

@@ -10,6 +10,7 @@ from typing import Any
 
 from laconic.report.candidates import Candidate
 from laconic.report.changes import changes
+from laconic.report.factorization import factorization
 from laconic.report.pruning import pruning
 from laconic.report.quantization import quantization
 from laconic.report.sharing import sharing
@@ -28,6 +29,7 @@ class Section:
 # By the section that steps name (`StepConfig.section`), in the order of the page. Charts have a table by the same names (`charts.py`). A section without a
 # row here, of a step from another package for instance, is shown as its steps told it.
 SECTIONS = {
+    "factorization": Section("Cheaper layers", factorization, "factorization.html"),
     "pruning": Section("Pruning", pruning, "pruning.html"),
     "sparsity": Section("Sparsity", sparsity, "sparsity.html"),
     "quantization": Section("Quantization", quantization, "quantization.html"),

@@ -78,6 +78,11 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}\u00a0h {whole % 3600 // 60:02}\u00a0min"
 
 
+def percent(share: float) -> str:
+    """Write a share in percent, with a space that does not break: `40.5 %`."""
+    return f"{fixed(100 * share, 1)}\u00a0%"
+
+
 def missing(reason: str) -> Amount:
     """Return an amount that was not measured, with the reason."""
     return Amount(None, reason=reason or NO_REASON)

@@ -75,8 +75,9 @@ class LayerLatencyTable:
 
     @staticmethod
     def key(layer: LayerShape) -> str:
-        """The name of a layer in the table."""
-        return json.dumps(astuple(layer))
+        """The name of a layer in the table; bits are told where there are some."""
+        told = astuple(layer)
+        return json.dumps(told if layer.bits else told[:-1])
 
     def _read(self) -> dict[str, float]:
         """What the file holds; nothing where there is none.
@@ -150,26 +151,57 @@ def _model(layer: LayerShape) -> Any:
     """An ONNX model with copies of a convolution or linear layer on one input, each with its own weights."""
     onnx = need("onnx")
     make, draw = onnx.helper, np.random.default_rng(0)
-    nodes, constants = [], []
+    parts = _Parts(layer.bits)
+    given = parts.rounded("x")
     for i in range(_COPIES):
         weight = draw.standard_normal(layer.inputs[1]).astype(np.float32) * 0.05
+        kernel = parts.weight(f"w{i}", np.ascontiguousarray(weight.T) if layer.family == "linear" else weight)
         if layer.family == "linear":
-            constants.append(onnx.numpy_helper.from_array(np.ascontiguousarray(weight.T), f"w{i}"))
-            nodes.append(make.make_node(_ONNX[layer.family], ["x", f"w{i}"], [f"y{i}"]))
+            parts.add(_ONNX[layer.family], [given, kernel], f"c{i}")
         else:
-            constants.append(onnx.numpy_helper.from_array(weight, f"w{i}"))
-            nodes.append(make.make_node(_ONNX[layer.family], ["x", f"w{i}"], [f"c{i}"], **_attributes(layer)))
-            nodes.append(make.make_node("Relu", [f"c{i}"], [f"y{i}"]))
-    nodes.append(make.make_node("Sum", [f"y{i}" for i in range(_COPIES)], ["y"]))
-    kind = onnx.TensorProto.FLOAT
-    graph = make.make_graph(
-        nodes,
-        "layer",
-        [make.make_tensor_value_info("x", kind, layer.inputs[0])],
-        [make.make_tensor_value_info("y", kind, layer.output)],
-        constants,
-    )
+            parts.add("Relu", [parts.add(_ONNX[layer.family], [given, kernel], f"r{i}", **_attributes(layer))], f"c{i}")
+    if layer.bits:  # each comes out in integers, for a sum would be one of floats
+        kind, names = onnx.TensorProto.UINT8, [parts.add("QuantizeLinear", [f"c{i}", "wide", "zero"], f"y{i}") for i in range(_COPIES)]
+    else:
+        kind, names = onnx.TensorProto.FLOAT, [parts.add("Sum", [f"c{i}" for i in range(_COPIES)], "y")]
+    read = make.make_tensor_value_info("x", onnx.TensorProto.FLOAT, layer.inputs[0])
+    outputs = [make.make_tensor_value_info(name, kind, layer.output) for name in names]
+    graph = make.make_graph(parts.nodes, "layer", [read], outputs, parts.constants)
     return make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
+
+
+class _Parts:
+    """Nodes and constants of an ONNX graph, whose values are rounded where the layer computes in integers."""
+
+    def __init__(self, bits: int | None) -> None:
+        self.bits = bits
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        scales = {"fine": np.float32(0.002), "one": np.float32(0.02), "wide": np.float32(0.05), "zero": np.uint8(128)}
+        for name, value in scales.items() if bits else ():
+            self._keep(name, np.asarray(value))
+
+    def add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """Add a node; returns its output."""
+        self.nodes.append(need("onnx").helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def rounded(self, name: str) -> str:
+        """Return a value as layers read it."""
+        if not self.bits:
+            return name
+        return self.add("DequantizeLinear", [self.add("QuantizeLinear", [name, "one", "zero"], f"{name}_q"), "one", "zero"], f"{name}_f")
+
+    def weight(self, name: str, value: np.ndarray) -> str:
+        """Return a constant as layers read it."""
+        if not self.bits:
+            return self._keep(name, value)
+        stored = self._keep(f"{name}_q", np.clip(np.rint(value / 0.002), -127, 127).astype(np.int8))
+        return self.add("DequantizeLinear", [stored, "fine"], name)
+
+    def _keep(self, name: str, value: np.ndarray) -> str:
+        self.constants.append(need("onnx").numpy_helper.from_array(value, name))
+        return name
 
 
 def _attributes(layer: LayerShape) -> dict[str, Any]:

@@ -25,6 +25,8 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "insert_stochastic_depth": ("laconic.train.insert", "InsertStochasticDepth", "insert_stochastic_depth"),
     "insert_batch_norm": ("laconic.train.insert", "InsertBatchNorm", "insert_batch_norm"),
     "drop_blocks": ("laconic.factorize.depth", "DropBlocks", "drop_blocks"),
+    "low_rank": ("laconic.factorize.lowrank", "LowRank", "low_rank"),
+    "separable": ("laconic.factorize.separable", "Separable", "separable"),
     "student": ("laconic.distill.student", "Student", "student"),
     "prune": ("laconic.pruning.structured", "Prune", "prune"),
     "sparsify": ("laconic.pruning.unstructured.sparsify", "Sparsify", "sparsify"),

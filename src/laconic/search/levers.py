@@ -19,6 +19,9 @@ from laconic.core.task import Task
 from laconic.deploy import runtime
 from laconic.distill.student import Student
 from laconic.factorize.depth import DropBlocks, Survey
+from laconic.factorize.lowrank import LowRank
+from laconic.factorize.separable import Separable
+from laconic.factorize.sites import large_share
 from laconic.pruning.structured import Prune
 from laconic.pruning.unstructured.options import Sparsify
 from laconic.quantization.mixed import Mixed
@@ -37,6 +40,7 @@ _FEW_LINEAR = 2  # linear layers, at the most, for which rounding each input's o
 _LOW_LR = 1e-4  # for weights that know something already
 _DISTILL = 0.5
 _PACKED = "it makes the packed file smaller, not the model faster or its ONNX file smaller; asked for by name it is tried"
+_MOSTLY = 0.5  # of the multiply-adds that must be where a lever acts
 # How long the rest recovers: epochs at least and at most, and steps that are wanted.
 _RECOVERY_EPOCHS, _RECOVERY_STEPS = (2, 20), 400
 
@@ -95,6 +99,20 @@ def _has_blocks(around: Surroundings) -> str | None:
     return _can_train(around) or (None if Survey(around.program).runs() else "the model has no run of alike residual blocks")
 
 
+def _has_large_layers(around: Surroundings) -> str | None:
+    share = large_share(around.program, kernels=False)
+    return _can_train(around) or (None if share >= _MOSTLY else _small(share, "layers of 64 channels or more on either side"))
+
+
+def _has_large_kernels(around: Surroundings) -> str | None:
+    share = large_share(around.program, kernels=True)
+    return _can_train(around) or (None if share >= _MOSTLY else _small(share, "kernels of 64 channels or more on either side"))
+
+
+def _small(share: float, where: str) -> str:
+    return f"only {100 * share:.0f} % of the multiply-adds are in {where}, where there is something to save"
+
+
 def _rules(around: Surroundings) -> str:
     """The placement rules of the runtime, for steps that round."""
     return runtime.runtime(around.target.runtime).quantizes
@@ -121,6 +139,11 @@ def _recovering(kind: type[Prune] | type[Sparsify] | type[ShareWeights] | type[R
     return lambda around, options: (
         kind(**options, recovery=None if around.task.recovery is not None else {"epochs": _recovery_epochs(around.task)}),
     )
+
+
+def _rewritten(kind: type[LowRank] | type[Separable]) -> Build:
+    """Build a step whose layers are near to the old ones, and a training of the whole with the model as its teacher."""
+    return lambda around, options: (kind(**options), Fit(_further(around.task, _DISTILL)))
 
 
 def _fit(around: Surroundings, options: Options) -> tuple[Any, ...]:
@@ -235,6 +258,18 @@ LEVERS = (
         "drop_blocks", "leave out repeated residual blocks, then train the rest with the whole model as its teacher",
         (Setting("2", {"every": 2}),), configs=(DropBlocks, Fit), build=_drop_blocks, needs="repeated residual blocks, training data and a loss",
         when=_has_blocks, unasked=_because("half of the blocks is much to lose; --try drop_blocks tries it"), field="every", reads=nth,
+    ),
+    Lever(
+        "low_rank", "write large layers as chains of lower rank, then train them with the whole model as their teacher",
+        (Setting("0.5", {"macs": 0.5}), Setting("0.3", {"macs": 0.3})), configs=(LowRank, Fit), build=_rewritten(LowRank),
+        needs="large layers, training data and a loss", when=_has_large_layers, field="macs", reads=share,
+        unasked=_because("it pays in some models only, see docs/factorization.md; --try low_rank tries it"),
+    ),
+    Lever(
+        "separable", "make convolutions depthwise and 1×1, then train them with the whole model as their teacher",
+        (Setting("1", {"multiplier": 1}), Setting("2", {"multiplier": 2})), configs=(Separable, Fit), build=_rewritten(Separable),
+        needs="large kernels, training data and a loss", when=_has_large_kernels,
+        unasked=_because("it is the larger change of the two; --try separable tries it"),
     ),
     Lever(
         "fit", "train the model further",

@@ -1,0 +1,170 @@
+"""Cheaper layers: `python -m benchmarks.factorization {closed,accuracy,minilm,speed} [NAME …]`.
+
+- closed: accuracy on 2,000 valid images straight after rewriting, without training: each way, weighed by the data and not, at equal multiply-adds.
+- accuracy: drop of a net of the VGG type on Fashion-MNIST's test images, after distillation and then in int8, against the whole net's own int8.
+- minilm: the same of MiniLM on SST-2 with its feed-forward layers at half rank.
+- speed: the rewritten net in int8 against our own int8 of the whole net, interleaved, in both runtimes, on one thread.
+
+Names choose rows (`output`, `spatial`, …) and seeds (`s0`, `s1`, …).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import laconic as lc
+from benchmarks import trained
+from benchmarks.command import command
+from benchmarks.contest import Entry, contest
+from laconic.core.target import Target
+from laconic.deploy.export import write_onnx
+from laconic.run.latency_table import latency_table
+
+FEWER = 2.5  # times fewer multiply-adds that are asked for
+BOTH = ("openvino", "onnxruntime")
+ALL = ("output", "input", "spatial", "tucker")
+# name -> the step that rewrites; `times` is for rows whose ranks follow the measured time of int8 layers
+ROWS: dict[str, lc.StepConfig] = {
+    **{name: lc.LowRank(macs=1 / FEWER, methods=(name,)) for name in ALL},
+    "best": lc.LowRank(macs=1 / FEWER, methods=ALL),
+    "separable": lc.Separable(),
+    "separable-2": lc.Separable(multiplier=2),
+}
+PLAN = lc.FitPlan(epochs=2, optimizer="adamw", lr=1e-3, schedule="cosine", weight_decay=1e-2, batch_size=128, warmup=0.1, distill=0.5)
+_TRAINED = 15_000  # of the train images that are seen in each epoch of distillation
+
+
+def vgg() -> tuple[lc.Task, lc.Program]:
+    """The trained net, and its program."""
+    task = trained.task("vgg")
+    return task, lc.capture(task.build(), torch.randn(2, 1, 28, 28))
+
+
+def rewritten(program: lc.Program, config: lc.StepConfig, context: lc.Context) -> tuple[lc.Program, lc.Outcome]:
+    """Return the program after one step."""
+    made, (outcome,) = lc.apply(program, [config], context)
+    return made, outcome
+
+
+def chosen(names: list[str]) -> Iterator[tuple[str, lc.StepConfig]]:
+    """Yield the rows that are named; all where none is."""
+    wanted = [name for name in names if name in ROWS]
+    yield from ((name, config) for name, config in ROWS.items() if name in wanted or not wanted)
+
+
+WAYS = {"weighed, one after the other": {}, "weighed": {"follow": False}, "not weighed": {"weighted": False}}
+
+
+def closed(names: list[str]) -> None:
+    """Print accuracy by way, weighed and not, before any training."""
+    task, program = vgg()
+    full, valid = lc.count(program).macs, task.valid.take(np.arange(2000))  # type: ignore[union-attr]
+    print(f"vgg: {trained.accuracy(program, valid):.2f} % of 2,000 valid images, {full / 1e6:.1f} M multiply-adds", flush=True)
+    for name, config in chosen(names):
+        told = []
+        for label, options in WAYS.items():
+            made, outcome = rewritten(program, replace(config, **options), lc.Context(task))  # type: ignore[arg-type]
+            error = float(np.mean([row["error"] for row in outcome.changed["layers"]]))
+            told.append(f"{label} {trained.accuracy(made, valid):.2f} % (mean error of a layer {error:.3f})")
+        print(f"  {name:12s} {full / lc.count(made).macs:.2f} times fewer: {', '.join(told)}", flush=True)
+        for row in outcome.changed["layers"]:
+            print(f"    {row['name']:8s} {row['method']:10s} rank {row['rank']} of {row['full_rank']}", flush=True)
+
+
+def seeds(names: list[str]) -> list[int]:
+    """Return the seeds that are named; the first where none is."""
+    return [int(name[1:]) for name in names if name[0] == "s" and name[1:].isdigit()] or [0]
+
+
+def drops(task: lc.Task, program: lc.Program, config: lc.StepConfig, plan: lc.FitPlan, wanted: list[int], n: int) -> None:
+    """Print a row: times fewer multiply-adds, and the drops on test data before training, after it and in int8, by seed."""
+    test: Any = task.test
+    base = trained.accuracy(task.build(), test)
+    part: Any = task.train
+    part = part.take(np.sort(np.random.default_rng(0).permutation(len(part))[:n])) if len(part) > n else part
+    taught = replace(task, train=part)
+    rows: dict[str, list[float]] = {"closed": [], "trained": [], "int8": []}
+    for seed in wanted:
+        context = lc.Context(taught, lc.fit, seed=seed, teacher=program)
+        made, _ = rewritten(program, config, context)
+        rows["closed"].append(base - trained.accuracy(made, test))
+        made, _ = rewritten(made, lc.Fit(replace(plan, seed=seed)), context)
+        rows["trained"].append(base - trained.accuracy(made, test))
+        rounded, _ = rewritten(made, lc.Quantize(target="openvino"), context)
+        rows["int8"].append(base - trained.accuracy(rounded, test))
+    fewer = lc.count(program).macs / lc.count(made).macs
+    told = ";  ".join(f"{name} {'  '.join(f'{d:+.2f}' for d in row)}" for name, row in rows.items())
+    print(f"  {config.words():60s} {fewer:.2f} times fewer;  drop {told}", flush=True)
+
+
+def accuracy(names: list[str]) -> None:
+    """Print the drops of each row."""
+    task, program = vgg()
+    rounded, _ = rewritten(program, lc.Quantize(target="openvino"), lc.Context(task))
+    test: Any = task.test
+    base = trained.accuracy(program, test)
+    print(f"vgg: {base:.2f} %, its own int8 {base - trained.accuracy(rounded, test):+.2f}; {PLAN}; {_TRAINED} images", flush=True)
+    for name, config in chosen(names):
+        print(f"  {name}", flush=True)
+        drops(task, program, config, PLAN, seeds(names), _TRAINED)
+
+
+def minilm(names: list[str]) -> None:
+    """Print the drops of MiniLM with its feed-forward layers at half rank."""
+    task = trained.task("minilm")
+    program = lc.capture(task.build(), next(iter(torch.utils.data.DataLoader(task.test, 2)))[0])  # type: ignore[arg-type]
+    layers = tuple(f"encoder.encoder.layer.{i}.{part}" for i in range(6) for part in ("intermediate", "output"))
+    plan = lc.FitPlan(epochs=1, lr=5e-5, batch_size=32, schedule="linear", warmup=0.1, distill=0.5)
+    print(f"minilm: {trained.accuracy(program, task.test):.2f} %; {plan}", flush=True)  # type: ignore[arg-type]
+    for weighted in (True, False):
+        drops(task, program, lc.LowRank(rank=0.5, only=layers, weighted=weighted), plan, seeds(names), 6920)
+
+
+def speed(names: list[str]) -> None:
+    """Print measured milliseconds and the ratio to the whole net's own int8, by runtime and row; ranks of `time` are chosen by the time of int8 layers."""
+    task, program = vgg()
+    full = lc.count(program).macs
+    x = np.random.default_rng(0).standard_normal((1, 1, 28, 28)).astype(np.float32)
+    for target in [name for name in names if name in BOTH] or BOTH:
+        price = latency_table(Target(target, threads=1))
+        rows: dict[str, lc.StepConfig] = {**dict(chosen(names)), "time": lc.LowRank(latency=0.5, bits=8, methods=(*ALL, "separable"))}
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+
+            def shipped(made: lc.Program, name: str, *, rounded: bool, folder: Path = folder, target: str = target) -> Entry:
+                if rounded:
+                    made, _ = rewritten(made, lc.Quantize(target=target), lc.Context(task))
+                write_onnx(made, folder / f"{name}.onnx", f"{name}.onnx")
+                return Entry(folder / f"{name}.onnx", Target(target, threads=1))
+
+            entries = {"whole, fp32": shipped(program, "fp32", rounded=False), "whole": shipped(program, "whole", rounded=True)}
+            fewer = dict.fromkeys(entries, 1.0)
+            for name, config in rows.items():
+                made, outcome = rewritten(program, config, lc.Context(task, price=price))
+                entries[name], fewer[name] = shipped(made, name, rounded=True), full / lc.count(made).macs
+                told = ", ".join(f"{row['name']} {row['method']} {row['rank']}" for row in outcome.changed["layers"])
+                print(f"  {name}: {told}", flush=True)
+            price.keep()
+            found = contest(entries, [x], folder, "whole")
+        print(
+            f"\nvgg in {target}, int8, one image, one thread: ms, times faster than the whole net's int8 [95 %], times fewer multiply-adds",
+            flush=True,
+        )
+        for name, result in found.items():
+            print(
+                f"  {name:14s} {result.p50_ms:7.3f} ms  {result.ratio:.2f} [{result.low:.2f}, {result.high:.2f}]  {fewer[name]:.2f}",
+                flush=True,
+            )
+
+
+PARTS: Mapping[str, Callable[[list[str]], None]] = {"closed": closed, "accuracy": accuracy, "minilm": minilm, "speed": speed}
+
+if __name__ == "__main__":
+    command(__doc__, PARTS)

@@ -1,0 +1,162 @@
+"""Low rank as a step: layers become chains of cheaper ones, each near to what it was on the inputs that it sees."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from laconic.core.context import Context
+from laconic.core.errors import BadInput, nearest
+from laconic.core.program import Program
+from laconic.core.records import Outcome, Skipped
+from laconic.core.step import StepConfig, step
+from laconic.core.task import Task
+from laconic.factorize.following import Following
+from laconic.factorize.method import Method
+from laconic.factorize.methods import METHODS, allowed
+from laconic.factorize.ranks import Cost, Limits, Option, by_budget, by_energy, options
+from laconic.factorize.replacing import batches_of, check_any, moments_of, outcome, replaced
+from laconic.factorize.sites import Site, find
+
+# Levels of ranks that are looked at: each is measured where time counts.
+_FEW, _MANY = 8, 32
+_GOALS = {
+    "macs": "to {share} of the multiply-adds",
+    "params": "to {share} of the parameters",
+    "latency": "to {share} of the layers' time",
+    "energy": "with {share} of each layer's energy",
+    "rank": "at {share} of the full ranks",
+}
+
+
+@dataclass(frozen=True)
+class LowRank(StepConfig):
+    """Low rank: which layers become chains, and of which ranks. One of the first five says how far; half of the multiply-adds where none does.
+
+    Args:
+        macs: share of the model's multiply-adds to be kept.
+        params: share of its parameters to be kept.
+        latency: share of its layers' measured time on the target to be kept.
+        energy: share of the mean square of each layer's output to be kept; the cheapest chain that does is taken.
+        rank: share of each layer's full rank, whether that makes it cheaper or not; 1 is exact.
+        bits: of the integers in which layers are timed, 8 where the model is rounded afterwards; None: in floats.
+        methods: those that are tried for each layer, names in `methods.METHODS`; of linear layers it is always `output`, of transposed convolutions `input`.
+        weighted: errors count by what they do to the output on the task's data; else all weights count alike, and so they do without a task.
+        follow: each layer is fitted to what it put out before from what it reads now, behind the layers that were rewritten before it.
+        damping: of the inputs' second moments: this share of their mean is added to each.
+        multiple: of ranks, for kernels like some better than others.
+        floor: share of the full rank that is kept in any case.
+        saves: a layer is rewritten only if at least this share of its own cost goes.
+        only: module paths outside of which all stays; empty: the whole model.
+        freeze: module paths that stay.
+        examples: of the train data that are looked at.
+    """
+
+    calibrates: ClassVar[bool] = True
+    section: ClassVar[str] = "factorization"
+
+    macs: float | None = None
+    params: float | None = None
+    latency: float | None = None
+    energy: float | None = None
+    rank: float | None = None
+    bits: int | None = None
+    methods: tuple[str, ...] = ("output", "input", "spatial", "tucker")
+    weighted: bool = True
+    follow: bool = True
+    damping: float = 0.01
+    multiple: int = 8
+    floor: float = 0.05
+    saves: float = 0.1
+    only: tuple[str, ...] = ()
+    freeze: tuple[str, ...] = ()
+    examples: int = 256
+
+    def __post_init__(self) -> None:
+        given = [name for name in _GOALS if getattr(self, name) is not None]
+        mistakes = [f"one of {', '.join(_GOALS)} says how far; given: {', '.join(given)}"] if len(given) > 1 else []
+        mistakes += [
+            f"{name}: {getattr(self, name)} is a share; it lies above 0 and is 1 at most"
+            for name in given
+            if not 0 < getattr(self, name) <= 1
+        ]
+        mistakes += [f"methods: '{name}'." + nearest(name, METHODS) for name in self.methods if name not in METHODS]
+        if not self.methods:
+            mistakes.append(f"methods: at least one of {', '.join(METHODS)}")
+        if not 0 <= self.floor <= 1 or not 0 <= self.saves < 1 or not self.damping > 0:
+            mistakes.append("floor and saves are shares, and damping lies above 0")
+        if self.bits not in (None, 8):
+            mistakes.append(f"bits: {self.bits}; layers are timed in integers of 8 bits, or in floats (None)")
+        if self.multiple < 1 or self.examples < 1:
+            mistakes.append("multiple and examples must be 1 or more")
+        if mistakes:
+            raise BadInput("the low rank makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
+
+    @property
+    def goal(self) -> tuple[str, float]:
+        """How far: what is kept, and its share."""
+        given = [(name, value) for name in _GOALS if (value := getattr(self, name)) is not None]
+        return given[0] if given else ("macs", 0.5)
+
+    def words(self) -> str:
+        """Return how far: `low rank to 50 % of the multiply-adds`."""
+        name, share = self.goal
+        return "low rank " + _GOALS[name].format(share=f"{100 * share:g} %")
+
+    def depends_on_target(self) -> bool:
+        """Return whether layers are timed on the target."""
+        return self.latency is not None
+
+
+@step("low_rank", LowRank)
+def low_rank(program: Program, config: LowRank | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:
+    """Replace layers of a copy of a program by chains of low rank, in closed form and without training.
+
+    Args:
+        program: in eval mode; not changed.
+        config: how far, and by which ways.
+        context: or the task alone, whose data weigh the errors; `latency` needs `price`.
+
+    Returns:
+        A cheaper program, and by layer the ranks, multiply-adds and parameters before and after, and the error of its output; layers that stay with the reason.
+
+    Raises:
+        BadInput: no layer can be rewritten, a budget that cannot be kept, `price` is missing, values that are not finite.
+    """
+    config = config or LowRank()
+    context = context if isinstance(context, Context) else Context(task=context)
+    result = copy.deepcopy(program).eval()
+    sites, skipped = find(result, config.only, config.freeze)
+    check_any(sites, skipped)
+    batches = batches_of(result, context if config.weighted else None, config.examples)
+    moments = moments_of(result, sites, batches, config.damping, context.progress)
+    methods = [allowed(site.weight, site.transposed, config.methods, moment) for site, moment in zip(sites, moments, strict=True)]
+    chosen = _chosen(result, sites, methods, config, context)
+    following = Following(program, result, batches if config.follow else (), config.damping)
+    rows: list[dict[str, Any]] = []
+    for site, moment, own, option in zip(sites, moments, methods, chosen, strict=True):
+        if option is None:
+            reason = "none of the methods fits it" if not own else "no rank that loses little enough makes it cheaper"
+            skipped.append(Skipped(site.path, reason))
+        else:
+            rows.append(replaced(site, *following(site, moment), METHODS[option.method], option.method, option.ranks))
+    return outcome("low_rank", config.goal, program, result, rows, skipped, weighted=bool(batches))
+
+
+def _chosen(
+    program: Program, sites: Sequence[Site], methods: Sequence[Mapping[str, Method]], config: LowRank, context: Context
+) -> list[Option | None]:
+    """Return for each layer its chain, or None where it stays."""
+    name, share = config.goal
+    limits = Limits(config.multiple, config.floor, _FEW if name == "latency" else _MANY, config.saves)
+    if name == "rank":
+        firsts = (next(iter(own.items()), None) for own in methods)
+        return [None if first is None else Option(first[0], first[1].at(share, limits.rounded), 0.0, 0.0) for first in firsts]
+    cost = Cost(name, context.price, config.bits)
+    choices = [options(site, own, cost, limits) for site, own in zip(sites, methods, strict=True)]
+    if name == "energy":
+        return [by_energy(own, share) for own in choices]
+    whole = [cost(site, site.whole) for site in sites]
+    return by_budget(choices, whole, share, cost.rest(program, sites))
