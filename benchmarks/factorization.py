@@ -5,14 +5,14 @@
 - minilm: the same of MiniLM on SST-2 with its feed-forward layers at half rank.
 - speed: the rewritten net in int8 against our own int8 of the whole net, interleaved, in both runtimes, on one thread.
 
-Names choose rows (`output`, `spatial`, …) and seeds (`s0`, `s1`, …).
+Names choose rows (`output`, `spatial`, …) and seeds (`s0`, `s1`, …); `untrained` leaves out what takes long.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,48 +83,63 @@ def seeds(names: list[str]) -> list[int]:
     return [int(name[1:]) for name in names if name[0] == "s" and name[1:].isdigit()] or [0]
 
 
-def drops(task: lc.Task, program: lc.Program, config: lc.StepConfig, plan: lc.FitPlan, wanted: list[int], n: int) -> None:
-    """Print a row: times fewer multiply-adds, and the drops on test data before training, after it and in int8, by seed."""
-    test: Any = task.test
-    base = trained.accuracy(task.build(), test)
-    part: Any = task.train
-    part = part.take(np.sort(np.random.default_rng(0).permutation(len(part))[:n])) if len(part) > n else part
-    taught = replace(task, train=part)
-    rows: dict[str, list[float]] = {"closed": [], "trained": [], "int8": []}
-    for seed in wanted:
-        context = lc.Context(taught, lc.fit, seed=seed, teacher=program)
-        made, _ = rewritten(program, config, context)
-        rows["closed"].append(base - trained.accuracy(made, test))
-        made, _ = rewritten(made, lc.Fit(replace(plan, seed=seed)), context)
-        rows["trained"].append(base - trained.accuracy(made, test))
-        rounded, _ = rewritten(made, lc.Quantize(target="openvino"), context)
-        rows["int8"].append(base - trained.accuracy(rounded, test))
-    fewer = lc.count(program).macs / lc.count(made).macs
-    told = ";  ".join(f"{name} {'  '.join(f'{d:+.2f}' for d in row)}" for name, row in rows.items())
-    print(f"  {config.words():60s} {fewer:.2f} times fewer;  drop {told}", flush=True)
+@dataclass(frozen=True)
+class Trial:
+    """What every row of a table of drops shares: the task, its program and accuracy, and how rewritten programs are trained."""
+
+    task: lc.Task
+    program: lc.Program
+    base: float
+    plan: lc.FitPlan
+    examples: int
+
+    def drop(self, made: lc.Program) -> float:
+        """Return the points that a program loses on test data."""
+        return self.base - trained.accuracy(made, self.task.test)  # type: ignore[arg-type]
+
+    def row(self, config: lc.StepConfig, names: list[str]) -> None:
+        """Print times fewer multiply-adds, and the drops before training, after it and in int8, by seed; `untrained` leaves out what trains."""
+        part: Any = self.task.train
+        part = part.take(np.sort(np.random.default_rng(0).permutation(len(part))[: self.examples])) if len(part) > self.examples else part
+        rows: dict[str, list[float]] = {"untrained": [], "trained": [], "trained, int8": []}
+        for seed in seeds(names):
+            context = lc.Context(replace(self.task, train=part), lc.fit, seed=seed, teacher=self.program)
+            made, _ = rewritten(self.program, config, context)
+            rows["untrained"].append(self.drop(made))
+            if "untrained" not in names:
+                made, _ = rewritten(made, lc.Fit(replace(self.plan, seed=seed)), context)
+                rows["trained"].append(self.drop(made))
+                rows["trained, int8"].append(self.drop(rewritten(made, lc.Quantize(target="openvino"), context)[0]))
+        fewer = lc.count(self.program).macs / lc.count(made).macs
+        told = ";  ".join(f"{name} {'  '.join(f'{d:+.2f}' for d in row)}" for name, row in rows.items() if row)
+        print(f"  {config.words()}: {fewer:.2f} times fewer;  drop {told}", flush=True)
 
 
 def accuracy(names: list[str]) -> None:
     """Print the drops of each row."""
     task, program = vgg()
-    rounded, _ = rewritten(program, lc.Quantize(target="openvino"), lc.Context(task))
-    test: Any = task.test
-    base = trained.accuracy(program, test)
-    print(f"vgg: {base:.2f} %, its own int8 {base - trained.accuracy(rounded, test):+.2f}; {PLAN}; {_TRAINED} images", flush=True)
+    trial = Trial(task, program, trained.accuracy(program, task.test), PLAN, _TRAINED)  # type: ignore[arg-type]
+    print(f"vgg: {trial.base:.2f} % of test images; {PLAN}; {_TRAINED} images", flush=True)
+    if "untrained" not in names:
+        print(
+            f"  its own int8: drop {trial.drop(rewritten(program, lc.Quantize(target='openvino'), lc.Context(task))[0]):+.2f}", flush=True
+        )
     for name, config in chosen(names):
         print(f"  {name}", flush=True)
-        drops(task, program, config, PLAN, seeds(names), _TRAINED)
+        trial.row(config, names)
 
 
 def minilm(names: list[str]) -> None:
-    """Print the drops of MiniLM with its feed-forward layers at half rank."""
+    """Print the drops of MiniLM with its feed-forward layers at half rank, weighed by the data and not."""
     task = trained.task("minilm")
     program = lc.capture(task.build(), next(iter(torch.utils.data.DataLoader(task.test, 2)))[0])  # type: ignore[arg-type]
     layers = tuple(f"encoder.encoder.layer.{i}.{part}" for i in range(6) for part in ("intermediate", "output"))
     plan = lc.FitPlan(epochs=1, lr=5e-5, batch_size=32, schedule="linear", warmup=0.1, distill=0.5)
-    print(f"minilm: {trained.accuracy(program, task.test):.2f} %; {plan}", flush=True)  # type: ignore[arg-type]
-    for weighted in (True, False):
-        drops(task, program, lc.LowRank(rank=0.5, only=layers, weighted=weighted), plan, seeds(names), 6920)
+    trial = Trial(task, program, trained.accuracy(program, task.test), plan, 6920)  # type: ignore[arg-type]
+    print(f"minilm: {trial.base:.2f} % of test sentences; {plan}", flush=True)
+    for label, options in WAYS.items():
+        print(f"  {label}", flush=True)
+        trial.row(replace(lc.LowRank(rank=0.5, only=layers), **options), names)  # type: ignore[arg-type]
 
 
 def speed(names: list[str]) -> None:

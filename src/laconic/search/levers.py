@@ -261,7 +261,12 @@ LEVERS = (
     ),
     Lever(
         "low_rank", "write large layers as chains of lower rank, then train them with the whole model as their teacher",
-        (Setting("0.5", {"macs": 0.5}), Setting("0.3", {"macs": 0.3})), configs=(LowRank, Fit), build=_rewritten(LowRank),
+        (
+            Setting("0.5", {"macs": 0.5}),
+            Setting("0.3", {"macs": 0.3}),
+            Setting("time", {"latency": 0.6, "bits": 8}, when=_has_integers),
+        ),
+        configs=(LowRank, Fit), build=_rewritten(LowRank),
         needs="large layers, training data and a loss", when=_has_large_layers, field="macs", reads=share,
         unasked=_because("it pays in some models only, see docs/factorization.md; --try low_rank tries it"),
     ),
