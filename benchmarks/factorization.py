@@ -149,7 +149,7 @@ def speed(names: list[str]) -> None:
     x = np.random.default_rng(0).standard_normal((1, 1, 28, 28)).astype(np.float32)
     for target in [name for name in names if name in BOTH] or BOTH:
         price = latency_table(Target(target, threads=1))
-        rows: dict[str, lc.StepConfig] = {**dict(chosen(names)), "time": lc.LowRank(latency=0.5, bits=8, methods=(*ALL, "separable"))}
+        rows: dict[str, lc.StepConfig] = {**dict(chosen(names)), "time": lc.LowRank(latency=0.5, bits=8, methods=(*ALL, "depthwise"))}
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
 

@@ -47,7 +47,7 @@ def test_each_is_exact_at_full_rank_and_loses_what_it_says(shape: tuple[int, ...
         assert count(chain) == sum(math.prod(form[0]) for form in method.shapes(half))
         share = moment.power(weight - by_group(composed(chain), shape[0])) / moment.power(weight)
         assert 0 < share < 1
-        if name == "output" or (seen == "nothing" and name in ("input", "spatial", "separable")):
+        if name == "output" or (seen == "nothing" and name in ("input", "spatial", "depthwise")):
             assert share <= method.lost(half) * (1 + 1e-9) + 1e-12
         if name == "output":
             assert share == pytest.approx(method.lost(half))
@@ -76,11 +76,11 @@ def test_columns_and_rows_without_data_are_the_singular_value_decomposition() ->
     np.testing.assert_allclose(found.numpy(), nearest, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["input", "spatial", "tucker", "separable"])
+@pytest.mark.parametrize("name", ["input", "spatial", "tucker", "depthwise"])
 def test_data_make_the_error_on_them_smaller(name: str) -> None:
     weight, moment = weight_and_moment((1, 8, 6, 3, 3))
     method, blind = METHODS[name](weight, moment), METHODS[name](weight, Moment(moment.kernel))
-    ranks = (2,) if name == "separable" else tuple(rank // 2 for rank in method.full)
+    ranks = (2,) if name == "depthwise" else tuple(rank // 2 for rank in method.full)
     errors = [moment.power(weight - composed(one.cut(ranks))[None]) for one in (method, blind)]
     assert errors[0] < 0.9 * errors[1]
 
@@ -100,13 +100,13 @@ def test_the_layer_behind_columns_is_the_least_squares_fit() -> None:
 
 def test_separable_without_data_begins_as_the_first_singular_pair_of_each_channel_and_gets_nearer() -> None:
     weight, moment = weight_and_moment((1, 8, 6, 3, 3))
-    method = METHODS["separable"](weight, Moment(moment.kernel))
+    method = METHODS["depthwise"](weight, Moment(moment.kernel))
     start = twin.separable_rank_one(weight[0].flatten(2).numpy())
     norm = float(weight.square().sum())
     assert method.lost((1,)) == pytest.approx(((weight[0].flatten(2).numpy() - start) ** 2).sum() / norm)
     found = composed(method.cut((1,))).flatten(2).numpy()
     np.testing.assert_allclose(found, start, atol=1e-8)  # channel by channel that is the optimum, so the turns change nothing
-    fitted = METHODS["separable"](weight, moment)
+    fitted = METHODS["depthwise"](weight, moment)
     assert moment.matrix is not None
     sigma, flat = moment.matrix[0].numpy(), weight[0].flatten(1).numpy()
     once = twin.error(flat, start.reshape(8, -1), sigma)
@@ -117,7 +117,7 @@ def test_a_separable_kernel_is_found() -> None:
     depthwise, pointwise = torch.randn(6, 1, 3, 3, dtype=torch.float64), torch.randn(8, 6, 1, 1, dtype=torch.float64)
     weight = composed((Factor(depthwise, 6, (0, 1)), Factor(pointwise)))[None]
     _, moment = weight_and_moment((1, 8, 6, 3, 3))
-    found = METHODS["separable"](weight, moment).cut((1,))
+    found = METHODS["depthwise"](weight, moment).cut((1,))
     assert [tuple(factor.weight.shape) for factor in found] == [(6, 1, 3, 3), (8, 6, 1, 1)]
     torch.testing.assert_close(composed(found)[None], weight, rtol=1e-8, atol=1e-8)
 

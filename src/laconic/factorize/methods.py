@@ -18,7 +18,7 @@ METHODS: dict[str, type[Method]] = {
     "input": Input,
     "spatial": Spatial,
     "tucker": Tucker,
-    "separable": Depthwise,
+    "depthwise": Depthwise,
     "canonical": Canonical,
 }
 

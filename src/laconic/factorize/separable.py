@@ -99,7 +99,7 @@ def separable(program: Program, config: Separable | None = None, context: Contex
         if kept < config.energy:
             skipped.append(Skipped(site.path, f"its first kernels hold {100 * kept:.0f} % of the output's mean square"))
         else:
-            rows.append(replaced(site, *following(site, moment), Depthwise, "separable", ranks))
+            rows.append(replaced(site, *following(site, moment), Depthwise, "depthwise", ranks))
     return outcome("separable", ("multiplier", config.multiplier), program, result, rows, skipped, weighted=bool(batches))
 
 
