@@ -29,8 +29,9 @@ from laconic.core.progress import silent
 from laconic.core.target import Target
 from laconic.measure.quiet import others_share
 from laconic.run import prepare
-from laconic.run.evaluate import Evaluator, stop_rule
+from laconic.run.evaluate import Evaluator
 from laconic.run.gate import gate
+from laconic.run.judge import stop_rule
 from laconic.run.ledger import FILE as LEDGER
 from laconic.run.ledger import Ledger
 from laconic.run.record import Record

@@ -55,3 +55,11 @@ def test_pruned_candidates_are_built_and_quantized_from_what_was_pruned(tmp_path
     )
     before, after = pruned["outcomes"][0]["changed"]["macs"]
     assert after <= 0.6 * before
+    for record in (pruned, both):  # the objective is what the archive takes; a fresh process restored it
+        sizes = {name: record["measured"][name]["value"] for name in ("size_bytes", "packed_size_bytes", "packed_cold_start_ms")}
+        archive = next((result.folder / record["artifact"]).glob("*.lac"))
+        assert archive.stat().st_size == sizes["packed_size_bytes"] < sizes["size_bytes"]
+        assert sizes["packed_cold_start_ms"] > 0
+        assert record["packed"]["packed_bytes"] == sizes["packed_size_bytes"]
+    assert result.data["baseline"]["measured"]["onnx_packed_size_bytes"]["value"] > 0
+    assert "What the bytes of the archive are" in (result.folder / "report.html").read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ def record(key: str, speed: float = 2.0, drop: float = 0.0, size: int = 1_000_00
     one = Record(key, key.title(), {}, **{"status": status, "comparison": "" if status == "baseline" else "alone", **fields})
     usual = {
         "size_bytes": size,
+        "packed_size_bytes": size,
         "latency_ms": Measurement(10 / speed, "ms", n=450),
         "speedup": Measurement(speed, "x", low=speed * 0.9, high=speed * 1.1),
         "drop": Measurement(drop, "points", n=100, low=drop - 1, high=drop + 1),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -13,7 +15,7 @@ from typing import Any
 
 import torch
 
-from laconic.core import structure
+from laconic.core import packed, structure
 from laconic.core.errors import BadInput, CorruptFile, need
 from laconic.core.fields import typed
 from laconic.core.files import read_json, sha256, write_json, write_whole
@@ -50,6 +52,8 @@ class Artifact:
         sha256: of the model file.
         input_structure: how its inputs are nested in a call (see `core.structure`); None where a bare file does not say.
         output_structure: likewise its answer.
+        packed: the archive that ships in place of the file, from which it was restored here; None where the file itself ships. A process that runs it restores
+            it too, within its cold start.
         trusted: whether whoever made it is trusted: it was exported by this process, or opened with `trust=True`. Of no matter where files are data.
     """
 
@@ -62,6 +66,7 @@ class Artifact:
     lineage: Mapping[str, Any] = field(default_factory=dict)
     input_structure: structure.Spec | None = None
     output_structure: structure.Spec | None = None
+    packed: Path | None = field(default=None, kw_only=True)
     trusted: bool = field(default=True, compare=False, kw_only=True)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -110,7 +115,9 @@ class Artifact:
     @classmethod
     @reads("an artifact", "Export it again.")
     def open(cls, path: str | Path, *, trust: bool = False) -> Artifact:
-        """Open an artifact's folder or its model file, without running it. A model file without a card beside it is opened with defaults.
+        """Open an artifact's folder, its model file or an archive of it (`.lac`), without running it. A model file without a card is opened with defaults.
+
+        An archive is restored into a folder of its own, which is deleted when this process ends.
 
         Args:
             path: the folder or the file.
@@ -132,8 +139,10 @@ class Artifact:
             return _open_card(path / CARD)
         if not path.is_file():
             raise BadInput(f"there is no artifact {path}")
+        if path.suffix in packed.TABLE:
+            return _open_packed(path)
         if path.suffix not in SUFFIXES:
-            raise BadInput(f"{path} is not a model file that Laconic runs; it runs {', '.join(SUFFIXES)}")
+            raise BadInput(f"{path} is not a model file that Laconic runs; it runs {', '.join((*SUFFIXES, *packed.TABLE))}")
         card = path.parent / CARD
         if card.exists() and read_json(card).get("file") == path.name:
             return _open_card(card)
@@ -172,8 +181,11 @@ class Artifact:
         return replace(self, target=target)
 
     def save(self, path: str | Path) -> Path:
-        """Copy the model file (and its external weights, if any) to `path`; it appears whole."""
+        """Copy the model file (and its external weights, if any) to `path`; it appears whole. A path that ends in `.lac` gets the file in the fewest bytes."""
         path = Path(path)
+        if path.suffix in packed.TABLE:
+            packed.TABLE[path.suffix].pack(self.file, path, _settings(self))
+            return path
         if path.suffix != self.file.suffix:
             raise BadInput(
                 f"the artifact is {self.file.suffix}, not {path.suffix or 'a file without ending'}: save it as {path.with_suffix(self.file.suffix)}"
@@ -257,9 +269,7 @@ def _open_card(card: Path) -> Artifact:
         raise CorruptFile(
             f"{file} is not the file that was exported (its SHA-256 begins with {digest[:12]}, not {told['sha256'][:12]}). Export it again."
         )
-    inputs, outputs = (
-        tuple(TensorSpec(item["name"], tuple(item["shape"]), item["dtype"]) for item in told[key]) for key in ("inputs", "outputs")
-    )
+    inputs, outputs = _specs(told["inputs"]), _specs(told["outputs"])
     target = Target(**told["target" if "target" in told else "settings"])
     nesting = (_nesting(card, told, "input_structure", inputs), _nesting(card, told, "output_structure", outputs))
     return Artifact(file, target, inputs, outputs, told["size_bytes"], digest, told["lineage"], *nesting)
@@ -274,6 +284,38 @@ def _nesting(card: Path, told: Mapping[str, Any], key: str, specs: Sequence[Tens
     except (KeyError, TypeError, AttributeError, RecursionError):
         pass
     raise CorruptFile(f"{card} does not nest its {key.partition('_')[0]}s as the file has them. Export the artifact again.")
+
+
+def _settings(artifact: Artifact) -> dict[str, Any]:
+    """Return what an archive keeps of an artifact beside its file: how it is run and called. What its file tells is left out, and so is where it came from."""
+    told = {"target": {name: value for name, value in asdict(artifact.target).items() if value is not None}}
+    nesting = {"input_structure": artifact.input_structure, "output_structure": artifact.output_structure}
+    specs = {"inputs": artifact.inputs, "outputs": artifact.outputs} if artifact.format not in _TELLING else {}
+    return dict(to_json({**told, **{name: value for name, value in nesting.items() if value is not None}, **specs}))
+
+
+_TELLING = ("onnx", "pt2")  # formats whose files tell their inputs and outputs
+
+
+def _open_packed(archive: Path) -> Artifact:
+    folder = Path(tempfile.mkdtemp(prefix="laconic-restored-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file, told = packed.TABLE[archive.suffix].restore(archive, folder)
+    if file.suffix not in SUFFIXES:
+        raise BadInput(
+            f"{archive} holds a {file.suffix} file, which Laconic does not run; it runs {', '.join(SUFFIXES)}. Unpack it: laconic unpack {archive}"
+        )
+    bare = _open_bare(file)
+    inputs, outputs = (_specs(told[key]) if key in told else getattr(bare, key) for key in ("inputs", "outputs"))
+    nesting = [_nesting(archive, told, key, specs) for key, specs in (("input_structure", inputs), ("output_structure", outputs))]
+    target = Target(**told["target"]) if "target" in told else bare.target
+    size = archive.stat().st_size
+    about = replace(bare, target=target, inputs=inputs, outputs=outputs, size_bytes=size, packed=archive)
+    return replace(about, input_structure=nesting[0], output_structure=nesting[1])
+
+
+def _specs(told: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(item["name"], tuple(item["shape"]), item["dtype"]) for item in told)
 
 
 def _open_bare(file: Path) -> Artifact:

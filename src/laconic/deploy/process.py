@@ -33,7 +33,7 @@ class WorkerProcess:
         self._inputs: Path | None = None
         threads = str(target.threads or cores())
         environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENVINO_TELEMETRY_OPT_OUT": "1", "PYTHONHASHSEED": "0"}
-        argv = command("laconic.deploy.worker", str(artifact.file.resolve()), json.dumps(asdict(target)))
+        argv = command("laconic.deploy.worker", str((artifact.packed or artifact.file).resolve()), json.dumps(asdict(target)))
         self._child = Child(argv, timeout_s=timeout_s, memory_limit_bytes=memory_limit_bytes, environment=environment)
 
     @property

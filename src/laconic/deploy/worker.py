@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from laconic.core import packed
 from laconic.core.errors import BadInput
 from laconic.core.memory import memory_of
 from laconic.core.target import Target
@@ -31,12 +34,22 @@ class Worker:
     def load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Load the file and, given inputs, run it once."""
         start = time.perf_counter()
-        self._session = runtime(self._target.runtime).load(self._file, self._target)
+        with self._restored() as file:
+            self._session = runtime(self._target.runtime).load(file, self._target)
         loaded = time.perf_counter()
         if request.get("inputs"):
             self.inputs(request)
             self._session.run(self._inputs)
         return {"load_ms": 1e3 * (loaded - start), "first_ms": 1e3 * (time.perf_counter() - loaded)}
+
+    @contextlib.contextmanager
+    def _restored(self) -> Iterator[Path]:
+        """Give the model file; one that ships in an archive is restored for as long as it is read."""
+        if self._file.suffix not in packed.TABLE:
+            yield self._file
+            return
+        with tempfile.TemporaryDirectory(prefix="laconic-restored-") as folder:
+            yield packed.TABLE[self._file.suffix].restore(self._file, Path(folder))[0]
 
     def inputs(self, request: dict[str, Any]) -> dict[str, Any]:
         """Take the arrays that are timed from a file."""

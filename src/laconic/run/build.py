@@ -119,9 +119,13 @@ class Builder:
         Raises:
             LaconicError: the program cannot be written in this format; says why.
         """
-        place = self._place(recipe, kind)
-        file = place / read_json(place / _DONE)["file"]
+        file = self.file(recipe, kind)
         return sum(part.stat().st_size for part in (file, file.with_name(file.name + ".data")) if part.exists())
+
+    def file(self, recipe: Recipe, kind: str) -> Path:
+        """Return the model file of a recipe in a format; raises as `size` does."""
+        place = self._place(recipe, kind)
+        return place / str(read_json(place / _DONE)["file"])
 
     def use_task(self, request: dict[str, Any], what: str) -> dict[str, Any] | None:
         """Let the process do something with a user's task, so that the code meets it there for the first time: it may hang, crash or leave.

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -20,12 +20,12 @@ from laconic.core.turn import Turn
 from laconic.deploy import runtime
 from laconic.deploy.process import WorkerProcess
 from laconic.measure import latency, quiet
-from laconic.measure.sequential import FIRST_LOOK, Marks, settled
-from laconic.run import agreement, gate, repeats
+from laconic.run import agreement, gate, packing, repeats
 from laconic.run.blind import probed
 from laconic.run.build import Builder
 from laconic.run.examples import Examples, read_arrays, read_logits, typical, write_arrays, write_examples
 from laconic.run.isolation import contained, persistent
+from laconic.run.judge import Judge, stop_rule
 from laconic.run.ledger import Ledger
 from laconic.run.measured import CandidateEvidence, measured_by_rows
 from laconic.run.options import Options
@@ -37,22 +37,6 @@ from laconic.run.timing import ALONE, FINALISTS, PUBLISHED, TimedWorker, check_t
 from laconic.run.whole import STATE
 from laconic.run.workers import Workers
 from laconic.tasks.metrics import MetricSpec
-
-
-class Judge(Protocol):
-    """What is asked of a candidate. A budget is behind it, which this room does not know."""
-
-    def rules(self, baseline: Record) -> list[gate.Condition]:
-        """The rules that it must hold."""
-
-    def order(self, record: Record) -> float:
-        """A number that is smaller for a better record."""
-
-    def hopeless(self, record: Record, baseline: Record) -> bool:
-        """Whether it will be rejected whatever its times are."""
-
-    def marks(self, best: Record | None) -> Marks:
-        """What its times are held against; `best` is the best so far."""
 
 
 class Evaluator:
@@ -156,7 +140,11 @@ class Evaluator:
         """The record with the bytes of the model's ONNX file; where there can be none, with a note that says so."""
         try:
             with self.ledger.part("export"):
-                return record.with_measured(onnx_size_bytes=self.builder.size(recipe, "onnx"))
+                record = record.with_measured(onnx_size_bytes=self.builder.size(recipe, "onnx"))
+                packs = self.judge.packs
+                return (
+                    record.with_measured(onnx_packed_size_bytes=packing.packed_size(self.builder.file(recipe, "onnx"))) if packs else record
+                )
         except LaconicError as error:
             return record.replace(notes=(*record.notes, f"sizes are compared with the file that runs, for there is no ONNX file: {error}"))
 
@@ -244,6 +232,8 @@ class Evaluator:
         evidence, reason = agreement.compare(self.parity, folder, built.expected, artifact.outputs, recipe.deploy.precision, rounded)
         record = record.replace(parity=evidence)
         record = record.with_measured(cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory.get("peak_bytes"))
+        if self.judge.packs:
+            record = packing.with_packed(record, artifact, self.workers)
         if reason is not None and not repeats.steady(self.program, read_arrays(self.valid.first)):
             return repeats.not_compared(record, reason)
         return record if reason is None else record.rejected(reason)
@@ -432,19 +422,3 @@ class Evaluator:
         """End the processes."""
         self.builder.close()
         self.workers.close()
-
-
-def stop_rule(record: Record, base: Record, judge: Judge, best: Record | None, rounds: int) -> latency.Stop:
-    """Return what is asked after each round of a candidate against its baseline: why no more are needed, or None.
-
-    Args:
-        record: scored, not timed.
-        base: its baseline.
-        judge: what is asked of it.
-        best: the best record so far.
-        rounds: so many are planned.
-    """
-    if judge.hopeless(record, base):
-        return lambda so_far: "it was rejected before it was timed" if len(so_far[record.key]) >= FIRST_LOOK else None
-    marks = judge.marks(best)
-    return lambda so_far: settled(so_far[base.key], so_far[record.key], marks, rounds)

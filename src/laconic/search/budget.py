@@ -32,8 +32,9 @@ class Budget:
             ``"any"`` (or infinity) sets no limit.
         min_speedup: the baseline's latency divided by the artifact's; the lower end of its 95 % interval must reach it.
         max_latency_ms: median latency, in milliseconds, at the batch size of the run.
-        max_size_mb: bytes of the file that ships, in units of 10⁶.
-        objective: of those that hold all limits, the best in this is delivered: ``latency``, ``size``, ``memory``, or one of another package.
+        max_size_mb: bytes of the file that runs, in units of 10⁶; those of the archive that ships are limited by `limits={"max_packed_mb": …}`.
+        objective: of those that hold all limits, the best in this is delivered: ``latency``, ``size`` (of the `.lac` archive), ``memory``, or one of another
+            package.
         confident: the bad end of each figure's 95 % interval must hold its limit, not only the figure as it was measured.
         limits: those of quantities from other packages, by name: ``{"max_energy_mj": 5}``.
 

@@ -13,16 +13,21 @@ from laconic.search.budget import Budget
 
 @dataclass(frozen=True)
 class Judge:
-    """Meets `run.evaluate.Judge`."""
+    """Meets `run.judge.Judge`."""
 
     budget: Budget
 
+    @property
+    def packs(self) -> bool:
+        """See `run.judge.Judge`."""
+        return self.budget.names("packed_size_bytes")
+
     def rules(self, baseline: Record) -> list[Condition]:
-        """See `run.evaluate.Judge`."""
+        """See `run.judge.Judge`."""
         return self.budget.rules(baseline)
 
     def order(self, record: Record) -> float:
-        """See `run.evaluate.Judge`."""
+        """See `run.judge.Judge`."""
         return self.budget.order(record)
 
     def hopeless(self, record: Record, baseline: Record) -> bool:

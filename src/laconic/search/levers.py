@@ -87,7 +87,7 @@ def _has_linear(around: Surroundings) -> str | None:
 
 
 def _size_counts(around: Surroundings) -> str | None:
-    sized = around.budget.names("size_bytes")
+    sized = around.budget.names("size_bytes") or around.budget.names("packed_size_bytes")
     return None if sized else "it makes the file smaller, not the model faster; tried where the budget is about size"
 
 
