@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def pack(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.onnx, .pt2, .ts, .safetensors).")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.onnx, .pt2, .ts, .safetensors), or an artifact's folder.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The archive. [default: beside MODEL, ending in .lac]")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -29,7 +29,10 @@ def pack(
     def work() -> Packed:
         import laconic as lc
 
-        return lc.pack(model, out)
+        if not model.is_dir():
+            return lc.pack(model, out)
+        artifact = lc.Artifact.open(model)
+        return lc.pack(artifact.file, out, settings=artifact.settings)
 
     result = guarded(work)
 

@@ -37,6 +37,8 @@ SCRIPT = "run.py"
 # The format of a model file by its ending. A bare one is run with the first runtime that reads it until somebody says otherwise.
 SUFFIXES = {Path(name).suffix: kind for kind, (name, _) in FORMATS.items()}
 
+_TELLING = ("onnx", "pt2")  # formats whose files tell their inputs and outputs
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -112,6 +114,14 @@ class Artifact:
         """What it computes with, as its file shows: ``int8`` where it rounds to integers, else the precision of its target."""
         return of_file(self.file, self.target.precision)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it is run and called, in plain values, as an archive keeps it: neither what its file tells, nor where it came from."""
+        target = {name: value for name, value in asdict(self.target).items() if value is not None}
+        nesting = {"input_structure": self.input_structure, "output_structure": self.output_structure}
+        specs = {} if self.format in _TELLING else {"inputs": self.inputs, "outputs": self.outputs}
+        return dict(to_json({"target": target, **{name: value for name, value in nesting.items() if value is not None}, **specs}))
+
     @classmethod
     @reads("an artifact", "Export it again.")
     def open(cls, path: str | Path, *, trust: bool = False) -> Artifact:
@@ -184,7 +194,7 @@ class Artifact:
         """Copy the model file (and its external weights, if any) to `path`; it appears whole. A path that ends in `.lac` gets the file in the fewest bytes."""
         path = Path(path)
         if path.suffix in packed.TABLE:
-            packed.TABLE[path.suffix].pack(self.file, path, _settings(self))
+            packed.TABLE[path.suffix].pack(self.file, path, self.settings)
             return path
         if path.suffix != self.file.suffix:
             raise BadInput(
@@ -284,17 +294,6 @@ def _nesting(card: Path, told: Mapping[str, Any], key: str, specs: Sequence[Tens
     except (KeyError, TypeError, AttributeError, RecursionError):
         pass
     raise CorruptFile(f"{card} does not nest its {key.partition('_')[0]}s as the file has them. Export the artifact again.")
-
-
-def _settings(artifact: Artifact) -> dict[str, Any]:
-    """Return what an archive keeps of an artifact beside its file: how it is run and called. What its file tells is left out, and so is where it came from."""
-    told = {"target": {name: value for name, value in asdict(artifact.target).items() if value is not None}}
-    nesting = {"input_structure": artifact.input_structure, "output_structure": artifact.output_structure}
-    specs = {"inputs": artifact.inputs, "outputs": artifact.outputs} if artifact.format not in _TELLING else {}
-    return dict(to_json({**told, **{name: value for name, value in nesting.items() if value is not None}, **specs}))
-
-
-_TELLING = ("onnx", "pt2")  # formats whose files tell their inputs and outputs
 
 
 def _open_packed(archive: Path) -> Artifact:

@@ -7,9 +7,10 @@ import numpy as np
 from laconic.storage import palette, planes, streams
 from laconic.storage.bits import Reader, counted, varint
 from laconic.storage.coded import Coded, Values, stream
+from laconic.storage.distinct import entropy_bits
 from laconic.storage.layout import Layout
 
-_LEAST_ZEROS = 0.05
+_LEAST_ZEROS, _MOSTLY = 0.05, 0.5  # shares of zeros from which a mask, and gaps, are worth trying
 _WIDTHS = range(2, 9)  # bits of a gap
 _INNER = ((planes.encode, planes.decode), (palette.encode, palette.decode))
 
@@ -50,30 +51,34 @@ def decode_masked(reader: Reader, about: Values) -> np.ndarray:
 def encode_relative(values: Values) -> Coded | None:
     """Return gaps and codes, each with a Huffman code: the published format of Deep Compression (ICLR 2016, section 2 and figure 2).
 
-    A gap is at most 2ᵏ − 1; a longer one is divided by a value of zero that fills it, which is a code of its own. The best k is taken. None where there are few
-    zeros, or too many values for a codebook.
+    A gap is at most 2ᵏ − 1; a longer one is divided by a value of zero that fills it, which is a code of its own. The k of the least entropy is taken.
+    None where less than half are zeros, or where there are too many values for a codebook.
     """
-    if values.zeros < _LEAST_ZEROS:
+    if values.zeros < _MOSTLY:
         return None
     places = np.flatnonzero(values.patterns)
     found = values.only(values.patterns[places]).codebook if len(places) else None
     if found is None or len(found[0]) >= streams.ALPHABET:
         return None
     book, codes = found
-    gaps = np.diff(places, prepend=-1) - 1
+    width, steps, filled = min((_gaps(places, codes, len(book), width) for width in _WIDTHS), key=lambda one: _bits(*one[1:]))
     head = varint(len(book)) + counted(palette.written(values.kind, book))
-    return min((_gaps(gaps, codes, len(book), width, head) for width in _WIDTHS), key=lambda coded: len(coded.data))
+    coded = Coded.of({"codebook": head, "rest": varint(len(steps)) + varint(width)})
+    return coded + stream("mask", steps, Layout(1 << width), _HUFFMAN) + stream("codes", filled, Layout(len(book) + 1), _HUFFMAN)
 
 
-def _gaps(gaps: np.ndarray, codes: np.ndarray, zero: int, width: int, head: bytes) -> Coded:
-    """Return gaps of at most `width` bits and codes, where the code `zero` fills a longer gap."""
-    longest = (1 << width) - 1
-    filled = gaps // (longest + 1)
+def _gaps(places: np.ndarray, codes: np.ndarray, zero: int, width: int) -> tuple[int, np.ndarray, np.ndarray]:
+    """Return the width, gaps of at most so many bits, and codes, where the code `zero` fills a longer gap."""
+    gaps, longest = np.diff(places, prepend=-1) - 1, (1 << width) - 1
+    filled = gaps >> width
     ends = np.cumsum(filled + 1) - 1
     steps, all_codes = np.full(ends[-1] + 1, longest), np.full(ends[-1] + 1, zero)
-    steps[ends], all_codes[ends] = gaps % (longest + 1), codes
-    coded = Coded.of({"codebook": head, "rest": varint(len(steps)) + varint(width)})
-    return coded + stream("mask", steps, Layout(longest + 1), _HUFFMAN) + stream("codes", all_codes, Layout(zero + 1), _HUFFMAN)
+    steps[ends], all_codes[ends] = gaps & longest, codes
+    return width, steps, all_codes
+
+
+def _bits(steps: np.ndarray, codes: np.ndarray) -> float:
+    return (entropy_bits(steps) + entropy_bits(codes)) * len(steps)
 
 
 _HUFFMAN = "canonical Huffman"

@@ -1,0 +1,55 @@
+"""`laconic pack` and `laconic unpack`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import laconic as lc
+from laconic.cli import app
+
+RUN = CliRunner()
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> lc.Artifact:
+    torch.manual_seed(0)
+    return lc.export(lc.capture(torch.nn.Linear(20, 30), torch.zeros(2, 20)), tmp_path / "ship" / "model.onnx", threads=1)
+
+
+def test_a_model_is_packed_told_and_restored(artifact: lc.Artifact, tmp_path: Path) -> None:
+    done = RUN.invoke(app, ["pack", str(artifact.file), "-o", str(tmp_path / "m.lac"), "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["packed_bytes"] == (tmp_path / "m.lac").stat().st_size
+    assert [30, 20] in [row["shape"] for row in told["tensors"]]
+    table = RUN.invoke(app, ["pack", str(artifact.file), "-o", str(tmp_path / "m.lac")], env={"COLUMNS": "160"}).stdout
+    for word in (
+        "Mask",
+        "Codebook",
+        "Codes",
+        "Tables",
+        "Rest",
+        "Order 0",
+        "times smaller",
+        "of memory at the most",
+        f"{told['front_bytes']:,} bytes",
+    ):
+        assert word in table
+    back = RUN.invoke(app, ["unpack", str(tmp_path / "m.lac"), "-o", str(tmp_path / "back.onnx")])
+    assert back.exit_code == 0, back.output
+    assert (tmp_path / "back.onnx").read_bytes() == artifact.file.read_bytes()
+    refused = RUN.invoke(app, ["unpack", str(tmp_path / "m.lac"), "--max-bytes", "100"])
+    assert refused.exit_code == 1
+    assert "more than the 100 that are allowed" in refused.output.replace("\n", " ")
+
+
+def test_a_folder_is_packed_with_how_it_is_run(artifact: lc.Artifact, tmp_path: Path) -> None:
+    done = RUN.invoke(app, ["pack", str(artifact.folder), "-o", str(tmp_path / "m.lac"), "--json"])
+    assert done.exit_code == 0, done.output
+    found = lc.Artifact.open(tmp_path / "m.lac")
+    assert (found.target, found.input_structure) == (artifact.target, artifact.input_structure)
