@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from laconic.core.records import to_json
+
 
 @dataclass(frozen=True)
 class Packing:
@@ -19,10 +21,10 @@ class Packing:
 
     module: str
 
-    def pack(self, file: Path, archive: Path, settings: Mapping[str, Any]) -> int:
-        """Write a model file and plain settings into an archive; returns its bytes."""
-        importlib.import_module(self.module).pack(file, archive, settings=settings)
-        return archive.stat().st_size
+    def pack(self, file: Path, archive: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Write a model file and plain settings into an archive; returns in plain values what it holds, without paths."""
+        told = to_json(importlib.import_module(self.module).pack(file, archive, settings=settings))
+        return {name: value for name, value in told.items() if name != "file"}
 
     def restore(self, archive: Path, folder: Path) -> tuple[Path, Mapping[str, Any]]:
         """Return the model file, restored into a folder, and the settings.

@@ -15,6 +15,7 @@ from laconic.report.pruning import pruning
 from laconic.report.quantization import quantization
 from laconic.report.sharing import sharing
 from laconic.report.sparsity import sparsity
+from laconic.report.storage import storage
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ SECTIONS = {
     "sparsity": Section("Sparsity", sparsity, "sparsity.html"),
     "quantization": Section("Quantization", quantization, "quantization.html"),
     "sharing": Section("Weights of few values", sharing, "sharing.html"),
+    "storage": Section("Storage", storage, "storage.html"),  # what was packed names it, no step
 }
 
 
@@ -72,6 +74,8 @@ def _named(result: Mapping[str, Any]) -> Iterator[str]:
         for outcome in record.get("outcomes") or ():
             if outcome.get("section"):
                 yield str(outcome["section"])
+        if record.get("packed"):
+            yield "storage"
 
 
 def _told(name: str) -> Section:

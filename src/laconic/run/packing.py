@@ -20,16 +20,19 @@ def with_packed(record: Record, artifact: Artifact, workers: Workers) -> Record:
     Raises:
         WorkerFailed: a process that restores it did not start.
     """
-    archive = artifact.save(artifact.file.with_suffix(packed.SMALLEST))
+    archive = artifact.file.with_suffix(packed.SMALLEST)
+    told = packed.TABLE[packed.SMALLEST].pack(artifact.file, archive, artifact.settings)
     key = record.key + _BESIDE
     try:
         facts = workers.start(key, replace(artifact, packed=archive))
     finally:
         workers.drop(key)
-    return record.with_measured(packed_size_bytes=archive.stat().st_size, packed_cold_start_ms=facts["cold_start_ms"])
+    return record.replace(packed=told).with_measured(packed_size_bytes=archive.stat().st_size, packed_cold_start_ms=facts["cold_start_ms"])
 
 
 def packed_size(file: Path) -> int:
     """Return the bytes of the archive of a model file; nothing is left of it."""
     with tempfile.TemporaryDirectory(prefix="laconic-pack-") as folder:
-        return packed.TABLE[packed.SMALLEST].pack(file, Path(folder) / f"model{packed.SMALLEST}", {})
+        archive = Path(folder) / f"model{packed.SMALLEST}"
+        packed.TABLE[packed.SMALLEST].pack(file, archive, {})
+        return archive.stat().st_size

@@ -35,6 +35,8 @@ class Record:
     it was ended early, and why. `busy` says what else the machine did meanwhile, where that spoils the figures; ``speedup_cpu`` is then the ratio of
     processor times.
 
+    `packed` is what the archive of its artifact holds, by tensor, where it was packed: see `storage.pack.Packed`.
+
     `baseline` is the key of the record that it is compared with: the one with its threads and its device. `probes` are a baseline's own score and those of
     answers that know nothing, see `run.blind`. `repeats` are a baseline's whose model does not answer twice alike, see `run.repeats`.
     """
@@ -54,6 +56,7 @@ class Record:
     repeats: Mapping[str, float] | None = None
     frontier: bool = False
     artifact: str | None = None
+    packed: Mapping[str, Any] | None = None
     outcomes: tuple[Outcome, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
