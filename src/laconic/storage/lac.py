@@ -17,10 +17,11 @@ import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from laconic.core.errors import CorruptFile
+from laconic.core.errors import BadInput, CorruptFile
 from laconic.storage import codings
 from laconic.storage.coded import Values
 from laconic.storage.kinds import KINDS, Kind
@@ -31,10 +32,10 @@ PIECE = 1 << 22  # values
 _MAGIC = b"\x89LAC"
 _HEAD = struct.Struct("<4sBIIQQ")
 _DIGEST = 8
-_FRONT_MOST = 1 << 28  # bytes
+_FRONT_MOST, _TEXT_MOST = 1 << 28, 1 << 23  # bytes of the front, and of what it says of files and settings
 _DICTIONARY_MOST = 1 << 24
-# Bytes that reading takes beside the front: of each value of the largest piece, and in any case.
-_A_VALUE, _ALWAYS = 40, 4 << 20
+# Bytes that reading takes: of each value of the largest piece, of each letter of what the front says, and in any case.
+_A_VALUE, _A_LETTER, _ALWAYS = 40, 32, 4 << 20
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,16 @@ class Front:
     def memory_bytes(self) -> int:
         """The most that reading the archive takes, beside what Python and its packages take."""
         largest = max((min(PIECE, one.count) for one in self.stored), default=0)
-        return _ALWAYS + 3 * len(self.others) + largest * _A_VALUE
+        return _ALWAYS + 3 * len(self.others) + _A_LETTER * len(self.text) + largest * _A_VALUE
+
+    @cached_property
+    def text(self) -> bytes:
+        """What the front says of files and settings, in the one way in which it is written."""
+        files = [
+            {"name": file.name, "parts": [part if isinstance(part, int) else part.to_json() for part in file.parts]} for file in self.files
+        ]
+        told = {"files": files, **({"settings": self.settings} if self.settings else {})}
+        return json.dumps(told, separators=(",", ":"), sort_keys=True).encode()
 
     @property
     def unpacked_bytes(self) -> int:
@@ -126,12 +136,14 @@ def digest(*data: bytes | memoryview) -> bytes:
 
 
 def head_and_front(front: Front) -> bytes:
-    """Return everything before the payload."""
-    files = [
-        {"name": file.name, "parts": [part if isinstance(part, int) else part.to_json() for part in file.parts]} for file in front.files
-    ]
-    told = {"files": files, **({"settings": front.settings} if front.settings else {})}
-    whole = json.dumps(told, separators=(",", ":"), sort_keys=True).encode() + b"\0" + front.others
+    """Return everything before the payload.
+
+    Raises:
+        BadInput: there are more tensors than a front has room for.
+    """
+    if len(front.text) > _TEXT_MOST or len(front.text) + len(front.others) >= _FRONT_MOST:
+        raise BadInput("the model has too many tensors, or too much that is no tensor, for an archive")
+    whole = front.text + b"\0" + front.others
     packed = lzma.compress(whole, lzma.FORMAT_RAW, filters=_filters(len(whole)))
     head = _HEAD.pack(_MAGIC, VERSION, len(packed), len(whole), front.unpacked_bytes, front.memory_bytes)
     return head + digest(head, packed) + packed
@@ -176,8 +188,10 @@ def read_front(handle: IO[bytes], archive: Path, most_bytes: int) -> Front:
     reader = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_filters(whole))
     plain = reader.decompress(data, max_length=whole)
     text, _, others = plain.partition(b"\0")
+    if len(text) > _TEXT_MOST:
+        raise ValueError("its front says more than any has to say")
     front = _front(json.loads(text), others, len(head) + _DIGEST + packed)
-    if len(plain) != whole or front.unpacked_bytes != unpacked or front.memory_bytes != memory:
+    if front.text != text or len(plain) != whole or front.unpacked_bytes != unpacked or front.memory_bytes != memory:
         raise ValueError("its front is not the one that its head describes")
     payload = sum(sum(one.pieces) + _DIGEST for one in front.stored)
     if front.packed_bytes + payload != size_bytes:
