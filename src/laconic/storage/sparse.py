@@ -11,6 +11,7 @@ from laconic.storage.distinct import entropy_bits
 from laconic.storage.layout import Layout
 
 _LEAST_ZEROS, _MOSTLY = 0.05, 0.5  # shares of zeros from which a mask, and gaps, are worth trying
+_MOST = 1 << 20  # values
 _WIDTHS = range(2, 9)  # bits of a gap
 _INNER = ((planes.encode, planes.decode), (palette.encode, palette.decode))
 
@@ -52,9 +53,9 @@ def encode_relative(values: Values) -> Coded | None:
     """Return gaps and codes, each with a Huffman code: the published format of Deep Compression (ICLR 2016, section 2 and figure 2).
 
     A gap is at most 2ᵏ − 1; a longer one is divided by a value of zero that fills it, which is a code of its own. The k of the least entropy is taken.
-    None where less than half are zeros, or where there are too many values for a codebook.
+    None where less than half are zeros, where there are too many values for a codebook, or so many that decoding, code by code, takes its time.
     """
-    if values.zeros < _MOSTLY:
+    if values.zeros < _MOSTLY or values.count > _MOST:
         return None
     places = np.flatnonzero(values.patterns)
     found = values.only(values.patterns[places]).codebook if len(places) else None
