@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import tracemalloc
 from pathlib import Path
@@ -193,3 +194,9 @@ def test_a_later_version_and_another_file_are_told(tmp_path: Path) -> None:
     (tmp_path / "b.lac").write_bytes(b"PK\x03\x04" + bytes(100))
     with pytest.raises(lc.CorruptFile, match=r"b\.lac.*does not begin as one"):
         lc.unpack(tmp_path / "b.lac")
+
+
+def test_an_archive_of_the_first_version_is_read_as_ever(tmp_path: Path) -> None:
+    """Written once and kept: ANS with tables and a curve, adaptive contexts, odd floats. Another machine, or a later Laconic, reads the same bytes."""
+    back = lc.unpack(Path(__file__).with_name("version1.lac"), tmp_path / "back.safetensors")
+    assert hashlib.sha256(back.read_bytes()).hexdigest() == "bb98ef7a6c234e02cfd7de51e2d154a684931db704e1097aed7f8d6b71bda6b5"
