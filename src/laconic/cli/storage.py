@@ -28,10 +28,11 @@ def pack(
 
     def work() -> Packed:
         import laconic as lc
+        from laconic.deploy.artifact import Artifact
 
         if not model.is_dir():
             return lc.pack(model, out)
-        artifact = lc.Artifact.open(model)
+        artifact = Artifact.open(model)
         return lc.pack(artifact.file, out, settings=artifact.settings)
 
     result = guarded(work)
