@@ -101,18 +101,16 @@ class Trial:
         """Print times fewer multiply-adds, and the drops before training, after it and in int8, by seed; `untrained` leaves out what trains."""
         part: Any = self.task.train
         part = part.take(np.sort(np.random.default_rng(0).permutation(len(part))[: self.examples])) if len(part) > self.examples else part
-        rows: dict[str, list[float]] = {"untrained": [], "trained": [], "trained, int8": []}
         for seed in seeds(names):
             context = lc.Context(replace(self.task, train=part), lc.fit, seed=seed, teacher=self.program)
             made, _ = rewritten(self.program, config, context)
-            rows["untrained"].append(self.drop(made))
+            fewer = lc.count(self.program).macs / lc.count(made).macs
+            print(f"  {config.words()}, seed {seed}: {fewer:.2f} times fewer;  drop untrained {self.drop(made):+.2f}", end="", flush=True)
             if "untrained" not in names:
                 made, _ = rewritten(made, lc.Fit(replace(self.plan, seed=seed)), context)
-                rows["trained"].append(self.drop(made))
-                rows["trained, int8"].append(self.drop(rewritten(made, lc.Quantize(target="openvino"), context)[0]))
-        fewer = lc.count(self.program).macs / lc.count(made).macs
-        told = ";  ".join(f"{name} {'  '.join(f'{d:+.2f}' for d in row)}" for name, row in rows.items() if row)
-        print(f"  {config.words()}: {fewer:.2f} times fewer;  drop {told}", flush=True)
+                print(f";  trained {self.drop(made):+.2f}", end="", flush=True)
+                print(f";  and in int8 {self.drop(rewritten(made, lc.Quantize(target='openvino'), context)[0]):+.2f}", end="", flush=True)
+            print(flush=True)
 
 
 def accuracy(names: list[str]) -> None:
