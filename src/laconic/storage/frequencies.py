@@ -87,13 +87,13 @@ def best_table(counts: np.ndarray) -> tuple[bytes, np.ndarray]:
     """
     exact = frequencies(counts)
     tried = [(table(exact), exact)]
-    if np.count_nonzero(counts) > _LEAST_CURVE:
+    if np.count_nonzero(counts) > _LEAST_CURVE and 8 * len(tried[0][0]) > _WORTH * int(counts.sum()):
         tried.append(_fitted(counts))
     there = counts > 0
     return min(tried, key=lambda one: 8 * len(one[0]) - float((counts[there] * np.log2(one[1][there] / SCALE)).sum()))
 
 
-_LEAST_CURVE = 12  # symbols that occur
+_LEAST_CURVE, _WORTH = 12, 0.02  # symbols that occur, and bits of a symbol in a table, from which a curve is worth fitting
 
 
 def _fitted(counts: np.ndarray) -> tuple[bytes, np.ndarray]:
