@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from laconic.core.errors import BadInput
 from laconic.core.records import Measurement, to_json
-from laconic.measure.paired import mid_p, paired_bootstrap, paired_difference, unseen_share
+from laconic.measure.paired import _gamma_above, mid_p, paired_bootstrap, paired_difference, unseen_share
 from tests.measure.ends import ends
 
 RNG = np.random.default_rng(0)
@@ -150,6 +150,21 @@ def test_a_means_interval_covers_as_often_as_it_says(name: str, n: int) -> None:
     # 95 % and three standard errors of 400 runs on either side
     assert 0.917 <= 1 - (above + below) / runs <= 0.983
     assert max(above, below) / runs <= 0.06
+
+
+@pytest.mark.parametrize(("differing", "most"), [(6, 0.10), (24, 0.04)])
+def test_few_differing_examples_of_unlike_gaps_are_seldom_below_the_truth(differing: int, most: float) -> None:
+    rng, n, runs, missed = np.random.default_rng(0), 300, 1000, 0
+    for _ in range(runs):
+        gaps = np.where(rng.random(n) < differing / n, rng.exponential(1, n), 0.0)
+        missed += ends(paired_difference(gaps, np.zeros(n)))[1] < differing / n
+    assert missed / runs <= most
+
+
+@pytest.mark.parametrize("k", [1, 3, 20])
+def test_the_upper_end_of_weighted_counts_is_the_exact_one_of_poisson_for_equal_weights(k: int) -> None:
+    above = _gamma_above(np.full(k, 0.5)) / 0.5 + k
+    assert scipy.stats.poisson.cdf(k, above) == pytest.approx(0.025)
 
 
 @pytest.mark.parametrize(("bounds", "span"), [(None, 0.9), ((0.0, 1.0), 1.0)], ids=["seen", "known"])

@@ -7,7 +7,9 @@ therefore narrower than what n examples can exclude, `unseen_share(n)` of them.
   for the difference of two multinomial shares by MOVER, "square and add" (Newcombe 1998, method 10; Donner & Zou 2012). Without a discordant pair the upper
   end is 1 - 0.05^(1/n): 0.83 points of 359. Its coverage, computed exactly: 94.6 to 98 % from five expected discordant pairs on, more where there are fewer.
 - *Other means over examples*: studentized bootstrap (Efron & Tibshirani 1993, section 12.5). Where most examples do not differ, the few that do are
-  counted as above, each weighing their root mean square, and the wider ends hold.
+  counted as above, each weighing their root mean square, and the wider ends hold; gaps of unlike sizes get at least the gamma interval of weighted counts
+  (Fay & Feuer 1997). A gap larger than any that was seen is not in it: of 300 examples of which six differ, by exponential gaps, the upper end misses the
+  truth in about 8 % of cases instead of 2.5, of which 24 differ in 2.5 % (simulated by `tests/measure/test_paired.py`).
 - *Any other difference* (F1, AUROC): Student's interval with the bootstrap's standard error (Efron & Tibshirani 1993, chapters 6 and 12). Simulated for
   paired F1, AUROC and RMSE of 50 to 300 examples it held the truth in 92.5 to 98 % of cases, percentiles in 90 to 97 %, BCa in 86 to 97 %: few discordant
   examples make both too narrow.
@@ -187,7 +189,19 @@ class _Side:
     def of(cls, gaps: np.ndarray, n: int, largest: float) -> _Side:
         share, (low, high) = len(gaps) / n, mid_p(len(gaps), n)
         weight = float(np.sqrt(np.mean(gaps**2))) if len(gaps) else largest
-        return cls(share, weight * (share - low), weight * (high - share))
+        above = weight * (high - share)
+        if len(gaps) and gaps.min() < gaps.max():
+            above = max(above, _gamma_above(gaps) / n)
+        return cls(share, weight * (share - low), above)
+
+
+def _gamma_above(gaps: np.ndarray) -> float:
+    """Return how far the upper end of the sum of rare gaps of unlike sizes lies above it: one more of the largest size may be about to come (Fay & Feuer 1997)."""
+    from scipy.stats import chi2
+
+    total, largest = float(gaps.sum()), float(gaps.max())
+    with_one, variance = total + largest, float((gaps**2).sum()) + largest**2
+    return variance / (2 * with_one) * float(chi2.ppf(1 - TAIL, 2 * with_one**2 / variance)) - total
 
 
 def _squared(a: float, b: float, correlation: float) -> float:
