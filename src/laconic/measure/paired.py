@@ -196,7 +196,7 @@ class _Side:
 
 
 def _gamma_above(gaps: np.ndarray) -> float:
-    """Return how far the upper end of the sum of rare gaps of unlike sizes lies above it: one more of the largest size may be about to come (Fay & Feuer 1997)."""
+    """Return how far the upper end of the sum of rare gaps of unlike sizes lies above it, were one more of the largest to come (Fay & Feuer 1997)."""
     from scipy.stats import chi2
 
     total, largest = float(gaps.sum()), float(gaps.max())
