@@ -13,7 +13,10 @@ from torch import nn
 
 import laconic as lc
 from laconic.core.weights import stored_weights
+from laconic.storage.context import encode
 from laconic.storage.curvature import curvature, mean_loss
+from laconic.storage.figures import coded_bits
+from laconic.storage.layout import Layout
 from laconic.storage.rate_distortion import RateDistortion, choose, grid, prices, rate_distortion
 from laconic.tasks.data import ArrayDataset
 
@@ -117,10 +120,23 @@ def test_bits_a_weight_are_reached_and_zeros_stay(program: lc.Program) -> None:
     before = stored_weights(program)[0]
     for goal in (1.0, 2.5):
         result, outcome = rate_distortion(program, RateDistortion(bits_per_weight=goal, **UNTUNED), context())
-        assert 0.8 * goal < outcome.changed["bits_per_weight"] <= goal
+        told = outcome.changed
+        assert 0.75 * goal < told["bits_per_weight"] <= 1.05 * goal
+        spent = sum(row["coded_bits"] * row["numbers"] for row in told["weights"])
+        assert told["bits_per_weight"] * told["numbers"] == pytest.approx(spent)
         for weight, old in zip(stored_weights(result)[0], before, strict=True):
             assert bool((weight.parameter[old.parameter == 0] == 0).all())
             assert len(weight.parameter.unique()) <= 31
+
+
+def test_the_bits_told_are_those_of_the_archives_stream(program: lc.Program) -> None:
+    result, _ = rate_distortion(program, RateDistortion(slope=1e-6, **UNTUNED), context())
+    for weight in stored_weights(result)[0]:
+        values, places = torch.unique(weight.parameter.detach(), return_inverse=True)
+        zero, shape = int((values == 0).nonzero()[0]), places.shape
+        stream = encode(places.flatten().numpy(), Layout(len(values), shape[1], zero))
+        assert coded_bits(weight.parameter) == pytest.approx(8 * len(stream), abs=64)  # words of 32 bits
+    assert coded_bits(torch.randn(200)) is None
 
 
 def test_the_loss_rises_no_further_than_allowed(program: lc.Program) -> None:

@@ -17,7 +17,7 @@ _BITS = 32  # of a number that was not shared
 
 @dataclass(frozen=True)
 class SharedWeight:
-    """One weight in words: numbers, those that are not zero, values, the range of the values, bits a number, signal over noise."""
+    """One weight in words: numbers, those that are not zero, values and their range, bits a number without and with context, signal over noise."""
 
     name: str
     numbers: str
@@ -25,6 +25,7 @@ class SharedWeight:
     values: str
     span: str
     bits: str
+    coded: str
     sqnr: str
 
 
@@ -82,7 +83,7 @@ def _settings(steps: Sequence[Mapping[str, Any]], changed: Mapping[str, Any], ep
     for key, label in (("start", "k-means starts"), ("weighting", "Errors weighted by"), ("grid", "Grid")):
         if key in changed:
             rows.append((label, str(changed[key])))
-    for key, label, unit in (("slope", "A bit is worth", "of loss"), ("bits_per_weight", "Expected with context", "bits a weight")):
+    for key, label, unit in (("slope", "A bit is worth", "of loss"), ("bits_per_weight", "With context", "bits a weight")):
         value = finite(changed.get(key))
         if value is not None:
             rows.append((label, joined(number(value), unit)))
@@ -95,8 +96,8 @@ def _share(part: float, whole: float) -> str:
 
 
 def _weight(item: Mapping[str, Any]) -> SharedWeight:
-    numbers, nonzero, values, low, high, bits, sqnr = (
-        finite(item.get(name)) for name in ("numbers", "nonzero", "values", "low", "high", "entropy_bits", "sqnr_db")
+    numbers, nonzero, values, low, high, bits, coded, sqnr = (
+        finite(item.get(name)) for name in ("numbers", "nonzero", "values", "low", "high", "entropy_bits", "coded_bits", "sqnr_db")
     )
     return SharedWeight(
         str(item.get("name") or "unnamed"),
@@ -105,5 +106,6 @@ def _weight(item: Mapping[str, Any]) -> SharedWeight:
         ABSENT if values is None else fixed(values, 0),
         ABSENT if low is None or high is None else f"{number(low)} to {number(high)}",
         ABSENT if bits is None else number(bits),
+        number(coded) if coded is not None else "not tried" if item.get("coded_bits", ABSENT) is None else ABSENT,
         joined(number(sqnr), "dB") if sqnr is not None else "no change" if item.get("sqnr_db", ABSENT) is None else ABSENT,
     )

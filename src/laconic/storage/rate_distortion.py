@@ -27,11 +27,13 @@ from laconic.core.task import Task
 from laconic.core.weights import StoredWeight
 from laconic.storage.codebook import codebook
 from laconic.storage.curvature import curvature, mean_loss
-from laconic.storage.share import Tuning, array, chosen_weights, row, totals
+from laconic.storage.figures import coded_bits, row, totals
+from laconic.storage.share import Tuning, array, chosen_weights
 
 _TURNS = 20
 _CHUNK = 1 << 22  # numbers times levels that are compared at once
 _BITS_PER_WEIGHT = 2.0
+_CORRECTIONS, _CLOSE = 5, 0.97  # of bits at prices by those that the coder spends
 _UNFELT = "the loss on the examples does not depend on it: nothing says which values would do"
 _SLOPES, _BISECTIONS = (1e-5, 1e3), 14  # of the search, in units of a number's mean loss: a factor of 1e8 in steps of 0.1 %
 
@@ -225,12 +227,12 @@ def rate_distortion(
     weights = [weight for weight, _ in felt]
     context.progress.start("choosing values by loss and bits", 1)
     slope = config.slope if config.slope is not None else _slope(plan, config, result, context)
-    bits = plan.put(slope)
+    bits = plan.spent(slope)
     context.progress.finish()
     rows = [row(site.weight, site.before) for site in plan.sites]
     expected = bits / plan.numbers
     epochs = tuning.run(result, weights, program)
-    changed = {"grid": config.grid, "slope": slope, "bits_per_weight": expected, **totals(weights), "weights": rows, "epochs": epochs}
+    changed = {"grid": config.grid, "slope": slope, "bits_per_weight": expected, **totals(rows), "weights": rows, "epochs": epochs}
     return result, Outcome("rate_distortion", changed, tuple(skipped))
 
 
@@ -283,16 +285,21 @@ class _Plan:
         return sum(float((site.importance * site.before.flatten().square()).double().sum()) for site in self.sites) / (2 * self.numbers)
 
     def put(self, slope: float) -> float:
-        """Give all weights the values that this slope chooses; return the bits of all."""
+        """Give all weights the values that this slope chooses; return the bits of all at their prices."""
         return sum(site.put(slope, self.moving) for site in self.sites)
+
+    def spent(self, slope: float) -> float:
+        """Do the same, and return the bits that the archive's coder spends, at their prices for weights that it cannot be asked about."""
+        priced = [site.put(slope, self.moving) for site in self.sites]
+        coded = [coded_bits(site.weight.parameter) for site in self.sites]
+        return sum(price if bits is None else bits for price, bits in zip(priced, coded, strict=True))
 
 
 def _slope(plan: _Plan, config: RateDistortion, program: Program, context: Context) -> float:
     """Search the largest slope that keeps the loss, or the least one that reaches the bits."""
     rise = config.loss_rise
     if rise is None:
-        goal = config.bits_per_weight or _BITS_PER_WEIGHT
-        return _turning_point(lambda slope: plan.put(slope) <= goal * plan.numbers, plan.scale)[1]
+        return _reaching((config.bits_per_weight or _BITS_PER_WEIGHT) * plan.numbers, plan)
     before = mean_loss(program, context, config.examples)
 
     def lost(slope: float) -> bool:
@@ -300,6 +307,18 @@ def _slope(plan: _Plan, config: RateDistortion, program: Program, context: Conte
         return mean_loss(program, context, config.examples) > before + rise
 
     return _turning_point(lost, plan.scale)[0]
+
+
+def _reaching(bits: float, plan: _Plan) -> float:
+    """Return the least slope at which all weights take so many bits, which are those of the coder itself where it can be asked."""
+    aim = bits
+    for _ in range(_CORRECTIONS):
+        slope = _turning_point(lambda slope, aim=aim: plan.put(slope) <= aim, plan.scale)[1]  # type: ignore[misc]
+        spent = plan.spent(slope)
+        if _CLOSE * bits <= spent <= bits or not slope:
+            break
+        aim *= bits / max(spent, 1.0)
+    return slope
 
 
 def _turning_point(far_enough: Callable[[float], bool], scale: float) -> tuple[float, float]:

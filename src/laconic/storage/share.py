@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +22,7 @@ from laconic.core.task import Task
 from laconic.core.weights import StoredWeight, check_paths, stored_weights
 from laconic.storage.codebook import Array, Start, codebook
 from laconic.storage.curvature import curvature
+from laconic.storage.figures import row, totals
 from laconic.storage.ties import tied
 
 _LR = 1e-4  # for shared values that were just the means of what they stand for
@@ -113,7 +113,7 @@ def share_weights(program: Program, config: ShareWeights | None = None, context:
     context.progress.finish()
     shared = [row(weight, old) for weight, old in zip(weights, before, strict=True)]
     epochs = tuning.run(result, weights, program)
-    changed = {"start": config.start, "weighting": config.weighting, **totals(weights), "weights": shared, "epochs": epochs}
+    changed = {"start": config.start, "weighting": config.weighting, **totals(shared), "weights": shared, "epochs": epochs}
     return result, Outcome("share_weights", changed, tuple(skipped))
 
 
@@ -182,45 +182,3 @@ class Tuning:
             return []
         with tied(weight.parameter for weight in weights if weight.parameter.requires_grad) as hook:
             return retrain(program, self.plan, self.context, teacher, (hook,))
-
-
-def row(weight: StoredWeight, before: Tensor) -> dict[str, Any]:
-    """Return what became of a weight: how many numbers, how many of them not zero, how many values, and the signal over the noise of the change.
-
-    `entropy_bits` is the entropy of order zero of a number, zeros included: what a coder without context spends on it.
-    """
-    now = weight.parameter.detach()
-    values, counts = torch.unique(now, return_counts=True)
-    noise = float((now - before).double().square().sum())
-    signal = float(before.double().square().sum())
-    return {
-        "name": weight.name,
-        "numbers": now.numel(),
-        "nonzero": int(torch.count_nonzero(now)),
-        "values": int((values != 0).sum()),
-        "low": float(values[0]),
-        "high": float(values[-1]),
-        "entropy_bits": entropy_bits(counts.cpu().numpy()),
-        "sqnr_db": 10 * float(np.log10(signal / noise)) if noise and signal else None,
-    }
-
-
-def totals(weights: Sequence[StoredWeight]) -> dict[str, Any]:
-    """Return how many numbers the weights have, how many are not zero, and the mean entropy of order zero of a number."""
-    numbers = sum(weight.parameter.numel() for weight in weights)
-    bits = sum(
-        weight.parameter.numel() * entropy_bits(torch.unique(weight.parameter.detach(), return_counts=True)[1].cpu().numpy())
-        for weight in weights
-    )
-    nonzero = sum(int(torch.count_nonzero(weight.parameter)) for weight in weights)
-    return {"numbers": numbers, "nonzero": nonzero, "entropy_bits": bits / max(1, numbers)}
-
-
-def entropy_bits(counts: np.ndarray) -> float:
-    """Return the entropy of order zero, in bits a symbol, of symbols that occur so often.
-
-    >>> entropy_bits(np.array([2, 1, 1]))
-    1.5
-    """
-    shares = counts[counts > 0] / max(1, counts.sum())
-    return float(-(shares * np.log2(shares)).sum()) + 0.0
