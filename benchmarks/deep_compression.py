@@ -1,0 +1,149 @@
+"""Pruned, shared, packed: `python -m benchmarks.deep_compression {best,published,surgery} [NET …] [SEED …]`.
+
+LeNet-300-100 (`lenet300`) and LeNet-5 (`lenet5`) on MNIST (Han et al. 2016, table 1): trained, pruned weight by weight, given few values, exported, packed.
+
+- best: pruned gradually, values chosen by loss and bits, ties fine-tuned.
+- published: as in the paper: magnitude pruning with retraining, k-means of 5 bits (8 in convolutions) from linear starts, centroids fine-tuned.
+- surgery: how many weights dynamic network surgery leaves (Guo et al. 2016, table 1), neither shared nor packed.
+
+Printed by seed: accuracy on test data of the trained net and of what ships (the model that comes out of the archive, in ONNX Runtime), their difference in
+points; weights kept, and how many times fewer; bits a weight and bytes of the archive, all of it; how many times smaller it is than the weights in float32.
+Settings were chosen on the valid data of seed 0; test data is read for the table, once, after the last epoch. Trained nets are kept in `LACONIC_BENCH`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+import laconic as lc
+from benchmarks import trained
+from benchmarks.command import command
+from laconic.core.target import Target
+from laconic.deploy.export import write_onnx
+from laconic.deploy.runtime import runtime
+from laconic.tasks.data import ArrayDataset
+
+HEAD = "seed  before  after   drop     kept  fewer    bits   bytes   ratio seconds"
+BASE = lc.FitPlan(optimizer="adamw", lr=2e-3, schedule="cosine", weight_decay=1e-2, batch_size=128, warmup=0.1)
+REST = lc.FitPlan(optimizer="adamw", lr=3e-3, schedule="cosine", batch_size=128, warmup=0.02, distill=0.5)
+VALUES = lc.FitPlan(optimizer="adamw", lr=1e-3, schedule="cosine", batch_size=128, distill=0.5)
+
+
+@dataclass(frozen=True)
+class Net:
+    """How long a net is trained, before and behind pruning, and how far each way goes.
+
+    Attributes:
+        base: epochs of the net itself.
+        rest: epochs of pruning.
+        values: epochs of fine-tuning shared values.
+        best: the share of zeros, and the bits a weight, of the way of that name.
+        published: the share of zeros in the paper.
+        surgery: the share of zeros in the paper.
+    """
+
+    base: int
+    rest: int
+    values: int
+    best: tuple[float, float]
+    published: float
+    surgery: float
+
+
+NETS = {
+    "lenet300": Net(20, 16, 4, (0.9825, 0.17), 0.92, 1 - 1 / 56.5),
+    "lenet5": Net(12, 8, 2, (0.991, 0.09), 0.92, 1 - 1 / 109),
+}
+
+
+def _best(net: Net) -> tuple[lc.StepConfig, ...]:
+    zeros, bits = net.best
+    return lc.Sparsify(zeros, recovery=replace(REST, epochs=net.rest)), lc.RateDistortion(
+        bits_per_weight=bits, biases=True, recovery=replace(VALUES, epochs=net.values)
+    )
+
+
+def _published(net: Net) -> tuple[lc.StepConfig, ...]:
+    prune = lc.Sparsify(net.published, schedule="iterative", recovery=replace(REST, epochs=net.rest))
+    return prune, lc.ShareWeights(bits=5, start="linear", recovery=replace(VALUES, epochs=net.values))
+
+
+def _surgery(net: Net) -> tuple[lc.StepConfig, ...]:
+    return (lc.Sparsify(net.surgery, schedule="surgery", recovery=replace(REST, epochs=net.rest)),)
+
+
+WAYS: dict[str, Callable[[Net], tuple[lc.StepConfig, ...]]] = {"best": _best, "published": _published, "surgery": _surgery}
+
+
+def _task(name: str, seed: int) -> lc.Task:
+    """A task of this net, trained here if it was not yet."""
+    plan = replace(BASE, epochs=NETS[name].base, seed=seed)
+    task = lc.load_task(f"mnist@{name}", data=trained.DATA, seed=seed)
+    net = task.build()
+    file = trained.FOLDER / f"{name}-mnist-{plan.epochs}-seed{seed}.safetensors"
+    if file.exists():
+        net.load_state_dict(load_file(file))
+    else:
+        lc.fit(net, plan, task)
+        trained.FOLDER.mkdir(parents=True, exist_ok=True)
+        save_file({key: value.contiguous() for key, value in net.state_dict().items()}, file)
+    task.model = net.eval()
+    return task
+
+
+def _shipped(program: lc.Program, data: ArrayDataset) -> tuple[float, int]:
+    """Pack a program, unpack it and run it: accuracy in percent, and the bytes of the archive."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_onnx(program, folder / "model.onnx", "model.onnx")
+        packed = lc.pack(folder / "model.onnx", folder / "model.lac")
+        file = lc.unpack(folder / "model.lac", folder / "again.onnx")
+        session = runtime("onnxruntime").load(file, Target("onnxruntime", threads=1))
+        answers = [session.run([data._inputs[""][start : start + 500].numpy()])[0] for start in range(0, len(data), 500)]
+    right = (np.concatenate(answers).argmax(1) == data.target.numpy()).sum()
+    return 100 * float(right) / len(data), packed.packed_bytes
+
+
+def _row(way: str, name: str, seed: int) -> list[float]:
+    """Print what becomes of one net; return the drop and the ratio that counts."""
+    task, start = _task(name, seed), time.perf_counter()
+    base = lc.capture(task.build(), torch.zeros(2, 1, 28, 28))
+    program, _ = lc.apply(base, WAYS[way](NETS[name]), lc.Context(task, fit=lc.fit, teacher=base, seed=seed))
+    weights = sum(p.numel() for p in program.parameters())
+    kept = sum(int(torch.count_nonzero(p)) for p in program.parameters())
+    before = trained.accuracy(base, task.test)  # type: ignore[arg-type]
+    after, size_bytes = _shipped(program, task.test)  # type: ignore[arg-type]
+    seconds = time.perf_counter() - start
+    ratio = 4 * weights / size_bytes
+    print(
+        f"{seed:4d} {before:7.2f} {after:6.2f} {before - after:+6.2f} {kept:8,} {weights / kept:6.1f} {8 * size_bytes / weights:7.3f} {size_bytes:7,}"
+        f" {ratio:7.1f} {seconds:7.0f}",
+        flush=True,
+    )
+    return [before - after, weights / kept, ratio]
+
+
+def _way(way: str) -> Callable[[list[str]], None]:
+    def work(names: list[str]) -> None:
+        seeds = [int(name) for name in names if name.isdigit()] or [0, 1, 2]
+        for name in [name for name in names if not name.isdigit()] or list(NETS):
+            print(f"{name}, {way}: {NETS[name]}\n{HEAD}", flush=True)
+            rows = [_row(way, name, seed) for seed in seeds]
+            drop, fewer, ratio = (sum(column) / len(rows) for column in zip(*rows, strict=True))
+            print(f"mean drop {drop:+.2f} points, {fewer:.1f} times fewer weights, {ratio:.1f} times smaller", flush=True)
+
+    return work
+
+
+COMMANDS = {way: _way(way) for way in WAYS}
+
+if __name__ == "__main__":
+    command(__doc__, COMMANDS)
