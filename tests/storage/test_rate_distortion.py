@@ -209,6 +209,8 @@ def test_a_weight_that_the_examples_do_not_feel_stays_as_it_is() -> None:
     result, outcome = rate_distortion(dead, RateDistortion(slope=1e-3, biases=True, **UNTUNED), context())
     assert {item.name for item in outcome.skipped} == {"0.weight", "0.bias", "2.weight"}
     assert all(torch.equal(a, b) for a, b in zip(list(result.parameters())[:3], list(dead.parameters())[:3], strict=True))
+    with pytest.raises(lc.BadInput, match="no weight can be chosen: the loss on the examples does not depend on it"):
+        rate_distortion(dead, RateDistortion(keep=("2",), **UNTUNED), context())
 
 
 def test_without_data_it_is_refused(program: lc.Program) -> None:

@@ -223,6 +223,10 @@ def rate_distortion(
     bends = curvature(result, [weight.parameter for weight in weights], context, config.examples)
     felt = [(weight, bend) for weight, bend in zip(weights, bends, strict=True) if bool(bend.any())]
     skipped += [Skipped(weight.name, _UNFELT) for weight, bend in zip(weights, bends, strict=True) if not bool(bend.any())]
+    if not felt:
+        raise BadInput(
+            f"no weight can be chosen: {_UNFELT}. Look at the loss, and give the task examples on which the model errs or is unsure."
+        )
     plan = _Plan([_Site.of(weight, bend, config) for weight, bend in felt], config.grid == "codebook")
     weights = [weight for weight, _ in felt]
     context.progress.start("choosing values by loss and bits", 1)
