@@ -25,7 +25,7 @@ from laconic.core.target import Target
 # Who is killed: what its command line holds.
 ROLES: Mapping[str, tuple[str, ...]] = {
     "parent": (),
-    "builder": ("laconic.run.build",),
+    "builder": ("laconic.run.server",),
     "worker": ("laconic.deploy.worker",),
     "baseline": ("laconic.deploy.worker", "candidates/torch-fp32"),
 }

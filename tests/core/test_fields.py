@@ -35,6 +35,9 @@ NEEDED: dict[Any, dict[str, Any]] = {
 class Thing:
     """Of no type that an option has."""
 
+    def __repr__(self) -> str:  # in the names of tests, which must not change from process to process
+        return "Thing()"
+
 
 @pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
 def test_every_field_tells_what_it_must_be(kind: type[Any]) -> None:

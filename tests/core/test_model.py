@@ -21,6 +21,13 @@ def needs_an_argument(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
+class Session:
+    """Can be called, as the sessions of runtimes and artifacts can, and makes no module."""
+
+    def __call__(self, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("it was called")
+
+
 def quantized() -> Any:
     import warnings
 
@@ -44,6 +51,7 @@ NO_MODULES: dict[str, tuple[Callable[[], Any], str]] = {
     "number": (lambda: 3, "class int"),
     "none": (lambda: None, "class NoneType"),
     "function": (lambda: needs_an_argument, "a function"),
+    "session": (Session, "class Session"),
     "traced": (traced, "TorchScript"),
     "exported": (lambda: torch.export.export(NET, (X[:2],)), "ExportedProgram"),
     "quantized": (quantized, "quantized by PyTorch"),

@@ -284,17 +284,17 @@ def test_a_branch_whose_first_dimension_is_not_the_batch_is_skipped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("options", "said"),
     [
-        (InsertStochasticDepth(("layers.0.bn",)), "'layers.0.bn' is not added to a value of its shape .it goes into relu"),
-        (InsertStochasticDepth(p=1.5), "not 1.5"),
-        (InsertStochasticDepth(decay="linaer"), "Did you mean 'linear'"),  # type: ignore[arg-type]
+        ({"paths": ("layers.0.bn",)}, "'layers.0.bn' is not added to a value of its shape .it goes into relu"),
+        ({"p": 1.5}, "not 1.5"),
+        ({"decay": "linaer"}, "'linaer' must be 'linear'"),
     ],
     ids=["not-added", "p", "decay"],
 )
-def test_stochastic_depth_of_nonsense(config: InsertStochasticDepth, said: str) -> None:
+def test_stochastic_depth_of_nonsense(options: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        insert_stochastic_depth(captured(), config)
+        insert_stochastic_depth(captured(), InsertStochasticDepth(**options))
 
 
 # Batch-norm -------------------------------------------------------------------------------------------------------------------------------

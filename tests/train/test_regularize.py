@@ -318,18 +318,18 @@ def test_frozen_parameters_stay() -> None:
 @pytest.mark.parametrize(
     ("choices", "said"),
     [
-        ([Scaled("lasso")], "'lasso' is no regularizer. Did you mean 'group_lasso'"),
-        ([Scaled("l1", -0.1)], "l1: a strength is 0 or more, not -0.1"),
-        ([Scaled("l2", math.nan)], "l2: a strength is 0 or more, not nan"),
-        ([Scaled("l1"), Scaled("l1")], "l1: given 2 times"),
-        ([Scaled("group_lasso")], "group_lasso: it needs the coupled groups"),
-        ([Scaled("slimming")], "slimming: the model has no batch-norm"),
+        ([("lasso",)], "'lasso' is no regularizer. Did you mean 'group_lasso'"),
+        ([("l1", -0.1)], "l1: a strength is 0 or more, not -0.1"),
+        ([("l2", math.nan)], "strength: nan must be a number"),
+        ([("l1",), ("l1",)], "l1: given 2 times"),
+        ([("group_lasso",)], "group_lasso: it needs the coupled groups"),
+        ([("slimming",)], "slimming: the model has no batch-norm"),
     ],
-    ids=lambda value: value[0].name if isinstance(value, list) else "",
+    ids=lambda value: value[0][0] if isinstance(value, list) else "",
 )
-def test_choices_of_nonsense(choices: list[Scaled], said: str) -> None:
+def test_choices_of_nonsense(choices: list[tuple[Any, ...]], said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        Regularizer(choices, nn.Linear(2, 2))
+        Regularizer([Scaled(*choice) for choice in choices], nn.Linear(2, 2))
 
 
 def test_all_nonsense_is_told_at_once() -> None:

@@ -83,6 +83,11 @@ def _plain(module: fx.GraphModule) -> nn.Module:
     return type(type(module).__name__, (_Plain,), {"forward": run})(module)
 
 
+def is_function(value: Any) -> bool:
+    """Return whether a value is a function, method or class, or one with some arguments given, and no object that can be called besides."""
+    return inspect.isroutine(value) or isinstance(value, (type, functools.partial, functools.partialmethod))
+
+
 def _told(value: Any) -> str:
     """Say what a value is, and what to hand over in its place."""
     if isinstance(value, (str, PurePath)) and str(value).endswith(".onnx"):
@@ -99,6 +104,6 @@ def _told(value: Any) -> str:
         return "a mapping of names to tensors (a state_dict?). Build the module and call its load_state_dict."
     if isinstance(value, type):
         return f"the class {value.__name__}. Give an object of it: {value.__name__}(…)."
-    if callable(value):
+    if is_function(value):
         return f"a function ({type(value).__name__}). Put it into the forward of a torch.nn.Module."
     return f"an object of the class {type(value).__name__}. Give the module itself."

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Subset
 
 from laconic.core.errors import BadInput
 from laconic.core.fields import check_types
-from laconic.core.model import as_module
+from laconic.core.model import as_module, is_function
 from laconic.core.part import Cut, Part, PartLoss, PartSplit, Whole, flat_answers, no_metric
 from laconic.core.plan import FitPlan, whole_plan
 
@@ -178,11 +178,12 @@ class Task:
     def _made(self) -> Any:
         """Return what the factory makes; anything that is no factory, as it is."""
         given: Any = self.model
-        if isinstance(given, (torch.export.ExportedProgram, torch.jit.ScriptFunction)):
-            return given
         try:
-            inspect.signature(given).bind()
+            signature = inspect.signature(given)
+            signature.bind()
         except (TypeError, ValueError):  # it is no function, or one that wants arguments
+            return given
+        if signature.parameters and not is_function(given):  # an object that answers calls: a file's session, an artifact
             return given
         return given()
 

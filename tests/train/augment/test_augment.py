@@ -120,17 +120,17 @@ def test_of_a_mapping_or_tuple_the_first_that_fits_is_augmented() -> None:
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ([Scaled("jiter")], "'jiter' is no augmentation. Did you mean 'jitter'"),
-        ([Scaled("flip", -1.0)], "'flip': the strength must be from 0 to 10; it is -1.0"),
-        ([Scaled("flip", float("nan"))], "strength must be"),
-        ([Scaled("mixup"), Scaled("cutmix")], "one mixture at most"),
-        ([Scaled("insertion")], "'insertion' needs synonyms: give EmbeddingNeighbors"),
+        ([("jiter",)], "'jiter' is no augmentation. Did you mean 'jitter'"),
+        ([("flip", -1.0)], "'flip': the strength must be from 0 to 10; it is -1.0"),
+        ([("flip", float("nan"))], "strength: nan must be a number"),
+        ([("mixup",), ("cutmix",)], "one mixture at most"),
+        ([("insertion",)], "'insertion' needs synonyms: give EmbeddingNeighbors"),
     ],
     ids=["name", "negative", "nan", "two mixtures", "no synonyms"],
 )
-def test_mistakes_are_told_before_any_batch(choices: Sequence[Scaled], message: str) -> None:
+def test_mistakes_are_told_before_any_batch(choices: Sequence[tuple[Any, ...]], message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        Augmenter(choices)
+        Augmenter([Scaled(*choice) for choice in choices])
 
 
 def test_all_mistakes_are_told_at_once() -> None:
