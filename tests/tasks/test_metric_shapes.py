@@ -106,8 +106,8 @@ def test_auroc_ranks_where_probabilities_are_rounded_to_one() -> None:
     with localcontext() as exact:
         exact.prec = 120
         powers = [[Decimal(float(v)).exp() for v in row] for row in sure]
-        order = [[row[k] / sum(row) for row in powers] for k in range(3)]
-    # what a double cannot tell apart, once another class is far above all others, is equal
+        order = [[row[k] / (sum(row) - row[k]) for row in powers] for k in range(3)]
+    # odds that a double cannot tell apart, since one of the other classes is far above the rest, are equal
     order = [[Context(prec=12).plus(p) for p in column] for column in order]
     expected = np.mean([sk.roc_auc_score(target == k, [sorted(order[k]).index(p) for p in order[k]]) for k in range(3)])
     assert spec("auroc").score(sure, target) == pytest.approx(100 * expected, rel=1e-12)
