@@ -26,6 +26,7 @@ SHORTER = {
     "laconic run ": " --quiet",
 }
 SET_UP = "the test has an environment and a folder of its own"
+PACKED = "tests/cli/test_storage.py types them"
 # Commands that the test of the tutorial does not type, and why.
 ELSEWHERE = {
     "make demo": SET_UP,
@@ -36,6 +37,9 @@ ELSEWHERE = {
     "laconic optimize digits --try prune=0.6,quantize --without torch.compile": "minutes; tests/cli/test_levers.py types the options",
     "laconic optimize old/model.onnx --data mytask:task": "a second search beside the first; tests/tasks/test_onnx_in.py takes such files",
     "laconic optimize mytask:task --max-drop 2 --objective size --time-limit 2m --runtimes onnxruntime --out third": "a second search beside the first",
+    "laconic pack model.onnx -o model.lac": PACKED,
+    "laconic pack ship -o model.lac": PACKED,
+    "laconic unpack model.lac -o model.onnx": PACKED,
     "laconic compare lr digits --epochs 10": "minutes; tests/test_cli.py compares with one epoch",
 }
 # Commands of other pages that are typed below.

@@ -55,4 +55,4 @@ def test_a_plain_module_is_to_be_captured_first(name: str) -> None:
     with pytest.raises(
         lc.BadInput, match=r"takes a Program; .* class Linear\. Capture the module first: program = laconic\.capture\(model, example\)"
     ):
-        function(nn.Linear(6, 3), *[()] * len(needed))
+        function(nn.Linear(6, 3), *["model.onnx" if p.name == "path" else () for p in needed])

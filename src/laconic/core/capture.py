@@ -217,9 +217,7 @@ def _captured(call: _Call, given: Sequence[Tensor], dynamic: Dynamic, dynamic_ba
         samples = samples_like(leaves, capture_checks.without_effects(module, state.read), few)
     except Exception as error:  # tracing does not look at every type
         said = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
-        raise BadInput(
-            f"{type(call.model).__name__} does not answer the example: {said}. Give inputs of the types and sizes that it takes."
-        ) from error
+        raise CaptureError(f"the graph of {type(call.model).__name__} does not answer the example: {said}") from error
     with evaluating(call.model):
         lost = capture_checks.lost_gradients(ran.functions, call.model, call.flat, module, leaves)
         if not (ran.attributes or state.read or state.unread):  # what a run leaves behind in the user's module would stay there
