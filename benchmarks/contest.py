@@ -26,6 +26,7 @@ class Entry:
 
     file: Path
     target: Target
+    packed: Path | None = None  # as workers ask of an artifact
 
 
 @dataclass(frozen=True)
