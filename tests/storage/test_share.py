@@ -166,9 +166,9 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], said: s
 
 
 def test_paths_and_surroundings_that_are_not_there_are_refused(program: lc.Program) -> None:
-    with pytest.raises(lc.BadInput, match="keep: the program has no weight at 'onne'. Did you mean 'one'"):
+    with pytest.raises(lc.BadInput, match="keep: there is no weight at 'onne'. Did you mean 'one'"):
         share_weights(program, ShareWeights(keep=("onne",), **UNTUNED))
-    with pytest.raises(lc.BadInput, match="layers: the program has no weight at 'norm'"):
+    with pytest.raises(lc.BadInput, match="layers: there is no weight at 'norm'"):
         share_weights(program, ShareWeights(layers=(("norm", 3),), **UNTUNED))
     with pytest.raises(lc.BadInput, match="'share_weights' trains"):
         share_weights(program)

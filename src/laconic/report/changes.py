@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.report.candidates import Candidate, Left, grouped, plain
-from laconic.report.steps import ABSENT, counted, mapping, mappings, title_of, whose, why_shown
+from laconic.report.candidates import Candidate, Left, plain
+from laconic.report.steps import ABSENT, counted, mapping, mappings, names_of, stayed, steps_row, title_of, whose, why_shown
 
 _SHOWN = 12  # entries of a list: what is longer is cut, with how many there are
 
@@ -50,20 +50,18 @@ def changes(
     if shown is None:
         return None
     one, steps = shown
-    skipped = [(str(item.get("name", "")), str(item.get("reason", ""))) for step in steps for item in mappings(step.get("skipped"))]
     told = [(f"{title_of(step)}: " if len(steps) > 1 else "", mapping(step.get("changed"))) for step in steps]
-    label = "Steps" if len(steps) > 1 else "Step"
     return Changes(
         title=one.title,
         lead=f"{one.title}: {', '.join(title_of(step) for step in steps)}.{why_shown(one, chosen)}",
         settings=(
-            (label, " → ".join(str(step.get("step") or ABSENT) for step in steps)),
+            steps_row(names_of(steps)),
             *((of + _label(name), _text(value)) for of, changed in told for name, value in changed.items() if not mappings(value)),
         ),
         listings=tuple(
             _listing(of + _label(name), mappings(value)) for of, changed in told for name, value in changed.items() if mappings(value)
         ),
-        left=grouped(skipped),
+        left=stayed(steps),
         notes=tuple(str(note) for step in steps for note in step.get("notes") or ()),
     )
 

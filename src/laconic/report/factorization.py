@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.report.candidates import Candidate, Left, grouped
-from laconic.report.steps import ABSENT, counted, mapping, mappings, reached, title_of, whose, why_shown
+from laconic.report.candidates import Candidate, Left
+from laconic.report.steps import ABSENT, counted, mapping, mappings, reached, stayed, steps_row, title_of, whose, why_shown
 from laconic.report.units import MACS, PARAMS, Scale, finite, percent, scaled, shared
 
 _SECTION = "factorization"
@@ -58,18 +58,17 @@ def factorization(
     rows = tuple(_row(item) for changed in changes for item in mappings(changed.get("layers")))
     blocks = [str(path) for changed in changes for path in changed.get("blocks") or ()]
     done = [f"{counted(len(rows), 'layer')} rewritten"] * bool(rows) + [f"{counted(len(blocks), 'block')} left out"] * bool(blocks)
-    skipped = [(str(item.get("name", "")), str(item.get("reason", ""))) for step in steps for item in mappings(step.get("skipped"))]
     return Factorization(
         title=one.title,
         lead=f"{one.title}: {' and '.join(done) or 'what was done was not recorded'}.{why_shown(one, chosen)}",
         settings=(
-            ("Steps" if len(steps) > 1 else "Step", " → ".join(title_of(step) for step in steps)),
+            steps_row([title_of(step) for step in steps]),
             ("Multiply-adds", reached(changes, "macs", MACS, " for one example")),
             ("Parameters", reached(changes, "params", PARAMS, "")),
             *([("Blocks left out", ", ".join(blocks))] if blocks else []),
         ),
         rows=rows,
-        left=grouped(skipped),
+        left=stayed(steps),
         notes=tuple(str(note) for step in steps for note in step.get("notes") or ()),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
@@ -219,21 +220,22 @@ def _judged(row: Mapping[str, Any]) -> Iterator[tuple[Text, ...]]:
 
 def packed(archive: Mapping[str, Any]) -> RenderableType:
     """List what each tensor of an archive takes; see `storage.pack.Packed`."""
-    parts = list(archive["tensors"][0]["parts"]) if archive["tensors"] else []
-    right = ("Values", "Bits", "Order 0", "Bytes", *(part.capitalize() for part in parts))
+    right = ("Values", "Bits", "Order 0", "Bytes")
     table = _table("Tensor", "Kind", "Coding", *right, right=right)
+    parts: Counter[str] = Counter()
     for row in archive["tensors"]:
         order = "–" if row["entropy_bits"] is None else f"{row['entropy_bits']:.2f}"
-        sizes = [f"{size:,}" for size in (row["packed_bytes"], *row["parts"].values())]
-        table.add_row(
-            Text(row["name"]), row["kind"], row["coding"], f"{prod(row['shape']):,}", f"{row['bits_per_value']:.2f}", order, *sizes
-        )
-    sums = [f"{sum(row['parts'][part] for row in archive['tensors']):,}" for part in parts]
-    table.add_row("all tensors", "", "", "", "", "", f"{sum(row['packed_bytes'] for row in archive['tensors']):,}", *sums, style="bold")
+        values, size = (f"{number:,}" for number in (prod(row["shape"]), row["packed_bytes"]))
+        table.add_row(Text(row["name"]), row["kind"], row["coding"], values, f"{row['bits_per_value']:.2f}", order, size)
+        parts.update(row["parts"])
+    total = sum(row["packed_bytes"] for row in archive["tensors"])
+    table.add_row("all tensors", "", "", "", "", "", f"{total:,}", style="bold")
+    split = "Of these bytes: " + ", ".join(f"{part} {size:,}" for part, size in parts.items() if size)
     before, after = (scaled(archive[name], BYTES).text for name in ("original_bytes", "packed_bytes"))
     told = (
         f"{before} → {after}, {archive['original_bytes'] / archive['packed_bytes']:.2f} times smaller; graph, names and header take "
         f"{archive['front_bytes']:,} bytes. Unpacking takes {scaled(archive['memory_bytes'], BYTES).text} of memory at the most."
     )
     note = "Bits: of a value in the archive. Order 0: those of a code that knows how often each value occurs and nothing else; its table not counted."
-    return Group(table, Text(), Text(told), Text(note, "dim"), Text(f"Archive: {archive['file']}"))
+    lines = [Text(split)] * bool(total) + [Text(told), Text(note, "dim"), Text(f"Archive: {archive['file']}")]
+    return Group(table, Text(), *lines)

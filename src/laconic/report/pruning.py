@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.report.candidates import Candidate, Left, grouped
+from laconic.report.candidates import Candidate, Left
 from laconic.report.sections import Training, training
-from laconic.report.steps import ABSENT, counted, mapping, mappings, reached, whose, why_shown
+from laconic.report.steps import ABSENT, counted, each, epochs_of, mapping, mappings, names_of, reached, stayed, steps_row, whose, why_shown
 from laconic.report.units import MACS, PARAMS, finite, fixed, given, number, percent
 
 GOALS = {"macs": "the multiply-adds", "params": "the parameters", "latency": "the layers' measured time on the target"}
@@ -91,23 +91,15 @@ def pruning(result: Mapping[str, Any], candidates: Sequence[Candidate], chosen: 
     one, steps = shown
     changes = [mapping(step.get("changed")) for step in steps]
     cuts = _cuts(changes)
-    left = _left(steps)
-    # rounds and steps count their epochs from 1 each; the curve goes on
-    epochs = [{**epoch, "epoch": number} for number, epoch in enumerate(_epochs(changes), start=1)]
+    left = stayed(steps[-1:])  # what the last one could not remove
     return Pruning(
         title=one.title,
         lead=f"{one.title}: {_gone(cuts)}; {_stayed(left)} listed as what stayed.{why_shown(one, chosen)}",
         settings=tuple(_settings(steps, changes, cuts)),
         cuts=cuts,
         left=left,
-        epochs=training({"training": epochs}, metric, unit),
+        epochs=training({"training": epochs_of(changes)}, metric, unit),
     )
-
-
-def _left(steps: Sequence[Mapping[str, Any]]) -> tuple[Left, ...]:
-    """Return what the last step could not remove."""
-    skipped = mappings(steps[-1].get("skipped"))
-    return grouped([(str(item.get("name", "")), str(item.get("reason", ""))) for item in skipped])
 
 
 def _stayed(left: Sequence[Left]) -> str:
@@ -131,22 +123,16 @@ def _gone(cuts: Cuts) -> str:
 
 def _settings(steps: Sequence[Mapping[str, Any]], changes: Sequence[Mapping[str, Any]], cuts: Cuts) -> list[tuple[str, str]]:
     """Return label and text; of several steps, what was asked of each in turn."""
-    names = [str(step["step"]) for step in steps]
     return [
-        ("Steps" if len(names) > 1 else "Step", " → ".join(names)),
-        ("Asked to keep", _each(changes, _asked)),
-        ("Criterion", _each(changes, lambda changed: _word(changed.get("criterion"), {}))),
-        ("Allocation", _each(changes, lambda changed: _word(changed.get("allocation"), ALLOCATIONS))),
+        steps_row(names_of(steps)),
+        ("Asked to keep", each(changes, _asked)),
+        ("Criterion", each(changes, lambda changed: _word(changed.get("criterion"), {}))),
+        ("Allocation", each(changes, lambda changed: _word(changed.get("allocation"), ALLOCATIONS))),
         ("Multiply-adds", reached(changes, "macs", MACS, " for one example")),
         ("Parameters", reached(changes, "params", PARAMS, "")),
         ("Equivalence", _proof(changes, cuts)),
         ("Recovery", _recovery(changes)),
     ]
-
-
-def _each(changes: Sequence[Mapping[str, Any]], told: Any) -> str:
-    """Return what is told of each step, once where it is the same."""
-    return ", then ".join(dict.fromkeys(told(changed) for changed in changes))
 
 
 def _word(value: object, words: Mapping[str, str]) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.report.candidates import Candidate, Left, grouped, runtime_titles
+from laconic.report.candidates import Candidate, Left, runtime_titles
 from laconic.report.sections import Training, training
-from laconic.report.steps import ABSENT, counted, mapping, mappings, whose, why_shown
+from laconic.report.steps import ABSENT, counted, mapping, mappings, names_of, stayed, steps_row, whose, why_shown
 from laconic.report.units import finite, fixed, joined, number
 
 _SECTION = "quantization"
@@ -153,8 +153,7 @@ def quantization(
 def _left(steps: Sequence[Mapping[str, Any]]) -> tuple[Left, ...]:
     """Return what the last step that tells of operators left float: what an earlier one skipped, it may have quantized."""
     telling = [step for step in steps if step.get("skipped") or "operators" in mapping(step.get("changed"))]
-    skipped = mappings(telling[-1].get("skipped")) if telling else []
-    return grouped([(str(item.get("name", "")), str(item.get("reason", ""))) for item in skipped])
+    return stayed(telling[-1:])
 
 
 def _lead(one: Candidate, chosen: Candidate | None, operators: str, left: int) -> str:
@@ -164,11 +163,10 @@ def _lead(one: Candidate, chosen: Candidate | None, operators: str, left: int) -
 
 def _settings(steps: Sequence[Mapping[str, Any]], changed: Mapping[str, Any], runtimes: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return label and text; the mode and calibration only where the step has them."""
-    names = [str(step["step"]) for step in steps]
     mode, weights = changed.get("mode"), mapping(changed.get("weights"))
     target = changed.get("target")
     half = weights.get("reduce_range")
-    rows = [("Steps" if len(names) > 1 else "Step", " → ".join(names))]
+    rows = [steps_row(names_of(steps))]
     if mode is not None:
         rows.append(("Mode", MODES.get(str(mode), str(mode))))
     group = finite(weights.get("group"))

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.report.candidates import Candidate, Left, grouped
+from laconic.report.candidates import Candidate, Left
 from laconic.report.sections import Training, training
-from laconic.report.steps import ABSENT, counted, mapping, mappings, whose, why_shown
+from laconic.report.steps import ABSENT, counted, mapping, mappings, names_of, stayed, steps_row, whose, why_shown
 from laconic.report.units import finite, fixed, joined, number
 
 _SECTION = "sharing"
@@ -56,14 +56,13 @@ def sharing(result: Mapping[str, Any], candidates: Sequence[Candidate], chosen: 
         return None
     one, steps = shown
     changed = mapping(steps[-1].get("changed"))  # what the last one left is what ships
-    skipped = [(str(item.get("name", "")), str(item.get("reason", ""))) for item in mappings(steps[-1].get("skipped"))]
     epochs = mappings(changed.get("epochs"))
     return Sharing(
         title=one.title,
         lead=f"{one.title}: {_said(changed)}.{why_shown(one, chosen)}",
         settings=tuple(_settings(steps, changed, len(epochs))),
         weights=tuple(_weight(item) for item in mappings(changed.get("weights"))),
-        left=grouped(skipped),
+        left=stayed(steps[-1:]),
         epochs=training({"training": epochs}, metric, unit),
     )
 
@@ -77,9 +76,8 @@ def _said(changed: Mapping[str, Any]) -> str:
 
 def _settings(steps: Sequence[Mapping[str, Any]], changed: Mapping[str, Any], epochs: int) -> list[tuple[str, str]]:
     """Return label and text; the choices of each kind of step only where it has them."""
-    names = [str(step.get("step") or ABSENT) for step in steps]
     nonzero, numbers = finite(changed.get("nonzero")), finite(changed.get("numbers"))
-    rows = [("Steps" if len(names) > 1 else "Step", " → ".join(names))]
+    rows = [steps_row(names_of(steps))]
     for key, label in (("start", "k-means starts"), ("weighting", "Errors weighted by"), ("grid", "Grid")):
         if key in changed:
             rows.append((label, str(changed[key])))

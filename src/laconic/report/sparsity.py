@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.report.candidates import Candidate, Left, grouped
+from laconic.report.candidates import Candidate, Left
 from laconic.report.pruning import Cut, Cuts
 from laconic.report.sections import Training, training
-from laconic.report.steps import ABSENT, counted, mapping, mappings, whose, why_shown
+from laconic.report.steps import ABSENT, counted, each, epochs_of, mapping, mappings, names_of, stayed, steps_row, whose, why_shown
 from laconic.report.units import finite, fixed, given
 
 _SECTION = "sparsity"
@@ -50,14 +50,13 @@ def sparsity(
     one, steps = shown
     changes = [mapping(step.get("changed")) for step in steps]
     cuts = _cuts(mappings(changes[-1].get("layers")))
-    left = grouped([(str(item.get("name", "")), str(item.get("reason", ""))) for item in mappings(steps[-1].get("skipped"))])
-    epochs = [{**epoch, "epoch": n} for n, epoch in enumerate((e for changed in changes for e in mappings(changed.get("epochs"))), start=1)]
+    epochs = epochs_of(changes)
     return Sparsity(
         title=one.title,
         lead=f"{one.title}: {_zeros(cuts)}.{why_shown(one, chosen)}",
         settings=tuple(_settings(steps, changes, len(epochs))),
         cuts=cuts,
-        left=left,
+        left=stayed(steps[-1:]),
         epochs=training({"training": epochs}, metric, unit),
     )
 
@@ -75,22 +74,16 @@ def _zeros(cuts: Cuts) -> str:
 
 def _settings(steps: Sequence[Mapping[str, Any]], changes: Sequence[Mapping[str, Any]], epochs: int) -> list[tuple[str, str]]:
     """Return label and text; of several steps, what was asked of each in turn."""
-    names = [str(step.get("step") or ABSENT) for step in steps]
     return [
-        ("Steps" if len(names) > 1 else "Step", " → ".join(names)),
-        ("Asked for", _each(changes, _asked)),
-        ("Pattern", _each(changes, lambda changed: _word(changed.get("pattern")))),
-        ("Criterion", _each(changes, lambda changed: _word(changed.get("criterion")))),
-        ("Allocation", _each(changes, lambda changed: _word(changed.get("allocation")))),
-        ("Zeros come", _each(changes, lambda changed: _word(changed.get("about")))),
+        steps_row(names_of(steps)),
+        ("Asked for", each(changes, _asked)),
+        ("Pattern", each(changes, lambda changed: _word(changed.get("pattern")))),
+        ("Criterion", each(changes, lambda changed: _word(changed.get("criterion")))),
+        ("Allocation", each(changes, lambda changed: _word(changed.get("allocation")))),
+        ("Zeros come", each(changes, lambda changed: _word(changed.get("about")))),
         ("Parameters", _params(changes[-1])),
         ("Training", counted(epochs, "epoch") if epochs else "no training followed"),
     ]
-
-
-def _each(changes: Sequence[Mapping[str, Any]], told: Any) -> str:
-    """Return what is told of each step, once where it is the same."""
-    return ", then ".join(dict.fromkeys(told(changed) for changed in changes))
 
 
 def _word(value: object) -> str:

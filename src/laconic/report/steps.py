@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from laconic.report.candidates import Candidate
+from laconic.report.candidates import Candidate, Left, grouped
 from laconic.report.units import Scale, finite, fixed, percent, scaled, shared
 
 ABSENT = "not recorded"
@@ -56,6 +56,33 @@ def why_shown(one: Candidate, chosen: Candidate | None) -> str:
 def title_of(outcome: Mapping[str, Any]) -> str:
     """Return a step in a few words: as it told them, else its name."""
     return str(outcome.get("title") or outcome.get("step") or "step").replace("_", " ")
+
+
+def steps_row(names: Sequence[str]) -> tuple[str, str]:
+    """Return the setting that names the steps, in their order."""
+    return "Steps" if len(names) > 1 else "Step", " → ".join(names)
+
+
+def names_of(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of steps, as recipes have them."""
+    return [str(step.get("step") or ABSENT) for step in steps]
+
+
+def each(changes: Sequence[Mapping[str, Any]], told: Callable[[Mapping[str, Any]], str]) -> str:
+    """Return what is told of each step's changes, once where it is the same."""
+    return ", then ".join(dict.fromkeys(told(changed) for changed in changes))
+
+
+def stayed(steps: Sequence[Mapping[str, Any]]) -> tuple[Left, ...]:
+    """Return what these steps left as it was, one entry for each reason."""
+    skipped = [item for step in steps for item in mappings(step.get("skipped"))]
+    return grouped([(str(item.get("name", "")), str(item.get("reason", ""))) for item in skipped])
+
+
+def epochs_of(changes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the epochs of all steps, counted on: rounds and steps count theirs from 1 each."""
+    epochs = [epoch for changed in changes for epoch in mappings(changed.get("epochs"))]
+    return [{**epoch, "epoch": number} for number, epoch in enumerate(epochs, start=1)]
 
 
 def counted(value: object, noun: str) -> str:

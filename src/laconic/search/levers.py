@@ -185,13 +185,7 @@ def share(value: Any) -> float:
     Raises:
         ValueError: it is no number between 0 and 1.
     """
-    try:
-        number = float(value)
-    except ValueError as error:
-        raise ValueError(f"{value!r} is not a share such as 0.5") from error
-    if not 0 < number < 1:
-        raise ValueError(f"{number:g} must lie between 0 and 1: it is kept")
-    return number
+    return _between(value, 0.5, "it is kept")
 
 
 def zeros(value: Any) -> float:
@@ -200,12 +194,16 @@ def zeros(value: Any) -> float:
     Raises:
         ValueError: it is no number between 0 and 1.
     """
+    return _between(value, 0.9, "so many of the weights become zero")
+
+
+def _between(value: Any, example: float, what: str) -> float:
     try:
         number = float(value)
     except ValueError as error:
-        raise ValueError(f"{value!r} is not a share such as 0.9") from error
+        raise ValueError(f"{value!r} is not a share such as {example:g}") from error
     if not 0 < number < 1:
-        raise ValueError(f"{number:g} must lie between 0 and 1: so many of the weights become zero")
+        raise ValueError(f"{number:g} must lie between 0 and 1: {what}")
     return number
 
 

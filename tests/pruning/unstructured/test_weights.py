@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 import laconic as lc
 from laconic.core.errors import BadInput
-from laconic.pruning.unstructured.weights import check_paths, weights_of
+from laconic.core.weights import check_paths
+from laconic.pruning.unstructured.weights import weights_of
 from tests.core.models import Recurrent, Tied
 from tests.pruning.unstructured import nets
 
@@ -76,6 +77,6 @@ def test_a_recurrent_layer_has_all_its_matrices_and_a_shared_one_counts_once() -
 
 def test_a_path_that_names_nothing_is_told() -> None:
     weights, _ = weights_of(nets.net())
-    check_paths(weights, ("stem", "head.weight"))
+    check_paths(weights, ("stem", "head.weight"), "freeze")
     with pytest.raises(BadInput, match=r"freeze: .* 'stm'\. Did you mean 'stem'"):
-        check_paths(weights, ("stm",))
+        check_paths(weights, ("stm",), "freeze")

@@ -18,6 +18,7 @@ from laconic.core.recovery import recovery
 from laconic.core.retraining import check_trainable
 from laconic.core.step import step
 from laconic.core.task import Task
+from laconic.core.weights import check_paths
 from laconic.pruning.unstructured.allocation import ALLOCATIONS
 from laconic.pruning.unstructured.choice import Chooser
 from laconic.pruning.unstructured.criteria import criterion_named
@@ -28,7 +29,7 @@ from laconic.pruning.unstructured.patterns import Pattern
 from laconic.pruning.unstructured.permutation import permuted
 from laconic.pruning.unstructured.regrowth import Regrow
 from laconic.pruning.unstructured.schedules import AT_ONCE, SCHEDULES, Schedule, Timing, Work
-from laconic.pruning.unstructured.weights import Weight, check_paths, weights_of
+from laconic.pruning.unstructured.weights import Weight, weights_of
 
 _NAME = "sparsify"
 _NAMED = 3  # layers that a note lists by name
@@ -139,12 +140,12 @@ def chosen(model: nn.Module, config: Sparsify) -> tuple[list[Weight], list[Skipp
         BadInput: a path in `freeze` names nothing, or nothing is left.
     """
     weights, skipped = weights_of(model)
-    check_paths(weights, config.freeze)
+    check_paths(weights, config.freeze, "freeze")
     pattern = Pattern.read(config.pattern)
     result = []
     for index, weight in enumerate(weights):
         reason = pattern.misfit(weight.shape)
-        if weight.inside(config.freeze):
+        if weight.named(config.freeze):
             reason = "it is in freeze"
         elif index == 0 and not config.first:
             reason = "it is the first layer"
