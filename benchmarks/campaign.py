@@ -23,13 +23,14 @@ from benchmarks.command import command
 def fuzz(names: list[str]) -> None:
     """Fuzz every kind of file, or those that are named."""
     from benchmarks import fuzz as fuzzing
+    from benchmarks.fuzz_kinds import KINDS
 
     numbers = [int(name) for name in names if name.isdigit()]
     n, seed = (*numbers, *(1000, 0)[len(numbers) :])[:2]
-    chosen = [name for name in names if not name.isdigit()] or list(fuzzing.KINDS)
+    chosen = [name for name in names if not name.isdigit()] or list(KINDS)
     total: Counter[str] = Counter()
     for name in chosen:
-        counts = fuzzing.fuzz(fuzzing.KINDS[name], n, Path(tempfile.gettempdir()) / "laconic-fuzz" / name, seed)
+        counts = fuzzing.fuzz(KINDS[name], n, Path(tempfile.gettempdir()) / "laconic-fuzz" / name, seed)
         total += counts.outcomes
         print(f"{name}: {counts}", flush=True)
         for what, number in counts.wrong.items():

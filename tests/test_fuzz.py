@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks import fuzz
-from benchmarks.fuzz import KINDS, Kind
+from benchmarks.fuzz_kinds import KINDS, Kind, written
 
 from laconic.core.errors import BadInput
 
@@ -52,7 +52,7 @@ def test_each_outcome_is_told(read: object, outcome: str, tmp_path: Path) -> Non
     def altered(path: Path) -> object:
         return None if os.getpid() == own else read(path.name.encode() if read is bytes else path)  # type: ignore[operator]
 
-    counts = fuzz.fuzz(Kind(lambda folder: fuzz._written("a.json", "{}")(folder), altered), 3, tmp_path / "fuzz", hang_s=0.2)
+    counts = fuzz.fuzz(Kind(lambda folder: written("a.json", "{}")(folder), altered), 3, tmp_path / "fuzz", hang_s=0.2)
     assert counts.outcomes == {outcome: 3}
     assert len(counts.wrong) == (outcome not in ("ok", "named"))
     assert len(list((tmp_path / "fuzz").glob("wrong-*"))) == len(counts.wrong)

@@ -149,5 +149,5 @@ def by_budget(choices: Sequence[Sequence[Option]], whole: Sequence[float], share
 
 
 def _worth(option: Option) -> float:
-    """Return the logarithm of the energy that a chain loses."""
+    """Return what a chain costs in energy: minus the logarithm of the share that it keeps."""
     return -math.log(max(1 - option.lost, 1e-9))
