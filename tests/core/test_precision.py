@@ -78,7 +78,9 @@ def test_what_no_runtime_takes_is_refused_at_capture(model: nn.Module, x: Tensor
 )
 def test_an_example_of_another_type_than_the_model_is_bad_input(wide: bool, kind: torch.dtype) -> None:
     model = nn.Linear(6, 4).double() if wide else nn.Linear(6, 4)
-    with pytest.raises(lc.BadInput, match=rf"Linear cannot answer this example \('input' \(4, 6\) {str(kind)[6:]}\): RuntimeError: .*dtype"):
+    with pytest.raises(
+        lc.BadInput, match=rf"Linear cannot answer this example \('input' \(4, 6\) {str(kind)[6:]}\): RuntimeError: .*dtype"
+    ):
         lc.capture(model, torch.randn(4, 6).to(kind))
 
 
