@@ -21,7 +21,7 @@ from laconic.run.store import read_result
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("optimize", "run", "bench", "inspect", "compare", "report", "levers", "doctor", "tasks")
+COMMANDS = ("optimize", "run", "bench", "inspect", "compare", "pick", "report", "levers", "doctor", "tasks")
 QUICK = ("--runtimes", "onnxruntime", "--precisions", "fp32", "--quantize", "none", "--prune", "none", "--rounds", "6", "--threads", "1")
 KEY = "onnxruntime-fp32-1t"
 
@@ -71,6 +71,33 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.stdout.startswith("Budget met")
     assert "timing, interleaved" in done.stderr
     return folder
+
+
+def test_another_budget_is_picked_from_a_finished_run(run_folder: Path, tmp_path: Path) -> None:
+    before = read_result(run_folder)
+    same = answer(here("pick", run_folder, "--json"))
+    assert (same["best"], same["budget"], same["readings"]) == (before["best"], before["budget"], before["readings"])
+    speedup = before["candidates"][0]["speedup"]
+    missed = here("pick", run_folder, "--min-speedup", "1000", "--to", tmp_path / "page.html")
+    assert missed.returncode == 3
+    assert f"Relaxing one limit would do: at least {speedup['low']:.3g}"[:-1] in " ".join(missed.stdout.split())
+    assert "Budget not met" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert read_result(run_folder) == before, "nothing of the run changed"
+    unknown = here("pick", run_folder, "--objective", "size")
+    assert (unknown.returncode, "did not measure: Packed size" in unknown.stderr) == (2, True)
+    assert here("pick", tmp_path).returncode == 2
+
+
+def test_one_run_answers_several_budgets(tmp_path: Path) -> None:
+    done = here("optimize", "tests.run.tiny:task", *QUICK, "--frontier", "50,0.1", "--out", tmp_path / "run", "--json")
+    found = answer(done)
+    assert [one["budget"]["max_drop"] for one in found["budgets"]] == [0.1, 0.5, 50.0]
+    for one in found["budgets"]:
+        again = lc.pick(tmp_path / "run", {"max_drop": one["budget"]["max_drop"]})
+        assert (again.data["best"], again.data["headline"]) == (one["best"], one["headline"])
+    assert "One run, several budgets" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Handed over" in here("report", tmp_path / "run").stdout
+    assert here("optimize", "tests.run.tiny:task", "--frontier", "0.1,x").returncode == 2
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from laconic.search.budget import Budget
     from laconic.search.lever import Lever, Setting
     from laconic.search.optimize import optimize
+    from laconic.search.pick import pick
     from laconic.search.result import Result
     from laconic.search.space import SearchSpace
     from laconic.storage.pack import Packed, pack, unpack
@@ -99,6 +100,7 @@ _HOME = {
     "laconic.quantization.quantize": "Quantize quantize",
     "laconic.search.lever": "Lever Setting",
     "laconic.search.optimize": "optimize",
+    "laconic.search.pick": "pick",
     "laconic.search.result": "Result",
     "laconic.run.bench": "bench",
     "laconic.run.latency_table": "latency_table",
@@ -180,6 +182,7 @@ __all__ = [
     "mask_hook",
     "optimize",
     "pack",
+    "pick",
     "place",
     "prune",
     "qat",

@@ -16,7 +16,7 @@ from laconic.core.records import to_json
 from laconic.run.record import Record
 from laconic.run.repeats import noted, repeated, spread
 from laconic.search.select import Selection
-from laconic.search.verdict import verdict
+from laconic.search.verdict import Scale, verdict
 from laconic.tasks import metrics
 from tests.run import tiny
 
@@ -79,7 +79,7 @@ def told(low: float, high: float, limit: Any) -> str:
     metric = metrics.of(task)
     record = noted(Record("torch", "PyTorch", {}, "baseline"), {"times": 5, "n": 96, "low": low, "high": high}, metric)
     assert f"over 5 repeats its accuracy on the first 96 valid examples was {low}.0 to " in record.notes[0]
-    return str(verdict(Selection(None, None, "nothing held"), [record], lc.Budget(max_drop=limit), metric))
+    return str(verdict(Selection(None, None, "nothing held"), [record], lc.Budget(max_drop=limit), Scale.of(metric)))
 
 
 def test_the_verdict_says_it_where_it_matters_to_the_budget() -> None:

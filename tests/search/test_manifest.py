@@ -18,7 +18,7 @@ from tests.run import tiny
 
 
 def manifest(task: lc.Task | None = None, **changes: Any) -> dict[str, Any]:
-    given = {"budget": lc.Budget(), "space": lc.SearchSpace(), "recipes": None, "options": lc.Options(), **changes}
+    given = {"budgets": [lc.Budget()], "space": lc.SearchSpace(), "recipes": None, "options": lc.Options(), **changes}
     return _manifest(task or tiny.untrained(), **given)
 
 
@@ -44,7 +44,8 @@ def test_the_same_run_has_the_same_manifest() -> None:
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
-        ({"budget": lc.Budget(max_drop=0.1)}, "budget"),
+        ({"budgets": [lc.Budget(max_drop=0.1)]}, "budget"),
+        ({"budgets": [lc.Budget(), lc.Budget(max_drop=0.1)]}, "frontier"),
         ({"space": lc.SearchSpace(("openvino",))}, "space"),
         ({"recipes": [lc.Recipe()]}, "recipes"),
         ({"options": lc.Options(seed=1)}, "options"),
@@ -77,7 +78,7 @@ def test_a_time_limit_counts_from_the_call(monkeypatch: pytest.MonkeyPatch, tmp_
     """What is loaded, trained and measured before the first candidate counts too; of a command, from its start on."""
     seen: list[float] = []
 
-    def search(task: lc.Task, budget: lc.Budget, folder: Path, deadline: float, *rest: Any) -> None:
+    def search(task: lc.Task, budget: lc.Budget, drops: Any, folder: Path, deadline: float, *rest: Any) -> None:
         seen.append(deadline)
         raise lc.BadInput("seen")
 

@@ -21,7 +21,7 @@ from laconic.run.recipe import read_recipe
 from laconic.run.record import Record
 from laconic.search.budget import Budget
 from laconic.search.select import Selection, frontier, ranking
-from laconic.search.verdict import verdict
+from laconic.search.verdict import Scale, verdict
 from laconic.tasks import metrics
 from tests.quantities import OUTSIDE, PRICE_PER_HOUR
 from tests.report.results import Json, measurement, named
@@ -152,7 +152,9 @@ def test_more_may_be_better() -> None:
 def test_the_verdict_says_what_was_won() -> None:
     budget = Budget(max_drop=0.5, objective="energy")
     records = held(budget, record("a").with_measured(energy_mj=joules(3.0, 0.2)))
-    text = verdict(Selection(records[1], tied=("a",)), records, budget, metrics.resolve("accuracy", None)).headline.replace("\xa0", " ")
+    text = verdict(Selection(records[1], tied=("a",)), records, budget, Scale.of(metrics.resolve("accuracy", None))).headline.replace(
+        "\xa0", " "
+    )
     assert ", its energy of an inference is 3.00 mJ (95 % interval 2.80 to 3.20) against 6.00 mJ (95 % interval 5.50 to 6.50)" in text
 
 

@@ -32,7 +32,7 @@ def points(value: float, low: float, high: float, n: int = 287) -> Measurement:
 def said(
     best: Record, others: Sequence[Record] = (), *, budget: Budget | None = None, metric: MetricSpec = ACCURACY, **choice: Any
 ) -> Verdict:
-    return verdict(Selection(best, **choice), [BASE, best, *others], budget or Budget(max_drop=0.5), metric)
+    return verdict(Selection(best, **choice), [BASE, best, *others], budget or Budget(max_drop=0.5), Scale.of(metric))
 
 
 def test_it_says_in_examples_how_sure_it_is() -> None:
@@ -86,9 +86,12 @@ def test_zero_never_has_a_sign(value: float, below: float, above: float, metric:
 def test_what_an_error_may_rise_by_is_told_in_its_unit() -> None:
     near = record("a", status="rejected").with_measured(drop=Measurement(3.0, "kg", n=80, low=1.0, high=5.0))
     choice = Selection(None, near, "the drop is 3 kg on the valid data; at most 1 may be lost")
-    found = verdict(choice, [BASE, near], Budget(max_drop=1), KILOGRAMS)
+    found = verdict(choice, [BASE, near], Budget(max_drop=1), Scale.of(KILOGRAMS))
     assert found.headline.startswith("Budget not met (lose at most 1 kg of weight error; best latency): the nearest, A, is 2.00×")
-    assert found.certainty == ("A true loss of up to 5.00 kg of weight error cannot be excluded with so few.",)
+    assert found.certainty == (
+        "Relaxing one limit would do: lose at most 3 kg of weight error (A, 2.00× as fast).",
+        "A true loss of up to 5.00 kg of weight error cannot be excluded with so few.",
+    )
 
 
 def test_equal_scores_are_not_called_certain() -> None:
@@ -195,7 +198,7 @@ ABSENT = Record("b", "B", {}, status="unavailable", reasons=(Reason("available",
     ids=["none", "no time", "no time for the only one", "not here", "one failed"],
 )
 def test_nothing_tried_is_not_a_budget_missed(others: list[Record], words: str) -> None:
-    found = verdict(Selection(reason="why"), [BASE, *others], Budget(max_drop=0.5), ACCURACY)
+    found = verdict(Selection(reason="why"), [BASE, *others], Budget(max_drop=0.5), Scale.of(ACCURACY))
     assert found.headline == words
 
 
@@ -214,7 +217,7 @@ def test_nothing_tried_is_not_a_budget_missed(others: list[Record], words: str) 
 def test_a_run_that_ended_early_says_how_far_it_came_and_that_it_goes_on(by: str, words: list[str]) -> None:
     best = record("z", baseline="base")
     records = [BASE, best, *(LATE.replace(baseline="base"),) * 2, ABSENT.replace(baseline="base")]
-    found = verdict(Selection(best), records, Budget(max_drop=0.5), ACCURACY, stopped(records, by, 83.0))
+    found = verdict(Selection(best), records, Budget(max_drop=0.5), Scale.of(ACCURACY), stopped(records, by, 83.0))
     assert all(any(word in said for said in found.certainty) for word in words)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from laconic.cli.app import app
 from laconic.cli.budget import BudgetOptions, takes_budget
-from laconic.cli.inputs import Until, count, giga, loaded, named_size, split
+from laconic.cli.inputs import Until, count, giga, loaded, named_size, numbers, split
 from laconic.cli.interrupt import command, resumable
 from laconic.cli.options import (
     BatchOption,
@@ -39,6 +39,12 @@ if TYPE_CHECKING:
 def optimize(
     task: TaskArgument,
     budget: BudgetOptions,
+    frontier: Annotated[
+        str | None,
+        typer.Option(
+            "--frontier", metavar="DROPS", help="Answer these drops too, each a budget of its own, from the same candidates: 0.1,0.5,1."
+        ),
+    ] = None,
     time_limit: LimitOption = None,
     runtimes: Annotated[str | None, typer.Option("--runtimes", help="Try only these, separated by commas.")] = None,
     precisions: Annotated[str | None, typer.Option("--precisions", help="Try only these, separated by commas: fp32, bf16.")] = None,
@@ -101,6 +107,7 @@ def optimize(
             return lc.optimize(
                 wanted,
                 lc.Budget.from_plain(budget),
+                frontier=numbers("--frontier", frontier),
                 out=folder,
                 time_limit=until.left_s(),
                 space=space,
@@ -109,7 +116,8 @@ def optimize(
                 command=command(),
             )
 
-    finish(guarded(work), as_json, mlflow)
+    result = guarded(work)
+    finish(result, as_json, mlflow, result.folder / "report.html")
 
 
 @app.command()
@@ -151,7 +159,8 @@ def run(
                 command=command(),
             )
 
-    finish(guarded(work), as_json, mlflow)
+    result = guarded(work)
+    finish(result, as_json, mlflow, result.folder / "report.html")
 
 
 @app.command()

@@ -116,3 +116,15 @@ def named_size(text: str) -> tuple[str, int]:
     if not equals:
         raise BadInput(f"--length: {text!r}; write NAME=SIZE, e.g. length=64")
     return name, count("--length", size)
+
+
+def numbers(option: str, text: str | None) -> tuple[float, ...]:
+    """Read numbers separated by commas; none where nothing was typed.
+
+    Raises:
+        BadInput: something between the commas is no number.
+    """
+    try:
+        return tuple(float(part) for part in split(text) or ())
+    except ValueError:
+        raise BadInput(f"{option}: {text!r} must be numbers separated by commas, such as 0.1,0.5,1") from None

@@ -145,10 +145,12 @@ def say(text: str, as_json: bool) -> None:
     typer.echo(text, err=as_json)
 
 
-def finish(result: Result, as_json: bool, mlflow: bool = False) -> None:
-    """Print a run's result, log it where that was asked for, and end with its exit code."""
+def finish(result: Result, as_json: bool, mlflow: bool = False, page: Path | None = None) -> None:
+    """Print a run's result and where its page is, log it where that was asked for, and end with its exit code."""
     show(dict(result.data), as_json, lambda: summary(dict(result.data)))
-    say(f"Run:    {result.folder}\nReport: {result.folder / 'report.html'}", as_json)
+    say(f"Run:    {result.folder}", as_json)
+    if page is not None:
+        say(f"Report: {page}", as_json)
     if (best := guarded(lambda: result.best)) is not None:
         say(f"Ships:  {best.folder}", as_json)
     if result.stopped is not None:

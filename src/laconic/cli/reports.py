@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from laconic.cli.app import app
+from laconic.cli.budget import BudgetOptions, takes_budget
 from laconic.cli.options import JsonOption, MlflowOption
-from laconic.cli.output import guarded, say, show, summary
+from laconic.cli.output import finish, guarded, say, show, summary
 
 
 @app.command()
@@ -73,6 +74,29 @@ def _side_by_side(folder: Path | None, both: tuple[Path, Path], to: Path | None,
     show(result, as_json, table)
     if page is not None:
         say(f"Report: {page}", as_json)
+
+
+@app.command()
+@takes_budget
+def pick(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.")],
+    budget: BudgetOptions,
+    to: Annotated[Path | None, typer.Option("--to", help="Write the page of this answer.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer another budget from a finished run, without computing.
+
+    Example: laconic pick laconic-runs/A --max-drop 1
+    """
+
+    def work() -> tuple[Any, Path | None]:
+        import laconic as lc
+
+        found = lc.pick(folder, lc.Budget.from_plain(budget))
+        return found, None if to is None else found.report(to)
+
+    result, page = guarded(work)
+    finish(result, as_json, page=page)
 
 
 @app.command()

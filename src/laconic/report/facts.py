@@ -15,6 +15,7 @@ from laconic.report.candidates import Candidate, candidate, measured_rows
 from laconic.report.figures import Figure, figures
 from laconic.report.frontier import Frontier, frontier
 from laconic.report.limits import LimitLine, rules
+from laconic.report.several import Answered, answered
 from laconic.report.step_sections import StepSection, step_sections
 from laconic.report.tables import Table, candidates_table, final_table
 from laconic.report.units import finite, fixed
@@ -75,6 +76,8 @@ class Facts:
     words: Words
     candidates: tuple[Candidate, ...]
     frontier: Frontier
+    answered: tuple[Answered, ...]
+    answered_columns: tuple[str, ...]
     table: Table
     timing_note: str
     ships: of_chosen.Ships | None
@@ -112,6 +115,7 @@ def facts(result: Mapping[str, Any]) -> Facts:
     label = "Best" if result.get("best") else "Nearest miss"
     key = chosen.key if chosen else ""
     short = [row for row in placed("terminal", budget, measured) if row.name != "metric"]
+    shipped = [row for row in placed("final", budget, measured) if row.name != "test_metric"]
     return Facts(
         heading=_heading(result, chosen, everyone[1:], notice),
         batch=_batch(result),
@@ -123,6 +127,8 @@ def facts(result: Mapping[str, Any]) -> Facts:
         words=words,
         candidates=everyone,
         frontier=frontier(everyone, spec, words, budget, measured, key),
+        answered=answered(result, everyone, [row.name for row in shipped]),
+        answered_columns=tuple(words.heading(row) for row in shipped),
         table=candidates_table(everyone, words, budget, measured, (key, label)),
         timing_note=_timing_note(everyone),
         ships=of_chosen.ships(result, chosen),

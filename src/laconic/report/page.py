@@ -45,6 +45,7 @@ def contents(found: Facts, drawn: Collection[str]) -> list[tuple[str, str]]:
     """Return id and title of each section that the page has, in its order; the first lines and figures are no section."""
     every: list[tuple[str, str, Any]] = [
         ("ships", "What you ship", found.ships),
+        ("budgets", "One run, several budgets", found.answered),
         ("frontier", "Frontier", "frontier" in drawn),
         ("candidates", "All candidates", True),
         ("techniques", "The best of each technique", len(found.techniques) > 1),

@@ -37,6 +37,8 @@ def summary(facts: Facts) -> RenderableType:
     parts += [Padding(_figures(facts), (1, 0, 0, 0))]
     if facts.budget:
         parts.append(Padding(Group(*(_rule(rule) for rule in facts.budget)), (1, 0, 0, 0)))
+    if facts.answered:
+        parts.append(Padding(_answered(facts), (1, 0, 0, 0)))
     parts.append(Padding(_candidates(facts), (1, 0, 0, 0)))
     left = len(facts.table.rows) - len(_shown(facts)) - len(facts.unavailable)
     if left:
@@ -79,6 +81,16 @@ def _rule(rule: LimitLine) -> Text:
         surely, color = ("holds too", "green") if rule.surely else ("not held", "yellow")
         line.append_text(Text.assemble((f"\n{'':<8}at the bad end of the interval {rule.worst}: ", "dim"), (surely, color)))
     return line
+
+
+def _answered(facts: Facts) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("Budget", "Handed over", *(textwrap.fill(column, _HEADING) for column in facts.answered_columns)):
+        table.add_column(Text(name), justify="left" if not table.columns[1:] else "right")
+    for one in facts.answered:
+        title = Text.assemble(one.title, ("" if one.met else " (not met)", _BADGES["missed"]))
+        table.add_row(Text(one.asked), title, *map(Text, one.figures))
+    return table
 
 
 def _candidates(facts: Facts) -> Table:

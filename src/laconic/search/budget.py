@@ -102,14 +102,25 @@ class Budget:
         """The limit of the drop as a number; None where there is none."""
         return self.asked.get("max_drop")
 
+    def at(self, name: str, limit: float) -> Budget:
+        """Return this budget with another number at one limit; infinite: without it."""
+        value: Any = None if math.isinf(limit) and not quantities.limits()[name].unlimited else limit
+        if name in _keywords():
+            return dataclasses.replace(self, **{name: value})
+        return dataclasses.replace(self, limits={k: v for k, v in {**self.limits, name: value}.items() if v is not None})
+
     @property
     def goal(self) -> Quantity:
         """The quantity that is to be best."""
         return quantities.objectives()[self.objective]
 
+    def quantities(self) -> list[Quantity]:
+        """Return what this budget limits or aims at, each once."""
+        return list({row.name: row for row in (*(row for row, _ in self._rows()), self.goal)}.values())
+
     def names(self, quantity: str) -> bool:
         """Return whether this budget limits a quantity, or aims at it."""
-        return quantity == self.goal.name or any(row.name == quantity for row, _ in self._rows())
+        return any(row.name == quantity for row in self.quantities())
 
     def filled(self, metric: str, percentage: bool) -> Budget:
         """Return this budget with the default where `max_drop` was left out.

@@ -17,13 +17,15 @@ from laconic.measure.environment import environment
 from laconic.run import prepare
 from laconic.run.ledger import Ledger
 from laconic.run.options import Options
+from laconic.run.recipe import parse
 from laconic.run.record import Record, opponent
 from laconic.run.store import FORMAT
 from laconic.search.beside import shipped
 from laconic.search.budget import Budget
+from laconic.search.relax import relaxations
 from laconic.search.select import Selection
 from laconic.search.stopped import Stopped
-from laconic.search.verdict import Verdict, verdict
+from laconic.search.verdict import Scale, Verdict, verdict
 from laconic.tasks import metrics
 
 
@@ -53,40 +55,65 @@ def content(
         ended: how far the run came, where it ended before everything was tried.
         told: of the chosen one beside its figures; see `search.beside`.
     """
-    counts = count(known.program)
-    chosen = choice.best or choice.nearest
-    baseline = records[0] if chosen is None else opponent(chosen, records)
-    words: Verdict = verdict(choice, records, known.budget, known.metric, ended)
+    counts, scale = count(known.program), Scale.of(known.metric)
+    interface = known.program.interface
     return {
         "format": FORMAT,
         "laconic": VERSION,
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "task": _task_facts(known),
-        "budget": known.budget.to_plain(),
         "batch": known.options.batch,
-        "met": choice.best is not None,
         "stopped": None if ended is None else {**to_json(ended), "told": str(ended)},
-        "verdict": str(words),
-        "headline": words.headline,
-        "certainty": words.certainty,
-        "readings": known.budget.readings(chosen) if chosen else [],
-        "tied": choice.tied,
-        "best": choice.best.key if choice.best else None,
-        "nearest": choice.nearest.key if choice.nearest else None,
-        "reason": choice.reason,
-        "ships": shipped(choice.best, to_json(known.program.inputs)) if choice.best and choice.best.artifact else None,
+        **answer(records, choice, known.budget, scale, to_json(known.program.inputs), ended),
         **(told or {}),
-        "baseline": _row(baseline),
-        "other_baselines": [_row(record) for record in records if record.baseline is None and record is not baseline],
-        "candidates": [_row(record) for record in records if record.baseline is not None],
         "layers": counts.layers,
         "totals": {"params": counts.params, "macs": counts.macs, "unused_params": counts.unused_params},
         "unknown_operators": counts.unknown,
         "environment": environment(None, packages()),
         "training": known.training,
-        "notes": [*known.program.interface.notes, *counts.notes()],
-        "reproduce": {"command": known.command, "recipe_yaml": _yaml(known, chosen) if chosen else ""},
+        "notes": [*interface.notes, *counts.notes()],
+        "reproduce": {"command": known.command, "recipe_yaml": _yaml(known, choice.best or choice.nearest)},
         "spent": known.ledger.spent(),
+    }
+
+
+def answer(
+    records: Sequence[Record],
+    choice: Selection,
+    budget: Budget,
+    scale: Scale,
+    inputs: Sequence[Mapping[str, Any]],
+    ended: Stopped | None = None,
+) -> dict[str, Any]:
+    """Return the part of the content that depends on the budget: what is chosen, why, and what becomes of each record.
+
+    Args:
+        records: all, judged by this budget, the baselines first.
+        choice: what is delivered.
+        budget: what was asked.
+        scale: of the metric.
+        inputs: of the model, in plain values.
+        ended: how far the run came, where it ended before everything was tried.
+    """
+    chosen = choice.best or choice.nearest
+    baseline = records[0] if chosen is None else opponent(chosen, records)
+    words: Verdict = verdict(choice, records, budget, scale, ended)
+    return {
+        "budget": budget.to_plain(),
+        "met": choice.best is not None,
+        "verdict": str(words),
+        "headline": words.headline,
+        "certainty": words.certainty,
+        "readings": budget.readings(chosen) if chosen else [],
+        "relaxed": [] if choice.best is not None else relaxations(records, budget),
+        "tied": choice.tied,
+        "best": choice.best.key if choice.best else None,
+        "nearest": choice.nearest.key if choice.nearest else None,
+        "reason": choice.reason,
+        "ships": shipped(choice.best, inputs) if choice.best and choice.best.artifact else None,
+        "baseline": _row(baseline),
+        "other_baselines": [_row(record) for record in records if record.baseline is None and record is not baseline],
+        "candidates": [_row(record) for record in records if record.baseline is not None],
     }
 
 
@@ -104,16 +131,25 @@ def _task_facts(known: Facts) -> dict[str, Any]:
         "part": task.part,
         "description": task.description,
         "dataset_note": task.dataset_note,
-        "metric": {"name": metric.name, "direction": metric.direction, "unit": metric.unit, "scale": metric.scale},
+        "metric": {
+            "name": metric.name,
+            "direction": metric.direction,
+            "unit": metric.unit,
+            "scale": metric.scale,
+            "of_examples": metric.per_example is not None,
+        },
         "n_valid": prepare.length(task.valid),
         "n_test": None if task.test is None else prepare.length(task.test),
         "inputs": known.program.inputs,
     }
 
 
-def _yaml(known: Facts, chosen: Record) -> str:
-    from laconic.run.recipe import parse
+def _yaml(known: Facts, chosen: Record | None) -> str:
+    return "" if chosen is None else recipe_yaml(chosen, known.task.ref, known.budget)
 
+
+def recipe_yaml(chosen: Record, ref: str | None, budget: Budget) -> str:
+    """Return the recipe file that makes a record's artifact again, with its task, where that has a name, and the budget."""
     recipe = parse({"steps": chosen.recipe["steps"], "deploy": chosen.recipe["deploy"]}).recipe
-    task = {"task": known.task.ref} if known.task.ref else {}
-    return recipe.to_yaml(**task, budget={key: value for key, value in known.budget.to_plain().items() if value not in (None, False)})
+    asked = {key: value for key, value in budget.to_plain().items() if value not in (None, False)}
+    return recipe.to_yaml(**({"task": ref} if ref else {}), budget=asked)

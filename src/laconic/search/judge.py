@@ -13,9 +13,15 @@ from laconic.search.budget import Budget
 
 @dataclass(frozen=True)
 class Judge:
-    """Meets `run.judge.Judge`."""
+    """Meets `run.judge.Judge`.
+
+    Args:
+        budget: what is asked; of several budgets the one that allows most.
+        several: whether stricter ones are asked too: then a candidate that is slower than the best may be another's best, and is timed to the end.
+    """
 
     budget: Budget
+    several: bool = False
 
     @property
     def packs(self) -> bool:
@@ -42,5 +48,5 @@ class Judge:
         """Return what its speed must reach; and where speed decides which is best, the lower end of the best so far."""
         fast = self.budget.goal.name == "speedup"
         least = max(self.budget.min_speedup or 0.0, 1.0 if fast else 0.0)
-        ahead = best.speedup if best is not None and fast else None
+        ahead = best.speedup if best is not None and fast and not self.several else None
         return Marks(least or None, self.budget.max_latency_ms, None if ahead is None else ahead.low)

@@ -26,6 +26,7 @@ from laconic.run.recipe import Recipe
 from laconic.run.record import Record, opponent
 from laconic.run.store import RESULT, RunStore, read_result
 from laconic.run.whole import with_whole
+from laconic.search import several
 from laconic.search.beside import beside
 from laconic.search.budget import Budget
 from laconic.search.content import Facts, content
@@ -34,9 +35,11 @@ from laconic.search.judge import Judge
 from laconic.search.lever import Surroundings
 from laconic.search.propose import propose
 from laconic.search.result import REPORT, Result
-from laconic.search.select import Selection, choose, confirm, frontier, so_far
+from laconic.search.select import Selection, confirm, judged_by, so_far
+from laconic.search.select import frontier as marked
 from laconic.search.space import SearchSpace, baseline_recipe, baseline_recipes
 from laconic.search.stopped import INTERRUPT, LIMIT, stopped
+from laconic.search.verdict import Scale
 from laconic.search.walk import Walk
 from laconic.tasks import metrics
 
@@ -46,6 +49,7 @@ def optimize(
     task: Task | str,
     budget: Budget | Mapping[str, Any] | None = None,
     *,
+    frontier: Sequence[float] = (),
     out: str | Path | None = None,
     time_limit: str | float | None = None,
     space: SearchSpace | None = None,
@@ -59,6 +63,7 @@ def optimize(
     Args:
         task: the trained model (or one with a plan of how to train it), its data and its metric; or the name of such a task, as of `load_task`.
         budget: what may be lost and what must be won; a mapping of limits too, ``{"max_drop": 0.5}``.
+        frontier: further drops that are allowed, each a budget of its own: all are answered from the same candidates, in ``data["budgets"]``.
         out: the run's folder; by default `laconic-runs/NAME-TIME`. A folder that holds the same run, unfinished or ended by a time limit, is continued.
         time_limit: seconds from the call on, or text like ``90s``, ``5m``, ``2h``. The model is trained, where it is untrained, and the baseline measured
             in any case; candidates whose turn comes later are not tried, and the best so far is delivered. Called again with the same `out`, the run goes
@@ -77,6 +82,7 @@ def optimize(
         KeyboardInterrupt: as it came; the best so far is then written down like a result, as interrupted.
     """
     limit, space, budget = seconds(time_limit), space or SearchSpace(), as_budget(budget)
+    several.budgets(budget, frontier)
     deadline = None if limit is None else time.monotonic() + limit
     check_devices(recipes, space.device)
     options = options or Options()
@@ -85,7 +91,7 @@ def optimize(
             prepare.try_ref(task, options)
         task = as_task(task)
         folder = Path(out) if out is not None else new_folder(task.name)
-        data = search(task, budget, folder, deadline, space, recipes, options, told, command)
+        data = search(task, budget, frontier, folder, deadline, space, recipes, options, told, command)
     result = Result(folder, data)
     if not (folder / REPORT).exists():
         result.report()
@@ -95,6 +101,7 @@ def optimize(
 def search(
     task: Task,
     budget: Budget,
+    drops: Sequence[float],
     folder: Path,
     deadline: float | None,
     space: SearchSpace,
@@ -108,7 +115,8 @@ def search(
     metric = metrics.of(task)
     prepare.check(task, options, progress)
     budget = budget.filled(metric.name, metric.scale == 100)
-    with RunStore(folder, _manifest(task, budget, space, recipes, options)) as store:
+    asked = several.budgets(budget, drops)
+    with RunStore(folder, _manifest(task, asked, space, recipes, options)) as store:
         if store.has(RESULT) and (known := read_result(folder)).get("stopped") is None:
             if not (lost := killed(known)):
                 progress.log(f"{folder} is finished already; nothing was computed again")
@@ -120,26 +128,28 @@ def search(
         program, training = prepare.program(task, store, options, ledger, progress)
         around = Surroundings(program, task.of_part(), budget)
         chosen = list(recipes) if recipes is not None else propose(around, space)
-        evaluator = Evaluator(store, task, metric, program, Judge(budget), options, ledger, progress)
+        evaluator = Evaluator(store, task, metric, program, Judge(several.loosest(asked), len(asked) > 1), options, ledger, progress)
         evaluator.deadline = deadline
         walk = Walk(evaluator, budget)
         context = Facts(task, metric, budget, program, training, command, ledger, options)
         try:
             with contextlib.closing(evaluator):
                 tried(walk, chosen, around, space, follow=recipes is None)
-                records, choice = choose(walk.records, budget, evaluator.compare, evaluator.publish)
-                handed = [r for r in (choice.best or choice.nearest,) if r is not None]
+                records, choices = several.choose_all(walk.records, asked, evaluator)
+                handed = several.handed(choices)
                 base = opponent(handed[0], records) if handed else records[0]
                 base, *handed = with_whole(task, store, [base, *handed], options, ledger, progress)
                 tested = evaluator.test(base, handed)
                 told = beside(evaluator, base, handed[0]) if handed else {}
         except KeyboardInterrupt:
             if walk.records:
-                records = frontier([*walk.records, *walk.untried()], budget)
+                records = marked(judged_by([*walk.records, *walk.untried()], budget), budget)
                 Result(folder, write(store, context, records, so_far(records, budget), INTERRUPT)).report()
             raise
-        records = frontier(list(_replaced(records, tested)), budget)
-        data = write(store, context, records, confirm(choice, records, budget), LIMIT, told)
+        records = marked(list(_replaced(records, tested)), budget)
+        ended = stopped(records, LIMIT, ledger.spent()["total"])
+        told["budgets"] = several.answers(records, asked, choices, Scale.of(metric), to_json(program.inputs), ended)
+        data = write(store, context, records, confirm(choices[0], records, budget), LIMIT, told)
         shutil.rmtree(store.path("examples"), ignore_errors=True)
         return data
 
@@ -197,13 +207,16 @@ def new_folder(name: str) -> Path:
 _NO_EVIDENCE = ("wait_quiet",)
 
 
-def _manifest(task: Task, budget: Budget, space: SearchSpace, recipes: Sequence[Recipe] | None, options: Options) -> dict[str, Any]:
+def _manifest(
+    task: Task, budgets: Sequence[Budget], space: SearchSpace, recipes: Sequence[Recipe] | None, options: Options
+) -> dict[str, Any]:
     """Return what makes two runs the same."""
     return {
         "task": task.ref or task.name,
         "metric": task.metric if isinstance(task.metric, str) else getattr(task.metric, "__qualname__", "custom"),
         "answers": {"ignore": task.ignore, "class_axis": task.class_axis, "target": getattr(task.target, "__qualname__", task.target)},
-        "budget": budget.to_plain(),
+        "budget": budgets[0].to_plain(),
+        "frontier": [budget.max_drop for budget in budgets[1:]],
         "space": to_json(space),
         "recipes": None if recipes is None else [recipe.to_plain() for recipe in recipes],
         "options": {name: value for name, value in to_json(options).items() if name not in _NO_EVIDENCE},

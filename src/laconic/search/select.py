@@ -12,10 +12,11 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from laconic.core import quantities
 from laconic.core.quantities import Quantity
 from laconic.core.wording import counted
 from laconic.measure.stats import ratio_of_rounds
-from laconic.run.gate import Condition, gate
+from laconic.run.gate import BETTER, Condition, gate
 from laconic.run.record import Reason, Record, opponent
 from laconic.run.timing import ALONE, PUBLISHED
 from laconic.search.budget import Budget
@@ -136,10 +137,10 @@ def choose(records: Sequence[Record], budget: Budget, compare: Compare, publish:
         if len(few) > 1 and budget.goal.timed:
             after, rounds = compare(now, [record.key for record in few])
             now = judged_again(now, after, budget)
-            fallen += [key for key in keys if _by_key(now, key).status != "passed"]
-        for record, tied in list(ranking([_by_key(now, key) for key in keys], budget, rounds)):
+            fallen += [key for key in keys if by_key(now, key).status != "passed"]
+        for record, tied in list(ranking([by_key(now, key) for key in keys], budget, rounds)):
             now = judged_again(now, publish(now, record.key), budget)
-            chosen = _by_key(now, record.key)
+            chosen = by_key(now, record.key)
             if chosen.status == "passed":
                 return now, Selection(chosen, tied=tied, fallen=tuple(fallen))
             fallen.append(record.key)
@@ -148,7 +149,7 @@ def choose(records: Sequence[Record], budget: Budget, compare: Compare, publish:
         return now, Selection(reason=_nothing(candidates(now)), fallen=tuple(fallen))
     if near.comparison != PUBLISHED:
         now = judged_again(now, publish(now, near.key), budget)
-        near = _by_key(now, near.key)
+        near = by_key(now, near.key)
     return now, Selection(None, near, "; ".join(reason.text for reason in near.reasons), fallen=tuple(fallen))
 
 
@@ -172,6 +173,19 @@ def judged_again(before: Sequence[Record], after: Sequence[Record], budget: Budg
         return _still_rejected(record, rules, budget.timed_rules()) if record.status == "rejected" else gate(record, rules)
 
     return [*map(judged, before, after)]
+
+
+def judged_by(records: Sequence[Record], budget: Budget) -> list[Record]:
+    """Hold records that were measured for one budget against another; what was rejected for anything but a budget stays so."""
+    of_budgets = {row.limit.broken for row in quantities.rows().values() if row.limit is not None} | {BETTER}
+
+    def judged(record: Record) -> Record:
+        sound = tuple(reason for reason in record.reasons if reason.rule not in of_budgets)
+        if record.status not in ("passed", "rejected") or sound:
+            return record
+        return gate(record.replace(status="passed", reasons=()), budget.rules(opponent(record, records)))
+
+    return [*map(judged, records)]
 
 
 def _still_rejected(record: Record, rules: Sequence[Condition], timed: Collection[str]) -> Record:
@@ -228,8 +242,8 @@ def confirm(choice: Selection, records: Sequence[Record], budget: Budget) -> Sel
     An artifact whose drop on the test data breaks the limit is not delivered: it becomes the nearest miss. No other takes its place, since choosing by
     test data would make the final table a lie.
     """
-    best = None if choice.best is None else _by_key(records, choice.best.key)
-    near = None if choice.nearest is None else _by_key(records, choice.nearest.key)
+    best = None if choice.best is None else by_key(records, choice.best.key)
+    near = None if choice.nearest is None else by_key(records, choice.nearest.key)
     if best is not None and (broken := _test_reason(best, budget)) is not None:
         return dataclasses.replace(choice, best=None, nearest=best, reason=f"it held the budget on the valid data, but {broken.text}")
     return dataclasses.replace(choice, best=best, nearest=near)
@@ -254,7 +268,8 @@ def frontier(records: Sequence[Record], budget: Budget) -> list[Record]:
     return [record.replace(frontier=record.key in best) for record in records]
 
 
-def _by_key(records: Sequence[Record], key: str) -> Record:
+def by_key(records: Sequence[Record], key: str) -> Record:
+    """Return the record of a key."""
     return next(record for record in records if record.key == key)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from laconic.core.records import Measurement
 from laconic.core.wording import counted, decimals, given, number, percent, spanned
@@ -12,6 +13,7 @@ from laconic.run import repeats
 from laconic.run.record import Record, opponent
 from laconic.run.timing import PUBLISHED
 from laconic.search.budget import Budget
+from laconic.search.relax import relaxations, told_relaxed
 from laconic.search.select import Selection, candidates, untried
 from laconic.search.stopped import INTERRUPT, Stopped
 from laconic.tasks.metrics import MetricSpec
@@ -44,6 +46,12 @@ class Scale:
         """Return the scale of a metric; points count examples where the metric is a mean over them."""
         points = metric.scale == 100
         return cls(metric.name, _POINTS if points else metric.unit, points and metric.per_example is not None)
+
+    @classmethod
+    def written(cls, plain: Mapping[str, Any]) -> Scale:
+        """Read back what a run's result says of its metric: its name, `scale`, `unit`, and whether it is a mean over examples."""
+        points = plain["scale"] == 100
+        return cls(plain["name"], _POINTS if points else plain["unit"], points and plain.get("of_examples", False))
 
     @property
     def points(self) -> bool:
@@ -85,17 +93,16 @@ class Scale:
         return number(value) if not self.points else spanned(value, value, value, places=self._places(value))[0]
 
 
-def verdict(choice: Selection, records: Sequence[Record], budget: Budget, metric: MetricSpec, ended: Stopped | None = None) -> Verdict:
+def verdict(choice: Selection, records: Sequence[Record], budget: Budget, scale: Scale, ended: Stopped | None = None) -> Verdict:
     """Return the choice in words.
 
     Args:
         choice: confirmed.
         records: all, the baseline first.
         budget: what was asked.
-        metric: of the task.
+        scale: of the task's metric.
         ended: how far the run came, where it ended before everything was tried.
     """
-    scale = Scale.of(metric)
     others = candidates(records)
     asked = budget.told(scale.noun)
     if choice.best is not None:
@@ -107,7 +114,10 @@ def verdict(choice: Selection, records: Sequence[Record], budget: Budget, metric
         headline = f"Nothing was tried: {why}."
     else:
         headline = f"Budget not met ({asked}): {choice.reason}."
-    return Verdict(headline, (*_early(ended, others), *_certainty(choice, others, budget, scale), *_chance(records, budget, scale)))
+    missed = choice.best is None and bool(others)
+    relaxed = told_relaxed(relaxations(records, budget), scale.noun) if missed and not untried(others) else ()
+    certainty = _certainty(choice, others, budget, scale)
+    return Verdict(headline, (*_early(ended, others), *relaxed, *certainty, *_chance(records, budget, scale)))
 
 
 def _gain(record: Record, records: Sequence[Record], budget: Budget) -> str:
