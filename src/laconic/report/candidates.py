@@ -27,11 +27,12 @@ RULES = {
     "nan": "not a number",
     "error": "failed",
     "time_limit": "no time left",
+    "outraced": "outraced",
     "baseline": "no baseline",
     "budget": "budget",
 }
 _SOME = 3  # names that stand for all of a long list
-_UNRUN = {"unavailable": "not available on this machine", "failed": "the candidate failed", "not_tried": "its turn never came"}
+_UNRUN = {"unavailable": "not available on this machine", "failed": "the candidate failed", "not_tried": "it was not tried"}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ class Options:
         batch: examples per call when latency is measured.
         rounds: turns that each of those compared has, at the most; each yields one median, and the interval comes from these.
         turn_seconds: how long a turn is, at the least.
-        early_stop: end a candidate's rounds as soon as it is clear that it is rejected or behind the best so far, see `measure.sequential`.
+        early_stop: end a candidate's rounds as soon as it is clear that it is rejected or behind the best so far, see `measure.sequential`; and do not try
+            what cannot become the fastest any more, see `search.racing`.
         candidate_timeout_s: a candidate that needs longer to build, or to load and answer the valid data, has failed.
         memory_limit_bytes: a process that uses more is ended; None: four fifths of what the machine, or the control group, has free when it starts.
         seed: of every random choice.

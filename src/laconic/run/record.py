@@ -12,6 +12,9 @@ from laconic.core.quantities import Quantity
 from laconic.core.records import Measurement, Outcome
 from laconic.run.recipe import Recipe
 
+# Rules by which a candidate is not tried.
+TIME_LIMIT, OUTRACED = "time_limit", "outraced"
+
 
 @dataclass(frozen=True)
 class Reason:
@@ -26,7 +29,8 @@ class Record:
     """One candidate with its evidence.
 
     `status` is ``baseline``, ``passed``, ``rejected`` (measured, and not good enough), ``failed`` (crashed, hung, ran out of memory, was not
-    finite), ``unavailable`` (this machine cannot run it) or ``not_tried`` (the time limit came before its turn).
+    finite), ``unavailable`` (this machine cannot run it) or ``not_tried`` (the time limit came before its turn, or it cannot become the
+    fastest any more).
 
     `runtime` is the title of the runtime. `measured` holds what was measured, by the names of `core.quantities`; what is not there was not measured.
 
@@ -118,9 +122,14 @@ class Record:
         """Return the same record, rejected for these reasons; unchanged without any."""
         return self.replace(status="rejected", reasons=(*self.reasons, *reasons)) if reasons else self
 
-    def not_tried(self, text: str) -> Record:
+    def not_tried(self, text: str, rule: str = TIME_LIMIT) -> Record:
         """Return the same record, whose turn never came."""
-        return self.replace(status="not_tried", reasons=(*self.reasons, Reason("time_limit", text)))
+        return self.replace(status="not_tried", reasons=(*self.reasons, Reason(rule, text)))
+
+    @property
+    def waits(self) -> bool:
+        """Whether its turn may still come, with more time."""
+        return self.status == "not_tried" and self.reasons[-1].rule == TIME_LIMIT
 
     def failed(self, rule: str, text: str) -> Record:
         """Return the same record, failed."""

@@ -130,7 +130,7 @@ def search(
         chosen = list(recipes) if recipes is not None else propose(around, space)
         evaluator = Evaluator(store, task, metric, program, Judge(several.loosest(asked), len(asked) > 1), options, ledger, progress)
         evaluator.deadline = deadline
-        walk = Walk(evaluator, budget)
+        walk = Walk(evaluator, budget, races=options.early_stop and budget.goal.name == "speedup" and len(asked) == 1)
         context = Facts(task, metric, budget, program, training, command, ledger, options)
         try:
             with contextlib.closing(evaluator):

@@ -48,8 +48,8 @@ def stopped(records: Sequence[Record], by: str, after_s: float) -> Stopped | Non
         by: what ended it, if something did.
         after_s: seconds since it began, those of earlier calls included.
     """
-    others = [record for record in records if record.baseline is not None and record.status != "unavailable"]
-    left = any(record.status == "not_tried" for record in others)
+    others = [record for record in records if record.baseline is not None and (record.status in _TRIED or record.waits)]
+    left = any(record.waits for record in others)
     if by == LIMIT and not left:
         return None
     return Stopped(by, after_s, sum(record.status in _TRIED for record in others), len(others))

@@ -9,10 +9,11 @@ from typing import Any
 from laconic.core import quantities
 from laconic.run.evaluate import Evaluator
 from laconic.run.recipe import Recipe
-from laconic.run.record import Record, baseline_of
+from laconic.run.record import OUTRACED, Record, baseline_of
 from laconic.search.budget import Budget
 from laconic.search.lever import Surroundings
 from laconic.search.propose import follow_up, turn_of
+from laconic.search.racing import outraced
 from laconic.search.space import SearchSpace
 
 INTERRUPTED = "the run was interrupted before its turn"
@@ -24,14 +25,15 @@ class Walk:
     Args:
         evaluator: gathers their evidence, until its deadline.
         budget: which of them is the best so far.
+        races: leave out what cannot become the fastest any more, see `search.racing`.
 
     Attributes:
         records: what is known so far, the baselines first.
         waiting: recipes whose turn has not come, by key.
     """
 
-    def __init__(self, evaluator: Evaluator, budget: Budget) -> None:
-        self.evaluator, self.budget = evaluator, budget
+    def __init__(self, evaluator: Evaluator, budget: Budget, races: bool = False) -> None:
+        self.evaluator, self.budget, self.races = evaluator, budget, races
         self.records: list[Record] = []
         self.waiting: dict[str, Recipe] = {}
         self._asked = 0
@@ -65,10 +67,17 @@ class Walk:
         for recipe in recipes:
             start = time.monotonic()
             self.evaluator.progress.advance(0, now=recipe.title)
-            record = self.evaluator.evaluate(recipe)
+            record = self._outraced(recipe) or self.evaluator.evaluate(recipe)
             self.records.append(record)
             del self.waiting[recipe.key]
             self.evaluator.progress.advance(**self._facts(record, time.monotonic() - start))
+
+    def _outraced(self, recipe: Recipe) -> Record | None:
+        """Return the record of one that cannot become the best any more; None where it may."""
+        if not self.races:
+            return None
+        why = outraced(recipe, self.evaluator.best, self.records)
+        return None if why is None else Record.of(recipe, baseline=baseline_of(recipe, self.records).key).not_tried(why, OUTRACED)
 
     def _facts(self, record: Record, took_s: float) -> dict[str, Any]:
         """Return what is told of a candidate as soon as it is known; see `core.progress.Progress.advance`."""

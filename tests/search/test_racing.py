@@ -1,0 +1,73 @@
+"""Who is not tried any more, and that nobody is left out who might have won."""
+
+from __future__ import annotations
+
+import pytest
+
+import laconic as lc
+from laconic.core.progress import silent
+from laconic.core.records import Measurement
+from laconic.run.record import OUTRACED, Record
+from laconic.search.racing import MOST, outraced
+from laconic.search.stopped import LIMIT, stopped
+from laconic.search.walk import Walk
+
+PLAIN, HALF = (lc.Recipe((), lc.Target("openvino", precision, 1)) for precision in ("fp32", "bf16"))
+FOLDED = lc.Recipe((lc.FoldBatchNorm(),), lc.Target("openvino", "bf16", 1))
+
+
+def measured(recipe: lc.Recipe, low: float, high: float) -> Record:
+    ratio = Measurement((low + high) / 2, "x", n=15, low=low, high=high)
+    return Record.of(recipe, baseline="base").with_measured(speedup=ratio, drop=Measurement(0.0, "points"))
+
+
+BEST = measured(lc.Recipe((), lc.Target("onnxruntime", "fp32", 1)), 10.0, 12.0)
+
+
+@pytest.mark.parametrize(("high", "out"), [(10.0 / MOST + 0.01, False), (10.0 / MOST - 0.01, True)])
+def test_another_precision_is_left_out_where_it_would_have_to_win_too_much(high: float, out: bool) -> None:
+    assert bool(outraced(HALF, BEST, [measured(PLAIN, 1.0, high)])) == out
+
+
+def test_nobody_is_left_out_of_whom_nothing_near_is_known() -> None:
+    slow = measured(PLAIN, 0.5, 0.6)
+    assert outraced(HALF, None, [slow]) is None
+    assert outraced(HALF, BEST, []) is None
+    assert outraced(FOLDED, BEST, [slow]) is None, "other steps"
+    assert outraced(PLAIN, BEST, [slow]) is None, "fp32 is tried in any case"
+    assert outraced(HALF, BEST, [slow.replace(measured={})]) is None, "it was not timed"
+    base = Record.of(lc.Recipe((), lc.Target("torch", "fp32", 1)), status="baseline")
+    told = outraced(lc.Recipe((), lc.Target("torch", "bf16", 1)), BEST, [base])
+    assert told == (
+        "the same in fp32 is 1.00× as fast as the baseline at the most, the best so far 10.00× at the least: bf16 would have to win 10.0 times, "
+        "and 5 at the most is expected of it"
+    )
+
+
+class Timed:
+    """Stands in for an evaluator: every fp32 in PyTorch eager is slow, everything else fast."""
+
+    progress, deadline, best = silent, None, BEST
+
+    def __init__(self) -> None:
+        self.titles: list[str] = []
+
+    def evaluate(self, recipe: lc.Recipe) -> Record:
+        self.titles.append(recipe.title)
+        return measured(recipe, 1.0, 1.1)
+
+
+@pytest.mark.parametrize("races", [True, False])
+def test_a_walk_leaves_out_who_is_outraced_and_says_why(races: bool) -> None:
+    evaluator = Timed()
+    walk = Walk(evaluator, lc.Budget(max_drop=0.5), races)  # type: ignore[arg-type]
+    walk.records.append(Record.of(lc.Recipe((), lc.Target("torch", "fp32", 1)), status="baseline"))
+    walk.in_order([PLAIN, HALF])
+    assert evaluator.titles == [recipe.title for recipe in ((PLAIN,) if races else (PLAIN, HALF))]
+    last = walk.records[-1]
+    assert (last.status == "not_tried" and last.reasons[-1].rule == OUTRACED) == races
+    assert stopped(walk.records, LIMIT, 1.0) is None, "the run is finished: more time brings nothing"
+    late = Record.of(FOLDED, baseline="base").not_tried("the time limit was reached before its turn")
+    ended = stopped([*walk.records, late], LIMIT, 1.0)
+    assert ended is not None
+    assert (ended.tried, ended.of) == ((1, 2) if races else (2, 3))
