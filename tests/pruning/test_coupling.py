@@ -409,3 +409,20 @@ def test_random_nets_compute_the_same(plans: list[Plan], policy: Policy, share: 
     assert equivalence(coupling, keep, inputs, pruned) < 1e-4
     again = couple(pruned, policy)
     assert equivalence(again, random_choice(again, 0.6, seed), inputs) < 1e-4
+
+
+class Halves(nn.Module):
+    """A layer whose outputs are read in two parts, each by a layer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both, self.left, self.right = nn.Linear(4, 10), nn.Linear(6, 2), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self.both(x).split([6, 4], dim=1)
+        return self.left(left) + self.right(right)  # type: ignore[no-any-return]
+
+
+def test_groups_of_one_weight_have_names_of_their_own() -> None:
+    groups = couple(capture(Halves().eval(), torch.randn(2, 4))).groups
+    assert [(group.name, len(group)) for group in groups] == [("both", 6), ("both#2", 4)]

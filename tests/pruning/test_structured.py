@@ -96,6 +96,36 @@ def test_latency_asks_for_the_price_of_layers(program: lc.Program, context: lc.C
         pruned(program, lc.Context(task(), lc.fit), latency=0.6, allocation="latency")
 
 
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_groups_that_are_named_keep_so_many_and_the_others_all(program: lc.Program, context: lc.Context, rounds: int) -> None:
+    config = lc.Prune(keep={"0": 5, "6": 3}, rounds=rounds, examples=32, recovery={"epochs": 0})
+    found, outcome = lc.prune(program, config, context)  # type: ignore[operator]
+    assert [(group["name"], group["after"]) for group in outcome.changed["groups"]] == [("0", 5), ("3", 12), ("6", 3)]
+    assert [tuple(found.get_parameter(f"{name}.weight").shape[:2]) for name in (0, 3, 6)] == [(5, 1), (12, 5), (3, 12)]
+    assert (outcome.changed["keep"], outcome.changed["allocation"], outcome.title) == (
+        config.keep,
+        "given",
+        "prune 2 groups to 8 components",
+    )
+
+
+def test_counts_that_no_group_can_keep_are_told_at_once(program: lc.Program, context: lc.Context) -> None:
+    with pytest.raises(BadInput) as raised:
+        pruned(program, context, keep={"0": 9, "33": 2, "6": 16})
+    assert [line.strip() for line in str(raised.value).splitlines()[1:]] == [
+        "'33' is no group of coupled channels. Did you mean '3'?",
+        "0: 9 is not between 1 and 8, the number of its components",
+    ]
+
+
+def test_the_loss_before_recovery_is_that_of_the_same_examples(program: lc.Program, context: lc.Context) -> None:
+    found, outcome = pruned(program, context, macs=0.4, examples=64)
+    x, y = (torch.stack([torch.as_tensor(tiny.TRAIN[i][k]) for i in range(64)]) for k in (0, 1))
+    expected = [float(F.cross_entropy(one(x).detach(), y)) for one in (program, found)]
+    assert outcome.changed["loss"] == pytest.approx(expected, rel=1e-4)
+    assert pruned(program, lc.Context(), macs=0.4)[1].changed["loss"] == []
+
+
 def test_recovery_trains_in_rounds_and_lowers_the_loss(program: lc.Program, context: lc.Context) -> None:
     found, outcome = pruned(program, context, macs=0.4, rounds=2, epochs=5, lr=0.01, distill=0.0)
     epochs = outcome.changed["epochs"]
@@ -169,6 +199,11 @@ def test_recovery_can_regularize_the_groups_that_are_left(program: lc.Program, c
         ({"macs": 0.5, "criterion": "taylr"}, "taylor"),
         ({"macs": 0.5, "floor": 0.0}, "floor"),
         ({"macs": 0.5, "rounds": 0}, "rounds"),
+        ({"keep": {"0": 4}, "macs": 0.5}, "keep: says how many components of each group stay, so macs has nothing to decide"),
+        ({"keep": {"0": 4}, "allocation": "uniform"}, "so allocation has nothing to decide"),
+        ({"keep": {}}, "keep: names no group"),
+        ({"keep": {"0": 0}}, "keep.0: 0 must be 1 or more"),
+        ({"keep": {"0": "4"}}, "keep: .* must be a mapping of a text to a whole number, or None"),
         ({"macs": 0.5, "recovery": {"temperature": 0.0}}, "recovery.temperature: 0.0 must be more than 0"),
         ({"macs": 0.5, "recovery": {"epoch": 1}}, "recovery.epoch: is no option of FitPlan. Did you mean 'epochs'"),
         ({"macs": 0.5, "recovery": {"lr": None}}, "recovery.lr: None is no value of it; leave it out"),

@@ -316,7 +316,7 @@ def pruned_outcome() -> Json:
         "changed": {
             "goal": "macs", "share": 0.5, "criterion": "group_l2", "allocation": "global",
             "groups": [dict(zip(("name", "before", "after", "slices"), (n, b, float(a), s), strict=True)) for n, b, a, s in counts],
-            "params": [272474, 121050], "macs": [40_813_184, 20_240_128], "difference": 3.1e-7,
+            "params": [272474, 121050], "macs": [40_813_184, 20_240_128], "difference": 3.1e-7, "loss": [0.2112, 0.4831],
             "epochs": [{"epoch": e, "loss": 0.4 / e, "lr": 0.01 / e, "metric": None, "seconds": 3.5, "round": 1} for e in (1, 2, 3)],
         },
         "skipped": [

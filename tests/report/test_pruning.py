@@ -118,12 +118,13 @@ class TestSettings:
                 "3.1e−7 of the largest output: the largest difference that removing components made to outputs with those components at zero, before "
                 "recovery; up to 1e−4 passes",
             ),
+            ("Loss before recovery", "0.211 → 0.483 on examples of the train data"),
             ("Recovery", "3 epochs of training"),
         ]
 
     def test_an_old_record_says_what_it_lacks(self) -> None:
         made = found(with_outcomes({"step": "prune", "section": "pruning"}))
-        assert [text for _, text in made.settings] == ["prune", *["not recorded"] * 7]
+        assert [text for _, text in made.settings] == ["prune", *["not recorded"] * 8]
         assert (made.left, made.cuts.rows, made.epochs) == ((), (), None)
         assert made.cuts.note == "No groups were recorded."
 
@@ -138,6 +139,9 @@ class TestSettings:
             ({"allocation": "uniform"}, "Allocation", "uniform: the same share of every group"),
             ({"allocation": "latency"}, "Allocation", "latency: the least score for the time it saves"),
             ({"allocation": "own"}, "Allocation", "own"),
+            ({"keep": {"a": 12, "b": 6}, "allocation": "given"}, "Asked to keep", "18 components in 2 groups, and all of the others"),
+            ({"allocation": "given"}, "Allocation", "given: so many components for each group that was named"),
+            ({"loss": [0.2, math.nan]}, "Loss before recovery", "not recorded"),
             ({"macs": [100, 50]}, "Multiply-adds", "100 → 50 MACs for one example: 50.0 % kept"),
             ({"macs": [0, 0]}, "Multiply-adds", "0 → 0 MACs for one example"),
             ({"params": [1000]}, "Parameters", "not recorded"),

@@ -108,6 +108,7 @@ def test_keys_tell_recipes_apart() -> None:
         (Prune(macs=0.5), "prune to 50 % of MACs", "fp32"),
         (Prune(params=0.125), "prune to 12.5 % of parameters", "fp32"),
         (Prune(latency=0.3, allocation="latency"), "prune to 30 % of layer time", "fp32"),
+        (Prune(keep={"conv1": 12, "conv2": 24}), "prune 2 groups to 36 components", "fp32"),
         (Quantize(), "quantize static", "int8"),
         (Quantize(mode="weights", bits=4), "quantize weights int4", "int4"),
         (Mixed(), "quantize mixed", "int8"),

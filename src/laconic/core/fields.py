@@ -25,6 +25,28 @@ _PLAIN: dict[type, tuple[str, Callable[[Any], bool]]] = {
 _LONGEST = 60  # letters of a value
 
 
+class FrozenMapping(Mapping[str, Any]):
+    """Options or numbers by name that cannot be changed any more, so that a config that holds them can be compared and hashed; lists in it become tuples."""
+
+    def __init__(self, items: Mapping[str, Any]) -> None:
+        self._items = {name: tuple(value) if isinstance(value, list) else value for name, value in items.items()}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._items.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+
 def check_types(config: Any, head: str) -> None:
     """Refuse a dataclass with values of other types than its fields declare; lists that were given for tuples become tuples.
 

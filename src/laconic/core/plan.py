@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar, get_origin
 
 from laconic.core.errors import BadInput, Mistakes, nearest
-from laconic.core.fields import check_types, hints_of, wrong_type
+from laconic.core.fields import FrozenMapping, check_types, hints_of, wrong_type
 
 Config = TypeVar("Config")
 
@@ -126,33 +126,11 @@ _RULES: dict[str, tuple[str, Callable[[float], bool]]] = {
 }
 
 
-class PlanChanges(Mapping[str, Any]):
-    """Some options of a `FitPlan` by name, which cannot be changed any more; the others are left to whoever completes it."""
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self._options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-
-    def __getitem__(self, name: str) -> Any:
-        return self._options[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._options)
-
-    def __len__(self) -> int:
-        return len(self._options)
-
-    def __hash__(self) -> int:
-        return hash(frozenset(self._options.items()))
-
-    def __repr__(self) -> str:
-        return repr(self._options)
-
-
-def frozen_plan(plan: FitPlan | Mapping[str, Any] | None) -> FitPlan | PlanChanges | None:
+def frozen_plan(plan: FitPlan | Mapping[str, Any] | None) -> FitPlan | FrozenMapping | None:
     """Return a plan, or changes of one, as a value that can be compared and hashed; changes of all options are a plan."""
     if plan is None or isinstance(plan, FitPlan):
         return plan
-    return FitPlan(**PlanChanges(plan)) if set(plan) == {option.name for option in fields(FitPlan)} else PlanChanges(plan)
+    return FitPlan(**FrozenMapping(plan)) if set(plan) == {option.name for option in fields(FitPlan)} else FrozenMapping(plan)
 
 
 def options_of(plan: FitPlan | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -1,21 +1,23 @@
 """How much goes where: counts of components for each group, so that the whole keeps to a budget.
 
 `uniform` takes the same share of every group; `ranked` ranks all components by their score; `by_latency` takes, step by step, what loses the least score for
-the time that it saves on the target, in counts that its kernels like. Scores that are not comparable between groups count relative to their group's mean.
+the time that it saves on the target, in counts that its kernels like; `by_name` takes counts that somebody else chose. Scores that are not comparable between
+groups count relative to their group's mean.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from laconic.core.errors import BadInput
+from laconic.core.errors import BadInput, Mistakes, nearest
 from laconic.core.macs import LayerShape
+from laconic.pruning.coupling import Coupling
 from laconic.pruning.sizes import Counts, Sizes
 
 Price = Callable[[LayerShape], float]  # milliseconds of a layer on the target
@@ -148,6 +150,31 @@ def by_latency(
         touched = {g for g in range(len(counts)) if set(sizes.readers[g]) & set(sizes.readers[group])}
         fresh |= {g: gain(g) for g in touched}
     return counts
+
+
+def by_name(coupling: Coupling, first: Coupling, keep: Mapping[str, int], part: float = 1.0) -> list[int]:
+    """Return the counts that are given for groups by their names; groups that are not named stay whole.
+
+    Args:
+        coupling: what there is now.
+        first: what there was before all rounds.
+        keep: how many components of a group are left in the end.
+        part: of the way there, in equal ratios, for pruning in rounds.
+
+    Raises:
+        BadInput: every name that no group has, and every count that a group cannot keep.
+    """
+    sizes = {group.name: len(group) for group in first.groups}
+    mistakes = [f"'{name}' is no group of coupled channels.{nearest(name, sizes)}" for name in keep if name not in sizes]
+    mistakes += [
+        f"{name}: {count} is not between 1 and {sizes[name]}, the number of its components"
+        for name, count in keep.items()
+        if name in sizes and not 1 <= count <= sizes[name]
+    ]
+    if mistakes:
+        raise Mistakes("keep: groups cannot keep so many:", mistakes)
+    wanted = {name: max(count, round(sizes[name] * (count / sizes[name]) ** part)) for name, count in keep.items()}
+    return [min(len(group), wanted.get(group.name, len(group))) for group in coupling.groups]
 
 
 def _grid(n: int, limits: Limits, levels: int) -> list[int]:

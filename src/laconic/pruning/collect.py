@@ -294,7 +294,7 @@ class _Watched(fx.Interpreter):
     def call(self, inputs: Any) -> Any:
         """Return the program's outputs, nested as it returns them."""
         leaves = self.program.flatten_inputs(inputs)
-        self.batch = _batch_size(self.program, leaves)
+        self.batch = batch_size(self.program, leaves)
         return self.program.unflatten_outputs(self.run(*leaves))
 
     def run_node(self, n: fx.Node) -> Any:
@@ -303,7 +303,8 @@ class _Watched(fx.Interpreter):
         return super().run_node(n)
 
 
-def _batch_size(program: Program, leaves: Sequence[Tensor]) -> int:
+def batch_size(program: Program, leaves: Sequence[Tensor]) -> int:
+    """Return how many examples flat inputs hold."""
     for spec, leaf in zip(program.inputs, leaves, strict=True):
         if "batch" in spec.shape:
             return int(leaf.shape[spec.shape.index("batch")])

@@ -7,8 +7,9 @@ its rule (`rules`); the connected components of the pairs are what can be remove
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ class Group:
     """Components with slices in the same dimensions of the same tensors: the channels of a layer, the heads of an attention.
 
     Attributes:
-        name: of the first weight that makes them, without ``.weight``.
+        name: of the first weight that makes them, without ``.weight``; of several groups of one weight, the later ones are called ``…#2``, ``…#3``.
         components: their numbers, in the order of the channels.
         slots: where their slices lie.
     """
@@ -108,7 +109,7 @@ class Coupling:
         made = [
             Group(_title(slots), components, tuple(slots)) for components, slots in result if any(s.tensor in self.learned for s in slots)
         ]
-        return tuple(sorted(made, key=lambda group: int(group.components[0])))
+        return tuple(_numbered(sorted(made, key=lambda group: int(group.components[0]))))
 
     def _whole_groups(self) -> Iterator[tuple[Any, list[Slot]]]:
         """Components and slots of each group that is one block in every dimension in which it is."""
@@ -195,6 +196,14 @@ class Coupling:
 def _title(slots: Sequence[Slot]) -> str:
     first = next((slot for slot in slots if slot.role == "out"), slots[0])
     return first.tensor.removesuffix(".weight")
+
+
+def _numbered(groups: Iterable[Group]) -> Iterator[Group]:
+    """Return the groups with names that tell them apart."""
+    seen: Counter[str] = Counter()
+    for group in groups:
+        seen[group.name] += 1
+        yield group if seen[group.name] == 1 else replace(group, name=f"{group.name}#{seen[group.name]}")
 
 
 def couple(program: Program, policy: Policy | None = None, freeze: Iterable[str] = ()) -> Coupling:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
+from laconic.core.fields import FrozenMapping
 from laconic.core.plan import FitPlan, frozen_plan, out_of_range, with_plan
 from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
@@ -25,12 +26,14 @@ from laconic.pruning.collect import score
 from laconic.pruning.coupling import Coupling, couple
 from laconic.pruning.criteria import criteria, named
 from laconic.pruning.inputs import renew_statistics, task_batches
+from laconic.pruning.loss import mean_loss, train_batches
 from laconic.pruning.proof import Proof, prove
 from laconic.pruning.sizes import Counts, Sizes, keep_of
 from laconic.pruning.surgery import Keep, remove
 from laconic.pruning.trace import Policy
 
 Goal = Literal["macs", "params", "latency"]
+_GIVEN = "given"  # what is told of an allocation that names groups
 _GOALS: dict[Goal, str] = {"macs": "MACs", "params": "parameters", "latency": "layer time"}
 Alive = dict[tuple[str, int], Any]  # of each tensor's dimension, the indices that are left
 
@@ -44,6 +47,8 @@ class Prune(StepConfig):
         macs: share of the multiply-adds to be kept; a half where none of the three is given.
         params: share of the parameters (and so of the bytes) to be kept.
         latency: share of the layers' measured time on the target to be kept; goes with the allocation ``latency``.
+        keep: instead of a share and an allocation, how many components each group keeps, by the groups' names (`couple(program).groups`, ``laconic inspect``);
+            groups that are not named stay whole.
         criterion: how important a component is: a name in `criteria.criteria()`.
         allocation: ``uniform`` (the same share everywhere), ``global`` (all are ranked together) or ``latency`` (the least score for the time it saves).
         attention: remove whole ``heads`` or parts of the ``head_size``.
@@ -66,6 +71,7 @@ class Prune(StepConfig):
     macs: float | None = None
     params: float | None = None
     latency: float | None = None
+    keep: Mapping[str, int] | None = None
     criterion: str = "group_l2"
     allocation: Literal["uniform", "global", "latency"] = "global"
     attention: Literal["heads", "head_size"] = "heads"
@@ -85,6 +91,8 @@ class Prune(StepConfig):
         for name in given:
             if not 0 < getattr(self, name) <= 1:
                 mistakes.append(f"{name}: {getattr(self, name)} is the share that is kept; it lies above 0 and is 1 at most")
+        if self.keep is not None:
+            mistakes += self._wrong_keep(given)
         if (self.allocation == "latency") != (self.latency is not None):
             mistakes.append("latency, as a share, goes with the allocation 'latency' and no other")
         if self.criterion not in criteria():
@@ -97,9 +105,22 @@ class Prune(StepConfig):
         if mistakes:
             raise BadInput("the pruning makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
         object.__setattr__(self, "recovery", frozen_plan(self.recovery))
+        object.__setattr__(self, "keep", None if self.keep is None else FrozenMapping(self.keep))
+
+    def _wrong_keep(self, given: Sequence[str]) -> Iterator[str]:
+        assert self.keep is not None
+        if given or self.allocation != "global":
+            other = (*given, "allocation")[0]
+            yield f"keep: says how many components of each group stay, so {other} has nothing to decide. Give one of them"
+        if not self.keep:
+            yield "keep: names no group. Leave it out, or say how many components a group keeps: {'conv1': 12}"
+        yield from (f"keep.{name}: {count} must be 1 or more" for name, count in self.keep.items() if count < 1)
 
     def words(self) -> str:
-        """Return what is kept: `prune to 50 % of MACs`."""
+        """Return what is kept: `prune to 50 % of MACs`, `prune 3 groups to 84 components`."""
+        if self.keep is not None:
+            groups, left = len(self.keep), sum(self.keep.values())
+            return f"prune {groups} group{'s' * (groups > 1)} to {left} component{'s' * (left > 1)}"
         goal, share = self.goal
         return f"prune to {100 * share:g} % of {_GOALS[goal]}"
 
@@ -109,7 +130,7 @@ class Prune(StepConfig):
 
     @property
     def goal(self) -> tuple[Goal, float]:
-        """What is to be kept, and its share."""
+        """What is to be kept, and its share, where no counts are given."""
         given = [(name, value) for name in _GOALS if (value := getattr(self, name)) is not None]
         return given[0] if given else ("macs", 0.5)
 
@@ -141,26 +162,31 @@ def prune(
     plan = recovery(config.recovery, context.task)
     _check(config, plan, context)
     policy = Policy(config.attention, config.groups)
-    share = config.goal[1]
     first = couple(program, policy, config.freeze)
     if not first.groups:
         raise BadInput(f"nothing can be removed: {'; '.join(sorted(set(first.frozen_causes().values()))) or 'no weights'}")
     result, epochs, proofs = copy.deepcopy(program).eval(), [], []
     alive: Alive = {}
+    batches = train_batches(program, context, config.examples)
+    loss = [mean_loss(program, context.task, batches)] if context.task is not None and batches else []
     for number in range(1, config.rounds + 1):
         coupling = first if number == 1 else couple(result, policy, config.freeze)
-        counts, scores = _decide(coupling, config, share ** (number / config.rounds), share ** (1 / config.rounds), first, context)
+        counts, scores = _decide(coupling, config, number, first, context)
         if counts != [len(group) for group in coupling.groups]:
             keep = keep_of(coupling, scores, counts)
             result = remove(coupling, keep)
             proofs.append(prove(coupling, keep, result, task_batches(coupling.program, context.task, plan.plan.seed), plan.plan.seed))
             survivors(coupling, keep, alive)
             renew_statistics(result, config.examples, plan.plan.batch_size, context)
+        if number == config.rounds and context.task is not None and batches:
+            loss.append(mean_loss(result, context.task, batches))
         if share_of_round(plan.plan.epochs, number, config.rounds):
             plan = plan.settled(result, context, program)
             epochs += _recover(result, program, plan, number, config.rounds, context, hooks)
     result = result.eval()
-    return result, _outcome(first, couple(result, policy), alive, config, plan, epochs, proofs)
+    changed = _changed(first, couple(result, policy), alive, config, proofs)
+    told = {"loss": loss, "epochs": epochs, "recovery": plan.told() if epochs else None}
+    return result, _outcome(first, {**changed, **told}, plan, proofs)
 
 
 def _check(config: Prune, plan: Recovery, context: Context) -> None:
@@ -174,12 +200,15 @@ def _cost(sizes: Sizes, goal: Goal) -> Callable[[Counts], float]:
     return sizes.macs if goal == "macs" else sizes.params
 
 
-def _decide(
-    coupling: Coupling, config: Prune, share: float, step: float, first: Coupling, context: Context
-) -> tuple[list[int], list[Tensor]]:
-    """Return how many components each group keeps, and their scores. `share` is of what there was at `first`, `step` of what there is now."""
+def _decide(coupling: Coupling, config: Prune, number: int, first: Coupling, context: Context) -> tuple[list[int], list[Tensor]]:
+    """Return how many components each group keeps after this round (from 1), and their scores; `first` is what there was before all rounds."""
+    part = number / config.rounds
     sizes = Sizes(coupling)
+    if config.keep is not None:
+        counts = allocation.by_name(coupling, first, config.keep, part)
+        return counts, score(coupling, config.criterion, context, config.examples)
     scores = score(coupling, config.criterion, context, config.examples)
+    share, step = config.goal[1] ** part, config.goal[1] ** (1 / config.rounds)
     limits = Limits(config.floor, config.multiple or (8 if config.allocation == "latency" else 1))
     if config.allocation == "latency":
         assert context.price is not None
@@ -204,24 +233,19 @@ def _recover(
     return [{**epoch, "round": number} for epoch in retrain(pruned, own, context, teacher, hooks)]
 
 
-def _outcome(
-    before: Coupling,
-    after: Coupling,
-    alive: Alive,
-    config: Prune,
-    plan: Recovery,
-    epochs: list[dict[str, Any]],
-    proofs: Sequence[Proof],
-) -> Outcome:
+def _changed(before: Coupling, after: Coupling, alive: Alive, config: Prune, proofs: Sequence[Proof]) -> dict[str, Any]:
+    """Return what was asked, what was cut and what the proofs say."""
     old, new = Sizes(before), Sizes(after)
     goal, share = config.goal
+    asked = (
+        {"goal": goal, "share": share, "allocation": config.allocation}
+        if config.keep is None
+        else {"keep": config.keep, "allocation": _GIVEN}
+    )
     moved = _least_moved(proofs)
-    idle = sorted({name for proof in proofs for name in proof.idle})
-    changed = {
-        "goal": goal,
-        "share": share,
+    return {
+        **asked,
         "criterion": config.criterion,
-        "allocation": config.allocation,
         "groups": [{**row, "moved": moved.get(row["name"])} for row in channels(before, alive)],
         "params": [old.params(old.full), new.params(new.full)],
         "macs": [old.macs(old.full), new.macs(new.full)],
@@ -231,13 +255,15 @@ def _outcome(
             "sizes": sorted({size for proof in proofs for size in proof.sizes}),
             "batches": sum(proof.real for proof in proofs),
         },
-        "epochs": epochs,
-        "recovery": plan.told() if epochs else None,
     }
+
+
+def _outcome(before: Coupling, changed: dict[str, Any], plan: Recovery, proofs: Sequence[Proof]) -> Outcome:
+    idle = sorted({name for proof in proofs for name in proof.idle})
     skipped = [Skipped(name, cause) for name, cause in before.frozen_causes().items()]
     skipped += [Skipped(str(node.target), "has no rule, so what it reads stays") for node in before.unknown]
     notes = [f"the proof of equivalence says nothing of {', '.join(idle)}: what was removed there does not move the output"] if idle else []
-    notes += [plan.note()] if epochs else []
+    notes += [plan.note()] if changed["epochs"] else []
     return Outcome("prune", changed, tuple(skipped), tuple(notes))
 
 

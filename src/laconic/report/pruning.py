@@ -16,6 +16,7 @@ ALLOCATIONS = {
     "uniform": "uniform: the same share of every group",
     "global": "global: components of all groups are ranked together",
     "latency": "latency: the least score for the time it saves",
+    "given": "given: so many components for each group that was named",
 }
 _SECTION = "pruning"
 _PASSES, _PASSES_TEXT = 1e-4, "1e−4"  # the rule of the step: `pruning.structured` refuses a program beyond it
@@ -131,6 +132,7 @@ def _settings(steps: Sequence[Mapping[str, Any]], changes: Sequence[Mapping[str,
         ("Multiply-adds", reached(changes, "macs", MACS, " for one example")),
         ("Parameters", reached(changes, "params", PARAMS, "")),
         ("Equivalence", _proof(changes, cuts)),
+        ("Loss before recovery", each(changes, _loss)),
         ("Recovery", _recovery(changes)),
     ]
 
@@ -140,7 +142,10 @@ def _word(value: object, words: Mapping[str, str]) -> str:
 
 
 def _asked(changed: Mapping[str, Any]) -> str:
-    """Write `50 % of the multiply-adds`."""
+    """Write `50 % of the multiply-adds`, or `84 components in 3 groups`."""
+    if keep := mapping(changed.get("keep")):
+        counts = [finite(count) or 0.0 for count in keep.values()]
+        return f"{counted(sum(counts), 'component')} in {counted(len(counts), 'group')}, and all of the others"
     share = finite(changed.get("share"))
     of = changed.get("goal")
     part = f"a share that was {ABSENT}" if share is None else f"{given(round(100 * share, 6))}\u00a0%"
@@ -161,6 +166,15 @@ def _proof(changes: Sequence[Mapping[str, Any]], cuts: Cuts) -> str:
     moved = [value for changed in changes if (value := finite(changed.get("moved"))) is not None]
     worth = f"; with perturbed parameters each group's cut moves the output by {number(min(moved), 2)} of it or more" if moved else ""
     return f"{number(worst, 2)} of the largest output: {what}; {rule}{worth}"
+
+
+def _loss(changed: Mapping[str, Any]) -> str:
+    """Write `0.21 → 0.48`: on train examples, of the program before and of what the cut left."""
+    pair = changed.get("loss")
+    ends = [finite(end) for end in pair] if isinstance(pair, list | tuple) else []
+    if len(ends) != 2 or ends[0] is None or ends[1] is None:
+        return ABSENT
+    return f"{number(ends[0], 3)} → {number(ends[1], 3)} on examples of the train data"
 
 
 def _recovery(changes: Sequence[Mapping[str, Any]]) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
 from laconic.core.errors import nearest, need
-from laconic.core.plan import FitPlan, PlanChanges
+from laconic.core.fields import FrozenMapping
+from laconic.core.plan import FitPlan
 from laconic.core.records import to_json
 
 _PLAN_OPTIONS = [option.name for option in dataclasses.fields(FitPlan)]
@@ -58,12 +59,12 @@ def _is_plan(hint: Any) -> bool:
     return hint is FitPlan or FitPlan in get_args(hint)
 
 
-def _plan(options: Any, place: str, mistakes: list[str], *, whole: bool) -> FitPlan | PlanChanges | None:
+def _plan(options: Any, place: str, mistakes: list[str], *, whole: bool) -> FitPlan | FrozenMapping | None:
     """Return a plan from plain values; unless it is a whole one, only with the options that are given."""
     plan = from_plain(FitPlan, options, place, mistakes)
     if plan is None or whole:
         return plan
-    return PlanChanges({name: getattr(plan, name) for name in options if name in _PLAN_OPTIONS})
+    return FrozenMapping({name: getattr(plan, name) for name in options if name in _PLAN_OPTIONS})
 
 
 def _unknown(key: str, value: Any, names: list[str], plans: list[str]) -> str:
