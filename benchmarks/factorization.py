@@ -5,7 +5,8 @@
 - minilm: the same of MiniLM on SST-2 with its feed-forward layers at half rank.
 - speed: the rewritten net in int8 against our own int8 of the whole net, interleaved, in both runtimes, on one thread.
 
-Names choose rows (`output`, `spatial`, …) and seeds (`s0`, `s1`, …); `untrained` leaves out what takes long.
+Names choose rows (`output`, `spatial`, …), how layers are fitted (`follow`, `weighed`, `unweighed`) and seeds (`s0`, `s1`, …); `untrained` leaves out what takes
+long.
 """
 
 from __future__ import annotations
@@ -59,7 +60,11 @@ def chosen(names: list[str]) -> Iterator[tuple[str, lc.StepConfig]]:
     yield from ((name, config) for name, config in ROWS.items() if name in wanted or not wanted)
 
 
-WAYS = {"weighed, one after the other": {}, "weighed": {"follow": False}, "not weighed": {"weighted": False}}
+WAYS = {
+    "follow": {},
+    "weighed": {"follow": False},
+    "unweighed": {"weighted": False},
+}  # each behind the others, each by itself, all weights alike
 
 
 def closed(names: list[str]) -> None:
@@ -135,7 +140,8 @@ def minilm(names: list[str]) -> None:
     plan = lc.FitPlan(epochs=1, lr=5e-5, batch_size=32, schedule="linear", warmup=0.1, distill=0.5)
     trial = Trial(task, program, trained.accuracy(program, task.test), plan, 6920)  # type: ignore[arg-type]
     print(f"minilm: {trial.base:.2f} % of test sentences; {plan}", flush=True)
-    for label, options in WAYS.items():
+    for label in [name for name in names if name in WAYS] or WAYS:
+        options = WAYS[label]
         print(f"  {label}", flush=True)
         trial.row(replace(lc.LowRank(rank=0.5, only=layers), **options), names)  # type: ignore[arg-type]
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from laconic.core.capture import capture
-from laconic.core.gram import patches
+from laconic.core.gram import patches, squares, step_of
 from laconic.core.operators import is_layer
 
 LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -27,4 +28,16 @@ def test_rows_times_the_weight_are_what_the_layer_computes(net: nn.Module, shape
     expected = net(x) if weight.dim() == 2 else net(x).movedim(1, -1)
     torch.testing.assert_close(rows @ weight.flatten(1).T, expected.reshape(-1, weight.shape[0]))
     some = patches(node, x, tuple(weight.shape[2:]), most=7)
-    torch.testing.assert_close(some, rows[:: len(rows) // 7])
+    step = next(n for n in range(len(rows) // 7, len(rows)) if math.gcd(n, len(rows)) == 1)
+    torch.testing.assert_close(some, rows[::step])
+
+
+def test_some_places_of_many_maps_are_all_places_alike() -> None:
+    chosen = torch.arange(0, 64 * 28 * 28, step_of(64 * 28 * 28, 1024)) % (28 * 28)
+    assert len(chosen.unique()) > 500  # every 49th would be the same sixteen
+    assert torch.bincount(chosen % 28).min() > 0
+
+
+def test_half_of_the_products_are_all_of_them() -> None:
+    rows = torch.randn(2, 7, 1300, dtype=torch.float64)
+    torch.testing.assert_close(squares(rows), torch.einsum("gni,gnj->gij", rows, rows))

@@ -13,6 +13,7 @@ from laconic.core.operators import argument, family_of, groups_of, outputs_first
 # Larger Gram matrices cost more memory than they are worth here: 4,096² floats are 64 MB.
 LARGEST = 4096
 _ROWS = 4096
+_SPLIT = 512  # smaller matrices are multiplied at once
 
 
 class Gram:
@@ -26,7 +27,7 @@ class Gram:
     def fold(self, x: Tensor) -> None:
         """Take in one batch of the layer's input."""
         rows = patches(self.node, x, self.kernel, _ROWS)
-        products = rows.T @ rows
+        products = squares(rows)
         self.total = products if self.total is None else self.total + products
         self.n += len(rows)
 
@@ -35,6 +36,31 @@ class Gram:
         """Shape (I, I)."""
         assert self.total is not None
         return self.total / self.n
+
+
+def squares(rows: Tensor) -> Tensor:
+    """Return `rowsᵀ · rows`, (…, n, N) to (…, N, N), with half of the work where it is large: what lies above the diagonal is what lies below it."""
+    size = rows.shape[-1]
+    if size < _SPLIT:
+        return rows.mT @ rows
+    left, right = rows[..., : size // 2], rows[..., size // 2 :]
+    across = left.mT @ right
+    return torch.cat([torch.cat([squares(left), across], -1), torch.cat([across.mT, squares(right)], -1)], -2)
+
+
+def step_of(count: int, most: int) -> int:
+    """Return n so that every n-th of `count` places is taken and about `most` are.
+
+    It has no factor in common with the count, so that all columns and rows of a map are seen alike: every 49th place of maps of 28 × 28 would be the same
+    sixteen of each.
+
+    >>> step_of(100, 200), step_of(64 * 28 * 28, 1024), step_of(20, 7)
+    (1, 51, 3)
+    """
+    step = max(1, count // most)
+    while math.gcd(step, count) > 1:
+        step += 1
+    return step
 
 
 def fits(node: fx.Node, weight: Tensor) -> bool:
@@ -53,7 +79,7 @@ def patches(node: fx.Node, x: Tensor, kernel: tuple[int, ...] = (), most: int | 
         node: a linear layer or a convolution of any number of dimensions that is not transposed.
         x: (…, I) or (B, I, …).
         kernel: sizes of the convolution's kernel.
-        most: rows that are wanted; of more than that, every n-th is taken, which leaves fewer than twice as many.
+        most: rows that are wanted; of more than that, every n-th is taken (`step_of`), which leaves fewer than twice as many.
 
     Returns:
         (rows, I) or (rows, I · K), ordered as `weight.flatten(1)` is.
@@ -61,7 +87,7 @@ def patches(node: fx.Node, x: Tensor, kernel: tuple[int, ...] = (), most: int | 
     row = row_of(node)
     if row.family == "linear":
         rows = x.reshape(-1, x.shape[-1])
-        return rows if most is None or len(rows) <= most else rows[:: len(rows) // most]
+        return rows if most is None else rows[:: step_of(len(rows), most)]
     rank = len(kernel)
     x = x if x.dim() == rank + 2 else x.unsqueeze(0)
     stride, dilation = (spread(argument(node, i), rank) for i in (row.stride, row.dilation))
@@ -70,7 +96,8 @@ def patches(node: fx.Node, x: Tensor, kernel: tuple[int, ...] = (), most: int | 
         x = x.unfold(2 + axis, dilation[axis] * (size - 1) + 1, stride[axis])[..., :: dilation[axis]]
     x = x.permute(0, *range(2, 2 + rank), 1, *range(2 + rank, 2 + 2 * rank))  # (B, places…, I, kernel…)
     count = math.prod(x.shape[: 1 + rank])
-    if most is None or count <= most:
+    step = 1 if most is None else step_of(count, most)
+    if step == 1:
         return x.reshape(count, -1)
-    chosen = torch.unravel_index(torch.arange(0, count, count // most, device=x.device), x.shape[: 1 + rank])
+    chosen = torch.unravel_index(torch.arange(0, count, step, device=x.device), x.shape[: 1 + rank])
     return x[chosen].flatten(1)

@@ -17,6 +17,7 @@ from laconic.factorize.following import Following
 from laconic.factorize.method import Method
 from laconic.factorize.methods import METHODS, allowed
 from laconic.factorize.ranks import Cost, Limits, Option, by_budget, by_energy, options
+from laconic.factorize.reached import reached
 from laconic.factorize.replacing import batches_of, check_any, moments_of, outcome, replaced
 from laconic.factorize.sites import Site, find
 
@@ -131,10 +132,11 @@ def low_rank(program: Program, config: LowRank | None = None, context: Context |
     sites, skipped = find(result, config.only, config.freeze)
     check_any(sites, skipped)
     batches = batches_of(result, context if config.weighted else None, config.examples)
-    moments = moments_of(result, sites, batches, config.damping, context.progress)
+    counting = reached(result, [site.node for site in sites], batches)
+    moments = moments_of(result, sites, batches, counting, config.damping, context.progress)
     methods = [allowed(site.weight, site.transposed, config.methods, moment) for site, moment in zip(sites, moments, strict=True)]
     chosen = _chosen(result, sites, methods, config, context)
-    following = Following(program, result, batches if config.follow else (), config.damping)
+    following = Following(program, result, batches if config.follow else (), config.damping, counting)
     rows: list[dict[str, Any]] = []
     for site, moment, own, option in zip(sites, moments, methods, chosen, strict=True):
         if option is None:

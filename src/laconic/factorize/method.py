@@ -70,17 +70,24 @@ class Method(ABC):
         return tuple(Factor(weight.reshape(shape), groups, axes) for (shape, groups, axes), weight in rows)
 
 
-def basis(weighed: Tensor) -> tuple[Tensor, Tensor]:
-    """Return left singular vectors (G, M, R) and the share of the squares that is lost without the last ones, by rank (R + 1,).
+def basis(moment: Moment, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the principal components of what a weight puts out, and what is lost without the last ones.
+
+    These are the left singular vectors of W Σ^½, (G, M, R), and the shares of the squares by rank, (R + 1,).
 
     Args:
-        weighed: (G, M, N).
+        moment: Σ.
+        weight: (G, M, I, *kernel).
     """
-    vectors, values, _ = torch.linalg.svd(weighed, full_matrices=False)
-    squares = values.square().sum(0)
+    if weight.shape[1] <= weight[0, 0].numel():
+        squares, vectors = torch.linalg.eigh(moment.products(weight))
+        squares, vectors = squares.clamp(min=0).flip(-1), vectors.flip(-1)
+    else:
+        vectors, values, _ = torch.linalg.svd(moment.weigh(weight), full_matrices=False)
+        squares = values.square()
+    squares = squares.sum(0)
     total = squares.sum().clamp(min=torch.finfo(squares.dtype).tiny)
-    lost = torch.cat([squares.flip(0).cumsum(0).flip(0), squares.new_zeros(1)]) / total
-    return vectors, lost
+    return vectors, torch.cat([squares.flip(0).cumsum(0).flip(0), squares.new_zeros(1)]) / total
 
 
 def fitted(weight: Tensor, features: Tensor, matrix: Tensor) -> Tensor:

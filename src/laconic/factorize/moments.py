@@ -1,8 +1,8 @@
 """The second moments of a layer's inputs, by which an error in its weights is worth what it does to the output.
 
 An output is `w · p` with p the patch (or the columns) that it reads, so changing the weights by D moves the outputs by `tr(D Σ Dᵀ)` on average, with
-Σ = E[p pᵀ]. Σ is folded batch by batch in float64; of patches that are too large for that, the moments of the channels stand for it, as if the places of the
-kernel saw uncorrelated values.
+Σ = E[p pᵀ]. Σ is folded batch by batch, products in the layer's precision and their sum in float64; of patches that are too large for that, the moments of
+the channels stand for it, as if the places of the kernel saw uncorrelated values.
 
 Shapes: G groups; O, I output and input channels of one group; K places of the kernel, all axes together.
 """
@@ -10,34 +10,48 @@ Shapes: G groups; O, I output and input channels of one group; K places of the k
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, fx
 
-from laconic.core.gram import patches
+from laconic.core.gram import patches, squares, step_of
 from laconic.core.operators import row_of
 
 # Of larger patches the channels alone are looked at: 3,072² numbers are 75 MB. Of more channels than that nothing is.
 LARGEST, MOST_CHANNELS = 3072, 8192
-_ROWS = 4096  # of each batch
+# Rows of each batch: in proportion to the numbers of a patch, within bounds.
+_ROWS, _FEWEST, _MOST = 1.5, 1024, 4096
 
 
 class Fold:
-    """Folds the inputs of a layer: patches, or the channels alone where patches are too large or the layer is a transposed convolution."""
+    """Folds the inputs of a layer: patches, or the channels alone where patches are too large or the layer is a transposed convolution.
 
-    def __init__(self, node: fx.Node, groups: int, inputs: int, kernel: tuple[int, ...]) -> None:
-        self.node, self.groups, self.kernel = node, groups, kernel
+    Args:
+        node: the layer.
+        groups: of its channels.
+        inputs: channels of one group.
+        kernel: sizes of its kernel.
+        counting: batch by batch, which places count, (B·L,); all where it is empty. See `reached`.
+    """
+
+    def __init__(self, node: fx.Node, groups: int, inputs: int, kernel: tuple[int, ...], counting: Sequence[Tensor] = ()) -> None:
+        self.node, self.groups, self.kernel, self.counting = node, groups, kernel, counting
         size = math.prod(kernel)
         self.whole = not row_of(node).transposed and (size == 1 or inputs * size <= LARGEST)
         self.watched = inputs <= MOST_CHANNELS
+        self.most = min(_MOST, max(_FEWEST, int(_ROWS * inputs * (size if self.whole else 1))))
+        self.batch = 0
         self.total: Tensor | None = None
         self.n = 0
 
     def fold(self, x: Tensor) -> None:
         """Take in one batch of the layer's input."""
         if self.watched:
-            self.add(self.rows(x))
+            self.add(self.rows(x, self.batch))
+        self.batch += 1
 
     def add(self, rows: Tensor) -> None:
         """Take in rows (G, n, I·K).
@@ -47,25 +61,26 @@ class Fold:
         """
         if not bool(rows.isfinite().all()):
             raise FloatingPointError("not finite")
-        products = (rows.mT @ rows).cpu()
+        products = squares(rows).cpu().double()
         self.total = products if self.total is None else self.total + products
         self.n += rows.shape[1]
 
-    def rows(self, x: Tensor) -> Tensor:
-        """Return what the outputs at some of the places of a batch are computed from, in float64: (G, n, I·K), or the channels (G, n, I)."""
-        found = patches(self.node, x, self.kernel, _ROWS) if self.whole else self._places(x)
-        return found.double().unflatten(1, (self.groups, -1)).transpose(0, 1)
+    def rows(self, x: Tensor, batch: int) -> Tensor:
+        """Return what the outputs at some of the places of a batch are computed from: (G, n, I·K), or the channels (G, n, I); in float32 at least."""
+        found = self._places(x, batch) if not self.kernel or not self.whole else patches(self.node, x, self.kernel, self.most)
+        return _wide(found).unflatten(1, (self.groups, -1)).transpose(0, 1)
 
-    def matching(self, output: Tensor) -> Tensor:
+    def matching(self, output: Tensor, batch: int) -> Tensor:
         """Return the outputs of the layer that belong to `rows` of its input: (n, O)."""
-        return self._places(output)
+        return _wide(self._places(output, batch))
 
-    def _places(self, x: Tensor) -> Tensor:
+    def _places(self, x: Tensor, batch: int) -> Tensor:
         """Return the channels at some of the places, (n, C)."""
         if row_of(self.node).family != "linear":
             x = x.movedim(x.dim() - 1 - len(self.kernel), -1)
         rows = x.reshape(-1, x.shape[-1])
-        return rows[:: max(1, len(rows) // _ROWS)]
+        rows = rows[self.counting[batch]] if self.counting else rows
+        return rows[:: step_of(len(rows), self.most)]
 
     @property
     def power(self) -> float:
@@ -80,6 +95,11 @@ class Fold:
         mean = self.total / self.n
         eye = torch.eye(mean.shape[-1], dtype=mean.dtype)
         return Moment(self.kernel, mean + damping * self.power * eye, self.whole)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Return a tensor in float32, or as it is in float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @dataclass(frozen=True)
@@ -101,6 +121,12 @@ class Moment:
         """The matrix of patches, (G, I·K, I·K); None where only that of channels is known, or nothing is."""
         return self.matrix if self.whole else None
 
+    @cached_property
+    def root(self) -> Tensor:
+        """The lower triangular root of the matrix."""
+        assert self.matrix is not None
+        return torch.linalg.cholesky(self.matrix)
+
     def weigh(self, weight: Tensor) -> Tensor:
         """Return the weight times a root of Σ, so that its squares are what it does to the output.
 
@@ -113,8 +139,16 @@ class Moment:
         if self.matrix is None:
             return weight.flatten(2)
         if self.whole:
-            return weight.flatten(2) @ torch.linalg.cholesky(self.matrix)
-        return torch.einsum("goik,gij->gojk", weight.flatten(3), torch.linalg.cholesky(self.matrix)).flatten(2)
+            return weight.flatten(2) @ self.root
+        return torch.einsum("goik,gij->gojk", weight.flatten(3), self.root).flatten(2)
+
+    def products(self, weight: Tensor) -> Tensor:
+        """Return the second moments of what a weight (G, O, I, *kernel) puts out, W Σ Wᵀ: (G, O, O)."""
+        if self.whole and self.matrix is not None:
+            flat = weight.flatten(2)
+            return flat @ self.matrix @ flat.mT
+        weighed = self.weigh(weight)
+        return weighed @ weighed.mT
 
     def part(self, axes: tuple[int, ...]) -> Moment:
         """Return the moments of some axes of the kernel, summed over the places along the others: (G, I·k, I·k) with k the places along `axes`."""
@@ -143,7 +177,7 @@ class Moment:
 
     def power(self, weight: Tensor) -> float:
         """Return the mean square of what a weight (G, O, I, *kernel) puts out, summed over the channels."""
-        return float(self.weigh(weight).square().sum())
+        return float(self.products(weight).diagonal(dim1=-2, dim2=-1).sum().clamp(min=0))
 
     def sizes(self, weight: Tensor) -> Tensor:
         """Return the root of the mean square of each output of a dense weight (O, G·I, *kernel), a kernel of 1 standing at the first place: (O,)."""

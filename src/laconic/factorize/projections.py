@@ -24,7 +24,7 @@ class Output(Method):
 
     @cached_property
     def _basis(self) -> tuple[Tensor, Tensor]:
-        return basis(self.moment.weigh(self.weight))
+        return basis(self.moment, self.weight)
 
     @property
     def full(self) -> Ranks:
@@ -52,7 +52,7 @@ class Input(Output):
     @cached_property
     def _basis(self) -> tuple[Tensor, Tensor]:
         across = self.weight.flatten(3).transpose(2, 3).flatten(1, 2)  # (G, O·K, I)
-        return basis(self.moment.part(()).weigh(across))
+        return basis(self.moment.part(()), across)
 
     @property
     def full(self) -> Ranks:
@@ -103,7 +103,7 @@ class Spatial(Output):
 
     @cached_property
     def _basis(self) -> tuple[Tensor, Tensor]:
-        return basis(self.moment.part((0,)).weigh(self._across))
+        return basis(self.moment.part((0,)), self._across)
 
     @property
     def _across(self) -> Tensor:
@@ -166,7 +166,7 @@ class Tucker(Output):
         right, kernel = (factor.weight for factor in self._sides[0].cut(ranks[:1]))
         right = right.reshape(self.groups, ranks[0], self.inputs)
         core = kernel.reshape(self.groups, self.outputs, ranks[0], *self.kernel)
-        left = basis(self._projected(right).weigh(core))[0][..., : ranks[1]]
+        left = basis(self._projected(right), core)[0][..., : ranks[1]]
         return self.chain(ranks, right, left.mT @ core.flatten(2), left)
 
     def _projected(self, right: Tensor) -> Moment:

@@ -17,6 +17,7 @@ from laconic.core.records import Outcome, Skipped
 from laconic.factorize.chain import balanced, by_group, composed, count
 from laconic.factorize.method import Method, Ranks
 from laconic.factorize.moments import Fold, Moment
+from laconic.factorize.reached import Reached
 from laconic.factorize.rewrite import put
 from laconic.factorize.sites import Site, model_params, multiplying
 
@@ -36,20 +37,23 @@ def batches_of(program: Program, context: Context | None, examples: int) -> list
     return [tuple(leaf.to(device) for leaf in batch) for batch in batches]
 
 
-def moments_of(program: Program, sites: Sequence[Site], batches: Sequence[Batch], damping: float, progress: Progress) -> list[Moment]:
+def moments_of(
+    program: Program, sites: Sequence[Site], batches: Sequence[Batch], counting: Reached, damping: float, progress: Progress
+) -> list[Moment]:
     """Return the second moments of what layers read; white noise without batches.
 
     Args:
         program: that they are of.
         sites: the layers.
         batches: of the task's data.
+        counting: places that count, by layer.
         damping: see `Fold.moment`.
         progress: shows the work.
 
     Raises:
         BadInput: values that are not finite; names the layer.
     """
-    folds = [Fold(site.node, site.groups, site.weight.shape[2], site.kernel) for site in sites]
+    folds = [Fold(site.node, site.groups, site.weight.shape[2], site.kernel, counting.get(site.node, ())) for site in sites]
     if batches and sites:
         watchers: dict[Any, list[Watcher]] = {}
         for site, fold in zip(sites, folds, strict=True):

@@ -16,6 +16,7 @@ from laconic.factorize.depthwise import Depthwise
 from laconic.factorize.following import Following
 from laconic.factorize.moments import Moment
 from laconic.factorize.ranks import Cost
+from laconic.factorize.reached import reached
 from laconic.factorize.replacing import batches_of, moments_of, outcome, replaced
 from laconic.factorize.sites import Site, find
 
@@ -89,8 +90,9 @@ def separable(program: Program, config: Separable | None = None, context: Contex
     skipped += [Skipped(path, why) for path, why in rest.items()]
     sites = [site for site in sites if site.path not in rest]
     batches = batches_of(result, context if config.weighted else None, config.examples)
-    moments = moments_of(result, sites, batches, config.damping, context.progress)
-    following = Following(program, result, batches if config.follow else (), config.damping)
+    counting = reached(result, [site.node for site in sites], batches)
+    moments = moments_of(result, sites, batches, counting, config.damping, context.progress)
+    following = Following(program, result, batches if config.follow else (), config.damping, counting)
     rows: list[dict[str, Any]] = []
     for site, moment in zip(sites, moments, strict=True):
         method = Depthwise(site.weight, moment)
