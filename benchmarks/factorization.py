@@ -5,8 +5,8 @@
 - minilm: the same of MiniLM on SST-2 with its feed-forward layers at half rank.
 - speed: the rewritten net in int8 against our own int8 of the whole net, interleaved, in both runtimes, on one thread.
 
-Names choose rows (`output`, `spatial`, …), how layers are fitted (`follow`, `weighed`, `unweighed`) and seeds (`s0`, `s1`, …); `untrained` leaves out what takes
-long.
+Names choose rows (`output`, `spatial`, …), how layers are fitted (`follow`, `weighed`, `unweighed`) and seeds (`s0`, `s1`, …); `untrained` leaves out what
+takes long.
 """
 
 from __future__ import annotations
