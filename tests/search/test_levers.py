@@ -18,6 +18,7 @@ from laconic.core.errors import BadInput
 from laconic.core.target import PRECISIONS
 from laconic.deploy import runtime
 from laconic.deploy.native import Eager
+from laconic.deploy.ov import OpenVino
 from laconic.report.listings import levers as drawn
 from laconic.search import levers as table
 from laconic.search.lever import STAGES, Lever, Setting, Surroundings
@@ -195,6 +196,39 @@ def test_the_survey_reads_task_budget_and_space() -> None:
     told = settings(tiny.task(), space=lc.SearchSpace(levers=("quantize", "openvino"), without=("bf16",)))
     assert (told["prune=0.5"]["why"], told["bf16"]["why"], told["torch"]["why"]) == ("not asked for", "left out", "not asked for")
     assert told["quantize=static"]["where"] == ["openvino"]
+
+
+@pytest.mark.parametrize(
+    ("fast", "budget", "asked", "tried"),
+    [
+        ((), {}, {}, {}),
+        ((), {"max_size_mb": 1}, {}, {}),  # of the file itself, which holds zeros as other numbers
+        ((), {"objective": "size"}, {}, {"sparsify=0.9": ["onnxruntime", "openvino"]}),
+        ((), {"limits": {"max_packed_mb": 1}}, {}, {"sparsify=0.9": ["onnxruntime", "openvino"]}),
+        ((), {}, {"levers": ("sparsify",)}, {"sparsify=0.9": ["onnxruntime", "openvino"]}),
+        ((), {}, {"levers": ("sparsify=2:4",)}, {"sparsify=2:4": ["onnxruntime", "openvino"]}),
+        (("unstructured",), {}, {}, {"sparsify=0.9": ["openvino"]}),
+        (("2:4",), {}, {}, {"sparsify=2:4": ["openvino"]}),
+        (("2:4",), {"objective": "size"}, {}, {"sparsify=0.9": ["onnxruntime", "openvino"], "sparsify=2:4": ["openvino"]}),
+    ],
+    ids=[
+        "speed",
+        "size of the file",
+        "size",
+        "packed size",
+        "asked for",
+        "asked for by name",
+        "fast",
+        "fast in pairs",
+        "fast in pairs, size",
+    ],
+)
+def test_zeros_are_tried_where_they_are_bytes_or_time(
+    monkeypatch: pytest.MonkeyPatch, fast: tuple[str, ...], budget: dict[str, Any], asked: dict[str, Any], tried: dict[str, list[str]]
+) -> None:
+    monkeypatch.setattr(OpenVino, "fast_zeros", fast)
+    told = settings(tiny.task(), budget=lc.Budget(**budget), space=lc.SearchSpace(**asked))
+    assert {label: row["where"] for label, row in told.items() if label.startswith("sparsify=") and row["tried"]} == tried
 
 
 @pytest.mark.parametrize("task", [None, tiny.task()], ids=["all", "for a task"])

@@ -51,6 +51,8 @@ class Runtime(ABC):
         devices: that it can run on, on some machine.
         folds_batch_norm: it folds batch-norms when it loads or converts; where it does not, folding is worth a candidate.
         quantizes: the placement rules (`quantization.placement.TARGETS`) by which it computes in integers; empty where it does not.
+        fast_zeros: patterns of zeros among the weights (as of `Sparsify.pattern`) with which it was measured to be faster, see docs/zeros.md; elsewhere zeros
+            are for smaller packed files, and nobody tries them for speed unasked.
         promise: how likely it is the fastest for the time that trying it takes, of `core.target.PROMISES`: `optimize` tries the likeliest first.
         promises: the same by device, where it is another one there.
         runs_code: why its files are code, which loading or running them runs; empty where they are data.
@@ -65,6 +67,7 @@ class Runtime(ABC):
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     folds_batch_norm: ClassVar[bool] = True
     quantizes: ClassVar[str] = ""
+    fast_zeros: ClassVar[tuple[str, ...]] = ()
     promise: ClassVar[str] = "fair"
     promises: ClassVar[Mapping[str, str]] = MappingProxyType({})
     runs_code: ClassVar[str] = ""

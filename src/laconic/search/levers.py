@@ -24,6 +24,7 @@ from laconic.factorize.separable import Separable
 from laconic.factorize.sites import large_share
 from laconic.pruning.structured import Prune
 from laconic.pruning.unstructured.options import Sparsify
+from laconic.pruning.unstructured.patterns import FREE
 from laconic.quantization.mixed import Mixed
 from laconic.quantization.options import Quantize
 from laconic.quantization.qat import Qat
@@ -89,6 +90,25 @@ def _has_linear(around: Surroundings) -> str | None:
 def _size_counts(around: Surroundings) -> str | None:
     sized = around.budget.names("size_bytes") or around.budget.names("packed_size_bytes")
     return None if sized else "it makes the file smaller, not the model faster; tried where the budget is about size"
+
+
+def _zeros_count(around: Surroundings) -> str | None:
+    """Zeros are bytes of a packed file in any case, and time where the runtime says so."""
+    here = runtime.runtime(around.target.runtime)
+    if here.fast_zeros or around.budget.names("packed_size_bytes"):
+        return None
+    return f"{here.title} multiplies with zeros as with other numbers; tried where the budget is about the size of packed files"
+
+
+def _zeros_in(pattern: str) -> Condition:
+    """Condition that zeros in this pattern are worth a candidate: elsewhere than in its runtimes none but single weights, the fewest bytes, are."""
+
+    def condition(around: Surroundings) -> str | None:
+        here = runtime.runtime(around.target.runtime)
+        small = pattern == FREE and (not here.fast_zeros or around.budget.names("packed_size_bytes"))
+        return None if small or pattern in here.fast_zeros else f"{here.title} is no faster with zeros in the pattern {pattern}"
+
+    return condition
 
 
 def _can_round_in_training(around: Surroundings) -> str | None:
@@ -286,9 +306,12 @@ LEVERS = (
         field="macs", reads=share,
     ),
     Lever(
-        "sparsify", "set the least important weights to zero where they stand, while the rest trains; a setting is the share of zeros",
-        (Setting("0.9", {"sparsity": 0.9}),), configs=(Sparsify,), build=_recovering(Sparsify),
-        needs="training data and a loss", when=_can_train, unasked=_size_counts,
+        "sparsify", "set the least important weights to zero where they stand, while the rest trains; a setting is the share of zeros, or a pattern",
+        (
+            Setting("0.9", {"sparsity": 0.9}, unasked=_zeros_in(FREE)),
+            Setting("2:4", {"pattern": "2:4"}, unasked=_zeros_in("2:4")),
+        ),
+        configs=(Sparsify,), build=_recovering(Sparsify), needs="training data and a loss", when=_can_train, unasked=_zeros_count,
         field="sparsity", reads=zeros,
     ),
     Lever(
