@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import tracemalloc
+import zlib
+from collections.abc import Callable
 
 import hypothesis.extra.numpy as arrays
 import hypothesis.strategies as st
@@ -10,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from laconic.storage import ans, codings, frequencies, huffman, lac, streams
+from laconic.storage import ans, codings, deflate, frequencies, huffman, lac, streams
 from laconic.storage.bits import Reader
 from laconic.storage.coded import Values
 from laconic.storage.distinct import entropy_bits
@@ -139,6 +142,66 @@ def test_each_coder_of_streams_gives_back_what_it_got(coder: str, alphabet: int)
     data = streams.encode(symbols, layout, coder)
     np.testing.assert_array_equal(streams.decode(data, len(symbols), layout), symbols)
     assert streams.told(data)[0] == coder
+
+
+HALVES = np.minimum(np.random.default_rng(2).geometric(0.5, 30_000) - 1, 30)  # Huffman codes of a bit more each are its entropy
+
+
+@pytest.mark.parametrize(
+    ("symbols", "way"),
+    [
+        (HALVES, "Huffman in blocks"),
+        (np.random.default_rng(2).integers(0, 256, 5000), "fixed width"),
+        (np.repeat([0, 1, 0, 1, 0], 1000), "adaptive contexts"),
+        ((np.random.default_rng(2).random(600_000) < 0.02).astype(int), "interleaved ANS"),
+        (np.rint(np.random.default_rng(2).standard_normal(700) * 30).astype(int) + 128, "ANS"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_shortest_way_is_taken_unless_it_is_slow_and_hardly_shorter(symbols: np.ndarray, way: str) -> None:
+    layout = Layout(max(2, int(symbols.max()) + 1))
+    data = streams.encode(symbols, layout)
+    assert streams.told(data)[0] == way
+    fitting = [coder for coder in streams.TABLE if coder.fits(len(symbols), layout)]
+    assert len(data) <= 1.02 * min(len(streams.encode(symbols, layout, coder.name)) for coder in fitting)
+
+
+def test_no_code_with_one_table_is_shorter_than_what_says_whether_it_is_tried() -> None:
+    for symbols in (HALVES, np.zeros(2000, int), np.arange(4096) % 3000):
+        layout = Layout(int(symbols.max()) + 2)
+        for coder in streams.TABLE:
+            least = coder.least(np.bincount(symbols, minlength=layout.alphabet))
+            if least:
+                assert len(coder.encode(symbols, layout)) >= least
+
+
+def test_blocks_that_expand_to_more_are_not_expanded() -> None:
+    bomb = zlib.compress(bytes(10_000_000))[2:-4]
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="do not end where"):
+            deflate.decode(Reader(bomb), 100)
+        assert tracemalloc.get_traced_memory()[1] < 200_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-5], lambda data: data + b"x", lambda data: b"\x07" + data[1:]])
+def test_blocks_that_are_cut_or_altered_are_refused(change: Callable[[bytes], bytes]) -> None:
+    with pytest.raises(ValueError, match="its blocks"):
+        deflate.decode(Reader(change(deflate.encode(HALVES))), len(HALVES))
+
+
+@pytest.mark.parametrize(("scale", "power"), [(3.0, 2.0), (30.0, 1.0), (30.0, 2.0), (100.0, 4.0), (20.0, 0.75)])
+def test_the_curve_of_frequencies_is_nearly_the_likeliest(scale: float, power: float) -> None:
+    """The draws are of a generalized normal distribution; a table that knows its numbers exactly is the reference."""
+    heights = np.exp(-((np.abs(np.arange(256) - 120) / scale) ** power)) + 1e-12
+    true = heights / heights.sum()
+    counts = np.bincount(np.random.default_rng(0).choice(256, 3000, p=true), minlength=256)
+    shares = frequencies.read_table(frequencies.best_table(counts)[0], 256)
+    there = counts > 0
+    best, ours = (float((counts[there] * np.log2(table[there])).sum()) for table in (true, shares / shares.sum()))
+    assert ours > best - 0.012 * entropy_bits(np.repeat(np.arange(256), counts)) * 3000
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (10, 700_000), (2, 5_000_000), (5_000_000,)])

@@ -97,21 +97,26 @@ _LEAST_CURVE, _WORTH = 12, 0.02  # symbols that occur, and bits of a symbol in a
 
 
 def _fitted(counts: np.ndarray) -> tuple[bytes, np.ndarray]:
-    """Return the curve that fits best, found shape by shape around the scale that the mean distance from the center says."""
-    places, there = np.arange(len(counts)), counts > 0
-    last, center = int(np.flatnonzero(counts)[-1]), round(float((places * counts).sum() / counts.sum()))
-    distance = float((np.abs(places - center) * counts).sum() / counts.sum())
-    aim = min(_SCALES - 1, round(6 * float(np.log2(max(distance, 1.0)))))
-    found = []
-    for shape in range(_SHAPES):
-        for scale in range(max(0, aim - 8), min(_SCALES, aim + 16), 2):
-            shares = _curve(center, scale, shape, last + 1, len(counts))
-            found.append((float((counts[there] * np.log2(shares[there])).sum()), scale, shape, shares))
-    _, scale, shape, shares = max(found, key=lambda one: one[:3])
-    return varint(last) + bytes([_CURVE]) + varint(center) + bytes([scale, shape]), shares
+    """Return the curve that fits best: of each shape the scales around that of the largest likelihood, which the mean power of the distance tells."""
+    last = int(np.flatnonzero(counts)[-1])
+    seen = counts[: last + 1].astype(np.float64)
+    seen /= seen.sum()
+    center = round(float(np.arange(last + 1) @ seen))
+    shapes = (np.arange(_SHAPES) + 1) / 4
+    powers = np.abs(np.arange(last + 1) - center) ** shapes[:, None]
+    likeliest = 6 * np.log2(np.maximum(shapes * (powers @ seen), 1e-9)) / shapes
+    scales = np.clip(np.rint(likeliest)[:, None] + (-3, -1, 0, 1, 3), 0, _SCALES - 1)
+    heights = np.exp(-powers[:, None] / 2.0 ** (shapes[:, None] * scales / 6)[..., None])
+    heights /= heights.sum(-1, keepdims=True)
+    fits = np.log(heights + 1.0 / SCALE) @ seen - np.log(heights.sum(-1) + (last + 1) / SCALE)
+    shape, place = divmod(int(fits.argmax()), scales.shape[1])
+    scale = int(scales[shape, place])
+    return varint(last) + bytes([_CURVE]) + varint(center) + bytes([scale, shape]), _curve(center, scale, shape, last + 1, len(counts))
 
 
 def _curve(center: int, scale: int, shape: int, count: int, alphabet: int) -> np.ndarray:
     """Return the frequencies of a curve over the first `count` symbols, each at least 1; rounded far from where machines differ."""
     heights = np.exp(-((np.abs(np.arange(count) - center) / 2.0 ** (scale / 6)) ** ((shape + 1) / 4)))
-    return np.pad(frequencies(1 + np.rint(heights * (1 << 24) / heights.sum()).astype(np.int64)), (0, alphabet - count))
+    shares = np.zeros(alphabet, np.int64)
+    shares[:count] = frequencies(1 + np.rint(heights * (1 << 24) / heights.sum()).astype(np.int64))
+    return shares

@@ -13,12 +13,10 @@ import numpy as np
 from laconic.storage import streams
 from laconic.storage.bits import Reader, counted
 from laconic.storage.coded import Coded, Values, stream
-from laconic.storage.distinct import entropy_bits
 from laconic.storage.layout import Layout
 
 _BYTE = Layout(256)
-_SAMPLE, _WORTH = 1 << 16, 7.8  # bits of entropy above which a plane is noise
-_FAST, _FASTER = 1 << 14, 1 << 18  # values from which one way to write them is taken untried
+_SAMPLE = 1 << 16
 
 
 def encode(values: Values) -> Coded | None:
@@ -30,10 +28,10 @@ def encode(values: Values) -> Coded | None:
     coded = Coded(b"", {})
     for place in range(values.kind.width - 1, -1, -1):
         plane = np.ascontiguousarray(planes[:, place])
-        if entropy_bits(plane[:: max(1, values.count // _SAMPLE)]) < _WORTH:
-            coded += stream("codes", plane, _BYTE, _way(values.count))
-        else:
+        if _is_noise(plane[:: max(1, values.count // _SAMPLE)]):
             coded += Coded.of({"rest": counted(b"\x00" + plane.tobytes())})
+        else:
+            coded += stream("codes", plane, _BYTE)
     return coded
 
 
@@ -53,9 +51,14 @@ def decode(reader: Reader, about: Values) -> np.ndarray:
     return (wide >> 1) | (wide << (about.kind.bits - 1))
 
 
-def _way(count: int) -> str:
-    """Return the way to write a plane; all are tried where there are few values."""
-    return "interleaved ANS" if count >= _FASTER else "ANS" if count >= _FAST else ""
+def _is_noise(plane: np.ndarray) -> bool:
+    """Whether equal bytes meet as seldom as in noise: by chance (three standard deviations), or so that coding would save a fortieth at most."""
+    counts = np.bincount(plane, minlength=256)
+    pairs, chance = float(counts @ (counts - 1)) / 2, len(plane) * (len(plane) - 1) / 512
+    return pairs < _ALIKE * chance + 3 * chance**0.5
+
+
+_ALIKE = 2**0.2  # 7.8 bits, by the entropy of second order, which is that of pairs (Rényi)
 
 
 def _rotated(values: Values) -> np.ndarray:

@@ -1,4 +1,8 @@
-"""Streams of symbols: whole numbers below a small bound. Each way to write them stands in a table; the shortest is taken, by trying."""
+"""Streams of symbols: whole numbers below a small bound. Each way to write them stands in a table; the shortest is taken, by trying.
+
+A way that is slow to read must be shorter by 2 % than one that is not. No code with one table for all symbols takes less than their entropy of order zero, so
+that what cannot win by it is not tried.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laconic.storage import ans, context, huffman
+from laconic.storage import ans, context, deflate, huffman
 from laconic.storage.bits import Reader, packed, unpacked, varint
 from laconic.storage.distinct import MOST as ALPHABET
 from laconic.storage.layout import Layout
 
-# Symbols: decoding Huffman codes is slow; many states are worth their bytes and their speed.
-_HUFFMAN_MOST, _INTERLEAVED_LEAST = 1 << 16, 1 << 20
+# Symbols: decoding our own Huffman codes is slow; many states are worth their bytes and their speed.
+_HUFFMAN_MOST, _INTERLEAVED_LEAST = 1 << 16, 1 << 18
+_SLOW = 1.02  # what a byte counts for that is slow to read
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,8 @@ class Coder:
         decode: from a reader and their number to the symbols.
         fits: of how many symbols it is worth trying.
         table: bytes of the stream that are its table, not its symbols.
+        least: bytes below which a stream cannot be, from how often each symbol occurs; 0 where only trying tells.
+        price: what a byte of it counts for.
     """
 
     name: str
@@ -33,6 +40,14 @@ class Coder:
     decode: Callable[[Reader, int, Layout], np.ndarray]
     fits: Callable[[int, Layout], bool]
     table: Callable[[Reader], int] = lambda reader: 0
+    least: Callable[[np.ndarray], float] = lambda counts: 0.0
+    price: float = 1.0
+
+
+def _entropy(counts: np.ndarray) -> float:
+    """Return the bytes that symbols take at their entropy of order zero."""
+    there = counts[counts > 0]
+    return float((there * np.log2(there.sum() / there)).sum()) / 8
 
 
 def _bits(symbols: np.ndarray, layout: Layout) -> bytes:
@@ -52,6 +67,8 @@ TABLE = (
         lambda reader, count, layout: huffman.decode(reader, count, layout.alphabet),
         lambda count, layout: 1 < layout.alphabet <= huffman.ALPHABET and count <= _HUFFMAN_MOST,
         lambda reader: reader.varint() and len(reader.counted()),
+        lambda counts: _entropy(counts) + int(np.flatnonzero(counts)[-1]) // 2,
+        _SLOW,
     ),
     Coder(
         "interleaved ANS",
@@ -59,6 +76,8 @@ TABLE = (
         lambda reader, count, layout: ans.decode(reader, count, layout.alphabet),
         lambda count, layout: 1 < layout.alphabet <= ans.ALPHABET and count >= _INTERLEAVED_LEAST,
         lambda reader: len(reader.counted()),
+        _entropy,
+        _SLOW,
     ),
     Coder(
         "ANS",
@@ -66,8 +85,18 @@ TABLE = (
         lambda reader, count, layout: ans.decode_plain(reader, count, layout.alphabet),
         lambda count, layout: 1 < layout.alphabet <= ans.ALPHABET and count < _INTERLEAVED_LEAST,
         lambda reader: len(reader.counted()),
+        _entropy,
+        _SLOW,
     ),
-    Coder("adaptive contexts", context.encode, context.decode, lambda count, layout: context.fits(count, layout.alphabet)),
+    Coder(
+        "adaptive contexts", context.encode, context.decode, lambda count, layout: context.fits(count, layout.alphabet), price=_SLOW
+    ),
+    Coder(
+        "Huffman in blocks",
+        lambda symbols, layout: deflate.encode(symbols),
+        lambda reader, count, layout: deflate.decode(reader, count),
+        lambda count, layout: 1 < layout.alphabet <= deflate.ALPHABET,
+    ),
 )
 _PLACES = {coder.name: place for place, coder in enumerate(TABLE)}
 
@@ -82,8 +111,17 @@ def encode(symbols: np.ndarray, layout: Layout, only: str = "") -> bytes:
     """
     if not len(symbols):
         return b"\x00"
-    fitting = [_PLACES[only]] if only else [place for place, coder in enumerate(TABLE) if coder.fits(len(symbols), layout)]
-    return min((varint(place) + TABLE[place].encode(symbols, layout) for place in fitting), key=len)
+    if only:
+        return varint(_PLACES[only]) + TABLE[_PLACES[only]].encode(symbols, layout)
+    counts = np.bincount(symbols, minlength=layout.alphabet)
+    fitting = [(coder.price * coder.least(counts), place) for place, coder in enumerate(TABLE) if coder.fits(len(symbols), layout)]
+    best, paid = b"", float("inf")
+    for least, place in sorted(fitting):
+        if least < paid:
+            data = varint(place) + TABLE[place].encode(symbols, layout)
+            if TABLE[place].price * len(data) < paid:
+                best, paid = data, TABLE[place].price * len(data)
+    return best
 
 
 def decode(data: bytes, count: int, layout: Layout) -> np.ndarray:
