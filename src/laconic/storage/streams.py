@@ -88,9 +88,7 @@ TABLE = (
         _entropy,
         _SLOW,
     ),
-    Coder(
-        "adaptive contexts", context.encode, context.decode, lambda count, layout: context.fits(count, layout.alphabet), price=_SLOW
-    ),
+    Coder("adaptive contexts", context.encode, context.decode, lambda count, layout: context.fits(count, layout.alphabet), price=_SLOW),
     Coder(
         "Huffman in blocks",
         lambda symbols, layout: deflate.encode(symbols),
