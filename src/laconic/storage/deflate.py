@@ -22,7 +22,7 @@ def encode(symbols: np.ndarray) -> bytes:
         symbols: (N,) whole numbers below 2⁸.
     """
     coder = zlib.compressobj(9, zlib.DEFLATED, _RAW, _MEMORY, zlib.Z_HUFFMAN_ONLY)
-    return coder.compress(np.ascontiguousarray(symbols, np.uint8)) + coder.flush()
+    return coder.compress(np.ascontiguousarray(symbols, np.uint8).data) + coder.flush()
 
 
 def decode(reader: Reader, count: int) -> np.ndarray:
