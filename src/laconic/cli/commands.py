@@ -57,6 +57,13 @@ def optimize(
     ] = None,
     tried: TryOption = None,
     without: WithoutOption = None,
+    effort: Annotated[
+        str, typer.Option("--effort", help="low: nothing that trains; medium; high: then what a sampler proposes, too.")
+    ] = "medium",
+    trials: Annotated[
+        int | None,
+        typer.Option("--trials", min=0, help="How many recipes a sampler proposes.  [default: 24 with --effort high, else none]"),
+    ] = None,
     threads: ThreadsOption = None,
     device: DeviceOption = "cpu",
     batch: BatchOption = 1,
@@ -98,6 +105,8 @@ def optimize(
             device,
             levers=split(tried),
             without=split(without) or (),
+            effort=effort,
+            trials=trials,
             quantize=split(quantize),
             prune=split(prune),
         )

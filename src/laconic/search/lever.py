@@ -46,6 +46,15 @@ class Surroundings:
 Condition = Callable[[Surroundings], str | None]
 
 
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, of which a search proposes some; with `log` it looks evenly by their logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
 def always(around: Surroundings) -> None:
     """Find no reason against it."""
 
@@ -96,6 +105,7 @@ class Lever:
         promises: the same by device, where it is another one there.
         reads: turns such a value, a text or a number, into the option's; raises ValueError with the rule.
         follows: a setting, ``LEVER=NAME``; this one is tried where that one lost a part of the metric.
+        varies: options of the first step among which a search chooses (`search.tune`): a range of numbers, or values. Without any it chooses a setting.
 
     Raises:
         BadInput: a lever without steps and without a stage, steps that nobody builds, or an option that the step does not have.
@@ -116,6 +126,7 @@ class Lever:
     promise: str = "fair"
     promises: Mapping[str, str] = dataclasses.field(default_factory=dict)
     follows: str | None = None
+    varies: Mapping[str, Range | tuple[Any, ...]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.configs and not self.stage:
@@ -139,7 +150,7 @@ class Lever:
             yield "build: a lever that adds several steps says how they are built"
         kind = self.configs[0] if self.configs else Target
         known = [f.name for f in dataclasses.fields(kind)]
-        given = {name for setting in self.choices for name in setting.options} | ({self.field} if self.field else set())
+        given = {name for setting in self.choices for name in setting.options} | set(self.varies) | ({self.field} if self.field else set())
         yield from (f"{name}: is no option of {kind.__name__}." + nearest(name, known) for name in sorted(given - set(known)))
 
     def promise_on(self, device: str) -> str:

@@ -28,7 +28,7 @@ from laconic.pruning.unstructured.patterns import FREE
 from laconic.quantization.mixed import Mixed
 from laconic.quantization.options import Quantize
 from laconic.quantization.qat import Qat
-from laconic.search.lever import Condition, Lever, Setting, Surroundings
+from laconic.search.lever import Condition, Lever, Range, Setting, Surroundings
 from laconic.storage.rate_distortion import RateDistortion
 from laconic.storage.share import ShareWeights
 from laconic.train.step import Fit
@@ -276,6 +276,7 @@ LEVERS = (
         "drop_blocks", "leave out repeated residual blocks, then train the rest with the whole model as its teacher",
         (Setting("2", {"every": 2}),), configs=(DropBlocks, Fit), build=_drop_blocks, needs="repeated residual blocks, training data and a loss",
         when=_has_blocks, unasked=_because("half of the blocks is much to lose; --try drop_blocks tries it"), field="every", reads=nth,
+        varies={"every": (2, 3, 4)},
     ),
     Lever(
         "low_rank", "write large layers as chains of lower rank, then train them with the whole model as their teacher",
@@ -285,7 +286,7 @@ LEVERS = (
             Setting("time", {"latency": 0.6, "bits": 8}, when=_has_integers),
         ),
         configs=(LowRank, Fit), build=_rewritten(LowRank),
-        needs="large layers, training data and a loss", when=_has_large_layers, field="macs", reads=share,
+        needs="large layers, training data and a loss", when=_has_large_layers, field="macs", reads=share, varies={"macs": Range(0.25, 0.9)},
         unasked=_because("it pays in some models only, see docs/factorization.md; --try low_rank tries it"),
     ),
     Lever(
@@ -303,7 +304,7 @@ LEVERS = (
         "prune", "remove the least important channels, heads and neurons, then train the rest; a setting is the share of multiply-adds that is kept",
         (Setting("0.5", {"macs": 0.5}), Setting("0.3", {"macs": 0.3})), configs=(Prune,), build=_recovering(Prune),
         needs="training data and a loss", when=_can_train,
-        field="macs", reads=share,
+        field="macs", reads=share, varies={"macs": Range(0.1, 0.9), "criterion": ("group_l2", "taylor", "bn_scale"), "allocation": ("global", "uniform")},
     ),
     Lever(
         "sparsify", "set the least important weights to zero where they stand, while the rest trains; a setting is the share of zeros, or a pattern",
@@ -312,7 +313,7 @@ LEVERS = (
             Setting("2:4", {"pattern": "2:4"}, unasked=_zeros_in("2:4")),
         ),
         configs=(Sparsify,), build=_recovering(Sparsify), needs="training data and a loss", when=_can_train, unasked=_zeros_count,
-        field="sparsity", reads=zeros,
+        field="sparsity", reads=zeros, varies={"sparsity": Range(0.5, 0.98), "schedule": ("gradual", "rigl")},
     ),
     Lever(
         "fold_batch_norm", "fold batch-norms into the layers before them",
@@ -342,12 +343,13 @@ LEVERS = (
     Lever(
         "share_weights", "let weights take few values, which are then fine-tuned; a setting is the bits of a value's number",
         (Setting("5", {"bits": 5}), Setting("4", {"bits": 4})), configs=(ShareWeights,), build=_recovering(ShareWeights),
-        needs="training data and a loss", when=_can_train, unasked=_because(_PACKED), field="bits", reads=bits,
+        needs="training data and a loss", when=_can_train, unasked=_because(_PACKED), field="bits", reads=bits, varies={"bits": (2, 3, 4, 5, 6)},
     ),
     Lever(
         "rate_distortion", "choose the value of each weight by the loss and the bits that it costs; a setting is bits a weight",
         (Setting("2", {"bits_per_weight": 2.0}), Setting("1", {"bits_per_weight": 1.0})), configs=(RateDistortion,), build=_recovering(RateDistortion),
         needs="training data and a loss", when=_can_train, unasked=_because(_PACKED), field="bits_per_weight", reads=rate,
+        varies={"bits_per_weight": Range(0.3, 4.0, log=True)},
     ),
 )  # fmt: skip
 

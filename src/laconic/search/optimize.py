@@ -39,6 +39,7 @@ from laconic.search.select import Selection, confirm, judged_by, so_far
 from laconic.search.select import frontier as marked
 from laconic.search.space import SearchSpace, baseline_recipe, baseline_recipes
 from laconic.search.stopped import INTERRUPT, LIMIT, stopped
+from laconic.search.tune import Tuner
 from laconic.search.verdict import Scale
 from laconic.search.walk import Walk
 from laconic.tasks import metrics
@@ -135,6 +136,8 @@ def search(
         try:
             with contextlib.closing(evaluator):
                 tried(walk, chosen, around, space, follow=recipes is None)
+                if recipes is None and space.trials:
+                    walk.tuned(Tuner(around, space, walk.records, options.seed), space.trials)
                 records, choices = several.choose_all(walk.records, asked, evaluator)
                 handed = several.handed(choices)
                 base = opponent(handed[0], records) if handed else records[0]

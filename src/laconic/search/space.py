@@ -12,8 +12,11 @@ from laconic.core.fields import wrong_type
 from laconic.core.target import DEVICES, Target
 from laconic.deploy import runtime
 from laconic.run.recipe import Recipe
-from laconic.search.lever import TARGET_STAGES, Lever, Setting, Surroundings
+from laconic.search.lever import COSTS, TARGET_STAGES, Lever, Setting, Surroundings
 from laconic.search.levers import levers
+
+EFFORTS = ("low", "medium", "high")
+_TRIALS = 24  # proposals of a sampler, with the highest effort
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,9 @@ class SearchSpace:
         levers: of the levers that add steps, only these: ``LEVER``, or ``LEVER=SETTING``, e.g. ``("prune", "quantize=static")``; a runtime or a precision
             among them narrows runtimes or precisions.
         without: levers that are left out: ``LEVER``, or ``LEVER=SETTING``.
+        effort: ``low``: nothing that trains, unless a lever that does is asked for; ``medium``: every setting of every lever, alone and combined; ``high``:
+            behind these, recipes that a sampler proposes from what was measured, as many as `trials`; see `search.tune`.
+        trials: so many proposals; None: 24 with the effort ``high``, else none.
         choices: by lever (or family of levers), only these settings; an empty tuple leaves it out: ``quantize=("static", "qat"), prune=(0.7, 0.4)``.
 
     Raises:
@@ -68,6 +74,8 @@ class SearchSpace:
     device: str
     levers: tuple[str, ...] | None
     without: tuple[str, ...]
+    effort: str
+    trials: int
 
     def __init__(
         self,
@@ -78,6 +86,8 @@ class SearchSpace:
         *,
         levers: Sequence[str] | None = None,
         without: Sequence[str] = (),
+        effort: str = "medium",
+        trials: int | None = None,
         **choices: Sequence[Any] | None,
     ) -> None:
         given = {"runtimes": runtimes, "precisions": precisions, **choices}
@@ -87,6 +97,8 @@ class SearchSpace:
             "device": device,
             "levers": None if levers is None else _several("levers", levers),
             "without": _several("without", without),
+            "effort": effort,
+            "trials": _TRIALS if trials is None and effort == "high" else 0 if trials is None else trials,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -113,6 +125,10 @@ class SearchSpace:
             yield f"threads: {wrong}"
         elif self.threads is not None and self.threads < 1:
             yield f"threads: {self.threads} must be 1 or more, or None for all cores"
+        if self.effort not in EFFORTS:
+            yield f"effort: '{self.effort}'." + nearest(str(self.effort), EFFORTS)
+        if (wrong := wrong_type(int, self.trials)) is not None or self.trials < 0:
+            yield f"trials: {wrong or f'{self.trials} must be 0 or more'}"
         if self.device not in DEVICES:
             yield f"device: '{self.device}'." + nearest(self.device, DEVICES)
 
@@ -142,6 +158,8 @@ class SearchSpace:
         lever, setting = pick.lever, pick.setting
         if lever.name in self.without or _is_item(self.without, lever, setting):
             return "left out"
+        if self.effort == "low" and lever.cost == COSTS[-1] and not pick.asked:
+            return "it trains, and the effort is low"
         only = self.choices.get(lever.group)
         if only is not None and not pick.named:
             return "not asked for"

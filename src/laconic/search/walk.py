@@ -15,6 +15,7 @@ from laconic.search.lever import Surroundings
 from laconic.search.propose import follow_up, turn_of
 from laconic.search.racing import outraced
 from laconic.search.space import SearchSpace
+from laconic.search.tune import Tuner
 
 INTERRUPTED = "the run was interrupted before its turn"
 
@@ -56,6 +57,18 @@ class Walk:
             self._evaluate(now)
             done |= {recipe.key for recipe in now}
             self._expect(recipe for recipe in follow_up(around, space, self.records) if recipe.key not in done)
+        self.evaluator.progress.finish()
+
+    def tuned(self, tuner: Tuner, trials: int) -> None:
+        """Evaluate what a sampler proposes, so many recipes at the most, as long as there is time."""
+        self.evaluator.progress.start("proposals", trials)
+        for _ in range(trials):
+            recipe = tuner.propose()
+            if recipe is None or (self.evaluator.deadline is not None and time.monotonic() > self.evaluator.deadline):
+                break
+            self._expect([recipe])
+            self._evaluate([recipe])
+            tuner.learn(self.records[-1])
         self.evaluator.progress.finish()
 
     def _expect(self, recipes: Iterable[Recipe]) -> None:

@@ -1,0 +1,127 @@
+"""What a sampler proposes: legal recipes, each once, the same again in a run that goes on; short recoveries first; and that it learns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import laconic as lc
+from laconic.core.records import Measurement
+from laconic.run.gate import gate
+from laconic.run.recipe import parse
+from laconic.run.record import Record
+from laconic.search.lever import STEP_STAGES
+from laconic.search.propose import LONGEST, propose
+from laconic.search.space import SearchSpace
+from laconic.search.tune import KEPT, ROUND, Tuner, epochs_of, trained
+from tests.search.records import BASE
+from tests.search.test_propose import TRAINABLE, around
+
+SPACE = SearchSpace(("onnxruntime", "openvino"), ("fp32",), threads=1)
+Judge = Callable[[lc.Recipe], tuple[float, float]]
+
+
+def measured(recipe: lc.Recipe, judge: Judge) -> Record:
+    """A record with the speed and the drop that a function gives a recipe, held against the budget."""
+    speed, drop = judge(recipe)
+    ratio = Measurement(speed, "x", n=9, low=0.95 * speed, high=1.05 * speed)
+    one = Record.of(recipe, baseline=BASE.key).with_measured(speedup=ratio, latency_ms=10 / speed, drop=Measurement(drop, "points", n=99))
+    return gate(one, lc.Budget(max_drop=0.5).rules(BASE))
+
+
+def one_runtime(*levers: str) -> SearchSpace:
+    return SearchSpace(("onnxruntime",), ("fp32",), threads=1, levers=levers)
+
+
+def kept(recipe: lc.Recipe) -> float:
+    """The share of multiply-adds that its pruning keeps."""
+    return next((step.macs for step in recipe.steps if isinstance(step, lc.Prune) and step.macs is not None), 1.0)
+
+
+def by_share(recipe: lc.Recipe) -> tuple[float, float]:
+    """The fewer are kept the faster, but below 0.4 too much is lost."""
+    return 2 / kept(recipe), 0.0 if kept(recipe) >= 0.4 else 5.0
+
+
+def proposals(n: int, judge: Judge = by_share, space: SearchSpace = SPACE, seed: int = 0) -> Iterator[tuple[lc.Recipe, Record]]:
+    here = around(task=dataclasses.replace(TRAINABLE, batch_size=4))
+    known = [measured(recipe, judge) for recipe in propose(here, space)]
+    tuner = Tuner(here, space, known, seed)
+    for _ in range(n):
+        recipe = tuner.propose()
+        if recipe is None:
+            return
+        record = measured(recipe, judge)
+        tuner.learn(record)
+        yield recipe, record
+
+
+def test_proposals_are_legal_new_and_the_same_for_the_same_seed_and_records() -> None:
+    found = [recipe for recipe, _ in proposals(12)]
+    assert [recipe.key for recipe in found] == [recipe.key for recipe, _ in proposals(12)]
+    assert len({recipe.key for recipe in found}) == len(found) == 12
+    assert not {recipe.key for recipe in found} & {recipe.key for recipe in propose(around(), SPACE)}
+    for recipe in found:
+        stages = [STEP_STAGES.index(step.stage) for step in recipe.steps]
+        assert stages == sorted(stages)
+        assert 1 <= len(recipe.steps) <= LONGEST + 1
+        assert parse(recipe.to_plain()).recipe == recipe, "it can be written down"
+
+
+def test_what_trains_recovers_shortly_first_and_the_best_of_a_round_go_on() -> None:
+    found = list(proposals(ROUND + KEPT, space=one_runtime("prune")))
+    epochs = [sum(epochs_of(step, TRAINABLE) for step in recipe.steps if step.trains) for recipe, _ in found]
+    assert set(epochs[:ROUND]) == {5}, "20 epochs are wanted, a quarter of them comes first"
+    assert epochs[ROUND:] == [20] * KEPT
+    budget = lc.Budget(max_drop=0.5)
+    best = sorted(found[:ROUND], key=lambda pair: (budget.shortfall(pair[1]), budget.order(pair[1])))[:KEPT]
+    assert [kept(recipe) for recipe, _ in found[ROUND:]] == [kept(recipe) for recipe, _ in best]
+
+
+def test_it_learns_where_the_best_lies() -> None:
+    """The best share is 0.4: what is proposed late lies nearer to it than what is proposed early."""
+    shares = [kept(recipe) for recipe, _ in proposals(60, space=one_runtime("prune"))]
+    early, late = shares[:ROUND], shares[-20:]
+    assert min(share for share in shares if share >= 0.4) < 0.45
+    assert sum(abs(share - 0.4) for share in late) / len(late) < sum(abs(share - 0.4) for share in early) / len(early)
+
+
+def test_an_exhausted_space_proposes_nothing() -> None:
+    assert list(proposals(5, space=one_runtime("quantize=static"))) == []
+
+
+def test_a_failed_proposal_is_no_loss() -> None:
+    here = around()
+    tuner = Tuner(here, SPACE, [], 0)
+    recipe = tuner.propose()
+    assert recipe is not None
+    tuner.learn(Record.of(recipe, baseline="base").failed("crash", "it crashed"))
+    assert tuner.propose() is not None
+
+
+def test_training_is_changed_and_nothing_else() -> None:
+    assert trained(lc.Quantize(), {"epochs": 3}) == lc.Quantize()
+    assert trained(lc.Prune(macs=0.5, recovery={"lr": 0.1}), {"epochs": 3}) == lc.Prune(macs=0.5, recovery={"lr": 0.1, "epochs": 3})
+    assert trained(lc.Fit(lc.FitPlan(lr=0.1)), {"epochs": 3}) == lc.Fit(lc.FitPlan(lr=0.1, epochs=3))
+    assert epochs_of(lc.Prune(macs=0.5), dataclasses.replace(TRAINABLE, recovery=lc.FitPlan(epochs=7))) == 7
+    assert epochs_of(lc.Fit(lc.FitPlan(epochs=2)), TRAINABLE) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"effort": "hi"}, "effort: 'hi'"), ({"trials": -1}, "trials: -1"), ({"trials": "x"}, "trials"), ({"effort": 3}, "effort: '3'")],
+)
+def test_wrong_efforts_are_told(given: dict[str, object], words: str) -> None:
+    with pytest.raises(lc.BadInput, match=words):
+        SearchSpace(**given)  # type: ignore[arg-type]
+
+
+def test_a_low_effort_trains_nothing_that_was_not_asked_for() -> None:
+    assert SearchSpace(effort="high").trials > 0 == SearchSpace().trials
+    low = propose(around(), SearchSpace(effort="low"))
+    assert low
+    assert not any(step.trains for recipe in low for step in recipe.steps)
+    asked = propose(around(), SearchSpace(effort="low", levers=("prune",)))
+    assert any(step.trains for recipe in asked for step in recipe.steps)
