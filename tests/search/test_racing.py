@@ -21,7 +21,8 @@ def measured(recipe: lc.Recipe, low: float, high: float) -> Record:
     return Record.of(recipe, baseline="base").with_measured(speedup=ratio, drop=Measurement(0.0, "points"))
 
 
-BEST = measured(lc.Recipe((), lc.Target("onnxruntime", "fp32", 1)), 10.0, 12.0)
+BEST_RECIPE = lc.Recipe((), lc.Target("onnxruntime", "fp32", 1))
+BEST = measured(BEST_RECIPE, 10.0, 12.0)
 
 
 @pytest.mark.parametrize(("high", "out"), [(10.0 / MOST + 0.01, False), (10.0 / MOST - 0.01, True)])
@@ -39,9 +40,32 @@ def test_nobody_is_left_out_of_whom_nothing_near_is_known() -> None:
     base = Record.of(lc.Recipe((), lc.Target("torch", "fp32", 1)), status="baseline")
     told = outraced(lc.Recipe((), lc.Target("torch", "bf16", 1)), BEST, [base])
     assert told == (
-        "the same in fp32 is 1.00× as fast as the baseline at the most, the best so far 10.00× at the least: bf16 would have to win 10.0 times, "
-        "and 5 at the most is expected of it"
+        "PyTorch eager · fp32 is 1.00× as fast as the baseline at the most, the best so far 10.00× at the least: this would have to win "
+        "10.0 times over the former, and 5 at the most is expected of it"
     )
+
+
+def test_what_calls_the_kernels_of_another_runtime_is_bounded_by_that() -> None:
+    base = Record.of(lc.Recipe((), lc.Target("torch", "fp32", 1)), status="baseline")
+    compiled = lc.Recipe((), lc.Target("torch.compile", "fp32", 1))
+    assert outraced(compiled, BEST, [base])
+    assert outraced(compiled, measured(BEST_RECIPE, 4.9, 6.0), [base]) is None
+    assert outraced(lc.Recipe((), lc.Target("torchscript", "fp32", 1)), BEST, [base]) is None
+    on_gpu = Record.of(lc.Recipe((), lc.Target("torch", "fp32", 1, "cuda")), status="baseline")
+    assert outraced(lc.Recipe((), lc.Target("torch.compile", "fp32", 1, "cuda")), BEST, [on_gpu]) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({}, False),
+        ({"runtimes": ("torch.compile",)}, True),
+        ({"precisions": ("bf16",)}, True),
+        ({"levers": ("prune", "torch.compile")}, True),
+    ],
+)
+def test_whoever_names_a_runtime_or_a_precision_gets_it_tried(given: dict[str, tuple[str, ...]], named: bool) -> None:
+    assert lc.SearchSpace(**given).names_targets == named  # type: ignore[arg-type]
 
 
 class Timed:

@@ -79,6 +79,7 @@ class Compiled(_Native):
 
     name = "torch.compile"
     title = "torch.compile"
+    kin = Eager.name
     promise = "low"
     promises = MappingProxyType({"cuda": "high"})  # it compiles in less time there, and joins what launches kernel by kernel
     format = "pt2"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from laconic.core.errors import BadInput
+from laconic.core.errors import BadInput, need
 from laconic.core.fields import typed
 from laconic.core.progress import Progress
 from laconic.core.records import to_json
@@ -84,6 +84,8 @@ def optimize(
     """
     limit, space, budget = seconds(time_limit), space or SearchSpace(), as_budget(budget)
     several.budgets(budget, frontier)
+    if space.trials and recipes is None:
+        need("optuna", "search")  # what is missing is told before any work
     deadline = None if limit is None else time.monotonic() + limit
     check_devices(recipes, space.device)
     options = options or Options()
@@ -131,7 +133,8 @@ def search(
         chosen = list(recipes) if recipes is not None else propose(around, space)
         evaluator = Evaluator(store, task, metric, program, Judge(several.loosest(asked), len(asked) > 1), options, ledger, progress)
         evaluator.deadline = deadline
-        walk = Walk(evaluator, budget, races=options.early_stop and budget.goal.name == "speedup" and len(asked) == 1)
+        named = recipes is not None or space.names_targets  # whoever names something wants to see it
+        walk = Walk(evaluator, budget, races=options.early_stop and budget.goal.name == "speedup" and len(asked) == 1 and not named)
         context = Facts(task, metric, budget, program, training, command, ledger, options)
         try:
             with contextlib.closing(evaluator):

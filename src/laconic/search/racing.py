@@ -1,17 +1,18 @@
-"""Who is not tried since a near relative lost by too much: another precision of the same steps in the same runtime."""
+"""Who is not tried since a near relative lost by too much: the same steps in fp32 in its runtime, or in the runtime whose kernels that one calls too."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from laconic.core.records import to_json
-from laconic.core.target import PRECISIONS
+from laconic.core.target import PRECISIONS, Target
+from laconic.deploy import runtime
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record
 
-# What another precision is expected to win over fp32 in one runtime, at the most: a vector holds twice as many numbers, and tiles (AMX) do more in large
-# products, of which no net consists alone.
+# What is expected at the most of another precision in one runtime (a vector holds twice as many numbers, and tiles (AMX) do more in large products, of which
+# no net consists alone), and of calling the same kernels with less between them.
 MOST = 5.0
 
 
@@ -21,20 +22,27 @@ def outraced(recipe: Recipe, best: Record | None, records: Sequence[Record]) -> 
     Args:
         recipe: not tried yet.
         best: the fastest so far of those that hold the budget.
-        records: what was tried.
+        records: what was tried, the baselines among them.
     """
-    plain = PRECISIONS[0]
-    if best is None or recipe.deploy.precision == plain:
-        return None
-    relative = Recipe(recipe.steps, replace(recipe.deploy, precision=plain)).to_plain()
-    known = next((record for record in records if to_json(record.recipe) == to_json(relative)), None)
-    mine, theirs = (_ends(record) for record in (known, best))
-    if known is None or mine is None or theirs is None or mine[1] * MOST >= theirs[0]:
-        return None
-    return (
-        f"the same in {plain} is {mine[1]:.2f}× as fast as the baseline at the most, the best so far {theirs[0]:.2f}× at the least: "
-        f"{recipe.deploy.precision} would have to win {theirs[0] / mine[1]:.1f} times, and {MOST:g} at the most is expected of it"
-    )
+    theirs = _ends(best)
+    for target in _relatives(recipe.deploy):
+        plain = to_json(Recipe(recipe.steps, target).to_plain())
+        known = next((record for record in records if to_json(record.recipe) == plain), None)
+        mine = _ends(known)
+        if known is not None and mine is not None and theirs is not None and mine[1] * MOST < theirs[0]:
+            return (
+                f"{known.title} is {mine[1]:.2f}× as fast as the baseline at the most, the best so far {theirs[0]:.2f}× at the least: this would have to win "
+                f"{theirs[0] / mine[1]:.1f} times over the former, and {MOST:g} at the most is expected of it"
+            )
+    return None
+
+
+def _relatives(target: Target) -> Iterator[Target]:
+    """Yield where the same steps are not much slower."""
+    if target.precision != PRECISIONS[0]:
+        yield replace(target, precision=PRECISIONS[0])
+    if target.device == "cpu" and (kin := runtime.runtime(target.runtime).kin):
+        yield replace(target, runtime=kin, precision=PRECISIONS[0])
 
 
 def _ends(record: Record | None) -> tuple[float, float] | None:

@@ -189,6 +189,13 @@ class SearchSpace:
         followed = next((p for p in self.picks(levers()[name]) if p.setting.name == value), None)
         return not pick.asked or (followed is not None and self.left_out(followed) is None)
 
+    @property
+    def names_targets(self) -> bool:
+        """Whether runtimes or precisions were asked for by name."""
+        named = {item.partition("=")[0] for item in self.levers or ()}
+        rows = [lever for lever in levers().values() if lever.stage in TARGET_STAGES]
+        return any(lever.group in self.choices or lever.name in named for lever in rows)
+
     def targets(self) -> list[Target]:
         """Return every runtime in every precision that may be tried, the runtimes in the order of their table."""
         targets = []

@@ -54,7 +54,7 @@ class Tuner:
     """
 
     def __init__(self, around: Surroundings, space: SearchSpace, records: Sequence[Record], seed: int) -> None:
-        optuna = need("optuna")
+        optuna = need("optuna", "search")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.around, self.space = around, space
         self.targets = {_name(target): target for target in space.targets() if unavailable(target) is None}
