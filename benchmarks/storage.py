@@ -4,22 +4,17 @@
   `zstd`, its levels. Processor time, the best of five.
 - sizes: int8 ONNX files of trained nets: the archive, bits per weight, and beside them the entropy of order zero of each tensor.
 - fuzz [files]: altered archives, and altered pieces without the digests that would refuse them (`benchmarks/fuzz.py`), so many (50,000) of each.
-- nncodec: the same int8 codes in Fraunhofer's NNCodec (ISO/IEC 15938-17), which keeps them exactly too: bits per weight and time to decode. It is a source
-  package that wants numpy < 2: it lives in an environment of its own, whose python `LACONIC_NNCODEC` names; without, it is built in `LACONIC_BENCH`.
+- nncodec: the same int8 codes in Fraunhofer's NNCodec (`benchmarks/nncodec.py`), which keeps them exactly too: bits per weight and time to decode.
 
 Nets: resnet20, mobilenet_v2, minilm (`benchmarks/trained.py`).
 """
 
 from __future__ import annotations
 
-import json
-import os
 import resource
 import shutil
 import subprocess
-import sys
 import tempfile
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -29,8 +24,10 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 import laconic as lc
+from benchmarks import nncodec as theirs
 from benchmarks import trained
 from benchmarks.command import command
+from laconic.storage import lac
 
 NETS = ("resnet20", "mobilenet_v2", "minilm")
 PIECE = 16 << 20  # bytes that the slow ones are timed on
@@ -150,75 +147,35 @@ def fuzz(names: list[str]) -> None:
     campaign.fuzz([names[0] if names else "50000", *names[1:2], "model.lac", "pieces of .lac"])
 
 
-# NNCodec ---------------------------------------------------------------------------------------------------------------------------------
-
-_THEIRS = """
-import json, sys, time
-import numpy as np
-import torch
-torch.set_num_threads(1)
-from nncodec import nnc
-codes = {name: array.astype(np.int32) for name, array in np.load(sys.argv[1]).items()}
-data = nnc.compress(codes, return_bitstream=True, bitstream_path=sys.argv[2], use_dq=False)
-seconds = []
-for _ in range(5):
-    start = time.process_time()
-    back = nnc.decompress(data)
-    seconds.append(time.process_time() - start)
-exact = all(np.array_equal(np.asarray(back[name]), codes[name]) for name in codes)
-print(json.dumps({"bytes": len(data), "seconds": min(seconds), "exact": exact}))
-"""
-
-
 def nncodec(names: list[str]) -> None:
-    """Compare with NNCodec; where it cannot be built, say so."""
-    python = _their_python()
-    if python is None:
-        return
-    for name in names or NETS:
+    """Compare on the same int8 codes; where NNCodec cannot be built, say so."""
+    python = theirs.python()
+    for name in (names or NETS) if python else ():
         given = codes(name)
         count = sum(array.size for array in given.values())
         with tempfile.TemporaryDirectory() as scratch:
-            np.savez(Path(scratch) / "codes.npz", **{f"t{place}.weight": array for place, array in enumerate(given.values())})
-            done = subprocess.run(
-                [python, "-c", _THEIRS, f"{scratch}/codes.npz", f"{scratch}/codes.nnc"], capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                print(f"{name}: NNCodec failed: {done.stderr.strip().splitlines()[-1:]}", flush=True)
-                continue
-            theirs = json.loads(done.stdout.strip().splitlines()[-1])
+            wide = {f"t{place}.weight": array.astype(np.int32) for place, array in enumerate(given.values())}
+            told, back = next(theirs.coded(str(python), wide, [{"use_dq": False}], Path(scratch)))
+            exact = all(np.array_equal(back[key], array) for key, array in wide.items())
             save_file(given, Path(scratch) / "codes.safetensors")
             packed = lc.pack(Path(scratch) / "codes.safetensors")
-            out = Path(scratch) / "back.safetensors"
-            seconds = processor_seconds(lambda packed=packed, out=out: lc.unpack(packed.file, out))
-            ours = sum(row.packed_bytes for row in packed.tensors) + packed.front_bytes
-            told = "decoded" if theirs["exact"] else "not decoded exactly"
+            seconds = processor_seconds(lambda packed=packed: _decoded(packed.file))
+            files = processor_seconds(lambda packed=packed, scratch=scratch: lc.unpack(packed.file, Path(scratch) / "back.safetensors"))
             print(
-                f"{name}: {count:,} int8 codes. NNCodec {8 * theirs['bytes'] / count:.4f} bits, {told} in {1e9 * theirs['seconds'] / count:.0f} ns each; "
-                f".lac {8 * ours / count:.4f} bits, {1e9 * seconds / count:.0f} ns with reading and writing files: "
-                f"{100 * ours / theirs['bytes']:.1f} % of its bytes, {theirs['seconds'] / seconds:.1f} times as fast",
+                f"{name}: {count:,} int8 codes. NNCodec {8 * told['bytes'] / count:.4f} bits, {'' if exact else 'not exactly '}decoded from memory in "
+                f"{1e9 * told['seconds'] / count:.1f} ns each; .lac {8 * packed.packed_bytes / count:.4f} bits, {1e9 * seconds / count:.1f} ns "
+                f"({1e9 * files / count:.1f} with writing the file): {100 * packed.packed_bytes / told['bytes']:.1f} % of its bytes, "
+                f"{told['seconds'] / seconds:.1f} times as fast ({told['seconds'] / files:.1f} with writing the file)",
                 flush=True,
             )
 
 
-def _their_python() -> str | None:
-    """The python of an environment that has NNCodec."""
-    given = os.environ.get("LACONIC_NNCODEC")
-    if given:
-        return given
-    place = trained.FOLDER / "nncodec"
-    python = place / "bin" / "python"
-    if not python.exists():
-        print("building NNCodec 2.1.3 in an environment of its own", flush=True)
-        start = time.perf_counter()
-        for step in ([sys.executable, "-m", "venv", str(place)], [str(python), "-m", "pip", "install", "-q", "numpy<2", "nncodec==2.1.3"]):
-            done = subprocess.run(step, capture_output=True, text=True, check=False)
-            if done.returncode:
-                print(f"NNCodec cannot be built here: {(done.stderr or done.stdout).strip().splitlines()[-1:]}", flush=True)
-                shutil.rmtree(place, ignore_errors=True)
-                return None
-        print(f"built in {time.perf_counter() - start:.0f} s", flush=True)
-    return str(python)
+def _decoded(archive: Path) -> None:
+    """Read an archive to the bytes of all its tensors, written nowhere."""
+    with archive.open("rb") as handle:
+        for _, pieces in lac.read_files(handle, lac.read_front(handle, archive, 1 << 32)):
+            for _ in pieces:
+                pass
 
 
 PARTS: dict[str, Callable[[list[str]], None]] = {"speed": speed, "sizes": sizes, "fuzz": fuzz, "nncodec": nncodec}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from typer.testing import CliRunner
 
@@ -51,3 +53,14 @@ def test_a_folder_is_packed_with_how_it_is_run(artifact: lc.Artifact, tmp_path: 
     assert done.exit_code == 0, done.output
     found = lc.Artifact.open(tmp_path / "m.lac")
     assert (found.target, found.input_structure) == (artifact.target, artifact.input_structure)
+
+
+def test_fast_leaves_slow_codings_out(tmp_path: Path) -> None:
+    weights = torch.from_numpy(np.random.default_rng(0).integers(-1, 2, (60, 80)) * (np.arange(80) % 4 == 0)).float()
+    safetensors.torch.save_file({"a": weights}, tmp_path / "a.safetensors")
+    sizes = []
+    for options in ([], ["--fast"]):
+        done = RUN.invoke(app, ["pack", str(tmp_path / "a.safetensors"), "-o", str(tmp_path / "m.lac"), "--json", *options])
+        assert done.exit_code == 0, done.output
+        sizes.append(json.loads(done.stdout)["packed_bytes"])
+    assert sizes[0] < sizes[1]

@@ -166,6 +166,34 @@ def test_the_shortest_way_is_taken_unless_it_is_slow_and_hardly_shorter(symbols:
     assert len(data) <= 1.02 * min(len(streams.encode(symbols, layout, coder.name)) for coder in fitting)
 
 
+@pytest.mark.parametrize("density", [1.0, 0.3, 0.01])
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_what_is_to_be_read_fast_has_no_slow_way_and_comes_back(kind: str, density: float) -> None:
+    rng = np.random.default_rng(0)
+    values = np.rint(rng.standard_normal(20_000) * 5).astype(np.float32)
+    values[rng.random(len(values)) > density] = 0
+    patterns = {"float32": values.view(np.uint32), "int8": values.astype(np.int8).view(np.uint8)}[kind]
+    about = Values(KINDS[kind], len(patterns), 100)
+    names = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "encode", lambda *args: names.append(streams.told(data := encode(*args))[0]) or data)
+        _, fast = codings.encode(about.filled(patterns, fast=True))
+    np.testing.assert_array_equal(codings.decode(fast.data, about), patterns)
+    assert set(names) <= {"fixed width", "Huffman in blocks"}
+    _, small = codings.encode(about.filled(patterns))
+    assert len(small.data) <= len(fast.data) <= 1.5 * len(small.data) + 100
+
+
+encode = streams.encode
+
+
+def test_matches_pay_where_one_symbol_is_most_of_them() -> None:
+    """zlib's own default finds them, and no code of a bit a symbol does."""
+    mask = (np.random.default_rng(0).random(40_000) < 0.01).astype(np.uint8)
+    assert len(deflate.encode(mask)) < 0.25 * len(mask) / 8
+    np.testing.assert_array_equal(deflate.decode(Reader(deflate.encode(mask)), len(mask)), mask)
+
+
 def test_no_code_with_one_table_is_shorter_than_what_says_whether_it_is_tried() -> None:
     for symbols in (HALVES, np.zeros(2000, int), np.arange(4096) % 3000):
         layout = Layout(int(symbols.max()) + 2)

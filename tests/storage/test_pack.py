@@ -90,6 +90,12 @@ def test_tensors_are_found_with_names_shapes_and_what_they_take(models: dict[str
     assert packed.front_bytes + sum(tensor.packed_bytes for tensor in packed.tensors) == packed.packed_bytes
 
 
+def test_an_archive_that_is_to_be_read_fast_has_the_same_in_other_ways(models: dict[str, Path], tmp_path: Path) -> None:
+    small, fast = lc.pack(models["onnx"], tmp_path / "a.lac"), lc.pack(models["onnx"], tmp_path / "b.lac", fast=True)
+    assert small.packed_bytes < fast.packed_bytes < small.original_bytes
+    assert lc.unpack(fast.file, tmp_path / "back.onnx").read_bytes() == models["onnx"].read_bytes()
+
+
 def test_a_program_is_packed_as_its_file(program: lc.Program, models: dict[str, Path], tmp_path: Path) -> None:
     lc.pack(program, tmp_path / "p.lac")
     assert lc.unpack(tmp_path / "p.lac").read_bytes() == models["pt2"].read_bytes()

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 def pack(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.onnx, .pt2, .ts, .safetensors), or an artifact's folder.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The archive. [default: beside MODEL, ending in .lac]")] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Leave out the codings that are slow to read: sparse and shared weights take some percent more.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Pack a model file into the smallest archive from which it comes back byte by byte, and say what each tensor takes.
@@ -31,9 +34,9 @@ def pack(
         from laconic.deploy.artifact import Artifact
 
         if not model.is_dir():
-            return lc.pack(model, out)
+            return lc.pack(model, out, fast=fast)
         artifact = Artifact.open(model)
-        return lc.pack(artifact.file, out, settings=artifact.settings)
+        return lc.pack(artifact.file, out, fast=fast, settings=artifact.settings)
 
     result = guarded(work)
 

@@ -29,6 +29,7 @@ class Values:
         columns: in a row of the tensor; 1 where it has no rows.
         inner: neighboring columns that belong together, as the kernel of a convolution does.
         patterns: their bits, (count,) unsigned; empty where they are still to be read.
+        fast: whether they are to be written so that they are read fast.
     """
 
     kind: Kind
@@ -36,6 +37,7 @@ class Values:
     columns: int = 1
     inner: int = 1
     patterns: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
+    fast: bool = False
 
     @cached_property
     def sample(self) -> np.ndarray:
@@ -54,15 +56,15 @@ class Values:
 
     def only(self, patterns: np.ndarray) -> Values:
         """Return some of the values, without rows."""
-        return Values(self.kind, len(patterns), patterns=patterns)
+        return Values(self.kind, len(patterns), patterns=patterns, fast=self.fast)
 
     def layout(self, alphabet: int, zero: int = 0) -> Layout:
         """Return what is known of symbols that stand for these values, one each."""
         return Layout(alphabet, self.columns, zero, self.inner)
 
-    def filled(self, patterns: np.ndarray) -> Values:
+    def filled(self, patterns: np.ndarray, fast: bool = False) -> Values:
         """Return the same with its bits."""
-        return replace(self, patterns=patterns)
+        return replace(self, patterns=patterns, fast=fast)
 
     def about(self, count: int) -> Values:
         """Return what is known of as many values without rows, to be read."""
@@ -86,8 +88,8 @@ class Coded:
         return Coded(self.data + other.data, parts)
 
 
-def stream(part: Part, symbols: np.ndarray, layout: Layout, only: str = "") -> Coded:
+def stream(part: Part, symbols: np.ndarray, layout: Layout, only: str = "", fast: bool = False) -> Coded:
     """Return symbols as a stream with its length before it; its table is told apart."""
-    data = streams.encode(symbols, layout, only)
+    data = streams.encode(symbols, layout, only, fast)
     _, table = streams.told(data)
     return Coded(counted(data), {part: len(counted(data)) - table, "tables": table})

@@ -1,6 +1,7 @@
-"""Huffman codes of bytes in the blocks of DEFLATE (RFC 1951), without its matches: zlib reads a symbol in 3 ns, which NumPy cannot.
+"""Huffman codes of bytes in the blocks of DEFLATE (RFC 1951): zlib reads a symbol in 3 ns, which NumPy cannot.
 
 Each block of at most 32,768 symbols has its own table, itself in Huffman codes. That costs about half a percent of what int8 weights take at their entropy.
+Matches with what came before are sought where one symbol is most of them, and a code of a whole bit would be too long for it.
 """
 
 from __future__ import annotations
@@ -12,17 +13,26 @@ import numpy as np
 from laconic.storage.bits import Reader
 
 ALPHABET = 1 << 8
-_RAW, _MEMORY = -15, 9  # no header of zlib's, the digest is ours; the largest blocks
+_RAW, _LEVEL, _MEMORY = -15, 6, 9  # no header of zlib's, the digest is ours; the largest blocks
+_MOST = 0.6  # share of one symbol from which matches pay
 
 
 def encode(symbols: np.ndarray) -> bytes:
     """Return symbols as blocks.
 
     Args:
-        symbols: (N,) whole numbers below 2⁸.
+        symbols: (N,) whole numbers below 2⁸, N ≥ 1.
     """
-    coder = zlib.compressobj(9, zlib.DEFLATED, _RAW, _MEMORY, zlib.Z_HUFFMAN_ONLY)
-    return coder.compress(np.ascontiguousarray(symbols, np.uint8).data) + coder.flush()
+    data = np.ascontiguousarray(symbols, np.uint8)
+    ways = [zlib.Z_HUFFMAN_ONLY]
+    if int(np.bincount(data).max()) > _MOST * len(data):
+        ways.append(zlib.Z_DEFAULT_STRATEGY)
+    return min((_written(data, way) for way in ways), key=len)
+
+
+def _written(data: np.ndarray, strategy: int) -> bytes:
+    coder = zlib.compressobj(_LEVEL, zlib.DEFLATED, _RAW, _MEMORY, strategy)
+    return coder.compress(data.data) + coder.flush()
 
 
 def decode(reader: Reader, count: int) -> np.ndarray:

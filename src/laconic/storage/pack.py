@@ -79,7 +79,9 @@ class Packed:
         return self.original_bytes / self.packed_bytes
 
 
-def pack(model: str | Path | Program, out: str | Path | None = None, *, settings: Mapping[str, Any] | None = None) -> Packed:
+def pack(
+    model: str | Path | Program, out: str | Path | None = None, *, fast: bool = False, settings: Mapping[str, Any] | None = None
+) -> Packed:
     """Pack a model file, with the weights that ONNX keeps in a second file, into an archive from which it comes back byte by byte.
 
     Nothing but the file's content goes in: no path, no time, no name of a user, and of its name the ending alone. Equal files give equal archives.
@@ -87,6 +89,8 @@ def pack(model: str | Path | Program, out: str | Path | None = None, *, settings
     Args:
         model: a file: ONNX, `.pt2`, TorchScript, safetensors; any other counts as weights in float32, exactly too. Or a program, which is packed as its `.pt2`.
         out: the archive; beside the file, with the ending `.lac`, if None.
+        fast: leave out the codings that are slow to read, for a model that is loaded often: 150 MB/s and more in place of 1 to 50 for sparse and shared
+            weights, which take some percent more.
         settings: plain values that are kept in it.
 
     Raises:
@@ -96,7 +100,7 @@ def pack(model: str | Path | Program, out: str | Path | None = None, *, settings
         if out is None:
             raise BadInput("say where the archive of the program goes: pack(program, 'model.lac')")
         with tempfile.TemporaryDirectory(prefix="laconic-pack-") as folder:
-            return pack(model.save(Path(folder) / "model.pt2"), out, settings=settings)
+            return pack(model.save(Path(folder) / "model.pt2"), out, fast=fast, settings=settings)
     model = Path(model)
     out = model.with_suffix(SUFFIX) if out is None else Path(out)
     if not model.is_file():
@@ -115,7 +119,7 @@ def pack(model: str | Path | Program, out: str | Path | None = None, *, settings
         with _bytes(source) as data:
             with reading(source, f"a {source.suffix} file", "Export it again.", BadInput):
                 places = locate.places(source, data)
-            files.append(_file(name, data, places, payload, others, tensors))
+            files.append(_file(name, data, places, payload, others, tensors, fast))
     front = Front(tuple(files), b"".join(others), settings or {})
     start = lac.head_and_front(front)
     write_whole(out, lambda aside: _write(aside, start, payload))
@@ -141,14 +145,20 @@ def _write(path: Path, start: bytes, payload: io.BytesIO) -> None:
 
 
 def _file(
-    name: str, data: memoryview, places: list[locate.Place], payload: IO[bytes], others: list[bytes], tensors: list[PackedTensor]
+    name: str,
+    data: memoryview,
+    places: list[locate.Place],
+    payload: IO[bytes],
+    others: list[bytes],
+    tensors: list[PackedTensor],
+    fast: bool,
 ) -> File:
     """Encode the tensors of one file into the payload, and put its other bytes with the others."""
     parts: list[int | Stored] = []
     end = 0
     for place in places:
         whole = bytes(data[place.start : place.start + place.size_bytes])
-        one, packed, row = _tensor(place, whole)
+        one, packed, row = _tensor(place, whole, fast)
         if len(packed) + _ENTRY >= len(whole) and len(whole) < _SMALL:
             continue
         others.append(bytes(data[end : place.start]))
@@ -163,14 +173,14 @@ def _file(
 _ENTRY, _SMALL = 12, 1 << 12  # bytes that a tensor takes in the front; those up to which it may stay there as it is
 
 
-def _tensor(place: locate.Place, whole: bytes) -> tuple[Stored, bytes, PackedTensor]:
+def _tensor(place: locate.Place, whole: bytes, fast: bool) -> tuple[Stored, bytes, PackedTensor]:
     patterns, first = place.kind.patterns(whole), 0
     pieces: list[bytes] = []
     parts: dict[str, int] = {}
     names: list[str] = []
     entropy: float | None = 0.0
     for about in lac.cut(place.kind, place.shape):
-        values = about.filled(patterns[first : first + about.count])
+        values = about.filled(patterns[first : first + about.count], fast)
         name, coded = codings.encode(values)
         entropy = None if entropy is None or values.codebook is None else entropy + entropy_bits(values.codebook[1]) * values.count
         first += about.count

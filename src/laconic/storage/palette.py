@@ -24,7 +24,7 @@ def encode(values: Values) -> Coded | None:
         return None
     book, codes = found
     head = varint(len(book)) + counted(written(values.kind, book))
-    return Coded.of({"codebook": head}) + stream("codes", codes, values.layout(len(book), _zero(book)))
+    return Coded.of({"codebook": head}) + stream("codes", codes, values.layout(len(book), _zero(book)), fast=values.fast)
 
 
 def decode(reader: Reader, about: Values) -> np.ndarray:

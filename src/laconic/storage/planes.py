@@ -31,7 +31,7 @@ def encode(values: Values) -> Coded | None:
         if _is_noise(plane[:: max(1, values.count // _SAMPLE)]):
             coded += Coded.of({"rest": counted(b"\x00" + plane.tobytes())})
         else:
-            coded += stream("codes", plane, _BYTE)
+            coded += stream("codes", plane, _BYTE, fast=values.fast)
     return coded
 
 

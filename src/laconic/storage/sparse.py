@@ -22,7 +22,7 @@ def encode_masked(values: Values) -> Coded | None:
         return None
     there = values.patterns != 0
     kept = values.only(values.patterns[there])
-    head = Coded.of({"rest": varint(kept.count)}) + stream("mask", there.astype(np.uint8), values.layout(2))
+    head = Coded.of({"rest": varint(kept.count)}) + stream("mask", there.astype(np.uint8), values.layout(2), fast=values.fast)
     if not kept.count:
         return head
     tried = [(place, coded) for place, (encode, _) in enumerate(_INNER) if (coded := encode(kept)) is not None]
@@ -53,9 +53,10 @@ def encode_relative(values: Values) -> Coded | None:
     """Return gaps and codes, each with a Huffman code: the published format of Deep Compression (ICLR 2016, section 2 and figure 2).
 
     A gap is at most 2ᵏ − 1; a longer one is divided by a value of zero that fills it, which is a code of its own. The k of the least entropy is taken.
-    None where less than half are zeros, where there are too many values for a codebook, or so many that decoding, code by code, takes its time.
+    None where less than half are zeros, where there are too many values for a codebook, or so many that decoding, code by code, takes its time; or it is to be
+    read fast.
     """
-    if values.zeros < _MOSTLY or values.count > _MOST:
+    if values.fast or values.zeros < _MOSTLY or values.count > _MOST:
         return None
     places = np.flatnonzero(values.patterns)
     found = values.only(values.patterns[places]).codebook if len(places) else None

@@ -99,20 +99,25 @@ TABLE = (
 _PLACES = {coder.name: place for place, coder in enumerate(TABLE)}
 
 
-def encode(symbols: np.ndarray, layout: Layout, only: str = "") -> bytes:
+def encode(symbols: np.ndarray, layout: Layout, only: str = "", fast: bool = False) -> bytes:
     """Return symbols in the way that takes the fewest bytes, with its place in the table before them.
 
     Args:
         symbols: (N,) whole numbers below the layout's alphabet.
         layout: of them.
         only: the way that is taken; the shortest of all that fit, if empty.
+        fast: leave out what is slow to read.
     """
     if not len(symbols):
         return b"\x00"
     if only:
         return varint(_PLACES[only]) + TABLE[_PLACES[only]].encode(symbols, layout)
     counts = np.bincount(symbols, minlength=layout.alphabet)
-    fitting = [(coder.price * coder.least(counts), place) for place, coder in enumerate(TABLE) if coder.fits(len(symbols), layout)]
+    fitting = [
+        (coder.price * coder.least(counts), place)
+        for place, coder in enumerate(TABLE)
+        if coder.fits(len(symbols), layout) and not (fast and coder.price > 1)
+    ]
     best, paid = b"", float("inf")
     for least, place in sorted(fitting):
         if least < paid:
