@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -16,6 +17,7 @@ from torch.nn.utils.parametrizations import orthogonal
 import laconic as lc
 from laconic.core.operators import plain_name
 from laconic.core.program import Program
+from laconic.deploy import recurrent
 from laconic.deploy.export import write_model
 from laconic.deploy.simplify import simplified
 from laconic.tasks.data import ArrayDataset
@@ -210,3 +212,19 @@ def test_a_complex_output_is_refused_by_name(tmp_path: Path) -> None:
     net = Net(lambda m, x: torch.complex(m.a(x), m.a(x)), a=nn.Linear(6, 2))
     with pytest.raises(lc.ExportError, match="complex64, which ONNX files do not hold"):
         write_model(lc.capture(net, torch.randn(3, 6)), tmp_path, "onnx")
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"bias": False}, {"bidirectional": True, "num_layers": 2}], ids=["plain", "no biases", "both ways, two"]
+)
+def test_an_lstm_with_projections_is_refused_instead_of_written_without_them(options: dict[str, Any], tmp_path: Path) -> None:
+    for size, fits in ((0, True), (2, False)):
+        net = Net(lambda m, x: m.lstm(x)[0], lstm=nn.LSTM(3, 4, batch_first=True, proj_size=size, **options))
+        graph = lc.capture(net, torch.randn(2, 5, 3)).graph
+        if fits:
+            recurrent.check(graph)
+        else:
+            with pytest.raises(lc.ExportError, match=r"'lstm' is an LSTM with projections \(proj_size\), which ONNX does not have"):
+                recurrent.check(graph)
+    with pytest.raises(lc.ExportError, match="projections"):
+        write_model(lc.capture(net, torch.randn(2, 5, 3)), tmp_path, "onnx")

@@ -13,6 +13,8 @@ from laconic.core.operators import NORMS, Family, Operator, argument, is_stored,
 from laconic.core.program import Program
 from laconic.core.records import Skipped
 
+COMPUTED = "its weight is computed, not stored"
+
 
 @dataclass(frozen=True, eq=False)
 class NamedWeight:
@@ -67,7 +69,7 @@ def stored_weights(
         for weight in [stored for position in positions for stored in _listed(argument(node, position))]:
             tensor = get_tensor(program, weight) if is_stored(weight) else None
             if tensor is None:
-                skipped.append(Skipped(path, "its weight is computed, not stored"))
+                skipped.append(Skipped(path, COMPUTED))
             elif not isinstance(tensor, nn.Parameter) or not tensor.is_floating_point():
                 skipped.append(Skipped(path, "its weight is a constant, or holds no floating numbers"))
             elif tensor.dim() > (0 if vectors else 1):

@@ -48,6 +48,7 @@ def write_onnx(program: Program, path: Path, name: str) -> None:
             raise ExportError(
                 f"'{spec.name}' is {spec.dtype}, which ONNX files do not hold. Take or give its two parts: torch.view_as_real(…)."
             )
+    recurrent.check(program.graph)
     program = simplified(without_dropout(program))
     quantized = qdq.is_quantized(program)
     program = qdq.lower(program) if quantized else program

@@ -9,10 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
+from torch import fx
 
-from laconic.core.errors import need
+from laconic.core.errors import ExportError, need
+from laconic.core.operators import argument
 
 aten = torch.ops.aten
+_PARAMETERS, _BIASES, _LAYERS, _BOTH_WAYS = 2, 3, 4, 7  # positions of arguments
 Value = TypeVar("Value")  # what the exporter passes: any ONNX value, or a list of them
 
 
@@ -66,3 +69,17 @@ def _stacked(op: Any, parts: list[Any]) -> Any:
 
 # Operator -> function that writes it, as `torch.onnx.export(custom_translation_table=…)` takes them.
 TRANSLATIONS: dict[Any, Callable[..., Any]] = {aten.rnn_tanh.input: _lowering("Tanh"), aten.rnn_relu.input: _lowering("Relu")}
+
+
+def check(graph: fx.Graph) -> None:
+    """Check that ONNX has the recurrent layers of a graph.
+
+    Raises:
+        ExportError: an LSTM projects its state; the exporter would leave the projection out without a word.
+    """
+    for node in graph.find_nodes(op="call_function", target=aten.lstm.input):
+        biases, layers, both_ways = (argument(node, place) for place in (_BIASES, _LAYERS, _BOTH_WAYS))
+        if len(argument(node, _PARAMETERS)) > layers * (1 + both_ways) * (4 if biases else 2):
+            raise ExportError(
+                f"'{node.name}' is an LSTM with projections (proj_size), which ONNX does not have. Leave proj_size out, or run the model in PyTorch."
+            )
