@@ -11,6 +11,7 @@ from laconic.core import quantities
 from laconic.core.errors import BadInput
 from laconic.report import chosen as of_chosen
 from laconic.report import sections
+from laconic.report.apart import told_apart
 from laconic.report.candidates import Candidate, candidate, measured_rows
 from laconic.report.figures import Figure, figures
 from laconic.report.frontier import Frontier, frontier
@@ -152,7 +153,7 @@ def facts(result: Mapping[str, Any]) -> Facts:
 def _records(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return all records, the baseline first; where there are several baselines, titles say with how many threads."""
     bases = [{**record, "status": "baseline"} for record in (result.get("baseline") or {}, *(result.get("other_baselines") or ()))]
-    records = [*bases, *(result.get("candidates") or ())]
+    records = [*bases, *told_apart(result.get("candidates") or ())]
     if len(bases) == 1:
         return records
     titles = {record.get("key"): _with_threads(record) for record in records}
