@@ -21,7 +21,7 @@ from laconic.deploy.native import Eager
 from laconic.deploy.ov import OpenVino
 from laconic.report.listings import levers as drawn
 from laconic.search import levers as table
-from laconic.search.lever import STAGES, Lever, Setting, Surroundings
+from laconic.search.lever import STAGES, Lever, Setting, Surroundings, cost_of_steps
 from laconic.search.propose import propose
 from laconic.search.survey import survey
 from tests import outside as packages
@@ -83,8 +83,9 @@ def test_settings_of_a_family_have_names_of_their_own() -> None:
         ({"configs": (lc.Quantize, lc.Fit)}, "build: a lever that adds several steps says how they are built"),
         ({"choices": (Setting("a", {"mod": "static"}),)}, "mod: is no option of Quantize. Did you mean 'mode'"),
         ({"field": "shares"}, "shares: is no option of Quantize"),
+        ({"choices": (Setting("a", cost="calibrating"),)}, "cost: 'calibrating' of the setting 'a'. Did you mean 'calibration'"),
     ],
-    ids=["no step and no stage", "another stage", "steps that nobody builds", "an unknown option", "an unknown field"],
+    ids=["no step and no stage", "another stage", "steps that nobody builds", "an unknown option", "an unknown field", "an unknown cost"],
 )
 def test_a_row_that_makes_no_sense_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput, match=said):
@@ -100,6 +101,14 @@ def test_cost_and_stage_are_the_steps() -> None:
     assert told(lc.Quantize) == ("rounding", "calibration")
     assert told(lc.Qat) == ("rounding", "training")
     assert told(lc.Student, lc.Fit) == ("architecture", "training")
+
+
+def test_what_a_setting_costs_is_what_its_steps_cost() -> None:
+    around = Surroundings(CONV, tiny.task(), lc.Budget(max_drop=0.5))
+    for row in table.levers().values():
+        for setting in row.choices if row.configs else ():
+            steps = row.steps(setting, around)
+            assert (setting.cost or row.cost) == cost_of_steps(*steps), (row.name, setting.name)
 
 
 def test_a_value_that_is_a_known_setting_is_that_setting() -> None:
@@ -229,6 +238,35 @@ def test_zeros_are_tried_where_they_are_bytes_or_time(
     monkeypatch.setattr(OpenVino, "fast_zeros", fast)
     told = settings(tiny.task(), budget=lc.Budget(**budget), space=lc.SearchSpace(**asked))
     assert {label: row["where"] for label, row in told.items() if label.startswith("sparsify=") and row["tried"]} == tried
+
+
+@pytest.mark.parametrize(
+    ("budget", "tried"),
+    [
+        (lc.Budget(objective="size"), True),
+        (lc.Budget(limits={"max_packed_mb": 1.0}), True),
+        (lc.Budget(), False),
+        (lc.Budget(max_size_mb=1.0), False),
+    ],
+    ids=["packed size is the objective", "packed size is limited", "latency is the objective", "the file that runs is limited"],
+)
+def test_what_only_packing_sees_is_tried_where_the_packed_size_counts(budget: lc.Budget, tried: bool) -> None:
+    told = settings(tiny.task(), budget=budget)
+    rows = [told[label] for label in ("share_weights=5", "rate_distortion=2-untrained", "rate_distortion=2")]
+    assert [row["tried"] for row in rows] == [tried] * 3
+    assert {row["why"] for row in rows} == {"" if tried else table._packing_counts(Surroundings(CONV, tiny.task(), budget))}
+
+
+def test_values_are_chosen_before_anything_trains_and_behind_what_trains() -> None:
+    around = Surroundings(CONV, tiny.task(), lc.Budget(max_drop=0.5, objective="size"))
+    recipes = propose(around, lc.SearchSpace(("onnxruntime", "torchscript"), ("fp32",)))
+    titles = [recipe.title for recipe in recipes if any(isinstance(step, lc.RateDistortion) for step in recipe.steps)]
+    trains = [any(step.trained() for step in recipe.steps) for recipe in recipes]
+    assert trains == sorted(trains)
+    assert titles[0] == "rate distortion to 3 bits a weight, untrained · ONNX Runtime · fp32"
+    assert "sparsify to 90 % zeros · rate distortion to 0.7 bits a weight, untrained · ONNX Runtime · fp32" in titles
+    assert "sparsify to 90 % zeros · rate distortion to 1 bit a weight · ONNX Runtime · fp32" not in titles  # two trainings
+    assert not any("TorchScript" in title for title in titles)  # its values would be the same ones
 
 
 @pytest.mark.parametrize("task", [None, tiny.task()], ids=["all", "for a task"])

@@ -143,7 +143,7 @@ def options_of(plan: FitPlan | Mapping[str, Any] | None) -> dict[str, Any]:
 def with_plan(name: str) -> Callable[[type[Config]], type[Config]]:
     """Let options of the training be given beside a config's own: ``Prune(macs=0.5, epochs=3)`` for ``Prune(macs=0.5, recovery={"epochs": 3})``.
 
-    The config has one field for the training all the same, and so have recipes.
+    The config has one field for the training all the same, and so have recipes; `StepConfig.trained` looks there for its epochs.
 
     Args:
         name: of that field.
@@ -168,6 +168,7 @@ def with_plan(name: str) -> Callable[[type[Config]], type[Config]]:
             own(self, *args, **kwargs)
 
         kind.__init__ = init  # type: ignore[method-assign]
+        kind.plan_field = name  # type: ignore[attr-defined]
         return kind
 
     return decorate

@@ -19,6 +19,7 @@ from laconic.core.capture_checks import without_effects
 from laconic.core.context import Context
 from laconic.core.errors import LaconicError, Mistakes
 from laconic.core.fields import check_types, wrong_arguments
+from laconic.core.plan import options_of
 from laconic.core.precision import check_float32
 from laconic.core.program import Program, as_program
 from laconic.core.records import Outcome
@@ -57,12 +58,14 @@ class StepConfig:
         trains: it trains, and so costs that much.
         calibrates: it runs the program on data, without training.
         section: of the report; of several steps with the same section one is made. Empty: no section of its own.
+        plan_field: the field that says how it trains, see `core.plan.with_plan`; empty: there is none.
     """
 
     stage: ClassVar[Stage] = "architecture"
     trains: ClassVar[bool] = False
     calibrates: ClassVar[bool] = False
     section: ClassVar[str] = ""
+    plan_field: ClassVar[str] = ""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -80,6 +83,10 @@ class StepConfig:
     def words(self) -> str:
         """Return the step in a few words, for titles: those of its class's name unless it has better ones."""
         return re.sub("(?<=[a-z0-9])(?=[A-Z])", " ", type(self).__name__).lower()
+
+    def trained(self) -> bool:
+        """Return whether it trains with these options: as its class does, unless its plan has no epochs."""
+        return self.trains and not (self.plan_field and options_of(getattr(self, self.plan_field)).get("epochs") == 0)
 
     def depends_on_target(self) -> bool:
         """Return whether the result is another one for another runtime: its kernels or times are looked at."""

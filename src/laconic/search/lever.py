@@ -69,6 +69,7 @@ class Setting:
         when: None where the setting makes sense, else the reason why not.
         unasked: None where it is tried without being asked for by its name, else the reason why not.
         combines: it is tried together with levers of other stages too.
+        cost: before its result can be measured, of `COSTS`; None: that of its lever.
     """
 
     name: str
@@ -76,11 +77,12 @@ class Setting:
     when: Condition = always
     unasked: Condition = always
     combines: bool = True
+    cost: str | None = None
 
 
-def cost_of_steps(*configs: type[StepConfig]) -> str:
-    """Return what steps cost before their result can be measured, of `COSTS`."""
-    if any(config.trains for config in configs):
+def cost_of_steps(*configs: type[StepConfig] | StepConfig) -> str:
+    """Return what steps cost before their result can be measured, of `COSTS`; of a class, with its options as they are by default."""
+    if any(config.trains if isinstance(config, type) else config.trained() for config in configs):
         return "training"
     return "calibration" if any(config.calibrates for config in configs) else "nothing"
 
@@ -143,6 +145,9 @@ class Lever:
                 + ("that of its step is " if self.configs else "of a lever without steps it is one of ")
                 + ", ".join(stages)
             )
+        for setting in self.choices:
+            if setting.cost not in (None, *COSTS):
+                yield f"cost: '{setting.cost}' of the setting '{setting.name}'." + nearest(str(setting.cost), COSTS)
         for promise in (self.promise, *self.promises.values()):
             if promise not in PROMISES:
                 yield f"promise: '{promise}'." + nearest(promise, PROMISES)

@@ -40,7 +40,7 @@ _RECURRENT = ("lstm", "gru")
 _FEW_LINEAR = 2  # linear layers, at the most, for which rounding each input's own range is not worth its time
 _LOW_LR = 1e-4  # for weights that know something already
 _DISTILL = 0.5
-_PACKED = "it makes the packed file smaller, not the model faster or its ONNX file smaller; asked for by name it is tried"
+_UNTRAINED: Options = {"recovery": {"epochs": 0}}
 _MOSTLY = 0.5  # of the multiply-adds that must be where a lever acts
 # How long the rest recovers: epochs at least and at most, and steps that are wanted.
 _RECOVERY_EPOCHS, _RECOVERY_STEPS = (2, 20), 400
@@ -111,6 +111,12 @@ def _zeros_in(pattern: str) -> Condition:
     return condition
 
 
+def _packing_counts(around: Surroundings) -> str | None:
+    if around.budget.names("packed_size_bytes"):
+        return None
+    return "it makes the packed file smaller, not the model faster or the file that runs smaller; tried where the budget is about the packed size"
+
+
 def _can_round_in_training(around: Surroundings) -> str | None:
     return _has_integers(around) or _can_train(around)
 
@@ -156,9 +162,12 @@ def _drop_blocks(around: Surroundings, options: Options) -> tuple[Any, ...]:
 
 def _recovering(kind: type[Prune] | type[Sparsify] | type[ShareWeights] | type[RateDistortion]) -> Build:
     """Build a step that trains the rest as many epochs as that wants; what else recovery is like is the task's (`core.recovery`)."""
-    return lambda around, options: (
-        kind(**options, recovery=None if around.task.recovery is not None else {"epochs": _recovery_epochs(around.task)}),
-    )
+
+    def build(around: Surroundings, options: Options) -> tuple[Any, ...]:
+        recovery = None if around.task.recovery is not None else {"epochs": _recovery_epochs(around.task)}
+        return (kind(**{"recovery": recovery, **options}),)
+
+    return build
 
 
 def _rewritten(kind: type[LowRank] | type[Separable]) -> Build:
@@ -313,7 +322,7 @@ LEVERS = (
             Setting("2:4", {"pattern": "2:4"}, unasked=_zeros_in("2:4")),
         ),
         configs=(Sparsify,), build=_recovering(Sparsify), needs="training data and a loss", when=_can_train, unasked=_zeros_count,
-        field="sparsity", reads=zeros, varies={"sparsity": Range(0.5, 0.98), "schedule": ("gradual", "rigl")},
+        field="sparsity", reads=zeros, promise="high", varies={"sparsity": Range(0.5, 0.98), "schedule": ("gradual", "rigl")},
     ),
     Lever(
         "fold_batch_norm", "fold batch-norms into the layers before them",
@@ -343,12 +352,14 @@ LEVERS = (
     Lever(
         "share_weights", "let weights take few values, which are then fine-tuned; a setting is the bits of a value's number",
         (Setting("5", {"bits": 5}), Setting("4", {"bits": 4})), configs=(ShareWeights,), build=_recovering(ShareWeights),
-        needs="training data and a loss", when=_can_train, unasked=_because(_PACKED), field="bits", reads=bits, varies={"bits": (2, 3, 4, 5, 6)},
+        needs="training data and a loss", when=_can_train, unasked=_packing_counts, field="bits", reads=bits, varies={"bits": (2, 3, 4, 5, 6)},
     ),
     Lever(
         "rate_distortion", "choose the value of each weight by the loss and the bits that it costs; a setting is bits a weight",
-        (Setting("2", {"bits_per_weight": 2.0}), Setting("1", {"bits_per_weight": 1.0})), configs=(RateDistortion,), build=_recovering(RateDistortion),
-        needs="training data and a loss", when=_can_train, unasked=_because(_PACKED), field="bits_per_weight", reads=rate,
+        (*(Setting(f"{bits:g}-untrained", {"bits_per_weight": bits, **_UNTRAINED}, cost="calibration") for bits in (3.0, 2.0, 0.7)),
+         Setting("2", {"bits_per_weight": 2.0}), Setting("1", {"bits_per_weight": 1.0})),
+        configs=(RateDistortion,), build=_recovering(RateDistortion),
+        needs="training data and a loss", when=_can_train, unasked=_packing_counts, field="bits_per_weight", reads=rate, promise="high",
         varies={"bits_per_weight": Range(0.3, 4.0, log=True)},
     ),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from laconic.core.target import PROMISES, Target
 from laconic.deploy import runtime
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record
-from laconic.search.lever import COSTS, STEP_STAGES, TARGET_STAGES, Lever, Surroundings
+from laconic.search.lever import COSTS, STEP_STAGES, TARGET_STAGES, Lever, Surroundings, cost_of_steps
 from laconic.search.levers import levers
 from laconic.search.space import Pick, SearchSpace, baseline_recipe
 
@@ -32,7 +32,7 @@ class Chain:
     @property
     def turn(self) -> Turn:
         """When it is tried."""
-        return _turn([pick.lever for pick in self.picks], self.target)
+        return _turn([(pick.lever, pick.cost) for pick in self.picks], self.target)
 
     @property
     def name(self) -> tuple[Any, ...]:
@@ -40,9 +40,14 @@ class Chain:
         return (*(pick.label for pick in self.picks), self.target)
 
     @property
+    def trains(self) -> bool:
+        """Return whether one of its levers trains, in this setting or in another: it changes the weights alone, alike for every runtime."""
+        return any(COSTS.index(pick.lever.cost) == _TRAINING for pick in self.picks)
+
+    @property
     def trained(self) -> tuple[Pick, ...]:
         """Return the settings that train."""
-        return tuple(pick for pick in self.picks if COSTS.index(pick.lever.cost) == _TRAINING)
+        return tuple(pick for pick in self.picks if COSTS.index(pick.cost) == _TRAINING)
 
     def recipe(self, around: Surroundings) -> Recipe:
         """Return the recipe of all its steps."""
@@ -62,14 +67,15 @@ def propose(around: Surroundings, space: SearchSpace) -> list[Recipe]:
 
 def turn_of(recipe: Recipe) -> Turn:
     """Return when a recipe is tried; of levers that add the same step, the most promising counts."""
-    rows = [[row for row in levers().values() if type(config) in row.configs] for config in recipe.steps]
+    rows = [(config, [row for row in levers().values() if type(config) in row.configs]) for config in recipe.steps]
     device = recipe.deploy.device
-    return _turn([min(found, key=lambda row: PROMISES.index(row.promise_on(device))) for found in rows if found], recipe.deploy)
+    steps = [(min(found, key=lambda row: PROMISES.index(row.promise_on(device))), cost_of_steps(config)) for config, found in rows if found]
+    return _turn(steps, recipe.deploy)
 
 
-def _turn(steps: Sequence[Lever], target: Target) -> Turn:
-    cost = max((COSTS.index(row.cost) for row in steps), default=0)
-    promise = max(PROMISES.index(row.promise_on(target.device)) for row in (*steps, *_levers_of(target)))
+def _turn(steps: Sequence[tuple[Lever, str]], target: Target) -> Turn:
+    cost = max((COSTS.index(cost) for _, cost in steps), default=0)
+    promise = max(PROMISES.index(row.promise_on(target.device)) for row in (*(row for row, _ in steps), *_levers_of(target)))
     return cost == _TRAINING, promise, cost
 
 
@@ -111,7 +117,7 @@ def chains(around: Surroundings, space: SearchSpace) -> list[Chain]:
     """Return every legal chain of the search space, the empty ones among them, in the order in which they are tried."""
     targets = space.targets()
     trainable = _worth_training_for(targets)
-    whole = [chain for target in targets for chain in _chains_at(around.at(target), space) if not chain.trained or target in trainable]
+    whole = [chain for target in targets for chain in _chains_at(around.at(target), space) if target in trainable or not chain.trains]
     # Of those that train, the first setting of a lever in every runtime before its second in any.
     return sorted(whole, key=lambda chain: (chain.turn, [pick.place for pick in chain.trained]))
 

@@ -43,6 +43,11 @@ class Pick:
         return next((place for place, setting in enumerate(self.lever.choices) if setting.name == self.setting.name), 0)
 
     @property
+    def cost(self) -> str:
+        """What it costs before its result can be measured."""
+        return self.setting.cost or self.lever.cost
+
+    @property
     def label(self) -> str:
         """How it is asked for: the lever alone where it has one setting of its name."""
         return self.lever.name if self.setting.name == self.lever.name else f"{self.lever.name}={self.setting.name}"

@@ -166,6 +166,7 @@ class RateDistortion(StepConfig):
 
     stage: ClassVar[Stage] = "rounding"
     trains: ClassVar[bool] = True
+    calibrates: ClassVar[bool] = True
     section: ClassVar[str] = "sharing"
 
     bits_per_weight: float | None = None
@@ -196,6 +197,16 @@ class RateDistortion(StepConfig):
         if mistakes:
             raise BadInput("rate–distortion quantization so makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
         object.__setattr__(self, "recovery", frozen_plan(self.recovery))
+
+    def words(self) -> str:
+        """Return the step and how far it goes: `rate distortion to 2 bits a weight`, and whether it leaves training out."""
+        bits = _BITS_PER_WEIGHT if self.bits_per_weight is None else self.bits_per_weight
+        goal = f"to {bits:g} bit{'s' * (bits != 1)} a weight"
+        if self.loss_rise is not None:
+            goal = f"to a loss {self.loss_rise:g} higher"
+        elif self.slope is not None:
+            goal = f"at {self.slope:g} of loss a bit"
+        return f"rate distortion {goal}" + ("" if self.trained() else ", untrained")
 
 
 @step("rate_distortion", RateDistortion, float32=True)

@@ -51,6 +51,14 @@ def test_each_schedule_reaches_the_sparsity_and_tells_it(schedule: str, program:
     assert {node.target for node in found.graph.nodes} == {node.target for node in program.graph.nodes}
 
 
+def test_where_few_weights_stay_layers_still_compete_for_them(program: lc.Program) -> None:
+    found, _ = lc.sparsify(program, lc.Sparsify(0.99, recovery={"epochs": 0}), nets.context())
+    assert sum(zeros(found).values()) >= ALL - round(0.01 * ALL)  # what leads nowhere goes too
+    assert [lc.Sparsify(sparsity, floor=floor).least() for sparsity, floor in ((0.5, None), (0.99, None), (0.9, 0.05))] == pytest.approx(
+        [0.01, 0.001, 0.05]
+    )
+
+
 @pytest.mark.parametrize("criterion", ["first_order", "movement", "wanda", "obs", "random"])
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4", "1x4"])
 def test_each_criterion_makes_each_pattern(criterion: str, pattern: str, program: lc.Program) -> None:
@@ -230,6 +238,7 @@ def test_zeros_are_in_the_files_that_ship(target: str, sparse: lc.Program, tmp_p
         ({"rewind": 0.1}, "rewind goes with the schedule 'iterative'"),
         ({"rounds": 0}, "rounds, examples and updates must be 1 or more"),
         ({"until": 0.0}, "until: 0.0 must lie above 0"),
+        ({"sparsity": 0.99, "floor": 0.02}, "floor: 0.02 of each layer stay, and of all weights together 0.01"),
         ({"recovery": {"epoch": 1}}, "recovery.epoch: is no option of FitPlan"),
     ],
     ids=str,

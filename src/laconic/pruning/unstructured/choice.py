@@ -5,6 +5,7 @@ Shapes: O output channels, C = K · I columns, U units of a pattern.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -17,6 +18,7 @@ from laconic.pruning.unstructured.criteria import Seen, WeightCriterion, magnitu
 from laconic.pruning.unstructured.patterns import Pattern, best
 from laconic.pruning.unstructured.weights import Weight
 
+_ROUNDS = 3  # in which weights that nobody reads make place for others
 Unit = Literal["sparsity", "threshold", "deviations"]
 
 
@@ -45,6 +47,7 @@ class Chooser:
         floor: share of each layer that stays in any case.
         seen: by name, what is known of a weight beside itself.
         generator: of random choices.
+        unread: by masks, which of the weights that stay make what nobody reads; others stay in their place.
     """
 
     weights: Sequence[Weight]
@@ -55,6 +58,7 @@ class Chooser:
     floor: float = 0.0
     seen: Mapping[str, Seen] = field(default_factory=dict)
     generator: torch.Generator = field(default_factory=torch.Generator)
+    unread: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
 
     def __post_init__(self) -> None:
         # once: of what is left of a layer, deviations grow from one choice to the next
@@ -93,8 +97,29 @@ class Chooser:
         if self.pattern.grouped:
             keep = self.pattern.of - round((self.pattern.of - self.pattern.keep) * fraction)
             return {weight.name: weight.tensor(self.pattern.best_of_each(scores[weight.name], keep)) for weight in self.weights}
+        return self.settled(scores, lambda scores: self._chosen(scores, fraction))
+
+    def settled(self, scores: Mapping[str, Tensor], choose: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return what is chosen by these scores once weights that make what nobody reads have made place for others."""
+        kept = choose(scores)
+        for _ in range(_ROUNDS):
+            scores, idle = self.read(scores, kept)
+            if not idle:
+                break
+            kept = choose(scores)
+        return kept
+
+    def _chosen(self, scores: Mapping[str, Tensor], fraction: float) -> dict[str, Tensor]:
         counts = self.counts(scores, fraction)
         return {weight.name: self.spread(weight, self._best(scores[weight.name], counts[weight.name])) for weight in self.weights}
+
+    def read(self, scores: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
+        """Return the scores with those of weights that make what nobody reads under these masks at the least, and whether there are any."""
+        if self.unread is None or self.pattern != Pattern():  # whole blocks stay or go
+            return dict(scores), False
+        idle = self.unread(kept)
+        result = {w.name: scores[w.name].masked_fill(w.matrix(idle[w.name]).to(scores[w.name].device), -math.inf) for w in self.weights}
+        return result, any(bool(mask.any()) for mask in idle.values())
 
     def _best(self, scores: Tensor, count: int) -> Tensor:
         return best(self.pattern.units(scores), count, self.criterion.by_output)

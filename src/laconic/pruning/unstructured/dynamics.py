@@ -102,16 +102,21 @@ class Surgery(StatefulHook):
         self.progression.apply(model)
 
     def _operate(self, position: float) -> None:
-        scores = self.chooser.scores(self.shadow)
-        counts = self.chooser.counts(scores, cubic(position))
+        before = self.progression.masks.kept
+        scores, _ = self.chooser.read(self.chooser.scores(self.shadow), before)
+        self.progression.masks.kept = self.chooser.settled(scores, lambda scores: self._chosen(scores, position, before))
+
+    def _chosen(self, scores: Mapping[str, Tensor], position: float, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        counts, kept = self.chooser.counts(scores, cubic(position)), {}
         for weight in self.chooser.weights:
             units = self.chooser.pattern.units(scores[weight.name])
             chosen = best(units, counts[weight.name])
             if position < 1:
                 edge = units[chosen].min()
                 unsure = (units >= (1 - self.margin) * edge) & (units <= (1 + self.margin) * edge)
-                chosen = torch.where(unsure, self.progression.units(weight), chosen)
-            self.progression.masks.kept[weight.name] = self.chooser.spread(weight, chosen)
+                chosen = torch.where(unsure, self.chooser.pattern.units(weight.matrix(before[weight.name].to(units))) > 0, chosen)
+            kept[weight.name] = self.chooser.spread(weight, chosen)
+        return kept
 
     def state(self) -> dict[str, Tensor]:
         """See `StatefulHook`."""

@@ -17,6 +17,7 @@ from laconic.pruning.unstructured.schedules import AT_ONCE, SCHEDULES
 
 _AMOUNTS = ("sparsity", "threshold", "deviations")
 _SPARSITY = 0.9
+_FLOOR, _HAIR = 0.01, 1e-9
 
 
 @with_plan("recovery")
@@ -39,7 +40,7 @@ class Sparsify(StepConfig):
         head: the last layer becomes sparse too.
         permute: with N:M, channels are first put in an order in which larger weights stay; coupled ones move together, and the program answers as before.
         freeze: module paths whose weights stay as they are.
-        floor: share of each layer that stays in any case; goes with `sparsity`.
+        floor: share of each layer that stays in any case; goes with `sparsity`. None: a tenth of the share that stays of all, and 0.01 at most.
         updates: how often masks are made while it trains; None: 100 times, where weights grow again 30 times.
         until: progress of the training from which masks stay.
         share: of each layer's weights that goes first where weights grow again; it falls to 0.
@@ -64,7 +65,7 @@ class Sparsify(StepConfig):
     head: bool = True
     permute: bool = False
     freeze: tuple[str, ...] = ()
-    floor: float = 0.01
+    floor: float | None = None
     updates: int | None = None
     until: float = 0.75
     share: float = 0.3
@@ -92,7 +93,7 @@ class Sparsify(StepConfig):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 yield f"{name}: {value} must be more than 0"
-        if not 0 <= self.floor < 1:
+        if self.floor is not None and not 0 <= self.floor < 1:
             yield f"floor: {self.floor} must be 0 or more and less than 1"
         for name in ("until", "share"):
             if not 0 < getattr(self, name) <= 1:
@@ -128,6 +129,8 @@ class Sparsify(StepConfig):
             yield f"criterion: '{self.when()}' scores dense weights that the model does not run with, so by the weights alone"
         if pattern.grouped and not schedule.grouped:
             yield f"schedule: '{self.when()}' does not go with the pattern '{self.pattern}'"
+        if self.floor is not None and self.amount.unit == "sparsity" and self.floor > 1 - self.amount.value + _HAIR:
+            yield f"floor: {self.floor:g} of each layer stay, and of all weights together {1 - self.amount.value:.3g}: it must be that or less"
         if self.permute and not pattern.grouped:
             yield "permute goes with a pattern N:M"
         if self.rewind is not None and self.schedule != "iterative":
@@ -155,6 +158,10 @@ class Sparsify(StepConfig):
             return Amount("deviations", self.deviations)
         pattern = Pattern.read(self.pattern)
         return Amount("sparsity", pattern.sparsity if pattern.grouped else self.sparsity or _SPARSITY)
+
+    def least(self) -> float:
+        """Return the share of each layer that stays in any case: so little by default that layers still compete where few weights stay."""
+        return min(_FLOOR, (1 - self.amount.value) / 10) if self.floor is None else self.floor
 
     def how(self) -> str:
         """Return the name of the allocation."""

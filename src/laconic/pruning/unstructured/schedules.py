@@ -167,6 +167,7 @@ class Schedule:
         once: it looks at the program between trainings, so criteria that look at inputs go with it; else it asks them at each update.
         grouped: it goes with N:M.
         by_weight: it scores by the weights alone.
+        by_layer: each layer keeps its number of weights.
     """
 
     run: Callable[[Work], Epochs]
@@ -176,6 +177,7 @@ class Schedule:
     once: bool = False
     grouped: bool = True
     by_weight: bool = False
+    by_layer: bool = False
 
 
 def _gradual(chooser: Chooser, timing: Timing) -> Gradual:
@@ -205,6 +207,6 @@ SCHEDULES: dict[str, Schedule] = {
     "gradual": _hooked(_gradual, "gradually, by a cubic"),
     "iterative": Schedule(iterative, "in rounds", once=True),
     "surgery": _hooked(_surgery, "by dynamic network surgery", grouped=False, by_weight=True),
-    "rigl": _hooked(_rigl, "at once, regrown by gradients (RigL)", once=True, updates=30, grouped=False),
-    "set": _hooked(_set, "at once, regrown at random (SET)", once=True, updates=30, grouped=False),
+    "rigl": _hooked(_rigl, "at once, regrown by gradients (RigL)", once=True, updates=30, grouped=False, by_layer=True),
+    "set": _hooked(_set, "at once, regrown at random (SET)", once=True, updates=30, grouped=False, by_layer=True),
 }

@@ -25,10 +25,11 @@ from laconic.pruning.unstructured.criteria import criterion_named
 from laconic.pruning.unstructured.dynamics import Gradual, Surgery
 from laconic.pruning.unstructured.masks import Masks
 from laconic.pruning.unstructured.options import Sparsify
-from laconic.pruning.unstructured.patterns import Pattern
+from laconic.pruning.unstructured.patterns import FREE, Pattern
 from laconic.pruning.unstructured.permutation import permuted
 from laconic.pruning.unstructured.regrowth import Regrow
 from laconic.pruning.unstructured.schedules import AT_ONCE, SCHEDULES, Schedule, Timing, Work
+from laconic.pruning.unstructured.unread import Unread
 from laconic.pruning.unstructured.weights import Weight, weights_of
 
 _NAME = "sparsify"
@@ -77,13 +78,18 @@ def sparsify(
     before = tuple(name for name in result.interface.sparse if name not in names)
     result.interface = replace(result.interface, sparse=before)  # zeros of what is chosen may move
     chooser = _chooser(weights, config, context.seed)
+    # where each layer or output keeps its number, there is nobody else to give it to
+    shared = config.pattern == FREE and chooser.criterion.comparable and not schedule.by_layer
+    unread = Unread(result, weights) if shared else None
+    chooser.unread = None if unread is None else unread.of
     work = Work(result, chooser, plan, context, program, config.examples, _timing(config, schedule), config.rounds, config.rewind, hooks)
     epochs = schedule.run(work)
     result.eval()
     if _mixes(work):
         work.settle()
+    idle = unread.silence(work.masks.kept) if unread else 0
     result.interface = replace(result.interface, sparse=(*before, *names))
-    outcome = _outcome(config, name, work, epochs, skipped)
+    outcome = _outcome(config, name, work, epochs, skipped, idle)
     return result, replace(outcome, changed={**outcome.changed, "moved": moved}) if config.permute else outcome
 
 
@@ -124,7 +130,7 @@ def _chooser(weights: Sequence[Weight], config: Sparsify, seed: int) -> Chooser:
         Pattern.read(config.pattern),
         ALLOCATIONS[config.how()],
         config.amount,
-        config.floor,
+        config.least(),
         generator=torch.Generator().manual_seed(seed),
     )
 
@@ -166,7 +172,7 @@ def _mixes(work: Work) -> bool:
     return any(bool((weight.parameter.detach()[~work.masks.kept[weight.name]] != 0).any()) for weight in work.chooser.weights)
 
 
-def _outcome(config: Sparsify, schedule: str, work: Work, epochs: list[dict[str, Any]], skipped: Sequence[Skipped]) -> Outcome:
+def _outcome(config: Sparsify, schedule: str, work: Work, epochs: list[dict[str, Any]], skipped: Sequence[Skipped], idle: int) -> Outcome:
     layers: list[dict[str, Any]] = [
         {"name": weight.name, "weights": weight.parameter.numel(), "zeros": int((weight.parameter == 0).sum())}
         for weight in work.chooser.weights
@@ -191,6 +197,8 @@ def _outcome(config: Sparsify, schedule: str, work: Work, epochs: list[dict[str,
         "recovery": work.plan.told() if epochs else None,
     }
     notes = [work.plan.note()] if epochs else []
+    if idle:
+        notes.append(f"{idle} numbers of weights and biases went last: they made channels that no weight reads any more")
     blind = _blind(work)
     if blind:
         names = ", ".join(blind[:_NAMED]) + (", …" if len(blind) > _NAMED else "")
