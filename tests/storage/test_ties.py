@@ -14,6 +14,7 @@ from torch import nn
 import laconic as lc
 from laconic.storage.ties import Tie, tied
 from laconic.tasks.data import ArrayDataset
+from laconic.train.optim import OPTIMIZERS as FITS
 from tests.reference.sharing import LookedUp
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -88,6 +89,7 @@ PLANS: dict[str, dict[str, Any]] = {
     "two batches, clipped": {"accumulate": 2, "grad_clip": 0.1},
     "channels last": {"channels_last": True},
     "bf16": {"precision": "bf16"},
+    **{name: {"optimizer": name} for name in FITS},
 }
 
 
