@@ -79,7 +79,7 @@ def sparsify(
     result.interface = replace(result.interface, sparse=before)  # zeros of what is chosen may move
     chooser = _chooser(weights, config, context.seed)
     # where each layer or output keeps its number, there is nobody else to give it to
-    shared = config.pattern == FREE and chooser.criterion.comparable and not schedule.by_layer
+    shared = config.pattern == FREE and config.amount.unit == "sparsity" and chooser.criterion.comparable and not schedule.by_layer
     unread = Unread(result, weights) if shared else None
     chooser.unread = None if unread is None else unread.of
     work = Work(result, chooser, plan, context, program, config.examples, _timing(config, schedule), config.rounds, config.rewind, hooks)
