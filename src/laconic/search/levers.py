@@ -356,8 +356,8 @@ LEVERS = (
     ),
     Lever(
         "rate_distortion", "choose the value of each weight by the loss and the bits that it costs; a setting is bits a weight",
-        (*(Setting(f"{bits:g}-untrained", {"bits_per_weight": bits, **_UNTRAINED}, cost="calibration") for bits in (3.0, 2.0, 0.7)),
-         Setting("2", {"bits_per_weight": 2.0}), Setting("1", {"bits_per_weight": 1.0})),
+        (Setting("2", {"bits_per_weight": 2.0}), Setting("1", {"bits_per_weight": 1.0}),
+         *(Setting(f"{bits:g}-untrained", {"bits_per_weight": bits, **_UNTRAINED}, cost="calibration") for bits in (3.0, 2.0, 0.7))),
         configs=(RateDistortion,), build=_recovering(RateDistortion),
         needs="training data and a loss", when=_can_train, unasked=_packing_counts, field="bits_per_weight", reads=rate, promise="high",
         varies={"bits_per_weight": Range(0.3, 4.0, log=True)},
