@@ -1,10 +1,11 @@
-"""The `.lac` archive in figures: `python -m benchmarks.storage {speed,sizes,fuzz,nncodec} [NAME …]`, each alone on one core (`OMP_NUM_THREADS=1`).
+"""The `.lac` archive in figures: `python -m benchmarks.storage {speed,sizes,fuzz,nncodec,equal} [NAME …]`, each alone on one core (`OMP_NUM_THREADS=1`).
 
 - speed: MB/s of float32 weights in and out, the packing of a file with everything (finding tensors, digests, writing), beside zlib and, where there is a
   `zstd`, its levels. Processor time, the best of five.
 - sizes: int8 ONNX files of trained nets: the archive, bits per weight, and beside them the entropy of order zero of each tensor.
 - fuzz [files]: altered archives, and altered pieces without the digests that would refuse them (`benchmarks/fuzz.py`), so many (50,000) of each.
 - nncodec: the same int8 codes in Fraunhofer's NNCodec (`benchmarks/nncodec.py`), which keeps them exactly too: bits per weight and time to decode.
+- equal: its own quantization (dependent, with contexts tuned) beside the step `rate_distortion`, at equal accuracy on valid data, neither fine-tuned.
 
 Nets: resnet20, mobilenet_v2, minilm (`benchmarks/trained.py`).
 """
@@ -16,11 +17,12 @@ import shutil
 import subprocess
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.numpy import load_file, save_file
 
 import laconic as lc
@@ -135,8 +137,6 @@ def sizes(names: list[str]) -> None:
 
 
 def _batches(data: Any) -> Any:
-    import torch
-
     return torch.utils.data.DataLoader(data, 2)
 
 
@@ -170,6 +170,56 @@ def nncodec(names: list[str]) -> None:
             )
 
 
+def equal(names: list[str]) -> None:
+    """Compare at equal accuracy on the valid data, neither side fine-tuned: the smallest whose drop is at most half a point, of a range of each."""
+    python = theirs.python()
+    for name in (names or NETS) if python else ():
+        task = trained.task(name)
+        net = task.build().eval()  # type: ignore[union-attr]
+        before = trained.accuracy(net, task.valid)
+        print(f"{name}: {before:.2f} % on valid data", flush=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            points = {
+                "NNCodec": list(_their_points(str(python), task, net, Path(scratch))),
+                ".lac": list(_our_points(task, Path(scratch))),
+            }
+        for who, rows in points.items():
+            kept = [row for row in rows if row[2] >= before - 0.5]
+            for size, ns, found, told in sorted(rows):
+                print(f"  {who} {told}: {size:,} bytes, {ns:.1f} ns a weight to decode, {found:.2f} %", flush=True)
+            if kept:
+                print(f"  {who} within 0.5 points: {min(kept)[0]:,} bytes, {min(kept)[1]:.1f} ns", flush=True)
+
+
+Point = tuple[int, float, float, str]  # bytes of all weights, ns a number to decode, accuracy, settings
+
+
+def _their_points(python: str, task: lc.Task, net: torch.nn.Module, scratch: Path) -> Iterator[Point]:
+    """Yield those of steps of 2^(1/4), dependent quantization and tuned contexts; what is no weight at 8 bits or so, which costs them nothing."""
+    state = {key: value for key, value in net.state_dict().items() if value.dtype == torch.float32}
+    count = sum(value.numel() for value in state.values())
+    options = [{"qp": qp, "nonweight_qp": -40} for qp in range(-30, -15)]
+    arrays = {key: value.numpy() for key, value in state.items()}
+    for setting, (told, back) in zip(options, theirs.coded(python, arrays, options, scratch), strict=True):
+        net.load_state_dict({key: torch.from_numpy(back[key]).reshape(value.shape) for key, value in state.items()}, strict=False)
+        yield told["bytes"], 1e9 * told["seconds"] / count, trained.accuracy(net, task.valid), f"qp {setting['qp']}"
+
+
+def _our_points(task: lc.Task, scratch: Path) -> Iterator[Point]:
+    """Yield those of rate–distortion at several bits a weight, on steps of their curvature, each packed small and to be read fast."""
+    program = lc.capture(task.build(), next(iter(_batches(task.train)))[0])
+    for bits in (4.0, 3.5, 3.0, 2.6, 2.3, 2.0):
+        done, _ = lc.rate_distortion(program, lc.RateDistortion(bits_per_weight=bits, grid="stepped", bits=8, recovery={"epochs": 0}), task)
+        state = {key: value.numpy() for key, value in done.state_dict().items() if value.dtype == torch.float32}
+        save_file(state, scratch / "w.safetensors")
+        found = trained.accuracy(done, task.valid)
+        for fast in (False, True):
+            packed = lc.pack(scratch / "w.safetensors", fast=fast)
+            seconds = processor_seconds(lambda packed=packed: _decoded(packed.file), 5)
+            count = sum(value.size for value in state.values())
+            yield packed.packed_bytes, 1e9 * seconds / count, found, f"{bits:g} bits{', fast' if fast else ''}"
+
+
 def _decoded(archive: Path) -> None:
     """Read an archive to the bytes of all its tensors, written nowhere."""
     with archive.open("rb") as handle:
@@ -178,7 +228,7 @@ def _decoded(archive: Path) -> None:
                 pass
 
 
-PARTS: dict[str, Callable[[list[str]], None]] = {"speed": speed, "sizes": sizes, "fuzz": fuzz, "nncodec": nncodec}
+PARTS: dict[str, Callable[[list[str]], None]] = {"speed": speed, "sizes": sizes, "fuzz": fuzz, "nncodec": nncodec, "equal": equal}
 
 if __name__ == "__main__":
     command(__doc__, PARTS)
