@@ -198,7 +198,7 @@ def _their_points(python: str, task: lc.Task, net: torch.nn.Module, scratch: Pat
     """Yield those of steps of 2^(1/4), dependent quantization and tuned contexts; what is no weight at 8 bits or so, which costs them nothing."""
     state = {key: value for key, value in net.state_dict().items() if value.dtype == torch.float32}
     count = sum(value.numel() for value in state.values())
-    options = [{"qp": qp, "nonweight_qp": -40} for qp in range(-30, -15)]
+    options = [{"qp": qp, "nonweight_qp": -40} for qp in range(-28, -18)]
     arrays = {key: value.numpy() for key, value in state.items()}
     for setting, (told, back) in zip(options, theirs.coded(python, arrays, options, scratch), strict=True):
         net.load_state_dict({key: torch.from_numpy(back[key]).reshape(value.shape) for key, value in state.items()}, strict=False)
@@ -208,7 +208,7 @@ def _their_points(python: str, task: lc.Task, net: torch.nn.Module, scratch: Pat
 def _our_points(task: lc.Task, scratch: Path) -> Iterator[Point]:
     """Yield those of rate–distortion at several bits a weight, on steps of their curvature, each packed small and to be read fast."""
     program = lc.capture(task.build(), next(iter(_batches(task.train)))[0])
-    for bits in (4.0, 3.5, 3.0, 2.6, 2.3, 2.0):
+    for bits in (3.0, 2.6, 2.3, 2.0):
         done, _ = lc.rate_distortion(program, lc.RateDistortion(bits_per_weight=bits, grid="stepped", bits=8, recovery={"epochs": 0}), task)
         state = {key: value.numpy() for key, value in done.state_dict().items() if value.dtype == torch.float32}
         save_file(state, scratch / "w.safetensors")

@@ -112,8 +112,8 @@ def test_a_step_of_the_slope_is_nearly_as_good_as_any_scalar_code(scale: float) 
     values = scale * torch.randn(1, 20_000, generator=GENERATOR).flatten()
     for bits, importance in ((2.0, 3.0), (3.5, 0.01)):
         slope = importance * math.pi * math.e / 6 * scale**2 * 4.0**-bits * math.log(2)
-        levels = stepped(values, torch.full_like(values, importance), slope, 127)
-        codes, spent = choose(values, levels, torch.full_like(values, importance), slope, (1, 20_000))
+        levels = stepped(values, importance, slope, 127)
+        codes, spent = choose(values, levels, torch.full_like(values, importance), 0.0, (1, 20_000))
         rate, lost = spent / len(values), float((values - levels[codes]).square().mean())
         assert abs(rate - bits) < 0.2
         assert lost < 1.03 * math.pi * math.e / 6 * scale**2 * 4.0**-rate
@@ -121,11 +121,11 @@ def test_a_step_of_the_slope_is_nearly_as_good_as_any_scalar_code(scale: float) 
 
 def test_steps_are_finer_where_numbers_matter_more() -> None:
     values = torch.linspace(-1, 1, 101)
-    steps = [float(stepped(values, torch.full((101,), h), 1e-3, 127).diff()[0]) for h in (1.0, 16.0)]
+    steps = [float(stepped(values, h, 1e-3, 127).diff()[0]) for h in (1.0, 16.0)]
     assert steps[0] == pytest.approx(4 * steps[1])
-    assert len(stepped(values, torch.ones(101), 0.0, 7)) == 15
-    assert stepped(values, torch.ones(101), 1e9, 7).tolist()[1] == 0.0
-    assert len(stepped(torch.zeros(5), torch.ones(5), 0.0, 7)) == 3
+    assert len(stepped(values, 1.0, 0.0, 7)) == 15
+    assert stepped(values, 1.0, 1e9, 7).tolist()[1] == 0.0
+    assert len(stepped(torch.zeros(5), 1.0, 0.0, 7)) == 3
 
 
 def test_a_grid_of_the_slopes_steps_loses_less_at_the_same_bits(program: lc.Program) -> None:

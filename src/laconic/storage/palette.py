@@ -15,6 +15,7 @@ from laconic.storage.kinds import Kind
 _AS_IT_IS, _STEPS, _GRID = 0, 1, 2
 # How ascending numbers are.
 _ALL, _BITS, _EACH = 0, 1, 2
+_FURTHEST = 1 << 20  # multiples of a step on each side of 0
 
 
 def encode(values: Values) -> Coded | None:
@@ -68,24 +69,28 @@ def _ascending(keys: np.ndarray) -> bytes:
     return head + bytes([_EACH]) + b"".join(varint(step) for step in steps)
 
 
-def _read_ascending(reader: Reader, count: int) -> list[int]:
+def _read_ascending(reader: Reader, count: int) -> tuple[int, np.ndarray]:
+    """Return the first of ascending whole numbers, and how far each is above it modulo 2⁶⁴, (count,) of uint64."""
     first = reader.varint(1 << 65)
     first = -(first // 2) - 1 if first % 2 else first // 2
     way = reader.take(1)[0]
     if way == _ALL:
-        return list(range(first, first + count))
+        return first, np.arange(count, dtype=np.uint64)
     if way == _BITS:
         span = reader.varint(8 * streams.ALPHABET)
         there = np.flatnonzero(unpacked(reader.take((span + 7) // 8), span, 1))
         if len(there) != count - 1:
             raise ValueError("its codebook has another number of values")
-        return [first, *(first + 1 + there).tolist()]
+        return first, np.concatenate([[0], there + 1]).astype(np.uint64)
     if way != _EACH:
         raise ValueError("its codebook is none")
-    keys = [first]
+    above = [0]
     for _ in range(count - 1):
-        keys.append(keys[-1] + reader.varint(1 << 64) + 1)
-    return keys
+        above.append((above[-1] + reader.varint(1 << 64) + 1) & _WORD)
+    return first, np.array(above, np.uint64)
+
+
+_WORD = (1 << 64) - 1
 
 
 def _gridded(book: np.ndarray) -> list[bytes]:
@@ -96,7 +101,7 @@ def _gridded(book: np.ndarray) -> list[bytes]:
         return []
     for parts in (1, 2, 3):  # the smallest may be twice or three times the step
         multiples = np.rint(wide / (sizes.min() / parts))
-        if np.abs(multiples).max() < 1 << 20:
+        if np.abs(multiples).max() < _FURTHEST:
             step = _step(wide, multiples)
             if ((multiples * step).astype(np.float32).view(np.uint32) == book.view(np.uint32)).all():
                 return [bytes([_GRID]) + np.float64(step).tobytes() + _ascending(multiples.astype(np.int64))]
@@ -125,11 +130,11 @@ def read(reader: Reader, kind: Kind) -> np.ndarray:
     if way == _AS_IT_IS:
         return kind.patterns(inside.take(count * kind.width))
     if way == _STEPS:
-        mask = (1 << kind.bits) - 1
-        return np.array([key & mask for key in _read_ascending(inside, count)], np.uint64).astype(kind.pattern)
+        first, above = _read_ascending(inside, count)
+        return (above + np.uint64(first & _WORD)).astype(kind.pattern)
     step = np.frombuffer(inside.take(8), "<f8")[0]
-    multiples = _read_ascending(inside, count)
-    if max(map(abs, multiples)) >= 1 << 20 or kind.name != "float32":
+    first, above = _read_ascending(inside, count)
+    if abs(first) >= _FURTHEST or int(above.max()) >= 2 * _FURTHEST or first + int(above.max()) >= _FURTHEST or kind.name != "float32":
         raise ValueError("its codebook is no grid")
     with np.errstate(over="ignore", invalid="ignore"):
-        return (np.array(multiples, np.float64) * step).astype("<f4").view("<u4")
+        return ((above.astype(np.float64) + first) * step).astype("<f4").view("<u4")

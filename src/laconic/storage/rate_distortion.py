@@ -101,10 +101,13 @@ def choose(values: Tensor, levels: Tensor, importance: Tensor, slope: float, sha
         The codes (n,), and the bits that they take together.
     """
     zero = int((levels == 0).nonzero()[0])
+    if not slope:
+        codes = torch.bucketize(values, (levels[1:] + levels[:-1]) / 2)
+        return codes, float(prices(codes, len(levels), zero, shape).of(codes, zero).sum())
     alive = (values != 0).nonzero().flatten()
-    values, importance = values[alive], importance[alive] if slope else torch.ones_like(values[alive])
+    values, importance = values[alive], importance[alive]
     codes = torch.full((math.prod(shape),), zero, device=values.device)
-    for turn in range(_TURNS if slope else 1):
+    for turn in range(_TURNS):
         bits = prices(codes, len(levels), zero, shape).at(alive) if turn else None
         now = _least(values, levels, importance, bits, slope, zero)
         if turn and torch.equal(now, codes[alive]):
@@ -147,20 +150,22 @@ def grid(values: Tensor, bits: int, kind: str, importance: Tensor) -> Tensor:
     return torch.cat([torch.from_numpy(found.centers).to(values), torch.zeros(1, device=values.device)]).unique()
 
 
-def stepped(values: Tensor, importance: Tensor, slope: float, most: int) -> Tensor:
+def stepped(values: Tensor, importance: float, slope: float, most: int) -> Tensor:
     """Return multiples of the step that a slope asks for, ascending, 0 in the middle: at most `most` on each side, at least one.
 
-    Where numbers are many to a step, a step of Δ costs h Δ² / 24 of loss, h the mean importance, and half of it saves a bit: the least loss for the bits is
+    Where numbers are many to a step, a step of Δ costs h Δ² / 24 of loss, h the importance, and one twice as wide saves a bit: the least loss for the bits is
     where the loss of a bit is the slope, Δ² = 12 slope / (h ln 2) (Gish and Pierce 1968). So weights that matter have fine steps, and others coarse ones.
+    Each number then takes the nearest multiple: to choose by bits moves all numbers of a filter toward 0 together, which without training costs far more than
+    a sum over single numbers tells.
 
     Args:
         values: (n,).
-        importance: (n,), of each number's squared error.
+        importance: of a number's squared error, on average.
         slope: how much loss a bit is worth.
         most: levels on each side of 0.
     """
-    largest, mean = float(values.abs().max()), float(importance.mean())
-    step_size = max(largest / most, math.sqrt(12 * slope / (mean * math.log(2)))) or 1.0
+    largest = float(values.abs().max())
+    step_size = max(largest / most, math.sqrt(12 * slope / (importance * math.log(2)))) or 1.0
     side = max(1, round(largest / step_size))
     return torch.arange(-side, side + 1, device=values.device) * step_size
 
@@ -257,7 +262,8 @@ def rate_distortion(
         raise BadInput(
             f"no weight can be chosen: {_UNFELT}. Look at the loss, and give the task examples on which the model errs or is unsure."
         )
-    plan = _Plan([_Site.of(weight, bend, config) for weight, bend in felt], config.grid == "codebook")
+    mean = float(sum(bend.double().sum() for _, bend in felt)) / sum(bend.numel() for _, bend in felt)
+    plan = _Plan([_Site.of(weight, bend, config, mean) for weight, bend in felt], config.grid == "codebook")
     weights = [weight for weight, _ in felt]
     context.progress.start("choosing values by loss and bits", 1)
     slope = config.slope if config.slope is not None else _slope(plan, config, result, context)
@@ -279,20 +285,22 @@ class _Site:
     levels: Tensor
     importance: Tensor
     most: int  # levels on each side of a grid whose step the slope tells; 0 of others
+    matters: float  # for that step
 
     @classmethod
-    def of(cls, weight: StoredWeight, bend: Tensor, config: RateDistortion) -> _Site:
-        before = weight.parameter.detach().clone()
+    def of(cls, weight: StoredWeight, bend: Tensor, config: RateDistortion, mean: float) -> _Site:
+        """Return a weight with what it may become; the curvature of few examples tells too well apart what matters, so steps take its mean with that of all."""
+        before, matters = weight.parameter.detach().clone(), math.sqrt(float(bend.mean()) * mean)
         if config.grid == "stepped":
-            return cls(weight, before, torch.zeros(1), bend.flatten(), 2 ** (config.bits - 1) - 1)
-        return cls(weight, before, grid(before.flatten(), config.bits, config.grid, bend.flatten()), bend.flatten(), 0)
+            return cls(weight, before, torch.zeros(1), bend.flatten(), 2 ** (config.bits - 1) - 1, matters)
+        return cls(weight, before, grid(before.flatten(), config.bits, config.grid, bend.flatten()), bend.flatten(), 0, matters)
 
     @torch.no_grad()
     def put(self, slope: float, moving: bool) -> float:
         """Give the weight the values that this slope chooses; return their bits."""
         flat, shape = self.before.flatten(), self.before.shape
-        levels = stepped(flat, self.importance, slope, self.most) if self.most else self.levels
-        codes, bits = choose(flat, levels, self.importance, slope, shape)
+        levels = stepped(flat, self.matters, slope, self.most) if self.most else self.levels
+        codes, bits = choose(flat, levels, self.importance, 0.0 if self.most else slope, shape)
         if moving:
             levels = _centered(flat, codes, levels, self.importance)
         self.weight.parameter.copy_(levels[codes].view(shape))
