@@ -80,4 +80,9 @@ def test_the_levers_look_at_how_large_layers_are() -> None:
         assert [type(step) for step in steps] == [kind, lc.Fit]
         assert steps[1].plan.distill > 0
     assert row.cost == "training"
+    low, linear = levers()["low_rank"], nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)).eval()
+    assert low.unasked(around) is None
+    assert [setting.unasked(around) is None for setting in low.choices] == [True, False, False]
+    reason = low.unasked(Surroundings(lc.capture(linear, torch.randn(2, 64)), given, lc.Budget(max_drop=0.5)))
+    assert "only 0 % of the multiply-adds are in large kernels" in str(reason)
     assert levers()["low_rank"].setting("0.4").options == {"macs": 0.4}  # type: ignore[union-attr]

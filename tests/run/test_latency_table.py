@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 
@@ -48,6 +50,17 @@ def test_in_integers_it_has_another_price(runtime: str, make: Callable[[int], La
     kinds = [node.op_type for node in room._model(rounded).graph.node]
     assert kinds.count("QuantizeLinear") == 1 + room._COPIES
     assert kinds.count("DequantizeLinear") == 1 + room._COPIES
+
+
+@pytest.mark.parametrize("make", [convolution, linear])
+def test_onnx_runtime_computes_it_in_integers(make: Callable[[int], LayerShape], tmp_path: Path) -> None:
+    """By the graph that the runtime itself writes: it leaves layers in floats whose rounding it cannot fuse, and they are then priced as such."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "run.onnx"), 4
+    onnxruntime.InferenceSession(room._model(dataclasses.replace(make(16), bits=8)).SerializeToString(), options)
+    kinds = [node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node]
+    assert sum(kind in ("QLinearConv", "QLinearMatMul") for kind in kinds) == room._COPIES
+    assert not {"Conv", "FusedConv", "MatMul", "DequantizeLinear"} & set(kinds)
 
 
 def test_a_price_is_relative_to_the_reference_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from laconic.core.target import Target
 from laconic.deploy.runtime import Session, default_for, installed, runtime
 from laconic.measure.environment import environment
 
+_EDITION = 2  # of the models of layers: tables of others are left alone
 _COPIES = 4  # of a layer in a model, so that the cost of a call weighs little
 _TURNS, _TURN_SECONDS = 5, 0.004
 _SQUARE = (1, 64, 16, 16)
@@ -133,7 +134,7 @@ class LayerLatencyTable:
 def _key(target: Target) -> str:
     processor = "-".join(str(environment()["processor"]).split())
     version = installed(runtime(target.runtime).package)
-    return f"{processor}-{target.runtime}-{version}-{target.precision}".replace("/", "-")
+    return f"{processor}-{target.runtime}-{version}-{target.precision}-{_EDITION}".replace("/", "-")
 
 
 def _turn(session: Session, inputs: list[np.ndarray]) -> float:
@@ -151,7 +152,7 @@ def _model(layer: LayerShape) -> Any:
     """An ONNX model with copies of a convolution or linear layer on one input, each with its own weights."""
     onnx = need("onnx")
     make, draw = onnx.helper, np.random.default_rng(0)
-    parts = _Parts(layer.bits)
+    parts = _Parts(layer.bits, 128 if layer.family == "linear" else 0)
     given = parts.rounded("x")
     for i in range(_COPIES):
         weight = draw.standard_normal(layer.inputs[1]).astype(np.float32) * 0.05
@@ -171,13 +172,18 @@ def _model(layer: LayerShape) -> Any:
 
 
 class _Parts:
-    """Nodes and constants of an ONNX graph, whose values are rounded where the layer computes in integers."""
+    """Nodes and constants of an ONNX graph, whose values are rounded where the layer computes in integers.
 
-    def __init__(self, bits: int | None) -> None:
+    Args:
+        bits: of the integers; None: floats.
+        zero: the integer that stands for 0. Behind a ReLU it is the least one: with any other ONNX Runtime leaves the layer in floats.
+    """
+
+    def __init__(self, bits: int | None, zero: int) -> None:
         self.bits = bits
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
-        scales = {"fine": np.float32(0.002), "one": np.float32(0.02), "wide": np.float32(0.05), "zero": np.uint8(128)}
+        scales = {"fine": np.float32(0.002), "one": np.float32(0.02), "wide": np.float32(0.05), "zero": np.uint8(zero)}
         for name, value in scales.items() if bits else ():
             self._keep(name, np.asarray(value))
 

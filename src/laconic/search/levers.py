@@ -41,6 +41,7 @@ _FEW_LINEAR = 2  # linear layers, at the most, for which rounding each input's o
 _LOW_LR = 1e-4  # for weights that know something already
 _DISTILL = 0.5
 _UNTRAINED: Options = {"recovery": {"epochs": 0}}
+_ONE_RANK = "of the ranks 0.3 is tried by itself; asked for by name this is too"
 _MOSTLY = 0.5  # of the multiply-adds that must be where a lever acts
 # How long the rest recovers: epochs at least and at most, and steps that are wanted.
 _RECOVERY_EPOCHS, _RECOVERY_STEPS = (2, 20), 400
@@ -133,6 +134,12 @@ def _has_large_layers(around: Surroundings) -> str | None:
 def _has_large_kernels(around: Surroundings) -> str | None:
     share = large_share(around.program, kernels=True)
     return _can_train(around) or (None if share >= _MOSTLY else _small(share, "kernels of 64 channels or more on either side"))
+
+
+def _kernels_pay(around: Surroundings) -> str | None:
+    """Low rank was measured to pay behind int8 where the work is in large kernels, not where it is in linear layers (docs/factorization.md)."""
+    share = large_share(around.program, kernels=True)
+    return None if share >= _MOSTLY else f"{_small(share, 'large kernels')} behind int8, see docs/factorization.md; --try low_rank tries it"
 
 
 def _small(share: float, where: str) -> str:
@@ -290,19 +297,19 @@ LEVERS = (
     Lever(
         "low_rank", "write large layers as chains of lower rank, then train them with the whole model as their teacher",
         (
-            Setting("0.5", {"macs": 0.5}),
             Setting("0.3", {"macs": 0.3}),
-            Setting("time", {"latency": 0.6, "bits": 8}, when=_has_integers),
+            Setting("0.5", {"macs": 0.5}, unasked=_because(_ONE_RANK)),
+            Setting("time", {"latency": 0.6, "bits": 8}, when=_has_integers, unasked=_because(_ONE_RANK)),
         ),
         configs=(LowRank, Fit), build=_rewritten(LowRank),
         needs="large layers, training data and a loss", when=_has_large_layers, field="macs", reads=share, varies={"macs": Range(0.25, 0.9)},
-        unasked=_because("it pays in some models only, see docs/factorization.md; --try low_rank tries it"),
+        unasked=_kernels_pay,
     ),
     Lever(
         "separable", "make convolutions depthwise and 1×1, then train them with the whole model as their teacher",
         (Setting("1", {"multiplier": 1}), Setting("2", {"multiplier": 2})), configs=(Separable, Fit), build=_rewritten(Separable),
         needs="large kernels, training data and a loss", when=_has_large_kernels,
-        unasked=_because("it is the larger change of the two; --try separable tries it"),
+        unasked=_because("low_rank was as fast behind int8 and lost less, see docs/factorization.md; --try separable tries it"),
     ),
     Lever(
         "fit", "train the model further",
