@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,14 +68,30 @@ def storage(result: Mapping[str, Any], candidates: Sequence[Candidate], chosen: 
     before = finite(told.get("original_bytes"))
     ratio = "" if before is None else f", {number(before / whole)} times smaller than the {scaled(before, BYTES).text} of the file in it"
     lead = f"The archive takes {scaled(whole, BYTES).text}{ratio}, and gives it back bit by bit."
-    return Storage(lead, tuple(shares), tuple(part.capitalize() for part in PARTS), tuple(map(_row, rows)))
+    return Storage(lead + _against_entropy(rows), tuple(shares), tuple(part.capitalize() for part in PARTS), tuple(map(_row, rows)))
+
+
+def _against_entropy(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say what a number takes in the tensors of few distinct values, all together, beside their entropy of order zero; empty where there are none."""
+    few = [(_values(row), finite(row.get("entropy_bits")), finite(row.get("packed_bytes"))) for row in rows]
+    known = [(values, entropy, size) for values, entropy, size in few if entropy is not None and size is not None]
+    total = sum(values for values, _, _ in known)
+    if not total:
+        return ""
+    bits, entropy = sum(8 * size for _, _, size in known) / total, sum(values * entropy for values, entropy, _ in known) / total
+    return (
+        f" The {fixed(total, 0)} numbers of tensors with few distinct values take {fixed(bits, 2)} bits each with their tables, of an entropy of order zero of "
+        f"{fixed(entropy, 2)}."
+    )
+
+
+def _values(row: Mapping[str, Any]) -> float:
+    return math.prod(finite(size) or 0.0 for size in row.get("shape") or ())
 
 
 def _row(row: Mapping[str, Any]) -> PackedRow:
     parts = mapping(row.get("parts"))
-    values = 1.0
-    for size in row.get("shape") or ():
-        values *= finite(size) or 0.0
+    values = _values(row)
     return PackedRow(
         str(row.get("name") or "–"),
         str(row.get("coding") or "–"),
