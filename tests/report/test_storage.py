@@ -54,5 +54,7 @@ def test_bits_of_all_tensors_of_few_values_stand_beside_their_entropy() -> None:
     result = named("met")
     other = {"name": "conv", "shape": [100], "packed_bytes": 100, "entropy_bits": 6.5}  # 300 numbers in 900 bytes, 100 in 100: 20 bits each
     result["candidates"][0]["packed"] = {**PACKED, "tensors": [*PACKED["tensors"], other]}
-    told = "The 400 numbers of tensors with few distinct values take 20.00 bits each with their tables, of an entropy of order zero of 3.50."
+    told = (
+        "The 400 numbers of tensors with few distinct values take 20.00 bits each with their tables, of an entropy of order zero of 3.50."
+    )
     assert section(result).facts.lead.endswith(told)
