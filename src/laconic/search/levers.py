@@ -137,9 +137,10 @@ def _has_large_kernels(around: Surroundings) -> str | None:
 
 
 def _kernels_pay(around: Surroundings) -> str | None:
-    """Low rank was measured to pay behind int8 where the work is in large kernels, not where it is in linear layers (docs/factorization.md)."""
+    """Low rank was measured to pay behind int8 where the work is in large kernels; of other models there is no such figure (docs/factorization.md)."""
     share = large_share(around.program, kernels=True)
-    return None if share >= _MOSTLY else f"{_small(share, 'large kernels')} behind int8, see docs/factorization.md; --try low_rank tries it"
+    where = "large kernels, where it was measured to pay behind int8, see docs/factorization.md"
+    return None if share >= _MOSTLY else f"only {100 * share:.0f} % of the multiply-adds are in {where}; --try low_rank tries it"
 
 
 def _small(share: float, where: str) -> str:
