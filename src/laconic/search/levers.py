@@ -310,7 +310,7 @@ LEVERS = (
         "separable", "make convolutions depthwise and 1×1, then train them with the whole model as their teacher",
         (Setting("1", {"multiplier": 1}), Setting("2", {"multiplier": 2})), configs=(Separable, Fit), build=_rewritten(Separable),
         needs="large kernels, training data and a loss", when=_has_large_kernels,
-        unasked=_because("low_rank was as fast behind int8 and lost less, see docs/factorization.md; --try separable tries it"),
+        unasked=_because("low_rank was nearly as fast behind int8 and lost far less, see docs/factorization.md; --try separable tries it"),
     ),
     Lever(
         "fit", "train the model further",
