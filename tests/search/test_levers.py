@@ -113,7 +113,7 @@ def test_what_a_setting_costs_is_what_its_steps_cost() -> None:
 
 def test_a_value_that_is_a_known_setting_is_that_setting() -> None:
     prune = table.levers()["prune"]
-    assert prune.setting("0.50") == prune.choices[0]
+    assert prune.setting("0.50") == prune.choices[1]
     assert prune.setting(0.45) == Setting("0.45", {"macs": 0.45})
 
 

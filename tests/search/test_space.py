@@ -19,6 +19,7 @@ def left(space: lc.SearchSpace) -> set[str]:
 
 
 EVERYTHING = left(lc.SearchSpace())
+PRUNED = {f"prune={name}" for name in ("solved-0.6", "0.5", "solved-0.4", "0.3")}
 
 
 @pytest.mark.parametrize(
@@ -26,11 +27,12 @@ EVERYTHING = left(lc.SearchSpace())
     [
         ({}, set()),
         ({"quantize": ("static", "qat")}, {"quantize=dynamic", "quantize=weights", "quantize=weights4", "mixed"}),
-        ({"prune": ()}, {"prune=0.5", "prune=0.3"}),
-        ({"prune": (0.3,)}, {"prune=0.5"}),
+        ({"prune": ()}, PRUNED),
+        ({"prune": (0.3,)}, PRUNED - {"prune=0.3"}),
+        ({"prune": ("solved-0.6",)}, PRUNED - {"prune=solved-0.6"}),
         ({"runtimes": ("openvino", "torch")}, {"onnxruntime", "torchscript", "torch.compile"}),
         ({"precisions": ("fp32",)}, {"bf16"}),
-        ({"without": ("torch.compile", "quantize=dynamic", "prune")}, {"torch.compile", "quantize=dynamic", "prune=0.5", "prune=0.3"}),
+        ({"without": ("torch.compile", "quantize=dynamic", "prune")}, {"torch.compile", "quantize=dynamic", *PRUNED}),
         ({"without": ("prune=0.50",)}, {"prune=0.5"}),
         ({"levers": ("openvino",)}, {"onnxruntime", "torchscript", "torch.compile", "torch"} | {p for p in EVERYTHING if p not in levers()} | {
             "fit", "fold_batch_norm", "mixed", "qat"}),

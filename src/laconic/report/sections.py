@@ -15,6 +15,7 @@ PHASES = {
     "export": "Export",
     "check": "Checks: parity and metric",
     "time": "Timing",
+    "tables": "Tables of sizes: layers timed, groups cut",
     "test": "Test data",
     "report": "This report",
     "own": "Laconic itself",

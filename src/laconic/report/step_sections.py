@@ -11,6 +11,7 @@ from typing import Any
 from laconic.report.candidates import Candidate
 from laconic.report.changes import changes
 from laconic.report.factorization import factorization
+from laconic.report.predicted import predicted
 from laconic.report.pruning import pruning
 from laconic.report.quantization import quantization
 from laconic.report.sharing import sharing
@@ -35,8 +36,13 @@ SECTIONS = {
     "sparsity": Section("Sparsity", sparsity, "sparsity.html"),
     "quantization": Section("Quantization", quantization, "quantization.html"),
     "sharing": Section("Weights of few values", sharing, "sharing.html"),
-    "storage": Section("Storage", storage, "storage.html"),  # what was packed names it, no step
+    # no step names these, but what was packed and what was predicted
+    "storage": Section("Storage", storage, "storage.html"),
+    "predicted": Section("Predicted and measured", predicted, "predicted.html"),
 }
+
+
+_OF_RECORDS = {"packed": "storage", "predicted": "predicted"}  # what a record holds -> the section on it
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,7 @@ def _named(result: Mapping[str, Any]) -> Iterator[str]:
         for outcome in record.get("outcomes") or ():
             if outcome.get("section"):
                 yield str(outcome["section"])
-        if record.get("packed"):
-            yield "storage"
+        yield from (section for fact, section in _OF_RECORDS.items() if record.get(fact))
 
 
 def _told(name: str) -> Section:

@@ -20,13 +20,15 @@ from laconic.core.errors import NAMED, TIME_LIMIT, BadInput, LaconicError, Worke
 from laconic.core.files import alone, read_json, write_json
 from laconic.core.program import Interface, Program
 from laconic.core.progress import Progress, Until
-from laconic.core.records import Outcome
+from laconic.core.records import Outcome, to_json
+from laconic.core.target import Target
 from laconic.core.task import Task
 from laconic.deploy.artifact import Artifact, pack
 from laconic.deploy.child import Child
 from laconic.deploy.export import write_model
 from laconic.deploy.runtime import runtime
 from laconic.deploy.whole import read_state
+from laconic.pruning.tables import Making
 from laconic.run import sharing, trial
 from laconic.run.agreement import write_answers
 from laconic.run.examples import is_written
@@ -35,6 +37,7 @@ from laconic.run.latency_table import latency_table
 from laconic.run.recipe import Recipe, parse
 from laconic.run.relay import Relay
 from laconic.run.runner import apply
+from laconic.run.sizing import write_table
 from laconic.run.source import read_source
 
 _DONE = "built.json"
@@ -216,6 +219,7 @@ class Builder:
             with self._noting_late(recipe, steps):
                 self._ask(
                     {
+                        "op": "build",
                         "source": str(self.source),
                         "recipe": recipe.to_plain(),
                         "format": kind,
@@ -229,9 +233,31 @@ class Builder:
                         "notes": [],
                         "deadline": self.deadline,
                     },
+                    build_model,
                     needs_task=bool(recipe.steps) and self.task.ref is None,
                 )
         return place
+
+    def size_table(self, target: Target, making: Making, file: Path) -> None:
+        """Let the process measure the table of sizes of the source for a target (`sizing.write_table`), and write it.
+
+        Raises:
+            WorkerFailed: it cannot be measured, or the time was over; says why.
+        """
+        request = {
+            "op": "sizes",
+            "source": str(self.source),
+            "file": str(file),
+            "deploy": to_json(target),
+            "making": to_json(making),
+            "task": self.task.ref,
+            "data": self.task.data_dir,
+            "state": None if self.state is None else str(self.state),
+            "seed": self.seed,
+            "paths": sys.path,
+            "deadline": self.deadline,
+        }
+        self._ask(request, write_table, needs_task=self.task.ref is None)
 
     def _left(self) -> float | None:
         """Return the seconds until the deadline."""
@@ -256,13 +282,15 @@ class Builder:
                 self._late[recipe.steps_key] = recipe.title
             raise
 
-    def _ask(self, request: dict[str, Any], needs_task: bool) -> None:
+    def _ask(self, request: dict[str, Any], here: Callable[[Mapping[str, Any], Task, Progress], None], needs_task: bool) -> None:
+        """Let the process do what is requested; where the task cannot be there, do it `here`."""
+
         def work() -> None:
             with Relay(self.progress) as relay:
                 if needs_task and (note := self._send_task()):
-                    contained(lambda: build_model({**request, "notes": [note]}, self.task, relay))
+                    contained(lambda: here({**request, "notes": [note]}, self.task, relay))
                 else:
-                    self._process().ask({"op": "build", **request}, on_event=relay.receive)
+                    self._process().ask(request, on_event=relay.receive)
 
         persistent(work, self.progress.log)
 

@@ -11,7 +11,7 @@ from laconic.run.store import RunStore
 FILE = "spent.json"
 
 # In these parts the model is trained, captured, exported or run by PyTorch or another runtime; all else is Laconic's own cost.
-PARTS = ("train", "capture", "export", "check", "time", "test")
+PARTS = ("train", "capture", "export", "check", "time", "tables", "test")
 
 
 class Ledger:

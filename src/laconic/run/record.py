@@ -41,6 +41,8 @@ class Record:
 
     `packed` is what the archive of its artifact holds, by tensor, where it was packed: see `storage.pack.Packed`.
 
+    `predicted` is what was predicted of its time and loss before it was tried, and what they then were, where its sizes were solved for: see `search.tables`.
+
     `baseline` is the key of the record that it is compared with: the one with its threads and its device. `probes` are a baseline's own score and those of
     answers that know nothing, see `run.blind`. `repeats` are a baseline's whose model does not answer twice alike, see `run.repeats`.
     """
@@ -61,6 +63,7 @@ class Record:
     frontier: bool = False
     artifact: str | None = None
     packed: Mapping[str, Any] | None = None
+    predicted: Mapping[str, Any] | None = None
     outcomes: tuple[Outcome, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0

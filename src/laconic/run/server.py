@@ -19,6 +19,7 @@ from laconic.run.build import build_model
 from laconic.run.examples import read_logits, write_examples
 from laconic.run.isolation import NotIsolated, import_like, unpacked
 from laconic.run.relay import Sender
+from laconic.run.sizing import write_table
 from laconic.tasks import metrics
 
 Request = Mapping[str, Any]
@@ -53,6 +54,8 @@ class Server:
                 return self._tried(request)
         elif request["op"] in self._first:
             return _named(lambda: self._first[request["op"]](request, channel))
+        elif request["op"] == "sizes":
+            write_table(request, self._task(request), Sender(channel.send))
         else:
             build_model(request, self._task(request), Sender(channel.send))
         return {}

@@ -14,6 +14,7 @@ from laconic.core.step import StepConfig
 from laconic.core.target import PROMISES, Target
 from laconic.core.task import Task
 from laconic.search.budget import Budget
+from laconic.search.tables import Sizes
 
 # Where a lever stands in a recipe: at the stage of its step, or behind all steps where it chooses a field of the target that is called so.
 TARGET_STAGES = ("precision", "runtime")
@@ -31,12 +32,14 @@ class Surroundings:
         task: its data and how it trains.
         budget: what may be lost, and what is to be best.
         target: where the recipe at hand will run.
+        sizes: what sizes of the model's groups lose and take, once a run has measured it.
     """
 
     program: Program
     task: Task
     budget: Budget
     target: Target = field(default_factory=Target)
+    sizes: Sizes | None = None
 
     def at(self, target: Target) -> Surroundings:
         """Return the same with another target."""
@@ -70,6 +73,8 @@ class Setting:
         unasked: None where it is tried without being asked for by its name, else the reason why not.
         combines: it is tried together with levers of other stages too.
         cost: before its result can be measured, of `COSTS`; None: that of its lever.
+        share: of the layers' time, for which its sizes are solved from the table of the run (`Surroundings.sizes`), without which it is not tried; None: it
+            needs no table.
     """
 
     name: str
@@ -78,6 +83,12 @@ class Setting:
     unasked: Condition = always
     combines: bool = True
     cost: str | None = None
+    share: float | None = None
+
+    def solvable(self, around: Surroundings) -> bool:
+        """Return whether its steps can be made: it needs no table, or there is one in which sizes keep to its share of the time."""
+        sizes = around.sizes
+        return self.share is None or (sizes is not None and sizes.holds_for(around.target) and sizes.allocation(self.share) is not None)
 
 
 def cost_of_steps(*configs: type[StepConfig] | StepConfig) -> str:

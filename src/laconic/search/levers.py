@@ -42,6 +42,7 @@ _LOW_LR = 1e-4  # for weights that know something already
 _DISTILL = 0.5
 _UNTRAINED: Options = {"recovery": {"epochs": 0}}
 _ONE_RANK = "of the ranks 0.3 is tried by itself; asked for by name this is too"
+_SHARE = "latency"  # the option of pruning that stands for a share of the layers' time
 _MOSTLY = 0.5  # of the multiply-adds that must be where a lever acts
 # How long the rest recovers: epochs at least and at most, and steps that are wanted.
 _RECOVERY_EPOCHS, _RECOVERY_STEPS = (2, 20), 400
@@ -176,6 +177,19 @@ def _recovering(kind: type[Prune] | type[Sparsify] | type[ShareWeights] | type[R
         return (kind(**{"recovery": recovery, **options}),)
 
     return build
+
+
+def _pruned(around: Surroundings, options: Options) -> tuple[Any, ...]:
+    """Build pruning to a share, or to sizes that are solved for a share of the time of the layers."""
+    if _SHARE in options:
+        assert around.sizes is not None  # see `Setting.solvable`
+        options = {"keep": around.sizes.keep(options[_SHARE]), "criterion": around.sizes.criterion}
+    return _recovering(Prune)(around, options)
+
+
+def _solved(share: float) -> Setting:
+    """Return the setting of sizes that are solved for a share of the time."""
+    return Setting(f"solved-{share:g}", {_SHARE: share}, share=share)
 
 
 def _rewritten(kind: type[LowRank] | type[Separable]) -> Build:
@@ -318,8 +332,8 @@ LEVERS = (
         unasked=_because("by itself it makes nothing smaller or faster; --try fit tries it"),
     ),
     Lever(
-        "prune", "remove the least important channels, heads and neurons, then train the rest; a setting is the share of multiply-adds that is kept",
-        (Setting("0.5", {"macs": 0.5}), Setting("0.3", {"macs": 0.3})), configs=(Prune,), build=_recovering(Prune),
+        "prune", "remove the least important channels, heads and neurons, then train the rest; a setting is the share of multiply-adds that is kept, or solved",
+        (_solved(0.6), Setting("0.5", {"macs": 0.5}), _solved(0.4), Setting("0.3", {"macs": 0.3})), configs=(Prune,), build=_pruned,
         needs="training data and a loss", when=_can_train,
         field="macs", reads=share, varies={"macs": Range(0.1, 0.9), "criterion": ("group_l2", "taylor", "bn_scale"), "allocation": ("global", "uniform")},
     ),

@@ -10,7 +10,7 @@ from typing import Any
 
 from laconic.core.target import PROMISES, Target
 from laconic.deploy import runtime
-from laconic.run.recipe import Recipe
+from laconic.run.recipe import Recipe, parse
 from laconic.run.record import Record
 from laconic.search.lever import COSTS, STEP_STAGES, TARGET_STAGES, Lever, Surroundings, cost_of_steps
 from laconic.search.levers import levers
@@ -73,6 +73,11 @@ def turn_of(recipe: Recipe) -> Turn:
     return _turn(steps, recipe.deploy)
 
 
+def is_training(turn: Turn) -> bool:
+    """Return whether candidates of a turn are trained."""
+    return turn[0]
+
+
 def _turn(steps: Sequence[tuple[Lever, str]], target: Target) -> Turn:
     cost = max((COSTS.index(cost) for _, cost in steps), default=0)
     promise = max(PROMISES.index(row.promise_on(target.device)) for row in (*(row for row, _ in steps), *_levers_of(target)))
@@ -127,7 +132,7 @@ def _chains_at(here: Surroundings, space: SearchSpace) -> Iterator[Chain]:
     yield Chain((), here.target)
     if unavailable(here.target) is not None:
         return
-    fitting = [pick for pick in _picks(space) if not space.waits(pick) and space.judged(pick, here) is None]
+    fitting = [pick for pick in _picks(space) if not space.waits(pick) and space.judged(pick, here) is None and pick.setting.solvable(here)]
     stages = [[None, *(pick for pick in fitting if pick.lever.stage == stage)] for stage in STEP_STAGES]
     for combination in itertools.product(*stages):
         chain = Chain(tuple(pick for pick in combination if pick is not None), here.target)
@@ -142,6 +147,35 @@ def _legal(chain: Chain) -> bool:
     if len(chain.trained) > 1 and not all(pick.asked for pick in chain.trained):
         return False
     return len(chain.picks) == 1 or all(pick.setting.combines or pick.named for pick in chain.picks)
+
+
+def shipping(around: Surroundings, space: SearchSpace, records: Sequence[Record]) -> Recipe | None:
+    """Return the best recipe so far of a runtime for which sizes would be solved, were there a table; None where none is wanted, or nothing was timed there.
+
+    The best is that of the budget; where none passed, the fastest.
+    """
+    trained = _worth_training_for(space.targets())
+    wanted = {
+        (target.runtime, target.device)
+        for target in trained
+        for pick in _picks(space)
+        if pick.setting.share is not None and space.judged(pick, around.at(target)) is None
+    }
+    recipes = {record.key: parse({name: record.recipe[name] for name in ("steps", "deploy")}).recipe for record in records if record.recipe}
+    timed = [
+        record
+        for record in records
+        if record.key in recipes and record.baseline is not None and record.speedup is not None and record.speedup.value
+        if (recipes[record.key].deploy.runtime, recipes[record.key].deploy.device) in wanted
+    ]
+    best = min(
+        timed, key=lambda one: (one.status != "passed", around.budget.order(one) if one.status == "passed" else -_speed(one)), default=None
+    )
+    return None if best is None else recipes[best.key]
+
+
+def _speed(record: Record) -> float:
+    return (record.speedup.value if record.speedup is not None else None) or 0.0
 
 
 def _worth_training_for(targets: Sequence[Target]) -> set[Target]:

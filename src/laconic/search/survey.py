@@ -95,6 +95,9 @@ def _of_steps(pick: Pick, around: Surroundings, space: SearchSpace, tried: Seque
     reasons = [space.left_out(pick) or pick.senseless(here) or space.unasked(pick, here) for here in ready]
     told = [reason for reason in reasons if reason is not None]
     if len(told) < len(reasons):
-        why = f"only where {pick.lever.follows} lost a part of the metric" if space.waits(pick) else "no chain within bounds has it"
+        if pick.setting.share is not None:
+            why = "once what needs no training has shown the best runtime, for which sizes are then timed"
+        else:
+            why = f"only where {pick.lever.follows} lost a part of the metric" if space.waits(pick) else "no chain within bounds has it"
         return _setting(pick, False, (), why)
     return _setting(pick, False, (), Counter(told).most_common(1)[0][0] if told else "no runtime that is tried runs here")

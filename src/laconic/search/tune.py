@@ -78,7 +78,7 @@ class Tuner:
                 yield from dict.fromkeys(lever.name if lever.varies else pick.label for pick in picks)
 
     def _fits(self, pick: Pick, here: Surroundings) -> bool:
-        return self.space.judged(pick, here) is None
+        return self.space.judged(pick, here) is None and pick.setting.solvable(here)
 
     # What is known ------------------------------------------------------------------------------------------------------------------
 

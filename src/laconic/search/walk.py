@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from laconic.core import quantities
@@ -12,9 +13,10 @@ from laconic.run.recipe import Recipe
 from laconic.run.record import OUTRACED, Record, baseline_of
 from laconic.search.budget import Budget
 from laconic.search.lever import Surroundings
-from laconic.search.propose import follow_up, turn_of
+from laconic.search.propose import follow_up, is_training, propose, shipping, turn_of
 from laconic.search.racing import outraced
 from laconic.search.space import SearchSpace
+from laconic.search.tables import Sizes, measured, with_prediction
 from laconic.search.tune import Tuner
 
 INTERRUPTED = "the run was interrupted before its turn"
@@ -38,6 +40,7 @@ class Walk:
         self.records: list[Record] = []
         self.waiting: dict[str, Recipe] = {}
         self._asked = 0
+        self._sizes: Sizes | None = None
 
     def in_order(self, recipes: Sequence[Recipe]) -> None:
         """Evaluate these recipes as they stand."""
@@ -51,8 +54,14 @@ class Walk:
         self._expect(recipes)
         self.evaluator.progress.start("candidates", self._asked)
         done: set[str] = set()
-        while self.waiting:
-            turn = min(map(turn_of, self.waiting.values()))
+        sized = False
+        while self.waiting or not sized:
+            turn = min(map(turn_of, self.waiting.values()), default=None)
+            if turn is None or (not sized and is_training(turn)):  # what needs no training has shown by now which runtime will ship
+                sized, around = True, self._with_sizes(around, space)
+                if around.sizes is not None:
+                    self._order(recipe for recipe in propose(around, space) if recipe.key not in done)
+                continue
             now = [recipe for recipe in self.waiting.values() if turn_of(recipe) == turn]
             self._evaluate(now)
             done |= {recipe.key for recipe in now}
@@ -71,6 +80,20 @@ class Walk:
             tuner.learn(self.records[-1])
         self.evaluator.progress.finish()
 
+    def _with_sizes(self, around: Surroundings, space: SearchSpace) -> Surroundings:
+        """Return the surroundings with the table of sizes, where something is to be solved from one."""
+        best = shipping(around, space, self.records)
+        if best is None or (self.evaluator.deadline is not None and time.monotonic() > self.evaluator.deadline):
+            return around
+        self._sizes = measured(self.evaluator, around.program, best)
+        return replace(around, sizes=self._sizes)
+
+    def _order(self, recipes: Iterable[Recipe]) -> None:
+        """Expect recipes, and let those that wait have their turns in this order."""
+        ordered = {recipe.key: recipe for recipe in recipes}
+        self._asked += len(ordered.keys() - self.waiting.keys())
+        self.waiting = {**ordered, **self.waiting}
+
     def _expect(self, recipes: Iterable[Recipe]) -> None:
         new = {recipe.key: recipe for recipe in recipes if recipe.key not in self.waiting}
         self.waiting |= new
@@ -81,6 +104,7 @@ class Walk:
             start = time.monotonic()
             self.evaluator.progress.advance(0, now=recipe.title)
             record = self._outraced(recipe) or self.evaluator.evaluate(recipe)
+            record = with_prediction(record, recipe, self._sizes, self.records)
             self.records.append(record)
             del self.waiting[recipe.key]
             self.evaluator.progress.advance(**self._facts(record, time.monotonic() - start))

@@ -1,0 +1,185 @@
+"""Sizes that are solved for against uniform and ranked ones: `python -m benchmarks.solver {before,criteria} [RUNTIME] [sN …]`.
+
+ResNet-20 on Fashion-MNIST, at equal predicted time of the layers and before any recovery, batch-norms estimated anew. Losses of groups are of 256 examples of
+the train data that the seed draws, what is compared is the loss of 2048 others and the accuracy on 2000 valid ones. Names: a runtime (onnxruntime), seeds (s0
+s1 s2).
+
+- before: the same criterion everywhere (group_l2), solved, uniform and ranked by score over all groups, at 80, 65 and 50 % of the time in float and in int8.
+- criteria: which criterion, and whether each size has a pass of its own or the scores do (what was removed, summed, through one pass at the middle size of each
+  group); and the rank correlation of both with the true rise of the loss of random allocations.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+import laconic as lc
+from benchmarks import trained
+from benchmarks.command import command
+from laconic.core.choices import Cost, Part, Table
+from laconic.core.macs import LayerShape
+from laconic.pruning import allocation
+from laconic.pruning.allocation import Limits
+from laconic.pruning.collect import score
+from laconic.pruning.coupling import couple
+from laconic.pruning.criteria import named
+from laconic.pruning.inputs import renew_statistics
+from laconic.pruning.loss import mean_loss, train_batches
+from laconic.pruning.sizes import Sizes, keep_of
+from laconic.pruning.surgery import remove
+from laconic.pruning.tables import Making, choices, group_losses, layer_costs
+from laconic.run.latency_table import latency_table
+from laconic.search.solve import solve
+
+SHARES = (0.8, 0.65, 0.5)
+
+
+@dataclass
+class Setting:
+    """ResNet-20, its groups, their sizes and the milliseconds of its layers."""
+
+    task: lc.Task
+    program: lc.Program
+    sizes: Sizes
+    counts: list[list[int]]
+    prices: dict[str, Any]
+    costs: list[Cost]
+
+    @classmethod
+    def of(cls, runtime: str) -> Setting:
+        """Time the layers; where they are known already, their table is read."""
+        task = trained.task("resnet20")
+        program = lc.capture(task.build(), torch.randn(2, 1, 28, 28))
+        price = latency_table(lc.Target(runtime), trained.FOLDER / f"solver-{runtime}.json")
+
+        def rounded(layer: LayerShape) -> float:
+            return price(replace(layer, bits=8))
+
+        sizes, prices = Sizes(couple(program)), {"fp32": price, "int8": rounded}
+        counts, start = choices(sizes, Making()), time.perf_counter()
+        costs = layer_costs(sizes, counts, prices, lc.Context(task))
+        price.keep()
+        print(f"{price.measured} layers timed in {time.perf_counter() - start:.0f} s", flush=True)
+        return cls(task, program, sizes, counts, prices, costs)
+
+    def ms(self, counts: Sequence[int], precision: str) -> float:
+        """The time of the layers with these counts."""
+        return float(sum(self.prices[precision](self.sizes.layer(node, counts)) for node in self.sizes.layers))
+
+
+class Judged:
+    """Losses of groups by one criterion and one seed, and the true rise of the loss of any allocation."""
+
+    def __init__(self, setting: Setting, criterion: str, seed: int) -> None:
+        self.setting, self.context = setting, lc.Context(setting.task, seed=seed)
+        self.making, coupling = Making(criterion=criterion), setting.sizes.coupling
+        start = time.perf_counter()
+        self.whole, losses = group_losses(coupling, setting.counts, self.making, self.context, {}, lambda found: None)
+        self.seconds = time.perf_counter() - start
+        self.scores = score(coupling, criterion, self.context, self.making.examples)
+        parts = [
+            Part(group.name, tuple(own), tuple(losses[group.name])) for group, own in zip(coupling.groups, setting.counts, strict=True)
+        ]
+        self.table = Table(tuple(parts), tuple(setting.costs))
+        self.batches = train_batches(setting.program, lc.Context(setting.task, seed=seed + 1000), 2048)
+        self.base = mean_loss(setting.program, setting.task, self.batches)
+
+    def scored(self) -> Table:
+        """The table with one pass for each group: the sum of the scores that go, scaled to what was measured at the middle size."""
+        parts = []
+        for part, scores in zip(self.table.parts, self.scores, strict=True):
+            gone = np.concatenate([[0.0], np.cumsum(np.sort(scores.double().numpy()))])
+            sums, middle = [float(gone[part.values[0] - count]) for count in part.values], len(part.values) // 2
+            scale = part.loss[middle] / sums[middle] if sums[middle] > 0 else 0.0
+            parts.append(Part(part.name, part.values, tuple(scale * value for value in sums)))
+        return Table(tuple(parts), self.table.costs)
+
+    def cut(self, counts: Sequence[int]) -> lc.Program:
+        """The program with these counts, before recovery."""
+        result = remove(self.setting.sizes.coupling, keep_of(self.setting.sizes.coupling, self.scores, counts))
+        renew_statistics(result, self.making.examples, 64, self.context)
+        return result
+
+    def rise(self, counts: Sequence[int]) -> float:
+        """By how much the loss of other examples rises."""
+        return mean_loss(self.cut(counts), self.setting.task, self.batches) - self.base
+
+    def counts(self, chosen: Sequence[int]) -> list[int]:
+        """The counts of a choice."""
+        return [part.values[k] for part, k in zip(self.table.parts, chosen, strict=True)]
+
+
+def before(names: list[str]) -> None:
+    """Print loss and accuracy by share and precision, each the mean of the seeds and their ends."""
+    runtime, seeds = _read(names)
+    setting = Setting.of(runtime)
+    valid = setting.task.valid.take(np.arange(2000))  # type: ignore[union-attr]
+    rows: dict[tuple[str, float, str], list[tuple[float, float, float]]] = {}
+    for seed in seeds:
+        judged = Judged(setting, "group_l2", seed)
+        print(f"seed {seed}: {sum(len(own) - 1 for own in setting.counts)} passes in {judged.seconds:.0f} s", flush=True)
+        for precision in setting.prices:
+            for share in SHARES:
+                for how, counts, predicted in _allocations(judged, precision, share):
+                    accuracy = trained.accuracy(judged.cut(counts), valid)
+                    rows.setdefault((precision, share, how), []).append((judged.rise(counts), accuracy, predicted))
+    for (precision, share, how), found in rows.items():
+        rise, accuracy, predicted = np.array(found).T
+        told = f", predicted {predicted.mean():.2f}" if how == "solved" else ""
+        ends = f"({rise.min():.2f} to {rise.max():.2f})"
+        print(
+            f"{precision} {share:.0%} of the time, {how:8}: loss +{rise.mean():.2f} {ends}{told}; accuracy {accuracy.mean():.1f} %",
+            flush=True,
+        )
+
+
+def _allocations(judged: Judged, precision: str, share: float) -> Iterator[tuple[str, list[int], float]]:
+    """Yield solved, uniform and ranked counts of the same time, and what is predicted of the first."""
+    setting, limits = judged.setting, Limits(judged.making.floor, judged.making.multiple)
+    (found,) = solve(judged.table, [share], precision)
+    yield "solved", judged.counts(found.chosen), found.loss
+
+    def cost(counts: Sequence[int]) -> float:
+        return setting.ms(counts, precision)
+
+    budget = share * cost(setting.sizes.full)
+    yield "uniform", allocation.uniform(setting.sizes, cost, budget, limits), 0.0
+    comparable = named(judged.making.criterion).comparable
+    yield "ranked", allocation.ranked(setting.sizes, cost, budget, limits, judged.scores, comparable), 0.0
+
+
+def criteria(names: list[str]) -> None:
+    """Print, for each criterion, the rise of the loss by both estimates, and how both rank random allocations."""
+    from scipy.stats import spearmanr
+
+    runtime, seeds = _read(names)
+    setting = Setting.of(runtime)
+    for criterion in ("group_l2", "taylor", "obd"):
+        for seed in seeds:
+            judged = Judged(setting, criterion, seed)
+            tables = {"a pass for each size": judged.table, "scores": judged.scored()}
+            draw = np.random.default_rng(seed)
+            chosen = [[min(len(own) - 1, int(draw.geometric(0.5)) - 1) for own in setting.counts] for _ in range(16)]
+            true = [judged.rise(judged.counts(one)) for one in chosen]
+            for name, table in tables.items():
+                ranks = spearmanr([table.loss(one) for one in chosen], true).statistic
+                rises = [judged.rise(judged.counts(solve(table, [share], "int8")[0].chosen)) for share in SHARES]
+                told = ", ".join(f"{rise:.2f} at {share:.0%}" for rise, share in zip(rises, SHARES, strict=True))
+                print(f"{criterion}, seed {seed}, {name}: rank correlation {ranks:.2f}; int8 loss +{told}", flush=True)
+
+
+def _read(names: Sequence[str]) -> tuple[str, list[int]]:
+    """Return the runtime and the seeds among names."""
+    seeds = [int(name[1:]) for name in names if name[:1] == "s" and name[1:].isdigit()]
+    others = [name for name in names if not (name[:1] == "s" and name[1:].isdigit())]
+    return (others or ["onnxruntime"])[0], seeds or [0, 1, 2]
+
+
+if __name__ == "__main__":
+    command(__doc__, {"before": before, "criteria": criteria})

@@ -1,0 +1,196 @@
+"""The table of sizes of a run: measured once for the runtime that ships, what is solved and predicted from it, and by what predictions are corrected.
+
+A layer that is timed alone, on one thread, takes another time than in its model. One factor for each precision of the runtime brings the sum of the layers to
+what candidates were measured to take: that of the model as it is, and with each candidate whose sizes were solved for it is known better.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from laconic.core.choices import Table
+from laconic.core.errors import BadInput, LaconicError
+from laconic.core.program import Program
+from laconic.core.records import to_json
+from laconic.core.target import Target
+from laconic.pruning.structured import Prune
+from laconic.pruning.tables import Making
+from laconic.run.evaluate import Evaluator
+from laconic.run.recipe import Recipe, parse
+from laconic.run.record import Record, opponent
+from laconic.search.solve import Allocation, solve
+
+_OF_TIME = 0.25  # of what is left of the run's time: more is not spent on a table
+_UNCUT = ("folding", "rounding")  # stages of steps that leave the sizes of layers as they are
+
+
+@dataclass(frozen=True, eq=False)
+class Sizes:
+    """The table of a runtime, and what is solved from it.
+
+    Attributes:
+        table: what sizes lose and layers take.
+        target: where they were timed.
+        precision: in which the layers are to be fast: that of the best candidate before.
+        criterion: by which components of a group go.
+    """
+
+    table: Table
+    target: Target
+    precision: str
+    criterion: str
+    _solved: dict[float, Allocation | None] = field(default_factory=dict, repr=False)
+
+    def allocation(self, share: float) -> Allocation | None:
+        """Return what loses least within a share of the time of the layers; None where nothing keeps to it, or nothing must go for it."""
+        if share not in self._solved:
+            try:
+                (found,) = solve(self.table, [share], self.precision)
+            except BadInput:
+                self._solved[share] = None
+            else:
+                self._solved[share] = found if any(found.chosen) else None
+        return self._solved[share]
+
+    def keep(self, share: float) -> dict[str, int]:
+        """Return what groups keep within a share of the time, for which there is an allocation."""
+        found = self.allocation(share)
+        assert found is not None
+        return self.table.values(found.chosen)
+
+    def holds_for(self, target: Target) -> bool:
+        """Return whether a target is of the runtime that was timed."""
+        return (target.runtime, target.device) == (self.target.runtime, self.target.device)
+
+    def chosen(self, recipe: Recipe) -> tuple[int, ...] | None:
+        """Return the choices of a recipe: all whole where its steps leave sizes as they are; None where they are not in the table, or in no recipe of its."""
+        if not self.holds_for(recipe.deploy) or recipe.numerics not in self.table.precisions:
+            return None
+        cuts = [config for config in recipe.steps if config.stage not in _UNCUT]
+        if not cuts:
+            return self.table.whole
+        if len(cuts) > 1 or not isinstance(cuts[0], Prune) or cuts[0].keep is None:
+            return None
+        counts = [(part.values, cuts[0].keep.get(part.name, part.values[0])) for part in self.table.parts]
+        return tuple(values.index(count) for values, count in counts) if all(count in values for values, count in counts) else None
+
+    def layers_ms(self, recipe: Recipe) -> float | None:
+        """Return the sum of the times of a recipe's layers; None of one that the table does not know."""
+        chosen = self.chosen(recipe)
+        return None if chosen is None else self.table.ms(chosen, recipe.numerics)
+
+
+def with_prediction(record: Record, recipe: Recipe, sizes: Sizes | None, records: Sequence[Record]) -> Record:
+    """Return the record of a candidate with sizes of the table with what was predicted and what was measured (`Record.predicted`); others as they are.
+
+    Args:
+        record: of the candidate.
+        recipe: its own.
+        sizes: of the run; None where there are none.
+        records: what was known before it, the baselines first.
+    """
+    chosen = None if sizes is None else sizes.chosen(recipe)
+    if sizes is None or chosen is None or chosen == sizes.table.whole:
+        return record
+    layers_ms, precision = sizes.table.ms(chosen, recipe.numerics), recipe.numerics
+    known = factor(sizes, precision, records)
+    return record.replace(
+        predicted={
+            "runtime": sizes.target.runtime,
+            "precision": precision,
+            "share": layers_ms / sizes.table.ms(sizes.table.whole, precision),
+            "layers_ms": layers_ms,
+            "factor": known,
+            "latency_ms": None if known is None else known * layers_ms,
+            "measured_ms": paced_ms(record, records),
+            "loss": sizes.table.loss(chosen),
+            "measured_loss": rise(record),
+            "groups": list(_groups(sizes, chosen, precision)),
+        }
+    )
+
+
+def factor(sizes: Sizes, precision: str, records: Sequence[Record]) -> float | None:
+    """Return how many times as long a model takes as its layers alone, the geometric mean of what was measured; None where nothing comparable was.
+
+    Of the models as they are, the fastest counts: another may be rounded without computing in integers.
+    """
+    whole, cut = list[float](), list[float]()
+    for record in records:
+        recipe = parse({name: record.recipe[name] for name in ("steps", "deploy")}).recipe if record.recipe else None
+        if recipe is None or recipe.numerics != precision or (layers_ms := sizes.layers_ms(recipe)) is None:
+            continue
+        if (measured_ms := paced_ms(record, records)) is not None:
+            (whole if sizes.chosen(recipe) == sizes.table.whole else cut).append(measured_ms / layers_ms)
+    ratios = [*([min(whole)] if whole else []), *cut]
+    return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None
+
+
+def paced_ms(record: Record, records: Sequence[Record]) -> float | None:
+    """Return a candidate's latency at the pace that its baseline had when it was first timed, for machines drift; None where it was not timed."""
+    if record.baseline is None or record.speedup is None or not record.speedup.value:
+        return None
+    base_ms = opponent(record, records).value("latency_ms")
+    return None if base_ms is None else base_ms / record.speedup.value
+
+
+def rise(record: Record) -> float | None:
+    """Return by how much the loss rose before recovery, as the step that cut has told; None where it has not."""
+    losses = [outcome.changed.get("loss") for outcome in record.outcomes if outcome.changed.get("keep")]
+    pair = losses[0] if losses else None
+    return pair[1] - pair[0] if pair and len(pair) == 2 and None not in pair else None
+
+
+def _groups(sizes: Sizes, chosen: Sequence[int], precision: str) -> Iterator[dict[str, Any]]:
+    """Return of each group what it keeps, what that alone loses, and what share of the layers' time it alone saves."""
+    whole = sizes.table.whole
+    whole_ms = sizes.table.ms(whole, precision)
+    for index, (part, k) in enumerate(zip(sizes.table.parts, chosen, strict=True)):
+        alone_ms = sizes.table.ms((*whole[:index], k, *whole[index + 1 :]), precision)
+        yield {"name": part.name, "before": part.values[0], "after": part.values[k], "loss": part.loss[k], "saves": 1 - alone_ms / whole_ms}
+
+
+# Measuring ----------------------------------------------------------------------------------------------------------------------------------
+
+
+def measured(evaluator: Evaluator, program: Program, best: Recipe, making: Making | None = None) -> Sizes | None:
+    """Return the table of sizes for the runtime of the best recipe so far, measured unless it is in the run's folder; None where it cannot be.
+
+    Of a run with a time limit it takes a quarter of what is left at the most; what it knows then is kept.
+
+    Args:
+        evaluator: of the run; what fails is told to its progress.
+        program: the captured model.
+        best: where the result will run and compute in.
+        making: how.
+    """
+    making = making or Making()
+    name = f"tables/{digest(program, best.deploy, making, evaluator.options.seed)}.json"
+    store, builder = evaluator.store, evaluator.builder
+    if not store.has(name):
+        now = time.monotonic()
+        builder.deadline = None if evaluator.deadline is None else now + _OF_TIME * max(0.0, evaluator.deadline - now)
+        try:
+            with evaluator.ledger.part("tables"):
+                builder.size_table(best.deploy, making, store.path(name))
+        except LaconicError as error:
+            evaluator.progress.log(f"sizes are not solved for: {error}")
+            return None
+        finally:
+            builder.deadline = None
+            evaluator.ledger.keep(store)
+    table = store.read_as(name, Table.from_json)
+    precision = best.numerics if best.numerics in table.precisions else table.precisions[0]
+    return Sizes(table, best.deploy, precision, making.criterion)
+
+
+def digest(program: Program, target: Target, making: Making, seed: int) -> str:
+    """Return sixteen hexadecimal digits that tell tables apart."""
+    facts: Mapping[str, Any] = {"program": program.fingerprint(), "runtime": target.runtime, "making": to_json(making), "seed": seed}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,226 @@
+"""Sizes that are solved for: when they are proposed, what is predicted of them, and a whole run that tries them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import laconic as lc
+from laconic.core.choices import Cost, Table
+from laconic.core.errors import WorkerFailed
+from laconic.core.files import write_json
+from laconic.core.records import Measurement, Outcome
+from laconic.pruning.tables import Making
+from laconic.run.ledger import Ledger
+from laconic.run.record import Record
+from laconic.run.store import RunStore
+from laconic.search import walk
+from laconic.search.levers import levers
+from laconic.search.propose import propose, shipping
+from laconic.search.tables import Sizes, digest, factor, measured, with_prediction
+from tests.run import tiny
+from tests.search.test_levers import CONV
+from tests.search.test_propose import Evaluates, around
+from tests.search.test_solve import table
+
+SPACE = lc.SearchSpace(("onnxruntime", "openvino"), ("fp32",), quantize=("static",))
+KNOWN = table(3)
+
+
+@pytest.fixture
+def sizes() -> Sizes:
+    return Sizes(KNOWN, lc.Target("onnxruntime"), "int8", "l2")
+
+
+def cut(sizes: Sizes, share: float = 0.6, *more: Any, runtime: str = "onnxruntime") -> lc.Recipe:
+    return lc.Recipe((lc.Prune(keep=sizes.keep(share), criterion="l2"), *more), lc.Target(runtime))
+
+
+def timed(recipe: lc.Recipe, ms: float, base: str | None = "base", status: str = "passed") -> Record:
+    """A record of a latency beside a baseline of 10 ms that at that moment took twice as long."""
+    speedup = {} if base is None else {"speedup": Measurement(20 / ms, "×")}
+    return Record.of(recipe, baseline=base, status=status).with_measured(latency_ms=Measurement(ms, "ms"), **speedup)
+
+
+def base() -> Record:
+    return timed(lc.Recipe((), lc.Target("torch")), 10.0, None, "baseline").replace(key="base")
+
+
+ROUNDED = lc.Quantize(mode="static", target="onnxruntime")
+
+
+def test_solved_settings_wait_for_the_table_and_then_stand_for_its_runtime_alone(sizes: Sizes) -> None:
+    before, after = around(), dataclasses.replace(around(), sizes=sizes)
+    solved = {recipe.title: recipe for recipe in propose(after, SPACE)}.keys() - {recipe.title for recipe in propose(before, SPACE)}
+    groups = {share: (len(sizes.keep(share)), sum(sizes.keep(share).values())) for share in (0.6, 0.4)}
+    assert solved == {
+        f"prune {n} groups to {left} components{how}"
+        for n, left in groups.values()
+        for how in (" · ONNX Runtime · fp32", " · quantize static · ONNX Runtime · int8")
+    }
+    first = next(recipe for recipe in propose(after, SPACE) if recipe.steps and isinstance(recipe.steps[0], lc.Prune))
+    assert first.steps[0].keep == sizes.keep(0.6)  # type: ignore[attr-defined]
+    assert (first.steps[0].criterion, first.steps[0].recovery["epochs"] > 0) == ("l2", True)  # type: ignore[attr-defined]
+
+
+def test_a_time_that_no_sizes_reach_is_not_proposed() -> None:
+    stiff = Table(KNOWN.parts, tuple(Cost(cost.layers, cost.parts, {"fp32": 0 * cost.ms["fp32"] + 1}) for cost in KNOWN.costs))
+    sizes = Sizes(stiff, lc.Target("onnxruntime"), "fp32", "l2")
+    after = dataclasses.replace(around(), sizes=sizes)
+    assert [recipe.title for recipe in propose(after, SPACE)] == [recipe.title for recipe in propose(around(), SPACE)]
+
+
+@pytest.mark.parametrize(
+    ("space", "status", "chosen"),
+    [
+        (SPACE, "passed", "quantize static · ONNX Runtime · int8"),
+        (SPACE, "rejected", "OpenVINO · fp32"),
+        (lc.SearchSpace(("onnxruntime", "openvino"), ("fp32",), prune=("solved-0.4",)), "passed", "quantize static · ONNX Runtime · int8"),
+        (lc.SearchSpace(("onnxruntime", "openvino"), ("fp32",), prune=(0.5,)), "passed", None),
+        (lc.SearchSpace(("openvino",), ("fp32",)), "passed", "OpenVINO · fp32"),
+    ],
+    ids=["the fastest", "that passed", "asked for", "not asked for", "of the runtimes that are tried"],
+)
+def test_sizes_are_solved_for_the_runtime_of_the_best_so_far(space: lc.SearchSpace, status: str, chosen: str | None) -> None:
+    records = [
+        base(),
+        timed(lc.Recipe((), lc.Target("openvino")), 5.0),
+        timed(lc.Recipe((ROUNDED,), lc.Target("onnxruntime")), 4.0, status=status),
+        timed(lc.Recipe((), lc.Target("torchscript")), 1.0),
+    ]
+    best = shipping(around(), space, records)
+    assert (best and best.title) == chosen
+
+
+def test_what_is_predicted_is_the_layers_time_and_loss_and_corrected_by_what_was_measured(sizes: Sizes) -> None:
+    """The baseline runs at half its pace whenever something is timed beside it, so measured times count half."""
+    whole = {name: KNOWN.ms(KNOWN.whole, name) for name in KNOWN.precisions}
+    records = [
+        base(),
+        timed(lc.Recipe((), lc.Target("onnxruntime")), 2 * 3.0 * whole["fp32"]),
+        timed(lc.Recipe((ROUNDED,), lc.Target("onnxruntime")), 2 * 1.5 * whole["int8"]),
+        timed(lc.Recipe((lc.Quantize(mode="weights", target="onnxruntime"),), lc.Target("onnxruntime")), 2 * 9.0 * whole["int8"]),
+    ]
+    assert factor(sizes, "fp32", records) == pytest.approx(3.0)
+    assert factor(sizes, "int8", records) == pytest.approx(1.5)  # weights alone do not compute in integers
+    assert factor(sizes, "int8", records[:2]) is None
+    recipe, found = cut(sizes, 0.6, ROUNDED), sizes.allocation(0.6)
+    assert found is not None
+    changed = {"keep": sizes.keep(0.6), "loss": [0.25, 0.75]}
+    record = timed(recipe, 2 * 2.4 * found.ms).replace(outcomes=(Outcome("prune", changed), Outcome("quantize", {})))
+    told = with_prediction(record, recipe, sizes, records).predicted
+    assert told is not None
+    figures = {name: told[name] for name in ("layers_ms", "share", "loss", "factor", "latency_ms", "measured_ms", "measured_loss")}
+    assert figures == pytest.approx(
+        {
+            "layers_ms": found.ms,
+            "share": found.share,
+            "loss": found.loss,
+            "factor": 1.5,
+            "latency_ms": 1.5 * found.ms,
+            "measured_ms": 2.4 * found.ms,
+            "measured_loss": 0.5,
+        }
+    )
+    assert [(row["name"], row["after"]) for row in told["groups"] if row["after"] < row["before"]] == list(sizes.keep(0.6).items())
+    # the next one is predicted by what both took
+    assert factor(sizes, "int8", [*records, record]) == pytest.approx((1.5 * 2.4) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        lc.Recipe((), lc.Target("onnxruntime")),
+        lc.Recipe((lc.Prune(macs=0.5),), lc.Target("onnxruntime")),
+        lc.Recipe((lc.Prune(keep={"g0": 3}),), lc.Target("onnxruntime")),
+        lc.Recipe((lc.Prune(keep={"g0": 4}),), lc.Target("openvino")),
+        lc.Recipe((lc.Sparsify(), lc.Prune(keep={"g0": 4})), lc.Target("onnxruntime")),
+    ],
+    ids=["whole", "by a share", "a size between", "another runtime", "more steps"],
+)
+def test_nothing_is_predicted_of_what_is_not_in_the_table(sizes: Sizes, recipe: lc.Recipe) -> None:
+    record = Record.of(recipe)
+    assert with_prediction(record, recipe, sizes, [base()]) is record
+    assert with_prediction(record, recipe, None, [base()]) is record
+
+
+def test_tables_of_other_models_runtimes_and_ways_to_measure_are_others() -> None:
+    ways = [("openvino", 1, 8, 0), ("openvino", 2, 8, 0), ("onnxruntime", 1, 8, 0), ("openvino", 1, 9, 0), ("openvino", 1, 8, 1)]
+    names = [digest(CONV, lc.Target(runtime, threads=threads), Making(examples=n), seed) for runtime, threads, n, seed in ways]
+    assert names[0] == names[1]  # layers are timed on one thread
+    assert len(set(names)) == 4
+
+
+def test_a_run_measures_the_table_once_and_tells_predicted_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    space = lc.SearchSpace(("onnxruntime",), ("fp32",), prune=("solved-0.6",), quantize=("static",))
+    task = tiny.task()
+    task.recovery = lc.FitPlan(epochs=1, batch_size=32)
+    folder = tmp_path / "run"
+    result = lc.optimize(task, {"max_drop": 100}, out=folder, space=space, options=tiny.QUICK)
+    rows = [record for record in result.data["candidates"] if record["predicted"]]
+    assert [row["predicted"]["precision"] for row in rows] == ["fp32", "int8"]
+    for row in rows:
+        told, (outcome, *_) = row["predicted"], row["outcomes"]
+        assert told["share"] <= 0.6 or told["precision"] == "fp32"
+        assert {group["name"]: group["after"] for group in told["groups"]} == {g["name"]: g["after"] for g in outcome["changed"]["groups"]}
+        assert min(told["latency_ms"], told["measured_ms"], told["factor"]) > 0
+        assert told["measured_loss"] == pytest.approx(outcome["changed"]["loss"][1] - outcome["changed"]["loss"][0])
+    (file,) = (folder / "tables").glob("*.json")
+    assert Table.from_json(json.loads(file.read_text(encoding="utf-8"))).runtime == "onnxruntime"
+    assert result.data["spent"]["tables"] > 0
+
+
+def test_a_table_that_is_there_is_not_measured_again_and_one_that_fails_is_told(tmp_path: Path, sizes: Sizes) -> None:
+    told: list[str] = []
+
+    class Builds:
+        deadline: float | None = None
+        asked = 0
+
+        def size_table(self, target: lc.Target, making: Making, file: Path) -> None:
+            self.asked += 1
+            assert self.deadline is not None
+            assert self.deadline - time.monotonic() == pytest.approx(25, abs=5)
+            if self.asked == 1:
+                raise WorkerFailed("the layers are gone")
+            write_json(file, KNOWN.to_json())
+
+    with RunStore(tmp_path / "run", {}) as store:
+        progress = SimpleNamespace(log=told.append)
+        ledger, builder, options = Ledger(), Builds(), SimpleNamespace(seed=0)
+        evaluator: Any = SimpleNamespace(
+            store=store, builder=builder, ledger=ledger, options=options, progress=progress, deadline=time.monotonic() + 100
+        )
+        best = lc.Recipe((ROUNDED,), lc.Target("onnxruntime"))
+        assert measured(evaluator, CONV, best) is None
+        assert told == ["sizes are not solved for: the layers are gone"]
+        found = [measured(evaluator, CONV, one) for one in (best, lc.Recipe((), lc.Target("onnxruntime")))]
+        assert [one and (one.precision, one.table.to_json()) for one in found] == [("int8", KNOWN.to_json()), ("fp32", KNOWN.to_json())]
+        assert (builder.asked, builder.deadline) == (2, None)
+        assert 0 < store.read("spent.json")["tables"] < 60
+
+
+def test_without_a_table_the_rest_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(walk, "measured", lambda evaluator, program, best: asked.append(best.title))
+    monkeypatch.setattr(Evaluates, "evaluate", lambda self, recipe: timed(recipe, 5.0))
+    one = walk.Walk(Evaluates(0.0), lc.Budget(max_drop=0.5))  # type: ignore[arg-type]
+    one.records.append(base())
+    space = lc.SearchSpace(("onnxruntime",), ("fp32",), quantize=())
+    one.likeliest_first(propose(around(), space), around(), space)
+    assert asked == ["ONNX Runtime · fp32"]
+    assert [record.title for record in one.records[1:]] == [
+        f"{how}ONNX Runtime · fp32" for how in ("", "prune to 50 % of MACs · ", "prune to 30 % of MACs · ")
+    ]
+
+
+def test_the_milder_solved_share_comes_before_the_shares_of_multiply_adds() -> None:
+    names = [setting.name for setting in levers()["prune"].choices]
+    assert names == ["solved-0.6", "0.5", "solved-0.4", "0.3"]
