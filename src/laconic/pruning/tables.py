@@ -95,12 +95,12 @@ def choices(sizes: Sizes, making: Making) -> list[list[int]]:
     steps = [_step(group, making.multiple) for group in sizes.coupling.groups]
     for levels in _LEVELS:
         counts = [ladder(n, Limits(making.floor, step), levels) for n, step in zip(sizes.full, steps, strict=True)]
-        if len(_distinct(sizes, counts)) <= _SHAPES:
+        if len(distinct(sizes, counts)) <= _SHAPES:
             break
     return counts
 
 
-def _distinct(sizes: Sizes, counts: Sequence[Sequence[int]]) -> set[LayerShape]:
+def distinct(sizes: Sizes, counts: Sequence[Sequence[int]]) -> set[LayerShape]:
     """Return the shapes that would be timed."""
     return {
         _shape(sizes, node, ends, chosen, counts)
