@@ -9,7 +9,7 @@ from typing import Any
 
 from laconic.report.candidates import Candidate
 from laconic.report.steps import ABSENT, counted, mapping, mappings, rank, why_shown
-from laconic.report.units import TIME, finite, fixed, number, percent, scaled
+from laconic.report.units import finite, fixed, number, percent
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _factors(known: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
 
 def _ms(value: object) -> str:
     known = finite(value)
-    return ABSENT if known is None else scaled(known / 1e3, TIME).text
+    return ABSENT if known is None else f"{number(known)}\u00a0ms"
 
 
 def _rise(value: object) -> str:
