@@ -107,6 +107,8 @@ def test_what_a_setting_costs_is_what_its_steps_cost() -> None:
     around = Surroundings(CONV, tiny.task(), lc.Budget(max_drop=0.5))
     for row in table.levers().values():
         for setting in row.choices if row.configs else ():
+            if not setting.solvable(around):
+                continue  # its steps need a table of sizes
             steps = row.steps(setting, around)
             assert (setting.cost or row.cost) == cost_of_steps(*steps), (row.name, setting.name)
 

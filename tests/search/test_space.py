@@ -100,4 +100,12 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 
 def test_every_option_of_a_space_is_in_its_manifest() -> None:
-    assert {field.name for field in dataclasses.fields(lc.SearchSpace)} == {"choices", "threads", "device", "levers", "without"}
+    assert {field.name for field in dataclasses.fields(lc.SearchSpace)} == {
+        "choices",
+        "threads",
+        "device",
+        "levers",
+        "without",
+        "effort",
+        "trials",
+    }

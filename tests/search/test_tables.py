@@ -32,7 +32,7 @@ from tests.search.test_levers import CONV
 from tests.search.test_propose import Evaluates, around
 from tests.search.test_solve import table
 
-SPACE = lc.SearchSpace(("onnxruntime", "openvino"), ("fp32",), quantize=("static",))
+SPACE = lc.SearchSpace(("onnxruntime", "openvino"), ("fp32",), quantize=("static",), effort="high", trials=0)
 KNOWN = table(3)
 
 
@@ -86,9 +86,10 @@ def test_a_time_that_no_sizes_reach_is_not_proposed() -> None:
         (SPACE, "rejected", "OpenVINO · fp32"),
         (lc.SearchSpace(("onnxruntime", "openvino"), ("fp32",), prune=("solved-0.4",)), "passed", "quantize static · ONNX Runtime · int8"),
         (lc.SearchSpace(("onnxruntime", "openvino"), ("fp32",), prune=(0.5,)), "passed", None),
-        (lc.SearchSpace(("openvino",), ("fp32",)), "passed", "OpenVINO · fp32"),
+        (lc.SearchSpace(("openvino",), ("fp32",), effort="high"), "passed", "OpenVINO · fp32"),
+        (lc.SearchSpace(("openvino",), ("fp32",)), "passed", None),
     ],
-    ids=["the fastest", "that passed", "asked for", "not asked for", "of the runtimes that are tried"],
+    ids=["the fastest", "that passed", "asked for", "not asked for", "of the runtimes that are tried", "with a high effort alone"],
 )
 def test_sizes_are_solved_for_the_runtime_of_the_best_so_far(space: lc.SearchSpace, status: str, chosen: str | None) -> None:
     records = [
@@ -229,7 +230,7 @@ def test_without_a_table_the_rest_is_tried(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Evaluates, "evaluate", lambda self, recipe: timed(recipe, 5.0))
     one = walk.Walk(Evaluates(0.0), lc.Budget(max_drop=0.5))  # type: ignore[arg-type]
     one.records.append(base())
-    space = lc.SearchSpace(("onnxruntime",), ("fp32",), quantize=())
+    space = lc.SearchSpace(("onnxruntime",), ("fp32",), quantize=(), effort="high", trials=0)
     one.likeliest_first(propose(around(), space), around(), space)
     assert asked == ["ONNX Runtime · fp32"]
     assert [record.title for record in one.records[1:]] == [

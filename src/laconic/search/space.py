@@ -65,8 +65,9 @@ class SearchSpace:
         levers: of the levers that add steps, only these: ``LEVER``, or ``LEVER=SETTING``, e.g. ``("prune", "quantize=static")``; a runtime or a precision
             among them narrows runtimes or precisions.
         without: levers that are left out: ``LEVER``, or ``LEVER=SETTING``.
-        effort: ``low``: nothing that trains, unless a lever that does is asked for; ``medium``: every setting of every lever, alone and combined; ``high``:
-            behind these, recipes that a sampler proposes from what was measured, as many as `trials`; see `search.tune`.
+        effort: ``low``: nothing that trains, unless a lever that does is asked for; ``medium``: every setting of every lever, alone and combined, but
+            those for which a table of sizes is measured first; ``high``: these too, and behind them recipes that a sampler proposes from what was measured,
+            as many as `trials`; see `search.tune`.
         trials: so many proposals; None: 24 with the effort ``high``, else none.
         choices: by lever (or family of levers), only these settings; an empty tuple leaves it out: ``quantize=("static", "qat"), prune=(0.7, 0.4)``.
 
@@ -180,6 +181,8 @@ class SearchSpace:
 
     def unasked(self, pick: Pick, around: Surroundings) -> str | None:
         """Return why a setting that was not asked for is not tried; None where it is, or was."""
+        if pick.setting.share is not None and self.effort != EFFORTS[-1] and not pick.named:
+            return "what sizes take and lose is measured for it, which the effort high has time for"
         return (None if pick.asked else pick.lever.unasked(around)) or (None if pick.named else pick.setting.unasked(around))
 
     def judged(self, pick: Pick, around: Surroundings) -> str | None:
