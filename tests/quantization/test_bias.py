@@ -309,3 +309,16 @@ def test_the_stored_bias_of_a_gemm_is_the_programs(tmp_path: Path) -> None:
     integers = [array for array in stored.values() if array.dtype == np.int32 and array.any()]
     assert len(integers) == 2
     assert max(int(np.abs(array).max()) for array in integers) <= LARGEST + 1
+
+
+def test_a_gemm_with_many_dead_channels_computes_in_integers(tmp_path: Path) -> None:
+    """The bias of a dead channel takes all the room that there is, and not a rounding more: else ONNX Runtime computes the layer in floats."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4)).eval()
+    net[0].weight.data[::2] = 0
+    x = torch.randn(32, 16)
+    found, _ = quantize(capture(net, x), Quantize(target="onnxruntime", correct_bias=False), task_of(x))
+    stored = [numpy_helper.to_array(item) for item in onnx.load(write_model(found, tmp_path, "onnx")).graph.initializer]
+    codes = [array for array in stored if array.dtype == np.int32 and array.any()]
+    assert sorted(len(array) for array in codes) == [4, 64]
+    assert LARGEST / 2 < max(int(np.abs(array).max()) for array in codes) <= LARGEST

@@ -22,7 +22,7 @@ from laconic.core.errors import need
 from laconic.core.fake_quant import TINY, Quantizer, fake_quants, is_dynamic, quantizer_of, weight_of
 from laconic.core.folding import fold_batch_norm
 from laconic.core.graph import clean, get_tensor
-from laconic.core.integer_bias import bound_steps, round_biases
+from laconic.core.integer_bias import LARGEST, bound_steps, round_biases
 from laconic.core.operators import family_of
 from laconic.core.program import Program, aten
 
@@ -356,7 +356,7 @@ def _integer_gemm(ir: Any, model: Any, node: Any, gemm: Any) -> bool:
         return bias is None
     step = (_array(x.inputs[1]) * _array(node.inputs[1])).astype(np.float32)
     codes = np.round(_array(bias) / step.astype(np.float64))
-    if np.abs(codes).max() > 2**30:
+    if np.abs(codes).max() > LARGEST:
         return False
     stem = f"{bias.name}~{gemm.outputs[0].name}"
     stored = [
