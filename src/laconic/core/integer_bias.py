@@ -1,7 +1,7 @@
 """Biases of integer kernels: whole numbers of 32 bits, in steps of the product of the input's step and the weight's.
 
 A channel whose weights are tiny beside its bias would need a larger number than 32 bits hold, so its weight's step is bounded from below:
-`step ≥ |bias| / (input step · 2^30)`, and a rounding more. With the bound its bias and the sum of its products fit, and what the wider step costs the weights is below what the
+`step ≥ |bias| / (input step · 2^30)`. With the bound its bias and the sum of its products fit, and what the wider step costs the weights is below what the
 bias shows. A bias that is rounded in the program as the kernel rounds it makes the program and the file one computation.
 """
 
