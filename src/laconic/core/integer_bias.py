@@ -47,7 +47,7 @@ def least_steps(bias: Tensor, input_step: float) -> Tensor:
     Returns:
         (O,), in double precision.
     """
-    return _SINGLE * bias.detach().double().abs() / (input_step * LARGEST)
+    return bias.detach().double().abs() / (input_step * LARGEST)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def bound_steps(program: Program) -> int:
         grid = quantizer_of(program.graph_module, layer.weight)
         if bias is None or grid.group:
             continue
-        least = least_steps(bias, float(quantizer_of(program.graph_module, layer.input).scale)) / factor.abs().clamp(min=1e-30)
+        least = _SINGLE * least_steps(bias, float(quantizer_of(program.graph_module, layer.input).scale)) / factor.abs().clamp(min=1e-30)
         least = least.max().reshape(1) if grid.axis is None else least
         source = weight_of(layer.weight)
         assert source is not None
