@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from laconic.core.wording import counted
 from laconic.report.candidates import plain
 from laconic.report.units import BYTES, MACS, PARAMS, Amount, clock, finite, fixed, number, percent, scaled
 
@@ -131,7 +132,7 @@ def training(result: Mapping[str, Any], metric: str, unit: str) -> Training | No
         for r in records
     )
     first, last = epochs[0], epochs[-1]
-    alt = f"Training over {len(epochs)} epochs."
+    alt = f"Training over {counted(len(epochs), 'epoch')}."
     if first.loss is not None and last.loss is not None:
         alt += f" Loss {number(first.loss)} to {number(last.loss)}."
     if last.metric is not None:
