@@ -83,7 +83,7 @@ def test_a_large_batch_is_sampled() -> None:
     x = torch.randn(20_000, 4)
     gram = Gram(layer(nn.Linear(4, 2), x[:2]))
     gram.fold(x)
-    assert 4096 <= gram.n <= 8192
+    assert 2048 <= gram.n <= 4096, "a stride that shares no factor with the places"
     torch.testing.assert_close(gram.mean, torch.eye(4), atol=0.1, rtol=0)
 
 

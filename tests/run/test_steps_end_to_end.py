@@ -24,7 +24,14 @@ def test_quantized_candidates_are_built_gated_and_delivered(tmp_path: Path) -> N
     task.plan = dataclasses.replace(task.plan, epochs=30)  # type: ignore[type-var]
     task.valid = tiny.TRAIN  # learned by heart, so that rounding has something to lose
     space = lc.SearchSpace(
-        ("onnxruntime", "openvino"), ("fp32",), threads=1, quantize=("static", "weights", "mixed", "qat"), prune=(), sparsify=()
+        ("onnxruntime", "openvino"),
+        ("fp32",),
+        threads=1,
+        quantize=("static", "weights", "mixed", "qat"),
+        prune=(),
+        sparsify=(),
+        share_weights=(),
+        rate_distortion=(),
     )
     result = lc.optimize(task, lc.Budget(max_drop="any", objective="size"), out=tmp_path / "run", space=space, options=QUICK)
     found = by_key(result)
@@ -44,7 +51,9 @@ def test_quantized_candidates_are_built_gated_and_delivered(tmp_path: Path) -> N
 
 
 def test_pruned_candidates_are_built_and_quantized_from_what_was_pruned(tmp_path: Path) -> None:
-    space = lc.SearchSpace(("onnxruntime",), ("fp32",), threads=1, quantize=("static",), prune=(0.6,), sparsify=())
+    space = lc.SearchSpace(
+        ("onnxruntime",), ("fp32",), threads=1, quantize=("static",), prune=(0.6,), sparsify=(), share_weights=(), rate_distortion=()
+    )
     result = lc.optimize(tiny.task(), lc.Budget(max_drop="any", objective="size"), out=tmp_path / "run", space=space, options=QUICK)
     pruned, both = (r for r in by_key(result).values() if r["title"].startswith("prune"))
     assert [outcome["step"] for outcome in both["outcomes"]] == ["prune", "quantize"]

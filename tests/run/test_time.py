@@ -66,7 +66,7 @@ def test_steps_that_took_too_long_are_run_once(tmp_path: Path, source: Path, mon
     slow, other = lc.Prune(macs=0.5), lc.Quantize(mode="dynamic", target="onnxruntime")
     asked: list[str] = []
 
-    def ask(self: Builder, request: dict[str, Any], needs_task: bool) -> None:
+    def ask(self: Builder, request: dict[str, Any], here: Any, needs_task: bool) -> None:
         asked.append(request["format"])
         raise WorkerFailed("no answer within 60 s", "timeout")
 
@@ -84,7 +84,7 @@ def test_steps_that_took_too_long_are_run_once(tmp_path: Path, source: Path, mon
 
 
 def test_a_file_that_took_too_long_is_no_step_that_did(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask(self: Builder, request: dict[str, Any], needs_task: bool) -> None:
+    def ask(self: Builder, request: dict[str, Any], here: Any, needs_task: bool) -> None:
         Path(request["steps_folder"], "steps.json").write_text("{}", encoding="utf-8")
         raise WorkerFailed("no answer within 60 s", (request["format"] == "onnx" and "timeout") or "error")
 
