@@ -19,7 +19,7 @@ from laconic.storage.context import encode
 from laconic.storage.curvature import curvature, mean_loss
 from laconic.storage.figures import coded_bits
 from laconic.storage.layout import Layout
-from laconic.storage.rate_distortion import RateDistortion, choose, grid, prices, rate_distortion, stepped
+from laconic.storage.rate_distortion import RateDistortion, _turning_point, choose, grid, prices, rate_distortion, stepped
 from laconic.tasks.data import ArrayDataset
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -168,6 +168,12 @@ def test_bits_a_weight_are_reached_and_zeros_stay(program: lc.Program) -> None:
         for weight, old in zip(stored_weights(result)[0], before, strict=True):
             assert bool((weight.parameter[old.parameter == 0] == 0).all())
             assert len(weight.parameter.unique()) <= 31
+
+
+def test_slopes_far_below_the_mean_loss_are_found() -> None:
+    """In ResNet-20 a few weights have most of the mean, and three bits a weight lie at a slope of less than 1e-5 of it."""
+    low, high = _turning_point(lambda slope: slope >= 3e-8, 1.0)
+    assert low < 3e-8 <= high < 1.01 * 3e-8
 
 
 def test_the_bits_told_are_those_of_the_archives_stream(program: lc.Program) -> None:

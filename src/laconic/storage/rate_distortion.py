@@ -35,7 +35,7 @@ _CHUNK = 1 << 22  # numbers times levels that are compared at once
 _BITS_PER_WEIGHT = 2.0
 _CORRECTIONS, _CLOSE = 5, 0.97  # of bits at prices by those that the coder spends
 _UNFELT = "the loss on the examples does not depend on it: nothing says which values would do"
-_SLOPES, _BISECTIONS = (1e-5, 1e3), 14  # of the search, in units of a number's mean loss: a factor of 1e8 in steps of 0.1 %
+_SLOPES, _BISECTIONS = (1e-9, 1e3), 18  # of the search, in units of a number's mean loss: a factor of 1e12 in steps of 0.01 %
 
 
 @dataclass(frozen=True)
