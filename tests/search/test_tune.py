@@ -15,7 +15,7 @@ from laconic.run.record import Record
 from laconic.search.lever import STEP_STAGES
 from laconic.search.propose import LONGEST, propose
 from laconic.search.space import SearchSpace
-from laconic.search.tune import KEPT, ROUND, Tuner, epochs_of, trained
+from laconic.search.tune import KEPT, ROUND, Tuner, epochs_of, retrained
 from tests.search.records import BASE
 from tests.search.test_propose import TRAINABLE, around
 
@@ -102,9 +102,11 @@ def test_a_failed_proposal_is_no_loss() -> None:
 
 
 def test_training_is_changed_and_nothing_else() -> None:
-    assert trained(lc.Quantize(), {"epochs": 3}) == lc.Quantize()
-    assert trained(lc.Prune(macs=0.5, recovery={"lr": 0.1}), {"epochs": 3}) == lc.Prune(macs=0.5, recovery={"lr": 0.1, "epochs": 3})
-    assert trained(lc.Fit(lc.FitPlan(lr=0.1)), {"epochs": 3}) == lc.Fit(lc.FitPlan(lr=0.1, epochs=3))
+    assert retrained(lc.Quantize(), {"epochs": 3}) == lc.Quantize()
+    assert retrained(lc.Prune(macs=0.5, recovery={"lr": 0.1}), {"epochs": 3}) == lc.Prune(macs=0.5, recovery={"lr": 0.1, "epochs": 3})
+    assert retrained(lc.Fit(lc.FitPlan(lr=0.1)), {"epochs": 3}) == lc.Fit(lc.FitPlan(lr=0.1, epochs=3))
+    untrained = lc.RateDistortion(bits_per_weight=2.0, recovery={"epochs": 0})
+    assert retrained(untrained, {"epochs": 3}) == untrained
     assert epochs_of(lc.Prune(macs=0.5), dataclasses.replace(TRAINABLE, recovery=lc.FitPlan(epochs=7))) == 7
     assert epochs_of(lc.Fit(lc.FitPlan(epochs=2)), TRAINABLE) == 2
 
@@ -123,5 +125,8 @@ def test_a_low_effort_trains_nothing_that_was_not_asked_for() -> None:
     low = propose(around(), SearchSpace(effort="low"))
     assert low
     assert not any(step.trains for recipe in low for step in recipe.steps)
+    packed = propose(around(objective="size"), SearchSpace(effort="low"))
+    assert any(isinstance(step, lc.RateDistortion) for recipe in packed for step in recipe.steps), "without recovery it trains nothing"
+    assert not any(step.trained() for recipe in packed for step in recipe.steps)
     asked = propose(around(), SearchSpace(effort="low", levers=("prune",)))
     assert any(step.trains for recipe in asked for step in recipe.steps)

@@ -10,7 +10,7 @@ from typing import Any
 from laconic.core import quantities
 from laconic.core.quantities import Quantity
 from laconic.core.records import Measurement, Outcome
-from laconic.run.recipe import Recipe
+from laconic.run.recipe import Recipe, parse
 
 # Rules by which a candidate is not tried.
 TIME_LIMIT, OUTRACED = "time_limit", "outraced"
@@ -83,6 +83,11 @@ class Record:
         values["outcomes"] = tuple(Outcome.from_json(item) for item in values.get("outcomes", ()))
         values["notes"] = tuple(values.get("notes", ()))
         return cls(**values)
+
+    @property
+    def made_by(self) -> Recipe:
+        """The recipe, read back from its plain values."""
+        return parse({name: self.recipe[name] for name in ("steps", "deploy")}).recipe
 
     @property
     def speedup(self) -> Measurement | None:

@@ -12,7 +12,6 @@ from laconic.run.changed import changed
 from laconic.run.curve import QUANTILES, batch_curve, spread
 from laconic.run.evaluate import Evaluator
 from laconic.run.examples import read_logits
-from laconic.run.recipe import parse
 from laconic.run.record import Record
 
 
@@ -58,7 +57,7 @@ def shipped(record: Record, inputs: Sequence[Mapping[str, Any]]) -> dict[str, An
         record: of the artifact.
         inputs: of the model: names, shapes and kinds, in order.
     """
-    target = parse({"steps": [], "deploy": record.recipe["deploy"]}).recipe.deploy
+    target = record.made_by.deploy
     one = runtime(target.runtime)
     file = f"{record.artifact}/{FORMATS[one.format][0]}"
     # Names are quoted: whatever a model calls its inputs, these lines stay a comment.

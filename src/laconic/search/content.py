@@ -17,7 +17,6 @@ from laconic.measure.environment import environment
 from laconic.run import prepare
 from laconic.run.ledger import Ledger
 from laconic.run.options import Options
-from laconic.run.recipe import parse
 from laconic.run.record import Record, opponent
 from laconic.run.store import FORMAT
 from laconic.search.beside import shipped
@@ -56,7 +55,6 @@ def content(
         told: of the chosen one beside its figures; see `search.beside`.
     """
     counts, scale = count(known.program), Scale.of(known.metric)
-    interface = known.program.interface
     return {
         "format": FORMAT,
         "laconic": VERSION,
@@ -71,8 +69,8 @@ def content(
         "unknown_operators": counts.unknown,
         "environment": environment(None, packages()),
         "training": known.training,
-        "notes": [*interface.notes, *counts.notes()],
-        "reproduce": {"command": known.command, "recipe_yaml": _yaml(known, choice.best or choice.nearest)},
+        "notes": [*known.program.interface.notes, *counts.notes()],
+        "reproduce": {"command": known.command, "recipe_yaml": recipe_yaml(choice.best or choice.nearest, known.task.ref, known.budget)},
         "spent": known.ledger.spent(),
     }
 
@@ -144,12 +142,9 @@ def _task_facts(known: Facts) -> dict[str, Any]:
     }
 
 
-def _yaml(known: Facts, chosen: Record | None) -> str:
-    return "" if chosen is None else recipe_yaml(chosen, known.task.ref, known.budget)
-
-
-def recipe_yaml(chosen: Record, ref: str | None, budget: Budget) -> str:
-    """Return the recipe file that makes a record's artifact again, with its task, where that has a name, and the budget."""
-    recipe = parse({"steps": chosen.recipe["steps"], "deploy": chosen.recipe["deploy"]}).recipe
+def recipe_yaml(chosen: Record | None, ref: str | None, budget: Budget) -> str:
+    """Return the recipe file that makes a record's artifact again, with its task, where that has a name, and the budget; empty where nothing was chosen."""
+    if chosen is None:
+        return ""
     asked = {key: value for key, value in budget.to_plain().items() if value not in (None, False)}
-    return recipe.to_yaml(**({"task": ref} if ref else {}), budget=asked)
+    return chosen.made_by.to_yaml(**({"task": ref} if ref else {}), budget=asked)

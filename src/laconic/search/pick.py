@@ -54,8 +54,7 @@ def pick(run: str | Path | Result, budget: Budget | Mapping[str, Any] | None = N
     told = tuple(_told(choice.best, data))
     same = (found["best"] or found["nearest"]) == (data.get("best") or data.get("nearest"))
     kept = {name: value for name, value in data.items() if same or name not in _OF_CHOICE}
-    chosen = choice.best or choice.nearest
-    again = {"recipe_yaml": recipe_yaml(chosen, data["task"]["ref"], wanted) if chosen else ""}
+    again = {"recipe_yaml": recipe_yaml(choice.best or choice.nearest, data["task"]["ref"], wanted)}
     certainty = (*found["certainty"], *told)
     changed = {"certainty": certainty, "verdict": " ".join((found["headline"], *certainty)), "reproduce": {**data["reproduce"], **again}}
     return Result(folder, dict(to_json({**kept, **found, **changed, "budgets": []})))

@@ -10,7 +10,7 @@ from typing import Any
 
 from laconic.core.target import PROMISES, Target
 from laconic.deploy import runtime
-from laconic.run.recipe import Recipe, parse
+from laconic.run.recipe import Recipe
 from laconic.run.record import Record
 from laconic.search.lever import COSTS, STEP_STAGES, TARGET_STAGES, Lever, Surroundings, cost_of_steps
 from laconic.search.levers import levers
@@ -161,7 +161,7 @@ def shipping(around: Surroundings, space: SearchSpace, records: Sequence[Record]
         for pick in _picks(space)
         if pick.setting.share is not None and space.judged(pick, around.at(target)) is None
     }
-    recipes = {record.key: parse({name: record.recipe[name] for name in ("steps", "deploy")}).recipe for record in records if record.recipe}
+    recipes = {record.key: record.made_by for record in records if record.recipe}
     timed = [
         record
         for record in records

@@ -80,10 +80,9 @@ class _Program:
         from scipy.optimize import Bounds, LinearConstraint, milp
 
         limit = share * self.whole_ms
-        kinds = (np.arange(self._size) < self.start[-1]).astype(int)  # pairs follow from whole numbers of choices
         result = milp(
             self._objective,
-            integrality=kinds,
+            integrality=self._whole_numbers,
             bounds=Bounds(0, 1),
             constraints=[LinearConstraint(*self._ties), LinearConstraint(self._ms[None], -np.inf, limit)],
             options={"time_limit": _SECONDS, "mip_rel_gap": _GAP},
@@ -103,13 +102,17 @@ class _Program:
         """The least share of the time that any choices reach."""
         from scipy.optimize import Bounds, LinearConstraint, milp
 
-        kinds = (np.arange(self._size) < self.start[-1]).astype(int)
-        result = milp(self._ms, integrality=kinds, bounds=Bounds(0, 1), constraints=LinearConstraint(*self._ties))
+        result = milp(self._ms, integrality=self._whole_numbers, bounds=Bounds(0, 1), constraints=LinearConstraint(*self._ties))
         return float(self._ms @ result.x) / self.whole_ms
 
     @property
     def _size(self) -> int:
         return int(self.pair_start[-1])
+
+    @property
+    def _whole_numbers(self) -> Any:
+        """Of each variable whether it is a whole number, (N,): choices are, and pairs follow from them."""
+        return (np.arange(self._size) < self.start[-1]).astype(int)
 
     @cached_property
     def _ms(self) -> Any:

@@ -164,7 +164,7 @@ class SearchSpace:
         lever, setting = pick.lever, pick.setting
         if lever.name in self.without or _is_item(self.without, lever, setting):
             return "left out"
-        if self.effort == "low" and lever.cost == COSTS[-1] and not pick.asked:
+        if self.effort == "low" and pick.cost == COSTS[-1] and not pick.asked:
             return "it trains, and the effort is low"
         only = self.choices.get(lever.group)
         if only is not None and not pick.named:

@@ -22,7 +22,7 @@ from laconic.core.target import Target
 from laconic.pruning.structured import Prune
 from laconic.pruning.tables import Making
 from laconic.run.evaluate import Evaluator
-from laconic.run.recipe import Recipe, parse
+from laconic.run.recipe import Recipe
 from laconic.run.record import Record, opponent
 from laconic.search.solve import Allocation, solve
 
@@ -123,7 +123,7 @@ def factor(sizes: Sizes, precision: str, records: Sequence[Record]) -> float | N
     """
     whole, cut = list[float](), list[float]()
     for record in records:
-        recipe = parse({name: record.recipe[name] for name in ("steps", "deploy")}).recipe if record.recipe else None
+        recipe = record.made_by if record.recipe else None
         if recipe is None or recipe.numerics != precision or (layers_ms := sizes.layers_ms(recipe)) is None:
             continue
         if (measured_ms := paced_ms(record, records)) is not None:

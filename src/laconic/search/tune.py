@@ -177,11 +177,11 @@ class Tuner:
                 return None
         if picked > LONGEST:
             return None
-        if not any(config.trains for config in configs):
+        if not any(config.trained() for config in configs):
             return _Proposal(Recipe(tuple(configs), target), trial)
         taught = {"distill": trial.suggest_categorical("distill", _DISTILL)}
-        whole = tuple(trained(config, taught) for config in configs)
-        short = tuple(trained(config, {"epochs": max(1, epochs_of(config, here.task) // _SHORT)}) for config in whole)
+        whole = tuple(retrained(config, taught) for config in configs)
+        short = tuple(retrained(config, {"epochs": max(1, epochs_of(config, here.task) // _SHORT)}) for config in whole)
         return _Proposal(Recipe(short, target), trial, Recipe(whole, target))
 
     def _pick(self, label: str, here: Surroundings) -> Pick | None:
@@ -209,25 +209,16 @@ def _distribution(varied: Range | tuple[Any, ...]) -> Any:
 # How a step trains -----------------------------------------------------------------------------------------------------------------------
 
 
-def _plan_field(config: StepConfig) -> str | None:
-    """Return the name of the option that says how a step trains; None where it does not."""
-    names = [f.name for f in dataclasses.fields(config) if f.name in ("recovery", "plan")]
-    return names[0] if config.trains and names else None
-
-
-def trained(config: StepConfig, changes: Mapping[str, Any]) -> StepConfig:
+def retrained(config: StepConfig, changes: Mapping[str, Any]) -> StepConfig:
     """Return a step that trains otherwise; one that does not train as it is."""
-    name = _plan_field(config)
-    if name is None:
+    if not config.plan_field or not config.trained():
         return config
-    plan = getattr(config, name)
+    plan = getattr(config, config.plan_field)
     made = dataclasses.replace(plan, **changes) if isinstance(plan, FitPlan) else {**options_of(plan), **changes}
-    return dataclasses.replace(config, **{name: made})
+    return dataclasses.replace(config, **{config.plan_field: made})
 
 
 def epochs_of(config: StepConfig, task: Task) -> int:
     """Return how long a step trains, in epochs."""
-    name = _plan_field(config)
-    plan = {} if name is None else options_of(getattr(config, name))
-    usual = task.recovery or FitPlan()
-    return int(plan.get("epochs", usual.epochs))
+    plan = options_of(getattr(config, config.plan_field)) if config.plan_field else {}
+    return int(plan.get("epochs", (task.recovery or FitPlan()).epochs))

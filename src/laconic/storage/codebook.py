@@ -104,7 +104,7 @@ def _lloyd(line: _Line, centers: Array) -> Codebook:
         full = line.refilled(cuts, centers)
         before, centers = cuts, line.means(line.cuts(full), full)
         cuts = line.cuts(centers)
-        if np.array_equal(cuts, before):
+        if np.array_equal(cuts, before) and np.diff(cuts).all():
             break
     codes = np.repeat(np.arange(len(centers)), np.diff(cuts))
     return Codebook(centers, codes[line.place])

@@ -26,6 +26,7 @@ class Fit(StepConfig):
 
     stage: ClassVar[Stage] = "training"
     trains: ClassVar[bool] = True
+    plan_field: ClassVar[str] = "plan"
 
     plan: FitPlan = field(default_factory=FitPlan)
 
