@@ -13,35 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from laconic.core.context import Context
-from laconic.core.errors import NAMED, TIME_LIMIT, BadInput, LaconicError, WorkerFailed
-from laconic.core.files import alone, read_json, write_json
-from laconic.core.program import Interface, Program
-from laconic.core.progress import Progress, Until
+from laconic.core.errors import NAMED, TIME_LIMIT, BadInput, WorkerFailed
+from laconic.core.files import read_json
+from laconic.core.program import Interface
+from laconic.core.progress import Progress
 from laconic.core.records import Outcome, to_json
 from laconic.core.target import Target
 from laconic.core.task import Task
 from laconic.deploy.artifact import Artifact, pack
 from laconic.deploy.child import Child
-from laconic.deploy.export import write_model
 from laconic.deploy.runtime import runtime
-from laconic.deploy.whole import read_state
 from laconic.pruning.tables import Making
-from laconic.run import sharing, trial
-from laconic.run.agreement import write_answers
+from laconic.run import trial
 from laconic.run.examples import is_written
 from laconic.run.isolation import NotIsolated, contained, packed, persistent
-from laconic.run.latency_table import latency_table
-from laconic.run.recipe import Recipe, parse
+from laconic.run.recipe import Recipe
 from laconic.run.relay import Relay
-from laconic.run.runner import apply
 from laconic.run.sizing import write_table
-from laconic.run.source import read_source
+from laconic.run.stepwise import DONE, build_model, claim, is_made
 
-_DONE = "built.json"
-_STEPS = "made_by.json"
 _GRACE_S = 5.0
 
 
@@ -105,7 +95,7 @@ class Builder:
             WorkerFailed: a step or the export failed, or the process died, hung or used too much memory; says why.
         """
         place = self._place(recipe, runtime(recipe.deploy.runtime).format)
-        built = read_json(place / _DONE)
+        built = read_json(place / DONE)
         lineage = {
             "recipe": recipe.to_plain(),
             "source_sha256": built["source"],
@@ -128,7 +118,7 @@ class Builder:
     def file(self, recipe: Recipe, kind: str) -> Path:
         """Return the model file of a recipe in a format; raises as `size` does."""
         place = self._place(recipe, kind)
-        return place / str(read_json(place / _DONE)["file"])
+        return place / str(read_json(place / DONE)["file"])
 
     def use_task(self, request: dict[str, Any], what: str) -> dict[str, Any] | None:
         """Let the process do something with a user's task, so that the code meets it there for the first time: it may hang, crash or leave.
@@ -214,7 +204,7 @@ class Builder:
         steps = self.folder / (recipe.steps_key or "base")
         place = steps / kind
         claim(steps, recipe)
-        if not (place / _DONE).exists():
+        if not (place / DONE).exists():
             self._check_late(recipe)
             with self._noting_late(recipe, steps):
                 self._ask(
@@ -278,7 +268,7 @@ class Builder:
             left = self._left()
             if error.kind == "timeout" and left is not None and left <= 0:
                 raise WorkerFailed(f"the time limit was reached, and it did not end by itself: {error}", TIME_LIMIT) from error
-            if error.kind == "timeout" and recipe.steps and not (folder / "steps.json").exists():
+            if error.kind == "timeout" and recipe.steps and not is_made(folder):
                 self._late[recipe.steps_key] = recipe.title
             raise
 
@@ -330,90 +320,3 @@ class Builder:
         if self._child is not None:
             self._child.close()
             self._child = None
-
-
-def claim(folder: Path, recipe: Recipe) -> None:
-    """Write into a folder of models which steps made them, or compare with what was written.
-
-    Raises:
-        LaconicError: they were made by other steps, whose key is the same.
-    """
-    if not (folder / _STEPS).exists():
-        write_json(folder / _STEPS, recipe.steps_identity)
-    elif not made_by(folder, recipe):
-        raise LaconicError(
-            f"the models in {folder} were made by other steps with the same key, {read_json(folder / _STEPS)}; they are not used for these"
-        )
-
-
-def made_by(folder: Path, recipe: Recipe) -> bool:
-    """Return whether the models in a folder were made by the steps of a recipe."""
-    return (folder / _STEPS).exists() and bool(read_json(folder / _STEPS) == recipe.steps_identity)
-
-
-def build_model(request: Mapping[str, Any], task: Task | None, progress: Progress) -> None:
-    """Apply the steps to the source, unless that was done for another format, and write the model file. Everything appears whole, and nobody else writes.
-
-    Args:
-        request: see `Builder._place`.
-        task: what the steps are given.
-        progress: of the steps.
-    """
-    steps = Path(request["steps_folder"])
-    with alone(steps):
-        _build_model(request, steps, task, progress)
-
-
-def _build_model(request: Mapping[str, Any], steps: Path, task: Task | None, progress: Progress) -> None:
-    from laconic.run.training import fit
-
-    if request.get("deadline") is not None:  # this clock is the same in all processes of a machine
-        progress = Until(progress, request["deadline"])
-    recipe = parse(request["recipe"]).recipe
-    place = steps / request["format"]
-    place.mkdir(parents=True, exist_ok=True)
-    source = read_source(Path(request["source"])) if recipe.steps else Program.load(request["source"])
-    if not (steps / "steps.json").exists():
-        torch.manual_seed(request["seed"])
-        if task is not None and request["state"] is not None:
-            read_state(task.build(), Path(request["state"]))
-        price = latency_table(recipe.deploy)
-        start, done, rest = _longest_beginning(source, recipe, steps.parent)
-        placement = runtime(recipe.deploy.runtime).quantizes
-        context = Context(task, _considerate(fit, progress), recipe.deploy, request["seed"], progress, steps, price, source, placement)
-        program, outcomes = apply(start, rest, context)
-        price.keep()
-        program.save(steps / "program.pt2")
-        write_json(steps / "steps.json", {"outcomes": [*done, *outcomes], "notes": request["notes"]})
-    else:
-        program = Program.load(steps / "program.pt2")
-    write_answers(program, request["inputs"], steps / "expected")
-    file = write_model(program, place, request["format"])
-    built = {
-        "file": file.name,
-        "interface": program.interface.to_json(),
-        **read_json(steps / "steps.json"),
-        "source": source.fingerprint(),
-        "program": program.fingerprint(),
-    }
-    write_json(place / _DONE, built)
-
-
-def _considerate(fit: Callable[..., Any], progress: Progress) -> Callable[..., Any]:
-    """Return `fit` with the threads that find a core."""
-
-    def trained(*given: Any, **more: Any) -> Any:
-        with sharing.free_threads(progress):
-            return fit(*given, **more)
-
-    return trained
-
-
-def _longest_beginning(source: Program, recipe: Recipe, folder: Path) -> tuple[Program, list[Any], tuple[Any, ...]]:
-    """Return the longest beginning of the steps that another recipe has done already: its program, what its steps did, and the steps that are left."""
-    for n in range(len(recipe.steps) - 1, 0, -1):
-        beginning = Recipe(recipe.steps[:n], recipe.deploy)
-        place = folder / beginning.steps_key
-        if (place / "steps.json").exists() and made_by(place, beginning):
-            return Program.load(place / "program.pt2"), read_json(place / "steps.json")["outcomes"], recipe.steps[n:]
-    return source, [], recipe.steps

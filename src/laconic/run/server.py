@@ -15,11 +15,11 @@ from laconic.core.reading import own_frame, told
 from laconic.core.task import Task
 from laconic.deploy.child import Channel, answer_requests
 from laconic.run import base, sharing
-from laconic.run.build import build_model
 from laconic.run.examples import read_logits, write_examples
 from laconic.run.isolation import NotIsolated, import_like, unpacked
 from laconic.run.relay import Sender
 from laconic.run.sizing import write_table
+from laconic.run.stepwise import build_model
 from laconic.tasks import metrics
 
 Request = Mapping[str, Any]
