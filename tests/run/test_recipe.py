@@ -14,9 +14,9 @@ from laconic.pruning.structured import Prune
 from laconic.quantization.mixed import Mixed
 from laconic.quantization.options import Quantize
 from laconic.quantization.qat import Qat
-from laconic.run.build import claim, made_by
 from laconic.run.recipe import Recipe, parse, read_recipe
 from laconic.run.runner import STEPS
+from laconic.run.stepwise import claim, made_by
 from laconic.train.step import Fit
 
 

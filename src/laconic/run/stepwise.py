@@ -42,10 +42,15 @@ def claim(folder: Path, recipe: Recipe) -> None:
     """
     if not (folder / _STEPS).exists():
         write_json(folder / _STEPS, recipe.steps_identity)
-    elif read_json(folder / _STEPS) != recipe.steps_identity:
+    elif not made_by(folder, recipe):
         raise LaconicError(
             f"the models in {folder} were made by other steps with the same key, {read_json(folder / _STEPS)}; they are not used for these"
         )
+
+
+def made_by(folder: Path, recipe: Recipe) -> bool:
+    """Return whether the models in a folder were made by the steps of a recipe."""
+    return (folder / _STEPS).exists() and bool(read_json(folder / _STEPS) == recipe.steps_identity)
 
 
 def is_made(folder: Path) -> bool:
