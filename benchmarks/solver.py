@@ -1,19 +1,25 @@
-"""Sizes that are solved for against uniform and ranked ones: `python -m benchmarks.solver {before,criteria} [RUNTIME] [sN …]`.
+"""Sizes that are solved for against uniform and ranked ones: `python -m benchmarks.solver {before,criteria,after,timed} [NAME …]`.
 
-ResNet-20 on Fashion-MNIST, at equal predicted time of the layers and before any recovery, batch-norms estimated anew. Losses of groups are of 256 examples of
-the train data that the seed draws, what is compared is the loss of 2048 others and the accuracy on 2000 valid ones. Names: a runtime (onnxruntime), seeds (s0
-s1 s2).
+ResNet-20 on Fashion-MNIST, at equal predicted time of the layers, batch-norms estimated anew. Losses of groups are of 256 examples of the train data that the
+seed draws; what is compared before recovery is the loss of 2048 others and the accuracy on 2000 valid ones. Names: a runtime (onnxruntime), seeds (s0 s1 s2).
 
 - before: the same criterion everywhere (group_l2), solved, uniform and ranked by score over all groups, at 80, 65 and 50 % of the time in float and in int8.
 - criteria: which criterion, and whether each size has a pass of its own or the scores do (what was removed, summed, through one pass at the middle size of each
   group); and the rank correlation of both with the true rise of the loss of random allocations.
+- after: the same ways in int8, all recovered alike beside the whole net as their teacher (`PLAN`): accuracy on test data in float and, behind static
+  rounding, in int8, by seed. Each net is trained once and kept, beside those of `benchmarks.trained`. More names: ways, shares of the time (0.5),
+  `epochs=N`.
+- timed: the int8 files of those nets against each other and the whole net's, interleaved. Names as of after.
 """
 
 from __future__ import annotations
 
+import json
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +28,10 @@ import torch
 import laconic as lc
 from benchmarks import trained
 from benchmarks.command import command
+from benchmarks.contest import Entry, contest
 from laconic.core.choices import Cost, Part, Table
 from laconic.core.macs import LayerShape
+from laconic.deploy.export import write_onnx
 from laconic.pruning import allocation
 from laconic.pruning.allocation import Limits
 from laconic.pruning.collect import score
@@ -80,7 +88,13 @@ class Judged:
         self.setting, self.context = setting, lc.Context(setting.task, seed=seed)
         self.making, coupling = Making(criterion=criterion), setting.sizes.coupling
         start = time.perf_counter()
-        self.whole, losses = group_losses(coupling, setting.counts, self.making, self.context, {}, lambda found: None)
+        file = trained.FOLDER / f"solver-losses-{criterion}-s{seed}.json"
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+        def keep(found: Any) -> None:
+            file.write_text(json.dumps(found), encoding="utf-8")
+
+        self.whole, losses = group_losses(coupling, setting.counts, self.making, self.context, known, keep)
         self.seconds = time.perf_counter() - start
         self.scores = score(coupling, criterion, self.context, self.making.examples)
         parts = [
@@ -174,6 +188,92 @@ def criteria(names: list[str]) -> None:
                 print(f"{criterion}, seed {seed}, {name}: rank correlation {ranks:.2f}; int8 loss +{told}", flush=True)
 
 
+# After recovery -----------------------------------------------------------------------------------------------------------------------------
+
+WAYS = ("solved", "uniform", "ranked")
+PLAN = lc.FitPlan(
+    epochs=3, optimizer="adamw", lr=3e-3, schedule="cosine", weight_decay=1e-2, batch_size=128, warmup=0.1, distill=0.5, precision="bf16",
+    channels_last=True,
+)  # fmt: skip
+
+
+class Recovered:
+    """What the names ask for, and the nets made so."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.ways = [name for name in names if name in WAYS] or list(WAYS)
+        self.shares = [float(name) for name in names if name[:2] == "0."] or [0.5]
+        epochs = [int(name[7:]) for name in names if name.startswith("epochs=")]
+        self.plan = replace(PLAN, epochs=(epochs or [PLAN.epochs])[0])
+        self.runtime, self.seeds = _read([name for name in names if name not in WAYS and name[:2] != "0." and "=" not in name])
+        self.setting = Setting.of(self.runtime)
+        self.judged: dict[int, Judged] = {}
+
+    def counts(self, way: str, share: float, seed: int) -> list[int]:
+        """Return how many components each group keeps."""
+        judged = self.judged.get(seed) or self.judged.setdefault(seed, Judged(self.setting, "group_l2", seed))
+        return next(counts for name, counts, _ in _allocations(judged, "int8", share) if name == way)
+
+    def made(self, way: str, share: float, seed: int) -> lc.Program:
+        """Return a net, trained now or earlier."""
+        file = trained.FOLDER / f"solver-{self.runtime}-{way}-{share:g}-{self.plan.epochs}-s{seed}.pt2"
+        if file.exists():
+            return lc.Program.load(file)
+        groups = self.setting.sizes.coupling.groups
+        keep = {group.name: count for group, count in zip(groups, self.counts(way, share, seed), strict=True) if count < len(group)}
+        context = lc.Context(self.setting.task, lc.fit, seed=seed)
+        result, _ = lc.prune(self.setting.program, lc.Prune(keep=keep, recovery=replace(self.plan, seed=seed)), context)  # type: ignore[operator]
+        result.save(file)
+        return result
+
+    def rounded(self, program: lc.Program) -> lc.Program:
+        """Return a net in int8."""
+        context = lc.Context(self.setting.task, target=lc.Target(self.runtime))
+        return lc.quantize(program, lc.Quantize(target=self.runtime), context)[0]  # type: ignore[operator]
+
+
+def after(names: list[str]) -> None:
+    """Print accuracies on test data by way and share, of each seed and their mean."""
+    nets = Recovered(names)
+    test: Any = nets.setting.task.test
+    whole = [trained.accuracy(program, test) for program in (nets.setting.program, nets.rounded(nets.setting.program))]
+    print(f"whole: {whole[0]:.2f} %, int8 {whole[1]:.2f} %; {nets.plan}", flush=True)
+    rows: dict[tuple[float, str], list[tuple[float, float]]] = {}
+    for seed in nets.seeds:
+        for share in nets.shares:
+            for way in nets.ways:
+                program = nets.made(way, share, seed)
+                counted, found = lc.count(program), (trained.accuracy(program, test), trained.accuracy(nets.rounded(program), test))
+                rows.setdefault((share, way), []).append(found)
+                print(
+                    f"  s{seed} {share:g} {way:8} {counted.macs / 1e6:5.1f} M MACs {counted.params:8,} parameters: {found[0]:.2f} %, int8 {found[1]:.2f} %",
+                    flush=True,
+                )
+    for (share, way), accuracies in rows.items():
+        floats, ints = np.array(accuracies).T
+        print(f"{share:g} {way:8}: {floats.mean():.2f} %; int8 {ints.mean():.2f} % ({ints.min():.2f} to {ints.max():.2f})", flush=True)
+
+
+def timed(names: list[str]) -> None:
+    """Print milliseconds and how many times faster than the whole net in int8, and than uniform sizes."""
+    nets = Recovered(names)
+    with tempfile.TemporaryDirectory() as place:
+        folder, entries = Path(place), dict[str, Entry]()
+        programs = {"whole": nets.setting.program} | {
+            f"{share:g} {way} s{seed}": nets.made(way, share, seed) for share in nets.shares for way in nets.ways for seed in nets.seeds
+        }
+        for index, (name, program) in enumerate(programs.items()):
+            file = folder / f"{index}.onnx"
+            write_onnx(nets.rounded(program), file, file.name)
+            entries[name] = Entry(file, lc.Target(nets.runtime, threads=1))
+        rows = contest(entries, [np.zeros((1, 1, 28, 28), np.float32)], folder, "whole", rounds=9)
+    for name, row in rows.items():
+        print(
+            f"  {name:16} {1e3 * row.p50_ms:6.1f} µs, {row.ratio:.3f} times as fast as the whole [{row.low:.3f}, {row.high:.3f}]",
+            flush=True,
+        )
+
+
 def _read(names: Sequence[str]) -> tuple[str, list[int]]:
     """Return the runtime and the seeds among names."""
     seeds = [int(name[1:]) for name in names if name[:1] == "s" and name[1:].isdigit()]
@@ -182,4 +282,4 @@ def _read(names: Sequence[str]) -> tuple[str, list[int]]:
 
 
 if __name__ == "__main__":
-    command(__doc__, {"before": before, "criteria": criteria})
+    command(__doc__, {"before": before, "criteria": criteria, "after": after, "timed": timed})
