@@ -220,6 +220,37 @@ def test_paths_choose_and_keep() -> None:
     assert [(one.name, one.reason) for one in outcome.skipped] == [("down", "it is to stay")]
 
 
+def test_ranks_that_are_given_are_those_of_the_chains_and_nothing_else_is_rewritten() -> None:
+    program, given = made()
+    config = LowRank(ranks={"body": "spatial 16", "down": "tucker 8x12", "head": "output 99"})
+    found, outcome = low_rank(program, config, given)
+    rows = {row["name"]: (row["method"], row["rank"]) for row in outcome.changed["layers"]}
+    assert rows == {"body": ("spatial", "16"), "down": ("tucker", "8 × 12"), "head": ("output", "24")}  # the head has no more than 24
+    assert (outcome.changed["goal"], outcome.changed["share"]) == ("given", None)
+    shapes = {name: tuple(p.shape) for name, p in found.named_parameters()}
+    assert (shapes["body.0.weight"], shapes["body.1.weight"], shapes["stem.weight"]) == ((16, 32, 3, 1), (32, 16, 1, 3), (32, 3, 3, 3))
+    assert config.words() == "low rank of 3 layers"
+    x = torch.randn(3, *SHAPE[1:])
+    alone, _ = low_rank(program, LowRank(ranks={"head": "output 24"}), given)
+    torch.testing.assert_close(outputs(alone, x), outputs(program, x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "said"),
+    [
+        ({"bdoy": "spatial 8"}, "ranks.bdoy: no such layer. Did you mean 'body'"),
+        ({"depthwise": "spatial 8"}, "ranks.depthwise: the layer cannot be rewritten: a group has one channel"),
+        ({"head": "spatial 8"}, "ranks.head: 'spatial 8' is no chain of this layer, which allows output with 1 rank"),
+        ({"body": "tucker 8"}, "tucker with 2 ranks"),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_chains_that_a_layer_does_not_allow_are_refused(ranks: dict[str, str], said: str) -> None:
+    program, given = made()
+    with pytest.raises(BadInput, match=said):
+        low_rank(program, LowRank(ranks=ranks), given)
+
+
 def test_it_can_be_pruned_rounded_rewritten_again_and_shipped(tmp_path: Path) -> None:
     program, given = made()
     small, _ = low_rank(program, LowRank(macs=0.6), given)
@@ -257,6 +288,10 @@ def test_types_gradients_and_what_learns_stay() -> None:
         ({"methods": ()}, "methods: at least one of"),
         ({"damping": 0.0}, "damping lies above 0"),
         ({"multiple": 0}, "must be 1 or more"),
+        ({"ranks": {"body": "spatial 8"}, "macs": 0.5}, "macs has nothing to decide"),
+        ({"ranks": {}}, "ranks: names no layer"),
+        ({"ranks": {"body": "spatial"}}, "ranks.body: 'spatial' is not a method and its ranks"),
+        ({"ranks": {"body": "spatail 8"}}, "ranks.body: 'spatail'. Did you mean 'spatial'"),
     ],
     ids=lambda value: str(value)[:24],
 )

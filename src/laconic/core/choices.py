@@ -1,20 +1,23 @@
 """What the choices for each part of a model cost, by themselves: a table of milliseconds and loss from which allocations are solved.
 
-A part is a group of coupled channels, of which so many are kept; a layer, of which the rank or the bits are chosen, would be another kind. What choices lose
-is added up over the parts. What they take is not: a layer's time depends on the choices at both of its ends, so times are kept by pairs.
+A part is a group of coupled channels, of which so many are kept; a layer that becomes a chain of some rank, or stays in floats among integers; a block that may
+go. What choices lose is added up over the parts. What they take is not: a layer's time depends on the choices at both of its ends and on its own, so times are
+kept by all parts that a layer depends on.
 
 Shapes: K choices of a part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+Kind = Literal["channels", "rank", "bits", "block"]
 Milliseconds = np.ndarray[Any, np.dtype[np.float64]]
+WHOLE = "whole"  # a layer that is no chain
 
 
 @dataclass(frozen=True)
@@ -22,24 +25,27 @@ class Part:
     """Something that is chosen, and its choices.
 
     Attributes:
-        name: of the group of channels.
-        values: the K choices; the first one is what the model has.
-        loss: for each of them, by how much the mean loss on examples of the train data rises where it alone is made, and nothing recovers.
+        name: of the group of channels, of the layer or of the block.
+        values: the K choices; the first one is what the model has in the precision that is solved for: all its channels, its rank (`WHOLE`), 8 bits, 1 block.
+        loss: for each of them, by how much the mean loss on examples of the train data rises where it alone is made, and nothing recovers. Of a layer in floats
+            it falls.
+        kind: of what is chosen.
     """
 
     name: str
-    values: tuple[int, ...]
+    values: tuple[int | str, ...]
     loss: tuple[float, ...]
+    kind: Kind = "channels"
 
 
 @dataclass(frozen=True, eq=False)
 class Cost:
-    """Milliseconds that depend on the choices for no part, one or two.
+    """Milliseconds that depend on the choices for some parts, or for none.
 
     Attributes:
         layers: whose time it is.
         parts: positions in `Table.parts`.
-        ms: by precision, of the shape (), (K,) or (K, K).
+        ms: by precision, with a dimension (K) for each of the parts.
     """
 
     layers: tuple[str, ...]
@@ -52,7 +58,7 @@ class Row:
     """One choice by itself, all else as it is: what it takes and what it loses."""
 
     name: str
-    value: int
+    value: int | str
     ms: Mapping[str, float]
     loss: float
 
@@ -91,9 +97,27 @@ class Table:
         """Return the rise of the loss, as the sum of what each choice alone makes it rise."""
         return sum(part.loss[k] for part, k in zip(self.parts, chosen, strict=True))
 
-    def values(self, chosen: Sequence[int]) -> dict[str, int]:
-        """Return the choices by name, without those that leave their part as it is."""
-        return {part.name: part.values[k] for part, k in zip(self.parts, chosen, strict=True) if k}
+    def values(self, chosen: Sequence[int], kind: Kind = "channels") -> dict[str, Any]:
+        """Return the choices for parts of a kind by name, without those that leave their part as it is."""
+        return {part.name: part.values[k] for part, k in zip(self.parts, chosen, strict=True) if k and part.kind == kind}
+
+    def only(self, kinds: Collection[Kind]) -> Table:
+        """Return the table of the parts of these kinds, all others as they are."""
+        places = [i for i, part in enumerate(self.parts) if part.kind in kinds]
+        costs = [
+            Cost(
+                cost.layers,
+                tuple(places.index(i) for i in cost.parts if i in places),
+                {name: ms[tuple(slice(None) if i in places else 0 for i in cost.parts)] for name, ms in cost.ms.items()},
+            )
+            for cost in self.costs
+        ]
+        return Table(tuple(self.parts[i] for i in places), tuple(costs), self.runtime, self.made)
+
+    def among_all(self, chosen: Sequence[int], kinds: Collection[Kind]) -> tuple[int, ...]:
+        """Return choices of `only(kinds)` as choices of this table, all others as they are."""
+        left = iter(chosen)
+        return tuple(next(left) if part.kind in kinds else 0 for part in self.parts)
 
     def rows(self) -> Iterator[Row]:
         """Return each choice by itself."""
@@ -107,7 +131,7 @@ class Table:
         return {
             "runtime": self.runtime,
             "made": dict(self.made),
-            "parts": [{"name": part.name, "values": list(part.values), "loss": list(part.loss)} for part in self.parts],
+            "parts": [{"name": part.name, "kind": part.kind, "values": list(part.values), "loss": list(part.loss)} for part in self.parts],
             "costs": [
                 {"layers": list(c.layers), "parts": list(c.parts), "ms": {name: ms.tolist() for name, ms in c.ms.items()}}
                 for c in self.costs
@@ -117,7 +141,7 @@ class Table:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Table:
         """Read back what `to_json` wrote."""
-        parts = tuple(Part(item["name"], tuple(item["values"]), tuple(item["loss"])) for item in data["parts"])
+        parts = tuple(Part(item["name"], tuple(item["values"]), tuple(item["loss"]), item["kind"]) for item in data["parts"])
         costs = (
             Cost(tuple(c["layers"]), tuple(c["parts"]), {name: np.asarray(ms, np.float64) for name, ms in c["ms"].items()})
             for c in data["costs"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from laconic.core.context import Context
-from laconic.core.errors import BadInput, nearest
+from laconic.core.errors import BadInput, Mistakes, nearest
+from laconic.core.fields import FrozenMapping
 from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
 from laconic.core.step import StepConfig, step
@@ -16,7 +17,7 @@ from laconic.core.task import Task
 from laconic.factorize.following import Following
 from laconic.factorize.method import Method
 from laconic.factorize.methods import METHODS, allowed
-from laconic.factorize.ranks import Cost, Limits, Option, by_budget, by_energy, options
+from laconic.factorize.ranks import Cost, Limits, Option, by_budget, by_energy, by_name, options, read
 from laconic.factorize.reached import reached
 from laconic.factorize.replacing import batches_of, check_any, moments_of, outcome, replaced
 from laconic.factorize.sites import Site, find
@@ -30,11 +31,12 @@ _GOALS = {
     "energy": "with {share} of each layer's energy",
     "rank": "at {share} of the full ranks",
 }
+_GIVEN = "given"  # what is told where ranks are named
 
 
 @dataclass(frozen=True)
 class LowRank(StepConfig):
-    """Low rank: which layers become chains, and of which ranks. One of the first five says how far; half of the multiply-adds where none does.
+    """Low rank: which layers become chains, and of which ranks. One of the first six says how far; half of the multiply-adds where none does.
 
     Args:
         macs: share of the model's multiply-adds to be kept.
@@ -42,6 +44,8 @@ class LowRank(StepConfig):
         latency: share of its layers' measured time on the target to be kept.
         energy: share of the mean square of each layer's output to be kept; the cheapest chain that does is taken.
         rank: share of each layer's full rank, whether that makes it cheaper or not; 1 is exact.
+        ranks: instead of a share, method and ranks by the layer's module path: ``{"layer3.0.conv1": "spatial 24"}``; ``tucker`` has two, ``"tucker 16x24"``.
+            Layers that are not named stay; of ranks above the full ones, these.
         bits: of the integers in which layers are timed, 8 where the model is rounded afterwards; None: in floats.
         methods: those that are tried for each layer, names in `methods.METHODS`; of linear layers it is always `output`, of transposed convolutions `input`.
         weighted: errors count by what they do to the output on the task's data; else all weights count alike, and so they do without a task.
@@ -63,6 +67,7 @@ class LowRank(StepConfig):
     latency: float | None = None
     energy: float | None = None
     rank: float | None = None
+    ranks: Mapping[str, str] | None = None
     bits: int | None = None
     methods: tuple[str, ...] = ("output", "input", "spatial", "tucker")
     weighted: bool = True
@@ -83,6 +88,7 @@ class LowRank(StepConfig):
             for name in given
             if not 0 < getattr(self, name) <= 1
         ]
+        mistakes += self._wrong_ranks(given)
         mistakes += [f"methods: '{name}'." + nearest(name, METHODS) for name in self.methods if name not in METHODS]
         if not self.methods:
             mistakes.append(f"methods: at least one of {', '.join(METHODS)}")
@@ -94,6 +100,23 @@ class LowRank(StepConfig):
             mistakes.append("multiple and examples must be 1 or more")
         if mistakes:
             raise BadInput("the low rank makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
+        object.__setattr__(self, "ranks", None if self.ranks is None else FrozenMapping(self.ranks))
+
+    def _wrong_ranks(self, given: Sequence[str]) -> Iterator[str]:
+        if self.ranks is None:
+            return
+        if given:
+            yield f"ranks: says which ranks layers have, so {given[0]} has nothing to decide. Give one of them"
+        if not self.ranks:
+            yield "ranks: names no layer. Leave it out, or say a layer's chain: {'layer3.0.conv1': 'spatial 24'}"
+        for path, chain in self.ranks.items():
+            try:
+                method, _ = read(chain)
+            except ValueError as error:
+                yield f"ranks.{path}: {error}"
+            else:
+                if method not in METHODS:
+                    yield f"ranks.{path}: '{method}'." + nearest(method, METHODS)
 
     @property
     def goal(self) -> tuple[str, float]:
@@ -102,7 +125,9 @@ class LowRank(StepConfig):
         return given[0] if given else ("macs", 0.5)
 
     def words(self) -> str:
-        """Return how far: `low rank to 50 % of the multiply-adds`."""
+        """Return how far: `low rank to 50 % of the multiply-adds`, `low rank of 3 layers`."""
+        if self.ranks is not None:
+            return f"low rank of {len(self.ranks)} layer{'s' * (len(self.ranks) > 1)}"
         name, share = self.goal
         return "low rank " + _GOALS[name].format(share=f"{100 * share:g} %")
 
@@ -130,11 +155,14 @@ def low_rank(program: Program, config: LowRank | None = None, context: Context |
     context = context if isinstance(context, Context) else Context(task=context)
     result = copy.deepcopy(program).eval()
     sites, skipped = find(result, config.only, config.freeze)
+    if config.ranks is not None:
+        sites = _named(sites, skipped, config.ranks)
     check_any(sites, skipped)
     batches = batches_of(result, context if config.weighted else None, config.examples)
     counting = reached(result, [site.node for site in sites], batches)
     moments = moments_of(result, sites, batches, counting, config.damping, context.progress)
-    methods = [allowed(site.weight, site.transposed, config.methods, moment) for site, moment in zip(sites, moments, strict=True)]
+    asked = [config.methods if config.ranks is None else tuple(METHODS) for _ in sites]
+    methods = [allowed(site.weight, site.transposed, names, moment) for site, names, moment in zip(sites, asked, moments, strict=True)]
     chosen = _chosen(result, sites, methods, config, context)
     following = Following(program, result, batches if config.follow else (), config.damping, counting)
     rows: list[dict[str, Any]] = []
@@ -144,13 +172,36 @@ def low_rank(program: Program, config: LowRank | None = None, context: Context |
             skipped.append(Skipped(site.path, reason))
         else:
             rows.append(replaced(site, *following(site, moment), METHODS[option.method], option.method, option.ranks))
-    return outcome("low_rank", config.goal, program, result, rows, skipped, weighted=bool(batches))
+    goal = config.goal if config.ranks is None else (_GIVEN, None)
+    return outcome("low_rank", goal, program, result, rows, skipped, weighted=bool(batches))
+
+
+def _named(sites: Sequence[Site], skipped: Sequence[Skipped], ranks: Mapping[str, str]) -> list[Site]:
+    """Return the layers for which ranks are given.
+
+    Raises:
+        BadInput: every name that no such layer has.
+    """
+    reasons = {one.name: one.reason for one in skipped}
+    paths = [site.path for site in sites]
+    mistakes = [
+        f"ranks.{path}: the layer cannot be rewritten: {reasons[path]}"
+        if path in reasons
+        else f"ranks.{path}: no such layer." + nearest(path, paths)
+        for path in ranks
+        if path not in paths
+    ]
+    if mistakes:
+        raise Mistakes("ranks: layers cannot be written as such chains:", mistakes)
+    return [site for site in sites if site.path in ranks]
 
 
 def _chosen(
     program: Program, sites: Sequence[Site], methods: Sequence[Mapping[str, Method]], config: LowRank, context: Context
 ) -> list[Option | None]:
     """Return for each layer its chain, or None where it stays."""
+    if config.ranks is not None:
+        return [by_name(site.path, own, config.ranks[site.path]) for site, own in zip(sites, methods, strict=True)]
     name, share = config.goal
     limits = Limits(config.multiple, config.floor, _FEW if name == "latency" else _MANY, config.saves)
     if name == "rank":

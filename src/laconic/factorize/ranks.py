@@ -26,6 +26,31 @@ class Option:
     lost: float
 
 
+def written(method: str, ranks: Ranks) -> str:
+    """Return a chain as it is asked for.
+
+    >>> written("spatial", (24,)), written("tucker", (16, 24))
+    ('spatial 24', 'tucker 16x24')
+    """
+    return f"{method} {'x'.join(map(str, ranks))}"
+
+
+def read(chain: str) -> tuple[str, Ranks]:
+    """Return method and ranks of a chain that is asked for.
+
+    Raises:
+        ValueError: it is not written so; says how.
+
+    >>> read("tucker 16x24")
+    ('tucker', (16, 24))
+    """
+    method, _, ranks = chain.strip().partition(" ")
+    found = [rank.strip() for rank in ranks.split("x")]
+    if not all(rank.isdecimal() and int(rank) > 0 for rank in found):
+        raise ValueError(f"'{chain}' is not a method and its ranks, such as 'spatial 24' or 'tucker 16x24'")
+    return method, tuple(map(int, found))
+
+
 @dataclass(frozen=True)
 class Limits:
     """Which ranks may be: multiples that kernels like, at least a share of the full one, in so many levels; and by how much a layer must get cheaper."""
@@ -99,6 +124,25 @@ def options(site: Site, methods: Mapping[str, Method], cost: Cost, limits: Limit
             if spent <= (1 - limits.saves) * whole:
                 result.append(Option(name, ranks, spent, method.lost(ranks)))
     return result
+
+
+def by_name(path: str, methods: Mapping[str, Method], chain: str) -> Option:
+    """Return the chain that was asked for, of the full ranks at the most: the layer may have lost channels since.
+
+    Args:
+        path: of the layer, in errors.
+        methods: that the layer allows.
+        chain: as `read` takes it.
+
+    Raises:
+        BadInput: the layer allows no such method, or it has another number of ranks.
+    """
+    name, ranks = read(chain)
+    method = methods.get(name)
+    if method is None or len(method.full) != len(ranks):
+        ways = ", ".join(f"{own} with {len(known.full)} rank{'s' * (len(known.full) > 1)}" for own, known in methods.items()) or "none"
+        raise BadInput(f"ranks.{path}: '{chain}' is no chain of this layer, which allows {ways}")
+    return Option(name, tuple(map(min, ranks, method.full)), 0.0, 0.0)
 
 
 def by_energy(choices: Iterable[Option], energy: float) -> Option | None:

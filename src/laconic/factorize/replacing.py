@@ -106,7 +106,7 @@ def check_any(layers: Sequence[Any], skipped: Sequence[Skipped]) -> None:
 
 def outcome(
     step: str,
-    goal: tuple[str, float],
+    goal: tuple[str, float | None],
     before: Program,
     after: Program,
     rows: Sequence[dict[str, Any]],

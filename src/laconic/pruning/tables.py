@@ -1,15 +1,16 @@
 """The table of a program's groups: what the layers take and what the loss becomes with fewer components in one group, measured once.
 
-Times are those of single layers on the target (`Context.price`), by the sizes at both of their ends. Losses are those of the program with one group cut and the
-statistics of its batch-norms estimated anew, on the same examples of the train data.
+Times are those of single layers on the target (`Context.price`), by the sizes at both of their ends and by what else is chosen of them (`LayerPart`). Losses
+are those of the program with one group cut and the statistics of its batch-norms estimated anew, on the same examples of the train data.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor, fx
@@ -30,6 +31,8 @@ from laconic.pruning.sizes import Sizes, keep_of
 from laconic.pruning.surgery import remove
 
 Price = Callable[[LayerShape], float]
+Layers = tuple[LayerShape, ...]
+Option = Callable[[Layers], Layers]  # what stands in a layer's place, of the layers that would stand there else
 Known = dict[str, list[float]]  # losses by group
 _Chosen = tuple[int, ...]  # numbers of groups, or a position in the counts of each of them
 _SHAPES = 300  # that are timed at most, for which groups get fewer sizes
@@ -53,6 +56,21 @@ class Making:
     examples: int = 256
 
 
+@dataclass(frozen=True, eq=False)
+class LayerPart:
+    """A part that is chosen of layers beside their channels: a rank, bits, whether they are there.
+
+    Attributes:
+        part: its choices.
+        options: for each of them, what it makes of a layer.
+        layers: names of the nodes of which it is chosen.
+    """
+
+    part: Part
+    options: tuple[Option, ...]
+    layers: Collection[str]
+
+
 def size_table(
     program: Program,
     context: Context,
@@ -60,6 +78,7 @@ def size_table(
     making: Making | None = None,
     known: Known | None = None,
     keep: Callable[[Known], None] | None = None,
+    more: Sequence[LayerPart] = (),
 ) -> Table:
     """Measure the table of all groups of a program.
 
@@ -70,6 +89,7 @@ def size_table(
         making: how.
         known: losses by group that an earlier, interrupted call measured.
         keep: is given what is known after each group.
+        more: what else is chosen of layers.
 
     Raises:
         BadInput: nothing can be removed, or the task has no train data or no loss.
@@ -80,9 +100,10 @@ def size_table(
         raise BadInput("there is no table of sizes: nothing can be removed from this model")
     sizes = Sizes(coupling)
     counts = choices(sizes, making)
-    costs = layer_costs(sizes, counts, prices, context)
+    costs = layer_costs(sizes, counts, prices, context, more)
     whole, losses = group_losses(coupling, counts, making, context, known or {}, keep or (lambda found: None))
     parts = [Part(group.name, tuple(own), tuple(losses[group.name])) for group, own in zip(coupling.groups, counts, strict=True)]
+    parts += [own.part for own in more]
     made = {"criterion": making.criterion, "examples": making.examples, "loss": whole}
     return Table(tuple(parts), tuple(costs), context.target.runtime, made)
 
@@ -158,33 +179,63 @@ def _shape(sizes: Sizes, node: fx.Node, ends: _Chosen, chosen: _Chosen, counts: 
     return sizes.layer(node, trial)
 
 
-def layer_costs(sizes: Sizes, counts: Sequence[Sequence[int]], prices: Mapping[str, Price], context: Context) -> list[Cost]:
-    """Return what the layers take by the sizes at their ends, those of the same ends together.
+def layer_costs(
+    sizes: Sizes, counts: Sequence[Sequence[int]], prices: Mapping[str, Price], context: Context, more: Sequence[LayerPart] = ()
+) -> list[Cost]:
+    """Return what the layers take by the sizes at their ends and by what else is chosen of them, those of the same parts together.
 
     The time of a layer with more than two ends is linear in each of them, around the middle of their sizes.
+
+    Args:
+        sizes: of the program.
+        counts: to choose from, by group.
+        prices: by precision.
+        context: whose progress is told of each layer.
+        more: parts behind those of the groups.
     """
     costs: list[Cost] = []
     context.progress.start("times of layers", len(sizes.layers))
     for node, ends in zip(sizes.layers, _ends(sizes), strict=True):
-        shapes = {chosen: _shape(sizes, node, ends, chosen, counts) for chosen in _wanted(ends, counts)}
-        at = {name: {chosen: price(shape) for chosen, shape in shapes.items()} for name, price in prices.items()}
-        costs += _by_ends(module_path(node) or node.name, ends, at, counts)
+        own = [(len(counts) + i, part.options) for i, part in enumerate(more) if node.name in part.layers]
+        wanted = _wanted(ends, counts)
+        found = {name: np.empty((len(wanted), *(len(options) for _, options in own))) for name in prices}
+        for at, chosen in enumerate(wanted):
+            shape = _shape(sizes, node, ends, chosen, counts)
+            for ways in itertools.product(*(range(len(options)) for _, options in own)):
+                layers: Layers = (shape,)
+                for k, (_, options) in zip(ways, own, strict=True):
+                    layers = options[k](layers)
+                for name, price in prices.items():
+                    found[name][(at, *ways)] = sum(map(price, layers))
+        costs += _by_ends(module_path(node) or node.name, ends, tuple(i for i, _ in own), wanted, found, counts)
         context.progress.advance()
     context.progress.finish()
     return _together(costs)
 
 
-def _by_ends(name: str, ends: _Chosen, at: Mapping[str, Mapping[_Chosen, float]], counts: Sequence[Sequence[int]]) -> Iterator[Cost]:
-    """Yield the time of a layer as a sum of what depends on no group, one or two; `at` has it by precision and choices."""
+def _by_ends(
+    name: str, ends: _Chosen, own: _Chosen, wanted: Sequence[_Chosen], ms: Mapping[str, Any], counts: Sequence[Sequence[int]]
+) -> Iterator[Cost]:
+    """Yield the time of a layer as a sum of what depends on no group, one or two, and in any case on its own parts.
+
+    Args:
+        name: of the layer.
+        ends: its groups.
+        own: positions of its other parts.
+        wanted: choices of the groups for which it was timed.
+        ms: by precision, what it takes by these choices (the first dimension) and by those of its own parts.
+        counts: to choose from, by group.
+    """
     if len(ends) <= 2:
         shape = [len(counts[g]) for g in ends]
-        yield Cost((name,), ends, {precision: np.array(list(ms.values())).reshape(shape) for precision, ms in at.items()})
+        yield Cost((name,), (*ends, *own), {precision: found.reshape(*shape, *found.shape[1:]) for precision, found in ms.items()})
         return
     middle = _middle(ends, counts)
-    yield Cost((name,), (), {precision: np.array(ms[middle]) for precision, ms in at.items()})
+    place = {chosen: at for at, chosen in enumerate(wanted)}
+    yield Cost((name,), own, {precision: found[place[middle]] for precision, found in ms.items()})
     for i, g in enumerate(ends):
-        line = [(*middle[:i], k, *middle[i + 1 :]) for k in range(len(counts[g]))]
-        yield Cost((name,), (g,), {precision: np.array([ms[chosen] - ms[middle] for chosen in line]) for precision, ms in at.items()})
+        line = [place[(*middle[:i], k, *middle[i + 1 :])] for k in range(len(counts[g]))]
+        yield Cost((name,), (g, *own), {precision: found[line] - found[place[middle]] for precision, found in ms.items()})
 
 
 def _together(costs: Sequence[Cost]) -> list[Cost]:

@@ -1,9 +1,8 @@
 """The best allocation for a time, and for a whole ladder of times: of each part one choice, so that the loss is least and the layers keep to the time.
 
-A knapsack with several choices for each part (multiple-choice knapsack), in which the time of a layer depends on the choices at both of its ends. A pair of
-choices is a variable of its own; those of a row of the pair's table add up to the choice at one end, those of a column to that at the other (the local polytope
-of graphical models: Wainwright and Jordan 2008, section 4.1). So the whole is linear, and solved exactly by branch and bound (HiGHS, through
-`scipy.optimize.milp`).
+A knapsack with several choices for each part (multiple-choice knapsack), in which the time of a layer depends on the choices at both of its ends, and on its
+own rank and bits. A joint choice of all of these is a variable of its own; those that agree in one part's choice add up to it (the local polytope of graphical
+models: Wainwright and Jordan 2008, section 4.1). So the whole is linear, and solved exactly by branch and bound (HiGHS, through `scipy.optimize.milp`).
 
 Shapes: N variables, R conditions.
 """
@@ -67,8 +66,8 @@ class _Program:
     def __init__(self, table: Table, precision: str) -> None:
         self.table, self.precision = table, precision
         self.start = np.concatenate([[0], np.cumsum([len(part.values) for part in table.parts])]).astype(int)
-        self.pairs = [cost for cost in table.costs if len(cost.parts) == 2]
-        self.pair_start = self.start[-1] + np.concatenate([[0], np.cumsum([cost.ms[precision].size for cost in self.pairs])]).astype(int)
+        self.joint = [cost for cost in table.costs if len(cost.parts) > 1]
+        self.joint_start = self.start[-1] + np.concatenate([[0], np.cumsum([cost.ms[precision].size for cost in self.joint])]).astype(int)
         self.whole_ms = table.ms(table.whole, precision)
 
     def solved(self, share: float) -> Allocation:
@@ -107,11 +106,11 @@ class _Program:
 
     @property
     def _size(self) -> int:
-        return int(self.pair_start[-1])
+        return int(self.joint_start[-1])
 
     @property
     def _whole_numbers(self) -> Any:
-        """Of each variable whether it is a whole number, (N,): choices are, and pairs follow from them."""
+        """Of each variable whether it is a whole number, (N,): choices are, and joint ones follow from them."""
         return (np.arange(self._size) < self.start[-1]).astype(int)
 
     @cached_property
@@ -125,7 +124,7 @@ class _Program:
             elif len(cost.parts) == 1:
                 (part,) = cost.parts
                 result[self.start[part] : self.start[part + 1]] += ms
-        for cost, begin in zip(self.pairs, self.pair_start, strict=False):
+        for cost, begin in zip(self.joint, self.joint_start, strict=False):
             ms = cost.ms[self.precision]
             result[begin : begin + ms.size] += ms.ravel()
         return result
@@ -135,17 +134,17 @@ class _Program:
         """The loss of each variable, (N,), relative to the largest, and a little for its time."""
         losses = np.concatenate([part.loss for part in self.table.parts])
         result = _TIE * self._ms / self.whole_ms
-        result[: self.start[-1]] += losses / (losses.max() or 1.0)
+        result[: self.start[-1]] += losses / (np.abs(losses).max() or 1.0)
         return result
 
     @cached_property
     def _ties(self) -> tuple[Any, Any, Any]:
-        """One choice for each part, and pairs that agree with the choices at both ends: a matrix (R, N) and its two sides."""
+        """One choice for each part, and joint ones that agree with the choices for each of their parts: a matrix (R, N) and its two sides."""
         from scipy.sparse import csr_array
 
         rows = [
             *self._one_each(),
-            *(row for cost, begin in zip(self.pairs, self.pair_start, strict=False) for row in self._agreeing(cost, int(begin))),
+            *(row for cost, begin in zip(self.joint, self.joint_start, strict=False) for row in self._agreeing(cost, int(begin))),
         ]
         entries = [(r, column, value) for r, (row, _) in enumerate(rows) for column, value in row.items()]
         r, columns, values = (np.array(each) for each in zip(*entries, strict=True))
@@ -158,6 +157,6 @@ class _Program:
 
     def _agreeing(self, cost: Cost, begin: int) -> Iterator[tuple[dict[int, float], float]]:
         variables: Any = begin + np.arange(cost.ms[self.precision].size).reshape(cost.ms[self.precision].shape)
-        for part, lines in zip(cost.parts, (variables, variables.T), strict=True):
-            for k, line in enumerate(lines):
-                yield {**dict.fromkeys(line.tolist(), 1.0), int(self.start[part]) + k: -1.0}, 0.0
+        for axis, part in enumerate(cost.parts):
+            for k, those in enumerate(np.moveaxis(variables, axis, 0)):
+                yield {**dict.fromkeys(those.ravel().tolist(), 1.0), int(self.start[part]) + k: -1.0}, 0.0
