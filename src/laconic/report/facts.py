@@ -16,6 +16,7 @@ from laconic.report.candidates import Candidate, candidate, measured_rows
 from laconic.report.figures import Figure, figures
 from laconic.report.frontier import Frontier, frontier
 from laconic.report.limits import LimitLine, rules
+from laconic.report.payoff import Payoff, payoff
 from laconic.report.several import Answered, answered
 from laconic.report.step_sections import StepSection, step_sections
 from laconic.report.tables import Table, candidates_table, final_table
@@ -87,6 +88,7 @@ class Facts:
     curve: of_chosen.Curve | None
     techniques: tuple[of_chosen.Technique, ...]
     technique_columns: tuple[str, ...]
+    payoff: Payoff | None
     unavailable: tuple[tuple[str, str], ...]
     final: Table
     final_note: str
@@ -138,6 +140,7 @@ def facts(result: Mapping[str, Any]) -> Facts:
         curve=of_chosen.curve(result, baseline, chosen),
         techniques=of_chosen.techniques(candidates, chosen, words, short),
         technique_columns=tuple(words.heading(row) for row in short),
+        payoff=payoff(records, everyone, chosen, placed("figures", budget, measured)),
         unavailable=tuple((c.title, c.why or "no reason was recorded") for c in everyone if c.status == "unavailable"),
         final=final_table(everyone, words, budget, measured, (key, label)),
         final_note=_final_note(task, baseline, chosen),

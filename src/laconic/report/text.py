@@ -13,6 +13,7 @@ from rich.text import Text
 from laconic.report.facts import Facts
 from laconic.report.figures import Figure
 from laconic.report.limits import LimitLine
+from laconic.report.payoff import Payoff
 from laconic.report.tables import Column, Row
 
 _HEADING = 14  # letters of a line of a heading
@@ -39,6 +40,8 @@ def summary(facts: Facts) -> RenderableType:
         parts.append(Padding(Group(*(_rule(rule) for rule in facts.budget)), (1, 0, 0, 0)))
     if facts.answered:
         parts.append(Padding(_answered(facts), (1, 0, 0, 0)))
+    if facts.payoff is not None and len(facts.payoff.chain) > 1:
+        parts.append(Padding(_payoff(facts, facts.payoff), (1, 0, 0, 0)))
     parts.append(Padding(_candidates(facts), (1, 0, 0, 0)))
     left = len(facts.table.rows) - len(_shown(facts)) - len(facts.unavailable)
     if left:
@@ -90,6 +93,17 @@ def _answered(facts: Facts) -> Table:
     for one in facts.answered:
         title = Text.assemble(one.title, ("" if one.met else " (not met)", _BADGES["missed"]))
         table.add_row(Text(one.asked), title, *map(Text, one.figures))
+    return table
+
+
+def _payoff(facts: Facts, payoff: Payoff) -> Table:
+    """Return what each part of the chosen recipe gave, one line for each."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("What gave what", *(textwrap.fill(facts.words.label(row), _HEADING) for row in payoff.rows)):
+        table.add_column(Text(name))
+    for part in payoff.chain:
+        effects = [part.effect(row.name) for row in payoff.rows]
+        table.add_row(Text(part.title), *(Text("–" if effect is None else effect.told) for effect in effects))
     return table
 
 
