@@ -30,7 +30,7 @@ def test_plotly_knows_every_attribute(any_result: Json) -> None:
 
 
 def test_which_figures_there_are() -> None:
-    assert set(drawn(named("met"))) == {"frontier", "spread", "curve", "layers", "loss", "score"}
+    assert set(drawn(named("met"))) == {"frontier", "parallel", "spread", "curve", "layers", "loss", "score"}
     assert set(drawn(named("all-failed"))) == {"layers"}
     assert drawn(named("only-baseline")) == {}
 

@@ -144,7 +144,7 @@ def test_tables_and_headings_can_be_read_aloud(whole: str) -> None:
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     plots = [attrs for attrs in read.of("div") if "data-figure" in attrs]
-    assert [attrs["data-figure"] for attrs in plots] == ["frontier", "spread", "curve", "layers", "loss", "score"]
+    assert [attrs["data-figure"] for attrs in plots] == ["frontier", "parallel", "spread", "curve", "layers", "loss", "score"]
     assert all(attrs["role"] == "img" and len(attrs["aria-label"]) > 40 for attrs in plots)
     assert read.of("html")[0]["lang"] == "en"
 

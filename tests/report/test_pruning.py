@@ -280,7 +280,7 @@ class TestPage:
         ]:
             assert expected in text, expected
         plots = {attrs["data-figure"]: attrs["aria-label"] for attrs in read.of("div") if "data-figure" in attrs}
-        assert list(plots) == ["frontier", "spread", "curve", "layers", "pruning", "prune-loss", "ranges", "loss", "score"]
+        assert list(plots) == ["frontier", "parallel", "spread", "curve", "layers", "pruning", "prune-loss", "ranges", "loss", "score"]
         assert set(json.loads(read.scripts[0])) == set(plots)
 
     def test_an_old_record_is_a_page_with_no_empty_part(self) -> None:

@@ -342,7 +342,7 @@ class TestPage:
         ]:
             assert expected in text, expected
         plots = {attrs["data-figure"]: attrs["aria-label"] for attrs in read.of("div") if "data-figure" in attrs}
-        assert list(plots) == ["frontier", "spread", "curve", "layers", "ranges", "sensitivity", "loss", "score"]
+        assert list(plots) == ["frontier", "parallel", "spread", "curve", "layers", "ranges", "sensitivity", "loss", "score"]
         assert plots["ranges"].startswith("Ranges of 73 activations.")
         assert set(json.loads(read.scripts[0])) == set(plots)
 

@@ -41,3 +41,34 @@ def test_a_continued_run_adds_to_what_was_spent_before(tmp_path: Path) -> None:
         assert spent["total"] == pytest.approx(101, abs=1)
         ledger.keep(store)
         assert store.read("spent.json")["train"] == pytest.approx(spent["train"])
+
+
+def test_spans_say_when_what_was_spent_on_whom_and_go_on_with_the_run(tmp_path: Path) -> None:
+    with RunStore(tmp_path / "run", {"task": "t"}) as store:
+        first = Ledger()
+        with first.part("export", "a") as part:
+            time.sleep(0.03)
+            part.also("recover", 0.02)
+        with first.part("check", "a"):
+            pass  # too brief to be one
+        first.keep(store)
+        recover, export = first.spans()
+        assert (recover.part, recover.of, recover.seconds) == ("recover", "a", 0.02)
+        assert (export.part, export.start_s) == ("export", pytest.approx(recover.start_s + 0.02, abs=0.002))
+        assert first.spent()["recover"] == pytest.approx(0.02)
+        assert first.spent()["export"] == pytest.approx(export.seconds, abs=0.002)
+        total = store.read("spent.json")["total"]
+        second = Ledger()
+        second.resume(store)
+        with second.part("time", "b"):
+            time.sleep(0.01)
+        assert second.spans()[:2] == [recover, export]
+        assert second.spans()[2].start_s >= total - 0.001
+
+
+def test_what_is_counted_as_another_part_is_never_more_than_there_was() -> None:
+    ledger = Ledger()
+    with ledger.part("export") as part:
+        part.also("recover", 100.0)
+    assert ledger.spent()["recover"] < 1
+    assert ledger.spent()["export"] == 0

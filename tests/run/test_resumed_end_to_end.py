@@ -59,6 +59,7 @@ def without_times(value: Any) -> Any:
             "seconds",
             "finished",
             "spent",
+            "timeline",
             "load_average",
             "first_speedup",
             "speedup_cpu",

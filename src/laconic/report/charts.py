@@ -6,22 +6,29 @@ Whatever a user named is escaped, because Plotly reads markup in texts.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from math import ceil, floor, log10
 from typing import Any
 
+from laconic.report.drawing import (
+    DASHES,
+    LEGEND,
+    LINES,
+    PLAIN_AXIS,
+    Json,
+    escape,
+    layout_of,
+    named_axis,
+    titled,
+)
 from laconic.report.facts import Facts
 from laconic.report.frontier import Axis, Frontier, Limit, Point
 from laconic.report.pruning import Cut, Cuts, Pruning
 from laconic.report.quantization import Quantization, Ranges, Sensitive, Sensitivity
+from laconic.report.search_charts import parallel_chart, timeline_chart
 from laconic.report.sections import Layer, Layers, Training
 from laconic.report.sparsity import Sparsity
 from laconic.report.units import joined, number
-
-Json = dict[str, Any]
-escape = partial(html.escape, quote=False)  # Plotly shows &quot; as it is written
 
 # role: (legend, color, symbol, size). Shape and filling differ too, so that nothing hangs on color alone.
 ROLES: dict[str, tuple[str, str, str, int]] = {
@@ -31,16 +38,7 @@ ROLES: dict[str, tuple[str, str, str, int]] = {
     "baseline": ("Baseline", "var(--ink)", "diamond", 12),
     "rejected": ("Rejected", "var(--muted)", "x-thin-open", 9),
 }
-_PLAIN_AXIS: Json = {
-    "showgrid": True, "gridcolor": "var(--line)", "gridwidth": 1, "zeroline": False, "linecolor": "var(--line)", "tickcolor": "var(--line)",
-    "tickfont": {"color": "var(--muted)", "size": 12}, "automargin": True, "fixedrange": True, "exponentformat": "SI",
-}  # fmt: skip
-_LEGEND: Json = {
-    "orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom", "traceorder": "reversed",
-    "font": {"color": "var(--muted)", "size": 12},
-}  # fmt: skip
 _MANY = 14  # layers: from here on they are not named on the axis
-_LONG = 30  # bars that lie: from here on they are not named on the axis
 _CROWD = 24  # points: from here on only those on the frontier have error bars, and labels are short
 
 
@@ -54,6 +52,10 @@ def charts(facts: Facts) -> dict[str, Json]:
     for section in facts.steps:
         if section.name in _OF_STEPS:
             made.update(_OF_STEPS[section.name](section.facts))
+    if facts.parallel is not None:
+        made["parallel"] = parallel_chart(facts.parallel, facts.label)
+    if facts.timeline is not None:
+        made["timeline"] = timeline_chart(facts.timeline)
     if facts.spread is not None:
         made["spread"] = lines_chart(
             facts.spread.lines, "Latency of one call, ms", "Share of calls, %", ticks=_ticks(*_ends(facts.spread.lines))
@@ -119,11 +121,11 @@ def frontier_chart(data: Frontier, chosen: str) -> Json:
         for p in data.points
         if p.role in ("chosen", "baseline")
     ]
-    layout = _layout(_title_axis(data.x), _title_axis(data.y))
+    layout = layout_of(_title_axis(data.x), _title_axis(data.y))
     layout.update(
         shapes=[_limit_line(limit) for limit in data.limits],
         annotations=[_limit_text(limit, data) for limit in data.limits] + named,
-        legend=_LEGEND,
+        legend=LEGEND,
     )
     return {"data": [line, *traces], "layout": layout}
 
@@ -146,11 +148,11 @@ def layers_chart(data: Layers) -> Json:
         _bars(data.rows, names, [row.macs for row in data.rows], "Multiply-adds", "y", "var(--accent)"),
         _bars(data.rows, names, [row.params for row in data.rows], "Parameters", "y2", "var(--second)"),
     ]
-    x = {**_PLAIN_AXIS, "showgrid": False, "anchor": "y2", "tickvals": list(range(len(names))), "ticktext": names, "tickangle": -40}
+    x = {**PLAIN_AXIS, "showgrid": False, "anchor": "y2", "tickvals": list(range(len(names))), "ticktext": names, "tickangle": -40}
     if len(names) > _MANY:
-        x.update(showticklabels=False, ticks="", title=_title(f"{len(names)} layers, from input to output"))
-    layout = _layout(x, {**_PLAIN_AXIS, "domain": [0.56, 1], "title": _title("Multiply-adds"), "rangemode": "tozero", "nticks": 4})
-    layout["yaxis2"] = {**_PLAIN_AXIS, "domain": [0, 0.44], "title": _title("Parameters"), "rangemode": "tozero", "nticks": 4}
+        x.update(showticklabels=False, ticks="", title=titled(f"{len(names)} layers, from input to output"))
+    layout = layout_of(x, {**PLAIN_AXIS, "domain": [0.56, 1], "title": titled("Multiply-adds"), "rangemode": "tozero", "nticks": 4})
+    layout["yaxis2"] = {**PLAIN_AXIS, "domain": [0, 0.44], "title": titled("Parameters"), "rangemode": "tozero", "nticks": 4}
     layout.update(bargap=0.25, showlegend=False)
     return {"data": bars, "layout": layout}
 
@@ -163,11 +165,6 @@ def loss_chart(data: Training) -> Json:
 def score_chart(data: Training) -> Json:
     """Return the metric by epoch, where it was scored."""
     return _curve(data, [e.metric for e in data.epochs], escape(data.metric), escape(data.unit), "var(--accent)")
-
-
-# Lines that are told apart in both schemes and, by their dashes, without color.
-_LINES = ("var(--accent)", "#c0643c", "#5b8c3a", "#8a63a8", "#b08a1e", "#3f8f8f", "#b3507a", "#6b7686")
-_DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def lines_chart(
@@ -185,7 +182,7 @@ def lines_chart(
     traces: list[Json] = [
         {
             "type": "scatter", "mode": "lines", "name": escape(name), "x": list(xs), "y": list(ys),
-            "line": {"color": _LINES[i % len(_LINES)], "dash": _DASHES[i // len(_LINES) % len(_DASHES)], "width": 2},
+            "line": {"color": LINES[i % len(LINES)], "dash": DASHES[i // len(LINES) % len(DASHES)], "width": 2},
             "hovertemplate": f"<b>{escape(name)}</b><br>%{{x:.3g}}: %{{y:.4g}}<extra></extra>",
         }
         for i, (name, (xs, ys)) in enumerate(lines.items())
@@ -194,9 +191,9 @@ def lines_chart(
     scale: Json = {"type": "log"} if log or ticks else {"tickformat": "d", "nticks": min(9, most + 1)}
     if ticks:
         scale |= {"tickvals": list(ticks), "ticktext": [f"{tick:g}" for tick in ticks]}
-    across: Json = {**_PLAIN_AXIS, "title": _title(x), "showgrid": False, **scale}
-    layout = _layout(across, {**_PLAIN_AXIS, "title": _title(y), "nticks": 6})
-    layout.update(showlegend=len(lines) > 1, legend={**_LEGEND, "traceorder": "normal"})
+    across: Json = {**PLAIN_AXIS, "title": titled(x), "showgrid": False, **scale}
+    layout = layout_of(across, {**PLAIN_AXIS, "title": titled(y), "nticks": 6})
+    layout.update(showlegend=len(lines) > 1, legend={**LEGEND, "traceorder": "normal"})
     return {"data": traces, "layout": layout}
 
 
@@ -210,14 +207,14 @@ def pruning_chart(data: Cuts, title: str = "Components kept, %", rows_are: str =
         _components(rows, [100.0] * len(rows), "Before", "y", "var(--pale)"),
         _components(rows, [row.kept for row in rows], "After", "y2", "var(--accent)"),
     ]
-    names = _named([row.name for row in rows], rows_are, len(rows), 24)
+    names = named_axis([row.name for row in rows], rows_are, len(rows), 24)
     texts = [f"{row.before_text} → {row.after_text}" for row in rows]
     counts = {"ticktext": texts, "ticks": "outside", "ticklen": 6, "tickcolor": "rgba(0,0,0,0)", "showline": False}
-    x = {**_PLAIN_AXIS, "showgrid": False, "title": _title(title), "tickvals": [0, 25, 50, 75, 100]}
+    x = {**PLAIN_AXIS, "showgrid": False, "title": titled(title), "tickvals": [0, 25, 50, 75, 100]}
     x["range"] = [0, max(100.0, *(row.kept for row in rows))]
-    layout = _layout(x, names)
+    layout = layout_of(x, names)
     layout["yaxis2"] = {**names, **counts, "overlaying": "y", "side": "right"}
-    layout.update(bargap=0.4, barmode="overlay", legend={**_LEGEND, "traceorder": "normal"})
+    layout.update(bargap=0.4, barmode="overlay", legend={**LEGEND, "traceorder": "normal"})
     return {"data": traces, "layout": layout}
 
 
@@ -241,7 +238,7 @@ def ranges_chart(data: Ranges) -> Json:
         ],
         "hovertemplate": "%{customdata}<extra></extra>",
     }  # fmt: skip
-    layout = _layout({**_PLAIN_AXIS, "title": _title("Value"), "nticks": 7}, _named([row.name for row in data.drawn], "activations"))
+    layout = layout_of({**PLAIN_AXIS, "title": titled("Value"), "nticks": 7}, named_axis([row.name for row in data.drawn], "activations"))
     layout["xaxis"].update(zeroline=True, zerolinecolor="var(--muted)", zerolinewidth=1)
     layout.update(bargap=0.4, showlegend=False)
     return {"data": [trace], "layout": layout}
@@ -255,9 +252,9 @@ def sensitivity_chart(data: Sensitivity) -> Json:
     traces = [_sensitive(rounded, label, "var(--accent)"), _sensitive(kept, "Kept float", "var(--warn)"), _words(kept)]
     ends = [0.0, *(row.sqnr_db or 0.0 for row in data.drawn)]
     room = 0.25 * (max(ends) - min(ends) or 1.0)  # for the words beside the longest bar
-    x = {**_PLAIN_AXIS, "title": _title("Signal to noise, dB"), "nticks": 7, "range": [min(ends) - 0.1 * room, max(ends) + room]}
-    layout = _layout(x, _named([row.name for row in data.drawn], "operators"))
-    layout.update(bargap=0.4, barmode="overlay", legend={**_LEGEND, "traceorder": "normal"})
+    x = {**PLAIN_AXIS, "title": titled("Signal to noise, dB"), "nticks": 7, "range": [min(ends) - 0.1 * room, max(ends) + room]}
+    layout = layout_of(x, named_axis([row.name for row in data.drawn], "operators"))
+    layout.update(bargap=0.4, barmode="overlay", legend={**LEGEND, "traceorder": "normal"})
     return {"data": [trace for trace in traces if trace["y"]], "layout": layout}
 
 
@@ -278,20 +275,6 @@ def _words(rows: list[tuple[int, Sensitive]]) -> Json:
     }  # fmt: skip
 
 
-def _named(names: list[str], what: str, most: int = _LONG, letters: int = 22) -> Json:
-    """Return an upright axis of names, the first on top; more than `most` are only counted."""
-    ticks = {"tickvals": list(range(len(names))), "ticktext": [escape(_tail(name, letters)) for name in names]}
-    made: Json = {**_PLAIN_AXIS, "showgrid": False, "range": [len(names) - 0.4, -0.6], **ticks}
-    if len(names) > most:
-        made.update(showticklabels=False, ticks="", title=_title(f"{len(names)} {what}, in the order of the table"))
-    return made
-
-
-def _tail(name: str, most: int) -> str:
-    """Shorten a name from the left: the end of a path says which it is."""
-    return name if len(name) <= most else "…" + name[1 - most :]
-
-
 def _curve(data: Training, values: list[float | None], name: str, unit: str, color: str) -> Json:
     epochs = [e.epoch for e in data.epochs]
     texts = ["" if v is None else f"{name} {joined(number(v, 4), unit)}<br>epoch {e}" for e, v in zip(epochs, values, strict=True)]
@@ -299,27 +282,15 @@ def _curve(data: Training, values: list[float | None], name: str, unit: str, col
         "type": "scatter", "mode": "lines+markers", "name": name, "x": epochs, "y": values, "line": {"color": color, "width": 2},
         "marker": {"color": color, "size": 6}, "customdata": texts, "hovertemplate": "%{customdata}<extra></extra>",
     }  # fmt: skip
-    x = {**_PLAIN_AXIS, "title": _title("Epoch"), "showgrid": False, "tickformat": "d", "nticks": min(9, len(epochs) + 1)}
-    layout = _layout(x, {**_PLAIN_AXIS, "title": _title(f"{name}, {unit}" if unit else name), "nticks": 6})
+    x = {**PLAIN_AXIS, "title": titled("Epoch"), "showgrid": False, "tickformat": "d", "nticks": min(9, len(epochs) + 1)}
+    layout = layout_of(x, {**PLAIN_AXIS, "title": titled(f"{name}, {unit}" if unit else name), "nticks": 6})
     layout["showlegend"] = False
     return {"data": [trace], "layout": layout}
 
 
-def _layout(x: Json, y: Json) -> Json:
-    return {
-        "xaxis": x, "yaxis": y, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "dragmode": False, "hovermode": "closest",
-        "font": {"color": "var(--ink)", "size": 13}, "margin": {"l": 8, "r": 12, "t": 8, "b": 8}, "autosize": True,
-        "hoverlabel": {"align": "left", "bgcolor": "var(--card)", "bordercolor": "var(--line)", "font": {"color": "var(--ink)", "size": 13}},
-    }  # fmt: skip
-
-
-def _title(text: str) -> Json:
-    return {"text": text, "font": {"color": "var(--muted)", "size": 12.5}, "standoff": 8}
-
-
 def _title_axis(axis: Axis) -> Json:
     unit = f", {escape(axis.unit)}" if axis.unit else ""
-    made = {**_PLAIN_AXIS, "title": _title(f"{escape(axis.label)}{unit} ({axis.better} is better)")}
+    made = {**PLAIN_AXIS, "title": titled(f"{escape(axis.label)}{unit} ({axis.better} is better)")}
     if axis.log:
         ticks = _ticks(axis.low, axis.high)
         made.update(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])

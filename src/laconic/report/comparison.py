@@ -16,7 +16,8 @@ from rich.text import Text
 
 from laconic.core.files import write_whole
 from laconic.core.wording import decimals, fixed, signed
-from laconic.report.charts import Json, escape, lines_chart
+from laconic.report.charts import lines_chart
+from laconic.report.drawing import Json, escape
 from laconic.report.page import render
 
 _SPREAD = (

@@ -13,15 +13,19 @@ from laconic.report import chosen as of_chosen
 from laconic.report import sections
 from laconic.report.apart import told_apart
 from laconic.report.candidates import Candidate, candidate, measured_rows
+from laconic.report.fallen import Fallen, fallen
 from laconic.report.figures import Figure, figures
 from laconic.report.frontier import Frontier, frontier
 from laconic.report.limits import LimitLine, rules
+from laconic.report.mattered import Mattered, mattered
+from laconic.report.parallel import Parallel, parallel
 from laconic.report.payoff import Payoff, payoff
 from laconic.report.several import Answered, answered
 from laconic.report.step_sections import StepSection, step_sections
 from laconic.report.tables import Table, candidates_table, final_table
+from laconic.report.timeline import Timeline, timeline
 from laconic.report.units import finite, fixed
-from laconic.report.words import Words, placed, unknown
+from laconic.report.words import Words, goal, placed, unknown
 
 FORMAT = 2
 BADGES = {
@@ -90,12 +94,16 @@ class Facts:
     technique_columns: tuple[str, ...]
     payoff: Payoff | None
     unavailable: tuple[tuple[str, str], ...]
+    mattered: Mattered | None
+    parallel: Parallel | None
+    fallen: tuple[Fallen, ...]
     final: Table
     final_note: str
     layers: sections.Layers
     steps: tuple[StepSection, ...]
     training: sections.Training | None
     ledger: sections.Ledger | None
+    timeline: Timeline | None
     environment: tuple[sections.Feature, ...]
     reproduce: Reproduce
 
@@ -119,6 +127,7 @@ def facts(result: Mapping[str, Any]) -> Facts:
     key = chosen.key if chosen else ""
     short = [row for row in placed("terminal", budget, measured) if row.name != "metric"]
     shipped = [row for row in placed("final", budget, measured) if row.name != "test_metric"]
+    weights = mattered(result, candidates, goal(budget), words)
     return Facts(
         heading=_heading(result, chosen, everyone[1:], notice),
         batch=_batch(result),
@@ -142,12 +151,16 @@ def facts(result: Mapping[str, Any]) -> Facts:
         technique_columns=tuple(words.heading(row) for row in short),
         payoff=payoff(records, everyone, chosen, placed("figures", budget, measured)),
         unavailable=tuple((c.title, c.why or "no reason was recorded") for c in everyone if c.status == "unavailable"),
+        mattered=weights,
+        parallel=parallel(result, candidates, [one.name for one in weights.weights] if weights else (), goal(budget), words, key),
+        fallen=fallen(everyone),
         final=final_table(everyone, words, budget, measured, (key, label)),
         final_note=_final_note(task, baseline, chosen),
         layers=sections.layers(result),
         steps=step_sections(result, candidates, chosen, words.metric, str(spec.get("unit") or "")),
         training=sections.training(result, words.metric, str(spec.get("unit") or "")),
         ledger=sections.ledger(result),
+        timeline=timeline(result, everyone),
         environment=sections.environment(result),
         reproduce=Reproduce(*(str((result.get("reproduce") or {}).get(name) or "") for name in ("command", "recipe_yaml"))),
     )

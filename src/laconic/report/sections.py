@@ -13,7 +13,8 @@ from laconic.report.units import BYTES, MACS, PARAMS, Amount, clock, finite, fix
 PHASES = {
     "train": "Training the model",
     "capture": "Capture",
-    "export": "Export",
+    "export": "Building: steps and export",
+    "recover": "Training candidates",
     "check": "Checks: parity and metric",
     "time": "Timing",
     "tables": "Tables of sizes: layers timed, groups cut",

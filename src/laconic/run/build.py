@@ -44,12 +44,14 @@ class Built:
         outcomes: what each step did.
         expected: the folder with the program's answers to the inputs.
         notes: what the reader must know of how it was built.
+        fit_s: seconds for which its steps trained; 0 where they had been carried out before.
     """
 
     artifact: Artifact
     outcomes: tuple[Outcome, ...]
     expected: Path
     notes: tuple[str, ...] = ()
+    fit_s: float = 0.0
 
 
 class Builder:
@@ -94,8 +96,11 @@ class Builder:
         Raises:
             WorkerFailed: a step or the export failed, or the process died, hung or used too much memory; says why.
         """
-        place = self._place(recipe, runtime(recipe.deploy.runtime).format)
+        kind = runtime(recipe.deploy.runtime).format
+        known = (self._steps_folder(recipe) / kind / DONE).exists()
+        place = self._place(recipe, kind)
         built = read_json(place / DONE)
+        fit_s = 0.0 if known else float(built.get("fit_s", 0.0))
         lineage = {
             "recipe": recipe.to_plain(),
             "source_sha256": built["source"],
@@ -104,7 +109,7 @@ class Builder:
         }
         artifact = pack(place / built["file"], Interface.from_json(built["interface"]), folder, recipe.deploy, lineage)
         outcomes = tuple(Outcome.from_json(item) for item in built["outcomes"])
-        return Built(artifact, outcomes, place.parent / "expected", tuple(built.get("notes", ())))
+        return Built(artifact, outcomes, place.parent / "expected", tuple(built.get("notes", ())), fit_s)
 
     def size(self, recipe: Recipe, kind: str) -> int:
         """Bytes of the model file of a recipe in a format, e.g. ``onnx``, with its external weights; it is built if it is not there.
@@ -201,7 +206,7 @@ class Builder:
         Raises:
             LaconicError: the folder holds what other steps made, whose key is the same.
         """
-        steps = self.folder / (recipe.steps_key or "base")
+        steps = self._steps_folder(recipe)
         place = steps / kind
         claim(steps, recipe)
         if not (place / DONE).exists():
@@ -227,6 +232,9 @@ class Builder:
                     needs_task=bool(recipe.steps) and self.task.ref is None,
                 )
         return place
+
+    def _steps_folder(self, recipe: Recipe) -> Path:
+        return self.folder / (recipe.steps_key or "base")
 
     def size_table(self, target: Target, making: Making, file: Path) -> None:
         """Let the process measure the table of sizes of the source for a target (`sizing.write_table`), and write it.

@@ -139,7 +139,7 @@ class Evaluator:
     def _with_onnx_size(self, record: Record, recipe: Recipe) -> Record:
         """The record with the bytes of the model's ONNX file; where there can be none, with a note that says so."""
         try:
-            with self.ledger.part("export"):
+            with self.ledger.part("export", record.key):
                 record = record.with_measured(onnx_size_bytes=self.builder.size(recipe, "onnx"))
                 packs = self.judge.packs
                 return (
@@ -216,13 +216,14 @@ class Evaluator:
 
     def _build_and_answer(self, recipe: Recipe, record: Record) -> Record:
         folder = self.store.path("candidates", recipe.key)
-        with self.ledger.part("export"):
+        with self.ledger.part("export", recipe.key) as part:
             built = self.builder.build(recipe, folder / "artifact")
+            part.also("recover", built.fit_s)
         artifact, outcomes, notes = built.artifact, built.outcomes, (*record.notes, *built.notes)
         record = record.replace(artifact=f"candidates/{recipe.key}/artifact", outcomes=outcomes, notes=notes).with_measured(
             size_bytes=artifact.size_bytes
         )
-        with self.ledger.part("check"):
+        with self.ledger.part("check", recipe.key):
             facts = self.workers.start(recipe.key, artifact)
             worker = self.workers.get(recipe.key, folder / "artifact")
             memory = worker.memory()
@@ -273,7 +274,7 @@ class Evaluator:
             timings = self.store.read(name)
         else:
             start = time.perf_counter()
-            with self.ledger.part("time"):
+            with self.ledger.part("time", record.key):
                 timings = {**self._alone(record, base), "seconds": time.perf_counter() - start}
             if record.key in timings["rounds"]:
                 self.store.write(name, timings)
@@ -413,7 +414,7 @@ class Evaluator:
     def _tested(self, record: Record, examples: Examples, baseline: Record | None) -> Record:
         folder = self.store.path("candidates", record.key)
         if not (folder / "test.json").exists():
-            with self.ledger.part("test"):
+            with self.ledger.part("test", record.key):
                 self.workers.get(record.key, self._artifact(record.key)).predict(examples.folder, folder / "test")
             self.store.write(f"candidates/{record.key}/test.json", {"n": examples.n})
         return self._with_scores(record, examples, "test", "test_metric", "test_drop", baseline)

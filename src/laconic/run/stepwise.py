@@ -6,6 +6,7 @@ seed anew, so that a program is the same whether its beginning was made a moment
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ def _build_model(request: Mapping[str, Any], steps: Path, task: Task | None, pro
         return
     place.mkdir(parents=True, exist_ok=True)
     source = read_source(Path(request["source"])) if recipe.steps else Program.load(request["source"])
-    program = _Stepper(request, source, task, progress).made(recipe, steps)
+    stepper = _Stepper(request, source, task, progress)
+    program = stepper.made(recipe, steps)
     write_answers(program, request["inputs"], steps / "expected")
     file = write_model(program, place, request["format"])
     built = {
@@ -95,6 +97,7 @@ def _build_model(request: Mapping[str, Any], steps: Path, task: Task | None, pro
         **read_json(steps / _MADE),
         "source": source.fingerprint(),
         "program": program.fingerprint(),
+        "fit_s": sum(stepper.took_s),
     }
     write_json(place / DONE, built)
 
@@ -107,9 +110,13 @@ class _Stepper:
         source: what the steps begin with.
         task: what they are given.
         progress: of the steps.
+
+    Attributes:
+        took_s: seconds of each training here.
     """
 
     def __init__(self, request: Mapping[str, Any], source: Program, task: Task | None, progress: Progress) -> None:
+        self.took_s: list[float] = []
         self._request, self._source, self._task, self._progress = request, source, task, progress
         self._read = False
 
@@ -143,15 +150,19 @@ class _Stepper:
             read_state(self._task.build(), Path(self._request["state"]))
         self._read = True
         seed, placement = self._request["seed"], runtime(recipe.deploy.runtime).quantizes
-        trained = _considerate(fit, self._progress)
+        trained = _considerate(fit, self._progress, self.took_s)
         return Context(self._task, trained, recipe.deploy, seed, self._progress, place, price, self._source, placement)
 
 
-def _considerate(fit: Callable[..., Any], progress: Progress) -> Callable[..., Any]:
-    """Return `fit` with the threads that find a core."""
+def _considerate(fit: Callable[..., Any], progress: Progress, took_s: list[float]) -> Callable[..., Any]:
+    """Return `fit` with the threads that find a core; the seconds of each call are added to `took_s`."""
 
     def trained(*given: Any, **more: Any) -> Any:
-        with sharing.free_threads(progress):
-            return fit(*given, **more)
+        start = time.perf_counter()
+        try:
+            with sharing.free_threads(progress):
+                return fit(*given, **more)
+        finally:
+            took_s.append(time.perf_counter() - start)
 
     return trained

@@ -72,6 +72,7 @@ def content(
         "notes": [*known.program.interface.notes, *counts.notes()],
         "reproduce": {"command": known.command, "recipe_yaml": recipe_yaml(choice.best or choice.nearest, known.task.ref, known.budget)},
         "spent": known.ledger.spent(),
+        "timeline": to_json(known.ledger.spans()),
     }
 
 
