@@ -9,8 +9,8 @@ import typer
 
 from laconic.cli.app import app
 from laconic.cli.budget import BudgetOptions, takes_budget
-from laconic.cli.options import JsonOption, MlflowOption
-from laconic.cli.output import finish, guarded, say, show, summary
+from laconic.cli.options import JsonOption, MlflowOption, QuietOption
+from laconic.cli.output import EXIT_FAILED, display, finish, guarded, say, show, summary
 
 
 @app.command()
@@ -97,6 +97,34 @@ def pick(
 
     result, page = guarded(work)
     finish(result, as_json, page=page)
+
+
+@app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that goes on in another process.")],
+    to: Annotated[Path | None, typer.Option("--to", help="Where to write the page. [default: RUN/watch.html]")] = None,
+    every: Annotated[int, typer.Option("--every", min=1, help="Seconds between two looks at the folder.")] = 10,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Follow a run from its folder: candidates as they become known here, and a page of what is known so far that reads itself again. Ends with the run.
+
+    Example: laconic watch laconic-runs/A
+    """
+
+    def work() -> dict[str, Any]:
+        from laconic.report.watching import PAGE, state, watch
+
+        state(folder)
+        say(f"Page:   {to or folder / PAGE}", True)
+        with display(quiet or as_json) as progress:
+            return watch(folder, to, progress, every)
+
+    result = guarded(work)
+    known = result["result"]
+    show(result, as_json, lambda: "" if known is None else summary(known))
+    say(f"The run is {result['kind']}. Page: {result['page']}", as_json)
+    raise typer.Exit(EXIT_FAILED if result["kind"] == "ended" else 0)
 
 
 @app.command()

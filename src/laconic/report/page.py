@@ -35,10 +35,15 @@ def page(result: Mapping[str, Any]) -> str:
     return draw(facts(result))
 
 
-def draw(facts: Facts) -> str:
-    """Return the page of these facts; the same facts always give the same bytes."""
+def draw(facts: Facts, live: Any = None) -> str:
+    """Return the page of these facts; the same facts always give the same bytes.
+
+    Args:
+        facts: of a result.
+        live: `watching.State` of a run that goes on: its page says so, and reads itself again.
+    """
     figures = charts(facts)
-    return render("page.html", figures, facts=facts, contents=contents(facts, set(figures)))
+    return render("page.html", figures, facts=facts, contents=contents(facts, set(figures)), live=live)
 
 
 def contents(found: Facts, drawn: Collection[str]) -> list[tuple[str, str]]:

@@ -5,10 +5,12 @@ A folder may be a stranger's, named by mistake: it is looked at before anything 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
 import stat
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +26,7 @@ FORMAT = 2
 MANIFEST = "run.json"
 RESULT = "result.json"
 LOCK = "lock"
+LIVE, SO_FAR = "live.json", "so_far.json"  # what a run does and would deliver now, for those who watch it; a finished one has neither
 _HOLDER = b"process "  # how a lock of ours begins, unless it is empty
 _ASIDE = re.compile(r"\.writing-\w+\.json")  # a manifest that a kill kept from its name
 
@@ -209,6 +212,28 @@ def _check_lock(path: Path) -> None:
         raise BadInput(f"{path} is not a run's lock; it was not changed. Choose a new folder with --out.")
 
 
+def in_use(folder: Path) -> bool | None:
+    """Return whether a process works in a run's folder; None where this system cannot tell.
+
+    The lock is ours for an instant, in which a run that begins waits (`_lock`).
+    """
+    try:
+        import fcntl
+
+        handle = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+    except ImportError:
+        return None
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def _lock(folder: Path) -> int | None:
     try:
         import fcntl
@@ -216,7 +241,7 @@ def _lock(folder: Path) -> int | None:
         return None
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(lambda: fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB))
     except BlockingIOError:
         holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "an unknown process"
         os.close(handle)
@@ -224,3 +249,12 @@ def _lock(folder: Path) -> int | None:
     os.ftruncate(handle, 0)
     os.pwrite(handle, _HOLDER + f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
     return handle
+
+
+def _take(lock: Callable[[], None]) -> None:
+    """Take a lock, at the second or third attempt too: one who only looks whether it is taken has it for an instant (`in_use`)."""
+    for wait_s in (0.02, 0.05):
+        with contextlib.suppress(BlockingIOError):
+            return lock()
+        time.sleep(wait_s)
+    lock()

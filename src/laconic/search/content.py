@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from laconic.core.records import to_json
 from laconic.core.task import Task
 from laconic.core.version import VERSION
 from laconic.deploy.runtime import packages
-from laconic.measure.counts import count
+from laconic.measure.counts import Counts, count
 from laconic.measure.environment import environment
 from laconic.run import prepare
 from laconic.run.ledger import Ledger
@@ -41,6 +42,11 @@ class Facts:
     ledger: Ledger
     options: Options
 
+    @functools.cached_property
+    def counts(self) -> Counts:
+        """Parameters and multiply-adds of the model."""
+        return count(self.program)
+
 
 def content(
     known: Facts, records: Sequence[Record], choice: Selection, ended: Stopped | None = None, told: Mapping[str, Any] | None = None
@@ -54,7 +60,7 @@ def content(
         ended: how far the run came, where it ended before everything was tried.
         told: of the chosen one beside its figures; see `search.beside`.
     """
-    counts, scale = count(known.program), Scale.of(known.metric)
+    counts, scale = known.counts, Scale.of(known.metric)
     return {
         "format": FORMAT,
         "laconic": VERSION,

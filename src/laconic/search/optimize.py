@@ -21,6 +21,7 @@ from laconic.display import shown
 from laconic.run import identity, prepare, trial
 from laconic.run.evaluate import Evaluator
 from laconic.run.ledger import Ledger
+from laconic.run.live import Live
 from laconic.run.options import Options
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record, opponent
@@ -37,6 +38,7 @@ from laconic.search.propose import propose
 from laconic.search.result import REPORT, Result
 from laconic.search.select import Selection, confirm, judged_by, so_far
 from laconic.search.select import frontier as marked
+from laconic.search.sofar import SoFar
 from laconic.search.space import SearchSpace, baseline_recipe, baseline_recipes
 from laconic.search.stopped import INTERRUPT, LIMIT, stopped
 from laconic.search.tune import Tuner
@@ -128,6 +130,7 @@ def search(
         if store.resumed:
             progress.log(f"continuing the run in {folder}; what is finished is kept")
         ledger.resume(store)
+        progress = live = Live(progress, store)
         program, training = prepare.program(task, store, options, ledger, progress)
         around = Surroundings(program, task.of_part(), budget)
         chosen = list(recipes) if recipes is not None else propose(around, space)
@@ -136,6 +139,7 @@ def search(
         named = recipes is not None or space.names_targets  # whoever names something wants to see it
         walk = Walk(evaluator, budget, races=options.early_stop and budget.goal.name == "speedup" and len(asked) == 1 and not named)
         context = Facts(task, metric, budget, program, training, command, ledger, options)
+        live.after = SoFar(store, context, walk).write
         try:
             with contextlib.closing(evaluator):
                 tried(walk, chosen, around, space, follow=recipes is None)
@@ -151,11 +155,13 @@ def search(
             if walk.records:
                 records = marked(judged_by([*walk.records, *walk.untried()], budget), budget)
                 Result(folder, write(store, context, records, so_far(records, budget), INTERRUPT)).report()
+                live.end()
             raise
         records = marked(list(_replaced(records, tested)), budget)
         ended = stopped(records, LIMIT, ledger.spent()["total"])
         told["budgets"] = several.answers(records, asked, choices, Scale.of(metric), to_json(program.inputs), ended)
         data = write(store, context, records, confirm(choices[0], records, budget), LIMIT, told)
+        live.end()
         shutil.rmtree(store.path("examples"), ignore_errors=True)
         return data
 

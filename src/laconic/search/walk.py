@@ -141,7 +141,7 @@ class Walk:
         known = record.compared(self.budget.goal)
         return "" if known is None or known.value is None else self.budget.goal.told(known.value, known.unit)
 
-    def untried(self) -> list[Record]:
-        """Return records of those whose turn has not come, for a run that was interrupted."""
+    def untried(self, why: str = INTERRUPTED) -> list[Record]:
+        """Return records of those whose turn has not come, with the reason: for a run that was interrupted, or that goes on."""
         bases = [record for record in self.records if record.baseline is None]
-        return [Record.of(recipe, baseline=baseline_of(recipe, bases).key).not_tried(INTERRUPTED) for recipe in self.waiting.values()]
+        return [Record.of(recipe, baseline=baseline_of(recipe, bases).key).not_tried(why) for recipe in self.waiting.values()]

@@ -81,6 +81,16 @@
     setTimeout(() => { button.textContent = "Copy"; }, 1600);
   }
 
+  // The page of a run that goes on is written anew; it reads itself again, but not while somebody types, selects, or looks elsewhere.
+  function again(seconds) {
+    setInterval(() => {
+      const busy = document.hidden || document.activeElement.matches("input, select") || String(getSelection());
+      if (!busy) location.reload();
+    }, 1000 * seconds);
+  }
+
+  const main = document.querySelector("main");
+  if (main.dataset.again) again(Number(main.dataset.again));
   for (const table of document.querySelectorAll("table.sortable")) sortable(table);
   const field = document.getElementById("filter");
   if (field) filtering(document.getElementById("candidates"), field);
