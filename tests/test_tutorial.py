@@ -41,6 +41,7 @@ ELSEWHERE = {
     "laconic pack ship -o model.lac": PACKED,
     "laconic unpack model.lac -o model.onnx": PACKED,
     "laconic pick first --max-drop 2": "tests/test_cli.py picks from a finished run",
+    "laconic watch first": "tests/report/test_watching.py watches runs",
     "laconic compare lr digits --epochs 10": "minutes; tests/test_cli.py compares with one epoch",
 }
 # Commands of other pages that are typed below.

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import laconic as lc
+from laconic.cli import app
 from laconic.core.errors import BadInput
 from laconic.core.progress import Silent, silent
 from laconic.report.watching import PAGE, page, state, watch
@@ -186,3 +188,15 @@ def test_what_is_told_may_hold_anything(tmp_path: Path) -> None:
         live.advance(**candidate("<b>mine</b>", why=object(), drop=float("nan")))
         assert json.loads(store.path(LIVE).read_text(encoding="utf-8"))["rows"][0]["candidate"] == "<b>mine</b>"
         assert "<b>mine" not in page(state(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(("result", "code", "words"), [("met", 0, "The run is finished"), (None, 1, "The run is ended")])
+def test_the_command_draws_a_run_that_has_ended_once(tmp_path: Path, result: str | None, code: int, words: str) -> None:
+    with RunStore(tmp_path / "run", {"task": "t"}) as store:
+        if result is not None:
+            store.write(RESULT, named(result))
+    done = CliRunner().invoke(app, ["watch", str(tmp_path / "run"), "--to", str(tmp_path / "page.html")])
+    assert done.exit_code == code
+    assert words in done.output
+    assert ("6.9× faster" in done.output) == (result is not None)
+    assert (tmp_path / "page.html").exists()

@@ -54,6 +54,7 @@ def contents(found: Facts, drawn: Collection[str]) -> list[tuple[str, str]]:
         ("frontier", "Frontier", "frontier" in drawn),
         ("candidates", "All candidates", True),
         ("techniques", "The best of each technique", len(found.techniques) > 1),
+        ("payoff", "What each step gave", found.payoff),
         ("mattered", "What mattered", found.mattered),
         ("parallel", "Choices and what came of them", found.parallel),
         ("fallen", "What fell out, and why", found.fallen),
