@@ -294,7 +294,7 @@ def test_ctrl_c_keeps_the_best_so_far_and_the_run_goes_on(tmp_path: Path, monkey
     assert process.returncode == 130, errors
     folder = next(tmp_path.glob("laconic-runs/*")).relative_to(tmp_path)
     best = folder / "candidates" / KEY
-    said = f"Interrupted. The best so far, ONNX Runtime · fp32, is in {best / 'artifact'}. What was finished is kept; to go on:"
+    said = f"Interrupted. The best so far, ONNX Runtime · fp32 · 1 thread, is in {best / 'artifact'}. What was finished is kept; to go on:"
     assert said in errors
     assert f"--out {folder}" in errors
     known = read_result(tmp_path / folder)

@@ -78,7 +78,7 @@ def test_settings_of_a_family_have_names_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"configs": (), "choices": ()}, "stage: ''; of a lever without steps it is one of precision, runtime"),
+        ({"configs": (), "choices": ()}, "stage: ''; of a lever without steps it is one of precision, runtime, threads"),
         ({"stage": "folding"}, "stage: 'folding'; that of its step is rounding"),
         ({"configs": (lc.Quantize, lc.Fit)}, "build: a lever that adds several steps says how they are built"),
         ({"choices": (Setting("a", {"mod": "static"}),)}, "mod: is no option of Quantize. Did you mean 'mode'"),

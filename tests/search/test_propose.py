@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -16,7 +16,8 @@ from laconic.core.progress import silent
 from laconic.core.records import Measurement
 from laconic.run.record import Record
 from laconic.search.lever import Surroundings
-from laconic.search.propose import follow_up, propose, turn_of
+from laconic.search.propose import follow_up, propose, turn_of, with_fewer_threads
+from laconic.search.space import baseline_recipe
 from laconic.search.walk import Walk
 from laconic.tasks import models
 from laconic.tasks.models import DataShape
@@ -289,7 +290,7 @@ class Evaluates:
 
 @pytest.mark.parametrize("drop", [0.0, 0.4], ids=["nothing lost", "lost a little"])
 def test_what_follows_has_its_turn_by_its_cost_too(drop: float) -> None:
-    space, evaluator = lc.SearchSpace(("openvino",), ("fp32",), prune=(0.5,)), Evaluates(drop)
+    space, evaluator = lc.SearchSpace(("openvino",), ("fp32",), prune=(0.5,), without=("threads",)), Evaluates(drop)
     chosen = propose(around(), space)
     walk = Walk(evaluator, lc.Budget(max_drop=0.5))  # type: ignore[arg-type]
     walk.records.append(Record("base", "", {}))
@@ -299,6 +300,46 @@ def test_what_follows_has_its_turn_by_its_cost_too(drop: float) -> None:
     assert evaluator.titles == [title for title in expected if drop or ("mixed" not in title and "qat" not in title)]
     assert [record.title for record in walk.records[1:]] == evaluator.titles
     assert walk.untried() == []
+
+
+class Speeds(Evaluates):
+    """Answers with the speed-up that its runtime has on so many threads."""
+
+    def __init__(self, speeds: Mapping[tuple[str, int | None], float]) -> None:
+        super().__init__(0.0)
+        self.speeds = speeds
+
+    def evaluate(self, recipe: lc.Recipe) -> Record:
+        speed = self.speeds[recipe.deploy.runtime, recipe.deploy.threads]
+        return super().evaluate(recipe).replace(baseline="torch-fp32").with_measured(speedup=Measurement(speed, "x", low=speed, high=speed))
+
+
+@pytest.mark.parametrize("won", [True, False], ids=["one thread is faster", "one thread is slower"])
+def test_what_is_fast_is_tried_on_fewer_threads_and_trained_models_keep_what_won(won: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("laconic.deploy.runtime.cores", lambda: 2)
+    speeds = {("onnxruntime", None): 4.0, ("openvino", None): 3.0, ("torchscript", None): 1.5, ("torch", 1): 1.1, ("openvino", 1): 2.0}
+    evaluator = Speeds({**speeds, ("onnxruntime", 1): 5.0 if won else 3.9})
+    space = lc.SearchSpace(("onnxruntime", "openvino", "torchscript"), ("fp32",), quantize=(), prune=(0.5,))
+    walk = Walk(evaluator, lc.Budget(max_drop=0.5))  # type: ignore[arg-type]
+    walk.records.append(Record.of(baseline_recipe(None, "cpu"), status="baseline"))
+    walk.likeliest_first(propose(around(), space), around(), space)
+    fewer = [title for title in evaluator.titles if title.endswith("1 thread") and "prune" not in title]
+    assert sorted(fewer) == ["ONNX Runtime · fp32 · 1 thread", "OpenVINO · fp32 · 1 thread", "PyTorch eager · fp32 · 1 thread"]
+    pruned = [title for title in evaluator.titles if "prune" in title]
+    assert pruned == [f"prune to 50 % of MACs · ONNX Runtime · fp32{' · 1 thread' * won}", "prune to 50 % of MACs · OpenVINO · fp32"]
+    assert walk.around is not None
+    assert walk.around.threads == ({"onnxruntime": 1} if won else {})
+
+
+@pytest.mark.parametrize(
+    ("space", "budget", "cores"),
+    [({"threads": 2}, {}, 2), ({"without": ("threads",)}, {}, 2), ({}, {"objective": "size"}, 2), ({}, {}, 1), ({"device": "cuda"}, {}, 2)],
+    ids=["threads are given", "left out", "the size is to be best", "one core", "on a GPU"],
+)
+def test_threads_are_as_they_are(space: dict[str, Any], budget: dict[str, Any], cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("laconic.deploy.runtime.cores", lambda: cores)
+    records = [Record.of(baseline_recipe(None, "cpu")), Record.of(lc.Recipe(), baseline="torch-fp32").with_measured(speedup=2.0)]
+    assert with_fewer_threads(around(**budget), lc.SearchSpace(**space), records) == []
 
 
 def test_what_a_walk_did_not_reach_is_known_at_any_moment() -> None:

@@ -40,7 +40,7 @@ def test_nobody_is_left_out_of_whom_nothing_near_is_known() -> None:
     base = Record.of(lc.Recipe((), lc.Target("torch", "fp32", 1)), status="baseline")
     told = outraced(lc.Recipe((), lc.Target("torch", "bf16", 1)), BEST, [base])
     assert told == (
-        "PyTorch eager · fp32 is 1.00× as fast as the baseline at the most, the best so far 10.00× at the least: this would have to win "
+        "PyTorch eager · fp32 · 1 thread is 1.00× as fast as the baseline at the most, the best so far 10.00× at the least: this would have to win "
         "10.0 times over the former, and 5 at the most is expected of it"
     )
 

@@ -19,6 +19,7 @@ def left(space: lc.SearchSpace) -> set[str]:
 
 
 EVERYTHING = left(lc.SearchSpace())
+THREADS = {f"threads={setting.name}" for setting in levers()["threads"].choices}
 PRUNED = {f"prune={name}" for name in ("solved-0.6", "0.5", "solved-0.4", "0.3")}
 
 
@@ -34,7 +35,7 @@ PRUNED = {f"prune={name}" for name in ("solved-0.6", "0.5", "solved-0.4", "0.3")
         ({"precisions": ("fp32",)}, {"bf16"}),
         ({"without": ("torch.compile", "quantize=dynamic", "prune")}, {"torch.compile", "quantize=dynamic", *PRUNED}),
         ({"without": ("prune=0.50",)}, {"prune=0.5"}),
-        ({"levers": ("openvino",)}, {"onnxruntime", "torchscript", "torch.compile", "torch"} | {p for p in EVERYTHING if p not in levers()} | {
+        ({"levers": ("openvino",)}, {"onnxruntime", "torchscript", "torch.compile", "torch"} | {p for p in EVERYTHING - THREADS if p not in levers()} | {
             "fit", "fold_batch_norm", "mixed", "qat"}),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else str(len(value)),  # a set has no order
@@ -47,7 +48,7 @@ def test_levers_that_are_asked_for_leave_the_others_out_but_no_runtime() -> None
     space = lc.SearchSpace(levers=("prune=0.6", "quantize"), without=("torch.compile",))
     assert left(space) == {
         "prune=0.6", "quantize=static", "quantize=dynamic", "quantize=weights", "quantize=weights4",
-        "fp32", "bf16", "onnxruntime", "openvino", "torchscript", "torch",
+        "fp32", "bf16", "onnxruntime", "openvino", "torchscript", "torch", *THREADS,
     }  # fmt: skip
 
 

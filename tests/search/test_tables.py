@@ -230,7 +230,7 @@ def test_without_a_table_the_rest_is_tried(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Evaluates, "evaluate", lambda self, recipe: timed(recipe, 5.0))
     one = walk.Walk(Evaluates(0.0), lc.Budget(max_drop=0.5))  # type: ignore[arg-type]
     one.records.append(base())
-    space = lc.SearchSpace(("onnxruntime",), ("fp32",), quantize=(), effort="high", trials=0)
+    space = lc.SearchSpace(("onnxruntime",), ("fp32",), quantize=(), without=("threads",), effort="high", trials=0)
     one.likeliest_first(propose(around(), space), around(), space)
     assert asked == ["ONNX Runtime · fp32"]
     assert [record.title for record in one.records[1:]] == [

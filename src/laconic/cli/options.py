@@ -37,7 +37,10 @@ LimitOption = Annotated[
         "delivered; the same command with --out RUN goes on with the rest.",
     ),
 ]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of every runtime. [default: all cores]")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="Threads of every runtime. [default: all cores, or fewer where these are faster]"),
+]
 TrialOption = Annotated[
     float | None, typer.Option("--trial-timeout", help="Seconds that the trial of your task's own code may take.  [default: 900]")
 ]

@@ -167,7 +167,7 @@ def facts(result: Mapping[str, Any]) -> Facts:
 
 
 def _records(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return all records, the baseline first; where there are several baselines, titles say with how many threads."""
+    """Return all records, the baseline first; where there are several baselines, each title says with how many threads."""
     bases = [{**record, "status": "baseline"} for record in (result.get("baseline") or {}, *(result.get("other_baselines") or ()))]
     records = [*bases, *told_apart(result.get("candidates") or ())]
     if len(bases) == 1:
@@ -179,7 +179,8 @@ def _records(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _with_threads(record: Mapping[str, Any]) -> str:
     threads = finite(((record.get("recipe") or {}).get("deploy") or {}).get("threads"))
     told = "all cores" if threads is None else f"{threads:.0f} thread{'s' if threads != 1 else ''}"
-    return f"{record.get('title') or record.get('key')} · {told}"
+    title = str(record.get("title") or record.get("key"))
+    return title if title.endswith(told) else f"{title} · {told}"
 
 
 def _check(result: Any) -> str:

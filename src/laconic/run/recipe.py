@@ -82,7 +82,9 @@ class Recipe:
         """The recipe in a few words."""
         steps = [config.words() for config in self.steps]
         device = [] if self.deploy.device == "cpu" else [self.deploy.device]
-        return " · ".join([*steps, self.runtime_title, self.numerics, *device])
+        n = self.deploy.threads
+        threads = [f"{n} thread{'s' if n > 1 else ''}"] if n else []
+        return " · ".join([*steps, self.runtime_title, self.numerics, *device, *threads])
 
 
 @dataclass(frozen=True)

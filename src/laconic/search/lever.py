@@ -17,7 +17,9 @@ from laconic.search.budget import Budget
 from laconic.search.tables import Sizes
 
 # Where a lever stands in a recipe: at the stage of its step, or behind all steps where it chooses a field of the target that is called so.
-TARGET_STAGES = ("precision", "runtime")
+TARGET_STAGES = ("precision", "runtime", "threads")
+# Of these every choice goes with every other; numbers of threads are tried where that may pay, see `propose.with_fewer_threads`.
+COMBINED = TARGET_STAGES[:2]
 STAGES: tuple[str, ...] = (*STEP_STAGES, *TARGET_STAGES)
 # What a candidate costs before it can be measured, the cheapest first.
 COSTS = ("nothing", "calibration", "training")
@@ -33,6 +35,7 @@ class Surroundings:
         budget: what may be lost, and what is to be best.
         target: where the recipe at hand will run.
         sizes: what sizes of the model's groups lose and take, once a run has measured it.
+        threads: of a runtime, by its name, where fewer of them than there are cores were found to be faster.
     """
 
     program: Program
@@ -40,10 +43,15 @@ class Surroundings:
     budget: Budget
     target: Target = field(default_factory=Target)
     sizes: Sizes | None = None
+    threads: Mapping[str, int] = field(default_factory=dict)
 
     def at(self, target: Target) -> Surroundings:
         """Return the same with another target."""
         return dataclasses.replace(self, target=target)
+
+    def quickest(self, target: Target) -> Target:
+        """Return a target with the threads that were found to be the fastest in its runtime."""
+        return dataclasses.replace(target, threads=self.threads.get(target.runtime, target.threads))
 
 
 Condition = Callable[[Surroundings], str | None]

@@ -43,6 +43,7 @@ _DISTILL = 0.5
 _UNTRAINED: Options = {"recovery": {"epochs": 0}}
 _ONE_RANK = "of the ranks 0.3 is tried by itself; asked for by name this is too"
 _SHARE = "latency"  # the option of pruning that stands for a share of the layers' time
+_QUARTER = 4  # of the cores, one of so many is a number of threads that is tried, beside one thread
 _MOSTLY = 0.5  # of the multiply-adds that must be where a lever acts
 # How long the rest recovers: epochs at least and at most, and steps that are wanted.
 _RECOVERY_EPOCHS, _RECOVERY_STEPS = (2, 20), 400
@@ -146,6 +147,15 @@ def _kernels_pay(around: Surroundings) -> str | None:
 
 def _small(share: float, where: str) -> str:
     return f"only {100 * share:.0f} % of the multiply-adds are in {where}, where there is something to save"
+
+
+def _threads_wait(around: Surroundings) -> str | None:
+    """Threads wait for each other at each operator, for longer than a small one takes."""
+    if around.target.device != "cpu":
+        return "it is about the threads of a processor"
+    if not around.budget.goal.timed:
+        return "it makes nothing smaller; tried where the budget aims at time"
+    return None if runtime.cores() > 1 else "there is one core"
 
 
 def _rules(around: Surroundings) -> str:
@@ -295,6 +305,17 @@ def rate(value: Any) -> float:
     return number
 
 
+def count(value: Any) -> int:
+    """Read a number of threads.
+
+    Raises:
+        ValueError: it is no whole number of 1 or more.
+    """
+    if not str(value).isdigit() or int(value) < 1:
+        raise ValueError(f"{value!r} must be a whole number of threads, 1 or more")
+    return int(value)
+
+
 # The table ---------------------------------------------------------------------------------------------------------------------------
 
 LEVERS = (
@@ -395,17 +416,28 @@ _PRECISIONS: dict[str, tuple[str, str, Mapping[str, str]]] = {
 
 @cache
 def levers() -> dict[str, Lever]:
-    """All levers by name, in the order of their stages: those of steps, precisions, the runtimes of `deploy.runtime`, and those of other packages."""
+    """All levers by name, in the order of their stages: those of steps, precisions, the runtimes of `deploy.runtime`, threads, those of other packages."""
     rows = [
         *LEVERS,
         *(_deploying(name, "precision", *told) for name, told in _PRECISIONS.items() if name in PRECISIONS),
         *(_deploying(name, "runtime", f"run it in {one.title}", one.promise, one.promises) for name, one in _runtimes()),
+        _threads(),
     ]
     return extended(_by_name(rows), "laconic.levers", _read)
 
 
 def _runtimes() -> list[tuple[str, runtime.Runtime]]:
     return [(name, runtime.runtime(name)) for name in runtime.names()]
+
+
+def _threads() -> Lever:
+    """The lever that gives runtimes fewer threads than there are cores."""
+    fewer = dict.fromkeys((1, max(1, runtime.cores() // _QUARTER)))
+    about = "compute on fewer threads than there are cores: in small layers they wait for each other for longer than they save"
+    return Lever(
+        "threads", about, tuple(Setting(str(n), {"threads": n}) for n in fewer), stage="threads", needs="more than one core; a budget that aims at time",
+        when=_threads_wait, field="threads", reads=count, promise="high",
+    )  # fmt: skip
 
 
 def _by_name(rows: Sequence[Lever]) -> dict[str, Lever]:

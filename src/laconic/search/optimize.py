@@ -144,7 +144,7 @@ def search(
             with contextlib.closing(evaluator):
                 tried(walk, chosen, around, space, follow=recipes is None)
                 if recipes is None and space.trials:
-                    walk.tuned(Tuner(around, space, walk.records, options.seed), space.trials)
+                    walk.tuned(Tuner(walk.around or around, space, walk.records, options.seed), space.trials)
                 records, choices = several.choose_all(walk.records, asked, evaluator)
                 handed = several.handed(choices)
                 base = opponent(handed[0], records) if handed else records[0]

@@ -17,6 +17,7 @@ from laconic.search.levers import levers
 from laconic.search.space import Pick, SearchSpace, baseline_recipe
 
 LONGEST = 3  # levers that one recipe pulls
+_NEAR = 2.0  # times as fast as a runtime, the fastest of all may be, and fewer threads are tried in that one too
 _TRAINING = COSTS.index("training")
 # When a candidate has its turn, the least first: whether it trains, its promise (that of the least promising of its levers), its cost (that of the dearest).
 Turn = tuple[bool, int, int]
@@ -43,6 +44,10 @@ class Chain:
     def trains(self) -> bool:
         """Return whether one of its levers trains, in this setting or in another: it changes the weights alone, alike for every runtime."""
         return any(COSTS.index(pick.lever.cost) == _TRAINING for pick in self.picks)
+
+    def on(self, target: Target) -> Chain:
+        """Return the same, run elsewhere."""
+        return dataclasses.replace(self, target=target)
 
     @property
     def trained(self) -> tuple[Pick, ...]:
@@ -114,6 +119,7 @@ def follow_up(around: Surroundings, space: SearchSpace, records: Sequence[Record
         if space.judged(pick, around.at(chain.target)) is None
         if _legal(follower := dataclasses.replace(chain, picks=(*chain.picks[:-1], pick)))
     ]
+    followers = [follower.on(around.quickest(follower.target)) if follower.trained else follower for follower in followers]
     recipes = [follower.recipe(around) for follower in sorted(followers, key=lambda chain: chain.turn)]
     return list({recipe.key: recipe for recipe in recipes if recipe.key not in by_key}.values())
 
@@ -122,7 +128,12 @@ def chains(around: Surroundings, space: SearchSpace) -> list[Chain]:
     """Return every legal chain of the search space, the empty ones among them, in the order in which they are tried."""
     targets = space.targets()
     trainable = _worth_training_for(targets)
-    whole = [chain for target in targets for chain in _chains_at(around.at(target), space) if target in trainable or not chain.trains]
+    whole = [
+        chain.on(around.quickest(target)) if chain.trained else chain
+        for target in targets
+        for chain in _chains_at(around.at(target), space)
+        if target in trainable or not chain.trains
+    ]
     # Of those that train, the first setting of a lever in every runtime before its second in any.
     return sorted(whole, key=lambda chain: (chain.turn, [pick.place for pick in chain.trained]))
 
@@ -147,6 +158,41 @@ def _legal(chain: Chain) -> bool:
     if len(chain.trained) > 1 and not all(pick.asked for pick in chain.trained):
         return False
     return len(chain.picks) == 1 or all(pick.setting.combines or pick.named for pick in chain.picks)
+
+
+def with_fewer_threads(around: Surroundings, space: SearchSpace, records: Sequence[Record]) -> list[Recipe]:
+    """Return the model as it is, and the fastest candidate of each runtime that is not far behind the fastest of all, on fewer threads.
+
+    Args:
+        around: as of `propose`.
+        space: as of `propose`.
+        records: of all that needs no training.
+    """
+    here = around.at(Target(device=space.device))
+    picks = [pick for pick in space.picks(levers()["threads"]) if space.judged(pick, here) is None]
+    timed = [record for record in records if record.baseline is not None and _speed(record)]
+    fastest = {record.made_by.deploy.runtime: record for record in sorted(timed, key=_speed)}
+    near = max(map(_speed, timed), default=0.0) / _NEAR
+    recipes = [baseline_recipe(space.threads, space.device), *(record.made_by for record in fastest.values() if _speed(record) >= near)]
+    return [_on(recipe, pick.setting.options["threads"]) for recipe in recipes for pick in picks]
+
+
+def faster_threads(records: Sequence[Record]) -> dict[str, int]:
+    """Return the number of threads by runtime, where a candidate was faster with it than the same on all cores."""
+    by_key = {record.key: record for record in records}
+    found = dict[str, int]()
+    for record in sorted(records, key=_speed):
+        target = record.made_by.deploy if record.recipe and _speed(record) else Target()
+        if target.threads is None:
+            continue
+        other = by_key.get(_on(record.made_by, None).key)
+        if other is not None and other.baseline is not None and _speed(record) > _speed(other):
+            found[target.runtime] = target.threads
+    return found
+
+
+def _on(recipe: Recipe, threads: int | None) -> Recipe:
+    return dataclasses.replace(recipe, deploy=dataclasses.replace(recipe.deploy, threads=threads))
 
 
 def shipping(around: Surroundings, space: SearchSpace, records: Sequence[Record]) -> Recipe | None:

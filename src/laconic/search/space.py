@@ -12,7 +12,7 @@ from laconic.core.fields import wrong_type
 from laconic.core.target import DEVICES, Target
 from laconic.deploy import runtime
 from laconic.run.recipe import Recipe
-from laconic.search.lever import COSTS, TARGET_STAGES, Lever, Setting, Surroundings
+from laconic.search.lever import COMBINED, COSTS, TARGET_STAGES, Lever, Setting, Surroundings
 from laconic.search.levers import levers
 
 EFFORTS = ("low", "medium", "high")
@@ -60,7 +60,7 @@ class SearchSpace:
     Args:
         runtimes: only these.
         precisions: only these.
-        threads: of every runtime; None: all cores.
+        threads: of every runtime; None: all cores, and fewer of them where the lever ``threads`` finds them faster.
         device: ``cpu`` or ``cuda``.
         levers: of the levers that add steps, only these: ``LEVER``, or ``LEVER=SETTING``, e.g. ``("prune", "quantize=static")``; a runtime or a precision
             among them narrows runtimes or precisions.
@@ -109,7 +109,7 @@ class SearchSpace:
         for name, value in values.items():
             object.__setattr__(self, name, value)
         mistakes = list(self._mistakes())
-        mistakes = mistakes or [f"no {stage} is left" for stage in TARGET_STAGES if not self._options(stage)]
+        mistakes = mistakes or [f"no {stage} is left" for stage in COMBINED if not self._options(stage)]
         if mistakes:
             raise BadInput("the search space makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
         object.__setattr__(self, "choices", {name: _setting_names(name, value) for name, value in self.choices.items()})
@@ -164,6 +164,8 @@ class SearchSpace:
         lever, setting = pick.lever, pick.setting
         if lever.name in self.without or _is_item(self.without, lever, setting):
             return "left out"
+        if lever.stage == "threads" and self.threads is not None:
+            return "so many threads as there shall be were given"
         if self.effort == "low" and pick.cost == COSTS[-1] and not pick.asked:
             return "it trains, and the effort is low"
         only = self.choices.get(lever.group)
@@ -201,13 +203,13 @@ class SearchSpace:
     def names_targets(self) -> bool:
         """Whether runtimes or precisions were asked for by name."""
         named = {item.partition("=")[0] for item in self.levers or ()}
-        rows = [lever for lever in levers().values() if lever.stage in TARGET_STAGES]
+        rows = [lever for lever in levers().values() if lever.stage in COMBINED]
         return any(lever.group in self.choices or lever.name in named for lever in rows)
 
     def targets(self) -> list[Target]:
         """Return every runtime in every precision that may be tried, the runtimes in the order of their table."""
         targets = []
-        for options in itertools.product(*(self._options(stage) for stage in reversed(TARGET_STAGES))):
+        for options in itertools.product(*(self._options(stage) for stage in reversed(COMBINED))):
             target = Target(threads=self.threads, device=self.device)
             for values in options:
                 target = replace(target, **values)

@@ -9,11 +9,13 @@ from typing import Any
 from laconic.core.task import Task
 from laconic.run.base import captured_model
 from laconic.search.budget import Budget
-from laconic.search.lever import TARGET_STAGES, Lever, Surroundings
+from laconic.search.lever import COMBINED, Lever, Surroundings
 from laconic.search.levers import levers
 from laconic.search.propose import Chain, chains, propose, unavailable
 from laconic.search.space import Pick, SearchSpace
 from laconic.tasks.check import check_task
+
+_ONCE_FAST = "once what needs no training has shown which runtimes are fast, for the best candidate of each of these"
 
 
 def survey(task: Task | None = None, budget: Budget | None = None, space: SearchSpace | None = None) -> dict[str, Any]:
@@ -71,14 +73,17 @@ def _judged(lever: Lever, around: Surroundings, space: SearchSpace, tried: Seque
             "why": lever.when(around) or lever.unasked(around) or "",
         }
     for pick in picks:
-        yield _of_target(pick, space) if lever.stage in TARGET_STAGES else _of_steps(pick, around, space, tried)
+        if lever.stage == "threads":
+            yield _setting(pick, False, (), space.left_out(pick) or lever.when(around) or _ONCE_FAST)
+        else:
+            yield _of_target(pick, space) if lever.stage in COMBINED else _of_steps(pick, around, space, tried)
 
 
 def _of_target(pick: Pick, space: SearchSpace) -> dict[str, Any]:
     """Describe a runtime or a precision: it is tried in whatever it goes with on this machine."""
     if (reason := space.left_out(pick)) is not None:
         return _setting(pick, False, (), reason)
-    other = next(stage for stage in TARGET_STAGES if stage != pick.lever.stage)
+    other = next(stage for stage in COMBINED if stage != pick.lever.stage)
     mine = [t for t in space.targets() if all(getattr(t, name) == value for name, value in pick.setting.options.items())]
     reasons = {getattr(target, other): unavailable(target) for target in mine}
     ready = [name for name, reason in reasons.items() if reason is None]

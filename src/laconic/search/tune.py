@@ -57,7 +57,7 @@ class Tuner:
         optuna = need("optuna", "search")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.around, self.space = around, space
-        self.targets = {_name(target): target for target in space.targets() if unavailable(target) is None}
+        self.targets = {_name(target): around.quickest(target) for target in space.targets() if unavailable(target) is None}
         self.stages = {stage: list(self._labels(stage)) for stage in STEP_STAGES}
         self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=ROUND))
         self._known = {record.key: record for record in records}

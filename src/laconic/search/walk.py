@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from laconic.run.recipe import Recipe
 from laconic.run.record import OUTRACED, Record, baseline_of
 from laconic.search.budget import Budget
 from laconic.search.lever import Surroundings
-from laconic.search.propose import follow_up, is_training, propose, shipping, turn_of
+from laconic.search.propose import faster_threads, follow_up, is_training, propose, shipping, turn_of, with_fewer_threads
 from laconic.search.racing import outraced
 from laconic.search.space import SearchSpace
 from laconic.search.tables import Sizes, measured, with_prediction
@@ -33,12 +33,14 @@ class Walk:
     Attributes:
         records: what is known so far, the baselines first.
         waiting: recipes whose turn has not come, by key.
+        around: the surroundings, with what was found out about threads and sizes; None before.
     """
 
     def __init__(self, evaluator: Evaluator, budget: Budget, races: bool = False) -> None:
         self.evaluator, self.budget, self.races = evaluator, budget, races
         self.records: list[Record] = []
         self.waiting: dict[str, Recipe] = {}
+        self.around: Surroundings | None = None
         self._asked = 0
         self._sizes: Sizes | None = None
 
@@ -54,19 +56,32 @@ class Walk:
         self._expect(recipes)
         self.evaluator.progress.start("candidates", self._asked)
         done: set[str] = set()
-        sized = False
+        threaded = sized = False
         while self.waiting or not sized:
             turn = min(map(turn_of, self.waiting.values()), default=None)
             if turn is None or (not sized and is_training(turn)):  # what needs no training has shown by now which runtime will ship
-                sized, around = True, self._with_sizes(around, space)
-                if around.sizes is not None:
-                    self._order(recipe for recipe in propose(around, space) if recipe.key not in done)
+                if threaded:
+                    sized = True
+                    around = self.around = self._known_more(around, space, done)
+                else:
+                    threaded = True
+                    self._expect(recipe for recipe in with_fewer_threads(around, space, self.records) if recipe.key not in done)
                 continue
             now = [recipe for recipe in self.waiting.values() if turn_of(recipe) == turn]
             self._evaluate(now)
             done |= {recipe.key for recipe in now}
             self._expect(recipe for recipe in follow_up(around, space, self.records) if recipe.key not in done)
         self.evaluator.progress.finish()
+
+    def _known_more(self, around: Surroundings, space: SearchSpace, done: Collection[str]) -> Surroundings:
+        """Return the surroundings with threads that are faster and the table of sizes; where there is any, what waits is proposed anew."""
+        around = self._with_sizes(replace(around, threads=faster_threads(self.records)), space)
+        if around.threads or around.sizes is not None:
+            self._asked -= len(self.waiting)
+            self.waiting = {}
+            recipes = [*propose(around, space), *follow_up(around, space, self.records)]
+            self._expect(recipe for recipe in recipes if recipe.key not in done)
+        return around
 
     def tuned(self, tuner: Tuner, trials: int) -> None:
         """Evaluate what a sampler proposes, so many recipes at the most, as long as there is time."""
@@ -87,12 +102,6 @@ class Walk:
             return around
         self._sizes = measured(self.evaluator, around.program, best)
         return replace(around, sizes=self._sizes)
-
-    def _order(self, recipes: Iterable[Recipe]) -> None:
-        """Expect recipes, and let those that wait have their turns in this order."""
-        ordered = {recipe.key: recipe for recipe in recipes}
-        self._asked += len(ordered.keys() - self.waiting.keys())
-        self.waiting = {**ordered, **self.waiting}
 
     def _expect(self, recipes: Iterable[Recipe]) -> None:
         new = {recipe.key: recipe for recipe in recipes if recipe.key not in self.waiting}
