@@ -25,6 +25,7 @@ import laconic as lc
 from benchmarks import trained
 from benchmarks.contest import ORT_STATIC, PREPARATIONS, Entry, against, nncf_openvino, ort_dynamic, ort_static, take_turns
 from laconic.core.target import Target
+from laconic.deploy.artifact import Artifact
 from laconic.deploy.export import write_onnx
 from laconic.deploy.runtime import cores, runtime
 from laconic.measure.environment import environment
@@ -89,7 +90,7 @@ class Contest:
         """The model as it is, in every runtime and precision that the search has tried."""
         for record in self.result.data["candidates"]:
             if not record["recipe"]["steps"] and record["artifact"] and record["recipe"]["deploy"]["threads"] is None:
-                artifact = lc.Artifact.open(self.result.folder / record["artifact"], trust=True)
+                artifact = Artifact.open(self.result.folder / record["artifact"], trust=True)
                 yield record["title"], artifact.file, artifact.target
 
     def peers(self) -> Iterator[tuple[str, Path, Target]]:
@@ -130,7 +131,7 @@ class Contest:
         }
 
     def _ours(self, record: Mapping[str, Any]) -> Made:
-        artifact = lc.Artifact.open(self.result.folder / record["artifact"], trust=True)
+        artifact = Artifact.open(self.result.folder / record["artifact"], trust=True)
         packed = lc.pack(artifact.file, self.folder / f"{record['key']}.lac")
         return Made(Entry(artifact.file, artifact.target), packed.packed_bytes, self.accuracy(artifact.file, artifact.target))
 
