@@ -12,23 +12,39 @@ from typing import Any
 from laconic.core.errors import BadInput
 from laconic.core.extensions import extended, load, origin
 from laconic.core.folding import FoldBatchNorm
-from laconic.core.operators import Family, family_of, plain_name
 from laconic.core.plan import FitPlan, completed
 from laconic.core.target import PRECISIONS
 from laconic.core.task import Task
 from laconic.deploy import runtime
 from laconic.distill.student import Student
-from laconic.factorize.depth import DropBlocks, Survey
+from laconic.factorize.depth import DropBlocks
 from laconic.factorize.lowrank import LowRank
 from laconic.factorize.separable import Separable
-from laconic.factorize.sites import large_share
 from laconic.pruning.structured import Prune
 from laconic.pruning.unstructured.options import Sparsify
 from laconic.pruning.unstructured.patterns import FREE
 from laconic.quantization.mixed import Mixed
 from laconic.quantization.options import Quantize
 from laconic.quantization.qat import Qat
-from laconic.search.lever import Condition, Lever, Range, Setting, Surroundings
+from laconic.search.conditions import (
+    because,
+    can_round_in_training,
+    can_train,
+    has_batch_norm,
+    has_blocks,
+    has_integers,
+    has_large_kernels,
+    has_large_layers,
+    has_linear,
+    is_dynamic,
+    kernels_pay,
+    packing_counts,
+    size_counts,
+    threads_wait,
+    zeros_count,
+    zeros_in,
+)
+from laconic.search.lever import Lever, Range, Setting, Surroundings
 from laconic.storage.rate_distortion import RateDistortion
 from laconic.storage.share import ShareWeights
 from laconic.train.step import Fit
@@ -36,135 +52,19 @@ from laconic.train.step import Fit
 Options = Mapping[str, Any]
 Build = Callable[[Surroundings, Options], tuple[Any, ...]]
 
-_RECURRENT = ("lstm", "gru")
-_FEW_LINEAR = 2  # linear layers, at the most, for which rounding each input's own range is not worth its time
 _LOW_LR = 1e-4  # for weights that know something already
 _DISTILL = 0.5
 _UNTRAINED: Options = {"recovery": {"epochs": 0}}
 _ONE_RANK = "of the ranks 0.3 is tried by itself; asked for by name this is too"
 _SHARE = "latency"  # the option of pruning that stands for a share of the layers' time
 _QUARTER = 4  # of the cores, one of so many is a number of threads that is tried, beside one thread
-_MOSTLY = 0.5  # of the multiply-adds that must be where a lever acts
 # How long the rest recovers: epochs at least and at most, and steps that are wanted.
 _RECOVERY_EPOCHS, _RECOVERY_STEPS = (2, 20), 400
-
-
-def _because(reason: str) -> Condition:
-    """Condition that nobody tries it unasked, for this reason."""
-    return lambda around: reason
-
-
-# When ----------------------------------------------------------------------------------------------------------------------------------
-
-
-def _can_train(around: Surroundings) -> str | None:
-    if around.task.train is None:
-        return "the task has no training data"
-    return "the task has no loss to train with" if around.task.loss is None else None
-
-
-def _has_batch_norm(around: Surroundings) -> str | None:
-    if not _count(around, "batch norm"):
-        return "the model has no batch-norm"
-    here = runtime.runtime(around.target.runtime)
-    return f"{here.title} folds batch-norms itself" if here.folds_batch_norm else None
-
-
-def _has_integers(around: Surroundings) -> str | None:
-    here = runtime.runtime(around.target.runtime)
-    if not here.quantizes:
-        return f"{here.title} does not compute with integers"
-    return None if around.target.device == "cpu" else f"integer kernels are for processors, not for {around.target.device}"
-
-
-def _is_dynamic(around: Surroundings) -> str | None:
-    recurrent = any(plain_name(node) in _RECURRENT for node in around.program.graph.nodes)
-    if recurrent or _count(around, "linear") > _FEW_LINEAR:
-        return None
-    return f"the model has no recurrent layer and no more than {_FEW_LINEAR} linear layers"
-
-
-def _has_linear(around: Surroundings) -> str | None:
-    if _count(around, "linear") > _FEW_LINEAR:
-        return None
-    return f"4 bits are for linear layers, of which the model has no more than {_FEW_LINEAR}"
-
-
-def _size_counts(around: Surroundings) -> str | None:
-    sized = around.budget.names("size_bytes") or around.budget.names("packed_size_bytes")
-    return None if sized else "it makes the file smaller, not the model faster; tried where the budget is about size"
-
-
-def _zeros_count(around: Surroundings) -> str | None:
-    """Zeros are bytes of a packed file in any case, and time where the runtime says so."""
-    here = runtime.runtime(around.target.runtime)
-    if here.fast_zeros or around.budget.names("packed_size_bytes"):
-        return None
-    return f"{here.title} multiplies with zeros as with other numbers; tried where the budget is about the size of packed files"
-
-
-def _zeros_in(pattern: str) -> Condition:
-    """Condition that zeros in this pattern are worth a candidate: elsewhere than in its runtimes none but single weights, the fewest bytes, are."""
-
-    def condition(around: Surroundings) -> str | None:
-        here = runtime.runtime(around.target.runtime)
-        small = pattern == FREE and (not here.fast_zeros or around.budget.names("packed_size_bytes"))
-        return None if small or pattern in here.fast_zeros else f"{here.title} is no faster with zeros in the pattern {pattern}"
-
-    return condition
-
-
-def _packing_counts(around: Surroundings) -> str | None:
-    if around.budget.names("packed_size_bytes"):
-        return None
-    return "it makes the packed file smaller, not the model faster or the file that runs smaller; tried where the budget is about the packed size"
-
-
-def _can_round_in_training(around: Surroundings) -> str | None:
-    return _has_integers(around) or _can_train(around)
-
-
-def _has_blocks(around: Surroundings) -> str | None:
-    return _can_train(around) or (None if Survey(around.program).runs() else "the model has no run of alike residual blocks")
-
-
-def _has_large_layers(around: Surroundings) -> str | None:
-    share = large_share(around.program, kernels=False)
-    return _can_train(around) or (None if share >= _MOSTLY else _small(share, "layers of 64 channels or more on either side"))
-
-
-def _has_large_kernels(around: Surroundings) -> str | None:
-    share = large_share(around.program, kernels=True)
-    return _can_train(around) or (None if share >= _MOSTLY else _small(share, "kernels of 64 channels or more on either side"))
-
-
-def _kernels_pay(around: Surroundings) -> str | None:
-    """Low rank was measured to pay behind int8 where the work is in large kernels; of other models there is no such figure (docs/factorization.md)."""
-    share = large_share(around.program, kernels=True)
-    where = "large kernels, where it was measured to pay behind int8, see docs/factorization.md"
-    return None if share >= _MOSTLY else f"only {100 * share:.0f} % of the multiply-adds are in {where}; --try low_rank tries it"
-
-
-def _small(share: float, where: str) -> str:
-    return f"only {100 * share:.0f} % of the multiply-adds are in {where}, where there is something to save"
-
-
-def _threads_wait(around: Surroundings) -> str | None:
-    """Threads wait for each other at each operator, for longer than a small one takes."""
-    if around.target.device != "cpu":
-        return "it is about the threads of a processor"
-    if not around.budget.goal.timed:
-        return "it makes nothing smaller; tried where the budget aims at time"
-    return None if runtime.cores() > 1 else "there is one core"
 
 
 def _rules(around: Surroundings) -> str:
     """The placement rules of the runtime, for steps that round."""
     return runtime.runtime(around.target.runtime).quantizes
-
-
-def _count(around: Surroundings, family: Family) -> int:
-    return sum(family_of(node) == family for node in around.program.graph.nodes)
 
 
 # How ---------------------------------------------------------------------------------------------------------------------------------
@@ -321,88 +221,88 @@ def count(value: Any) -> int:
 LEVERS = (
     Lever(
         "student", "put another net, untrained, in the model's place and let the model teach it",
-        configs=(Student, Fit), build=_student, needs="training data, a loss, and the name of a net", when=_can_train,
-        unasked=_because("it needs the name of a net: --try student=resnet8, or student=module:attribute"), field="model",
+        configs=(Student, Fit), build=_student, needs="training data, a loss, and the name of a net", when=can_train,
+        unasked=because("it needs the name of a net: --try student=resnet8, or student=module:attribute"), field="model",
     ),
     Lever(
         "drop_blocks", "leave out repeated residual blocks, then train the rest with the whole model as its teacher",
         (Setting("2", {"every": 2}),), configs=(DropBlocks, Fit), build=_drop_blocks, needs="repeated residual blocks, training data and a loss",
-        when=_has_blocks, unasked=_because("half of the blocks is much to lose; --try drop_blocks tries it"), field="every", reads=nth,
+        when=has_blocks, unasked=because("half of the blocks is much to lose; --try drop_blocks tries it"), field="every", reads=nth,
         varies={"every": (2, 3, 4)},
     ),
     Lever(
         "low_rank", "write large layers as chains of lower rank, then train them with the whole model as their teacher",
         (
             Setting("0.3", {"macs": 0.3}),
-            Setting("0.5", {"macs": 0.5}, unasked=_because(_ONE_RANK)),
-            Setting("time", {"latency": 0.6, "bits": 8}, when=_has_integers, unasked=_because(_ONE_RANK)),
+            Setting("0.5", {"macs": 0.5}, unasked=because(_ONE_RANK)),
+            Setting("time", {"latency": 0.6, "bits": 8}, when=has_integers, unasked=because(_ONE_RANK)),
         ),
         configs=(LowRank, Fit), build=_rewritten(LowRank),
-        needs="large layers, training data and a loss", when=_has_large_layers, field="macs", reads=share, varies={"macs": Range(0.25, 0.9)},
-        unasked=_kernels_pay,
+        needs="large layers, training data and a loss", when=has_large_layers, field="macs", reads=share, varies={"macs": Range(0.25, 0.9)},
+        unasked=kernels_pay,
     ),
     Lever(
         "separable", "make convolutions depthwise and 1×1, then train them with the whole model as their teacher",
         (Setting("1", {"multiplier": 1}), Setting("2", {"multiplier": 2})), configs=(Separable, Fit), build=_rewritten(Separable),
-        needs="large kernels, training data and a loss", when=_has_large_kernels,
-        unasked=_because("low_rank was nearly as fast behind int8 and lost far less, see docs/factorization.md; --try separable tries it"),
+        needs="large kernels, training data and a loss", when=has_large_kernels,
+        unasked=because("low_rank was nearly as fast behind int8 and lost far less, see docs/factorization.md; --try separable tries it"),
     ),
     Lever(
         "fit", "train the model further",
-        (Setting("fit", combines=False),), configs=(Fit,), build=_fit, needs="training data and a loss", when=_can_train,
-        unasked=_because("by itself it makes nothing smaller or faster; --try fit tries it"),
+        (Setting("fit", combines=False),), configs=(Fit,), build=_fit, needs="training data and a loss", when=can_train,
+        unasked=because("by itself it makes nothing smaller or faster; --try fit tries it"),
     ),
     Lever(
         "prune", "remove the least important channels, heads and neurons, then train the rest; a setting is the share of multiply-adds that is kept, or solved",
         (_solved(0.6), Setting("0.5", {"macs": 0.5}), _solved(0.4), Setting("0.3", {"macs": 0.3})), configs=(Prune,), build=_pruned,
-        needs="training data and a loss", when=_can_train,
+        needs="training data and a loss", when=can_train,
         field="macs", reads=share, varies={"macs": Range(0.1, 0.9), "criterion": ("group_l2", "taylor", "bn_scale"), "allocation": ("global", "uniform")},
     ),
     Lever(
         "sparsify", "set the least important weights to zero where they stand, while the rest trains; a setting is the share of zeros, or a pattern",
         (
-            Setting("0.9", {"sparsity": 0.9}, unasked=_zeros_in(FREE)),
-            Setting("2:4", {"pattern": "2:4"}, unasked=_zeros_in("2:4")),
+            Setting("0.9", {"sparsity": 0.9}, unasked=zeros_in(FREE)),
+            Setting("2:4", {"pattern": "2:4"}, unasked=zeros_in("2:4")),
         ),
-        configs=(Sparsify,), build=_recovering(Sparsify), needs="training data and a loss", when=_can_train, unasked=_zeros_count,
+        configs=(Sparsify,), build=_recovering(Sparsify), needs="training data and a loss", when=can_train, unasked=zeros_count,
         field="sparsity", reads=zeros, promise="high", varies={"sparsity": Range(0.5, 0.98), "schedule": ("gradual", "rigl")},
     ),
     Lever(
         "fold_batch_norm", "fold batch-norms into the layers before them",
         (Setting("fold_batch_norm"),), configs=(FoldBatchNorm,),
-        needs="batch-norms, and a runtime that does not fold them itself", when=_has_batch_norm,
+        needs="batch-norms, and a runtime that does not fold them itself", when=has_batch_norm,
     ),
     Lever(
         "quantize", "round to integers after training",
         (
             Setting("static", {"mode": "static"}),
-            Setting("dynamic", {"mode": "dynamic"}, when=_is_dynamic),
-            Setting("weights", {"mode": "weights"}, unasked=_size_counts),
-            Setting("weights4", {"mode": "weights", "bits": 4, "rounding": "adaptive"}, when=_has_linear, unasked=_size_counts, combines=False),
+            Setting("dynamic", {"mode": "dynamic"}, when=is_dynamic),
+            Setting("weights", {"mode": "weights"}, unasked=size_counts),
+            Setting("weights4", {"mode": "weights", "bits": 4, "rounding": "adaptive"}, when=has_linear, unasked=size_counts, combines=False),
         ),
-        configs=(Quantize,), build=_aimed(Quantize), needs="a runtime that computes with integers", when=_has_integers, promise="high",
+        configs=(Quantize,), build=_aimed(Quantize), needs="a runtime that computes with integers", when=has_integers, promise="high",
     ),
     Lever(
         "mixed", "round to integers, and keep the operators that lose most in float",
-        (Setting("mixed"),), configs=(Mixed,), build=_aimed(Mixed), needs="a runtime that computes with integers", when=_has_integers,
+        (Setting("mixed"),), configs=(Mixed,), build=_aimed(Mixed), needs="a runtime that computes with integers", when=has_integers,
         family="quantize", follows="quantize=static", promise="high",
     ),
     Lever(
         "qat", "train with the rounding in place",
-        (Setting("qat"),), configs=(Qat,), build=_qat, needs="a runtime that computes with integers, training data and a loss", when=_can_round_in_training,
+        (Setting("qat"),), configs=(Qat,), build=_qat, needs="a runtime that computes with integers, training data and a loss", when=can_round_in_training,
         family="quantize", follows="quantize=static",
     ),
     Lever(
         "share_weights", "let weights take few values, which are then fine-tuned; a setting is the bits of a value's number",
         (Setting("5", {"bits": 5}), Setting("4", {"bits": 4})), configs=(ShareWeights,), build=_recovering(ShareWeights),
-        needs="training data and a loss", when=_can_train, unasked=_packing_counts, field="bits", reads=bits, varies={"bits": (2, 3, 4, 5, 6)},
+        needs="training data and a loss", when=can_train, unasked=packing_counts, field="bits", reads=bits, varies={"bits": (2, 3, 4, 5, 6)},
     ),
     Lever(
         "rate_distortion", "choose the value of each weight by the loss and the bits that it costs; a setting is bits a weight",
         (Setting("2", {"bits_per_weight": 2.0}), Setting("1", {"bits_per_weight": 1.0}),
          *(Setting(f"{bits:g}-untrained", {"bits_per_weight": bits, **_UNTRAINED}, cost="calibration") for bits in (3.0, 2.0, 0.7))),
         configs=(RateDistortion,), build=_recovering(RateDistortion),
-        needs="training data and a loss", when=_can_train, unasked=_packing_counts, field="bits_per_weight", reads=rate, promise="high",
+        needs="training data and a loss", when=can_train, unasked=packing_counts, field="bits_per_weight", reads=rate, promise="high",
         varies={"bits_per_weight": Range(0.3, 4.0, log=True)},
     ),
 )  # fmt: skip
@@ -436,7 +336,7 @@ def _threads() -> Lever:
     about = "compute on fewer threads than there are cores: in small layers they wait for each other for longer than they save"
     return Lever(
         "threads", about, tuple(Setting(str(n), {"threads": n}) for n in fewer), stage="threads", needs="more than one core; a budget that aims at time",
-        when=_threads_wait, field="threads", reads=count, promise="high",
+        when=threads_wait, field="threads", reads=count, promise="high",
     )  # fmt: skip
 
 
