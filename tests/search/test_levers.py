@@ -20,6 +20,7 @@ from laconic.deploy import runtime
 from laconic.deploy.native import Eager
 from laconic.deploy.ov import OpenVino
 from laconic.report.listings import levers as drawn
+from laconic.search import conditions
 from laconic.search import levers as table
 from laconic.search.lever import STAGES, Lever, Setting, Surroundings, cost_of_steps
 from laconic.search.propose import propose
@@ -256,7 +257,7 @@ def test_what_only_packing_sees_is_tried_where_the_packed_size_counts(budget: lc
     told = settings(tiny.task(), budget=budget)
     rows = [told[label] for label in ("share_weights=5", "rate_distortion=2-untrained", "rate_distortion=2")]
     assert [row["tried"] for row in rows] == [tried] * 3
-    assert {row["why"] for row in rows} == {"" if tried else table._packing_counts(Surroundings(CONV, tiny.task(), budget))}
+    assert {row["why"] for row in rows} == {"" if tried else conditions.packing_counts(Surroundings(CONV, tiny.task(), budget))}
 
 
 def test_values_are_chosen_before_anything_trains_and_behind_what_trains() -> None:
