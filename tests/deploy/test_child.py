@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -45,6 +47,15 @@ def handle(request, channel):
         warnings.warn_explicit("of a library", UserWarning, warnings.__file__, 1)
         return {}
     if what == "slow": time.sleep(0.6); return {}
+    if what == "burn":
+        if os.fork() == 0:
+            until = time.monotonic() + request["seconds"]
+            while time.monotonic() < until: pass
+            os._exit(0)
+        until = time.monotonic() + request["seconds"]
+        while time.monotonic() < until: pass
+        os.wait()
+        return {"pid": os.getpid()}
     if what == "hang": time.sleep(3600)
     if what == "bad": raise BadInput("not like this")
     if what == "bug": return {}["missing"]
@@ -227,3 +238,40 @@ def test_a_users_warnings_are_told_here_once(child: Child) -> None:
         for _ in range(2):
             child.ask({"what": "warns"})
     assert [(str(one.message), one.category, Path(one.filename).name) for one in told] == [("mind the gap", UserWarning, "child.py")]
+
+
+def spent_s(group: int) -> float:
+    """Processor time of all processes of a group, from the kernel's own count."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            told = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            ticks += int(told[11]) + int(told[12]) if int(told[2]) == group else 0
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_who_is_paused_and_what_it_started_use_no_processor_time_and_lose_none_of_their_limit(child: Child) -> None:
+    child.ask({"what": "echo", "text": "it runs"})
+    child.timeout_s = 1.5
+    answers: list[dict[str, int]] = []
+    asked = threading.Thread(target=lambda: answers.append(child.ask({"what": "burn", "seconds": 1.0})))
+    pid, begun = child._process.pid, spent_s(child._process.pid)
+    asked.start()
+    while spent_s(pid) < begun + 0.05:
+        time.sleep(0.01)
+    child.pause()
+    before = spent_s(pid)
+    time.sleep(1.0)
+    assert spent_s(pid) == before
+    child.resume()
+    asked.join(20)
+    assert answers == [{"pid": pid}]  # after more than its limit, of which it was paused for a second
+
+
+def test_a_paused_one_is_ended_like_any_other(child: Child) -> None:
+    started = child.ask({"what": "child"})["pid"]
+    child.pause()
+    child.close()
+    assert not child.alive
+    assert memory_of(started) == {}

@@ -55,6 +55,7 @@ def without_times(value: Any) -> Any:
             "speedup",
             "throughput_per_s",
             "cold_start_ms",
+            "packed_cold_start_ms",
             "peak_memory_bytes",
             "seconds",
             "finished",

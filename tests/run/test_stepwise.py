@@ -54,8 +54,8 @@ def make(folder: Path, source: Path, *steps: Any) -> list[Any]:
     recipe = lc.Recipe(steps, lc.Target("torch", threads=1))
     place = folder / recipe.steps_key
     claim(place, recipe)
-    request = {"source": str(source), "recipe": recipe.to_plain(), "format": "pt2", "steps_folder": str(place), "inputs": {}}
-    build_model({**request, "seed": 0, "state": None, "notes": []}, None, silent)
+    files = {"source": str(source), "steps_folder": str(place), "inputs": {}, "turn": str(folder / "turn"), "state": None}
+    build_model({**files, "recipe": recipe.to_plain(), "format": "pt2", "seed": 0, "notes": []}, None, silent)
     return list(read_json(place / "pt2" / "built.json")["outcomes"])
 
 

@@ -15,6 +15,7 @@ from laconic.cli.options import (
     BatchOption,
     DataOption,
     DeviceOption,
+    DriverOption,
     JsonOption,
     LimitOption,
     MlflowOption,
@@ -27,6 +28,7 @@ from laconic.cli.options import (
     TryOption,
     WaitOption,
     WithoutOption,
+    WorkersOption,
 )
 from laconic.cli.output import display, finish, guarded, run_folder, say, show
 
@@ -76,6 +78,8 @@ def optimize(
         typer.Option("--memory-limit", help="GB (10^9 bytes) that a candidate's process may use.  [default: 4/5 of what is free]"),
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=3, help="Turns that each candidate has when latency is measured.")] = 15,
+    workers: WorkersOption = 1,
+    driver: DriverOption = "here",
     wait_quiet: WaitOption = False,
     mlflow: MlflowOption = False,
     as_json: JsonOption = False,
@@ -121,6 +125,8 @@ def optimize(
                 time_limit=until.left_s(),
                 space=space,
                 options=options,
+                workers=workers,
+                driver=driver,
                 progress=progress,
                 command=command(),
             )

@@ -45,6 +45,13 @@ TrialOption = Annotated[
     float | None, typer.Option("--trial-timeout", help="Seconds that the trial of your task's own code may take.  [default: 900]")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+WorkersOption = Annotated[
+    int,
+    typer.Option(
+        "--workers", min=1, help="Candidates that are built at once, ahead of their turns; none of them computes while something is timed."
+    ),
+]
+DriverOption = Annotated[str, typer.Option("--driver", help="Where they are built: here, in processes of this machine.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Examples per call when latency is measured.")]
 

@@ -52,6 +52,17 @@ class Silent:
 silent: Progress = Silent()
 
 
+class Said(Silent):
+    """Progress of which only what is said is told: of work beside other work that is shown."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def log(self, text: str) -> None:
+        """See `Progress`."""
+        self._progress.log(text)
+
+
 class Logged:
     """Progress that is told to another and logged as well, to the logger `laconic`: what is said and finished as INFO, what begins as DEBUG."""
 

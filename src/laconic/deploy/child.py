@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -71,6 +71,8 @@ class Child:
         os.set_blocking(self._to, False)  # a process that reads nothing is held to its time limit, however much is sent
         self._buffer = b""
         self._memory_read = self._waited_before = 0.0
+        self._paused_since: float | None = None
+        self._paused_s = self._paused_before = 0.0
         self.killed = False  # something else ended it, and that was noticed
         self._broken = ""  # the limit for which it was ended
 
@@ -93,7 +95,7 @@ class Child:
         Raises:
             WorkerFailed: the process crashed, took too long, used too much memory, or answered with an error.
         """
-        deadline = time.monotonic() + self.timeout_s
+        deadline = self._deadline()
         self._waited_before = waited_s(self._process.pid)
         self._send(json.dumps({**request, _PAYLOAD: len(payload)} if payload else dict(request)).encode() + b"\n", deadline)
         self._send(payload, deadline)
@@ -103,7 +105,7 @@ class Child:
             elif on_event is not None:
                 on_event(message["event"])
             if events_renew:
-                deadline = time.monotonic() + self.timeout_s
+                deadline = self._deadline()
             self._check_limits(deadline)
         if "error" in message:
             raise WorkerFailed(message["error"], message.get("kind", "error"))
@@ -140,11 +142,12 @@ class Child:
 
     def _check_limits(self, deadline: float) -> None:
         """End a process that is beyond its time or its memory; the latter is read no more often than the pipes are polled."""
-        now = time.monotonic()
+        now = time.monotonic() - (self._paused_now() - self._paused_before)
         if now > deadline and now > deadline + min(waited_s(self._process.pid) - self._waited_before, _PATIENCE * self.timeout_s):
             self._broken = "timeout"
             self._end()
             raise WorkerFailed(f"no answer within {self.timeout_s:g} s; it was ended{self._tail()}", "timeout")
+        now = time.monotonic()
         if self.memory_limit_bytes is None or now < self._memory_read + _POLL_S:
             return
         self._memory_read = now
@@ -155,6 +158,37 @@ class Child:
             raise WorkerFailed(
                 f"it used {used / 1e9:.2f} GB of memory; {self.memory_limit_bytes / 1e9:.2f} GB are allowed{self._tail()}", "memory"
             )
+
+    def _deadline(self) -> float:
+        """Return when its time is over, of the time in which it is not paused from now on."""
+        self._paused_before = self._paused_now()
+        return time.monotonic() + self.timeout_s
+
+    def _paused_now(self) -> float:
+        """Return for how long it has been paused, in seconds."""
+        since = self._paused_since
+        return self._paused_s + (0.0 if since is None else time.monotonic() - since)
+
+    def pause(self) -> None:
+        """Stop it and what it started until `resume`, and wait until they stand still. The time does not count against its limit."""
+        if self._paused_since is not None or not self.alive:
+            return
+        self._paused_since = time.monotonic()
+        for pid in signal_group(self._process.pid, signal.SIGSTOP):
+            _wait_stopped(pid)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        if self._paused_since is None:
+            return
+        if self.alive:
+            signal_group(self._process.pid, signal.SIGCONT)
+        self._paused_s, self._paused_since = self._paused_now(), None
+
+    def kill(self) -> None:
+        """End it and whatever it started. Whoever waits for its answer hears of it, and closes it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _died(self) -> WorkerFailed:
         """Say how it ended; whatever it left running is ended too."""
@@ -207,6 +241,44 @@ class Child:
                 os.close(descriptor)
         self._end()
         self._errors.close()
+
+
+def signal_group(leader: int, number: signal.Signals) -> list[int]:
+    """Send a signal to a leader of a group and to those of the group whose parent is in it, the leader first; returns whom it was sent to.
+
+    Who waits for the leader's end on behalf of all (`hold`) is nobody's child there, and gets none.
+    """
+    sent: list[int] = []
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(leader, number)
+        sent.append(leader)
+    group = {pid: parent for pid, parent, of in _processes() if of == leader}
+    for pid in [pid for pid, parent in group.items() if pid != leader and parent in group]:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+            sent.append(pid)
+    return sent
+
+
+def _processes() -> Iterator[tuple[int, int, int]]:
+    """Yield number, parent and group of each process; nothing where the system has no /proc."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            told = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            yield int(path.parent.name), int(told[1]), int(told[2])
+
+
+def _wait_stopped(pid: int) -> None:
+    """Wait a moment until a process that was told to stop has done so."""
+    until = time.monotonic() + _POLL_S * 10
+    while time.monotonic() < until:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+        except (OSError, IndexError):
+            return
+        if state in "TtZX":
+            return
+        time.sleep(0.001)
 
 
 def _default_limit() -> int | None:

@@ -9,6 +9,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from laconic.core.errors import NAMED, TIME_LIMIT, BadInput, WorkerFailed
 from laconic.core.files import read_json
 from laconic.core.program import Interface
-from laconic.core.progress import Progress
+from laconic.core.progress import Progress, Said
 from laconic.core.records import Outcome, to_json
 from laconic.core.target import Target
 from laconic.core.task import Task
@@ -25,6 +26,7 @@ from laconic.deploy.child import Child
 from laconic.deploy.runtime import runtime
 from laconic.pruning.tables import Making
 from laconic.run import trial
+from laconic.run.crew import UNSENDABLE, NoCrew
 from laconic.run.examples import is_written
 from laconic.run.isolation import NotIsolated, contained, packed, persistent
 from laconic.run.recipe import Recipe
@@ -54,6 +56,19 @@ class Built:
     fit_s: float = 0.0
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What a builder that is one of several on a machine must heed.
+
+    Attributes:
+        threads: that its process takes at the most.
+        gate: held while it starts a process.
+    """
+
+    threads: int
+    gate: AbstractContextManager[Any]
+
+
 class Builder:
     """Builds artifacts of recipes, each model file once: recipes that differ only in their settings share it.
 
@@ -67,6 +82,11 @@ class Builder:
         seed: of the steps' random choices.
         progress: is told what the steps report.
         state: file of the weights of the whole model, of a task with a part.
+        beside: where it is one of several; it then does nothing in the caller's process.
+
+    Attributes:
+        crew: who may have built something already.
+        turn: file that is locked while something is timed.
     """
 
     def __init__(
@@ -81,14 +101,18 @@ class Builder:
         seed: int,
         progress: Progress,
         state: Path | None = None,
+        beside: Beside | None = None,
     ) -> None:
-        self.state = state
+        self.state, self._beside = state, beside
         self.source, self.folder, self.inputs, self.task = source, folder, inputs, task
         self.timeout_s, self.memory_limit_bytes, self.seed, self.progress = timeout_s, memory_limit_bytes, seed, progress
         self._child: Child | None = None
         self._task_sent, self._unsendable = False, ""
         self.deadline: float | None = None  # of `time.monotonic`; what is built later than that is ended
+        self.crew: NoCrew = NoCrew()
+        self.turn = folder / "turn"
         self._late: dict[str, str] = {}  # by the key of steps that took too long, whose they were
+        self._over = False
 
     def build(self, recipe: Recipe, folder: Path) -> Built:
         """Build an artifact into `folder`.
@@ -212,6 +236,8 @@ class Builder:
         if not (place / DONE).exists():
             self._check_late(recipe)
             with self._noting_late(recipe, steps):
+                if self.crew.built(recipe, kind):
+                    return place
                 self._ask(
                     {
                         "op": "build",
@@ -227,6 +253,7 @@ class Builder:
                         "paths": sys.path,
                         "notes": [],
                         "deadline": self.deadline,
+                        "turn": str(self.turn),
                     },
                     build_model,
                     needs_task=bool(recipe.steps) and self.task.ref is None,
@@ -303,6 +330,8 @@ class Builder:
         except (NotIsolated, WorkerFailed) as error:
             if isinstance(error, WorkerFailed) and error.kind != "error":  # it arrived, and did there what must not be done here
                 raise
+            if self._beside is not None:
+                raise WorkerFailed(f"the task cannot be sent to other processes ({error})", UNSENDABLE) from error
             self._unsendable = (
                 f"the steps ran in the caller's process, without limits of time and memory, because the task cannot be sent to another one ({error}). "
                 "Give it as module:attribute, which another process can load, or take out of it what cannot be sent"
@@ -314,13 +343,58 @@ class Builder:
     def _process(self) -> Child:
         if self._child is None or not self._child.alive:
             self.close()
-            waiting = trial.taken(self.task, self.seed, self.timeout_s, self.memory_limit_bytes)
-            self._task_sent = waiting is not None
-            self._child = waiting or trial.start(self.timeout_s, self.memory_limit_bytes)
+            self._child = self._started()
+        if self._over:
+            self._child.kill()
+            raise WorkerFailed("the run is over")
         left = self._left()
         # work that reports its progress ends by itself at the deadline; what reports nothing is ended a moment later
         self._child.timeout_s = self.timeout_s if left is None else min(self.timeout_s, max(left, 0.0) + _GRACE_S)
         return self._child
+
+    def _started(self) -> Child:
+        """Start a process, or take the one that has tried the task."""
+        if self._beside is not None:
+            with self._beside.gate:
+                return trial.start(self.timeout_s, self.memory_limit_bytes, self._beside.threads)
+        waiting = trial.taken(self.task, self.seed, self.timeout_s, self.memory_limit_bytes)
+        self._task_sent = waiting is not None
+        return waiting or trial.start(self.timeout_s, self.memory_limit_bytes)
+
+    # One of several -----------------------------------------------------------------------------------------------------------------
+
+    def another(self, beside: Beside) -> Builder:
+        """Return a builder of the same models that works beside this one, in a thread of its own; what it reports is not shown, what it says is."""
+        other = Builder(
+            self.source,
+            self.folder,
+            self.inputs,
+            self.task,
+            timeout_s=self.timeout_s,
+            memory_limit_bytes=self.memory_limit_bytes,
+            seed=self.seed,
+            progress=Said(self.progress),
+            state=self.state,
+            beside=beside,
+        )
+        other._late = self._late
+        return other
+
+    def pause(self) -> None:
+        """Let its process stand still until `resume`."""
+        if (child := self._child) is not None:
+            child.pause()
+
+    def resume(self) -> None:
+        """Let its process go on."""
+        if (child := self._child) is not None:
+            child.resume()
+
+    def kill(self) -> None:
+        """Let what another thread builds here fail now, and build nothing more."""
+        self._over = True
+        if (child := self._child) is not None:
+            child.kill()
 
     def close(self) -> None:
         """End the process."""

@@ -23,6 +23,7 @@ from laconic.measure import latency, quiet
 from laconic.run import agreement, gate, packing, repeats
 from laconic.run.blind import probed
 from laconic.run.build import Builder
+from laconic.run.crew import NoCrew
 from laconic.run.examples import Examples, read_arrays, read_logits, typical, write_arrays, write_examples
 from laconic.run.isolation import contained, persistent
 from laconic.run.judge import Judge, stop_rule
@@ -54,6 +55,7 @@ class Evaluator:
         options: how evidence is gathered.
         ledger: where the time goes.
         progress: told of every stage.
+        crew: makes whoever builds ahead, of the run's own builder; None: nobody does.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Evaluator:
         options: Options,
         ledger: Ledger,
         progress: Progress = silent,
+        crew: Callable[[Builder], NoCrew] | None = None,
     ) -> None:
         self.store, self.task, self.metric, self.program, self.judge = store, task, metric, program, judge
         self.options, self.ledger, self.progress = options, ledger, progress
@@ -93,6 +96,7 @@ class Evaluator:
         self.best: Record | None = None
         self._spent: dict[str, list[Turn]] = {}
         self._warm: dict[str, WorkerProcess] = {}  # baselines' processes that have been timed
+        self.crew = self.builder.crew = NoCrew() if crew is None else crew(self.builder)
         self._waits = options.wait_quiet  # whoever waited in vain once does not wait for each candidate
 
     def _examples(self, name: str) -> Examples:
@@ -185,7 +189,7 @@ class Evaluator:
                 return record.failed("key", told)
             if known.status not in ("failed", "unavailable", "not_tried"):
                 return known
-        why = runtime.runtime(recipe.deploy.runtime).available(recipe.deploy.precision, recipe.deploy.device)
+        why = _unavailable(recipe)
         if why is not None:
             return record.replace(status="unavailable", reasons=(Reason("available", why),))
         if baseline is not None and self.deadline is not None and time.monotonic() > self.deadline:
@@ -224,7 +228,8 @@ class Evaluator:
             size_bytes=artifact.size_bytes
         )
         with self.ledger.part("check", recipe.key):
-            facts = self.workers.start(recipe.key, artifact)
+            with self.crew.paused():  # how long it takes to start is a figure, too
+                facts = self.workers.start(recipe.key, artifact)
             worker = self.workers.get(recipe.key, folder / "artifact")
             memory = worker.memory()
             worker.predict(self.valid.folder, folder / "valid")
@@ -234,7 +239,8 @@ class Evaluator:
         record = record.replace(parity=evidence)
         record = record.with_measured(cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory.get("peak_bytes"))
         if self.judge.packs:
-            record = packing.with_packed(record, artifact, self.workers)
+            with self.crew.paused():
+                record = packing.with_packed(record, artifact, self.workers)
         if reason is not None and not repeats.steady(self.program, read_arrays(self.valid.first)):
             return repeats.not_compared(record, reason)
         return record if reason is None else record.rejected(reason)
@@ -304,7 +310,8 @@ class Evaluator:
             timings["rounds"][record.key],
             self.workers.get(record.key, self._artifact(record.key)),
         )
-        return {**timings, "measured": to_json(measured_by_rows(evidence))}
+        with self.crew.paused():
+            return {**timings, "measured": to_json(measured_by_rows(evidence))}
 
     def compare(self, records: Sequence[Record], keys: Collection[str]) -> tuple[list[Record], latency.Nanoseconds]:
         """Time these finalists and their baselines together, interleaved, in fresh processes: for the ranking.
@@ -356,7 +363,8 @@ class Evaluator:
 
     def _persistently(self, entered: Sequence[Record], stop: latency.Stop | None, progress: Progress) -> dict[str, Any]:
         """A comparison, made once more where something else ended a process in it, or where a baseline that could be timed before could not."""
-        timings = self._interleaved(entered, stop, progress)
+        with self.crew.paused():
+            timings = self._interleaved(entered, stop, progress)
         bases = {record.baseline for record in entered} - {None, *timings["rounds"]}
         lost = {*bases, *timings["killed"]}
         if not lost:
@@ -364,7 +372,8 @@ class Evaluator:
         self.progress.log(f"a process was ended while it was timed ({', '.join(sorted(map(str, lost)))}); the comparison is made once more")
         for key in lost:
             self.workers.drop(str(key))
-        return self._interleaved(entered, stop, progress)
+        with self.crew.paused():
+            return self._interleaved(entered, stop, progress)
 
     def _interleaved(self, entered: Sequence[Record], stop: latency.Stop | None, progress: Progress) -> dict[str, Any]:
         """Let processes take turns. What was ended early says after how many rounds, and why."""
@@ -419,7 +428,20 @@ class Evaluator:
             self.store.write(f"candidates/{record.key}/test.json", {"n": examples.n})
         return self._with_scores(record, examples, "test", "test_metric", "test_drop", baseline)
 
+    def expect(self, recipes: Sequence[Recipe]) -> None:
+        """Let the crew build what is not there of recipes that will be evaluated in this order."""
+        self.crew.expect([recipe for recipe in recipes if not self._is_checked(recipe) and not _unavailable(recipe)], self.deadline)
+
+    def _is_checked(self, recipe: Recipe) -> bool:
+        return self.store.has(f"candidates/{recipe.key}/check.json")
+
     def close(self) -> None:
         """End the processes."""
+        self.crew.close()
         self.builder.close()
         self.workers.close()
+
+
+def _unavailable(recipe: Recipe) -> str | None:
+    """Return why this machine cannot run where a recipe is deployed; None where it can."""
+    return runtime.runtime(recipe.deploy.runtime).available(recipe.deploy.precision, recipe.deploy.device)

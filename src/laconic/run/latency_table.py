@@ -11,6 +11,7 @@ import math
 import os
 import tempfile
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,11 @@ def latency_table(target: Target | None = None, table: Path | None = None) -> La
 
 
 class LayerLatencyTable:
-    """Milliseconds of a layer, relative to a reference layer that is timed beside each, so that the machine's drift cancels."""
+    """Milliseconds of a layer, relative to a reference layer that is timed beside each, so that the machine's drift cancels.
+
+    Attributes:
+        turn: a file that is locked while a layer is timed, for those who time something on this machine by turns.
+    """
 
     def __init__(self, target: Target, table: Path | None) -> None:
         # layers are written as ONNX; runtimes that do not read it have the times of the first one that does: shapes compare alike
@@ -59,6 +64,7 @@ class LayerLatencyTable:
         self.target = Target(kind, target.precision, 1)
         self.path = table or folder() / f"{_key(self.target)}.json"
         self.known = self._read()
+        self.turn: Path | None = None
         self.measured = 0
         self._reference: tuple[Session, list[np.ndarray]] | None = None
 
@@ -108,7 +114,8 @@ class LayerLatencyTable:
         """The reference layer's time on this machine, as it was when the table began."""
         if "reference" not in self.known:
             session, inputs = self._pinned()
-            self.known["reference"] = min(_turn(session, inputs) for _ in range(3 * _TURNS))
+            with self._in_turn():
+                self.known["reference"] = min(_turn(session, inputs) for _ in range(3 * _TURNS))
         return self.known["reference"]
 
     def _pinned(self) -> tuple[Session, list[np.ndarray]]:
@@ -126,9 +133,13 @@ class LayerLatencyTable:
         return session, inputs
 
     def _measure(self, layer: LayerShape) -> float:
-        timed, pinned = self._session(layer), self._pinned()
-        pairs = [(_turn(*timed), _turn(*pinned)) for _ in range(_TURNS)]
-        return float(np.median([a / b for a, b in pairs])) * self.reference_ms
+        timed, pinned, reference_ms = self._session(layer), self._pinned(), self.reference_ms
+        with self._in_turn():
+            pairs = [(_turn(*timed), _turn(*pinned)) for _ in range(_TURNS)]
+        return float(np.median([a / b for a, b in pairs])) * reference_ms
+
+    def _in_turn(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.turn is None else alone(self.turn)
 
 
 def _key(target: Target) -> str:

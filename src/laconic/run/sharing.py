@@ -27,10 +27,16 @@ LOOK_SECONDS = 0.3
 _BUSY = 0.1  # share of the processors that others use, from which on the machine is shared
 
 
-def environment() -> dict[str, str]:
-    """Return variables for a process that trains, on the machine as it is now; what the user has set is left as it is."""
-    share = others_share(LOOK_SECONDS)
+def environment(threads: int | None = None) -> dict[str, str]:
+    """Return variables for a process that trains, on the machine as it is now; what the user has set is left as it is.
+
+    Args:
+        threads: that it may take at the most, where others of the same run train beside it.
+    """
+    share = 1.0 if threads is not None else others_share(LOOK_SECONDS)
     wanted = {**ALWAYS, **(SHARED if share is not None and share > _BUSY else {})}
+    if threads is not None:
+        wanted["OMP_NUM_THREADS"] = str(threads)
     own = {name: value for name, value in wanted.items() if name not in os.environ}
     return {**own, _NAMES: " ".join(own)}
 

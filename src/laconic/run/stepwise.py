@@ -7,7 +7,7 @@ seed anew, so that a program is the same whether its beginning was made a moment
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,18 @@ def is_made(folder: Path) -> bool:
     return (folder / _MADE).exists()
 
 
+def beginnings_of(recipe: Recipe) -> list[Recipe]:
+    """Return the beginnings of a recipe's steps that are kept for their own sake, since they train, the longest first."""
+    return [one for one in _beginnings(recipe) if one.steps[-1].trained()]
+
+
 def beginning_of(recipe: Recipe, models: Path) -> Recipe | None:
     """Return the longest beginning of a recipe's steps that is kept: one that trains, or that was made as a recipe of its own; None where there is none."""
-    beginnings = [Recipe(recipe.steps[:n], recipe.deploy) for n in range(len(recipe.steps) - 1, 0, -1)]
-    return next((one for one in beginnings if one.steps[-1].trained() or is_made(models / one.steps_key)), None)
+    return next((one for one in _beginnings(recipe) if one.steps[-1].trained() or is_made(models / one.steps_key)), None)
+
+
+def _beginnings(recipe: Recipe) -> Iterator[Recipe]:
+    return (Recipe(recipe.steps[:n], recipe.deploy) for n in range(len(recipe.steps) - 1, 0, -1))
 
 
 def build_model(request: Mapping[str, Any], task: Task | None, progress: Progress) -> None:
@@ -133,6 +141,7 @@ class _Stepper:
                 start = self.made(beginning, folder)
             done, rest = read_json(folder / _MADE)["outcomes"], recipe.steps[len(beginning.steps) :]
         price = latency_table(recipe.deploy)
+        price.turn = Path(self._request["turn"])
         context = self._context(recipe, place, price)
         for config in rest:
             torch.manual_seed(self._request["seed"])

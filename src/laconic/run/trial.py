@@ -83,9 +83,9 @@ def wait(key: object, child: Child) -> None:
     _waiting[key] = child
 
 
-def start(timeout_s: float, memory_limit_bytes: int | None) -> Child:
-    """Start a process that tries tasks and builds models; see `server.Server`."""
-    return Child(command(SERVER), timeout_s=timeout_s, memory_limit_bytes=memory_limit_bytes, environment=environment())
+def start(timeout_s: float, memory_limit_bytes: int | None, threads: int | None = None) -> Child:
+    """Start a process that tries tasks and builds models, with so many threads at the most; see `server.Server`."""
+    return Child(command(SERVER), timeout_s=timeout_s, memory_limit_bytes=memory_limit_bytes, environment=environment(threads))
 
 
 def is_users(ref: str | None) -> bool:

@@ -27,10 +27,11 @@ from laconic.run.recipe import Recipe
 from laconic.run.record import Record, opponent
 from laconic.run.store import RESULT, RunStore, read_result
 from laconic.run.whole import with_whole
-from laconic.search import several
+from laconic.search import drivers, several
 from laconic.search.beside import beside
 from laconic.search.budget import Budget
 from laconic.search.content import Facts, content
+from laconic.search.drivers import Driver
 from laconic.search.given import as_budget, as_task, check_devices
 from laconic.search.judge import Judge
 from laconic.search.lever import Surroundings
@@ -58,6 +59,8 @@ def optimize(
     space: SearchSpace | None = None,
     recipes: Sequence[Recipe] | None = None,
     options: Options | None = None,
+    workers: int = 1,
+    driver: str = "here",
     progress: Progress | bool = False,
     command: str = "",
 ) -> Result:
@@ -74,6 +77,8 @@ def optimize(
         space: what is tried; ignored when `recipes` are given.
         recipes: these and no others.
         options: how evidence is gathered.
+        workers: candidates that are built at once, ahead of their turns; nobody of them computes while something is timed.
+        driver: where: ``here``, in processes of this machine; or another row of `search.drivers`.
         progress: True shows every stage live; or what is told of it (`core.progress.Progress`). The logger `laconic` is told in any case.
         command: how the run can be repeated, for the report.
 
@@ -89,6 +94,7 @@ def optimize(
     if space.trials and recipes is None:
         need("optuna", "search")  # what is missing is told before any work
     deadline = None if limit is None else time.monotonic() + limit
+    crew = drivers.driver(driver, workers)
     check_devices(recipes, space.device)
     options = options or Options()
     with shown(progress) as told, contextlib.closing(trial):  # what waits for its builder waits no longer
@@ -96,7 +102,7 @@ def optimize(
             prepare.try_ref(task, options)
         task = as_task(task)
         folder = Path(out) if out is not None else new_folder(task.name)
-        data = search(task, budget, frontier, folder, deadline, space, recipes, options, told, command)
+        data = search(task, budget, frontier, folder, deadline, space, recipes, options, told, command, crew)
     result = Result(folder, data)
     if not (folder / REPORT).exists():
         result.report()
@@ -114,6 +120,7 @@ def search(
     options: Options,
     progress: Progress,
     command: str,
+    crew: Driver,
 ) -> dict[str, Any]:
     """Search; see `laconic.optimize`. `deadline` is one of `time.monotonic`. Returns the content of the run's `result.json`."""
     ledger = Ledger()
@@ -134,7 +141,9 @@ def search(
         program, training = prepare.program(task, store, options, ledger, progress)
         around = Surroundings(program, task.of_part(), budget)
         chosen = list(recipes) if recipes is not None else propose(around, space)
-        evaluator = Evaluator(store, task, metric, program, Judge(several.loosest(asked), len(asked) > 1), options, ledger, progress)
+        evaluator = Evaluator(
+            store, task, metric, program, Judge(several.loosest(asked), len(asked) > 1), options, ledger, progress, crew.man
+        )
         evaluator.deadline = deadline
         named = recipes is not None or space.names_targets  # whoever names something wants to see it
         walk = Walk(evaluator, budget, races=options.early_stop and budget.goal.name == "speedup" and len(asked) == 1 and not named)
@@ -144,7 +153,8 @@ def search(
             with contextlib.closing(evaluator):
                 tried(walk, chosen, around, space, follow=recipes is None)
                 if recipes is None and space.trials:
-                    walk.tuned(Tuner(walk.around or around, space, walk.records, options.seed), space.trials)
+                    walk.tuned(Tuner(walk.around or around, space, walk.records, options.seed), space.trials, crew.workers)
+                evaluator.crew.close()  # what nobody waits for any more
                 records, choices = several.choose_all(walk.records, asked, evaluator)
                 handed = several.handed(choices)
                 base = opponent(handed[0], records) if handed else records[0]

@@ -177,7 +177,7 @@ def measured(evaluator: Evaluator, program: Program, best: Recipe, making: Makin
         now = time.monotonic()
         builder.deadline = None if evaluator.deadline is None else now + _OF_TIME * max(0.0, evaluator.deadline - now)
         try:
-            with evaluator.ledger.part("tables"):
+            with evaluator.ledger.part("tables"), evaluator.crew.paused():
                 builder.size_table(best.deploy, making, store.path(name))
         except LaconicError as error:
             evaluator.progress.log(f"sizes are not solved for: {error}")

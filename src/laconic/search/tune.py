@@ -118,15 +118,20 @@ class Tuner:
 
     def propose(self) -> Recipe | None:
         """Return the next recipe; None where nothing new is found. `learn` is called with its record before the next."""
-        if not self._waiting:
+        return next(iter(self.upcoming(1)), None)
+
+    def upcoming(self, n: int) -> list[Recipe]:
+        """Return the next recipes, so many at the most: of all but the first nothing is known that is still to be learned of those before."""
+        while len(self._waiting) < n:
             self._promote()
-        if not self._waiting:
-            new = self._new()
-            self._waiting = [] if new is None else [new]
-        return self._waiting[0].recipe if self._waiting else None
+            if len(self._waiting) < n and (new := self._new()) is not None:
+                self._waiting.append(new)
+            elif len(self._waiting) < n:
+                break
+        return [proposal.recipe for proposal in self._waiting[:n]]
 
     def learn(self, record: Record) -> None:
-        """Take the record of the recipe that was proposed last."""
+        """Take the record of the first of those that were proposed and not learned of."""
         proposal = self._waiting.pop(0)
         self._known[record.key] = record
         if proposal.trial is not None:
@@ -142,7 +147,7 @@ class Tuner:
         measured = [(p, r) for p, r in self._round if r.status in ("passed", "rejected")]
         best = sorted(measured, key=lambda pair: (budget.shortfall(pair[1]), budget.order(pair[1])))[:KEPT]
         self._round = []
-        self._waiting = [_Proposal(p.whole) for p, _ in best if p.whole is not None and p.whole.key not in self._known]
+        self._waiting += [_Proposal(p.whole) for p, _ in best if p.whole is not None and p.whole.key not in self._known]
 
     def _new(self) -> _Proposal | None:
         import optuna
@@ -154,6 +159,8 @@ class Tuner:
                 self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)  # ranks behind all that were measured
             elif (known := self._known.get(proposal.recipe.key)) is not None:
                 self._tell(known, trial)
+            elif any(proposal.recipe.key == other.recipe.key for other in self._waiting):
+                self._study.tell(trial, state=optuna.trial.TrialState.FAIL)  # nothing is known of it yet
             else:
                 return proposal
         return None

@@ -42,6 +42,7 @@ class Walk:
         self.waiting: dict[str, Recipe] = {}
         self.around: Surroundings | None = None
         self._asked = 0
+        self._by_turn = False
         self._sizes: Sizes | None = None
 
     def in_order(self, recipes: Sequence[Recipe]) -> None:
@@ -57,6 +58,7 @@ class Walk:
         self.evaluator.progress.start("candidates", self._asked)
         done: set[str] = set()
         threaded = sized = False
+        self._by_turn = True
         while self.waiting or not sized:
             turn = min(map(turn_of, self.waiting.values()), default=None)
             if turn is None or (not sized and is_training(turn)):  # what needs no training has shown by now which runtime will ship
@@ -71,6 +73,7 @@ class Walk:
             self._evaluate(now)
             done |= {recipe.key for recipe in now}
             self._expect(recipe for recipe in follow_up(around, space, self.records) if recipe.key not in done)
+        self._by_turn = False
         self.evaluator.progress.finish()
 
     def _known_more(self, around: Surroundings, space: SearchSpace, done: Collection[str]) -> Surroundings:
@@ -83,15 +86,21 @@ class Walk:
             self._expect(recipe for recipe in recipes if recipe.key not in done)
         return around
 
-    def tuned(self, tuner: Tuner, trials: int) -> None:
-        """Evaluate what a sampler proposes, so many recipes at the most, as long as there is time."""
+    def tuned(self, tuner: Tuner, trials: int, at_once: int = 1) -> None:
+        """Evaluate what a sampler proposes, so many recipes at the most, as long as there is time.
+
+        Args:
+            tuner: is asked, and told what became of its proposals.
+            trials: at the most.
+            at_once: so many are built at once, and proposed before anything is known of the first of them.
+        """
         self.evaluator.progress.start("proposals", trials)
-        for _ in range(trials):
-            recipe = tuner.propose()
-            if recipe is None or (self.evaluator.deadline is not None and time.monotonic() > self.evaluator.deadline):
+        for n in range(trials):
+            recipes = tuner.upcoming(min(at_once, trials - n))
+            if not recipes or (self.evaluator.deadline is not None and time.monotonic() > self.evaluator.deadline):
                 break
-            self._expect([recipe])
-            self._evaluate([recipe])
+            self._expect(recipes)
+            self._evaluate(recipes[:1])
             tuner.learn(self.records[-1])
         self.evaluator.progress.finish()
 
@@ -109,14 +118,22 @@ class Walk:
         self._asked += len(new)
 
     def _evaluate(self, recipes: Sequence[Recipe]) -> None:
-        for recipe in recipes:
+        for n, recipe in enumerate(recipes):
             start = time.monotonic()
+            self.evaluator.expect(self._next(recipes[n:]))
             self.evaluator.progress.advance(0, now=recipe.title)
             record = self._outraced(recipe) or self.evaluator.evaluate(recipe)
             record = with_prediction(record, recipe, self._sizes, self.records)
             self.records.append(record)
             del self.waiting[recipe.key]
             self.evaluator.progress.advance(**self._facts(record, time.monotonic() - start))
+
+    def _next(self, recipes: Sequence[Recipe]) -> list[Recipe]:
+        """Return what will be evaluated as far as that is known now, beginning with these, without what cannot become the best any more."""
+        now = {recipe.key for recipe in recipes}
+        later = [recipe for recipe in self.waiting.values() if recipe.key not in now]
+        later = sorted(later, key=turn_of) if self._by_turn else later
+        return [recipe for recipe in (*recipes, *later) if self._outraced(recipe) is None]
 
     def _outraced(self, recipe: Recipe) -> Record | None:
         """Return the record of one that cannot become the best any more; None where it may."""
