@@ -21,11 +21,17 @@ def test_every_row_stands_under_its_name_and_names_rows_that_are_there() -> None
 
 
 def test_limits_and_objectives_are_those_of_the_rows() -> None:
-    assert list(quantities.limits()) == ["min_speedup", "max_latency_ms", "max_drop", "max_size_mb", "max_packed_mb"]
+    assert list(quantities.limits()) == [
+        "min_speedup", "max_latency_ms", "max_latency_p95_ms", "max_drop", "max_size_mb", "max_packed_mb", "max_memory_mb", "max_mmacs",
+        "min_throughput_per_s",
+    ]  # fmt: skip
     assert {name: row.name for name, row in quantities.objectives().items()} == {
         "latency": "speedup",
+        "p95": "latency_p95_ms",
         "size": "packed_size_bytes",
         "memory": "peak_memory_bytes",
+        "macs": "macs",
+        "throughput": "throughput_per_s",
     }
     assert [row.name for row in quantities.limited("max_drop")] == ["drop", "test_drop"]
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import laconic as lc
 from laconic.core.errors import LaconicError, WorkerFailed
@@ -141,6 +143,9 @@ def test_one_call_gathers_everything_and_leaves_no_process(tmp_path: Path, loade
             record.measured
         )
         assert record.parity is not None
+        with FlopCounterMode(display=False) as counted:  # one multiply-add is two of its operations
+            one.task.build()(torch.zeros(1, 1, 8, 8))
+        assert record.value("macs") == counted.get_total_flops() / 2
     assert loaded.live == set()
 
 

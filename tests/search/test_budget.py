@@ -49,8 +49,22 @@ def test_unknown_limits_name_the_nearest() -> None:
         (Budget(), record("a", speed=1.2), record("a", speed=1.05), "better"),
         (Budget(objective="size"), record("a", size=999_999), record("a"), "better"),
         (Budget(objective="memory"), record("a", size=999_999), record("a"), "better"),
+        (Budget(limits={"max_memory_mb": 2}), record("a"), record("a", size=1_100_000), "budget:max_memory_mb"),
+        (Budget(limits={"max_mmacs": 3}), record("a", macs=3e6), record("a", macs=3e6 + 1), "budget:max_mmacs"),
+        (
+            Budget(limits={"max_latency_p95_ms": 3}),
+            record("a", latency_p95_ms=3.0),
+            record("a", latency_p95_ms=3.1),
+            "budget:max_latency_p95_ms",
+        ),
+        (
+            Budget(limits={"min_throughput_per_s": 9}),
+            record("a", throughput_per_s=9.0),
+            record("a", throughput_per_s=8.9),
+            "budget:min_throughput_per_s",
+        ),
     ],
-    ids=["drop", "speedup", "latency", "size", "not-faster", "not-smaller", "not-leaner"],
+    ids=["drop", "speedup", "latency", "size", "not-faster", "not-smaller", "not-leaner", "memory", "macs", "p95", "throughput"],
 )
 def test_each_limit_alone(budget: Budget, good: Record, bad: Record, rule: str) -> None:
     found = judged(budget, good, bad)

@@ -13,6 +13,7 @@ from functools import cache
 from laconic.core.errors import BadInput, nearest
 from laconic.core.extensions import extended
 from laconic.core.quantity import BYTES as BYTES
+from laconic.core.quantity import COUNTS as COUNTS
 from laconic.core.quantity import MILLISECONDS as MILLISECONDS
 from laconic.core.quantity import PLACES as PLACES
 from laconic.core.quantity import SIGNS as SIGNS
@@ -79,7 +80,18 @@ _ROWS = (
         "95th percentile of latency",
         "ms",
         timed=True,
+        noun="95th percentile of latency",
+        better="faster",
+        worse="slower",
         show=Show("p95", "latency that 95 % of the calls stay under", MILLISECONDS),
+        limit=Limit(
+            "max_latency_p95_ms",
+            "ms",
+            words="95 % of the calls in at most {limit} ms",
+            option="--max-p95",
+            help="Latency in ms that 95 % of the calls stay under, at the most.",
+        ),
+        objective=Objective("p95", "of one 95th percentile"),
     ),
     Quantity("latency_p99_ms", "99th percentile of latency", "ms", timed=True, show=Show("p99", "", MILLISECONDS, ())),
     Quantity(
@@ -191,7 +203,35 @@ _ROWS = (
         "Peak memory",
         "B",
         show=Show(hint="of a fresh process that loads and runs it", scale=BYTES, places=("figures", "candidates")),
+        limit=Limit(
+            "max_memory_mb",
+            "MB",
+            1e6,
+            words="at most {limit} MB of memory",
+            option="--max-memory",
+            help="Peak memory in MB (10^6 bytes) of a fresh process that loads and runs it, at the most.",
+        ),
         objective=Objective("memory", "of one need of memory"),
+    ),
+    Quantity(
+        "macs",
+        "Multiply-adds",
+        "",
+        noun="number of multiply-adds",
+        optional=True,
+        better="smaller",
+        worse="larger",
+        exact=True,
+        show=Show("MACs", "multiply-adds of one example, counted in the graph; zeros count like other numbers", COUNTS, ("candidates",)),
+        limit=Limit(
+            "max_mmacs",
+            "million multiply-adds",
+            1e6,
+            words="at most {limit} million multiply-adds",
+            option="--max-mmacs",
+            help="Multiply-adds of one example, in millions, at the most.",
+        ),
+        objective=Objective("macs", "of one number of multiply-adds"),
     ),
     Quantity(
         "cold_start_ms",
@@ -246,6 +286,14 @@ _ROWS = (
         "max",
         timed=True,
         show=Show(hint="examples in a second", places=("candidates",)),
+        limit=Limit(
+            "min_throughput_per_s",
+            "per s",
+            words="at least {limit} examples in a second",
+            option="--min-throughput",
+            help="Examples in a second at the run's batch size, at the least.",
+        ),
+        objective=Objective("throughput", "of one throughput"),
     ),
 )
 QUANTITIES: dict[str, Quantity] = {row.name: row for row in _ROWS}

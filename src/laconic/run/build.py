@@ -47,6 +47,7 @@ class Built:
         expected: the folder with the program's answers to the inputs.
         notes: what the reader must know of how it was built.
         fit_s: seconds for which its steps trained; 0 where they had been carried out before.
+        macs: multiply-adds of one example; None of what an earlier version has built.
     """
 
     artifact: Artifact
@@ -54,6 +55,7 @@ class Built:
     expected: Path
     notes: tuple[str, ...] = ()
     fit_s: float = 0.0
+    macs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class Builder:
         }
         artifact = pack(place / built["file"], Interface.from_json(built["interface"]), folder, recipe.deploy, lineage)
         outcomes = tuple(Outcome.from_json(item) for item in built["outcomes"])
-        return Built(artifact, outcomes, place.parent / "expected", tuple(built.get("notes", ())), fit_s)
+        return Built(artifact, outcomes, place.parent / "expected", tuple(built.get("notes", ())), fit_s, built.get("macs"))
 
     def size(self, recipe: Recipe, kind: str) -> int:
         """Bytes of the model file of a recipe in a format, e.g. ``onnx``, with its external weights; it is built if it is not there.

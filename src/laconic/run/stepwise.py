@@ -24,6 +24,7 @@ from laconic.core.task import Task
 from laconic.deploy.export import write_model
 from laconic.deploy.runtime import runtime
 from laconic.deploy.whole import read_state
+from laconic.measure.counts import count
 from laconic.run import sharing
 from laconic.run.agreement import write_answers
 from laconic.run.latency_table import LayerLatencyTable, latency_table
@@ -106,6 +107,7 @@ def _build_model(request: Mapping[str, Any], steps: Path, task: Task | None, pro
         "source": source.fingerprint(),
         "program": program.fingerprint(),
         "fit_s": sum(stepper.took_s),
+        "macs": count(program).macs,
     }
     write_json(place / DONE, built)
 

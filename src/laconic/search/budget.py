@@ -32,11 +32,12 @@ class Budget:
             ``"any"`` (or infinity) sets no limit.
         min_speedup: the baseline's latency divided by the artifact's; the lower end of its 95 % interval must reach it.
         max_latency_ms: median latency, in milliseconds, at the batch size of the run.
-        max_size_mb: bytes of the file that runs, in units of 10⁶; those of the archive that ships are limited by `limits={"max_packed_mb": …}`.
-        objective: of those that hold all limits, the best in this is delivered: ``latency``, ``size`` (of the `.lac` archive), ``memory``, or one of another
-            package.
+        max_size_mb: bytes of the file that runs, in units of 10⁶; those of the archive that ships have a limit of their own.
+        objective: of those that hold all limits, the best in this is delivered: ``latency``, ``p95``, ``throughput``, ``size`` (of the `.lac` archive),
+            ``memory``, ``macs``, or one of another package.
         confident: the bad end of each figure's 95 % interval must hold its limit, not only the figure as it was measured.
-        limits: those of quantities from other packages, by name: ``{"max_energy_mj": 5}``.
+        limits: all others, by name: ``max_latency_p95_ms``, ``min_throughput_per_s``, ``max_packed_mb``, ``max_memory_mb``, ``max_mmacs``, and those of
+            quantities from other packages; see `core.quantities`.
 
     Raises:
         BadInput: every limit that makes no sense.
