@@ -22,6 +22,7 @@ from laconic.cli.options import (
     OutOption,
     QuietOption,
     SeedOption,
+    StepsOption,
     TaskArgument,
     ThreadsOption,
     TrialOption,
@@ -80,6 +81,7 @@ def optimize(
     rounds: Annotated[int, typer.Option("--rounds", min=3, help="Turns that each candidate has when latency is measured.")] = 15,
     workers: WorkersOption = 1,
     driver: DriverOption = "here",
+    by_step: StepsOption = False,
     wait_quiet: WaitOption = False,
     mlflow: MlflowOption = False,
     as_json: JsonOption = False,
@@ -100,6 +102,7 @@ def optimize(
             candidate_timeout_s=candidate_timeout,
             memory_limit_bytes=giga(memory_limit),
             seed=seed,
+            by_step=by_step,
             wait_quiet=wait_quiet,
         )
         space = lc.SearchSpace(
@@ -145,6 +148,7 @@ def run(
     data: DataOption = None,
     out: OutOption = None,
     seed: SeedOption = 0,
+    by_step: StepsOption = False,
     wait_quiet: WaitOption = False,
     mlflow: MlflowOption = False,
     trial_timeout: TrialOption = None,
@@ -169,7 +173,7 @@ def run(
                 out=folder,
                 recipes=[file.recipe],
                 space=lc.SearchSpace(threads=file.recipe.deploy.threads, device=file.recipe.deploy.device),
-                options=lc.Options(batch=batch, seed=seed, wait_quiet=wait_quiet),
+                options=lc.Options(batch=batch, seed=seed, by_step=by_step, wait_quiet=wait_quiet),
                 progress=progress,
                 command=command(),
             )

@@ -29,6 +29,10 @@ OutOption = Annotated[
 WaitOption = Annotated[
     bool, typer.Option("--wait-quiet", help="Wait, a bounded while, until the machine does little else before anything is timed.")
 ]
+StepsOption = Annotated[
+    bool,
+    typer.Option("--by-step", help="Measure the beginnings of the chosen recipe too, so that the report tells what each step gave."),
+]
 LimitOption = Annotated[
     str | None,
     typer.Option(

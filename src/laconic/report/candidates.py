@@ -28,6 +28,7 @@ RULES = {
     "error": "failed",
     "time_limit": "no time left",
     "outraced": "outraced",
+    "beginning": "not offered",
     "baseline": "no baseline",
     "budget": "budget",
 }

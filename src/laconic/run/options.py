@@ -21,6 +21,7 @@ class Options:
         candidate_timeout_s: a candidate that needs longer to build, or to load and answer the valid data, has failed.
         memory_limit_bytes: a process that uses more is ended; None: four fifths of what the machine, or the control group, has free when it starts.
         seed: of every random choice.
+        by_step: measure the beginnings of the chosen recipe too, so that the report tells what each step gave; they are not offered.
         wait_quiet: wait, a bounded while, until other work on the machine is little before anything is timed.
 
     Raises:
@@ -34,6 +35,7 @@ class Options:
     candidate_timeout_s: float = 900.0
     memory_limit_bytes: int | None = None
     seed: int = 0
+    by_step: bool = False
     wait_quiet: bool = False
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from laconic.run.recipe import Recipe, parse
 
 # Rules by which a candidate is not tried.
 TIME_LIMIT, OUTRACED = "time_limit", "outraced"
+BEGINNING = "beginning"  # the rule by which the beginning of a chosen recipe is measured and not offered
 
 
 @dataclass(frozen=True)

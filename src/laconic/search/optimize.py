@@ -28,6 +28,7 @@ from laconic.run.record import Record, opponent
 from laconic.run.store import RESULT, RunStore, read_result
 from laconic.run.whole import with_whole
 from laconic.search import drivers, several
+from laconic.search.beginnings import measured
 from laconic.search.beside import beside
 from laconic.search.budget import Budget
 from laconic.search.content import Facts, content
@@ -157,6 +158,8 @@ def search(
                 evaluator.crew.close()  # what nobody waits for any more
                 records, choices = several.choose_all(walk.records, asked, evaluator)
                 handed = several.handed(choices)
+                if options.by_step and handed:
+                    records += measured(evaluator, handed[0], records)
                 base = opponent(handed[0], records) if handed else records[0]
                 base, *handed = with_whole(task, store, [base, *handed], options, ledger, progress)
                 tested = evaluator.test(base, handed)
