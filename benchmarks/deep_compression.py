@@ -1,4 +1,4 @@
-"""Pruned, shared, packed: `python -m benchmarks.deep_compression {best,published,fewer,surgery} [NET …] [SEED …] [valid] [NAME=VALUE …]`.
+"""Pruned, shared, packed: `python -m benchmarks.deep_compression {best,published,fewer,surgery,control} [NET …] [SEED …] [valid] [NAME=VALUE …]`.
 
 LeNet-300-100 (`lenet300`) and LeNet-5 (`lenet5`) on MNIST (Han et al. 2016, table 1): trained, pruned weight by weight, given few values, exported, packed.
 
@@ -6,11 +6,12 @@ LeNet-300-100 (`lenet300`) and LeNet-5 (`lenet5`) on MNIST (Han et al. 2016, tab
 - published: as in the paper: magnitude pruning with retraining, k-means of 5 bits (8 in convolutions) from linear starts, centroids fine-tuned.
 - fewer: as many weights as dynamic network surgery leaves (Guo et al. 2016, table 1), pruned gradually as in `best`; values neither shared nor chosen.
 - surgery: the same by the schedule `surgery`.
+- control: nothing pruned, trained on as in `fewer`, so that what pruning costs is told apart from what more training gives.
 
 Printed by seed: accuracy on test data of the trained net and of what ships (the model that comes out of the archive, in ONNX Runtime), and the drop in
 points; weights kept, and how many times fewer; bits a weight and bytes of the archive, all of it; how many times smaller it is than the weights in float32.
 With `valid` the accuracies are on the valid data: so settings are chosen. Test data is read for the table alone, once, after the last epoch. NAME=VALUE changes
-a setting of `Net`, such as `zeros=0.96`. Trained nets are kept in `LACONIC_BENCH`.
+a setting of `Net`, such as `zeros=0.96`, or of the plan behind the first training, such as `lr=0.001`. Trained nets are kept in `LACONIC_BENCH`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,11 @@ class Net:
 
     def rests(self, seed: int, epochs: int | None = None, **options: Any) -> lc.FitPlan:
         """Return how it is trained while it is pruned."""
-        return replace(REST, epochs=self.rest if epochs is None else epochs, seed=seed, **self.plan, **options)
+        return replace(REST, epochs=self.rest if epochs is None else epochs, seed=seed, **{**options, **self.plan})
 
     def tunes(self, seed: int, **options: Any) -> lc.FitPlan:
         """Return how shared values are fine-tuned."""
-        return replace(VALUES, epochs=self.values, seed=seed, **self.plan, **options)
+        return replace(VALUES, epochs=self.values, seed=seed, **{**options, **self.plan})
 
 
 NETS = {
@@ -103,11 +104,16 @@ def _surgery(net: Net, seed: int) -> tuple[lc.StepConfig, ...]:
     return (lc.Sparsify(net.fewer, schedule="surgery", until=0.6, updates=60, recovery=net.rests(seed, **TURNED, **SGD)),)
 
 
+def _control(net: Net, seed: int) -> tuple[lc.StepConfig, ...]:
+    return (lc.Fit(net.rests(seed, **TURNED)),)
+
+
 WAYS: dict[str, Callable[[Net, int], tuple[lc.StepConfig, ...]]] = {
     "best": _best,
     "published": _published,
     "fewer": _fewer,
     "surgery": _surgery,
+    "control": _control,
 }
 
 
@@ -160,14 +166,19 @@ def _row(way: str, name: str, net: Net, seed: int, part: str) -> list[float]:
     return [before - after, weights / kept, ratio]
 
 
+def _number(text: str) -> Any:
+    return float(text) if "." in text or "e" in text else int(text)
+
+
 def _way(way: str) -> Callable[[list[str]], None]:
     def work(names: list[str]) -> None:
         seeds = [int(name) for name in names if name.isdigit()] or [0, 1, 2]
-        changes = {key: float(value) if "." in value else int(value) for key, _, value in (name.partition("=") for name in names) if value}
+        changes = {key: _number(value) for key, _, value in (name.partition("=") for name in names) if value}
+        plan = {key: changes.pop(key) for key in list(changes) if key in {option.name for option in fields(lc.FitPlan)}}
         part = "valid" if "valid" in names else "test"
         for name in [name for name in names if name in NETS] or list(NETS):
-            net = replace(NETS[name], **changes)  # type: ignore[arg-type]
-            print(f"{name}, {way}, {part} data: {net}\n{HEAD}", flush=True)
+            net = replace(NETS[name], **changes, plan={**NETS[name].plan, **plan})
+            print(f"{name}, {way}, {part} data: {net}{f', {plan}' if plan else ''}\n{HEAD}", flush=True)
             rows = [_row(way, name, net, seed, part) for seed in seeds]
             drop, fewer, ratio = (sum(column) / len(rows) for column in zip(*rows, strict=True))
             print(f"mean drop {drop:+.2f} points, {fewer:.1f} times fewer weights, {ratio:.1f} times smaller", flush=True)
