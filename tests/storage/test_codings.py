@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from laconic.storage import ans, codings, deflate, frequencies, huffman, lac, streams
-from laconic.storage.bits import Reader
+from laconic.storage import ans, codings, deflate, frequencies, groups, huffman, lac, streams
+from laconic.storage.bits import Reader, counted
 from laconic.storage.coded import Values
 from laconic.storage.distinct import entropy_bits
 from laconic.storage.kinds import KINDS
@@ -83,13 +83,15 @@ def test_float32_as_trained_is_as_small_as_its_exponents_allow() -> None:
     assert 0.995 * ideal < len(coded.data) < 1.003 * ideal  # the first bits of mantissas are not quite noise
 
 
+@pytest.mark.parametrize("least", [0, 7])
 @pytest.mark.parametrize("precision", [np.float32, np.float64])
-def test_a_grid_costs_one_step_not_its_values(precision: type) -> None:
-    """Multiples of a step are that in single and in double precision."""
+def test_a_grid_costs_one_step_not_its_values(precision: type, least: int) -> None:
+    """Multiples of a step are that in single and in double precision, and where none of the small ones is there."""
     steps = np.random.default_rng(0).integers(-40, 41, 30_000)
+    steps[np.abs(steps) < least] = 0
     grid = (steps.astype(precision) * precision(0.0137)).astype(np.float32) + np.float32(0)
     _, coded = codings.encode(Values(KINDS["float32"], len(grid), patterns=grid.view(np.uint32)))
-    assert coded.parts["codebook"] <= 8 + 8
+    assert coded.parts["codebook"] <= 8 + 8 + 2 * least
 
 
 def least_bits(counts: list[int]) -> int:
@@ -152,8 +154,9 @@ HALVES = np.minimum(np.random.default_rng(2).geometric(0.5, 30_000) - 1, 30)  # 
     [
         (HALVES, "Huffman in blocks"),
         (np.random.default_rng(2).integers(0, 256, 5000), "fixed width"),
-        (np.repeat([0, 1, 0, 1, 0], 1000), "adaptive contexts"),
-        ((np.random.default_rng(2).random(600_000) < 0.02).astype(int), "interleaved ANS"),
+        (np.minimum(np.random.default_rng(2).geometric(np.tile(np.repeat([0.99, 0.1], 1000), 10)) - 1, 30), "adaptive contexts"),
+        (np.minimum(np.random.default_rng(2).geometric(0.65, 30_000) - 1, 5), "groups in Huffman blocks"),
+        (np.maximum(np.random.default_rng(2).integers(-233, 100, 600_000), 0), "interleaved ANS"),
         (np.rint(np.random.default_rng(2).standard_normal(700) * 30).astype(int) + 128, "ANS"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -179,7 +182,7 @@ def test_what_is_to_be_read_fast_has_no_slow_way_and_comes_back(kind: str, densi
         patch.setattr(streams, "encode", lambda *args: names.append(streams.told(data := encode(*args))[0]) or data)
         _, fast = codings.encode(about.filled(patterns, fast=True))
     np.testing.assert_array_equal(codings.decode(fast.data, about), patterns)
-    assert set(names) <= {"fixed width", "Huffman in blocks"}
+    assert set(names) <= {"fixed width", "Huffman in blocks", "groups in Huffman blocks"}
     _, small = codings.encode(about.filled(patterns))
     assert len(small.data) <= len(fast.data) <= 1.5 * len(small.data) + 100
 
@@ -218,6 +221,49 @@ def test_blocks_that_expand_to_more_are_not_expanded() -> None:
 def test_blocks_that_are_cut_or_altered_are_refused(change: Callable[[bytes], bytes]) -> None:
     with pytest.raises(ValueError, match="its blocks"):
         deflate.decode(Reader(change(deflate.encode(HALVES))), len(HALVES))
+
+
+@given(st.integers(2, 256), st.integers(0, 255), st.floats(0.02, 40), st.integers(1, 400), st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_groups_give_back_symbols_and_what_a_book_has_for_them(alphabet: int, center: int, scale: float, count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    symbols = np.clip(np.rint(rng.laplace(center, scale, count)), 0, alphabet - 1).astype(int)
+    layout, name = Layout(alphabet), "groups in Huffman blocks"
+    data = streams.encode(symbols, layout, name)
+    np.testing.assert_array_equal(streams.decode(data, count, layout), symbols)
+    book = rng.integers(0, 1 << 32, alphabet, dtype=np.uint32)
+    np.testing.assert_array_equal(streams.decode_values(data, count, layout, book), book[symbols])
+
+
+@pytest.mark.parametrize("share", [0.5, 0.3, 0.1])
+def test_groups_are_near_the_entropy_where_a_symbol_is_less_than_a_bit(share: float) -> None:
+    symbols = (np.random.default_rng(0).random(200_000) < share).astype(int)
+    assert len(groups.encode(symbols, 2)) < (1.05 * entropy_bits(symbols) + 0.02) * len(symbols) / 8
+
+
+def _group_bytes(size: int, first: int, width: int, others: list[int], groups_: list[int]) -> Reader:
+    head = bytes([size, first, width, len(others)]) + (counted(deflate.encode(np.array(others))) if others else b"")
+    return Reader(head + deflate.encode(np.array(groups_)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _group_bytes(2, 3, 15, [0], [0, 225]),  # of two symbols, one of the 15 or another: byte 225 is (15, 15)
+        _group_bytes(2, 3, 15, [0, 1, 2], [0, 224]),
+        _group_bytes(2, 3, 15, [5], [0, 0]),
+        _group_bytes(2, 3, 15, [99], [0, 225]),
+        _group_bytes(3, 3, 15, [], [0, 0]),
+        _group_bytes(2, 250, 15, [], [0, 0]),
+        _group_bytes(2, 3, 0, [], [0, 0]),
+        _group_bytes(2, 3, 4, [], [0, 200]),
+        _group_bytes(2, 3, 15, [], [0, 0, 0]),
+        Reader(bytes([2, 3, 15]) + b"\xff" * 9),
+    ],
+)
+def test_groups_that_were_not_written_are_refused(data: Reader) -> None:
+    with pytest.raises(ValueError, match=r"groups|group|blocks|symbol|can stand|no end"):
+        groups.decode(data, 3, 40, np.arange(40))
 
 
 @pytest.mark.parametrize(("scale", "power"), [(3.0, 2.0), (30.0, 1.0), (30.0, 2.0), (100.0, 4.0), (20.0, 0.75)])

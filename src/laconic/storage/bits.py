@@ -70,12 +70,12 @@ class Reader:
     def varint(self, most: int = 1 << 62) -> int:
         """Return the next number, at most `most`."""
         value = 0
-        for place in range(_LONGEST):
-            byte = self.take(1)[0]
-            value |= (byte & 0x7F) << 7 * place
+        for shift, byte in enumerate(self._data[self._place : self._place + _LONGEST]):
+            value |= (byte & 0x7F) << 7 * shift
             if byte < 0x80:
                 if value > most:
                     raise ValueError(f"it says {value} where at most {most} can stand")
+                self._place += shift + 1
                 return value
         raise ValueError("a number has no end")
 

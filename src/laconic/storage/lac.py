@@ -3,8 +3,11 @@
 ```
 89 "LAC"  version  bytes of front (packed, whole)  bytes of all files  memory bound  digest of all this and the front     42 bytes, little endian
 front     LZMA of: JSON {"files": [{"name", "parts"}], "settings"} · 0 · all bytes of the files that are not in tensors
-payload   of each tensor: digest of its bytes (the first 8 bytes of SHA-256) · its pieces, each in a coding
+payload   of each tensor: CRC-32 of its bytes · its pieces, each in a coding
+digest    of the payload
 ```
+Digests are the first 8 bytes of SHA-256. That of the payload is looked at before anything is decoded; the sum of a tensor says that it was decoded as it was
+encoded. Archives of version 1, which have a digest of each tensor's bytes in place of both, are read too.
 `parts` are numbers, of bytes that come from the front, and tensors as [kind, shape, [bytes of each piece]]. A tensor is cut into pieces of at most 2²² values.
 """
 
@@ -15,7 +18,8 @@ import json
 import lzma
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,11 +31,12 @@ from laconic.storage.coded import Values
 from laconic.storage.kinds import KINDS, Kind
 
 SUFFIX = ".lac"
-VERSION = 1
+VERSION = 2
 PIECE = 1 << 22  # values
 _MAGIC = b"\x89LAC"
 _HEAD = struct.Struct("<4sBIIQQ")
-_DIGEST = 8
+_DIGEST, _SUM = 8, 4
+_BLOCK = 1 << 20  # bytes that are digested at once
 _FRONT_MOST, _TEXT_MOST = 1 << 28, 1 << 23  # bytes of the front, and of what it says of files and settings
 _DICTIONARY_MOST = 1 << 24
 # Bytes that reading takes: of each value of the largest piece, of each letter of what the front says, and in any case.
@@ -84,12 +89,14 @@ class Front:
         others: all bytes of the files that are not in tensors.
         settings: what the packer added, plain values.
         packed_bytes: of the front itself, compressed, with the head.
+        version: of the archive.
     """
 
     files: tuple[File, ...]
     others: bytes
     settings: Mapping[str, Any] = field(default_factory=dict)
     packed_bytes: int = 0
+    version: int = VERSION
 
     @property
     def stored(self) -> list[Stored]:
@@ -135,6 +142,11 @@ def digest(*data: bytes | memoryview) -> bytes:
     return made.digest()[:_DIGEST]
 
 
+def checksum(data: bytes | memoryview) -> bytes:
+    """Return the four bytes that stand before a tensor."""
+    return zlib.crc32(data).to_bytes(_SUM, "little")
+
+
 def head_and_front(front: Front) -> bytes:
     """Return everything before the payload.
 
@@ -172,7 +184,7 @@ def read_front(handle: IO[bytes], archive: Path, most_bytes: int) -> Front:
     if head[:4] != _MAGIC:
         raise CorruptFile(f"{archive} is no .lac archive: it does not begin as one. Get it again from where it came.")
     _, version, packed, whole, unpacked, memory = _HEAD.unpack(head)
-    if version > VERSION:
+    if not 1 <= version <= VERSION:
         raise CorruptFile(f"{archive} has version {version}; this Laconic reads up to {VERSION}. Install a newer Laconic.")
     if unpacked > most_bytes:
         raise CorruptFile(
@@ -190,16 +202,17 @@ def read_front(handle: IO[bytes], archive: Path, most_bytes: int) -> Front:
     text, _, others = plain.partition(b"\0")
     if len(text) > _TEXT_MOST:
         raise ValueError("its front says more than any has to say")
-    front = _front(json.loads(text), others, len(head) + _DIGEST + packed)
+    front = _front(json.loads(text), others, len(head) + _DIGEST + packed, version)
     if front.text != text or len(plain) != whole or front.unpacked_bytes != unpacked or front.memory_bytes != memory:
         raise ValueError("its front is not the one that its head describes")
-    payload = sum(sum(one.pieces) + _DIGEST for one in front.stored)
+    check = _CHECKS[version]
+    payload = sum(sum(one.pieces) + check.each for one in front.stored) + check.end
     if front.packed_bytes + payload != size_bytes:
         raise ValueError(f"its payload has {size_bytes - front.packed_bytes:,} bytes in place of {payload:,}")
     return front
 
 
-def _front(told: Any, others: bytes, packed_bytes: int) -> Front:
+def _front(told: Any, others: bytes, packed_bytes: int, version: int) -> Front:
     files = []
     for file in told["files"]:
         name = file["name"]
@@ -221,7 +234,7 @@ def _front(told: Any, others: bytes, packed_bytes: int) -> Front:
     settings = told.get("settings", {})
     if not isinstance(settings, dict):
         raise ValueError("its settings are none")
-    return Front(tuple(files), others, settings, packed_bytes)
+    return Front(tuple(files), others, settings, packed_bytes, version)
 
 
 def _stored(kind: Any, shape: Any, pieces: Any) -> Stored:
@@ -236,33 +249,75 @@ def _stored(kind: Any, shape: Any, pieces: Any) -> Stored:
     return one
 
 
-def read_files(handle: IO[bytes], front: Front) -> Iterator[tuple[File, Iterator[bytes]]]:
+class _Sum:
+    """A CRC-32 as `hashlib` has digests."""
+
+    def __init__(self) -> None:
+        self._sum = 0
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Take more bytes."""
+        self._sum = zlib.crc32(data, self._sum)
+
+    def digest(self) -> bytes:
+        """Return the sum of all bytes so far."""
+        return self._sum.to_bytes(_SUM, "little")
+
+
+@dataclass(frozen=True)
+class _Check:
+    """How a version says what was written: in so many bytes before each tensor, made so, and in so many behind the payload."""
+
+    each: int
+    made: Callable[[], Any]
+    end: int
+
+
+_CHECKS = {1: _Check(_DIGEST, hashlib.sha256, 0), 2: _Check(_SUM, _Sum, _DIGEST)}
+
+
+def read_files(handle: IO[bytes], front: Front) -> Iterator[tuple[File, Iterator[bytes | memoryview]]]:
     """Yield each file with its bytes, piece by piece; both must be taken in their order.
 
     Raises:
-        ValueError, …: a piece is not what was written.
+        ValueError, …: the payload, or a tensor, is not what was written.
     """
+    check = _CHECKS[front.version]
+    if check.end:
+        _check_payload(handle, check.end)
     others = memoryview(front.others)
     for file in front.files:
         taken = sum(part for part in file.parts if isinstance(part, int))
-        yield file, _pieces(handle, file, others[:taken])
+        yield file, _pieces(handle, file, others[:taken], check)
         others = others[taken:]
 
 
-def _pieces(handle: IO[bytes], file: File, others: memoryview) -> Iterator[bytes]:
+def _check_payload(handle: IO[bytes], end: int) -> None:
+    """Compare the digest that stands at the end with the bytes before it, and go back to their beginning."""
+    start, made, told = handle.tell(), hashlib.sha256(), b""
+    while block := handle.read(_BLOCK):
+        block = told + block
+        told = block[-end:]
+        made.update(memoryview(block)[:-end])
+    if made.digest()[:end] != told:
+        raise ValueError("its payload is not what was written")
+    handle.seek(start)
+
+
+def _pieces(handle: IO[bytes], file: File, others: memoryview, check: _Check) -> Iterator[bytes | memoryview]:
     for part in file.parts:
         if isinstance(part, int):
-            yield bytes(others[:part])
+            yield others[:part]
             others = others[part:]
         else:
-            yield from _tensor(handle, part)
+            yield from _tensor(handle, part, check)
 
 
-def _tensor(handle: IO[bytes], one: Stored) -> Iterator[bytes]:
-    told, made = handle.read(_DIGEST), hashlib.sha256()
+def _tensor(handle: IO[bytes], one: Stored, check: _Check) -> Iterator[memoryview]:
+    told, made = handle.read(check.each), check.made()
     for about, size in zip(cut(one.kind, one.shape), one.pieces, strict=True):
-        data = codings.decode(handle.read(size), about).astype(one.kind.pattern, copy=False).data
+        data = codings.decode(handle.read(size), about).astype(one.kind.pattern, copy=False).data.cast("B")
         made.update(data)
-        yield bytes(data)
-    if made.digest()[:_DIGEST] != told:
+        yield data
+    if made.digest()[: check.each] != told:
         raise ValueError("a tensor in it is not the one that was written")

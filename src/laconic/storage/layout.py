@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -25,3 +27,8 @@ class Layout:
     def width(self) -> int:
         """Bits of a symbol that is written as it is."""
         return (self.alphabet - 1).bit_length()
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The unsigned integers in which symbols are held."""
+        return np.dtype(np.uint8 if self.alphabet <= 256 else np.uint16)

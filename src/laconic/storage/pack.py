@@ -35,7 +35,7 @@ class PackedTensor:
         shape: of it.
         coding: the one that was smallest, of its first piece.
         original_bytes: of its values.
-        packed_bytes: in the archive, with its digest.
+        packed_bytes: in the archive, with its checksum.
         parts: of these, by what they are: mask, codebook, codes, tables, rest.
         bits_per_value: in the archive.
         entropy_bits: of a value, in a code that knows how often each value occurs and nothing else (order zero), without its table;
@@ -61,7 +61,7 @@ class Packed:
         file: the archive.
         original_bytes: of the files in it.
         packed_bytes: of the archive.
-        front_bytes: of these, the header and all bytes that are not in tensors: graph, names, settings.
+        front_bytes: of these, the header, the digest and all bytes that are not in tensors: graph, names, settings.
         memory_bytes: the most that unpacking takes, beside what Python and its packages take.
         tensors: in the order of their bytes.
     """
@@ -123,8 +123,8 @@ def pack(
     front = Front(tuple(files), b"".join(others), settings or {})
     start = lac.head_and_front(front)
     write_whole(out, lambda aside: _write(aside, start, payload))
-    size = len(start) + payload.getbuffer().nbytes
-    return Packed(out, front.unpacked_bytes, size, len(start), front.memory_bytes, tuple(tensors))
+    size = out.stat().st_size
+    return Packed(out, front.unpacked_bytes, size, size - payload.getbuffer().nbytes, front.memory_bytes, tuple(tensors))
 
 
 @contextlib.contextmanager
@@ -142,6 +142,7 @@ def _write(path: Path, start: bytes, payload: io.BytesIO) -> None:
     with path.open("wb") as handle:
         handle.write(start)
         handle.write(payload.getbuffer())
+        handle.write(lac.digest(payload.getbuffer()))
 
 
 def _file(
@@ -170,7 +171,10 @@ def _file(
     return File(name, (*parts, len(data) - end))
 
 
-_ENTRY, _SMALL = 12, 1 << 12  # bytes that a tensor takes in the front; those up to which it may stay there as it is
+_ENTRY, _SMALL = (
+    24,
+    1 << 12,
+)  # bytes that a tensor's place in the front and its own reading are worth; those up to which it may stay there as it is
 
 
 def _tensor(place: locate.Place, whole: bytes, fast: bool) -> tuple[Stored, bytes, PackedTensor]:
@@ -189,7 +193,7 @@ def _tensor(place: locate.Place, whole: bytes, fast: bool) -> tuple[Stored, byte
         for part, size in codings.breakdown(coded.parts, len(coded.data)).items():
             parts[part] = parts.get(part, 0) + size
     one = Stored(place.kind, place.shape, tuple(map(len, pieces)))
-    packed = lac.digest(whole) + b"".join(pieces)
+    packed = lac.checksum(whole) + b"".join(pieces)
     parts["rest"] += len(packed) - sum(one.pieces)
     per_value = (8 * len(packed) / one.count, None if entropy is None else entropy / one.count)
     row = PackedTensor(place.name, place.kind.name, place.shape, names[0], len(whole), len(packed), parts, *per_value)
@@ -246,7 +250,7 @@ def _front(handle: IO[bytes], archive: Path, most_bytes: int | None) -> Front:
     return lac.read_front(handle, archive, allowed)
 
 
-def _restore(files: Iterator[tuple[File, Iterator[bytes]]], target: Path) -> None:
+def _restore(files: Iterator[tuple[File, Iterator[bytes | memoryview]]], target: Path) -> None:
     """Write the first file to its place once all that follow are there."""
 
     def write(aside: Path) -> None:
@@ -260,7 +264,7 @@ def _restore(files: Iterator[tuple[File, Iterator[bytes]]], target: Path) -> Non
     write_whole(target, write)
 
 
-def _copy(pieces: Iterator[bytes], path: Path) -> None:
+def _copy(pieces: Iterator[bytes | memoryview], path: Path) -> None:
     with path.open("wb") as handle:
         for piece in pieces:
             handle.write(piece)

@@ -35,13 +35,13 @@ def decode(reader: Reader, about: Values) -> np.ndarray:
         ValueError: the bytes are not those of `encode`.
     """
     book = read(reader, about.kind)
-    return book[streams.decode(reader.counted(), about.count, about.layout(len(book), _zero(book)))]
+    return streams.decode_values(reader.counted(), about.count, about.layout(len(book), _zero(book)), book)
 
 
 def _zero(book: np.ndarray) -> int:
     """Return the code of the value 0, or else of the one in the middle."""
-    there = np.flatnonzero(book == 0)
-    return int(there[0]) if len(there) else len(book) // 2
+    place = int((book == 0).argmax())
+    return place if not book[place] else len(book) // 2
 
 
 def written(kind: Kind, book: np.ndarray) -> bytes:
@@ -99,12 +99,14 @@ def _gridded(book: np.ndarray) -> list[bytes]:
     sizes = np.abs(wide[wide != 0])
     if not len(sizes) or not np.isfinite(book).all() or (np.signbit(book) & (book == 0)).any():
         return []
-    for parts in (1, 2, 3):  # the smallest may be twice or three times the step
-        multiples = np.rint(wide / (sizes.min() / parts))
-        if np.abs(multiples).max() < _FURTHEST:
-            step = _step(wide, multiples)
-            if ((multiples * step).astype(np.float32).view(np.uint32) == book.view(np.uint32)).all():
-                return [bytes([_GRID]) + np.float64(step).tobytes() + _ascending(multiples.astype(np.int64))]
+    steps = [sizes.min() / parts for parts in (1, 2, 3)]  # the smallest may be twice or three times the step
+    for step in (*steps, float(np.diff(wide).min(initial=np.inf))):  # of many values two are neighbors
+        multiples = np.rint(wide / step)
+        if multiples.any() and np.abs(multiples).max() < _FURTHEST:
+            middle = _step(wide, multiples)
+            for exact in (middle, float(np.float32(middle))):  # that of a grid made in single precision may be the only one
+                if ((multiples * exact).astype(np.float32).view(np.uint32) == book.view(np.uint32)).all():
+                    return [bytes([_GRID]) + np.float64(exact).tobytes() + _ascending(multiples.astype(np.int64))]
     return []
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laconic.storage import ans, context, deflate, huffman
+from laconic.storage import ans, context, deflate, groups, huffman
 from laconic.storage.bits import Reader, packed, unpacked, varint
 from laconic.storage.distinct import MOST as ALPHABET
 from laconic.storage.layout import Layout
@@ -19,6 +19,7 @@ from laconic.storage.layout import Layout
 # Symbols: decoding our own Huffman codes is slow; many states are worth their bytes and their speed.
 _HUFFMAN_MOST, _INTERLEAVED_LEAST = 1 << 16, 1 << 18
 _SLOW = 1.02  # what a byte counts for that is slow to read
+_BLOCK = 1 << 15  # symbols that are looked up at once: what a cache holds
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,12 @@ class Coder:
         name: in the size breakdown.
         encode: from symbols, (N,), to bytes.
         decode: from a reader and their number to the symbols.
+        valued: to what a book has for each of them, at once; None: by way of the symbols.
         fits: of how many symbols it is worth trying.
         table: bytes of the stream that are its table, not its symbols.
         least: bytes below which a stream cannot be, from how often each symbol occurs; 0 where only trying tells.
         price: what a byte of it counts for.
+        worth: whether it is tried, from how often each symbol occurs.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Coder:
     table: Callable[[Reader], int] = lambda reader: 0
     least: Callable[[np.ndarray], float] = lambda counts: 0.0
     price: float = 1.0
+    worth: Callable[[np.ndarray], bool] = lambda counts: True
+    valued: Callable[[Reader, int, Layout, np.ndarray], np.ndarray] | None = None
 
 
 def _entropy(counts: np.ndarray) -> float:
@@ -95,6 +100,14 @@ TABLE = (
         lambda reader, count, layout: deflate.decode(reader, count),
         lambda count, layout: 1 < layout.alphabet <= deflate.ALPHABET,
     ),
+    Coder(
+        "groups in Huffman blocks",
+        lambda symbols, layout: groups.encode(symbols, layout.alphabet),
+        lambda reader, count, layout: groups.decode(reader, count, layout.alphabet, np.arange(layout.alphabet, dtype=layout.dtype)),
+        lambda count, layout: 1 < layout.alphabet <= groups.ALPHABET,
+        worth=groups.worth,
+        valued=lambda reader, count, layout, book: groups.decode(reader, count, layout.alphabet, book),
+    ),
 )
 _PLACES = {coder.name: place for place, coder in enumerate(TABLE)}
 
@@ -116,7 +129,7 @@ def encode(symbols: np.ndarray, layout: Layout, only: str = "", fast: bool = Fal
     fitting = [
         (coder.price * coder.least(counts), place)
         for place, coder in enumerate(TABLE)
-        if coder.fits(len(symbols), layout) and not (fast and coder.price > 1)
+        if coder.fits(len(symbols), layout) and not (fast and coder.price > 1) and coder.worth(counts)
     ]
     best, paid = b"", float("inf")
     for least, place in sorted(fitting):
@@ -133,12 +146,44 @@ def decode(data: bytes, count: int, layout: Layout) -> np.ndarray:
     Raises:
         ValueError: the bytes are not those of `encode`.
     """
+    coder, reader = _begun(data, layout)
+    return _checked(coder.decode(reader, count, layout), layout) if count else np.zeros(0, layout.dtype)
+
+
+def decode_values(data: bytes, count: int, layout: Layout, book: np.ndarray) -> np.ndarray:
+    """Return what a book has for each symbol, (count,).
+
+    Args:
+        data: as of `encode`.
+        count: how many.
+        layout: of the symbols.
+        book: (alphabet,).
+
+    Raises:
+        ValueError: the bytes are not those of `encode`.
+    """
+    coder, reader = _begun(data, layout)
+    if not count:
+        return book[:0]
+    if coder.valued is not None:
+        return coder.valued(reader, count, layout, book)
+    symbols = _checked(coder.decode(reader, count, layout), layout)
+    values = np.empty(count, book.dtype)
+    for first in range(0, count, _BLOCK):
+        book.take(symbols[first : first + _BLOCK], out=values[first : first + _BLOCK], mode="clip")
+    return values
+
+
+def _begun(data: bytes, layout: Layout) -> tuple[Coder, Reader]:
     reader = Reader(data)
     coder = TABLE[reader.varint(len(TABLE) - 1)]
     if not 1 <= layout.alphabet <= ALPHABET:
         raise ValueError(f"symbols below {layout.alphabet} are of no stream")
-    symbols = coder.decode(reader, count, layout) if count else np.zeros(0, np.uint32)
-    if count and int(symbols.max()) >= layout.alphabet:
+    return coder, reader
+
+
+def _checked(symbols: np.ndarray, layout: Layout) -> np.ndarray:
+    if int(symbols.max()) >= layout.alphabet:
         raise ValueError(f"a symbol is {int(symbols.max())} and must be below {layout.alphabet}")
     return symbols
 
