@@ -343,3 +343,21 @@ def test_a_figure_that_is_not_measured_says_so(visit: Visitor) -> None:
         "no reason was recorded",
         "before: 283\xa0MB",
     ]
+
+
+def test_the_frontier_of_other_quantities(visit: Visitor) -> None:
+    seen = visit("searched")
+    first = seen.page.locator("#plot-frontier .xtitle").inner_text()
+    seen.page.select_option("#axis-x", "size_bytes")
+    seen.page.select_option("#axis-y", "drop")
+    seen.until("document.querySelector('#plot-frontier .xtitle').textContent === 'File size, MB (lower is better)'")
+    marks = "document.querySelectorAll('#plot-frontier .scatterlayer .points path').length"
+    assert seen.page.evaluate(marks) == 31  # all that were measured, and the baseline
+    steps = seen.page.evaluate("document.querySelector('#plot-frontier').data[0].y")
+    assert steps == sorted(steps, reverse=True)  # larger files lose less, and what loses more is left out
+    assert len(steps) > 20
+    seen.page.select_option("#axis-x", "latency_ms")
+    seen.page.select_option("#axis-y", "metric")
+    seen.until(f"document.querySelector('#plot-frontier .xtitle').textContent === {first!r}")
+    assert count(seen, "#plot-frontier .shapelayer path") == 1  # the budget is back
+    assert seen.errors == []

@@ -126,6 +126,41 @@ def test_other_machines_and_batches_are_told(folder: Path) -> None:
     assert "laconic bench" in " ".join(side_by_side(folder / "met", folder / "met").notes)
 
 
+def test_what_one_alone_tried_where_the_time_went_and_winner_against_winner_are_told(folder: Path) -> None:
+    for name, budgets in (("one", ["lose at most 1 point"]), ("two", ["lose at most 1 point", "lose at most 2 points"])):
+        result = named("met" if name == "one" else "searched")
+        result["budgets"] = [{"told": told, "met": True, "best": "openvino-bf16", "budget": {}} for told in budgets]
+        if name == "two":
+            best = next(record for record in result["candidates"] if record["key"] == result["best"])
+            best["measured"]["size_bytes"]["value"] /= 2
+            best["measured"]["speedup"]["value"] = 3.465
+            best["measured"]["drop"]["value"] += 0.25
+            result["candidates"] = result["candidates"][:1] + result["candidates"][2:]
+            result["budget"]["max_drop"] = 1.0
+        write(folder / name, result)
+    both = side_by_side(folder / "one", folder / "two")
+    parts = dict(both.parts)
+    assert list(parts) == [
+        "The runs", "What each delivers", "The answers to each budget", "Where the time went", "Candidates of both", "Tried by one alone", "Tried by two alone",
+    ]  # fmt: skip
+    assert [line.label for line in parts["Tried by one alone"]] == ["ONNX Runtime · fp32"]
+    assert len(parts["Tried by two alone"]) == 24
+    change = {line.label: line.change for line in both.delivered}
+    assert (change["Speed-up"], change["File size"]) == ("2\u00a0× slower", "2\u00a0× smaller") or (
+        change["Speed-up"],
+        change["File size"],
+    ) == (
+        "2.00× slower",
+        "2.00× smaller",
+    )
+    assert change["Accuracy drop on validation data"] == "0.25\u00a0points more"
+    assert [(line.a, line.b) for line in both.answers] == [("OpenVINO · bf16",) * 2, ("–", "OpenVINO · bf16")]
+    assert {line.label: (line.a, line.b) for line in both.spent}["Training candidates"] == ("–", "1\u00a0min 00\u00a0s, 31.6\u00a0%")
+    assert "They were asked for different things" in both.notes[0]
+    page = write_page(both, folder / "apart.html").read_text(encoding="utf-8")
+    assert "the second, against the first" in page
+
+
 def test_it_is_a_table_and_a_page_that_asks_nothing(folder: Path, tmp_path: Path) -> None:
     both = side_by_side(folder / "met", folder / "not-met")
     lines = told(table(both)).splitlines()
@@ -170,7 +205,14 @@ def logged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any
     def log(name: str) -> Any:
         run = mlflow.get_run(log_to_mlflow(folder / name, named(name)))
         files = {path.name for path in (folder / "mlruns").rglob(f"{run.info.run_id}/artifacts/**/*") if path.is_file()}
-        return SimpleNamespace(name=run.info.run_name, status=run.info.status, files=files, **run.data.to_dictionary())
+        under = mlflow.search_runs(filter_string=f"tags.`mlflow.parentRunId` = '{run.info.run_id}'", output_format="list")
+        return SimpleNamespace(
+            under={one.data.tags["laconic.key"]: one for one in under},
+            name=run.info.run_name,
+            status=run.info.status,
+            files=files,
+            **run.data.to_dictionary(),
+        )
 
     return log
 
@@ -184,6 +226,13 @@ def test_a_run_is_logged_with_params_metrics_artifact_and_page(folder: Path, log
     assert (run.params["budget.max_drop"], run.params["deploy.runtime"]) == ("0.5", "openvino")
     assert (run.metrics["speedup"], run.metrics["speedup.low"], run.metrics["baseline.latency_ms"]) == (6.93, 6.71, 2.44)
     assert run.files == {"result.json", "report.html", "model.onnx"}
+    assert set(run.under) == {record["key"] for record in named("met")["candidates"]}  # each candidate is a run under it
+    one, failed = run.under["onnxruntime-fp32"], run.under["torchscript-bf16"]
+    assert (one.info.run_name, one.info.status, one.data.tags["laconic.status"]) == ("ONNX Runtime · fp32", "FINISHED", "passed")
+    assert (one.data.params["steps"], one.data.params["deploy.threads"]) == ('["fold_batch_norm"]', "2")
+    assert (one.data.metrics["speedup"], one.data.metrics["speedup.high"]) == (4.36, 4.5)
+    assert (failed.info.status, failed.data.metrics) == ("FAILED", {"seconds": 61.2})
+    assert failed.data.tags["laconic.why"].startswith("timeout: no answer within 60 s")
 
 
 def test_the_nearest_miss_is_logged_without_its_file(logged: Callable[[str], Any]) -> None:

@@ -14,7 +14,8 @@ from laconic.report.charts import charts
 from laconic.report.facts import Facts, facts
 from laconic.report.levels import ABSENT, parameters
 from laconic.report.mattered import explained
-from tests.report.results import Json, named
+from laconic.report.page import page
+from tests.report.results import Json, measured, named, record
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +159,55 @@ def test_the_charts_of_a_search_are_json_without_a_mark_of_a_users_names() -> No
     drawn = json.dumps({name: charts(facts(result))[name] for name in ("timeline", "parallel")})
     assert "<b>mine" not in drawn
     assert "&lt;b&gt;mine" in drawn
+
+
+def test_the_page_tells_how_the_time_was_planned(met: Json) -> None:
+    met["plan"] = [{"at_s": 5.0, "text": "plan after 5 s, with 60 s left: <much>"}, {"at_s": 9.0}]
+    text = page(met)
+    assert "<li>Plan after 5 s, with 60 s left: &lt;much&gt;.</li>" in text
+    assert "How it was planned" not in page(named("met"))
+
+
+class TestWaterfall:
+    def test_each_quantity_goes_from_the_baseline_to_the_end(self, met: Json) -> None:
+        steps = ({"prune": {"macs": 0.5}}, "quantize")
+        made = []
+        for n, (speed, drop, size) in enumerate([(2.0, 0.0, 1_000_000), (4.0, 1.0, 500_000), (8.0, 1.5, 125_000)]):
+            one = record(
+                f"w{n}", f"w{n}", "passed", "onnxruntime", "fp32", **measured(2.44 / speed, (speed,) * 3, 87.0, (drop,) * 3, size, 9e7, 1.0)
+            )
+            one["recipe"]["steps"] = list(steps[:n])
+            made.append(one)
+        met.update(candidates=made, best="w2")
+        falls = {one.id: one for one in facts(met).waterfalls}
+        assert set(falls) == {"payoff-speedup", "payoff-size-bytes", "payoff-drop"}
+        times = falls["payoff-speedup"]
+        assert [bar.title for bar in times.bars] == ["Baseline", "ONNX Runtime fp32, 2 threads", "prune", "quantize", "Chosen"]
+        assert [bar.value for bar in times.bars] == pytest.approx([2.44, -1.22, -0.61, -0.305, 0.305])
+        assert sum(bar.value for bar in times.bars[:-1]) == pytest.approx(times.bars[-1].value)
+        assert [bar.value for bar in falls["payoff-drop"].bars] == pytest.approx([0, 0, 1.0, 0.5, 1.5])
+        drawn = charts(facts(met))["payoff-drop"]["data"][0]
+        assert drawn["measure"] == ["absolute", "relative", "relative", "relative", "total"]
+
+    def test_one_part_is_none(self, met: Json) -> None:
+        met["candidates"] = met["candidates"][1:2]
+        met.update(best=met["candidates"][0]["key"])
+        assert facts(met).waterfalls == ()
+
+
+class TestAxes:
+    def test_each_quantity_has_every_candidate_that_was_measured(self, met: Json) -> None:
+        found = facts(met).axes
+        assert found is not None
+        assert (found.x, found.y) == ("latency_ms", "metric")
+        by_name = {one.name: one for one in found.quantities}
+        assert by_name["latency_ms"].values["openvino-bf16"] == (0.351,) * 3
+        assert by_name["drop"].values["openvino-bf16"] == (-0.04, -0.22, 0.14)
+        assert by_name["speedup"].values["baseline"] == (1.0,) * 3  # what it has with itself
+        assert by_name["size_bytes"].values["torch-bf16"][0] == pytest.approx(1.196032)
+        assert by_name["size_bytes"].title == "File size, MB (lower is better)"
+        assert by_name["speedup"].title == "Speed-up, × (higher is better)"
+        assert "onnxruntime-bf16" not in by_name["latency_ms"].values
+
+    def test_a_run_of_the_baseline_alone_has_no_choice(self) -> None:
+        assert facts(named("only-baseline")).axes is None

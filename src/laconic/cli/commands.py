@@ -65,7 +65,9 @@ def optimize(
     ] = "medium",
     trials: Annotated[
         int | None,
-        typer.Option("--trials", min=0, help="How many recipes a sampler proposes.  [default: 24 with --effort high, else none]"),
+        typer.Option(
+            "--trials", min=0, help="How many recipes a sampler proposes.  [default: --effort high: 24, or what --time-limit holds]"
+        ),
     ] = None,
     threads: ThreadsOption = None,
     device: DeviceOption = "cpu",

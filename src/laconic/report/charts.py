@@ -25,7 +25,7 @@ from laconic.report.facts import Facts
 from laconic.report.frontier import Axis, Frontier, Limit, Point
 from laconic.report.pruning import Cut, Cuts, Pruning
 from laconic.report.quantization import Quantization, Ranges, Sensitive, Sensitivity
-from laconic.report.search_charts import parallel_chart, timeline_chart
+from laconic.report.search_charts import parallel_chart, timeline_chart, waterfall_chart
 from laconic.report.sections import Layer, Layers, Training
 from laconic.report.sparsity import Sparsity
 from laconic.report.units import joined, number
@@ -52,6 +52,7 @@ def charts(facts: Facts) -> dict[str, Json]:
     for section in facts.steps:
         if section.name in _OF_STEPS:
             made.update(_OF_STEPS[section.name](section.facts))
+    made |= {one.id: waterfall_chart(one) for one in facts.waterfalls}
     if facts.parallel is not None:
         made["parallel"] = parallel_chart(facts.parallel, facts.label)
     if facts.timeline is not None:
@@ -322,6 +323,7 @@ def _points(points: list[Point], role: str, chosen: str, bars: bool) -> Json:
     legend, color, symbol, size = ROLES[role]
     made: Json = {
         "type": "scatter", "mode": "markers", "name": legend or chosen, "x": [p.x for p in points], "y": [p.shown for p in points],
+        "ids": [p.key for p in points], "meta": {"symbol": symbol, "size": size},
         "marker": {
             "color": color, "size": [11 if p.off else size for p in points], "opacity": 1, "line": {"width": 2, "color": color},
             "symbol": ["triangle-down-open" if p.off else symbol for p in points],

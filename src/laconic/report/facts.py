@@ -12,19 +12,22 @@ from laconic.core.errors import BadInput
 from laconic.report import chosen as of_chosen
 from laconic.report import sections
 from laconic.report.apart import told_apart
+from laconic.report.axes import Choices, choices
 from laconic.report.candidates import Candidate, candidate, measured_rows
 from laconic.report.fallen import Fallen, fallen
 from laconic.report.figures import Figure, figures
-from laconic.report.frontier import Frontier, frontier
+from laconic.report.frontier import Frontier, across, frontier
 from laconic.report.limits import LimitLine, rules
 from laconic.report.mattered import Mattered, mattered
 from laconic.report.parallel import Parallel, parallel
 from laconic.report.payoff import Payoff, payoff
 from laconic.report.several import Answered, answered
 from laconic.report.step_sections import StepSection, step_sections
+from laconic.report.steps import mappings
 from laconic.report.tables import Table, candidates_table, final_table
 from laconic.report.timeline import Timeline, timeline
 from laconic.report.units import finite, fixed
+from laconic.report.waterfall import Waterfall, waterfalls
 from laconic.report.words import Words, goal, placed, unknown
 
 FORMAT = 2
@@ -82,6 +85,7 @@ class Facts:
     words: Words
     candidates: tuple[Candidate, ...]
     frontier: Frontier
+    axes: Choices | None
     answered: tuple[Answered, ...]
     answered_columns: tuple[str, ...]
     table: Table
@@ -93,6 +97,7 @@ class Facts:
     techniques: tuple[of_chosen.Technique, ...]
     technique_columns: tuple[str, ...]
     payoff: Payoff | None
+    waterfalls: tuple[Waterfall, ...]
     unavailable: tuple[tuple[str, str], ...]
     mattered: Mattered | None
     parallel: Parallel | None
@@ -103,6 +108,7 @@ class Facts:
     steps: tuple[StepSection, ...]
     training: sections.Training | None
     ledger: sections.Ledger | None
+    plan: tuple[str, ...]
     timeline: Timeline | None
     environment: tuple[sections.Feature, ...]
     reproduce: Reproduce
@@ -127,6 +133,7 @@ def facts(result: Mapping[str, Any]) -> Facts:
     key = chosen.key if chosen else ""
     short = [row for row in placed("terminal", budget, measured) if row.name != "metric"]
     shipped = [row for row in placed("final", budget, measured) if row.name != "test_metric"]
+    gave = payoff(records, everyone, chosen, placed("figures", budget, measured))
     weights = mattered(result, candidates, goal(budget), words)
     return Facts(
         heading=_heading(result, chosen, everyone[1:], notice),
@@ -139,6 +146,7 @@ def facts(result: Mapping[str, Any]) -> Facts:
         words=words,
         candidates=everyone,
         frontier=frontier(everyone, spec, words, budget, measured, key),
+        axes=choices(everyone, words, measured, across(budget).name, "metric"),
         answered=answered(result, everyone, [row.name for row in shipped]),
         answered_columns=tuple(words.heading(row) for row in shipped),
         table=candidates_table(everyone, words, budget, measured, (key, label)),
@@ -149,7 +157,8 @@ def facts(result: Mapping[str, Any]) -> Facts:
         curve=of_chosen.curve(result, baseline, chosen),
         techniques=of_chosen.techniques(candidates, chosen, words, short),
         technique_columns=tuple(words.heading(row) for row in short),
-        payoff=payoff(records, everyone, chosen, placed("figures", budget, measured)),
+        payoff=gave,
+        waterfalls=waterfalls(gave, words),
         unavailable=tuple((c.title, c.why or "no reason was recorded") for c in everyone if c.status == "unavailable"),
         mattered=weights,
         parallel=parallel(result, candidates, [one.name for one in weights.weights] if weights else (), goal(budget), words, key),
@@ -160,6 +169,7 @@ def facts(result: Mapping[str, Any]) -> Facts:
         steps=step_sections(result, candidates, chosen, words.metric, str(spec.get("unit") or "")),
         training=sections.training(result, words.metric, str(spec.get("unit") or "")),
         ledger=sections.ledger(result),
+        plan=tuple(str(said.get("text") or "") for said in mappings(result.get("plan"))),
         timeline=timeline(result, everyone),
         environment=sections.environment(result),
         reproduce=Reproduce(*(str((result.get("reproduce") or {}).get(name) or "") for name in ("command", "recipe_yaml"))),

@@ -89,8 +89,7 @@ def frontier(
         measured: its quantities by name.
         chosen: the key of the best or the nearest miss.
     """
-    best = goal(budget)
-    axis = quantities.row(best.compares) if best.compares else best
+    best, axis = goal(budget), across(budget)
     drawn = [c for c in candidates if c.amount(axis.name).raw and c.amount("metric").raw is not None]
     size, unit = shared_unit(axis, (c.amount(axis.name) for c in drawn))
     base = next((c for c in candidates if c.status == "baseline"), None)
@@ -112,6 +111,12 @@ def frontier(
         x_interval=_x_said(best, words, drawn, axis),
         y_interval="the 95 % interval of the difference to the baseline on the same examples",
     )
+
+
+def across(budget: Mapping[str, Any]) -> Quantity:
+    """Return what is across: what is to be best, or where that is a comparison, what it compares."""
+    best = goal(budget)
+    return quantities.row(best.compares) if best.compares else best
 
 
 def _x_said(best: Quantity, words: Words, drawn: Sequence[Candidate], axis: Quantity) -> str:

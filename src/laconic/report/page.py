@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def draw(facts: Facts, live: Any = None) -> str:
         live: `watching.State` of a run that goes on: its page says so, and reads itself again.
     """
     figures = charts(facts)
-    return render("page.html", figures, facts=facts, contents=contents(facts, set(figures)), live=live)
+    more = {} if facts.axes is None or "frontier" not in figures else {"axes": asdict(facts.axes)}
+    return render("page.html", figures, more, facts=facts, contents=contents(facts, set(figures)), live=live)
 
 
 def contents(found: Facts, drawn: Collection[str]) -> list[tuple[str, str]]:
@@ -72,12 +74,13 @@ def contents(found: Facts, drawn: Collection[str]) -> list[tuple[str, str]]:
     return [(id, title) for id, title, there in every if there]
 
 
-def render(template: str, figures: Mapping[str, Any] | None, **values: Any) -> str:
+def render(template: str, figures: Mapping[str, Any] | None, more: Mapping[str, Any] | None = None, **values: Any) -> str:
     """Return a template with styles, scripts and figures inside.
 
     Args:
         template: a file beside `page.html`.
         figures: by the id of their place; None of a page that never has any, and no plotting library.
+        more: data of the page that is no figure.
         values: what else it names.
     """
     scripts = [*([] if figures is None else [_plotly()]), (_TEMPLATES / "page.js").read_text(encoding="utf-8")]
@@ -87,7 +90,7 @@ def render(template: str, figures: Mapping[str, Any] | None, **values: Any) -> s
         scripts=scripts,
         policy=_policy(scripts),
         drawn=set(figures or ()),
-        data=_data(dict(figures or {})),
+        data=_data({**(figures or {}), **(more or {})}),
         megabytes=f"{sum(len(script) for script in scripts) / 1e6:.1f}",
         **values,
     )

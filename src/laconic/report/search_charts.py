@@ -5,6 +5,7 @@ from __future__ import annotations
 from laconic.report.drawing import LEGEND, LINES, PLAIN_AXIS, Json, escape, layout_of, named_axis, titled
 from laconic.report.parallel import Line, Parallel, Upright
 from laconic.report.timeline import Timeline
+from laconic.report.waterfall import Waterfall
 
 # role: (legend, color, width, opacity); the first lies below the others
 _LINES_OF: dict[str, tuple[str, str, float, float]] = {
@@ -84,3 +85,23 @@ def _tick(place: int, at: float, text: str) -> Json:
 def _short(text: str, letters: int = _LETTERS) -> str:
     """Shorten a text from the right: how a candidate begins says what was done to it."""
     return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"
+
+
+def waterfall_chart(data: Waterfall) -> Json:
+    """Draw the baseline, a bar for each part where the one before it ends, and the end; the first on top."""
+    down, up = ("var(--accent)", "var(--warn)") if data.less else ("var(--warn)", "var(--accent)")
+    trace = {
+        "type": "waterfall", "orientation": "h", "y": list(range(len(data.bars))), "x": [None if bar is data.bars[-1] else bar.value for bar in data.bars],
+        "measure": ["absolute", *["relative"] * (len(data.bars) - 2), "total"], "connector": {"line": {"color": "var(--line)", "width": 1}},
+        "decreasing": {"marker": {"color": down}}, "increasing": {"marker": {"color": up}},
+        "totals": {"marker": {"color": "var(--second)"}},
+        "customdata": [f"<b>{escape(bar.title)}</b><br>{escape(bar.text)}" for bar in data.bars], "hovertemplate": "%{customdata}<extra></extra>",
+    }  # fmt: skip
+    unit = f", {escape(data.unit)}" if data.unit else ""
+    layout = layout_of(
+        {**PLAIN_AXIS, "title": titled(f"{escape(data.label)}{unit}"), "nticks": 6},
+        named_axis([_short(bar.title) for bar in data.bars], "bars"),
+    )
+    layout["xaxis"].update(zeroline=True, zerolinecolor="var(--muted)", zerolinewidth=1)
+    layout.update(showlegend=False, waterfallgap=0.35)
+    return {"data": [trace], "layout": layout}

@@ -43,6 +43,7 @@ from laconic.search.select import frontier as marked
 from laconic.search.sofar import SoFar
 from laconic.search.space import SearchSpace, baseline_recipe, baseline_recipes
 from laconic.search.stopped import INTERRUPT, LIMIT, stopped
+from laconic.search.timeplan import TimePlan
 from laconic.search.tune import Tuner
 from laconic.search.verdict import Scale
 from laconic.search.walk import Walk
@@ -92,7 +93,7 @@ def optimize(
     """
     limit, space, budget = seconds(time_limit), space or SearchSpace(), as_budget(budget)
     several.budgets(budget, frontier)
-    if space.trials and recipes is None:
+    if recipes is None and (space.trials or (space.trials is None and space.effort == "high")):
         need("optuna", "search")  # what is missing is told before any work
     deadline = None if limit is None else time.monotonic() + limit
     crew = drivers.driver(driver, workers)
@@ -147,14 +148,15 @@ def search(
         )
         evaluator.deadline = deadline
         named = recipes is not None or space.names_targets  # whoever names something wants to see it
-        walk = Walk(evaluator, budget, races=options.early_stop and budget.goal.name == "speedup" and len(asked) == 1 and not named)
+        plan = TimePlan(deadline, ledger, task, training, len(asked), progress.log)
+        walk = Walk(evaluator, budget, options.early_stop and budget.goal.name == "speedup" and len(asked) == 1 and not named, plan)
         context = Facts(task, metric, budget, program, training, command, ledger, options)
         live.after = SoFar(store, context, walk).write
         try:
             with contextlib.closing(evaluator):
                 tried(walk, chosen, around, space, follow=recipes is None)
-                if recipes is None and space.trials:
-                    walk.tuned(Tuner(walk.around or around, space, walk.records, options.seed), space.trials, crew.workers)
+                if recipes is None and (trials := plan.trials(space.trials, space.effort)):
+                    walk.tuned(Tuner(walk.around or around, space, walk.records, options.seed), trials, crew.workers)
                 evaluator.crew.close()  # what nobody waits for any more
                 records, choices = several.choose_all(walk.records, asked, evaluator)
                 handed = several.handed(choices)
@@ -167,11 +169,12 @@ def search(
         except KeyboardInterrupt:
             if walk.records:
                 records = marked(judged_by([*walk.records, *walk.untried()], budget), budget)
-                Result(folder, write(store, context, records, so_far(records, budget), INTERRUPT)).report()
+                Result(folder, write(store, context, records, so_far(records, budget), INTERRUPT, {"plan": plan.said})).report()
                 live.end()
             raise
         records = marked(list(_replaced(records, tested)), budget)
         ended = stopped(records, LIMIT, ledger.spent()["total"])
+        told["plan"] = plan.said
         told["budgets"] = several.answers(records, asked, choices, Scale.of(metric), to_json(program.inputs), ended)
         data = write(store, context, records, confirm(choices[0], records, budget), LIMIT, told)
         live.end()
@@ -184,6 +187,7 @@ def tried(walk: Walk, recipes: Sequence[Recipe], around: Surroundings, space: Se
     bases = baseline_recipes(recipes) or [baseline_recipe(space.threads, space.device)]
     others = [recipe for recipe in recipes if recipe.key not in {base.key for base in bases}]
     walk.records += walk.evaluator.baselines(bases)
+    walk.plan.measured_baselines(walk.records)
     if follow:
         walk.likeliest_first(others, around, space)
     else:

@@ -16,7 +16,6 @@ from laconic.search.lever import COMBINED, COSTS, TARGET_STAGES, Lever, Setting,
 from laconic.search.levers import levers
 
 EFFORTS = ("low", "medium", "high")
-_TRIALS = 24  # proposals of a sampler, with the highest effort
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,8 @@ class SearchSpace:
         effort: ``low``: nothing that trains, unless a lever that does is asked for; ``medium``: every setting of every lever, alone and combined, but
             those for which a table of sizes is measured first; ``high``: these too, and behind them recipes that a sampler proposes from what was measured,
             as many as `trials`; see `search.tune`.
-        trials: so many proposals; None: 24 with the effort ``high``, else none.
+        trials: so many proposals; None: 24 with the effort ``high``, with a time limit as many as fit into it; with ``medium`` 24 where they take no more than
+            a tenth of the time that is then left, else none.
         choices: by lever (or family of levers), only these settings; an empty tuple leaves it out: ``quantize=("static", "qat"), prune=(0.7, 0.4)``.
 
     Raises:
@@ -81,7 +81,7 @@ class SearchSpace:
     levers: tuple[str, ...] | None
     without: tuple[str, ...]
     effort: str
-    trials: int
+    trials: int | None
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class SearchSpace:
             "levers": None if levers is None else _several("levers", levers),
             "without": _several("without", without),
             "effort": effort,
-            "trials": _TRIALS if trials is None and effort == "high" else 0 if trials is None else trials,
+            "trials": trials,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -133,7 +133,7 @@ class SearchSpace:
             yield f"threads: {self.threads} must be 1 or more, or None for all cores"
         if self.effort not in EFFORTS:
             yield f"effort: '{self.effort}'." + nearest(str(self.effort), EFFORTS)
-        if (wrong := wrong_type(int, self.trials)) is not None or self.trials < 0:
+        if (wrong := wrong_type(int | None, self.trials)) is not None or (self.trials or 0) < 0:
             yield f"trials: {wrong or f'{self.trials} must be 0 or more'}"
         if self.device not in DEVICES:
             yield f"device: '{self.device}'." + nearest(self.device, DEVICES)

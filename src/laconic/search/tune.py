@@ -7,18 +7,16 @@ proposals, and what was computed is not computed again.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from laconic.core.errors import LaconicError, need
-from laconic.core.plan import FitPlan, options_of
 from laconic.core.step import StepConfig
 from laconic.core.target import Target
-from laconic.core.task import Task
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record
+from laconic.search.epochs import epochs_of, retrained
 from laconic.search.lever import STEP_STAGES, Range, Setting, Surroundings
 from laconic.search.levers import levers
 from laconic.search.propose import LONGEST, Chain, chains, unavailable
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     import optuna
 
 ROUND, KEPT = 8, 2  # short recoveries of a round, and how many of them go on
-_SHORT = 4  # a short recovery has one of so many epochs
+SHORT = 4  # a short recovery has one of so many epochs
 _TRIES = 50  # proposals that were known already or make no sense, before the space counts as exhausted
 _DISTILL = (0.0, 0.5, 0.9)
 _TARGET, _NONE = "target", ""
@@ -188,7 +186,7 @@ class Tuner:
             return _Proposal(Recipe(tuple(configs), target), trial)
         taught = {"distill": trial.suggest_categorical("distill", _DISTILL)}
         whole = tuple(retrained(config, taught) for config in configs)
-        short = tuple(retrained(config, {"epochs": max(1, epochs_of(config, here.task) // _SHORT)}) for config in whole)
+        short = tuple(retrained(config, {"epochs": max(1, epochs_of(config, here.task) // SHORT)}) for config in whole)
         return _Proposal(Recipe(short, target), trial, Recipe(whole, target))
 
     def _pick(self, label: str, here: Surroundings) -> Pick | None:
@@ -211,21 +209,3 @@ def _distribution(varied: Range | tuple[Any, ...]) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     return FloatDistribution(varied.low, varied.high, log=varied.log) if isinstance(varied, Range) else CategoricalDistribution(varied)
-
-
-# How a step trains -----------------------------------------------------------------------------------------------------------------------
-
-
-def retrained(config: StepConfig, changes: Mapping[str, Any]) -> StepConfig:
-    """Return a step that trains otherwise; one that does not train as it is."""
-    if not config.plan_field or not config.trained():
-        return config
-    plan = getattr(config, config.plan_field)
-    made = dataclasses.replace(plan, **changes) if isinstance(plan, FitPlan) else {**options_of(plan), **changes}
-    return dataclasses.replace(config, **{config.plan_field: made})
-
-
-def epochs_of(config: StepConfig, task: Task) -> int:
-    """Return how long a step trains, in epochs."""
-    plan = options_of(getattr(config, config.plan_field)) if config.plan_field else {}
-    return int(plan.get("epochs", (task.recovery or FitPlan()).epochs))

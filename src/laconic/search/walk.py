@@ -10,13 +10,15 @@ from typing import Any
 from laconic.core import quantities
 from laconic.run.evaluate import Evaluator
 from laconic.run.recipe import Recipe
-from laconic.run.record import OUTRACED, Record, baseline_of
+from laconic.run.record import OUTRACED, TIME_LIMIT, Record, baseline_of
 from laconic.search.budget import Budget
+from laconic.search.epochs import recipe_epochs
 from laconic.search.lever import Surroundings
 from laconic.search.propose import faster_threads, follow_up, is_training, propose, shipping, turn_of, with_fewer_threads
 from laconic.search.racing import outraced
 from laconic.search.space import SearchSpace
 from laconic.search.tables import Sizes, measured, with_prediction
+from laconic.search.timeplan import TimePlan
 from laconic.search.tune import Tuner
 
 INTERRUPTED = "the run was interrupted before its turn"
@@ -29,6 +31,7 @@ class Walk:
         evaluator: gathers their evidence, until its deadline.
         budget: which of them is the best so far.
         races: leave out what cannot become the fastest any more, see `search.racing`.
+        plan: what is done with the time; without one there is no limit.
 
     Attributes:
         records: what is known so far, the baselines first.
@@ -36,8 +39,9 @@ class Walk:
         around: the surroundings, with what was found out about threads and sizes; None before.
     """
 
-    def __init__(self, evaluator: Evaluator, budget: Budget, races: bool = False) -> None:
+    def __init__(self, evaluator: Evaluator, budget: Budget, races: bool = False, plan: TimePlan | None = None) -> None:
         self.evaluator, self.budget, self.races = evaluator, budget, races
+        self.plan = plan or TimePlan(None, evaluator.ledger, evaluator.task)
         self.records: list[Record] = []
         self.waiting: dict[str, Recipe] = {}
         self.around: Surroundings | None = None
@@ -53,8 +57,9 @@ class Walk:
         self.evaluator.progress.finish()
 
     def likeliest_first(self, recipes: Sequence[Recipe], around: Surroundings, space: SearchSpace) -> None:
-        """Evaluate recipes and what follows from their results, in the order of their turns."""
+        """Evaluate recipes and what follows from their results, in the order of their turns; the time is planned before the first and before what trains."""
         self._expect(recipes)
+        self.plan.plan([*self.waiting.values()])
         self.evaluator.progress.start("candidates", self._asked)
         done: set[str] = set()
         threaded = sized = False
@@ -65,6 +70,8 @@ class Walk:
                 if threaded:
                     sized = True
                     around = self.around = self._known_more(around, space, done)
+                    if self.waiting:
+                        self.plan.plan([*self.waiting.values()])
                 else:
                     threaded = True
                     self._expect(recipe for recipe in with_fewer_threads(around, space, self.records) if recipe.key not in done)
@@ -97,7 +104,7 @@ class Walk:
         self.evaluator.progress.start("proposals", trials)
         for n in range(trials):
             recipes = tuner.upcoming(min(at_once, trials - n))
-            if not recipes or (self.evaluator.deadline is not None and time.monotonic() > self.evaluator.deadline):
+            if not recipes or self._over() or (not self._kept(recipes[0]) and self.plan.too_long(recipes[0])):
                 break
             self._expect(recipes)
             self._evaluate(recipes[:1])
@@ -107,7 +114,7 @@ class Walk:
     def _with_sizes(self, around: Surroundings, space: SearchSpace) -> Surroundings:
         """Return the surroundings with the table of sizes, where something is to be solved from one."""
         best = shipping(around, space, self.records)
-        if best is None or (self.evaluator.deadline is not None and time.monotonic() > self.evaluator.deadline):
+        if best is None or self._over():
             return around
         self._sizes = measured(self.evaluator, around.program, best)
         return replace(around, sizes=self._sizes)
@@ -120,9 +127,10 @@ class Walk:
     def _evaluate(self, recipes: Sequence[Recipe]) -> None:
         for n, recipe in enumerate(recipes):
             start = time.monotonic()
+            self.evaluator.deadline = self.plan.until()
             self.evaluator.expect(self._next(recipes[n:]))
             self.evaluator.progress.advance(0, now=recipe.title)
-            record = self._outraced(recipe) or self.evaluator.evaluate(recipe)
+            record = self._outraced(recipe) or self._in_time(recipe)
             record = with_prediction(record, recipe, self._sizes, self.records)
             self.records.append(record)
             del self.waiting[recipe.key]
@@ -133,14 +141,43 @@ class Walk:
         now = {recipe.key for recipe in recipes}
         later = [recipe for recipe in self.waiting.values() if recipe.key not in now]
         later = sorted(later, key=turn_of) if self._by_turn else later
-        return [recipe for recipe in (*recipes, *later) if self._outraced(recipe) is None]
+        return [self._taken(recipe) for recipe in (*recipes, *later) if self._outraced(recipe) is None]
+
+    def _in_time(self, recipe: Recipe) -> Record:
+        """Return the record of a recipe where there is time; where its recovery is shortened, that of the shortened one, beside which it is not tried."""
+        taken = self._taken(recipe)
+        if not self._kept(recipe) and (why := self.plan.too_long(taken)) is not None:
+            return self._not_tried(recipe, why)
+        record = self.evaluator.evaluate(taken)
+        self.plan.learn(record, taken)
+        if taken.key != recipe.key:
+            epochs = [recipe_epochs(one, self.evaluator.task) for one in (recipe, taken)]
+            self.records.append(
+                self._not_tried(recipe, f"for want of time it was trained for {epochs[1]} of its {epochs[0]} epochs, as another candidate")
+            )
+        return record
+
+    def _taken(self, recipe: Recipe) -> Recipe:
+        """Return what is tried of a recipe, with as long a recovery as is planned; one that was measured by an earlier call as it is."""
+        return recipe if self._kept(recipe) else self.plan.shortened(recipe)
+
+    def _not_tried(self, recipe: Recipe, why: str, rule: str = TIME_LIMIT) -> Record:
+        return Record.of(recipe, baseline=baseline_of(recipe, self.records).key).not_tried(why, rule)
+
+    def _kept(self, recipe: Recipe) -> bool:
+        """Return whether a recipe was measured by an earlier call: it takes no time."""
+        return self.evaluator.store.has(f"candidates/{recipe.key}/timing.json")
+
+    def _over(self) -> bool:
+        left_s = self.plan.left_s()
+        return left_s is not None and left_s <= 0
 
     def _outraced(self, recipe: Recipe) -> Record | None:
         """Return the record of one that cannot become the best any more; None where it may."""
         if not self.races:
             return None
         why = outraced(recipe, self.evaluator.best, self.records)
-        return None if why is None else Record.of(recipe, baseline=baseline_of(recipe, self.records).key).not_tried(why, OUTRACED)
+        return None if why is None else self._not_tried(recipe, why, OUTRACED)
 
     def _facts(self, record: Record, took_s: float) -> dict[str, Any]:
         """Return what is told of a candidate as soon as it is known; see `core.progress.Progress.advance`."""

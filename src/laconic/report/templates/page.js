@@ -24,6 +24,67 @@
     }
   }
 
+  // The frontier over two quantities of the reader's choice: the same marks at other places. The first choice is the figure with its budget and names.
+  function crossing(axes) {
+    const own = figures.frontier;
+    const of = new Map(axes.quantities.map((quantity) => [quantity.name, quantity]));
+    const selects = ["x", "y"].map((side) => document.getElementById(`axis-${side}`));
+    selects[0].closest(".axes").hidden = false;
+    const change = () => {
+      const [x, y] = selects.map((select) => of.get(select.value));
+      figures.frontier = x.name === axes.x && y.name === axes.y ? own : crossed(own, x, y);
+      draw();
+    };
+    for (const select of selects) select.addEventListener("change", change);
+  }
+
+  function crossed(own, x, y) {
+    const marks = own.data.filter((trace) => trace.ids).map((trace) => moved(trace, x, y));
+    const keys = Object.keys(x.values).filter((key) => key in y.values);
+    const line = { ...own.data[0], ...best(keys, x, y) };
+    const layout = { ...own.layout, shapes: [], annotations: [], xaxis: axis(own.layout.xaxis, x), yaxis: axis(own.layout.yaxis, y) };
+    return { data: [line, ...marks.filter((trace) => trace.x.length)], layout };
+  }
+
+  function moved(trace, x, y) {
+    const kept = trace.ids.map((key, place) => [key, place]).filter(([key]) => key in x.values && key in y.values);
+    const bars = (quantity, error) => error && {
+      ...error,
+      array: kept.map(([key]) => quantity.values[key][2] - quantity.values[key][0]),
+      arrayminus: kept.map(([key]) => quantity.values[key][0] - quantity.values[key][1]),
+    };
+    return {
+      ...trace,
+      x: kept.map(([key]) => x.values[key][0]), y: kept.map(([key]) => y.values[key][0]),
+      ids: kept.map(([key]) => key), customdata: kept.map(([, place]) => trace.customdata[place]),
+      marker: { ...trace.marker, size: trace.meta.size, symbol: trace.meta.symbol },
+      error_x: bars(x, trace.error_x), error_y: bars(y, trace.error_y),
+    };
+  }
+
+  // Those that no other beats in both, as steps.
+  function best(keys, x, y) {
+    const cost = (quantity, key) => (quantity.less ? 1 : -1) * quantity.values[key][0];
+    const sorted = keys.toSorted((a, b) => cost(x, a) - cost(x, b) || cost(y, a) - cost(y, b));
+    let least = Infinity;
+    const on = sorted.filter((key) => cost(y, key) < least && ((least = cost(y, key)), true));
+    return {
+      x: on.map((key) => x.values[key][0]), y: on.map((key) => y.values[key][0]), line: { ...figures.frontier.data[0].line, shape: "hv" },
+    };
+  }
+
+  function axis(own, quantity) {
+    const values = Object.values(quantity.values).map(([value]) => value);
+    const log = Math.min(...values) > 0 && Math.max(...values) > 4 * Math.min(...values);
+    const title = { ...own.title, text: escaped(quantity.title) };
+    const plain = Object.fromEntries(Object.entries(own).filter(([name]) => !["type", "range", "tickvals", "ticktext"].includes(name)));
+    return { ...plain, title, ...(log ? { type: "log", dtick: "D2" } : {}) };
+  }
+
+  function escaped(text) {
+    return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  }
+
   function sortable(table) {
     const body = table.tBodies[0];
     const original = [...body.rows];
@@ -89,6 +150,7 @@
     }, 1000 * seconds);
   }
 
+  if (figures.axes) crossing(figures.axes);
   const main = document.querySelector("main");
   if (main.dataset.again) again(Number(main.dataset.again));
   for (const table of document.querySelectorAll("table.sortable")) sortable(table);
