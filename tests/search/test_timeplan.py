@@ -24,7 +24,13 @@ TASK = dataclasses.replace(tiny.task(), recovery=lc.FitPlan(epochs=8))
 TARGET = lc.Target("onnxruntime", threads=1)
 PLAIN = lc.Recipe((), TARGET)
 PRUNED = [lc.Recipe((lc.Prune(macs=share),), TARGET) for share in (0.8, 0.6, 0.5, 0.4)]
-BASE = Record("base", "base", {}, status="baseline", measured={"cold_start_ms": Measurement(2000.0, "ms")})
+BASE = Record(
+    "base",
+    "base",
+    {"steps": [], "deploy": {"threads": 1, "device": "cpu"}},
+    "baseline",
+    measured={"cold_start_ms": Measurement(2000.0, "ms")},
+)
 
 
 class Spent(Ledger):

@@ -59,7 +59,7 @@ class Walk:
     def likeliest_first(self, recipes: Sequence[Recipe], around: Surroundings, space: SearchSpace) -> None:
         """Evaluate recipes and what follows from their results, in the order of their turns; the time is planned before the first and before what trains."""
         self._expect(recipes)
-        self.plan.plan([*self.waiting.values()])
+        self._plan()
         self.evaluator.progress.start("candidates", self._asked)
         done: set[str] = set()
         threaded = sized = False
@@ -70,8 +70,7 @@ class Walk:
                 if threaded:
                     sized = True
                     around = self.around = self._known_more(around, space, done)
-                    if self.waiting:
-                        self.plan.plan([*self.waiting.values()])
+                    self._plan()
                 else:
                     threaded = True
                     self._expect(recipe for recipe in with_fewer_threads(around, space, self.records) if recipe.key not in done)
@@ -157,6 +156,12 @@ class Walk:
             )
         return record
 
+    def _plan(self) -> None:
+        """Plan the time for what is left to do."""
+        waiting = [recipe for recipe in self.waiting.values() if not self._kept(recipe)]
+        if waiting:
+            self.plan.plan(waiting)
+
     def _taken(self, recipe: Recipe) -> Recipe:
         """Return what is tried of a recipe, with as long a recovery as is planned; one that was measured by an earlier call as it is."""
         return recipe if self._kept(recipe) else self.plan.shortened(recipe)
@@ -181,7 +186,7 @@ class Walk:
 
     def _facts(self, record: Record, took_s: float) -> dict[str, Any]:
         """Return what is told of a candidate as soon as it is known; see `core.progress.Progress.advance`."""
-        best, end = self.evaluator.best, self.evaluator.deadline
+        best, end = self.evaluator.best, self.plan.ends_at
         drop = (
             None if record.drop is None or record.drop.value is None else quantities.row("drop").told(record.drop.value, record.drop.unit)
         )
