@@ -5,7 +5,8 @@
 - sizes: int8 ONNX files of trained nets: the archive, bits per weight, and beside them the entropy of order zero of each tensor.
 - fuzz [files]: altered archives, and altered pieces without the digests that would refuse them (`benchmarks/fuzz.py`), so many (50,000) of each.
 - nncodec: the same int8 codes in Fraunhofer's NNCodec (`benchmarks/nncodec.py`), which keeps them exactly too: bits per weight and time to decode.
-- equal: its own quantization (dependent, with contexts tuned) beside the step `rate_distortion`, at equal accuracy on valid data, neither fine-tuned.
+- equal: its own quantization (dependent, with contexts tuned) beside the step `rate_distortion`, at equal accuracy on valid data, neither fine-tuned;
+  of each a range of settings around half a point (`POINTS`; minilm takes half an hour).
 
 Nets: resnet20, mobilenet_v2, minilm (`benchmarks/trained.py`).
 """
@@ -18,7 +19,7 @@ import shutil
 import subprocess
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ from benchmarks.command import command
 from laconic.storage import lac
 
 NETS = ("resnet20", "mobilenet_v2", "minilm")
+# Settings that bracket half a point, as tried before: qp of NNCodec, and bits a weight.
+POINTS: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {
+    "resnet20": (tuple(range(-28, -18)), (3.0, 2.7, 2.4, 2.1)),
+    "mobilenet_v2": (tuple(range(-28, -21)), (2.8, 2.4, 2.0, 1.7)),
+    "minilm": (tuple(range(-28, -21)), (3.2, 2.8, 2.4)),
+}
 PIECE = 16 << 20  # bytes that the slow ones are timed on
 
 
@@ -181,8 +188,8 @@ def equal(names: list[str]) -> None:
         print(f"{name}: {before:.2f} % on valid data", flush=True)
         with tempfile.TemporaryDirectory() as scratch:
             points = {
-                "NNCodec": list(_their_points(str(python), task, net, Path(scratch))),
-                ".lac": list(_our_points(task, Path(scratch))),
+                "NNCodec": list(_their_points(str(python), task, net, Path(scratch), POINTS[name][0])),
+                ".lac": list(_our_points(task, Path(scratch), POINTS[name][1])),
             }
         for who, rows in points.items():
             kept = [row for row in rows if row[2] >= before - 0.5]
@@ -195,21 +202,21 @@ def equal(names: list[str]) -> None:
 Point = tuple[int, float, float, str]  # bytes of all weights, ns a number to decode, accuracy, settings
 
 
-def _their_points(python: str, task: lc.Task, net: torch.nn.Module, scratch: Path) -> Iterator[Point]:
-    """Yield those of steps of 2^(1/4), dependent quantization and tuned contexts; what is no weight at 8 bits or so, which costs them nothing."""
+def _their_points(python: str, task: lc.Task, net: torch.nn.Module, scratch: Path, steps: Sequence[int]) -> Iterator[Point]:
+    """Yield those of some steps, each 2^(1/4) of the last, with dependent quantization and tuned contexts; what is no weight at 8 bits, for nothing."""
     state = {key: value for key, value in net.state_dict().items() if value.dtype == torch.float32}
     count = sum(value.numel() for value in state.values())
-    options = [{"qp": qp, "nonweight_qp": -40} for qp in range(-28, -18)]
+    options = [{"qp": qp, "nonweight_qp": -40} for qp in steps]
     arrays = {key: value.numpy() for key, value in state.items()}
     for setting, (told, back) in zip(options, theirs.coded(python, arrays, options, scratch), strict=True):
         net.load_state_dict({key: torch.from_numpy(back[key]).reshape(value.shape) for key, value in state.items()}, strict=False)
         yield told["bytes"], 1e9 * told["seconds"] / count, trained.accuracy(net, task.valid), f"qp {setting['qp']}"
 
 
-def _our_points(task: lc.Task, scratch: Path) -> Iterator[Point]:
+def _our_points(task: lc.Task, scratch: Path, rates: Sequence[float]) -> Iterator[Point]:
     """Yield those of rate–distortion at several bits a weight, on steps of their curvature, batch-norms folded, each packed small and to be read fast."""
     program, _ = lc.fold_batch_norm(lc.capture(task.build(), next(iter(_batches(task.train)))[0]))
-    for bits in (3.0, 2.7, 2.4, 2.1):
+    for bits in rates:
         config = lc.RateDistortion(bits_per_weight=bits, grid="stepped", bits=8, examples=1024, recovery={"epochs": 0})
         done, _ = lc.rate_distortion(program, config, task)
         state = {key: value.numpy() for key, value in done.state_dict().items() if value.dtype == torch.float32}

@@ -267,6 +267,10 @@ def test_values_are_chosen_before_anything_trains_and_behind_what_trains() -> No
     trains = [any(step.trained() for step in recipe.steps) for recipe in recipes]
     assert trains == sorted(trains)
     assert titles[0] == "rate distortion to 3 bits a weight, untrained · ONNX Runtime · fp32"
+    chosen = [step for recipe in recipes for step in recipe.steps if isinstance(step, lc.RateDistortion) and not step.trained()]
+    assert {(step.grid, step.bits) for step in chosen} == {
+        ("stepped", 8)
+    }  # of which the step depends on the curvature: without training far better
     assert "sparsify to 90 % zeros · rate distortion to 0.7 bits a weight, untrained · ONNX Runtime · fp32" in titles
     assert "sparsify to 90 % zeros · rate distortion to 1 bit a weight · ONNX Runtime · fp32" not in titles  # two trainings
     assert not any("TorchScript" in title for title in titles)  # its values would be the same ones

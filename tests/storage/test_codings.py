@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -13,8 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from laconic.storage import ans, codings, deflate, frequencies, groups, huffman, lac, streams
-from laconic.storage.bits import Reader, counted
+from laconic.storage import ans, codings, deflate, frequencies, groups, huffman, lac, palette, streams
+from laconic.storage.bits import Reader, counted, varint
 from laconic.storage.coded import Values
 from laconic.storage.distinct import entropy_bits
 from laconic.storage.kinds import KINDS
@@ -92,6 +93,15 @@ def test_a_grid_costs_one_step_not_its_values(precision: type, least: int) -> No
     grid = (steps.astype(precision) * precision(0.0137)).astype(np.float32) + np.float32(0)
     _, coded = codings.encode(Values(KINDS["float32"], len(grid), patterns=grid.view(np.uint32)))
     assert coded.parts["codebook"] <= 8 + 8 + 2 * least
+
+
+@pytest.mark.parametrize("step", [float("nan"), float("inf"), -1e308, 1e38])
+def test_a_grid_without_an_end_is_refused(step: float) -> None:
+    """Its largest value, 10 steps, is none of float32: written so by nobody."""
+    whole = palette.written(KINDS["float32"], (np.arange(11, dtype=np.float32) * np.float32(0.3)).view(np.uint32))
+    assert palette.read(Reader(varint(11) + counted(whole)), KINDS["float32"]).view("<f4")[10] == np.float32(3.0)
+    with pytest.raises(ValueError, match="no grid"):
+        palette.read(Reader(varint(11) + counted(whole[:1] + struct.pack("<d", step) + whole[9:])), KINDS["float32"])
 
 
 def least_bits(counts: list[int]) -> int:

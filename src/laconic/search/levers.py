@@ -54,7 +54,8 @@ Build = Callable[[Surroundings, Options], tuple[Any, ...]]
 
 _LOW_LR = 1e-4  # for weights that know something already
 _DISTILL = 0.5
-_UNTRAINED: Options = {"recovery": {"epochs": 0}}
+# Without training a grid whose step the curvature tells is far ahead of one up to the largest number (docs/storage.md).
+_UNTRAINED: Options = {"grid": "stepped", "bits": 8, "recovery": {"epochs": 0}}
 _ONE_RANK = "of the ranks 0.3 is tried by itself; asked for by name this is too"
 _SHARE = "latency"  # the option of pruning that stands for a share of the layers' time
 _QUARTER = 4  # of the cores, one of so many is a number of threads that is tried, beside one thread

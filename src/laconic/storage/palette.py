@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import struct
 
 import numpy as np
 
 from laconic.storage import streams
-from laconic.storage.bits import Reader, counted, unpacked, varint
+from laconic.storage.bits import Reader, counted, varint
 from laconic.storage.coded import Coded, Values, stream
 from laconic.storage.kinds import Kind
 
@@ -16,6 +17,7 @@ _AS_IT_IS, _STEPS, _GRID = 0, 1, 2
 # How ascending numbers are.
 _ALL, _BITS, _EACH = 0, 1, 2
 _FURTHEST = 1 << 20  # multiples of a step on each side of 0
+_INFINITE = (2.0 - 2.0**-24) * 2.0**127  # what float32 rounds to infinity
 
 
 def encode(values: Values) -> Coded | None:
@@ -78,16 +80,18 @@ def _read_ascending(reader: Reader, count: int) -> tuple[int, np.ndarray]:
         return first, np.arange(count, dtype=np.uint64)
     if way == _BITS:
         span = reader.varint(8 * streams.ALPHABET)
-        there = np.flatnonzero(unpacked(reader.take((span + 7) // 8), span, 1))
+        there = np.unpackbits(np.frombuffer(reader.take((span + 7) // 8), np.uint8), count=span).nonzero()[0]
         if len(there) != count - 1:
             raise ValueError("its codebook has another number of values")
-        return first, np.concatenate([[0], there + 1]).astype(np.uint64)
+        above = np.zeros(count, np.uint64)
+        above[1:] = there + 1
+        return first, above
     if way != _EACH:
         raise ValueError("its codebook is none")
-    above = [0]
+    sums = [0]
     for _ in range(count - 1):
-        above.append((above[-1] + reader.varint(1 << 64) + 1) & _WORD)
-    return first, np.array(above, np.uint64)
+        sums.append((sums[-1] + reader.varint(1 << 64) + 1) & _WORD)
+    return first, np.array(sums, np.uint64)
 
 
 _WORD = (1 << 64) - 1
@@ -134,9 +138,9 @@ def read(reader: Reader, kind: Kind) -> np.ndarray:
     if way == _STEPS:
         first, above = _read_ascending(inside, count)
         return (above + np.uint64(first & _WORD)).astype(kind.pattern)
-    step = np.frombuffer(inside.take(8), "<f8")[0]
+    (step,) = struct.unpack("<d", inside.take(8))
     first, above = _read_ascending(inside, count)
-    if abs(first) >= _FURTHEST or int(above.max()) >= 2 * _FURTHEST or first + int(above.max()) >= _FURTHEST or kind.name != "float32":
+    furthest = max(abs(first), abs(first + int(above.max())))
+    if furthest >= _FURTHEST or kind.name != "float32" or not furthest * abs(step) < _INFINITE:
         raise ValueError("its codebook is no grid")
-    with np.errstate(over="ignore", invalid="ignore"):
-        return ((above.astype(np.float64) + first) * step).astype("<f4").view("<u4")
+    return ((above.astype(np.float64) + first) * step).astype("<f4").view("<u4")
