@@ -197,15 +197,18 @@ def six_figures(result: Json) -> None:
     long_names(result)
 
 
+def fits(width: int) -> str:
+    """Whether every figure ends within the page, but those that scroll inside."""
+    outside = "[...document.querySelectorAll('[data-figure] .main-svg')].filter((svg) => !svg.closest('.scroll'))"
+    return f"{outside}.every((svg) => svg.getBoundingClientRect().right <= {width})"
+
+
 @pytest.mark.parametrize("name", ["not-met", "pruned"])
 def test_no_text_lies_over_another_and_nothing_scrolls_sideways(visit: Visitor, name: str) -> None:
     seen = visit(name, change=six_figures)
     for width in (1280, 390):
         seen.page.set_viewport_size({"width": width, "height": 900})
-        seen.until(
-            "[...document.querySelectorAll('[data-figure] .main-svg')].filter((svg) => !svg.closest('.scroll'))"
-            f".every((svg) => svg.getBoundingClientRect().right <= {width})"
-        )
+        seen.until(fits(width))
         assert seen.page.evaluate(OVERLAPS) == []
         assert seen.page.evaluate("document.scrollingElement.scrollWidth") <= width
 
@@ -253,8 +256,7 @@ def test_the_page_never_scrolls_sideways(visit: Visitor, name: str) -> None:
     seen = visit(name)
     for width in (1280, 768, 375, 320):
         seen.page.set_viewport_size({"width": width, "height": 900})
-        fits = f"[...document.querySelectorAll('[data-figure] .main-svg')].every((svg) => svg.getBoundingClientRect().right <= {width})"
-        seen.until(fits)
+        seen.until(fits(width))
         assert seen.page.evaluate("document.scrollingElement.scrollWidth") <= width
 
 
@@ -348,7 +350,7 @@ def test_a_figure_that_is_not_measured_says_so(visit: Visitor) -> None:
 
 def test_the_frontier_of_other_quantities(visit: Visitor) -> None:
     seen = visit("searched")
-    first = seen.page.locator("#plot-frontier .xtitle").inner_text()
+    first = seen.page.locator("#plot-frontier .xtitle").text_content()
     seen.page.select_option("#axis-x", "size_bytes")
     seen.page.select_option("#axis-y", "drop")
     seen.until("document.querySelector('#plot-frontier .xtitle').textContent === 'File size, MB (lower is better)'")
