@@ -1,4 +1,4 @@
-"""Sizes that are solved for against uniform and ranked ones: `python -m benchmarks.solver {before,criteria,after,timed} [NAME …]`.
+"""Sizes that are solved for against uniform and ranked ones: `python -m benchmarks.solver {before,criteria,joint,after,timed,predicted} [NAME …]`.
 
 ResNet-20 on Fashion-MNIST, at equal predicted time of the layers, batch-norms estimated anew. Losses of groups are of 256 examples of the train data that the
 seed draws; what is compared before recovery is the loss of 2048 others and the accuracy on 2000 valid ones. Names: a runtime (onnxruntime), seeds (s0 s1 s2).
@@ -6,18 +6,23 @@ seed draws; what is compared before recovery is the loss of 2048 others and the 
 - before: the same criterion everywhere (group_l2), solved, uniform and ranked by score over all groups, at 80, 65 and 50 % of the time in float and in int8.
 - criteria: which criterion, and whether each size has a pass of its own or the scores do (what was removed, summed, through one pass at the middle size of each
   group); and the rank correlation of both with the true rise of the loss of random allocations.
+- joint: what channels alone lose before recovery, and with ranks of large layers, blocks that go and floats among integers beside them, in int8 at the same
+  predicted time: as predicted and as measured. More names: nets (resnet20), shares of the time (0.5).
 - after: the same ways in int8, all recovered alike beside the whole net as their teacher (`PLAN`): accuracy on test data in float and, behind static
   rounding, in int8, by seed. Each net is trained once and kept, beside those of `benchmarks.trained`. More names: ways, shares of the time (0.5),
   `epochs=N`.
 - timed: the int8 files of those nets against each other and the whole net's, interleaved. Names as of after.
+- predicted: the time of solved and uniform sizes in float and in int8, as the layers predict it from that of the whole net, beside what was measured. No
+  losses are measured for it: a group loses the square of what goes of it. Names: nets (resnet20 mobilenet_v2), runtimes (onnxruntime openvino).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +34,7 @@ import laconic as lc
 from benchmarks import trained
 from benchmarks.command import command
 from benchmarks.contest import Entry, contest
-from laconic.core.choices import Cost, Part, Table
+from laconic.core.choices import Cost, Kind, Part, Table
 from laconic.core.macs import LayerShape
 from laconic.deploy.export import write_onnx
 from laconic.pruning import allocation
@@ -41,8 +46,9 @@ from laconic.pruning.inputs import renew_statistics
 from laconic.pruning.loss import mean_loss, train_batches
 from laconic.pruning.sizes import Sizes, keep_of
 from laconic.pruning.surgery import remove
-from laconic.pruning.tables import Making, choices, group_losses, layer_costs
-from laconic.run.latency_table import latency_table
+from laconic.pruning.tables import Making, choices, group_losses, layer_costs, size_table
+from laconic.run.latency_table import EDITION, latency_table
+from laconic.run.layer_parts import LayerParts
 from laconic.search.solve import solve
 
 SHARES = (0.8, 0.65, 0.5)
@@ -60,16 +66,20 @@ class Setting:
     costs: list[Cost]
 
     @classmethod
-    def of(cls, runtime: str) -> Setting:
+    def of(cls, runtime: str, net: str = "resnet20") -> Setting:
         """Time the layers; where they are known already, their table is read."""
-        task = trained.task("resnet20")
-        program = lc.capture(task.build(), torch.randn(2, 1, 28, 28))
-        price = latency_table(lc.Target(runtime), trained.FOLDER / f"solver-{runtime}.json")
+        task = trained.task(net)
+        assert task.valid is not None
+        program = lc.capture(task.build(), torch.stack([torch.as_tensor(task.valid[i][0]) for i in range(2)]))
+        price = latency_table(lc.Target(runtime), trained.FOLDER / f"solver-{runtime}-{EDITION}.json")
+
+        def floats(layer: LayerShape) -> float:
+            return price(replace(layer, bits=None))
 
         def rounded(layer: LayerShape) -> float:
-            return price(replace(layer, bits=8))
+            return price(replace(layer, bits=layer.bits or 8))
 
-        sizes, prices = Sizes(couple(program)), {"fp32": price, "int8": rounded}
+        sizes, prices = Sizes(couple(program)), {"fp32": floats, "int8": rounded}
         counts, start = choices(sizes, Making()), time.perf_counter()
         costs = layer_costs(sizes, counts, prices, lc.Context(task))
         price.keep()
@@ -188,6 +198,58 @@ def criteria(names: list[str]) -> None:
                 print(f"{criterion}, seed {seed}, {name}: rank correlation {ranks:.2f}; int8 loss +{told}", flush=True)
 
 
+# Ranks, blocks and bits beside channels ---------------------------------------------------------------------------------------------------------
+
+KINDS: dict[str, tuple[Kind, ...]] = {
+    "channels": ("channels",),
+    "and blocks": ("channels", "block"),
+    "and ranks": ("channels", "rank"),
+    "all kinds": ("channels", "rank", "bits", "block"),
+}
+
+
+def joint(names: list[str]) -> None:
+    """Print for each share and set of kinds what was chosen, and the rise of the loss before recovery as predicted and as measured on other examples."""
+    nets, shares = (
+        [name for name in names if name in trained.NETS] or ["resnet20"],
+        [float(name) for name in names if name[:2] == "0."] or [0.5],
+    )
+    runtime, seeds = _read([name for name in names if name not in trained.NETS and name[:2] != "0."])
+    for net, seed in itertools.product(nets, seeds[:1]):
+        setting = Setting.of(runtime, net)
+        context, making = lc.Context(setting.task, target=lc.Target(runtime), seed=seed), Making(kinds=KINDS["all kinds"])
+        start = time.perf_counter()
+        more = LayerParts(setting.program, context, setting.prices, making, runtime).every()
+        table = size_table(setting.program, context, setting.prices, making, more=more)
+        counted = {kind: sum(part.kind == kind for part in table.parts) for kind in making.kinds}
+        print(f"{net}: {counted} parts in {time.perf_counter() - start:.0f} s", flush=True)
+        batches = train_batches(setting.program, lc.Context(setting.task, seed=seed + 1000), 2048)
+        base = mean_loss(setting.program, setting.task, batches)
+        for share, (name, kinds) in itertools.product(shares, KINDS.items()):
+            known, start = table.only(kinds), time.perf_counter()
+            (found,) = solve(known, [share], "int8")
+            took, chosen = time.perf_counter() - start, table.among_all(found.chosen, kinds)
+            values = {kind: table.values(chosen, kind) for kind in kinds}
+            program, _ = lc.apply(setting.program, list(_steps(values)), context)
+            renew_statistics(program, making.examples, 64, context)
+            rise = mean_loss(program, setting.task, batches) - base
+            others = {kind: own for kind, own in values.items() if kind != "channels" and own}
+            print(
+                f"  {share:g} of the time, {name:10}: loss +{found.loss:.2f} predicted, +{rise:.2f} measured (solved in {took:.1f} s) {others or ''}",
+                flush=True,
+            )
+
+
+def _steps(values: Mapping[Kind, Mapping[str, Any]]) -> Iterator[lc.StepConfig]:
+    """Yield the steps that make these choices, without any training."""
+    if values["channels"]:
+        yield lc.Prune(keep=values["channels"], recovery={"epochs": 0})
+    if values.get("block"):
+        yield lc.DropBlocks(blocks=tuple(values["block"]))
+    if values.get("rank"):
+        yield lc.LowRank(ranks=values["rank"])
+
+
 # After recovery -----------------------------------------------------------------------------------------------------------------------------
 
 WAYS = ("solved", "uniform", "ranked")
@@ -274,6 +336,51 @@ def timed(names: list[str]) -> None:
         )
 
 
+# Predicted and measured ---------------------------------------------------------------------------------------------------------------------
+
+
+def predicted(names: list[str]) -> None:
+    """Print shares of the whole net's time as predicted and as measured, by net, runtime, precision and sizes."""
+    nets = [name for name in names if name in trained.NETS] or ["resnet20", "mobilenet_v2"]
+    runtimes = [name for name in names if name in ("onnxruntime", "openvino")] or ["onnxruntime", "openvino"]
+    for net, runtime in itertools.product(nets, runtimes):
+        setting = Setting.of(runtime, net)
+        coupling = setting.sizes.coupling
+        scores = score(coupling, "group_l2", lc.Context(setting.task), 0)
+        rows = [(precision, *row) for precision in setting.prices for row in _sized(setting, precision)]
+        with tempfile.TemporaryDirectory() as place:
+            folder, entries = Path(place), dict[str, Entry]()
+            for index, (precision, name, counts) in enumerate(rows):
+                program = remove(coupling, keep_of(coupling, scores, counts))
+                if precision == "int8":
+                    context = lc.Context(setting.task, target=lc.Target(runtime))
+                    program, _ = lc.quantize(program, lc.Quantize(target=runtime, examples=32), context)  # type: ignore[operator]
+                file = folder / f"{index}.onnx"
+                write_onnx(program, file, file.name)
+                entries[f"{precision} {name}"] = Entry(file, lc.Target(runtime, threads=1))
+            inputs = [np.stack([np.asarray(setting.task.valid[0][0], np.float32)])]  # type: ignore[index]
+            times = contest(entries, inputs, folder, "int8 whole", rounds=8, seconds=0.2)
+        for precision, name, counts in rows:
+            whole, own = times[f"{precision} whole"].p50_ms, times[f"{precision} {name}"].p50_ms
+            full_ms, ms = setting.ms(setting.sizes.full, precision), setting.ms(counts, precision)
+            told = f"predicted {ms / full_ms:.3f}, measured {own / whole:.3f}, off by {100 * (ms / full_ms * whole / own - 1):+.1f} %"
+            print(f"{net} {runtime} {precision} {name:12}: {1e3 * own:7.1f} µs, model over layers {own / ms:.2f}; {told}", flush=True)
+
+
+def _sized(setting: Setting, precision: str) -> Iterator[tuple[str, list[int]]]:
+    """Yield the whole net's counts, solved ones and uniform ones."""
+    yield "whole", list(setting.sizes.full)
+    parts = [
+        Part(group.name, tuple(own), tuple((1 - count / own[0]) ** 2 for count in own))
+        for group, own in zip(setting.sizes.coupling.groups, setting.counts, strict=True)
+    ]
+    for share in (0.8, 0.6, 0.5):
+        (found,) = solve(Table(tuple(parts), tuple(setting.costs)), [share], precision)
+        yield f"solved {share:g}", [part.values[k] for part, k in zip(parts, found.chosen, strict=True)]
+    for share in (0.75, 0.5):
+        yield f"uniform {share:g}", [max(1, 4 * round(share * n / 4)) for n in setting.sizes.full]
+
+
 def _read(names: Sequence[str]) -> tuple[str, list[int]]:
     """Return the runtime and the seeds among names."""
     seeds = [int(name[1:]) for name in names if name[:1] == "s" and name[1:].isdigit()]
@@ -282,4 +389,4 @@ def _read(names: Sequence[str]) -> tuple[str, list[int]]:
 
 
 if __name__ == "__main__":
-    command(__doc__, {"before": before, "criteria": criteria, "after": after, "timed": timed})
+    command(__doc__, {"before": before, "criteria": criteria, "joint": joint, "after": after, "timed": timed, "predicted": predicted})

@@ -10,8 +10,14 @@ from tests.report.test_page import words
 
 TOLD = {
     "runtime": "onnxruntime", "precision": "int8", "share": 0.6, "layers_ms": 0.5, "factor": 1.6, "latency_ms": 0.8, "measured_ms": 1.0,
-    "loss": 0.12, "measured_loss": 0.31,
-    "groups": [{"name": "conv1", "before": 16, "after": 12, "loss": 0.08, "saves": 0.04}],
+    "loss": 0.12, "parts_loss": 0.12, "measured_loss": 0.3,
+    "groups": [
+        {"name": "conv1", "kind": "channels", "before": 16, "after": 12, "loss": 0.08, "saves": 0.04},
+        {"name": "conv2", "kind": "rank", "before": "whole", "after": "spatial 8", "loss": 0.02, "saves": 0.1},
+        {"name": "conv3", "kind": "rank", "before": "whole", "after": "whole", "loss": 0.0, "saves": 0.0},
+        {"name": "head", "kind": "bits", "before": 8, "after": 32, "loss": -0.01, "saves": -0.02},
+        {"name": "block", "kind": "block", "before": 1, "after": 0, "loss": 0.03, "saves": 0.2},
+    ],
 }  # fmt: skip
 
 
@@ -29,15 +35,17 @@ def test_latency_and_loss_stand_beside_what_was_measured() -> None:
     )
     first, second = made.rows
     assert (first.share, first.predicted, first.measured, first.off) == ("60.0\u00a0%", "0.800\u00a0ms", "1.00\u00a0ms", "−20.0\u00a0%")
-    assert (first.loss, first.measured_loss, second.off) == ("0.120", "0.310", "+5.0\u00a0%")
-    (size,) = made.sizes
+    assert (first.loss, first.measured_loss, second.off) == ("0.120", "0.300", "+5.0\u00a0%")
+    size, *others = made.sizes
     assert (size.name, size.kept, size.loss, size.saves) == ("conv1", "12 of 16", "0.0800", "4.0\u00a0%")
+    assert [(one.name, one.kept) for one in others] == [("conv2", "spatial 8"), ("head", "in floats"), ("block", "left out")]
     # one factor for the runtime: 1.6 as it was, and the two that were measured, 1.0 / 0.5 and 0.4 / 0.25
     assert dict(made.settings) == {
-        "Model over its layers, onnxruntime int8": f"1.60 when the first was predicted; {(1.6 * 2.0 * 1.6) ** (1 / 3):.2f} by all that was measured"
+        "Model over its layers, onnxruntime int8": f"1.60 when the first was predicted; {(1.6 * 2.0 * 1.6) ** (1 / 3):.2f} by all that was measured",
+        "Loss over that of its parts": "2.50 by all that was measured",
     }
     shown = words(page(with_predictions(TOLD)))
-    assert "Sizes by group" in shown
+    assert "Choices by part" in shown
     assert "12 of 16" in shown
 
 

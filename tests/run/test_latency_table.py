@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from laconic.core.capture import capture
+from laconic.core.choices import FLOATS
 from laconic.core.macs import LayerShape
 from laconic.core.target import Target
 from laconic.pruning.coupling import couple
@@ -47,30 +48,43 @@ def test_in_integers_it_has_another_price(runtime: str, make: Callable[[int], La
     rounded = dataclasses.replace(make(16), bits=8)
     assert 0 < price(rounded) < 1000
     assert price.key(rounded) != price.key(make(16))
-    kinds = [node.op_type for node in room._model(rounded).graph.node]
-    assert kinds.count("QuantizeLinear") == 1 + room._COPIES
-    assert kinds.count("DequantizeLinear") == 1 + room._COPIES
+    kinds = [node.op_type for node in room._model(rounded, 3).graph.node]
+    assert (kinds.count("QuantizeLinear"), kinds.count("DequantizeLinear")) == (1 + 3, 1 + 3)
+    between = [node.op_type for node in room._model(dataclasses.replace(make(16), bits=FLOATS), 3).graph.node]
+    assert (between.count("QuantizeLinear"), between.count("DequantizeLinear")) == (3, 0)  # what comes out is rounded, and nothing else
 
 
+@pytest.mark.parametrize("bits", [8, FLOATS])
 @pytest.mark.parametrize("make", [convolution, linear])
-def test_onnx_runtime_computes_it_in_integers(make: Callable[[int], LayerShape], tmp_path: Path) -> None:
+def test_onnx_runtime_computes_it_as_it_is_priced(make: Callable[[int], LayerShape], bits: int, tmp_path: Path) -> None:
     """By the graph that the runtime itself writes: it leaves layers in floats whose rounding it cannot fuse, and they are then priced as such."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "run.onnx"), 4
-    onnxruntime.InferenceSession(room._model(dataclasses.replace(make(16), bits=8)).SerializeToString(), options)
+    onnxruntime.InferenceSession(room._model(dataclasses.replace(make(16), bits=bits), 3).SerializeToString(), options)
     kinds = [node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node]
-    assert sum(kind in ("QLinearConv", "QLinearMatMul") for kind in kinds) == room._COPIES
-    assert not {"Conv", "FusedConv", "MatMul", "DequantizeLinear"} & set(kinds)
+    integers = sum(kind in ("QLinearConv", "QLinearMatMul") for kind in kinds)
+    floats = sum(kind in ("Conv", "FusedConv", "MatMul") for kind in kinds)
+    assert (integers, floats, kinds.count("DequantizeLinear")) == ((3, 0, 0) if bits == 8 else (0, 3, 0))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_what_a_call_costs_is_in_no_price(runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call of five milliseconds, as slow runtimes have, and a tenth of one for each copy of the layer."""
+    turn: dict[int, float] = {}
+
+    def turns(session: object, inputs: list[np.ndarray]) -> float:
+        return turn.setdefault(id(session), 5.0 + 0.1 * room._COPIES[len(turn) % 2])
+
+    monkeypatch.setattr(room, "_turn", turns)
+    price = latency_table(Target(runtime, threads=1), tmp_path / "table.json")
+    assert price.reference_ms == pytest.approx(0.1)
 
 
 def test_a_price_is_relative_to_the_reference_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine slows down by half between the table's beginning and the layer: the price is as it was at the beginning."""
     speed = {"now": 1.0}
 
-    def turn(session: object, inputs: list[np.ndarray]) -> float:
-        return speed["now"] * (3.0 if inputs[0].shape[1] == 64 else 6.0)
-
-    monkeypatch.setattr(room, "_turn", turn)
+    monkeypatch.setattr(room._Timed, "copy_ms", lambda self: speed["now"] * (3.0 if self.inputs[0].shape[1] == 64 else 6.0))
     price = latency_table(Target(threads=1), tmp_path / "table.json")
     assert price.reference_ms == 3.0
     speed["now"] = 2.0
@@ -92,7 +106,7 @@ def test_a_shape_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.M
 
 def test_two_processes_add_to_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the other one wrote stays; ours is told by its reference layer, which took half as long when it began."""
-    monkeypatch.setattr(room, "_turn", lambda session, inputs: 3.0 if inputs[0].shape[1] == 64 else 6.0)
+    monkeypatch.setattr(room._Timed, "copy_ms", lambda self: 3.0 if self.inputs[0].shape[1] == 64 else 6.0)
     ours = latency_table(Target(threads=1), tmp_path / "table.json")
     assert ours(convolution(8)) == 6.0
     theirs = {"reference": 1.5, ours.key(convolution(16)): 7.0}
@@ -103,7 +117,7 @@ def test_two_processes_add_to_one_table(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def _adds(path: str, layers: list[int]) -> None:
-    room._turn = lambda session, inputs: 1.0  # type: ignore[assignment]
+    room._Timed.copy_ms = lambda self: 1.0  # type: ignore[method-assign]
     for channels in layers:
         table = latency_table(Target(threads=1), Path(path))
         table(convolution(channels))
@@ -136,7 +150,7 @@ def test_other_layers_cost_their_multiply_adds(tmp_path: Path) -> None:
 
 def test_the_model_of_a_layer_computes_that_layer() -> None:
     onnx = pytest.importorskip("onnx")
-    found = room._model(convolution(8, groups=8))
+    found = room._model(convolution(8, groups=8), 2)
     (node, *_) = [node for node in found.graph.node if node.op_type == "Conv"]
     assert {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute} == {
         "strides": [1, 1],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -32,13 +32,37 @@ def table(seed: int, parts: int = 5) -> Table:
     return Table(tuple(Part(f"g{i}", values, loss) for i, (values, loss) in enumerate(zip(counts, rises, strict=True))), tuple(costs))
 
 
+def layered(seed: int) -> Table:
+    """The same with a rank of the first layer, floats for the second, and a block of the second and third that may go: costs of three and four parts."""
+    known = table(seed)
+    more = (
+        Part("layer0", ("whole", "spatial 8", "spatial 4"), (0.0, 0.05, 0.2), "rank"),
+        Part("layer1", (8, 32), (0.0, -0.06), "bits"),
+        Part("block", (1, 0), (0.0, 0.3), "block"),
+    )
+    first = len(known.parts)
+    scales: dict[str, list[tuple[int, dict[str, list[float]]]]] = {
+        "layer0": [(first, {"fp32": [1, 0.6, 0.3], "int8": [1, 0.7, 0.4]})],
+        "layer1": [(first + 1, {"fp32": [1, 1], "int8": [1, 1.8]}), (first + 2, {"fp32": [1, 0], "int8": [1, 0]})],
+        "layer2": [(first + 2, {"fp32": [1, 0], "int8": [1, 0]})],
+    }
+    costs = []
+    for cost in known.costs:
+        ms, parts = dict(cost.ms), cost.parts
+        for part, scale in scales.get(cost.layers[0], ()):
+            ms, parts = {name: own[..., None] * np.array(scale[name]) for name, own in ms.items()}, (*parts, part)
+        costs.append(Cost(cost.layers, parts, ms))
+    return Table((*known.parts, *more), tuple(costs))
+
+
 def every(known: Table) -> Iterator[tuple[int, ...]]:
     return itertools.product(*(range(len(part.values)) for part in known.parts))
 
 
+@pytest.mark.parametrize("make", [table, layered])
 @pytest.mark.parametrize("seed", range(6))
-def test_no_allocation_that_keeps_to_the_time_loses_less(seed: int) -> None:
-    known = table(seed)
+def test_no_allocation_that_keeps_to_the_time_loses_less(make: Callable[[int], Table], seed: int) -> None:
+    known = make(seed)
     whole = {name: known.ms(known.whole, name) for name in known.precisions}
     for precision, share in itertools.product(known.precisions, (0.9, 0.6, 0.4)):
         (found,) = solve(known, [share], precision)
@@ -59,6 +83,15 @@ def test_a_ladder_of_times_is_a_frontier() -> None:
 def test_of_equal_losses_the_faster_is_taken() -> None:
     free = Table((Part("a", (8, 4), (0.0, 0.0)),), (Cost(("l",), (0,), {"fp32": np.array([2.0, 1.0])}),))
     assert solve(free, [1.0], "fp32")[0].chosen == (1,)
+
+
+def test_more_kinds_of_choices_lose_less_in_the_same_time() -> None:
+    known = layered(3)
+    alone, every_kind = known.only(("channels",)), known.only(("channels", "rank", "bits", "block"))
+    assert every_kind.to_json() == known.to_json()
+    pairs = [[solve(one, [share], "int8")[0].loss for one in (alone, known)] for share in (0.8, 0.6, 0.4)]
+    assert all(both <= channels + 1e-9 for channels, both in pairs)
+    assert any(both < channels - 0.01 for channels, both in pairs)
 
 
 def test_what_cannot_be_reached_is_told_with_what_can() -> None:

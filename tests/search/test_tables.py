@@ -25,12 +25,12 @@ from laconic.run.record import Record
 from laconic.run.store import RunStore
 from laconic.search import walk
 from laconic.search.levers import levers
-from laconic.search.propose import propose, shipping
-from laconic.search.tables import Sizes, digest, factor, measured, with_prediction
+from laconic.search.propose import propose, shipping, solved_kinds
+from laconic.search.tables import EVERY, Sizes, digest, factor, measured, with_prediction
 from tests.run import tiny
 from tests.search.test_levers import CONV
 from tests.search.test_propose import Evaluates, around
-from tests.search.test_solve import table
+from tests.search.test_solve import layered, table
 
 SPACE = lc.SearchSpace(("onnxruntime", "openvino"), ("fp32",), quantize=("static",), effort="high", trials=0)
 KNOWN = table(3)
@@ -132,8 +132,18 @@ def test_what_is_predicted_is_the_layers_time_and_loss_and_corrected_by_what_was
             "measured_loss": 0.5,
         }
     )
+    assert told["loss_factor"] is None
     assert [(row["name"], row["after"]) for row in told["groups"] if row["after"] < row["before"]] == list(sizes.keep(0.6).items())
-    # the next one is predicted by what both took
+    # the next one is predicted by what both took, and loses as much more than its parts as this one did
+    known = record.replace(predicted=told)
+    other = cut(sizes, 0.4, ROUNDED)
+    after = with_prediction(timed(other, 1.0), other, sizes, [*records, known]).predicted
+    milder = sizes.allocation(0.4)
+    assert after is not None
+    assert milder is not None
+    assert after["loss_factor"] == pytest.approx(0.5 / found.loss)
+    assert (after["parts_loss"], after["loss"]) == pytest.approx((milder.loss, milder.loss * 0.5 / found.loss))
+    assert after["measured_loss"] is None
     assert factor(sizes, "int8", [*records, record]) == pytest.approx((1.5 * 2.4) ** 0.5)
 
 
@@ -152,6 +162,61 @@ def test_nothing_is_predicted_of_what_is_not_in_the_table(sizes: Sizes, recipe: 
     record = Record.of(recipe)
     assert with_prediction(record, recipe, sizes, [base()]) is record
     assert with_prediction(record, recipe, None, [base()]) is record
+
+
+@pytest.mark.parametrize("seed", [0, 10], ids=["with a block", "without"])
+def test_all_kinds_that_are_solved_for_are_one_recipe_and_are_known_again(seed: int) -> None:
+    sizes = Sizes(layered(seed), lc.Target("onnxruntime"), "int8", "l2")
+    found, row = sizes.allocation(0.4, EVERY), levers()["allocate"]
+    setting = row.setting(0.4)
+    assert found is not None
+    assert setting is not None
+    steps = row.steps(setting, dataclasses.replace(around(), sizes=sizes))
+    by_kind = {type(step): step for step in steps}
+    values: dict[str, dict[str, Any]] = {kind: sizes.table.values(found.chosen, kind) for kind in EVERY}
+    assert by_kind[lc.Quantize].keep == tuple(values["bits"])
+    assert (values["rank"], values["block"]) == ({"layer0": "spatial 8"}, {"block": 0} if seed == 0 else {})
+    assert lc.DropBlocks in by_kind or seed == 10
+    assert by_kind[lc.LowRank].ranks == values["rank"]
+    assert by_kind[lc.Prune].keep == values["channels"]
+    assert by_kind[lc.Prune].recovery["epochs"] == 0  # all cuts recover together
+    assert [step.trained() for step in steps].count(True) == 1
+    recipe = lc.Recipe(steps, lc.Target("onnxruntime"))
+    assert sizes.chosen(recipe) == found.chosen
+    told = with_prediction(timed(recipe, 3.0), recipe, sizes, [base()]).predicted
+    assert told is not None
+    assert (told["share"], told["parts_loss"]) == pytest.approx((found.share, found.loss))
+    assert told["measured_loss"] is None  # the step that cuts channels tells that of channels alone
+    assert {(row["kind"], row["name"]): row["after"] for row in told["groups"] if row["after"] != row["before"]} == {
+        (kind, name): value for kind, own in values.items() for name, value in own.items()
+    }
+
+
+def test_where_nothing_but_channels_helps_there_is_no_allocation_of_all_kinds(sizes: Sizes) -> None:
+    assert sizes.allocation(0.6, EVERY) is None
+    after = dataclasses.replace(around(), sizes=sizes)
+    assert not any(setting.solvable(after) for setting in levers()["allocate"].choices)
+
+
+def test_in_floats_no_layer_is_told_to_stay_in_floats() -> None:
+    sizes = Sizes(layered(10), lc.Target("onnxruntime"), "fp32", "l2")
+    found = sizes.allocation(0.6, EVERY)
+    assert found is not None
+    assert sizes.table.values(found.chosen, "bits") == {}
+    setting = levers()["allocate"].setting(0.6)
+    assert setting is not None
+    steps = levers()["allocate"].steps(setting, dataclasses.replace(around(), sizes=sizes))
+    assert not any(isinstance(step, lc.Quantize) for step in steps)
+
+
+def test_only_the_kinds_that_would_be_tried_are_measured() -> None:
+    def kinds(**more: Any) -> tuple[str, ...]:
+        return solved_kinds(around().at(lc.Target("onnxruntime")), lc.SearchSpace(("onnxruntime",), ("fp32",), trials=0, **more))
+
+    assert kinds(prune=("solved-0.6",)) == ("channels",)
+    assert kinds(effort="high", without=("allocate",)) == ("channels",)
+    assert kinds(levers=("allocate=0.6",)) == EVERY
+    assert kinds() == ()
 
 
 def test_tables_of_other_models_runtimes_and_ways_to_measure_are_others() -> None:
@@ -226,13 +291,13 @@ def test_a_table_that_is_there_is_not_measured_again_and_one_that_fails_is_told(
 
 def test_without_a_table_the_rest_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(walk, "measured", lambda evaluator, program, best: asked.append(best.title))
+    monkeypatch.setattr(walk, "measured", lambda evaluator, program, best, making: asked.append((best.title, making.kinds)))
     monkeypatch.setattr(Evaluates, "evaluate", lambda self, recipe: timed(recipe, 5.0))
     one = walk.Walk(Evaluates(0.0), lc.Budget(max_drop=0.5))  # type: ignore[arg-type]
     one.records.append(base())
     space = lc.SearchSpace(("onnxruntime",), ("fp32",), quantize=(), without=("threads",), effort="high", trials=0)
     one.likeliest_first(propose(around(), space), around(), space)
-    assert asked == ["ONNX Runtime · fp32"]
+    assert asked == [("ONNX Runtime · fp32", ("channels", "rank", "bits", "block"))]
     assert [record.title for record in one.records[1:]] == [
         f"{how}ONNX Runtime · fp32" for how in ("", "prune to 50 % of MACs · ", "prune to 30 % of MACs · ")
     ]

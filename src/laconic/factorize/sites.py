@@ -17,7 +17,7 @@ from laconic.core.program import Program
 from laconic.core.records import Skipped
 from laconic.factorize.method import Form
 
-_LARGE = 64
+LARGE = 64  # channels on either side, from which on a layer is worth rewriting
 
 
 @dataclass(frozen=True)
@@ -206,12 +206,12 @@ def multiplying(program: Program) -> Iterator[tuple[fx.Node, int]]:
 
 
 def large_share(program: Program, kernels: bool) -> float:
-    """Return the share of the multiply-adds in layers that are large enough to be rewritten with a gain: `_LARGE` channels or more on either side.
+    """Return the share of the multiply-adds in layers that are large enough to be rewritten with a gain: `LARGE` channels or more on either side.
 
     Args:
         program: in eval mode.
         kernels: only convolutions with a kernel count.
     """
     costs = dict(multiplying(program))
-    large = [site for site in find(program)[0] if min(site.weight.shape[1:3]) >= _LARGE and (not kernels or math.prod(site.kernel) > 1)]
+    large = [site for site in find(program)[0] if min(site.weight.shape[1:3]) >= LARGE and (not kernels or math.prod(site.kernel) > 1)]
     return sum(costs.get(site.node, 0) for site in large) / max(1, sum(costs.values()))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, fx
 
-from laconic.core.choices import Cost, Part, Table
+from laconic.core.choices import Cost, Kind, Part, Table
 from laconic.core.context import Context
 from laconic.core.errors import BadInput
 from laconic.core.graph import module_path
@@ -48,12 +48,14 @@ class Making:
         floor: share of each group that is kept in any case.
         multiple: of channels that sizes are, where a group has twice that or more. Kernels like some sizes better; what they take there is measured.
         examples: of the train data, on which losses are.
+        kinds: of parts that are chosen, channels in any case.
     """
 
     criterion: str = "group_l2"
     floor: float = 0.1
     multiple: int = 4
     examples: int = 256
+    kinds: tuple[Kind, ...] = ("channels",)
 
 
 @dataclass(frozen=True, eq=False)

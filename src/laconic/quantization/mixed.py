@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from laconic.core.context import Context
 from laconic.core.errors import BadInput
 from laconic.core.fake_quant import is_fake_quant
 from laconic.core.program import Program, as_program
+from laconic.core.progress import Progress
 from laconic.core.reader import reader_of
 from laconic.core.records import Outcome
 from laconic.core.signal import sqnr_db
@@ -95,18 +96,48 @@ def sensitivity(rounded: Program, leaves: Batch, advance: Callable[[], None] = l
     """
     runner = _Only(as_program(rounded, "sensitivity").graph_module)
     exact = runner.run(*leaves)
-    groups: dict[str, set[fx.Node]] = {}
-    for node in rounded.graph.nodes:
-        if node.op == "call_function" and not is_fake_quant(node):
-            read = {source for source in node.all_input_nodes if is_fake_quant(source)}
-            if read:
-                groups.setdefault(operator_name(node), set()).update(read)
     result = []
-    for name, nodes in groups.items():
+    for name, nodes in _rounding_of(rounded).items():
         runner.active = nodes
         result.append(Sensitivity(name, sqnr_db(exact, runner.run(*leaves))))
         advance()
     return sorted(result, key=lambda item: item.sqnr_db)
+
+
+@torch.no_grad()
+def rounding_losses(rounded: Program, task: Task, batches: Sequence[tuple[Any, Any]], progress: Progress) -> dict[str, float]:
+    """Return by operator the mean loss where it alone is rounded.
+
+    Args:
+        rounded: a statically quantized program.
+        task: with a loss.
+        batches: inputs and targets, of which all examples count alike.
+        progress: is told of each operator.
+    """
+    assert task.loss is not None
+    runner, groups = _Only(as_program(rounded, "rounding_losses").graph_module), _rounding_of(rounded)
+    flat = [(rounded.flatten_inputs(inputs), target) for inputs, target in batches]
+    counts = [len(leaves[0]) for leaves, _ in flat]
+    result = {}
+    progress.start("losses of rounding", len(groups))
+    for name, nodes in groups.items():
+        runner.active = nodes
+        losses = [float(task.loss(rounded.unflatten_outputs(runner.run(*leaves)), target)) for leaves, target in flat]
+        result[name] = sum(n * loss for n, loss in zip(counts, losses, strict=True)) / sum(counts)
+        progress.advance()
+    progress.finish()
+    return result
+
+
+def _rounding_of(rounded: Program) -> dict[str, set[fx.Node]]:
+    """Return by operator the rounding that it reads."""
+    result: dict[str, set[fx.Node]] = {}
+    for node in rounded.graph.nodes:
+        if node.op == "call_function" and not is_fake_quant(node):
+            read = {source for source in node.all_input_nodes if is_fake_quant(source)}
+            if read:
+                result.setdefault(operator_name(node), set()).update(read)
+    return result
 
 
 @step("quantize_mixed", Mixed, float32=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from laconic.core.choices import WORDS
 from laconic.report.candidates import Candidate
 from laconic.report.steps import ABSENT, counted, mapping, mappings, rank, why_shown
 from laconic.report.units import finite, fixed, number, percent
@@ -27,7 +28,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Size:
-    """One group: what it keeps of its components, what that alone was measured to lose, and to save of the layers' time."""
+    """One part: what a group keeps of its components or a layer becomes, what that alone was measured to lose, and to save of the layers' time."""
 
     name: str
     kept: str
@@ -65,7 +66,9 @@ def predicted(
         lead=f"Sizes were solved for {counted(len(known), 'candidate')} from the times and losses of single groups; {timed}.{why_shown(one, chosen)}",
         settings=tuple(_factors([item for _, item in known])),
         rows=tuple(_row(candidate, item) for candidate, item in known),
-        sizes=tuple(map(_size, mappings(told.get("groups")))),
+        sizes=tuple(
+            _size(row) for row in mappings(told.get("groups")) if _kind(row) == "channels" or row.get("after") != row.get("before")
+        ),
     )
 
 
@@ -90,13 +93,27 @@ def _row(one: Candidate, told: Mapping[str, Any]) -> Prediction:
 
 
 def _size(row: Mapping[str, Any]) -> Size:
-    before, after, saves = (finite(row.get(name)) for name in ("before", "after", "saves"))
-    kept = ABSENT if before is None or after is None else f"{fixed(after, 0)} of {fixed(before, 0)}"
-    return Size(str(row.get("name") or "unnamed"), kept, _rise(row.get("loss")), ABSENT if saves is None else percent(saves))
+    loss, saves = finite(row.get("loss")), finite(row.get("saves"))
+    return Size(str(row.get("name") or "unnamed"), _kept(row), _rise(loss), ABSENT if saves is None else percent(saves))
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    """Return the kind of a part; that of records that do not say it is channels."""
+    return str(row.get("kind") or "channels")
+
+
+def _kept(row: Mapping[str, Any]) -> str:
+    """Return what a part becomes, in words: `12 of 16`, `spatial 24`, `left out`."""
+    ends = {name: fixed(value, 0) if (value := finite(row.get(name))) is not None else row.get(name) for name in ("before", "after")}
+    words = WORDS.get(_kind(row))  # type: ignore[call-overload]
+    return ABSENT if words is None or None in ends.values() else words.format(**ends)
 
 
 def _factors(known: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    """Yield by runtime and precision how many times as long a model takes as its layers alone: as it was first known, and by all that was measured."""
+    """Yield by runtime and precision how many times as long a model takes as its layers alone, and how many times as much it loses as its parts alone.
+
+    Each as it was first known, and by all that was measured.
+    """
     for place in dict.fromkeys((str(told.get("runtime")), str(told.get("precision"))) for told in known):
         own = [told for told in known if (str(told.get("runtime")), str(told.get("precision"))) == place]
         first = finite(own[0].get("factor"))
@@ -108,6 +125,9 @@ def _factors(known: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
             corrected = math.exp(sum(map(math.log, ratios)) / len(ratios))
             began = "" if first is None else f"{number(first, 3)} when the first was predicted; "
             yield f"Model over its layers, {' '.join(place)}", f"{began}{number(corrected, 3)} by all that was measured"
+    losses = [pair for told in known if all(pair := (finite(told.get("measured_loss")), finite(told.get("parts_loss"))))]
+    if ratios := [after / before for after, before in losses if after is not None and before is not None and after > 0 < before]:
+        yield "Loss over that of its parts", f"{number(math.exp(sum(map(math.log, ratios)) / len(ratios)), 3)} by all that was measured"
 
 
 def _ms(value: object) -> str:

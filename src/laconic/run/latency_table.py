@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from laconic.core.choices import FLOATS
 from laconic.core.errors import CorruptFile, need
 from laconic.core.fields import typed
 from laconic.core.files import alone, read_json, write_whole
@@ -26,8 +27,9 @@ from laconic.core.target import Target
 from laconic.deploy.runtime import Session, default_for, installed, runtime
 from laconic.measure.environment import environment
 
-_EDITION = 2  # of the models of layers: tables of others are left alone
-_COPIES = 4  # of a layer in a model, so that the cost of a call weighs little
+EDITION = 3  # of the models of layers: tables of others are left alone
+_COPIES = (2, 10)  # of a layer in the two models whose difference is its time: what a call costs by itself is in both
+_LEAST = 1e-3  # of the reference's time: a layer that vanishes in the noise takes so much
 _TURNS, _TURN_SECONDS = 5, 0.004
 _SQUARE = (1, 64, 16, 16)
 _REFERENCE = LayerShape("convolution", (_SQUARE, (64, 64, 3, 3)), _SQUARE, 64 * 64 * 9 * 16 * 16, ((1, 1), (1, 1), (1, 1)), (1,))
@@ -66,7 +68,7 @@ class LayerLatencyTable:
         self.known = self._read()
         self.turn: Path | None = None
         self.measured = 0
-        self._reference: tuple[Session, list[np.ndarray]] | None = None
+        self._reference: _Timed | None = None
 
     def __call__(self, layer: LayerShape) -> float:
         """Milliseconds for one example. A layer that is neither convolution nor linear costs as much as the reference does for each of its multiply-adds."""
@@ -113,72 +115,91 @@ class LayerLatencyTable:
     def reference_ms(self) -> float:
         """The reference layer's time on this machine, as it was when the table began."""
         if "reference" not in self.known:
-            session, inputs = self._pinned()
+            pinned = self._pinned()
             with self._in_turn():
-                self.known["reference"] = min(_turn(session, inputs) for _ in range(3 * _TURNS))
+                self.known["reference"] = max(1e-9, float(np.median([pinned.copy_ms() for _ in range(3 * _TURNS)])))
         return self.known["reference"]
 
-    def _pinned(self) -> tuple[Session, list[np.ndarray]]:
+    def _pinned(self) -> _Timed:
         if self._reference is None:
-            self._reference = self._session(_REFERENCE)
+            self._reference = _Timed(_REFERENCE, self.target)
         return self._reference
 
-    def _session(self, layer: LayerShape) -> tuple[Session, list[np.ndarray]]:
-        with tempfile.TemporaryDirectory() as place:
-            file = Path(place) / "layer.onnx"
-            file.write_bytes(_model(layer).SerializeToString())
-            session = runtime(self.target.runtime).load(file, self.target)
-        inputs = [np.random.default_rng(0).standard_normal(layer.inputs[0]).astype(np.float32)]
-        _turn(session, inputs)
-        return session, inputs
-
     def _measure(self, layer: LayerShape) -> float:
-        timed, pinned, reference_ms = self._session(layer), self._pinned(), self.reference_ms
+        timed, pinned, reference_ms = _Timed(layer, self.target), self._pinned(), self.reference_ms
         with self._in_turn():
-            pairs = [(_turn(*timed), _turn(*pinned)) for _ in range(_TURNS)]
-        return float(np.median([a / b for a, b in pairs])) * reference_ms
+            pairs = [(timed.copy_ms(), pinned.copy_ms()) for _ in range(_TURNS)]
+        ratios = [own / reference for own, reference in pairs if reference > 0]
+        return max(_LEAST, float(np.median(ratios or [1.0]))) * reference_ms
 
     def _in_turn(self) -> AbstractContextManager[None]:
         return nullcontext() if self.turn is None else alone(self.turn)
 
 
+class _Timed:
+    """Two models with few and with many copies of a layer."""
+
+    def __init__(self, layer: LayerShape, target: Target) -> None:
+        self.inputs = [np.random.default_rng(0).standard_normal(layer.inputs[0]).astype(np.float32)]
+        self.sessions = [self._session(layer, copies, target) for copies in _COPIES]
+
+    def copy_ms(self) -> float:
+        """Milliseconds that one more copy takes: of two times the difference, which may be any number where the machine is busy."""
+        few, many = (_turn(session, self.inputs) for session in self.sessions)
+        return (many - few) / (_COPIES[1] - _COPIES[0])
+
+    def _session(self, layer: LayerShape, copies: int, target: Target) -> Session:
+        with tempfile.TemporaryDirectory() as place:
+            file = Path(place) / "layer.onnx"
+            file.write_bytes(_model(layer, copies).SerializeToString())
+            session = runtime(target.runtime).load(file, target)
+        _turn(session, self.inputs)
+        return session
+
+
 def _key(target: Target) -> str:
     processor = "-".join(str(environment()["processor"]).split())
     version = installed(runtime(target.runtime).package)
-    return f"{processor}-{target.runtime}-{version}-{target.precision}-{_EDITION}".replace("/", "-")
+    return f"{processor}-{target.runtime}-{version}-{target.precision}-{EDITION}".replace("/", "-")
 
 
 def _turn(session: Session, inputs: list[np.ndarray]) -> float:
-    """Median milliseconds of a copy of the layer."""
+    """Milliseconds of the quickest call: what disturbs one only makes it longer, and differences of anything else are noise on a busy machine."""
     times: list[float] = []
     until = time.perf_counter() + _TURN_SECONDS
     while time.perf_counter() < until or len(times) < 3:
         start = time.perf_counter()
         session.run(inputs)
         times.append(time.perf_counter() - start)
-    return float(np.median(times)) * 1e3 / _COPIES
+    return min(times) * 1e3
 
 
-def _model(layer: LayerShape) -> Any:
-    """An ONNX model with copies of a convolution or linear layer on one input, each with its own weights."""
+def _model(layer: LayerShape, copies: int) -> Any:
+    """An ONNX model with copies of a convolution or linear layer on one input, each with its own weights, and one small output.
+
+    Of each copy of a convolution one place is kept, by a pooling of one place with a stride over all of them: what is copied out, or turned into another
+    layout for that, is no part of the layer.
+    """
     onnx = need("onnx")
     make, draw = onnx.helper, np.random.default_rng(0)
-    parts = _Parts(layer.bits, 128 if layer.family == "linear" else 0)
-    given = parts.rounded("x")
-    for i in range(_COPIES):
+    linear, places = layer.family == "linear", layer.output[2:]
+    parts = _Parts(layer.bits, 128 if linear else 0)
+    kept = []
+    for i in range(copies):
         weight = draw.standard_normal(layer.inputs[1]).astype(np.float32) * 0.05
-        kernel = parts.weight(f"w{i}", np.ascontiguousarray(weight.T) if layer.family == "linear" else weight)
-        if layer.family == "linear":
-            parts.add(_ONNX[layer.family], [given, kernel], f"c{i}")
+        read, kernel = parts.read("x", i), parts.weight(f"w{i}", np.ascontiguousarray(weight.T) if linear else weight)
+        if linear:
+            made = parts.add(_ONNX[layer.family], [read, kernel], f"c{i}")
         else:
-            parts.add("Relu", [parts.add(_ONNX[layer.family], [given, kernel], f"r{i}", **_attributes(layer))], f"c{i}")
-    if layer.bits:  # each comes out in integers, for a sum would be one of floats
-        kind, names = onnx.TensorProto.UINT8, [parts.add("QuantizeLinear", [f"c{i}", "wide", "zero"], f"y{i}") for i in range(_COPIES)]
-    else:
-        kind, names = onnx.TensorProto.FLOAT, [parts.add("Sum", [f"c{i}" for i in range(_COPIES)], "y")]
-    read = make.make_tensor_value_info("x", onnx.TensorProto.FLOAT, layer.inputs[0])
-    outputs = [make.make_tensor_value_info(name, kind, layer.output) for name in names]
-    graph = make.make_graph(parts.nodes, "layer", [read], outputs, parts.constants)
+            made = parts.add("Relu", [parts.add(_ONNX[layer.family], [read, kernel], f"r{i}", **_attributes(layer))], f"c{i}")
+        if layer.bits:
+            made = parts.add("QuantizeLinear", [made, "wide", "zero"], f"y{i}")
+        kept.append(made if linear else parts.add("MaxPool", [made], f"k{i}", kernel_shape=[1] * len(places), strides=list(places)))
+    parts.add("Concat", kept, "y", axis=-1 if linear else 1)
+    kind = onnx.TensorProto.UINT8 if layer.bits else onnx.TensorProto.FLOAT
+    shape = (*layer.output[:-1], copies * layer.output[-1]) if linear else (layer.output[0], copies * layer.output[1], *(1 for _ in places))
+    given = make.make_tensor_value_info("x", onnx.TensorProto.FLOAT, layer.inputs[0])
+    graph = make.make_graph(parts.nodes, "layer", [given], [make.make_tensor_value_info("y", kind, shape)], parts.constants)
     return make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
 
 
@@ -186,7 +207,7 @@ class _Parts:
     """Nodes and constants of an ONNX graph, whose values are rounded where the layer computes in integers.
 
     Args:
-        bits: of the integers; None: floats.
+        bits: of the integers; None: floats; `choices.FLOATS`: floats before a layer in integers, for which what comes out is rounded.
         zero: the integer that stands for 0. Behind a ReLU it is the least one: with any other ONNX Runtime leaves the layer in floats.
     """
 
@@ -203,15 +224,19 @@ class _Parts:
         self.nodes.append(need("onnx").helper.make_node(kind, inputs, [output], **attributes))
         return output
 
-    def rounded(self, name: str) -> str:
-        """Return a value as layers read it."""
-        if not self.bits:
+    def read(self, name: str, copy: int) -> str:
+        """Return a value as a copy of the layer reads it, rounded once for all."""
+        if self.bits in (None, FLOATS):
             return name
-        return self.add("DequantizeLinear", [self.add("QuantizeLinear", [name, "one", "zero"], f"{name}_q"), "one", "zero"], f"{name}_f")
+        rounded, turned = f"{name}_q", f"{name}_f"
+        if copy == 0:
+            self.add("QuantizeLinear", [name, "one", "zero"], rounded)
+            self.add("DequantizeLinear", [rounded, "one", "zero"], turned)
+        return turned
 
     def weight(self, name: str, value: np.ndarray) -> str:
         """Return a constant as layers read it."""
-        if not self.bits:
+        if self.bits in (None, FLOATS):
             return self._keep(name, value)
         stored = self._keep(f"{name}_q", np.clip(np.rint(value / 0.002), -127, 127).astype(np.int8))
         return self.add("DequantizeLinear", [stored, "fine"], name)

@@ -18,6 +18,7 @@ from laconic.deploy.runtime import runtime
 from laconic.deploy.whole import read_state
 from laconic.pruning.tables import Known, Making, Price, size_table
 from laconic.run.latency_table import LayerLatencyTable, latency_table
+from laconic.run.layer_parts import LayerParts
 
 _BITS = 8
 
@@ -44,14 +45,17 @@ def write_table(request: Mapping[str, Any], task: Task | None, progress: Progres
     price = latency_table(target)
     context = Context(task, None, target, request["seed"], progress, price=price)
     with alone(file):
-        known = read_json(part) if part.exists() else {}
-        program = Program.load(request["source"])
+        known: Known = read_json(part) if part.exists() else {}
+        program, prices, making = Program.load(request["source"]), _prices(price, target), Making(**request["making"])
 
         def keep(losses: Known) -> None:
-            write_json(part, losses)
+            known.update(losses)
+            write_json(part, known)
 
         try:
-            table = size_table(program, context, _prices(price, target), Making(**request["making"]), known, keep)
+            rules = runtime(target.runtime).quantizes
+            more = LayerParts(program, context, prices, making, rules, known, keep).every() if len(making.kinds) > 1 else []
+            table = size_table(program, context, prices, making, known, keep, more)
         finally:
             price.keep()
         write_json(file, table.to_json())
@@ -59,9 +63,12 @@ def write_table(request: Mapping[str, Any], task: Task | None, progress: Progres
 
 
 def _prices(price: LayerLatencyTable, target: Target) -> dict[str, Price]:
-    """Return the price of layers in floats, and in integers where the runtime computes with them."""
+    """Return the price of layers in floats, and in integers where the runtime computes with them: there a layer may stay in floats (`choices.FLOATS`)."""
+
+    def floats(layer: LayerShape) -> float:
+        return price(replace(layer, bits=None))
 
     def rounded(layer: LayerShape) -> float:
-        return price(replace(layer, bits=_BITS))
+        return price(replace(layer, bits=layer.bits or _BITS))
 
-    return {"fp32": price, f"int{_BITS}": rounded} if runtime(target.runtime).quantizes else {"fp32": price}
+    return {"fp32": floats, f"int{_BITS}": rounded} if runtime(target.runtime).quantizes else {"fp32": floats}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from laconic.core.choices import Kind
 from laconic.core.errors import BadInput, nearest
 from laconic.core.program import Program
 from laconic.core.step import STAGES as STEP_STAGES
@@ -14,7 +15,7 @@ from laconic.core.step import StepConfig
 from laconic.core.target import PROMISES, Target
 from laconic.core.task import Task
 from laconic.search.budget import Budget
-from laconic.search.tables import Sizes
+from laconic.search.tables import CHANNELS, Sizes
 
 # Where a lever stands in a recipe: at the stage of its step, or behind all steps where it chooses a field of the target that is called so.
 TARGET_STAGES = ("precision", "runtime", "threads")
@@ -83,6 +84,7 @@ class Setting:
         cost: before its result can be measured, of `COSTS`; None: that of its lever.
         share: of the layers' time, for which its sizes are solved from the table of the run (`Surroundings.sizes`), without which it is not tried; None: it
             needs no table.
+        kinds: of parts of the table that are solved for.
     """
 
     name: str
@@ -92,11 +94,14 @@ class Setting:
     combines: bool = True
     cost: str | None = None
     share: float | None = None
+    kinds: tuple[Kind, ...] = CHANNELS
 
     def solvable(self, around: Surroundings) -> bool:
         """Return whether its steps can be made: it needs no table, or there is one in which sizes keep to its share of the time."""
         sizes = around.sizes
-        return self.share is None or (sizes is not None and sizes.holds_for(around.target) and sizes.allocation(self.share) is not None)
+        return self.share is None or (
+            sizes is not None and sizes.holds_for(around.target) and sizes.allocation(self.share, self.kinds) is not None
+        )
 
 
 def cost_of_steps(*configs: type[StepConfig] | StepConfig) -> str:

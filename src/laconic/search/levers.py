@@ -45,6 +45,7 @@ from laconic.search.conditions import (
     zeros_in,
 )
 from laconic.search.lever import Lever, Range, Setting, Surroundings
+from laconic.search.tables import EVERY
 from laconic.storage.rate_distortion import RateDistortion
 from laconic.storage.share import ShareWeights
 from laconic.train.step import Fit
@@ -101,6 +102,30 @@ def _pruned(around: Surroundings, options: Options) -> tuple[Any, ...]:
 def _solved(share: float) -> Setting:
     """Return the setting of sizes that are solved for a share of the time."""
     return Setting(f"solved-{share:g}", {_SHARE: share}, share=share)
+
+
+def _allocated(around: Surroundings, options: Options) -> tuple[Any, ...]:
+    """Build what is solved for over channels, blocks, ranks and bits together: the cuts, one training of what is left, and rounding if that ships."""
+    assert around.sizes is not None  # see `Setting.solvable`
+    keep, blocks, ranks, bits = (around.sizes.values(options[_SHARE], kind, EVERY) for kind in ("channels", "block", "rank", "bits"))
+    criterion = around.sizes.criterion
+    steps: list[Any] = [*([DropBlocks(blocks=tuple(blocks))] if blocks else []), *([LowRank(ranks=ranks)] if ranks else [])]
+    if steps:
+        steps = [
+            *([Prune(keep=keep, criterion=criterion, recovery={"epochs": 0})] if keep else []),
+            *steps,
+            Fit(_further(around.task, _DISTILL)),
+        ]
+    elif keep:
+        steps = list(_recovering(Prune)(around, {"keep": keep, "criterion": criterion}))
+    there = tuple(path for path in bits if not path.startswith(tuple(f"{block}." for block in blocks)))
+    rounded = [] if around.sizes.precision == "fp32" else [Quantize(target=_rules(around), keep=there)]
+    return (*steps, *rounded)
+
+
+def _allocation(share: float) -> Setting:
+    """Return the setting of all kinds of choices that are solved for a share of the time; it says itself whether it rounds."""
+    return Setting(f"{share:g}", {_SHARE: share}, share=share, kinds=EVERY, combines=False)
 
 
 def _rewritten(kind: type[LowRank] | type[Separable]) -> Build:
@@ -258,6 +283,11 @@ LEVERS = (
         (_solved(0.6), Setting("0.5", {"macs": 0.5}), _solved(0.4), Setting("0.3", {"macs": 0.3})), configs=(Prune,), build=_pruned,
         needs="training data and a loss", when=can_train,
         field="macs", reads=share, varies={"macs": Range(0.1, 0.9), "criterion": ("group_l2", "taylor", "bn_scale"), "allocation": ("global", "uniform")},
+    ),
+    Lever(
+        "allocate", "choose channels, blocks, ranks and bits of layers together, then train the rest; a setting is the share of the layers' time that is kept",
+        (_allocation(0.6), _allocation(0.4)), configs=(Prune, DropBlocks, LowRank, Fit, Quantize), build=_allocated,
+        needs="training data and a loss", when=can_train,
     ),
     Lever(
         "sparsify", "set the least important weights to zero where they stand, while the rest trains; a setting is the share of zeros, or a pattern",

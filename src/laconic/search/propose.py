@@ -6,8 +6,9 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
+from laconic.core.choices import Kind
 from laconic.core.target import PROMISES, Target
 from laconic.deploy import runtime
 from laconic.run.recipe import Recipe
@@ -218,6 +219,12 @@ def shipping(around: Surroundings, space: SearchSpace, records: Sequence[Record]
         timed, key=lambda one: (one.status != "passed", around.budget.order(one) if one.status == "passed" else -_speed(one)), default=None
     )
     return None if best is None else recipes[best.key]
+
+
+def solved_kinds(here: Surroundings, space: SearchSpace) -> tuple[Kind, ...]:
+    """Return the kinds of parts that settings would be solved for at a target."""
+    wanted = [pick.setting.kinds for pick in _picks(space) if pick.setting.share is not None and space.judged(pick, here) is None]
+    return tuple(kind for kind in get_args(Kind) if any(kind in kinds for kinds in wanted))
 
 
 def _speed(record: Record) -> float:

@@ -1,33 +1,42 @@
 """The table of sizes of a run: measured once for the runtime that ships, what is solved and predicted from it, and by what predictions are corrected.
 
 A layer that is timed alone, on one thread, takes another time than in its model. One factor for each precision of the runtime brings the sum of the layers to
-what candidates were measured to take: that of the model as it is, and with each candidate whose sizes were solved for it is known better.
+what candidates were measured to take: that of the model as it is, and with each candidate whose sizes were solved for it is known better. So it is with losses:
+what groups lose alone adds up to less than what they lose together, and one factor is learned from the candidates whose loss before recovery was measured.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
-from laconic.core.choices import Table
+from laconic.core.choices import FLOATS, Kind, Table
 from laconic.core.errors import BadInput, LaconicError
 from laconic.core.program import Program
 from laconic.core.records import to_json
+from laconic.core.step import StepConfig
 from laconic.core.target import Target
+from laconic.factorize.depth import DropBlocks
+from laconic.factorize.lowrank import LowRank
 from laconic.pruning.structured import Prune
 from laconic.pruning.tables import Making
+from laconic.quantization.options import Quantize
 from laconic.run.evaluate import Evaluator
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record, opponent
 from laconic.search.solve import Allocation, solve
 
 _OF_TIME = 0.25  # of what is left of the run's time: more is not spent on a table
-_UNCUT = ("folding", "rounding")  # stages of steps that leave the sizes of layers as they are
+_UNCUT = ("training", "folding", "rounding")  # stages of steps that leave the sizes of layers as they are
+CHANNELS: tuple[Kind, ...] = ("channels",)
+EVERY: tuple[Kind, ...] = get_args(Kind)
+_ROUNDED = "bits"  # the kind of parts that there are in integers alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,24 +54,39 @@ class Sizes:
     target: Target
     precision: str
     criterion: str
-    _solved: dict[float, Allocation | None] = field(default_factory=dict, repr=False)
+    _solved: dict[Any, Allocation | None] = field(default_factory=dict, repr=False)
 
-    def allocation(self, share: float) -> Allocation | None:
-        """Return what loses least within a share of the time of the layers; None where nothing keeps to it, or nothing must go for it."""
-        if share not in self._solved:
-            try:
-                (found,) = solve(self.table, [share], self.precision)
-            except BadInput:
-                self._solved[share] = None
-            else:
-                self._solved[share] = found if any(found.chosen) else None
-        return self._solved[share]
+    def allocation(self, share: float, kinds: Collection[Kind] = CHANNELS) -> Allocation | None:
+        """Return what loses least within a share of the time of the layers; None where nothing keeps to it, or nothing must go for it.
+
+        Args:
+            share: of the time of the layers in this precision.
+            kinds: of parts that may change; of several, there is none where one of them does not help.
+        """
+        place = share, tuple(kinds)
+        if place not in self._solved:
+            self._solved[place] = self._solve(share, kinds)
+        return self._solved[place]
+
+    def _solve(self, share: float, kinds: Collection[Kind]) -> Allocation | None:
+        known = self.table.only([kind for kind in kinds if kind != _ROUNDED or "int" in self.precision])
+        try:
+            (found,) = solve(known, [share], self.precision)
+        except BadInput:
+            return None
+        chosen = self.table.among_all(found.chosen, {part.kind for part in known.parts})
+        used = {part.kind for part, k in zip(self.table.parts, chosen, strict=True) if k}
+        return dataclasses.replace(found, chosen=chosen) if used and (len(kinds) == 1 or used - {*CHANNELS}) else None
+
+    def values(self, share: float, kind: Kind, kinds: Collection[Kind] = CHANNELS) -> dict[str, Any]:
+        """Return what parts of a kind become within a share of the time, for which there is an allocation of some kinds."""
+        found = self.allocation(share, kinds)
+        assert found is not None
+        return self.table.values(found.chosen, kind)
 
     def keep(self, share: float) -> dict[str, int]:
         """Return what groups keep within a share of the time, for which there is an allocation."""
-        found = self.allocation(share)
-        assert found is not None
-        return self.table.values(found.chosen)
+        return self.values(share, "channels")
 
     def holds_for(self, target: Target) -> bool:
         """Return whether a target is of the runtime that was timed."""
@@ -72,18 +96,34 @@ class Sizes:
         """Return the choices of a recipe: all whole where its steps leave sizes as they are; None where they are not in the table, or in no recipe of its."""
         if not self.holds_for(recipe.deploy) or recipe.numerics not in self.table.precisions:
             return None
-        cuts = [config for config in recipe.steps if config.stage not in _UNCUT]
-        if not cuts:
-            return self.table.whole
-        if len(cuts) > 1 or not isinstance(cuts[0], Prune) or cuts[0].keep is None:
+        values: dict[tuple[str, str], Any] = {}
+        for config in recipe.steps:
+            own = _values(config)
+            if own is None:
+                return None
+            values |= own
+        known = {(part.kind, part.name): part.values for part in self.table.parts}
+        if any(place not in known or value not in known[place] for place, value in values.items() if place[0] != _ROUNDED):
             return None
-        counts = [(part.values, cuts[0].keep.get(part.name, part.values[0])) for part in self.table.parts]
-        return tuple(values.index(count) for values, count in counts) if all(count in values for values, count in counts) else None
+        return tuple(options.index(values.get(place, options[0])) for place, options in known.items())
 
     def layers_ms(self, recipe: Recipe) -> float | None:
         """Return the sum of the times of a recipe's layers; None of one that the table does not know."""
         chosen = self.chosen(recipe)
         return None if chosen is None else self.table.ms(chosen, recipe.numerics)
+
+
+def _values(config: StepConfig) -> dict[tuple[str, str], Any] | None:
+    """Return what a step chooses by kind and name of the part; None where it is not said in these terms."""
+    if isinstance(config, Prune):
+        return None if config.keep is None else {("channels", name): count for name, count in config.keep.items()}
+    if isinstance(config, LowRank):
+        return None if config.ranks is None else {("rank", path): chain for path, chain in config.ranks.items()}
+    if isinstance(config, DropBlocks):
+        return {("block", path): 0 for path in config.blocks} or None
+    if isinstance(config, Quantize):
+        return {("bits", path): FLOATS for path in config.keep}
+    return {} if config.stage in _UNCUT else None
 
 
 def with_prediction(record: Record, recipe: Recipe, sizes: Sizes | None, records: Sequence[Record]) -> Record:
@@ -99,7 +139,7 @@ def with_prediction(record: Record, recipe: Recipe, sizes: Sizes | None, records
     if sizes is None or chosen is None or chosen == sizes.table.whole:
         return record
     layers_ms, precision = sizes.table.ms(chosen, recipe.numerics), recipe.numerics
-    known = factor(sizes, precision, records)
+    known, lost, of_losses = factor(sizes, precision, records), sizes.table.loss(chosen), loss_factor(records)
     return record.replace(
         predicted={
             "runtime": sizes.target.runtime,
@@ -109,11 +149,24 @@ def with_prediction(record: Record, recipe: Recipe, sizes: Sizes | None, records
             "factor": known,
             "latency_ms": None if known is None else known * layers_ms,
             "measured_ms": paced_ms(record, records),
-            "loss": sizes.table.loss(chosen),
-            "measured_loss": rise(record),
+            "parts_loss": lost,
+            "loss_factor": of_losses,
+            "loss": lost * (of_losses or 1.0),
+            "measured_loss": rise(record) if all(isinstance(config, Prune) or config.stage in _UNCUT for config in recipe.steps) else None,
             "groups": list(_groups(sizes, chosen, precision)),
         }
     )
+
+
+def loss_factor(records: Sequence[Record]) -> float | None:
+    """Return how many times as much candidates lost before recovery as their parts lose alone, the geometric mean; None where none was measured."""
+    told = [record.predicted for record in records if record.predicted]
+    ratios = [
+        one["measured_loss"] / one["parts_loss"]
+        for one in told
+        if one["measured_loss"] and min(one["measured_loss"], one["parts_loss"]) > 0
+    ]
+    return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None
 
 
 def factor(sizes: Sizes, precision: str, records: Sequence[Record]) -> float | None:
@@ -148,12 +201,19 @@ def rise(record: Record) -> float | None:
 
 
 def _groups(sizes: Sizes, chosen: Sequence[int], precision: str) -> Iterator[dict[str, Any]]:
-    """Return of each group what it keeps, what that alone loses, and what share of the layers' time it alone saves."""
+    """Return of each part what it keeps or becomes, what that alone loses, and what share of the layers' time it alone saves."""
     whole = sizes.table.whole
     whole_ms = sizes.table.ms(whole, precision)
     for index, (part, k) in enumerate(zip(sizes.table.parts, chosen, strict=True)):
         alone_ms = sizes.table.ms((*whole[:index], k, *whole[index + 1 :]), precision)
-        yield {"name": part.name, "before": part.values[0], "after": part.values[k], "loss": part.loss[k], "saves": 1 - alone_ms / whole_ms}
+        yield {
+            "name": part.name,
+            "kind": part.kind,
+            "before": part.values[0],
+            "after": part.values[k],
+            "loss": part.loss[k],
+            "saves": 1 - alone_ms / whole_ms,
+        }
 
 
 # Measuring ----------------------------------------------------------------------------------------------------------------------------------

@@ -8,13 +8,23 @@ from dataclasses import replace
 from typing import Any
 
 from laconic.core import quantities
+from laconic.pruning.tables import Making
 from laconic.run.evaluate import Evaluator
 from laconic.run.recipe import Recipe
 from laconic.run.record import OUTRACED, TIME_LIMIT, Record, baseline_of
 from laconic.search.budget import Budget
 from laconic.search.epochs import recipe_epochs
 from laconic.search.lever import Surroundings
-from laconic.search.propose import faster_threads, follow_up, is_training, propose, shipping, turn_of, with_fewer_threads
+from laconic.search.propose import (
+    faster_threads,
+    follow_up,
+    is_training,
+    propose,
+    shipping,
+    solved_kinds,
+    turn_of,
+    with_fewer_threads,
+)
 from laconic.search.racing import outraced
 from laconic.search.space import SearchSpace
 from laconic.search.tables import Sizes, measured, with_prediction
@@ -115,7 +125,7 @@ class Walk:
         best = shipping(around, space, self.records)
         if best is None or self._over():
             return around
-        self._sizes = measured(self.evaluator, around.program, best)
+        self._sizes = measured(self.evaluator, around.program, best, Making(kinds=solved_kinds(around.at(best.deploy), space)))
         return replace(around, sizes=self._sizes)
 
     def _expect(self, recipes: Iterable[Recipe]) -> None:
