@@ -8,10 +8,10 @@ seed draws; what is compared before recovery is the loss of 2048 others and the 
   group); and the rank correlation of both with the true rise of the loss of random allocations.
 - joint: what channels alone lose before recovery, and with ranks of large layers, blocks that go and floats among integers beside them, in int8 at the same
   predicted time: as predicted and as measured. More names: nets (resnet20), shares of the time (0.5).
-- after: the same ways in int8, all recovered alike beside the whole net as their teacher (`PLAN`): accuracy on test data in float and, behind static
-  rounding, in int8, by seed. Each net is trained once and kept, beside those of `benchmarks.trained`. More names: ways, shares of the time (0.5),
-  `epochs=N`.
-- timed: the int8 files of those nets against each other and the whole net's, interleaved. Names as of after.
+- after: the same ways, and channels with blocks that go (joint), all recovered alike beside the whole net as their teacher (`PLAN`): accuracy on test data in
+  float and, behind static rounding, in int8, by seed. Each net is trained once and kept, beside those of `benchmarks.trained`. More names: ways, shares of the
+  time (0.5), the precision whose time it is (int8), `epochs=N`.
+- timed: the files of those nets in float and in int8 against each other and the whole net's, interleaved. Names as of after.
 - predicted: the time of solved and uniform sizes in float and in int8, as the layers predict it from that of the whole net, beside what was measured. No
   losses are measured for it: a group loses the square of what goes of it. Names: nets (resnet20 mobilenet_v2), runtimes (onnxruntime openvino).
 """
@@ -22,7 +22,7 @@ import itertools
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -173,9 +173,19 @@ def _allocations(judged: Judged, precision: str, share: float) -> Iterator[tuple
         return setting.ms(counts, precision)
 
     budget = share * cost(setting.sizes.full)
-    yield "uniform", allocation.uniform(setting.sizes, cost, budget, limits), 0.0
+    yield "uniform", _widest(setting, cost, budget, limits), 0.0
     comparable = named(judged.making.criterion).comparable
     yield "ranked", allocation.ranked(setting.sizes, cost, budget, limits, judged.scores, comparable), 0.0
+
+
+def _widest(setting: Setting, cost: Callable[[Sequence[int]], float], budget: float, limits: Limits) -> list[int]:
+    """Return the equal share of all groups, in multiples of 4, 8 or 16, with the most multiply-adds within the time, which may rise where the share falls."""
+    tries = {
+        tuple(replace(limits, multiple=multiple).rounded(share / 32 * n, n) for n in setting.sizes.full)
+        for share in range(3, 32)
+        for multiple in (4, 8, 16)
+    }
+    return list(max((counts for counts in tries if cost(counts) <= budget), key=setting.sizes.macs))
 
 
 def criteria(names: list[str]) -> None:
@@ -217,12 +227,7 @@ def joint(names: list[str]) -> None:
     runtime, seeds = _read([name for name in names if name not in trained.NETS and name[:2] != "0."])
     for net, seed in itertools.product(nets, seeds[:1]):
         setting = Setting.of(runtime, net)
-        context, making = lc.Context(setting.task, target=lc.Target(runtime), seed=seed), Making(kinds=KINDS["all kinds"])
-        start = time.perf_counter()
-        more = LayerParts(setting.program, context, setting.prices, making, runtime).every()
-        table = size_table(setting.program, context, setting.prices, making, more=more)
-        counted = {kind: sum(part.kind == kind for part in table.parts) for kind in making.kinds}
-        print(f"{net}: {counted} parts in {time.perf_counter() - start:.0f} s", flush=True)
+        context, table = lc.Context(setting.task, target=lc.Target(runtime), seed=seed), _table(setting, net, runtime, seed)
         batches = train_batches(setting.program, lc.Context(setting.task, seed=seed + 1000), 2048)
         base = mean_loss(setting.program, setting.task, batches)
         for share, (name, kinds) in itertools.product(shares, KINDS.items()):
@@ -231,13 +236,27 @@ def joint(names: list[str]) -> None:
             took, chosen = time.perf_counter() - start, table.among_all(found.chosen, kinds)
             values = {kind: table.values(chosen, kind) for kind in kinds}
             program, _ = lc.apply(setting.program, list(_steps(values)), context)
-            renew_statistics(program, making.examples, 64, context)
+            renew_statistics(program, Making().examples, 64, context)
             rise = mean_loss(program, setting.task, batches) - base
             others = {kind: own for kind, own in values.items() if kind != "channels" and own}
             print(
                 f"  {share:g} of the time, {name:10}: loss +{found.loss:.2f} predicted, +{rise:.2f} measured (solved in {took:.1f} s) {others or ''}",
                 flush=True,
             )
+
+
+def _table(setting: Setting, net: str, runtime: str, seed: int) -> Table:
+    """Return the table of all kinds of choices, measured now or earlier."""
+    file = trained.FOLDER / f"solver-{EDITION}-{net}-{runtime}-s{seed}.json"
+    if not file.exists():
+        context, making = lc.Context(setting.task, target=lc.Target(runtime), seed=seed), Making(kinds=KINDS["all kinds"])
+        start = time.perf_counter()
+        more = LayerParts(setting.program, context, setting.prices, making, runtime).every()
+        table = size_table(setting.program, context, setting.prices, making, more=more)
+        counted = {kind: sum(part.kind == kind for part in table.parts) for kind in making.kinds}
+        print(f"{net}, seed {seed}: {counted} parts in {time.perf_counter() - start:.0f} s", flush=True)
+        file.write_text(json.dumps(table.to_json()), encoding="utf-8")
+    return Table.from_json(json.loads(file.read_text(encoding="utf-8")))
 
 
 def _steps(values: Mapping[Kind, Mapping[str, Any]]) -> Iterator[lc.StepConfig]:
@@ -252,7 +271,7 @@ def _steps(values: Mapping[Kind, Mapping[str, Any]]) -> Iterator[lc.StepConfig]:
 
 # After recovery -----------------------------------------------------------------------------------------------------------------------------
 
-WAYS = ("solved", "uniform", "ranked")
+WAYS, PRECISIONS = ("joint", "solved", "uniform", "ranked"), ("fp32", "int8")
 PLAN = lc.FitPlan(
     epochs=3, optimizer="adamw", lr=3e-3, schedule="cosine", weight_decay=1e-2, batch_size=128, warmup=0.1, distill=0.5, precision="bf16",
     channels_last=True,
@@ -267,24 +286,35 @@ class Recovered:
         self.shares = [float(name) for name in names if name[:2] == "0."] or [0.5]
         epochs = [int(name[7:]) for name in names if name.startswith("epochs=")]
         self.plan = replace(PLAN, epochs=(epochs or [PLAN.epochs])[0])
-        self.runtime, self.seeds = _read([name for name in names if name not in WAYS and name[:2] != "0." and "=" not in name])
+        self.precision = next((name for name in names if name in PRECISIONS), "int8")
+        known = (*WAYS, *PRECISIONS)
+        self.runtime, self.seeds = _read([name for name in names if name not in known and name[:2] != "0." and "=" not in name])
         self.setting = Setting.of(self.runtime)
         self.judged: dict[int, Judged] = {}
 
-    def counts(self, way: str, share: float, seed: int) -> list[int]:
-        """Return how many components each group keeps."""
+    def steps(self, way: str, share: float, seed: int) -> list[lc.StepConfig]:
+        """Return what is cut in this way, without any training."""
+        if way == "joint":
+            table, kinds = _table(self.setting, "resnet20", self.runtime, seed), KINDS["and blocks"]
+            (found,) = solve(table.only(kinds), [share], self.precision)
+            chosen = table.among_all(found.chosen, kinds)
+            return list(_steps({kind: table.values(chosen, kind) for kind in kinds}))
         judged = self.judged.get(seed) or self.judged.setdefault(seed, Judged(self.setting, "group_l2", seed))
-        return next(counts for name, counts, _ in _allocations(judged, "int8", share) if name == way)
+        counts = next(counts for name, counts, _ in _allocations(judged, self.precision, share) if name == way)
+        groups = self.setting.sizes.coupling.groups
+        return list(_steps({"channels": {group.name: n for group, n in zip(groups, counts, strict=True) if n < len(group)}}))
 
     def made(self, way: str, share: float, seed: int) -> lc.Program:
         """Return a net, trained now or earlier."""
-        file = trained.FOLDER / f"solver-{self.runtime}-{way}-{share:g}-{self.plan.epochs}-s{seed}.pt2"
+        file = trained.FOLDER / f"solver-{EDITION}-{self.runtime}-{self.precision}-{way}-{share:g}-{self.plan.epochs}-s{seed}.pt2"
         if file.exists():
             return lc.Program.load(file)
-        groups = self.setting.sizes.coupling.groups
-        keep = {group.name: count for group, count in zip(groups, self.counts(way, share, seed), strict=True) if count < len(group)}
-        context = lc.Context(self.setting.task, lc.fit, seed=seed)
-        result, _ = lc.prune(self.setting.program, lc.Prune(keep=keep, recovery=replace(self.plan, seed=seed)), context)  # type: ignore[operator]
+        steps = self.steps(way, share, seed)
+        print(f"  s{seed} {share:g} {way}: {'; '.join(f'{step.words()} {_told(step)}' for step in steps)}", flush=True)
+        program = self.setting.program
+        result, _ = lc.apply(
+            program, [*steps, lc.Fit(replace(self.plan, seed=seed))], lc.Context(self.setting.task, lc.fit, seed=seed, teacher=program)
+        )
         result.save(file)
         return result
 
@@ -292,6 +322,11 @@ class Recovered:
         """Return a net in int8."""
         context = lc.Context(self.setting.task, target=lc.Target(self.runtime))
         return lc.quantize(program, lc.Quantize(target=self.runtime), context)[0]  # type: ignore[operator]
+
+
+def _told(step: lc.StepConfig) -> str:
+    """Return what a step of `_steps` names."""
+    return str(getattr(step, "keep", None) or getattr(step, "blocks", None) or getattr(step, "ranks", None) or "")
 
 
 def after(names: list[str]) -> None:
@@ -317,23 +352,24 @@ def after(names: list[str]) -> None:
 
 
 def timed(names: list[str]) -> None:
-    """Print milliseconds and how many times faster than the whole net in int8, and than uniform sizes."""
+    """Print milliseconds in float and in int8, and how many times faster than the whole net's file of that precision."""
     nets = Recovered(names)
+    programs = {"whole": nets.setting.program} | {
+        f"{share:g} {way} s{seed}": nets.made(way, share, seed) for share in nets.shares for way in nets.ways for seed in nets.seeds
+    }
     with tempfile.TemporaryDirectory() as place:
-        folder, entries = Path(place), dict[str, Entry]()
-        programs = {"whole": nets.setting.program} | {
-            f"{share:g} {way} s{seed}": nets.made(way, share, seed) for share in nets.shares for way in nets.ways for seed in nets.seeds
-        }
-        for index, (name, program) in enumerate(programs.items()):
-            file = folder / f"{index}.onnx"
-            write_onnx(nets.rounded(program), file, file.name)
-            entries[name] = Entry(file, lc.Target(nets.runtime, threads=1))
-        rows = contest(entries, [np.zeros((1, 1, 28, 28), np.float32)], folder, "whole", rounds=9)
-    for name, row in rows.items():
-        print(
-            f"  {name:16} {1e3 * row.p50_ms:6.1f} µs, {row.ratio:.3f} times as fast as the whole [{row.low:.3f}, {row.high:.3f}]",
-            flush=True,
-        )
+        folder = Path(place)
+        for precision in ("fp32", "int8"):
+            entries = dict[str, Entry]()
+            for index, (name, program) in enumerate(programs.items()):
+                file = folder / f"{precision}-{index}.onnx"
+                write_onnx(nets.rounded(program) if precision == "int8" else program, file, file.name)
+                entries[name] = Entry(file, lc.Target(nets.runtime, threads=1))
+            for name, row in contest(entries, [np.zeros((1, 1, 28, 28), np.float32)], folder, "whole", rounds=9, seconds=0.2).items():
+                print(
+                    f"  {precision} {name:16} {1e3 * row.p50_ms:6.1f} µs, {row.ratio:.3f} times as fast [{row.low:.3f}, {row.high:.3f}]",
+                    flush=True,
+                )
 
 
 # Predicted and measured ---------------------------------------------------------------------------------------------------------------------
