@@ -179,3 +179,11 @@ def test_what_was_measured_before_an_interruption_is_not_measured_again(
     assert [one.part for one in again.blocks()] == [one.part for one in blocks]
     with pytest.raises(BadInput, match="the task lacks one of them"):
         LayerParts(program, lc.Context(replace(task, train=None)), PRICES, MAKING, "")
+
+
+def test_of_many_layers_those_that_multiply_most_have_fewer_ranks(
+    program: lc.Program, task: lc.Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("laconic.run.layer_parts._PASSES", 3)
+    found = [one.part for one in LayerParts(program, lc.Context(task), PRICES, MAKING, "").ranks()]
+    assert [(part.name, len(part.values)) for part in found] == [("blocks.0.conv1", 2), ("blocks.0.conv2", 2), ("blocks.1.conv1", 2)]

@@ -12,7 +12,7 @@ from functools import partial
 
 from laconic.core.choices import FLOATS, WHOLE, Kind, Part
 from laconic.core.context import Context
-from laconic.core.errors import BadInput
+from laconic.core.errors import BadInput, LaconicError
 from laconic.core.graph import module_path
 from laconic.core.operators import is_layer
 from laconic.core.program import Program
@@ -36,6 +36,7 @@ from laconic.quantization.static import static
 
 INT8 = "int8"
 _RANKS = 3  # that are tried for a layer, at the most
+_PASSES = 48  # for ranks in all: of more layers those of the most multiply-adds are looked at
 _LEVELS = 6  # of ranks of which these are chosen; each is timed once
 _WORTH, _FLOOR = (
     0.005,
@@ -85,15 +86,16 @@ class LayerParts:
         return [part for kind, make in makers.items() if kind in self.making.kinds for part in make()]
 
     def ranks(self) -> Iterator[LayerPart]:
-        """Yield for each large layer up to three chains that save time, of those that no other chain beats in both time and error."""
-        sites = [site for site in find(self.program)[0] if _is_large(site)]
+        """Yield for each large layer up to three chains that save time, of those that no other chain beats in both time and error; of many layers fewer."""
+        sites = _largest([site for site in find(self.program)[0] if _is_large(site)], _PASSES)
+        most = min(_RANKS, _PASSES // max(1, len(sites)))
         batches = batches_of(self.program, self.context, self.making.examples) if sites else []
         counting = reached(self.program, [site.node for site in sites], batches)
         moments = moments_of(self.program, sites, batches, counting, LowRank().damping, self.context.progress)
         cost = Cost("latency", self.prices[INT8 if INT8 in self.prices else next(iter(self.prices))])
         for site, moment in zip(sites, moments, strict=True):
             methods = allowed(site.weight, site.transposed, LowRank().methods, moment)
-            chosen = spread(options(site, methods, cost, Limits(levels=_LEVELS)), _RANKS)
+            chosen = spread(options(site, methods, cost, Limits(levels=_LEVELS)), most)
             if chosen:
                 names = tuple(written(option.method, option.ranks) for option in chosen)
                 rises = self._rises("rank", site.path, [partial(self._with_chain, site, moment, one) for one in chosen])
@@ -113,7 +115,7 @@ class LayerParts:
                 rounded, _ = static(
                     self.program, Quantize(target=self.rules, examples=self.making.examples, correct_bias=False), self.context
                 )
-            except BadInput:  # nothing is rounded
+            except LaconicError:  # nothing is rounded
                 return
             losses = rounding_losses(rounded, self.task, self.batches, self.context.progress)
             self.known[_key("bits", "")] = [losses.get(path, self.whole) - self.whole for path in layers]
@@ -162,18 +164,27 @@ def spread(chains: Sequence[Option], most: int) -> list[Option]:
     >>> chains = [Option("output", (r,), cost, lost) for r, cost, lost in ((8, 1, 0.5), (16, 2, 0.2), (24, 3, 0.3), (32, 4, 0.1), (40, 5, 0.05))]
     >>> [one.ranks for one in spread(chains, 3)]
     [(40,), (16,), (8,)]
+    >>> [one.ranks for one in spread(chains, 1)]
+    [(16,)]
     """
     best: list[Option] = []
     for option in sorted(chains, key=lambda one: (one.cost, one.lost)):
         if not best or option.lost < best[-1].lost:
             best.append(option)
     best.reverse()
-    places = [round(i * (len(best) - 1) / max(1, most - 1)) for i in range(most)]
+    places = [round(i * (len(best) - 1) / (most - 1)) for i in range(most)] if most > 1 else [len(best) // 2]
     return [best[i] for i in dict.fromkeys(places)] if best else []
 
 
 def _key(kind: Kind, name: str) -> str:
     return f"{kind}\0{name}"
+
+
+def _largest(sites: Sequence[Site], most: int) -> list[Site]:
+    """Return so many layers at the most, those that multiply most, in the order of the graph."""
+    work = {site.node: sum(layer.macs for layer in site.layers(site.whole)) for site in sites}
+    kept = sorted(work, key=lambda node: -work[node])[:most]
+    return [site for site in sites if site.node in kept]
 
 
 def _is_large(site: Site) -> bool:
