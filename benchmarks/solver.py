@@ -8,9 +8,9 @@ seed draws; what is compared before recovery is the loss of 2048 others and the 
   group); and the rank correlation of both with the true rise of the loss of random allocations.
 - joint: what channels alone lose before recovery, and with ranks of large layers, blocks that go and floats among integers beside them, in int8 at the same
   predicted time: as predicted and as measured. More names: nets (resnet20), shares of the time (0.5).
-- after: the same ways, and channels with blocks that go (joint), all recovered alike beside the whole net as their teacher (`PLAN`): accuracy on test data in
-  float and, behind static rounding, in int8, by seed. Each net is trained once and kept, beside those of `benchmarks.trained`. More names: ways, shares of the
-  time (0.5), the precision whose time it is (int8), `epochs=N`.
+- after: the same ways, channels with blocks that go (joint), and the same number of blocks in each stage (depth), all recovered alike beside the whole net as
+  their teacher (`PLAN`): accuracy on test data in float and, behind static rounding, in int8, by seed. Each net is trained once and kept, beside those of
+  `benchmarks.trained`. More names: ways, shares of the time (0.5), the precision whose time it is (int8), `epochs=N`.
 - timed: the files of those nets in float and in int8 against each other and the whole net's, interleaved. Names as of after.
 - predicted: the time of solved and uniform sizes in float and in int8, as the layers predict it from that of the whole net, beside what was measured. No
   losses are measured for it: a group loses the square of what goes of it. Names: nets (resnet20 mobilenet_v2), runtimes (onnxruntime openvino).
@@ -185,7 +185,10 @@ def _widest(setting: Setting, cost: Callable[[Sequence[int]], float], budget: fl
         for share in range(3, 32)
         for multiple in (4, 8, 16)
     }
-    return list(max((counts for counts in tries if cost(counts) <= budget), key=setting.sizes.macs))
+    within = [counts for counts in tries if cost(counts) <= budget]
+    if not within:
+        raise SystemExit(f"no uniform sizes keep to it: {min(map(cost, tries)) / cost(setting.sizes.full):.2f} of the time is their least")
+    return list(max(within, key=setting.sizes.macs))
 
 
 def criteria(names: list[str]) -> None:
@@ -271,7 +274,7 @@ def _steps(values: Mapping[Kind, Mapping[str, Any]]) -> Iterator[lc.StepConfig]:
 
 # After recovery -----------------------------------------------------------------------------------------------------------------------------
 
-WAYS, PRECISIONS = ("joint", "solved", "uniform", "ranked"), ("fp32", "int8")
+WAYS, PRECISIONS = ("joint", "depth", "solved", "uniform", "ranked"), ("fp32", "int8")
 PLAN = lc.FitPlan(
     epochs=3, optimizer="adamw", lr=3e-3, schedule="cosine", weight_decay=1e-2, batch_size=128, warmup=0.1, distill=0.5, precision="bf16",
     channels_last=True,
@@ -294,8 +297,10 @@ class Recovered:
 
     def steps(self, way: str, share: float, seed: int) -> list[lc.StepConfig]:
         """Return what is cut in this way, without any training."""
-        if way == "joint":
+        if way in ("joint", "depth"):
             table, kinds = _table(self.setting, "resnet20", self.runtime, seed), KINDS["and blocks"]
+            if way == "depth":
+                return [lc.DropBlocks(blocks=_shallow(table, share, self.precision))]
             (found,) = solve(table.only(kinds), [share], self.precision)
             chosen = table.among_all(found.chosen, kinds)
             return list(_steps({kind: table.values(chosen, kind) for kind in kinds}))
@@ -322,6 +327,16 @@ class Recovered:
         """Return a net in int8."""
         context = lc.Context(self.setting.task, target=lc.Target(self.runtime))
         return lc.quantize(program, lc.Quantize(target=self.runtime), context)[0]  # type: ignore[operator]
+
+
+def _shallow(table: Table, share: float, precision: str) -> tuple[str, ...]:
+    """Return the blocks that go so that each stage of ResNet-20 has the same number left, the most within the time: ResNet-14 or ResNet-8."""
+    for left in (2, 1):
+        blocks = tuple(f"layer{stage}.{block}" for stage in (1, 2, 3) for block in range(left, 3))
+        chosen = [int(part.kind == "block" and part.name in blocks) for part in table.parts]
+        if table.ms(chosen, precision) <= share * table.ms(table.whole, precision):
+            return blocks
+    raise SystemExit(f"ResNet-8 takes more than {share:g} of the time")
 
 
 def _told(step: lc.StepConfig) -> str:
