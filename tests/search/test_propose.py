@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 import laconic as lc
 from laconic.core.progress import silent
 from laconic.core.records import Measurement
+from laconic.run.ledger import Ledger
 from laconic.run.record import Record
 from laconic.search.lever import Surroundings
 from laconic.search.propose import follow_up, propose, turn_of, with_fewer_threads
@@ -279,9 +281,13 @@ class Evaluates:
 
     def __init__(self, drop: float) -> None:
         self.drop, self.titles = drop, list[str]()
-        self.progress = silent
+        self.progress, self.ledger, self.task = silent, Ledger(), tiny.task()
+        self.store = SimpleNamespace(has=lambda name: False)
 
     best = deadline = None
+
+    def expect(self, recipes: Sequence[lc.Recipe]) -> None:
+        """Build nothing ahead."""
 
     def evaluate(self, recipe: lc.Recipe) -> Record:
         self.titles.append(recipe.title)
