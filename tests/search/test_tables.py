@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -280,6 +281,7 @@ def test_a_table_that_is_there_is_not_measured_again_and_one_that_fails_is_told(
         evaluator: Any = SimpleNamespace(
             store=store, builder=builder, ledger=ledger, options=options, progress=progress, deadline=time.monotonic() + 100
         )
+        evaluator.crew = SimpleNamespace(paused=nullcontext)
         best = lc.Recipe((ROUNDED,), lc.Target("onnxruntime"))
         assert measured(evaluator, CONV, best) is None
         assert told == ["sizes are not solved for: the layers are gone"]
