@@ -20,7 +20,7 @@ from laconic.storage.bits import Reader, counted, varint
 ALPHABET = 1 << 8
 _SIZES = {size: int(256 ** (1 / size) + 1e-9) for size in (8, 5, 4, 3, 2)}  # symbols of a group -> different ones that it can have
 _SAMPLE = 1 << 16  # symbols by which sizes are compared
-_LEAST = 0.9  # share of the symbols that stand in groups of two, from which groups are worth trying
+_LEAST, _FEWEST = 0.9, 64  # share of the symbols that stand in groups, and symbols, from which groups are worth trying
 _BLOCK = 1 << 15  # groups that are looked up at once
 
 
@@ -86,10 +86,26 @@ def _bytes(different: int, size: int) -> tuple[np.ndarray, np.ndarray, int]:
     return place, digits[order], (different - 1) ** size
 
 
+def _holds(counts: np.ndarray, window: _Window) -> bool:
+    """Return whether nearly all symbols are in a window."""
+    return not window.others or float(counts[window.first : window.first + window.width].sum()) >= _LEAST * float(counts.sum())
+
+
 def worth(counts: np.ndarray) -> bool:
-    """Return whether nearly all symbols stand in groups of two."""
-    window = _window(counts, 2)
-    return float(counts[window.first : window.first + window.width].sum()) >= _LEAST * float(counts.sum())
+    """Return whether there are enough symbols, nearly all of which stand in groups of two."""
+    return int(counts.sum()) >= _FEWEST and _holds(counts, _window(counts, 2))
+
+
+def _windows(counts: np.ndarray) -> list[_Window]:
+    """Return the windows that are worth comparing: those that hold nearly all symbols, the largest groups first, up to the first that holds all."""
+    found: list[_Window] = []
+    for size in _SIZES:
+        window = _window(counts, size)
+        if _holds(counts, window):
+            found.append(window)
+        if not window.others:
+            break
+    return found or [window]
 
 
 def encode(symbols: np.ndarray, alphabet: int) -> bytes:
@@ -99,7 +115,8 @@ def encode(symbols: np.ndarray, alphabet: int) -> bytes:
         symbols: (N,) whole numbers below `alphabet`, N ≥ 1.
         alphabet: at most 2⁸.
     """
-    window = min((_window(np.bincount(symbols, minlength=alphabet), size) for size in _SIZES), key=lambda one: _expected_bits(symbols, one))
+    windows = _windows(np.bincount(symbols, minlength=alphabet))
+    window = windows[0] if len(windows) == 1 else min(windows, key=lambda one: _expected_bits(symbols, one))
     head = varint(window.size) + varint(window.first) + varint(window.width)
     if window.others:
         there = symbols[window.narrowed(symbols) == window.width].astype(np.int64)
