@@ -50,8 +50,10 @@ class Spent(Ledger):
 def plan(limit_s: float | None, *spans: tuple[str, str, float], now_s: float = 0.0, **more: Any) -> TimePlan:
     """A plan whose baseline took 4 s to build and check and 1 s to time."""
     ledger = Spent(("export", "base", 1.0), ("check", "base", 3.0), ("time", "base", 1.0), *spans)
-    made = TimePlan(limit_s, ledger, TASK, clock=lambda: now_s, **more)
+    now = [0.0]
+    made = TimePlan(limit_s, ledger, TASK, clock=lambda: now[0], **more)
     made.measured_baselines([BASE])
+    now[0] = now_s
     return made
 
 
@@ -143,7 +145,7 @@ def test_the_plan_is_told_in_words() -> None:
         (FINISH_S + 80, "low", None, 0),
         (FINISH_S + 1900, "medium", None, 0),
         (FINISH_S + 1930, "medium", None, 24),
-        (FINISH_S - 10, "high", None, 0),
+        (FINISH_S - 10, "high", None, 1),  # a half of what is left is for candidates in any case
         (FINISH_S + 80, "high", 3, 3),
     ],
 )
@@ -218,6 +220,20 @@ def test_a_shortened_candidate_stands_beside_the_whole_one_that_was_not_tried() 
     assert whole.reasons[0].text == "for want of time it was trained for 4 of its 8 epochs, as another candidate"
     assert told[evaluator.evaluated[0].key].status == "passed"
     assert told[PRUNED[3].key].status == "passed"
+
+
+def test_what_nobody_had_time_for_is_told_once() -> None:
+    made = plan(FINISH_S + 44, training=TRAINED)
+    made.plan(PRUNED)
+    walk, evaluator = walking(made)
+    evaluator.evaluate = lambda recipe: Record.of(recipe, baseline="base").not_tried("the time is over")  # type: ignore[method-assign]
+    walk.in_order(PRUNED[:1])
+    assert [(record.key, record.status) for record in walk.records[1:]] == [(PRUNED[0].key, "not_tried")]
+    assert walk.records[1].reasons[0].text == "the time is over"
+
+
+def test_no_more_than_a_half_of_what_is_left_is_kept_back() -> None:
+    assert plan(40).until() == pytest.approx(20)
 
 
 def test_proposals_are_not_shortened_and_end_with_the_time() -> None:

@@ -26,6 +26,7 @@ from laconic.search.stopped import spoken
 from laconic.search.tune import SHORT
 
 _SAFE = 1.3  # of what finishing is expected to take, so much is kept back
+_KEPT = 0.5  # of what is left behind the baseline: more is not kept back, or nothing would be tried
 _PAGE_S = 3.0  # reading the test data, writing result and page
 _FINALISTS = 6
 _TAUGHT = 1.5  # an epoch with a teacher, as a multiple of one of the model's training
@@ -79,7 +80,7 @@ class TimePlan:
         self.said: list[dict[str, Any]] = []
         self._epochs: dict[str, int] = {}
         self._bases: list[Record] = []
-        self._share = 1.0
+        self._share, self._most_s = 1.0, float("inf")
 
     # Prices -------------------------------------------------------------------------------------------------------------------------
 
@@ -90,6 +91,7 @@ class TimePlan:
     def measured_baselines(self, records: Sequence[Record]) -> None:
         """Note the baselines, whose times say what comparisons take."""
         self._bases = list(records)
+        self._most_s = float("inf") if self.ends_at is None else _KEPT * max(0.0, self.ends_at - self.clock())
 
     def prices(self) -> Prices:
         """Return what things cost, by what was spent so far."""
@@ -115,7 +117,7 @@ class TimePlan:
         finalists = start_s + (_FINALISTS + 1) * turn_s
         published = self.budgets * (start_s + 2 * turn_s)
         tested = 0.0 if self.task.test is None else (1 + self.budgets) * check_s
-        return _SAFE * (finalists + published + tested + turn_s) + _PAGE_S
+        return min(self._most_s, _SAFE * (finalists + published + tested + turn_s) + _PAGE_S)
 
     def price(self, recipe: Recipe) -> float | None:
         """Return the seconds that a recipe will take; None where that is not known yet."""

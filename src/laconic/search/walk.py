@@ -159,6 +159,8 @@ class Walk:
             return self._not_tried(recipe, why)
         record = self.evaluator.evaluate(taken)
         self.plan.learn(record, taken)
+        if taken.key != recipe.key and record.status == "not_tried":
+            return self._not_tried(recipe, record.reasons[-1].text)
         if taken.key != recipe.key:
             epochs = [recipe_epochs(one, self.evaluator.task) for one in (recipe, taken)]
             self.records.append(
