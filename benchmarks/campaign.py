@@ -3,8 +3,8 @@
 - `fuzz [files] [seed] [kind …]`: so many mutated files (1,000) of each kind that Laconic reads, each read in a process with limits. Told by kind: how many
   were read, refused by a named error, ended in a raw exception, a crash or a hang. Wanted: none of the last three. Those that went wrong stay in
   `$TMPDIR/laconic-fuzz`.
-- `kills [runs] [seed]`: so many times (40), in turn, parent, builder, worker or baseline of a run is killed at a random moment, and the run started again.
-  Told:
+- `kills [runs] [seed] [workers]`: so many times (40), in turn, parent, builder, worker or baseline of a run is killed at a random moment, and the run
+  started again; builders are as many as `workers` (1). Told:
   in how many the winner is that of an undisturbed run, in how many no candidate is lost, and how many processes outlived the parent by more than two seconds.
 - `wrong [name …]`: each wrong input of `benchmarks/wrong.py` in a process of its own, as a user meets it: seconds until the message beside imports (wanted:
   3 at most), exit code (2), first words.

@@ -33,8 +33,8 @@ ORPHAN_S = 2.0
 FINISH_S = 300.0
 
 
-def run(folder: Path) -> None:
-    """The run that is killed: digits, four candidates of all costs; the smallest file wins, so that the winner does not hang on times."""
+def run(folder: Path, workers: int = 1) -> None:
+    """The run that is killed: digits, candidates of all costs; the smallest file wins, so that the winner does not hang on times."""
     task = lc.load_task("digits")
     assert task.plan is not None
     task.plan = replace(task.plan, epochs=2)
@@ -42,13 +42,16 @@ def run(folder: Path) -> None:
     pruned = lc.Prune(macs=0.7, recovery={"epochs": 1, "lr": 1e-3})
     recipes = [lc.Recipe((lc.Quantize(target=place.runtime),), place) for place in places]
     recipes += [lc.Recipe((pruned,), places[0]), lc.Recipe((pruned, lc.Quantize(target="onnxruntime")), places[0])]
+    if workers > 1:  # something to build for each of them
+        more = lc.Prune(macs=0.5, recovery={"epochs": 1, "lr": 1e-3})
+        recipes += [lc.Recipe((more,), places[0]), lc.Recipe((more, lc.Quantize(target="openvino")), places[1])]
     budget = lc.Budget(max_drop=100.0, objective="size")
-    lc.optimize(task, budget, out=folder, recipes=recipes, options=lc.Options(rounds=5))
+    lc.optimize(task, budget, out=folder, recipes=recipes, options=lc.Options(rounds=5), workers=workers)
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, workers: int = 1) -> subprocess.Popen[bytes]:
     """The run in a process of its own."""
-    code = f"from pathlib import Path; from benchmarks.kills import run; run(Path({str(folder)!r}))"
+    code = f"from pathlib import Path; from benchmarks.kills import run; run(Path({str(folder)!r}), {workers})"
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -67,10 +70,11 @@ def alive(pid: int) -> bool:
 
 
 def victim(parent: int, role: str) -> int | None:
-    """The process of this role, if there is one now."""
+    """A process of this role, if there is one now: of several builders any."""
     if role == "parent":
         return parent
-    for pid in family(parent)[1:]:
+    others = family(parent)[1:]
+    for pid in random.sample(others, len(others)) if role == "builder" else others:
         command = command_of(pid)
         is_baseline = ROLES["baseline"][1] in command
         if all(part in command for part in ROLES[role]) and (role != "worker" or not is_baseline):
@@ -78,13 +82,13 @@ def victim(parent: int, role: str) -> int | None:
     return None
 
 
-def kill(folder: Path, role: str, moment: float) -> tuple[str, int]:
+def kill(folder: Path, role: str, moment: float, workers: int = 1) -> tuple[str, int]:
     """Start the run, kill one process of it at a moment (or as soon after it as there is such a one), and wait for what follows.
 
     Returns:
         What happened, and the number of processes that outlived the parent by more than two seconds.
     """
-    process = start(folder)
+    process = start(folder, workers)
     time.sleep(moment)
     target = None
     while process.poll() is None and (target := victim(process.pid, role)) is None:
@@ -109,21 +113,21 @@ def outcome(folder: Path) -> tuple[str, dict[str, str]]:
 
 
 def kills(names: list[str]) -> None:
-    """Kill so many times (40), in turn each role, at random moments of a run, and start the run again."""
-    n, seed = (*map(int, names), *(40, 0)[len(names) :])[:2]
+    """Kill so many times (40), in turn each role, at random moments of a run with so many workers (third number; 1), and start the run again."""
+    n, seed, workers = (*map(int, names), *(40, 0, 1)[len(names) :])[:3]
     random.seed(seed)
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as place:
         whole = Path(place) / "whole"
         begun = time.monotonic()
-        start(whole).communicate(timeout=FINISH_S)
+        start(whole, workers).communicate(timeout=FINISH_S)
         seconds, expected = time.monotonic() - begun, outcome(whole)
         print(f"undisturbed: {expected[0]} wins of {len(expected[1])} in {seconds:.1f} s", flush=True)
         for index in range(n):
             role = list(ROLES)[index % len(ROLES)]
             folder, moment = Path(place) / f"run{index}", random.uniform(0, seconds)
-            told, orphans = kill(folder, role, moment)
-            again = start(folder)
+            told, orphans = kill(folder, role, moment, workers)
+            again = start(folder, workers)
             _, errors = again.communicate(timeout=FINISH_S)
             result = outcome(folder) if (folder / "result.json").exists() else None
             same = result is not None and result[0] == expected[0]

@@ -229,6 +229,7 @@ def test_inspect_doctor_and_tasks() -> None:
         assert words in told.stdout
     health = answer(here("doctor", "--json"))
     assert {row["runtime"] for row in health["runtimes"]} >= {"torch", "torch.compile", "torchscript", "onnxruntime", "openvino"}
+    assert health["extras"]["search"] == []
     assert "processor" in here("doctor").stdout
     assert "digits" in {row["name"] for row in answer(here("tasks", "--json"))}
     assert "resnet8" in here("tasks").stdout

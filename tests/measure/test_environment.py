@@ -4,8 +4,10 @@ import os
 import platform
 from pathlib import Path
 
+import pytest
 import torch
 
+from laconic.measure import environment as module
 from laconic.measure.environment import cpuinfo, environment
 
 
@@ -27,3 +29,15 @@ def test_capability_agrees_with_pytorch() -> None:
     if platform.machine() == "x86_64":
         level = torch.backends.cpu.get_cpu_capability()
         assert environment()["instructions"]["avx512f"] == level.startswith("AVX512")
+
+
+def test_extras_tell_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [
+        "torch>=2",
+        "numpy ; extra == 'one'",
+        "no-such-package[x]>=1.0 ; extra == 'two'",
+        'pytest; extra == "two"',
+        "ruff ; extra == 'dev'",
+    ]
+    monkeypatch.setattr(module, "requires", lambda name: wanted)
+    assert module.extras() == {"one": [], "two": ["no-such-package"]}

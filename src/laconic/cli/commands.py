@@ -126,7 +126,7 @@ def optimize(
                 wanted,
                 lc.Budget.from_plain(budget),
                 frontier=numbers("--frontier", frontier),
-                out=folder,
+                out=out or folder,
                 time_limit=until.left_s(),
                 space=space,
                 options=options,
@@ -172,7 +172,7 @@ def run(
             return lc.optimize(
                 wanted,
                 lc.Budget.from_plain({**(file.budget or {}), **budget}),
-                out=folder,
+                out=out or folder,
                 recipes=[file.recipe],
                 space=lc.SearchSpace(threads=file.recipe.deploy.threads, device=file.recipe.deploy.device),
                 options=lc.Options(batch=batch, seed=seed, by_step=by_step, wait_quiet=wait_quiet),
@@ -351,9 +351,9 @@ def doctor(as_json: JsonOption = False) -> None:
 
     def work() -> dict[str, Any]:
         from laconic.deploy.runtime import matrix, packages
-        from laconic.measure.environment import environment
+        from laconic.measure.environment import environment, extras
 
-        return {"environment": environment(None, packages()), "runtimes": matrix()}
+        return {"environment": environment(None, packages()), "runtimes": matrix(), "extras": extras()}
 
     result = guarded(work)
 

@@ -24,7 +24,11 @@ DataOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", help="The run's folder. An unfinished run in it is continued. [default: laconic-runs/TASK-TIME]")
+    str | None,
+    typer.Option(
+        "--out",
+        help="The run's folder, or a URL where it is mirrored: s3://bucket/run. An unfinished run in it is continued. [default: laconic-runs/TASK-TIME]",
+    ),
 ]
 WaitOption = Annotated[
     bool, typer.Option("--wait-quiet", help="Wait, a bounded while, until the machine does little else before anything is timed.")
@@ -55,7 +59,10 @@ WorkersOption = Annotated[
         "--workers", min=1, help="Candidates that are built at once, ahead of their turns; none of them computes while something is timed."
     ),
 ]
-DriverOption = Annotated[str, typer.Option("--driver", help="Where they are built: here, in processes of this machine.")]
+DriverOption = Annotated[
+    str,
+    typer.Option("--driver", help="Where: here, in processes of this machine."),
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Examples per call when latency is measured.")]
 

@@ -99,11 +99,14 @@ def _in_own_code(error: BaseException) -> str:
     return "" if frame is None else f" (your {frame.filename}, line {frame.lineno}, in {frame.name})"
 
 
-def run_folder(out: Path | None, name: str) -> Path:
-    """Return the run's folder: what was asked for, or a new one."""
+def run_folder(out: str | None, name: str) -> Path:
+    """Return the run's folder: what was asked for, that in which the work for a URL is done, or a new one."""
+    from laconic.run.mirror import folder_of, is_url
     from laconic.search.optimize import new_folder
 
-    return out if out is not None else new_folder(name)
+    if out is None:
+        return new_folder(name)
+    return folder_of(out) if is_url(out) else Path(out)
 
 
 def _fail(error: Exception | str, code: int) -> NoReturn:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 from laconic.core.processor import cpuinfo
@@ -29,6 +30,9 @@ INSTRUCTIONS = (
     "bf16",
     "sve",
 )
+
+_EXTRA, _PACKAGE = re.compile(r"extra == ['\"]([\w-]+)['\"]"), re.compile(r"[\w.-]+")
+_OURS = ("dev", "docs", "bench")
 
 
 def environment(threads: int | None = None, packages: Sequence[str] = ()) -> dict[str, Any]:
@@ -53,6 +57,20 @@ def environment(threads: int | None = None, packages: Sequence[str] = ()) -> dic
         "versions": {name: number for name in dict.fromkeys((*PACKAGES, *packages)) if (number := _version(name)) is not None},
         "gpu": _gpu(),
     }
+
+
+def extras() -> dict[str, list[str]]:
+    """Return the packages that each of Laconic's own extras wants and that are not installed here, by extra; none of those that only tests and docs need."""
+    lacking: dict[str, list[str]] = {}
+    for line in requires("laconic") or ():
+        name, _, condition = line.partition(";")
+        if (extra := _EXTRA.search(condition)) is None or extra[1] in _OURS:
+            continue
+        package = _PACKAGE.match(name.strip())
+        missing = lacking.setdefault(extra[1], [])
+        if package is not None and _version(package[0]) is None:
+            missing.append(package[0])
+    return lacking
 
 
 def _of_this_kind(name: str) -> bool:

@@ -124,6 +124,12 @@ def health(machine: Mapping[str, Any]) -> RenderableType:
         ("load", ", ".join(map(str, env["load_average"])) + (" – busy: latencies measured now mean little" if busy(env) else "")),
         ("system", f"{env['os']}, Python {env['python']}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in env["versions"].items())),
+        (
+            "extras",
+            "; ".join(
+                f"{name}: {'lacks ' + ', '.join(lacking) if lacking else 'there'}" for name, lacking in machine.get("extras", {}).items()
+            ),
+        ),
     ):
         facts.add_row(Text(name, "dim"), Text(str(value)))
     table = _table("Runtime", "Name", "Precision", "Device", "", "Why not")

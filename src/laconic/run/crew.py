@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +59,7 @@ class _Job:
 class NoCrew:
     """Nobody builds ahead: the run builds what it needs when it needs it."""
 
-    def expect(self, recipes: Sequence[Recipe], deadline: float | None) -> None:
+    def expect(self, recipes: Iterable[Recipe], deadline: float | None) -> None:
         """Do nothing; see `Crew`."""
 
     def built(self, recipe: Recipe, kind: str) -> bool:
@@ -101,15 +101,16 @@ class Crew(NoCrew):
 
     # The run's side -----------------------------------------------------------------------------------------------------------------
 
-    def expect(self, recipes: Sequence[Recipe], deadline: float | None) -> None:
+    def expect(self, recipes: Iterable[Recipe], deadline: float | None) -> None:
         """Say what will be needed, the next first, in place of what was said before.
 
         Args:
             recipes: whose models are not known to be there.
             deadline: of `time.monotonic`; what is built later is ended.
         """
+        ordered = list(recipes)
         with self._changed:
-            self._order, self._deadline = list(recipes), deadline
+            self._order, self._deadline = ordered, deadline
             self._changed.notify_all()
 
     def built(self, recipe: Recipe, kind: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -428,9 +428,9 @@ class Evaluator:
             self.store.write(f"candidates/{record.key}/test.json", {"n": examples.n})
         return self._with_scores(record, examples, "test", "test_metric", "test_drop", baseline)
 
-    def expect(self, recipes: Sequence[Recipe]) -> None:
+    def expect(self, recipes: Iterable[Recipe]) -> None:
         """Let the crew build what is not there of recipes that will be evaluated in this order."""
-        self.crew.expect([recipe for recipe in recipes if not self._is_checked(recipe) and not _unavailable(recipe)], self.deadline)
+        self.crew.expect((recipe for recipe in recipes if not self._is_checked(recipe) and not _unavailable(recipe)), self.deadline)
 
     def _is_checked(self, recipe: Recipe) -> bool:
         return self.store.has(f"candidates/{recipe.key}/check.json")

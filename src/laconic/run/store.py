@@ -37,6 +37,7 @@ class RunStore:
     Args:
         folder: made if it is missing.
         manifest: what the run is (task, budget, options). A folder that holds another run is refused, one that holds this run is continued.
+        push: puts what is finished where else it is wanted; None: it is wanted nowhere else.
 
     Raises:
         Locked: another process works in the folder; names it.
@@ -44,8 +45,8 @@ class RunStore:
         CorruptFile: the manifest is of a newer format or not whole.
     """
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], push: Callable[[], object] | None = None) -> None:
+        self.folder, self._push = Path(folder), push
         self.manifest = to_json(manifest)
         self._lock: int | None = None
         try:
@@ -99,6 +100,11 @@ class RunStore:
         """Write records as JSON, whole; returns them as plain values."""
         write_json(self.path(name), value)
         return to_json(value)
+
+    def push(self) -> None:
+        """Put what is finished where else it is wanted; to be called while nothing is timed."""
+        if self._push is not None:
+            self._push()
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """Return the content of a JSON file, computed only if it is not there."""

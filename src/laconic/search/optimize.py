@@ -8,7 +8,7 @@ import itertools
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from laconic.run import identity, prepare, trial
 from laconic.run.evaluate import Evaluator
 from laconic.run.ledger import Ledger
 from laconic.run.live import Live
+from laconic.run.mirror import Mirror, is_url
 from laconic.run.options import Options
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record, opponent
@@ -72,7 +73,8 @@ def optimize(
         task: the trained model (or one with a plan of how to train it), its data and its metric; or the name of such a task, as of `load_task`.
         budget: what may be lost and what must be won; a mapping of limits too, ``{"max_drop": 0.5}``.
         frontier: further drops that are allowed, each a budget of its own: all are answered from the same candidates, in ``data["budgets"]``.
-        out: the run's folder; by default `laconic-runs/NAME-TIME`. A folder that holds the same run, unfinished or ended by a time limit, is continued.
+        out: the run's folder, or a URL (``s3://bucket/run``) where it is mirrored; by default `laconic-runs/NAME-TIME`. A
+            folder that holds the same run, unfinished or ended by a time limit, is continued.
         time_limit: seconds from the call on, or text like ``90s``, ``5m``, ``2h``. The model is trained, where it is untrained, and the baseline measured
             in any case; candidates whose turn comes later are not tried, and the best so far is delivered. Called again with the same `out`, the run goes
             on with the rest.
@@ -103,11 +105,14 @@ def optimize(
         if isinstance(task, str):
             prepare.try_ref(task, options)
         task = as_task(task)
-        folder = Path(out) if out is not None else new_folder(task.name)
-        data = search(task, budget, frontier, folder, deadline, space, recipes, options, told, command, crew)
-    result = Result(folder, data)
-    if not (folder / REPORT).exists():
-        result.report()
+        mirror = Mirror(str(out), progress=told) if is_url(out) else None
+        folder = mirror.folder if mirror is not None else Path(out) if out is not None else new_folder(task.name)
+        with contextlib.nullcontext() if mirror is None else mirror.held():
+            push = None if mirror is None else mirror.push
+            data = search(task, budget, frontier, folder, deadline, space, recipes, options, told, command, crew, push)
+            result = Result(folder, data)
+            if not (folder / REPORT).exists():
+                result.report()
     return result
 
 
@@ -123,6 +128,7 @@ def search(
     progress: Progress,
     command: str,
     crew: Driver,
+    push: Callable[[], object] | None = None,
 ) -> dict[str, Any]:
     """Search; see `laconic.optimize`. `deadline` is one of `time.monotonic`. Returns the content of the run's `result.json`."""
     ledger = Ledger()
@@ -130,7 +136,7 @@ def search(
     prepare.check(task, options, progress)
     budget = budget.filled(metric.name, metric.scale == 100)
     asked = several.budgets(budget, drops)
-    with RunStore(folder, _manifest(task, asked, space, recipes, options)) as store:
+    with RunStore(folder, _manifest(task, asked, space, recipes, options), push) as store:
         if store.has(RESULT) and (known := read_result(folder)).get("stopped") is None:
             if not (lost := killed(known)):
                 progress.log(f"{folder} is finished already; nothing was computed again")
@@ -141,6 +147,7 @@ def search(
         ledger.resume(store)
         progress = live = Live(progress, store)
         program, training = prepare.program(task, store, options, ledger, progress)
+        store.push()
         around = Surroundings(program, task.of_part(), budget)
         chosen = list(recipes) if recipes is not None else propose(around, space)
         evaluator = Evaluator(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -142,15 +142,16 @@ class Walk:
             record = self._outraced(recipe) or self._in_time(recipe)
             record = with_prediction(record, recipe, self._sizes, self.records)
             self.records.append(record)
+            self.evaluator.store.push()
             del self.waiting[recipe.key]
             self.evaluator.progress.advance(**self._facts(record, time.monotonic() - start))
 
-    def _next(self, recipes: Sequence[Recipe]) -> list[Recipe]:
-        """Return what will be evaluated as far as that is known now, beginning with these, without what cannot become the best any more."""
+    def _next(self, recipes: Sequence[Recipe]) -> Iterator[Recipe]:
+        """Yield what will be evaluated as far as that is known now, beginning with these, without what cannot become the best any more."""
         now = {recipe.key for recipe in recipes}
         later = [recipe for recipe in self.waiting.values() if recipe.key not in now]
         later = sorted(later, key=turn_of) if self._by_turn else later
-        return [self._taken(recipe) for recipe in (*recipes, *later) if self._outraced(recipe) is None]
+        yield from (self._taken(recipe) for recipe in (*recipes, *later) if self._outraced(recipe) is None)
 
     def _in_time(self, recipe: Recipe) -> Record:
         """Return the record of a recipe where there is time; where its recovery is shortened, that of the shortened one, beside which it is not tried."""
