@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -187,12 +188,12 @@ class Evaluating:
 
     def __init__(self, task: lc.Task, kept: tuple[str, ...] = ()) -> None:
         self.task, self.ledger, self.progress, self.best, self.deadline = task, Ledger(), silent, None, None
-        self.store = SimpleNamespace(has=lambda name: name in [f"candidates/{key}/timing.json" for key in kept])
+        self.store = SimpleNamespace(has=lambda name: name in [f"candidates/{key}/timing.json" for key in kept], push=lambda: None)
         self.evaluated: list[lc.Recipe] = []
         self.expected: list[list[lc.Recipe]] = []
 
-    def expect(self, recipes: list[lc.Recipe]) -> None:
-        self.expected.append(recipes)
+    def expect(self, recipes: Iterable[lc.Recipe]) -> None:
+        self.expected.append([*recipes])
 
     def evaluate(self, recipe: lc.Recipe) -> Record:
         self.evaluated.append(recipe)
