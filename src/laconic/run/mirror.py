@@ -146,7 +146,7 @@ class Mirror:
         at = self._at(name)
         with self._one:
             self._fs.makedirs(at.rpartition("/")[0], exist_ok=True)
-            to = self._fs.open(at, "wb", autocommit=False)
+            to = self._fs.open(at, mode="wb", autocommit=False)
             with to:
                 if data is not None:
                     to.write(data)
