@@ -281,7 +281,7 @@ class TestPage:
             assert expected in text, expected
         plots = {attrs["data-figure"]: attrs["aria-label"] for attrs in read.of("div") if "data-figure" in attrs}
         assert list(plots) == ["frontier", "parallel", "spread", "curve", "layers", "pruning", "prune-loss", "ranges", "loss", "score"]
-        assert set(json.loads(read.scripts[0])) == set(plots)
+        assert set(json.loads(read.scripts[0])) == {*plots, "axes"}
 
     def test_an_old_record_is_a_page_with_no_empty_part(self) -> None:
         made = page(with_outcomes({"step": "prune", "section": "pruning"}))

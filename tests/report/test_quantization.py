@@ -344,7 +344,7 @@ class TestPage:
         plots = {attrs["data-figure"]: attrs["aria-label"] for attrs in read.of("div") if "data-figure" in attrs}
         assert list(plots) == ["frontier", "parallel", "spread", "curve", "layers", "ranges", "sensitivity", "loss", "score"]
         assert plots["ranges"].startswith("Ranges of 73 activations.")
-        assert set(json.loads(read.scripts[0])) == set(plots)
+        assert set(json.loads(read.scripts[0])) == {*plots, "axes"}
 
     def test_twelve_layers_do_not_give_sixty_lines(self, result: Json) -> None:
         made = page(result)

@@ -282,7 +282,7 @@ class Evaluates:
     def __init__(self, drop: float) -> None:
         self.drop, self.titles = drop, list[str]()
         self.progress, self.ledger, self.task = silent, Ledger(), tiny.task()
-        self.store = SimpleNamespace(has=lambda name: False)
+        self.store = SimpleNamespace(has=lambda name: False, push=lambda: None)
 
     best = deadline = None
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 import laconic as lc
-from laconic.core.progress import silent
 from laconic.core.records import Measurement
 from laconic.run.record import OUTRACED, Record
 from laconic.search.racing import MOST, outraced
 from laconic.search.stopped import LIMIT, stopped
 from laconic.search.walk import Walk
+from tests.search.test_propose import Evaluates
 
 PLAIN, HALF = (lc.Recipe((), lc.Target("openvino", precision, 1)) for precision in ("fp32", "bf16"))
 FOLDED = lc.Recipe((lc.FoldBatchNorm(),), lc.Target("openvino", "bf16", 1))
@@ -68,13 +68,13 @@ def test_whoever_names_a_runtime_or_a_precision_gets_it_tried(given: dict[str, t
     assert lc.SearchSpace(**given).names_targets == named  # type: ignore[arg-type]
 
 
-class Timed:
+class Timed(Evaluates):
     """Stands in for an evaluator: every fp32 in PyTorch eager is slow, everything else fast."""
 
-    progress, deadline, best = silent, None, BEST
+    best = BEST
 
     def __init__(self) -> None:
-        self.titles: list[str] = []
+        super().__init__(0.0)
 
     def evaluate(self, recipe: lc.Recipe) -> Record:
         self.titles.append(recipe.title)

@@ -17,8 +17,6 @@ import numpy as np
 
 Kind = Literal["channels", "rank", "bits", "block"]
 Milliseconds = np.ndarray[Any, np.dtype[np.float64]]
-# What is said of a choice that changes a part, by its kind.
-WORDS: dict[Kind, str] = {"channels": "{after} of {before}", "rank": "{after}", "bits": "in floats", "block": "left out"}
 WHOLE = "whole"  # a layer that is no chain
 FLOATS = 32  # bits of a layer in floats among layers in integers
 

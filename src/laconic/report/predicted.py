@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.core.choices import WORDS
 from laconic.report.candidates import Candidate
 from laconic.report.steps import ABSENT, counted, mapping, mappings, rank, why_shown
 from laconic.report.units import finite, fixed, number, percent
+
+# What is said of a choice that changes a part, by its kind.
+_WORDS = {"channels": "{after} of {before}", "rank": "{after}", "bits": "in floats", "block": "left out"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def _kind(row: Mapping[str, Any]) -> str:
 def _kept(row: Mapping[str, Any]) -> str:
     """Return what a part becomes, in words: `12 of 16`, `spatial 24`, `left out`."""
     ends = {name: fixed(value, 0) if (value := finite(row.get(name))) is not None else row.get(name) for name in ("before", "after")}
-    words = WORDS.get(_kind(row))  # type: ignore[call-overload]
+    words = _WORDS.get(_kind(row))
     return ABSENT if words is None or None in ends.values() else words.format(**ends)
 
 
