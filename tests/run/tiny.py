@@ -29,6 +29,11 @@ def task(model: nn.Module | None = None) -> lc.Task:
     return lc.Task(ConvNet() if model is None else model, TRAIN, VALID, TEST, loss=F.cross_entropy, name="tiny", batch_size=32)
 
 
+def perceptron() -> lc.Task:
+    """What is built in a moment."""
+    return task(nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)))
+
+
 def untrained() -> lc.Task:
     found = task()
     found.plan = lc.FitPlan(epochs=6, optimizer="sgd", lr=0.01, batch_size=16)

@@ -61,7 +61,9 @@ WorkersOption = Annotated[
 ]
 DriverOption = Annotated[
     str,
-    typer.Option("--driver", help="Where: here, in processes of this machine."),
+    typer.Option(
+        "--driver", help="Where: here, in processes of this machine; or ray, on the other machines of a Ray cluster (the extra ray)."
+    ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Examples per call when latency is measured.")]

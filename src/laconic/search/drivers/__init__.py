@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from laconic.core.errors import BadInput, nearest
 from laconic.run.build import Builder
 from laconic.run.crew import NoCrew
-from laconic.search.drivers import here
+from laconic.search.drivers import here, ray
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Driver:
 
 
 # name -> what makes the crew for so many workers
-DRIVERS: dict[str, Callable[[int], Callable[[Builder], NoCrew]]] = {"here": here.driver}
+DRIVERS: dict[str, Callable[[int], Callable[[Builder], NoCrew]]] = {"here": here.driver, "ray": ray.driver}
 
 
 def driver(name: str, workers: int) -> Driver:
