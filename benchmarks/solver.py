@@ -425,8 +425,12 @@ def _sized(setting: Setting, precision: str) -> Iterator[tuple[str, list[int]]]:
         Part(group.name, tuple(own), tuple((1 - count / own[0]) ** 2 for count in own))
         for group, own in zip(setting.sizes.coupling.groups, setting.counts, strict=True)
     ]
-    for share in (0.8, 0.6, 0.5):
-        (found,) = solve(Table(tuple(parts), tuple(setting.costs)), [share], precision)
+    for share in (0.9, 0.8, 0.6, 0.5):
+        try:
+            (found,) = solve(Table(tuple(parts), tuple(setting.costs)), [share], precision)
+        except lc.BadInput as error:  # integer kernels leave channels alone little to win
+            print(f"{precision}: {error}", flush=True)
+            continue
         yield f"solved {share:g}", [part.values[k] for part, k in zip(parts, found.chosen, strict=True)]
     for share in (0.75, 0.5):
         yield f"uniform {share:g}", [max(1, 4 * round(share * n / 4)) for n in setting.sizes.full]

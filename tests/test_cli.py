@@ -263,6 +263,7 @@ def test_inspect_without_sensitivity_runs_nothing() -> None:
         (("report", "tests"), "tests holds no run"),
         (("compare", "augmen", "digits"), "'augmen'. Did you mean 'augment'"),
         (("compare", "lr", "digits", "--choices", "cosin"), "Did you mean 'cosine'"),
+        (("compare", "lr", "digits", "--out", "s3://bucket/run"), "only runs of optimize and run are mirrored"),
     ],
 )
 def test_wrong_input_is_told_and_exits_with_2(args: tuple[str, ...], said: str) -> None:

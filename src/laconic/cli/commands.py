@@ -16,6 +16,7 @@ from laconic.cli.options import (
     DataOption,
     DeviceOption,
     DriverOption,
+    FolderOption,
     JsonOption,
     LimitOption,
     MlflowOption,
@@ -278,7 +279,7 @@ def compare(
     optimizer: Annotated[str | None, typer.Option("--optimizer", help="[default: the task's]")] = None,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Lay pictures out pixel by pixel while training.")] = False,
     data: DataOption = None,
-    out: OutOption = None,
+    out: FolderOption = None,
     trial_timeout: TrialOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -294,7 +295,7 @@ def compare(
 
         config = Comparing(kind, split(choices), seeds, epochs, fraction, lr, optimizer, channels_last)
         wanted = loaded(task, data, timeout_s=trial_timeout)
-        folder = run_folder(out, f"compare-{kind}-{wanted.name}")
+        folder = run_folder(out, f"compare-{kind}-{wanted.name}", mirrored=False)
         with display(quiet or as_json) as progress, resumable(folder):
             rows = compare(wanted, config, folder, progress)
         return rows, write_page({**rows, "command": command()}, folder / "report.html")

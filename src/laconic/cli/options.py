@@ -30,6 +30,9 @@ OutOption = Annotated[
         help="The run's folder, or a URL where it is mirrored: s3://bucket/run. An unfinished run in it is continued. [default: laconic-runs/TASK-TIME]",
     ),
 ]
+FolderOption = Annotated[
+    str | None, typer.Option("--out", help="The folder. What is unfinished in it is continued. [default: laconic-runs/TASK-TIME]")
+]
 WaitOption = Annotated[
     bool, typer.Option("--wait-quiet", help="Wait, a bounded while, until the machine does little else before anything is timed.")
 ]

@@ -99,13 +99,20 @@ def _in_own_code(error: BaseException) -> str:
     return "" if frame is None else f" (your {frame.filename}, line {frame.lineno}, in {frame.name})"
 
 
-def run_folder(out: str | None, name: str) -> Path:
-    """Return the run's folder: what was asked for, that in which the work for a URL is done, or a new one."""
+def run_folder(out: str | None, name: str, mirrored: bool = True) -> Path:
+    """Return the run's folder: what was asked for, that in which the work for a URL is done, or a new one.
+
+    Raises:
+        BadInput: a URL, where nothing would be `mirrored`.
+    """
+    from laconic.core.errors import BadInput
     from laconic.run.mirror import folder_of, is_url
     from laconic.search.optimize import new_folder
 
     if out is None:
         return new_folder(name)
+    if is_url(out) and not mirrored:
+        raise BadInput(f"--out {out}: only runs of optimize and run are mirrored at a URL. Give a folder.")
     return folder_of(out) if is_url(out) else Path(out)
 
 
