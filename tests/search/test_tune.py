@@ -18,7 +18,7 @@ from laconic.search.propose import LONGEST, propose
 from laconic.search.space import SearchSpace
 from laconic.search.tune import KEPT, ROUND, Tuner
 from tests.search.records import BASE
-from tests.search.test_propose import TRAINABLE, around
+from tests.search.test_propose import MLP, TRAINABLE, around
 
 SPACE = SearchSpace(("onnxruntime", "openvino"), ("fp32",), threads=1)
 Judge = Callable[[lc.Recipe], tuple[float, float]]
@@ -69,6 +69,17 @@ def test_proposals_are_legal_new_and_the_same_for_the_same_seed_and_records() ->
         assert stages == sorted(stages)
         assert 1 <= len(recipe.steps) <= LONGEST + 1
         assert parse(recipe.to_plain()).recipe == recipe, "it can be written down"
+
+
+def test_a_setting_that_stands_alone_is_combined_with_nothing() -> None:
+    here, space = around(MLP, max_size_mb=1.0), one_runtime("prune", "quantize")
+    tuner, found = Tuner(here, space, [], 0), list[lc.Recipe]()
+    while len(found) < 16 and (recipe := tuner.propose()) is not None:
+        tuner.learn(measured(recipe, by_share))
+        found.append(recipe)
+    alone = [recipe for recipe in found if any(isinstance(step, lc.Quantize) and step.bits == 4 for step in recipe.steps)]
+    assert alone
+    assert all(len(recipe.steps) == 1 for recipe in alone)
 
 
 def test_what_trains_recovers_shortly_first_and_the_best_of_a_round_go_on() -> None:

@@ -154,11 +154,12 @@ def _chains_at(here: Surroundings, space: SearchSpace) -> Iterator[Chain]:
 
 def _legal(chain: Chain) -> bool:
     """Return whether a chain keeps within bounds: its length; settings that combine, and one training, unless more were asked for by name."""
-    if len(chain.picks) > LONGEST:
-        return False
-    if len(chain.trained) > 1 and not all(pick.asked for pick in chain.trained):
-        return False
-    return len(chain.picks) == 1 or all(pick.setting.combines or pick.named for pick in chain.picks)
+    return combine(chain.picks) and (len(chain.trained) <= 1 or all(pick.asked for pick in chain.trained))
+
+
+def combine(picks: Sequence[Pick]) -> bool:
+    """Return whether settings are tried together: no more of them than a recipe has, and none that stands alone, unless it was asked for by its name."""
+    return len(picks) <= LONGEST and (len(picks) == 1 or all(pick.setting.combines or pick.named for pick in picks))
 
 
 def with_fewer_threads(around: Surroundings, space: SearchSpace, records: Sequence[Record]) -> list[Recipe]:

@@ -19,7 +19,7 @@ from laconic.run.record import Record
 from laconic.search.epochs import epochs_of, retrained
 from laconic.search.lever import STEP_STAGES, Range, Setting, Surroundings
 from laconic.search.levers import levers
-from laconic.search.propose import LONGEST, Chain, chains, unavailable
+from laconic.search.propose import Chain, chains, combine, unavailable
 from laconic.search.space import Pick, SearchSpace
 
 if TYPE_CHECKING:
@@ -168,19 +168,19 @@ class Tuner:
         target = self.targets[trial.suggest_categorical(_TARGET, list(self.targets))]
         here = self.around.at(target)
         configs: list[StepConfig] = []
-        picked = 0
+        picks: list[Pick] = []
         for stage, labels in self.stages.items():
             label = trial.suggest_categorical(stage, labels) if len(labels) > 1 else _NONE
             pick = None if label == _NONE else self._pick(label, here)
             if pick is None:
                 continue
             options = {**pick.setting.options, **{name: self._value(trial, f"{label}.{name}", v) for name, v in pick.lever.varies.items()}}
-            picked += 1
+            picks.append(pick)
             try:
                 configs += pick.lever.steps(Setting(label, options), here)
             except LaconicError:  # options that do not go together
                 return None
-        if picked > LONGEST:
+        if not combine(picks):
             return None
         if not any(config.trained() for config in configs):
             return _Proposal(Recipe(tuple(configs), target), trial)
