@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,8 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import laconic as lc
 from laconic.measure.counts import UNUSED
+from laconic.tasks.data import ArrayDataset
 from laconic.tasks.models import DataShape, build
-from tests.core.models import ConvNet
+from tests.core.models import ConvNet, Recurrent
 
 IMAGE, LARGE = DataShape("image", (3, 32, 32), 10), DataShape("image", (3, 224, 224), 1000)
 TEXT = DataShape("text", (16,), 3, vocabulary=50)
@@ -133,3 +135,18 @@ def test_zeros_of_kernels_and_matrices_are_counted_by_layer() -> None:
     zeros = {layer.path: layer.zeros for layer in lc.count(lc.capture(net, torch.randn(2, 1, 8, 8))).layers}
     assert zeros.pop("head") == 16
     assert set(zeros.values()) == {0}
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("mode", ["static", "dynamic", "weights"])
+def test_what_is_rounded_multiplies_as_often(mode: Any, target: str) -> None:
+    x = torch.randn(8, 5, 6)
+    task = lc.Task(Recurrent(), data := ArrayDataset(x.numpy(), np.zeros(8, np.int64)), data, batch_size=4)
+    program = lc.capture(task.build(), x)
+    rounded, _ = lc.quantize(program, lc.Quantize(mode=mode, target=target), task)
+    found = lc.count(rounded)
+    assert (found.macs, found.unknown) == (lc.count(program).macs, {})
+    conv = lc.capture(ConvNet(), torch.randn(2, 1, 8, 8))
+    images = ArrayDataset(torch.randn(8, 1, 8, 8).numpy(), np.zeros(8, np.int64))
+    rounded, _ = lc.quantize(conv, lc.Quantize(mode=mode, target=target), lc.Task(ConvNet(), images, images, batch_size=4))
+    assert lc.count(rounded).macs == lc.count(conv).macs

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from laconic.core.fake_quant import is_fake_quant
 from laconic.core.graph import get_tensor, live_nodes, module_path, module_type
 from laconic.core.macs import FREE, Shape, cost_of, number, symbols
 from laconic.core.operators import plain_name
@@ -76,6 +77,8 @@ def count(program: Program, batch: int = 1, **lengths: int) -> Counts:
     sizes = symbols(as_program(program, "count"), batch, lengths)
 
     def shape(value: Any) -> Shape:
+        while is_fake_quant(value):  # what is rounded keeps its shape, which inserted nodes do not tell
+            value = value.args[0]
         if isinstance(value, fx.Node) and value.op == "get_attr":
             return tuple(get_tensor(program, value).shape)
         rows = value.meta["val"]
@@ -118,7 +121,7 @@ def _macs(node: fx.Node, shape: Callable[[Any], Shape], unknown: Counter[str]) -
             return cost(node, shape)
         except LookupError:
             unknown[str(node.target)] += 1
-    elif plain_name(node) not in FREE:
+    elif plain_name(node) not in FREE and not is_fake_quant(node):
         unknown[str(node.target)] += 1
     return 0
 
