@@ -200,9 +200,7 @@ def nth(value: Any) -> int:
     Raises:
         ValueError: it is no whole number of 2 or more.
     """
-    if not str(value).isdigit() or int(value) < 2:
-        raise ValueError(f"{value!r} must be a whole number of 2 or more: every n-th goes")
-    return int(value)
+    return _whole(value, "a whole number of 2 or more: every n-th goes", 2)
 
 
 def bits(value: Any) -> int:
@@ -211,8 +209,13 @@ def bits(value: Any) -> int:
     Raises:
         ValueError: it is no whole number from 1 to 8.
     """
-    if not str(value).isdigit() or not 1 <= int(value) <= 8:
-        raise ValueError(f"{value!r} must be a whole number of bits from 1 to 8")
+    return _whole(value, "a whole number of bits from 1 to 8", 1, 8)
+
+
+def _whole(value: Any, must: str, least: int, most: float = math.inf) -> int:
+    """Read a whole number within bounds; `must` says which it must be."""
+    if not str(value).isdigit() or not least <= int(value) <= most:
+        raise ValueError(f"{value!r} must be {must}")
     return int(value)
 
 
@@ -237,9 +240,7 @@ def count(value: Any) -> int:
     Raises:
         ValueError: it is no whole number of 1 or more.
     """
-    if not str(value).isdigit() or int(value) < 1:
-        raise ValueError(f"{value!r} must be a whole number of threads, 1 or more")
-    return int(value)
+    return _whole(value, "a whole number of threads, 1 or more", 1)
 
 
 # The table ---------------------------------------------------------------------------------------------------------------------------
