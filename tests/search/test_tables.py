@@ -270,7 +270,7 @@ def test_a_table_that_is_there_is_not_measured_again_and_one_that_fails_is_told(
         def size_table(self, target: lc.Target, making: Making, file: Path) -> None:
             self.asked += 1
             assert self.deadline is not None
-            assert self.deadline - time.monotonic() == pytest.approx(25, abs=5)
+            assert 0 < self.deadline - time.monotonic() < 30
             if self.asked == 1:
                 raise WorkerFailed("the layers are gone")
             write_json(file, KNOWN.to_json())
