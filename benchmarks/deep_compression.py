@@ -61,6 +61,7 @@ class Net:
         published: the share of zeros in the paper.
         fewer: the share of zeros at which about as many weights and biases stay as in the paper of surgery.
         wider: layers whose values have 8 bits in the paper, instead of 5.
+        criterion: which weights stay, in the ways `fewer` and `best`.
         plan: options of all trainings behind the first.
     """
 
@@ -73,6 +74,7 @@ class Net:
     published: float
     fewer: float
     wider: tuple[tuple[str, int], ...] = ()
+    criterion: str = "curvature"
     plan: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def rests(self, seed: int, epochs: int | None = None, **options: Any) -> lc.FitPlan:
@@ -91,7 +93,7 @@ NETS = {
 
 
 def _best(net: Net, seed: int) -> tuple[lc.StepConfig, ...]:
-    prune = lc.Sparsify(net.zeros, until=0.5, updates=40, recovery=net.rests(seed, **TURNED))
+    prune = lc.Sparsify(net.zeros, criterion=net.criterion, until=0.5, updates=40, recovery=net.rests(seed, **TURNED))
     return prune, lc.RateDistortion(bits_per_weight=net.bits, biases=True, recovery=net.tunes(seed, **TURNED))
 
 
@@ -101,7 +103,7 @@ def _published(net: Net, seed: int) -> tuple[lc.StepConfig, ...]:
 
 
 def _fewer(net: Net, seed: int) -> tuple[lc.StepConfig, ...]:
-    return (lc.Sparsify(net.fewer, until=0.6, updates=120, recovery=net.rests(seed, net.few, **FEW)),)
+    return (lc.Sparsify(net.fewer, criterion=net.criterion, until=0.6, updates=120, recovery=net.rests(seed, net.few, **FEW)),)
 
 
 def _surgery(net: Net, seed: int) -> tuple[lc.StepConfig, ...]:
@@ -170,14 +172,18 @@ def _row(way: str, name: str, net: Net, seed: int, part: str) -> list[float]:
     return [before - after, weights / kept, ratio]
 
 
-def _number(text: str) -> Any:
-    return float(text) if "." in text or "e" in text else int(text)
+def _value(text: str) -> Any:
+    """Read a number; what is none is a name."""
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError:
+        return text
 
 
 def _way(way: str) -> Callable[[list[str]], None]:
     def work(names: list[str]) -> None:
         seeds = [int(name) for name in names if name.isdigit()] or [0, 1, 2]
-        changes = {key: _number(value) for key, _, value in (name.partition("=") for name in names) if value}
+        changes = {key: _value(value) for key, _, value in (name.partition("=") for name in names) if value}
         plan = {key: changes.pop(key) for key in list(changes) if key in {option.name for option in fields(lc.FitPlan)}}
         part = "valid" if "valid" in names else "test"
         for name in [name for name in names if name in NETS] or list(NETS):

@@ -215,24 +215,31 @@ def test_the_survey_reads_task_budget_and_space() -> None:
     [
         ((), {}, {}, {}),
         ((), {"max_size_mb": 1}, {}, {}),  # of the file itself, which holds zeros as other numbers
-        ((), {"objective": "size"}, {}, {"sparsify=0.9": ["onnxruntime", "openvino"]}),
+        ((), {"objective": "size"}, {}, {"sparsify=0.9": ["onnxruntime"]}),
+        ((), {"objective": "size", "min_speedup": 2}, {}, {"sparsify=0.9": ["onnxruntime", "openvino"]}),
         ((), {"limits": {"max_packed_mb": 1}}, {}, {"sparsify=0.9": ["onnxruntime", "openvino"]}),
         ((), {}, {"levers": ("sparsify",)}, {"sparsify=0.9": ["onnxruntime", "openvino"]}),
         ((), {}, {"levers": ("sparsify=2:4",)}, {"sparsify=2:4": ["onnxruntime", "openvino"]}),
         (("unstructured",), {}, {}, {"sparsify=0.9": ["openvino"]}),
         (("2:4",), {}, {}, {"sparsify=2:4": ["openvino"]}),
-        (("2:4",), {"objective": "size"}, {}, {"sparsify=0.9": ["onnxruntime", "openvino"], "sparsify=2:4": ["openvino"]}),
+        (
+            ("2:4",),
+            {"objective": "size"},
+            {"runtimes": ("onnxruntime", "openvino")},
+            {"sparsify=0.9": ["onnxruntime", "openvino"], "sparsify=2:4": ["openvino"]},
+        ),
     ],
     ids=[
         "speed",
         "size of the file",
         "size",
+        "size and speed",
         "packed size",
         "asked for",
         "asked for by name",
         "fast",
         "fast in pairs",
-        "fast in pairs, size",
+        "fast in pairs, size, runtimes asked for",
     ],
 )
 def test_zeros_are_tried_where_they_are_bytes_or_time(

@@ -130,6 +130,23 @@ def test_weights_alone_are_tried_where_the_size_counts(budget: dict[str, Any], s
     assert ("quantize weights" in steps(propose(around(**budget), lc.SearchSpace(ALL_READY, ("fp32",), **space)))) is offered
 
 
+@pytest.mark.parametrize(
+    ("budget", "space", "where"),
+    [
+        ({"objective": "size"}, {}, {"onnxruntime"}), ({"objective": "macs", "max_size_mb": 1}, {}, {"onnxruntime"}),
+        ({"objective": "size", "max_latency_ms": 1}, {}, set(ALL_READY)), ({"objective": "memory"}, {}, set(ALL_READY)),
+        ({"objective": "size"}, {"runtimes": ("openvino", "torch")}, {"openvino", "torch"}), ({"objective": "size"}, {"levers": ("openvino",)}, {"openvino"}),
+    ],
+    ids=["size", "counts and size", "size and time", "memory", "runtimes asked for", "one asked for"],
+)  # fmt: skip
+def test_what_is_alike_everywhere_is_tried_once(budget: dict[str, Any], space: dict[str, Any], where: set[str]) -> None:
+    """Of a budget about files and answers: in one runtime and one precision, each candidate once."""
+    recipes = propose(around(**budget), lc.SearchSpace(**space))
+    assert {recipe.deploy.runtime for recipe in recipes} & set(ALL_READY) == where
+    if where == {"onnxruntime"}:
+        assert {recipe.deploy for recipe in recipes} == {lc.Target("onnxruntime", "fp32")}
+
+
 def test_pruning_is_for_tasks_that_can_recover() -> None:
     space = lc.SearchSpace(("onnxruntime", "torch"), ("fp32",), prune=(0.5,))
     pruned = [r for r in propose(around(), space) if r.steps and isinstance(r.steps[0], lc.Prune)]

@@ -127,7 +127,7 @@ def follow_up(around: Surroundings, space: SearchSpace, records: Sequence[Record
 
 def chains(around: Surroundings, space: SearchSpace) -> list[Chain]:
     """Return every legal chain of the search space, the empty ones among them, in the order in which they are tried."""
-    targets = space.targets()
+    targets = targets_of(around, space)
     trainable = _worth_training_for(targets)
     whole = [
         chain.on(around.quickest(target)) if chain.trained else chain
@@ -137,6 +137,19 @@ def chains(around: Surroundings, space: SearchSpace) -> list[Chain]:
     ]
     # Of those that train, the first setting of a lever in every runtime before its second in any.
     return sorted(whole, key=lambda chain: (chain.turn, [pick.place for pick in chain.trained]))
+
+
+def targets_of(around: Surroundings, space: SearchSpace) -> list[Target]:
+    """Return where candidates are tried: wherever they run, as the search space has it.
+
+    Where the budget asks for nothing but what a file holds and what it answers, other runtimes would be given the same files over and over: then only the
+    first of those that compute with integers, unless runtimes or precisions were asked for.
+    """
+    targets = space.targets()
+    if space.names_targets or not all(row.exact or row.data for row in around.budget.quantities()):
+        return targets
+    worth = _worth_training_for(targets)
+    return [target for target in targets if target in worth][:1] or targets
 
 
 def _chains_at(here: Surroundings, space: SearchSpace) -> Iterator[Chain]:

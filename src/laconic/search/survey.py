@@ -11,10 +11,13 @@ from laconic.run.base import captured_model
 from laconic.search.budget import Budget
 from laconic.search.lever import COMBINED, Lever, Surroundings
 from laconic.search.levers import levers
-from laconic.search.propose import Chain, chains, propose, unavailable
+from laconic.search.propose import Chain, chains, propose, targets_of, unavailable
 from laconic.search.space import Pick, SearchSpace
 from laconic.tasks.check import check_task
 
+_ALIKE = (
+    "files and what they answer are alike there: one runtime is tried where the budget is about nothing else, unless runtimes are asked for"
+)
 _ONCE_FAST = "once what needs no training has shown which runtimes are fast, for the best candidate of each of these"
 
 
@@ -76,19 +79,20 @@ def _judged(lever: Lever, around: Surroundings, space: SearchSpace, tried: Seque
         if lever.stage == "threads":
             yield _setting(pick, False, (), space.left_out(pick) or lever.when(around) or _ONCE_FAST)
         else:
-            yield _of_target(pick, space) if lever.stage in COMBINED else _of_steps(pick, around, space, tried)
+            yield _of_target(pick, around, space) if lever.stage in COMBINED else _of_steps(pick, around, space, tried)
 
 
-def _of_target(pick: Pick, space: SearchSpace) -> dict[str, Any]:
+def _of_target(pick: Pick, around: Surroundings, space: SearchSpace) -> dict[str, Any]:
     """Describe a runtime or a precision: it is tried in whatever it goes with on this machine."""
     if (reason := space.left_out(pick)) is not None:
         return _setting(pick, False, (), reason)
     other = next(stage for stage in COMBINED if stage != pick.lever.stage)
     mine = [t for t in space.targets() if all(getattr(t, name) == value for name, value in pick.setting.options.items())]
     reasons = {getattr(target, other): unavailable(target) for target in mine}
-    ready = [name for name, reason in reasons.items() if reason is None]
+    tried = [getattr(target, other) for target in targets_of(around, space) if target in mine]
+    ready = [name for name, reason in reasons.items() if reason is None and name in tried]
     why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason is not None)
-    return _setting(pick, bool(ready), ready, why)
+    return _setting(pick, bool(ready), ready, why or ("" if ready else _ALIKE))
 
 
 def _of_steps(pick: Pick, around: Surroundings, space: SearchSpace, tried: Sequence[Chain]) -> dict[str, Any]:
@@ -96,7 +100,7 @@ def _of_steps(pick: Pick, around: Surroundings, space: SearchSpace, tried: Seque
     where = list(dict.fromkeys(chain.target.runtime for chain in tried if pick in chain.picks))
     if where:
         return _setting(pick, True, where)
-    ready = [around.at(target) for target in space.targets() if unavailable(target) is None]
+    ready = [around.at(target) for target in targets_of(around, space) if unavailable(target) is None]
     reasons = [space.left_out(pick) or pick.senseless(here) or space.unasked(pick, here) for here in ready]
     told = [reason for reason in reasons if reason is not None]
     if len(told) < len(reasons):

@@ -19,7 +19,7 @@ from laconic.run.record import Record
 from laconic.search.epochs import epochs_of, retrained
 from laconic.search.lever import STEP_STAGES, Range, Setting, Surroundings
 from laconic.search.levers import levers
-from laconic.search.propose import Chain, chains, combine, unavailable
+from laconic.search.propose import Chain, chains, combine, targets_of, unavailable
 from laconic.search.space import Pick, SearchSpace
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Tuner:
         optuna = need("optuna", "search")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.around, self.space = around, space
-        self.targets = {_name(target): around.quickest(target) for target in space.targets() if unavailable(target) is None}
+        self.targets = {_name(target): around.quickest(target) for target in targets_of(around, space) if unavailable(target) is None}
         self.stages = {stage: list(self._labels(stage)) for stage in STEP_STAGES}
         self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=ROUND))
         self._known = {record.key: record for record in records}

@@ -83,11 +83,41 @@ def test_movement_is_the_sum_of_gradient_times_weight() -> None:
     assert float(total[gone].max()) <= float(total[~gone].min())
 
 
+def test_curvature_goes_by_squared_gradients_of_late() -> None:
+    """|w| · √h, h a running mean of squared gradients, written out; what is masked is told its gradients too."""
+    net = nets.net()
+    hook = Gradual(nets.chooser(net, 0.5, "curvature"), updates=2, until=1.0)
+    names = [weight.name for weight in hook.chooser.weights]
+    bends = {name: torch.zeros_like(net.get_parameter(name)) for name in names}
+    masks = {name: torch.ones_like(net.get_parameter(name)) for name in names}
+    net.train()
+    optimizer = torch.optim.SGD(net.parameters(), 0.05)
+    for step in range(6):
+        optimizer.zero_grad()
+        F.cross_entropy(net(X), Y).backward()
+        optimizer.step()
+        weights = {name: net.get_parameter(name).detach().clone() for name in names}
+        hook(net, (step + 1) / 6)
+        for name in names:
+            bends[name] = 0.999 * bends[name] + 0.001 * net.get_parameter(name).grad ** 2
+            if step in (2, 5):
+                score = weights[name].abs() * bends[name].sqrt() - 1e9 * (1 - masks[name])
+                stay = round((1 - 0.5 * (0.875 if step == 2 else 1.0)) * score.numel())
+                masks[name] = (score >= score.flatten().sort(descending=True).values[stay - 1]).float()
+    for name in names:
+        assert torch.equal(net.get_parameter(name) != 0, masks[name] > 0), name
+
+
 # Dynamic network surgery ------------------------------------------------------------------------------------------------------------------
 
 
-def surgery_twin(net: nn.Module, sparsity: float, steps: int, updates: int, margin: float, lr: float, momentum: float) -> dict[str, Tensor]:
-    """Guo et al. 2016, algorithm 1, written out: dense weights, of which the forward sees W · T, and to which the gradient of W · T is added."""
+def surgery_twin(
+    net: nn.Module, sparsity: float, steps: int, updates: int, margin: float, decay: float, lr: float, momentum: float
+) -> dict[str, Tensor]:
+    """Guo et al. 2016, algorithm 1, written out: dense weights, of which the forward sees W · T, and to which the gradient of W · T is added.
+
+    Behind the mask they decay, and they come back at the upper threshold at most.
+    """
     names = [weight.name for weight in nets.chooser(net).weights]
     dense = {name: p.detach().clone() for name, p in net.named_parameters()}
     masks = {name: torch.ones_like(dense[name]) for name in names}
@@ -99,6 +129,8 @@ def surgery_twin(net: nn.Module, sparsity: float, steps: int, updates: int, marg
         loss = F.cross_entropy(torch.func.functional_call(net, params, X), Y)
         for (name, _), gradient in zip(params.items(), torch.autograd.grad(loss, list(params.values())), strict=True):
             velocity[name] = gradient if name not in velocity else momentum * velocity[name] + gradient
+            if name in masks:
+                dense[name] = dense[name] * (1 - decay * (1 - masks[name]))
             dense[name] = dense[name] - lr * velocity[name]
         position = min(1.0, (step + 1) / steps / 0.75)
         if int(position * updates + 1e-9) > done:
@@ -108,9 +140,12 @@ def surgery_twin(net: nn.Module, sparsity: float, steps: int, updates: int, marg
                 size, n = dense[name].abs(), dense[name].numel()
                 edge = size.flatten().sort(descending=True).values[round((1 - goal) * n) - 1]
                 low, high = ((1 - margin) * edge, (1 + margin) * edge) if position < 1 else (edge, edge)
+                before = masks[name]
                 masks[name] = torch.where(size < low, 0.0, torch.where(size > high, 1.0, masks[name]))
                 if position == 1:
                     masks[name] = (size >= edge).float()
+                top = (1 + margin) * float(edge)
+                dense[name] = torch.where(masks[name] > before, dense[name].clamp(-top, top), dense[name])
     return {name: value * masks.get(name, torch.ones(())) for name, value in dense.items()}
 
 
@@ -118,7 +153,7 @@ def test_surgery_equals_its_twin() -> None:
     net, other = nets.net(), nets.net()
     hook = Surgery(nets.chooser(net, 0.7), updates=8)
     walk(net, hook, 24)
-    expected = surgery_twin(other, 0.7, 24, 8, 0.1, 0.05, 0.9)
+    expected = surgery_twin(other, 0.7, 24, 8, 0.1, 0.02, 0.05, 0.9)
     for name, p in net.named_parameters():
         torch.testing.assert_close(p.detach(), expected[name], atol=1e-5, rtol=1e-4)
     assert zeros(net, "conv.weight") == pytest.approx(0.7, abs=1e-3)
@@ -135,7 +170,34 @@ def test_surgery_takes_back_what_grew_behind_its_mask() -> None:
     hook(net, 0.55)
     assert net.weight.tolist() == [[4.0, 3.0, 0.0, 0.0]]  # not due yet
     hook(net, 0.75)
-    assert net.weight.tolist() == [[4.0, 0.0, 0.0, 10.0]]
+    # 0.98 · (0.98 · 1 + 9) is far above 4, the score at which two stay: it comes back a tenth above that, and no more
+    assert net.weight.tolist() == [[4.0, 0.0, 0.0, pytest.approx(4.4)]]
+
+
+def test_what_stands_behind_a_mask_fades_however_long_nothing_is_due() -> None:
+    net = nn.Linear(4, 1, bias=False)
+    net.weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
+    hook = Surgery(nets.chooser(net, 0.5), updates=1, until=1.0, decay=0.5)
+    hook(net, 1.0)
+    for _ in range(3):
+        with torch.no_grad():
+            net.weight[0, 2] += 1.0
+        hook(net, 1.0)
+    assert net.weight.tolist() == [[4.0, 3.0, 0.0, 0.0]]
+    assert hook.shadow["weight"].tolist() == [[4.0, 3.0, 2.0, 0.125]]  # half of 2, and 1, thrice: 2 stays 2
+
+
+def test_a_block_comes_back_as_one_and_no_larger_than_the_threshold() -> None:
+    net = nn.Linear(4, 2, bias=False)
+    net.weight.data = torch.tensor([[4.0, 2.0, 1.0, 1.0], [0.5, 0.5, 0.25, 0.25]])
+    hook = Surgery(nets.chooser(net, 0.5, pattern="1x2"), updates=2, until=1.0, decay=0.5)
+    hook(net, 1.0)
+    assert net.weight.tolist() == [[4.0, 2.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
+    hook.progression.last = 0
+    with torch.no_grad():
+        net.weight[1, :2] += torch.tensor([-8.25, 3.75])
+    hook(net, 1.0)  # the block stands at (-8, 4), 12 together; two stay at 6
+    assert net.weight.tolist() == [[4.0, 2.0, 0.0, 0.0], [pytest.approx(-4.4), pytest.approx(2.2), 0.0, 0.0]]
 
 
 # Regrowth ---------------------------------------------------------------------------------------------------------------------------------

@@ -81,6 +81,7 @@ HOOKS: dict[str, Any] = {
     "gradual": lambda net: Gradual(nets.chooser(net, 0.8), updates=5),
     "movement": lambda net: Gradual(nets.chooser(net, 0.8, "movement"), updates=5),
     "first_order": lambda net: Gradual(nets.chooser(net, 0.8, "first_order"), updates=5),
+    "curvature": lambda net: Gradual(nets.chooser(net, 0.8, "curvature"), updates=5),
     "surgery": lambda net: Surgery(nets.chooser(net, 0.8), updates=5, until=0.9),
     "rigl": lambda net: Regrow(nets.chooser(net, 0.8), updates=5, until=0.9),
     "set": lambda net: Regrow(nets.chooser(net, 0.8), "random", updates=5, until=0.9),

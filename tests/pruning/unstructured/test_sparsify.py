@@ -59,7 +59,7 @@ def test_where_few_weights_stay_layers_still_compete_for_them(program: lc.Progra
     )
 
 
-@pytest.mark.parametrize("criterion", ["first_order", "movement", "wanda", "obs", "random"])
+@pytest.mark.parametrize("criterion", ["first_order", "curvature", "movement", "wanda", "obs", "random"])
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4", "1x4"])
 def test_each_criterion_makes_each_pattern(criterion: str, pattern: str, program: lc.Program) -> None:
     found, outcome = lc.sparsify(
@@ -105,8 +105,10 @@ def test_wanda_is_weight_times_input_compared_within_each_output(program: lc.Pro
         assert set(left.nonzero().flatten().tolist()) == set(row.topk(8).indices.tolist())
 
 
-def test_first_order_is_gradient_times_weight(program: lc.Program) -> None:
-    config = lc.Sparsify(0.5, criterion="first_order", allocation="uniform", recovery={"epochs": 0}, examples=32)
+@pytest.mark.parametrize("criterion", ["first_order", "curvature"])
+def test_gradients_of_one_batch_say_what_a_weight_matters(criterion: str, program: lc.Program) -> None:
+    """By the gradient times the weight; where squared gradients are a mean over one batch alone, curvature ranks alike."""
+    config = lc.Sparsify(0.5, criterion=criterion, allocation="uniform", recovery={"epochs": 0}, examples=32)
     found, _ = lc.sparsify(program, config, nets.context())
     net = nets.net()
     rows = [calibration_subset(nets.DATA, 32, 0)[i] for i in range(32)]

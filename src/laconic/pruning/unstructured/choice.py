@@ -64,19 +64,19 @@ class Chooser:
         # once: of what is left of a layer, deviations grow from one choice to the next
         self._deviations = {w.name: float(w.parameter.detach().std()) for w in self.weights if self.amount.unit == "deviations"}
 
-    def scores(self, values: Mapping[str, Tensor] | None = None, slopes: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def scores(self, values: Mapping[str, Tensor] | None = None, gathered: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return the score of each weight (O, C), by name.
 
         Args:
             values: that stand for the parameters; None: their own.
-            slopes: gradient times weight, of the parameters' shapes; None: what was seen.
+            gathered: what the criterion needs, of the parameters' shapes, as a training gathered it; None: what was seen.
         """
         result = {}
         for weight in self.weights:
             value = weight.parameter.detach() if values is None else values[weight.name]
             seen = replace(self.seen.get(weight.name, Seen(value)), weight=weight.matrix(value), generator=self.generator)
-            if slopes is not None:
-                seen = replace(seen, slope=weight.matrix(slopes[weight.name]))
+            if gathered is not None:
+                seen = replace(seen, **{self.criterion.needs: weight.matrix(gathered[weight.name])})
             blind = self.criterion.needs and getattr(seen, self.criterion.needs) is None
             result[weight.name] = (magnitude if blind else self.criterion.score)(seen)
         return result

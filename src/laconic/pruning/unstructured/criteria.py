@@ -17,7 +17,7 @@ from laconic.core.errors import BadInput, nearest
 from laconic.core.extensions import extended
 from laconic.pruning.unstructured.obs import inverse_factor, solve
 
-Need = Literal["", "slope", "power", "gram"]
+Need = Literal["", "slope", "bend", "power", "gram"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,7 @@ class Seen:
     Attributes:
         weight: (O, C).
         slope: (O, C), gradient of the loss times weight; mean over batches, or their sum over the steps of a training.
+        bend: (O, C), mean squared gradient of the loss (the diagonal of the empirical Fisher information): how sharply it bends along each weight.
         power: (C,), sum of squares of the inputs that a column is multiplied with.
         gram: (C, C), mean of the inputs' outer products.
         generator: of random scores.
@@ -34,6 +35,7 @@ class Seen:
 
     weight: Tensor
     slope: Tensor | None = None
+    bend: Tensor | None = None
     power: Tensor | None = None
     gram: Tensor | None = None
     generator: torch.Generator | None = None
@@ -48,7 +50,7 @@ class WeightCriterion:
 
     Attributes:
         score: (O, C), larger = keep.
-        needs: what it looks at beside the weight: ``slope`` (gradients), ``power`` or ``gram`` (inputs).
+        needs: what it looks at beside the weight: ``slope`` or ``bend`` (gradients), ``power`` or ``gram`` (inputs).
         comparable: whether scores of different layers rank together; where they do not, layers are not ranked together.
         by_output: each output loses the same share of its weights.
         sums: its slope is summed over a training, from the beginning; else it is that since masks were last made.
@@ -65,7 +67,7 @@ class WeightCriterion:
     @property
     def trains(self) -> bool:
         """Whether it can be asked again and again while a model trains: inputs are looked at once."""
-        return self.needs in ("", "slope")
+        return self.needs in ("", "slope", "bend")
 
 
 def magnitude(seen: Seen) -> Tensor:
@@ -93,6 +95,16 @@ def movement(seen: Seen) -> Tensor:
     return -seen.slope
 
 
+def curvature(seen: Seen) -> Tensor:
+    """Score by √(w² · h), h the curvature of the loss along w: the change of the loss to second order where w goes (LeCun et al. 1989, eq. 5).
+
+    There, h is the Hessian's diagonal; here that of the empirical Fisher information, as by Theis et al. 2018 (eq. 7). The root ranks alike and keeps scores of
+    blocks, which are sums, from being those of their largest weight.
+    """
+    assert seen.bend is not None
+    return seen.weight.abs() * seen.bend.sqrt()
+
+
 def wanda(seen: Seen) -> Tensor:
     """Score by \\|w\\| · ‖x‖₂, compared within each output (Sun et al. 2023, eq. 1)."""
     assert seen.power is not None
@@ -108,6 +120,7 @@ def obs(seen: Seen) -> Tensor:
 WEIGHT_CRITERIA: dict[str, WeightCriterion] = {
     "magnitude": WeightCriterion(magnitude),
     "first_order": WeightCriterion(first_order, "slope"),
+    "curvature": WeightCriterion(curvature, "bend"),
     "movement": WeightCriterion(movement, "slope", sums=True),
     "wanda": WeightCriterion(wanda, "power", comparable=False, by_output=True),
     "obs": WeightCriterion(obs, "gram", comparable=False, solve=solve),

@@ -5,7 +5,8 @@ Shapes: O output channels, I input channels, K places of a kernel, C = K · I co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,15 +34,16 @@ def look(program: Program, weights: Sequence[Weight], need: Need, context: Conte
     """
     if not need:
         return {}
-    kinds = ["gradients"] if need == "slope" else ["activations"]
+    of_gradients = _GRADIENTS.get(need)
+    kinds = ["activations"] if of_gradients is None else ["gradients"]
     task = task_with(context, kinds, [name for name, row in weight_criteria().items() if not row.needs])
     loader = examples_of(task, context.seed, examples, program.interface.loading(_BATCH))
-    folds = _Slopes(weights) if need == "slope" else _Inputs(program, weights, need)
-    with borrowed(program, [weight.parameter for weight in weights] if need == "slope" else ()):
+    folds = _Inputs(program, weights, need) if of_gradients is None else of_gradients(weights)
+    with borrowed(program, [weight.parameter for weight in weights] if of_gradients is not None else ()):
         for batch in loader:
             inputs, target = task.split(batch)
             leaves = program.flatten_inputs(inputs)
-            if isinstance(folds, _Slopes):
+            if isinstance(folds, _Gradients):
                 assert task.loss is not None
                 folds.fold(task.loss(program.unflatten_outputs(program.graph_module(*leaves)), target))
             else:
@@ -49,12 +51,20 @@ def look(program: Program, weights: Sequence[Weight], need: Need, context: Conte
     return folds.finish()
 
 
-class _Slopes:
-    """Means of the gradients over batches, times the weights."""
+class _Gradients(ABC):
+    """Means over batches of what gradients say."""
 
     def __init__(self, weights: Sequence[Weight]) -> None:
         self.weights, self.batches = weights, 0
         self.total = [torch.zeros_like(weight.parameter, requires_grad=False) for weight in weights]
+
+    @abstractmethod
+    def told(self, gradient: Tensor) -> Tensor:
+        """Return what is averaged of a gradient."""
+
+    @abstractmethod
+    def seen(self, weight: Weight, mean: Tensor) -> Seen:
+        """Return what the mean says of a weight."""
 
     def fold(self, loss: Tensor) -> None:
         gradients = torch.autograd.grad(loss, [weight.parameter for weight in self.weights], allow_unused=True)
@@ -62,13 +72,35 @@ class _Slopes:
             if gradient is not None:
                 if not bool(gradient.isfinite().all()):
                     raise BadInput(f"the gradient of {weight.name} is not finite. Look for bad examples or an overflow in the model.")
-                total += gradient
+                total += self.told(gradient)
         self.batches += 1
 
     def finish(self) -> dict[str, Seen]:
-        pairs = zip(self.weights, self.total, strict=True)
-        values = ((weight, weight.parameter.detach(), total / self.batches) for weight, total in pairs)
-        return {weight.name: Seen(weight.matrix(value), slope=weight.matrix(mean * value)) for weight, value, mean in values}
+        return {weight.name: self.seen(weight, total / self.batches) for weight, total in zip(self.weights, self.total, strict=True)}
+
+
+class _Slopes(_Gradients):
+    """Gradients, times the weights."""
+
+    def told(self, gradient: Tensor) -> Tensor:
+        return gradient
+
+    def seen(self, weight: Weight, mean: Tensor) -> Seen:
+        value = weight.parameter.detach()
+        return Seen(weight.matrix(value), slope=weight.matrix(mean * value))
+
+
+class _Bends(_Gradients):
+    """Squared gradients."""
+
+    def told(self, gradient: Tensor) -> Tensor:
+        return gradient.square()
+
+    def seen(self, weight: Weight, mean: Tensor) -> Seen:
+        return Seen(weight.matrix(weight.parameter.detach()), bend=weight.matrix(mean))
+
+
+_GRADIENTS: Mapping[Need, Callable[[Sequence[Weight]], _Gradients]] = {"slope": _Slopes, "bend": _Bends}
 
 
 class _Power:

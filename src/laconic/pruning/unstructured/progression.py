@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from laconic.pruning.unstructured.choice import Chooser
+from laconic.pruning.unstructured.criteria import Need
 from laconic.pruning.unstructured.masks import Masks
 from laconic.pruning.unstructured.weights import Weight
 
 _LAST, _RANDOM, _MASK = "last", "random", "mask."
+_MEMORY = 0.999  # of a squared gradient's mean at each step
 
 
 def cubic(position: float) -> float:
@@ -71,6 +74,31 @@ class Progression:
         self.masks.restore(part(_MASK, state))
 
 
+class Gathered(Protocol):
+    """What is gathered over the steps of a training for a criterion that looks at gradients.
+
+    Attributes:
+        total: of each weight, by name, of its parameter's shape.
+    """
+
+    total: dict[str, Tensor]
+
+    def add(self) -> None:
+        """Take in the step that was just made."""
+
+    def settle(self) -> None:
+        """Note the weights as the next step finds them."""
+
+    def clear(self) -> None:
+        """Begin anew behind new masks, as far as it is about what masks change."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what a checkpoint keeps."""
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` returned."""
+
+
 class Slopes:
     """Sums gradient times weight over the steps of a training; the weights are those that the gradients were taken at."""
 
@@ -80,7 +108,7 @@ class Slopes:
         self.total = {name: torch.zeros_like(value) for name, value in self.before.items()}
 
     def add(self) -> None:
-        """Take in the step that was just made."""
+        """See `Gathered`."""
         for weight in self.weights:
             gradient = weight.parameter.grad
             if gradient is not None:
@@ -88,20 +116,54 @@ class Slopes:
                 self.total[weight.name] = total + gradient * before
 
     def settle(self) -> None:
-        """Note the weights as the next step finds them."""
+        """See `Gathered`."""
         self.before = {weight.name: weight.parameter.detach().clone() for weight in self.weights}
 
     def clear(self) -> None:
-        """Begin to sum anew."""
+        """See `Gathered`."""
         self.total = {name: torch.zeros_like(value) for name, value in self.total.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """Return what a checkpoint keeps."""
+        """See `Gathered`."""
         return prefixed("before.", self.before) | prefixed("total.", self.total)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` returned."""
+        """See `Gathered`."""
         self.before, self.total = part("before.", state), part("total.", state)
+
+
+class Bends:
+    """Averages squared gradients over the late steps of a training: a thousand or so, in which they change little."""
+
+    def __init__(self, weights: Sequence[Weight]) -> None:
+        self.weights = weights
+        self.total = {weight.name: torch.zeros_like(weight.parameter, requires_grad=False) for weight in weights}
+
+    def add(self) -> None:
+        """See `Gathered`."""
+        for weight in self.weights:
+            gradient = weight.parameter.grad
+            if gradient is not None:
+                total = self.total[weight.name].to(gradient.device)
+                self.total[weight.name] = _MEMORY * total + (1 - _MEMORY) * gradient.to(total.dtype).square()
+
+    def settle(self) -> None:
+        """See `Gathered`."""
+
+    def clear(self) -> None:
+        """See `Gathered`: squared gradients are about all weights, those behind masks too."""
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Gathered`."""
+        return dict(self.total)
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `Gathered`."""
+        self.total = dict(state)
+
+
+# What a criterion needs -> what gathers it while a model trains.
+GATHERED: Mapping[Need, Callable[[Sequence[Weight]], Gathered]] = {"slope": Slopes, "bend": Bends}
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
