@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -76,7 +76,8 @@ class Chooser:
             value = weight.parameter.detach() if values is None else values[weight.name]
             seen = replace(self.seen.get(weight.name, Seen(value)), weight=weight.matrix(value), generator=self.generator)
             if gathered is not None:
-                seen = replace(seen, **{self.criterion.needs: weight.matrix(gathered[weight.name])})
+                told: Any = {self.criterion.needs: weight.matrix(gathered[weight.name])}
+                seen = replace(seen, **told)
             blind = self.criterion.needs and getattr(seen, self.criterion.needs) is None
             result[weight.name] = (magnitude if blind else self.criterion.score)(seen)
         return result
