@@ -7,7 +7,7 @@ import pytest
 import laconic as lc
 from laconic.core.records import Measurement
 from laconic.run.record import OUTRACED, Record
-from laconic.search.racing import MOST, outraced
+from laconic.search.racing import MOST, doomed, harsher, outraced
 from laconic.search.stopped import LIMIT, stopped
 from laconic.search.walk import Walk
 from tests.search.test_propose import Evaluates
@@ -95,3 +95,39 @@ def test_a_walk_leaves_out_who_is_outraced_and_says_why(races: bool) -> None:
     ended = stopped([*walk.records, late], LIMIT, 1.0)
     assert ended is not None
     assert (ended.tried, ended.of) == ((1, 2) if races else (2, 3))
+
+
+def pruned(share: float, *then: lc.StepConfig, **options: object) -> lc.Recipe:
+    return lc.Recipe((lc.Prune(macs=share, **options), *then), lc.Target("openvino", "fp32", 1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("later", "before", "found"),
+    [
+        (pruned(0.3), pruned(0.5), True),
+        (pruned(0.5), pruned(0.3), False),
+        (pruned(0.5), pruned(0.5), False),
+        (pruned(0.3, lc.Quantize()), pruned(0.5), True),
+        (pruned(0.3), pruned(0.5, lc.Quantize()), False),
+        (pruned(0.3, lc.Qat()), pruned(0.5), False),  # it trains, which may win back
+        (pruned(0.3, criterion="taylor"), pruned(0.5), False),
+        (lc.Recipe((lc.Sparsify(sparsity=0.95),)), lc.Recipe((lc.Sparsify(sparsity=0.9),)), True),
+        (lc.Recipe((lc.Sparsify(sparsity=0.8),)), lc.Recipe((lc.Sparsify(sparsity=0.9),)), False),
+        (lc.Recipe((lc.Prune(keep={"a": 1}),)), pruned(0.5), False),
+    ],
+)
+def test_what_leaves_less_of_the_model_is_harsher(later: lc.Recipe, before: lc.Recipe, found: bool) -> None:
+    assert harsher(later.steps, before.steps) == found
+
+
+@pytest.mark.parametrize(("low", "limit", "out"), [(0.6, 0.5, True), (0.4, 0.5, False), (0.6, "any", False)])
+def test_what_is_harsher_than_one_that_lost_too_much_for_certain_is_not_tried(low: float, limit: float | str, out: bool) -> None:
+    lost = Record.of(pruned(0.5), baseline="base", status="rejected").with_measured(
+        drop=Measurement(2.0, "points", n=99, low=low, high=3.0)
+    )
+    told = doomed(pruned(0.3), lc.Budget(max_drop=limit), [lost])  # type: ignore[arg-type]
+    assert bool(told) == out
+    if out:
+        assert (
+            told == f"{lost.title}, which leaves more of the model, loses 0.60\N{NO-BREAK SPACE}points at the least; this would lose more"
+        )

@@ -83,13 +83,34 @@ def test_a_setting_that_stands_alone_is_combined_with_nothing() -> None:
 
 
 def test_what_trains_recovers_shortly_first_and_the_best_of_a_round_go_on() -> None:
-    found = list(proposals(ROUND + KEPT, space=one_runtime("prune")))
+    found = list(proposals(2 * ROUND, space=one_runtime("prune")))
     epochs = [sum(epochs_of(step, TRAINABLE) for step in recipe.steps if step.trains) for recipe, _ in found]
-    assert set(epochs[:ROUND]) == {5}, "20 epochs are wanted, a quarter of them comes first"
-    assert epochs[ROUND:] == [20] * KEPT
+    begin, last = epochs.index(5), [n for n, epoch in enumerate(epochs) if epoch == 5][ROUND - 1]
+    assert set(epochs[:begin]) == {20}, "where the budget ends is looked for with whole recoveries"
+    assert epochs[begin : last + 1] == [5] * ROUND, "20 epochs are wanted, a quarter of them comes first"
+    assert epochs[last + 1 :][:KEPT] == [20] * KEPT
     budget = lc.Budget(max_drop=0.5)
-    best = sorted(found[:ROUND], key=lambda pair: (budget.shortfall(pair[1]), budget.order(pair[1])))[:KEPT]
-    assert [kept(recipe) for recipe, _ in found[ROUND:]] == [kept(recipe) for recipe, _ in best]
+    best = sorted(found[begin : last + 1], key=lambda pair: (budget.shortfall(pair[1]), budget.order(pair[1])))[:KEPT]
+    assert [kept(recipe) for recipe, _ in found[last + 1 :][:KEPT]] == [kept(recipe) for recipe, _ in best]
+
+
+def test_where_the_budget_ends_is_found_by_steps_from_both_sides() -> None:
+    """Halfway by ratio between what holds it and what does not, until they are within 7 percent; from what loses too much towards the whole."""
+    between = [kept(recipe) for recipe, _ in proposals(3, space=one_runtime("prune"))]
+    assert between == [0.387, 0.44, 0.413]
+    on = [kept(recipe) for recipe, _ in proposals(4, lambda recipe: (2 / kept(recipe), 0.0), one_runtime("prune"))]
+    assert on == [0.18, 0.108, 0.0648, 0.05]
+    back = [kept(recipe) for recipe, _ in proposals(3, lambda recipe: (2 / kept(recipe), 5.0 * (kept(recipe) < 0.8)), one_runtime("prune"))]
+    assert back == [0.707, 0.841, 0.771]
+
+
+def test_a_runtime_that_is_far_behind_is_not_proposed() -> None:
+    def judge(recipe: lc.Recipe) -> tuple[float, float]:
+        speed, drop = by_share(recipe)
+        return speed / (1 if recipe.deploy.runtime == "openvino" else 3), drop
+
+    assert {recipe.deploy.runtime for recipe, _ in proposals(12, judge)} == {"openvino"}
+    assert {recipe.deploy.runtime for recipe, _ in proposals(12)} == {"openvino", "onnxruntime"}
 
 
 def test_it_learns_where_the_best_lies() -> None:

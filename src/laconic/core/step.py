@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
@@ -16,6 +16,7 @@ from torch.utils.data import default_collate
 
 from laconic.core.axes import resize
 from laconic.core.capture_checks import without_effects
+from laconic.core.choices import Kind
 from laconic.core.context import Context
 from laconic.core.errors import LaconicError, Mistakes
 from laconic.core.fields import check_types, wrong_arguments
@@ -45,6 +46,7 @@ def _typed(checks: Callable[[Any], None]) -> Callable[[Any], None]:
 # Where a step stands in a recipe. Whoever composes recipes goes by this order; one written by hand may have any other.
 Stage = Literal["architecture", "insertion", "training", "pruning", "sparsity", "folding", "rounding"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
+_SIZES_STAY: tuple[Stage, ...] = ("training", "folding", "rounding")
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,10 @@ class StepConfig:
     def integer_bits(self) -> int | None:
         """Return the bits of the integers that weights are rounded to, None where nothing is rounded."""
         return None
+
+    def choices(self) -> Mapping[tuple[Kind, str], int | str] | None:
+        """Return what it chooses by kind and name of the part (`core.choices.Part`); empty: sizes stay; None: it changes them, and does not say how."""
+        return {} if self.stage in _SIZES_STAY else None
 
 
 def step(name: str, config: type[StepConfig] | None = None, *, float32: bool = False) -> Callable[[Function], Function]:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from torch import fx
 
 from laconic.core.assembly import assemble, tensors_of
+from laconic.core.choices import Kind
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import TensorMeta, shapes
@@ -54,6 +55,10 @@ class DropBlocks(StepConfig):
             mistakes.append(f"every: {self.every} must be 2 or more: the first of a run always stays")
         if mistakes:
             raise BadInput("dropping blocks so makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
+
+    def choices(self) -> Mapping[tuple[Kind, str], int | str] | None:
+        """Return the blocks that go, where they are named."""
+        return {("block", path): 0 for path in self.blocks} or None
 
 
 @dataclass(frozen=True)

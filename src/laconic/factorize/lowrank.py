@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from laconic.core.choices import Kind
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, Mistakes, nearest
 from laconic.core.fields import FrozenMapping
@@ -123,6 +124,10 @@ class LowRank(StepConfig):
         """How far: what is kept, and its share."""
         given = [(name, value) for name in _GOALS if (value := getattr(self, name)) is not None]
         return given[0] if given else ("macs", 0.5)
+
+    def choices(self) -> Mapping[tuple[Kind, str], int | str] | None:
+        """Return each layer's chain, where that is said."""
+        return None if self.ranks is None else {("rank", path): chain for path, chain in self.ranks.items()}
 
     def words(self) -> str:
         """Return how far: `low rank to 50 % of the multiply-adds`, `low rank of 3 layers`."""

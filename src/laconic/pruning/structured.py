@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from torch import Tensor
 
+from laconic.core.choices import Kind
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
 from laconic.core.fields import FrozenMapping
@@ -115,6 +116,10 @@ class Prune(StepConfig):
         if not self.keep:
             yield "keep: names no group. Leave it out, or say how many components a group keeps: {'conv1': 12}"
         yield from (f"keep.{name}: {count} must be 1 or more" for name, count in self.keep.items() if count < 1)
+
+    def choices(self) -> Mapping[tuple[Kind, str], int | str] | None:
+        """Return what each group keeps, where that is said."""
+        return None if self.keep is None else {("channels", name): count for name, count in self.keep.items()}
 
     def words(self) -> str:
         """Return what is kept: `prune to 50 % of MACs`, `prune 3 groups to 84 components`."""

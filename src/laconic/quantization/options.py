@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+from laconic.core.choices import FLOATS, Kind
 from laconic.core.errors import BadInput, nearest
 from laconic.core.step import Stage, StepConfig
 from laconic.quantization.observers import OBSERVERS
@@ -90,6 +91,10 @@ class Quantize(StepConfig):
     def integer_bits(self) -> int | None:
         """Return the bits of weights."""
         return self.bits
+
+    def choices(self) -> Mapping[tuple[Kind, str], int | str] | None:
+        """Return the layers that stay in floats."""
+        return {("bits", path): FLOATS for path in self.keep}
 
     @property
     def alpha(self) -> float | None:

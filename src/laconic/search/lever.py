@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,8 @@ TARGET_STAGES = ("precision", "runtime", "threads")
 # Of these every choice goes with every other; numbers of threads are tried where that may pay, see `propose.with_fewer_threads`.
 COMBINED = TARGET_STAGES[:2]
 STAGES: tuple[str, ...] = (*STEP_STAGES, *TARGET_STAGES)
+_ON, _NEAR = 0.6, 0.95  # of what is kept so much is tried next; what is nearer than that is not
+SHARE = "latency"  # the option that stands for a share of the layers' time
 # What a candidate costs before it can be measured, the cheapest first.
 COSTS = ("nothing", "calibration", "training")
 
@@ -60,11 +63,33 @@ Condition = Callable[[Surroundings], str | None]
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, of which a search proposes some; with `log` it looks evenly by their logarithm."""
+    """Numbers from `low` to `high`, of which a search proposes some.
+
+    Attributes:
+        log: it looks evenly by their logarithm.
+        rises: the greater the number, the smaller the model.
+    """
 
     low: float
     high: float
     log: bool = False
+    rises: bool = False
+
+    def between(self, held: float | None, lost: float | None) -> float | None:
+        """Return a number between one that holds a budget and one that does not, where a smaller model loses more; None where the boundary is known.
+
+        Args:
+            held: the smallest model that holds it; None: only the whole one does.
+            lost: the largest that does not; None where none is known, then some way on. At least one of them is known.
+        """
+        whole, end = max(1.0, self.high), 1 - self.high if self.rises else self.low
+        here, there = (None if one is None else 1 - one if self.rises else one for one in (held, lost))
+        here = whole if here is None else here
+        found = max(end, here * _ON) if there is None else math.sqrt(here * there)
+        return None if found > here * _NEAR else float(f"{1 - found if self.rises else found:.3g}")
+
+
+SHARES = Range(0.1, 0.9)  # of the layers' time, for which sizes are solved
 
 
 def always(around: Surroundings) -> None:
@@ -95,6 +120,10 @@ class Setting:
     cost: str | None = None
     share: float | None = None
     kinds: tuple[Kind, ...] = CHANNELS
+
+    def with_options(self, **options: Any) -> Setting:
+        """Return the setting with other values of options."""
+        return dataclasses.replace(self, options={**self.options, **options}, share=self.share and options.get(SHARE, self.share))
 
     def solvable(self, around: Surroundings) -> bool:
         """Return whether its steps can be made: it needs no table, or there is one in which sizes keep to its share of the time."""

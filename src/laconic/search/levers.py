@@ -44,7 +44,7 @@ from laconic.search.conditions import (
     zeros_count,
     zeros_in,
 )
-from laconic.search.lever import Lever, Range, Setting, Surroundings
+from laconic.search.lever import SHARE, Lever, Range, Setting, Surroundings
 from laconic.search.tables import EVERY
 from laconic.storage.rate_distortion import RateDistortion
 from laconic.storage.share import ShareWeights
@@ -58,7 +58,6 @@ _DISTILL = 0.5
 # Without training a grid whose step the curvature tells is far ahead of one up to the largest number (docs/storage.md).
 _UNTRAINED: Options = {"grid": "stepped", "bits": 8, "recovery": {"epochs": 0}}
 _ONE_RANK = "of the ranks 0.3 is tried by itself; asked for by name this is too"
-_SHARE = "latency"  # the option of pruning that stands for a share of the layers' time
 _QUARTER = 4  # of the cores, one of so many is a number of threads that is tried, beside one thread
 # How long the rest recovers: epochs at least and at most, and steps that are wanted.
 _RECOVERY_EPOCHS, _RECOVERY_STEPS = (2, 20), 400
@@ -93,21 +92,21 @@ def _recovering(kind: type[Prune] | type[Sparsify] | type[ShareWeights] | type[R
 
 def _pruned(around: Surroundings, options: Options) -> tuple[Any, ...]:
     """Build pruning to a share, or to sizes that are solved for a share of the time of the layers."""
-    if _SHARE in options:
+    if SHARE in options:
         assert around.sizes is not None  # see `Setting.solvable`
-        options = {"keep": around.sizes.keep(options[_SHARE]), "criterion": around.sizes.criterion}
+        options = {"keep": around.sizes.keep(options[SHARE]), "criterion": around.sizes.criterion}
     return _recovering(Prune)(around, options)
 
 
 def _solved(share: float) -> Setting:
     """Return the setting of sizes that are solved for a share of the time."""
-    return Setting(f"solved-{share:g}", {_SHARE: share}, share=share)
+    return Setting(f"solved-{share:g}", {SHARE: share}, share=share)
 
 
 def _allocated(around: Surroundings, options: Options) -> tuple[Any, ...]:
     """Build what is solved for over channels, blocks, ranks and bits together: the cuts, one training of what is left, and rounding if that ships."""
     assert around.sizes is not None  # see `Setting.solvable`
-    keep, blocks, ranks, bits = (around.sizes.values(options[_SHARE], kind, EVERY) for kind in ("channels", "block", "rank", "bits"))
+    keep, blocks, ranks, bits = (around.sizes.values(options[SHARE], kind, EVERY) for kind in ("channels", "block", "rank", "bits"))
     criterion = around.sizes.criterion
     steps: list[Any] = [*([DropBlocks(blocks=tuple(blocks))] if blocks else []), *([LowRank(ranks=ranks)] if ranks else [])]
     if steps:
@@ -125,7 +124,7 @@ def _allocated(around: Surroundings, options: Options) -> tuple[Any, ...]:
 
 def _allocation(share: float) -> Setting:
     """Return the setting of all kinds of choices that are solved for a share of the time; it says itself whether it rounds."""
-    return Setting(f"{share:g}", {_SHARE: share}, share=share, kinds=EVERY, combines=False)
+    return Setting(f"{share:g}", {SHARE: share}, share=share, kinds=EVERY, combines=False)
 
 
 def _rewritten(kind: type[LowRank] | type[Separable]) -> Build:
@@ -283,7 +282,7 @@ LEVERS = (
         "prune", "remove the least important channels, heads and neurons, then train the rest; a setting is the share of multiply-adds that is kept, or solved",
         (_solved(0.6), Setting("0.5", {"macs": 0.5}), _solved(0.4), Setting("0.3", {"macs": 0.3})), configs=(Prune,), build=_pruned,
         needs="training data and a loss", when=can_train,
-        field="macs", reads=share, varies={"macs": Range(0.1, 0.9), "criterion": ("group_l2", "taylor", "bn_scale"), "allocation": ("global", "uniform")},
+        field="macs", reads=share, varies={"macs": Range(0.05, 0.9), "criterion": ("group_l2", "taylor", "bn_scale"), "allocation": ("global", "uniform")},
     ),
     Lever(
         "allocate", "choose channels, blocks, ranks and bits of layers together, then train the rest; a setting is the share of the layers' time that is kept",
@@ -297,7 +296,7 @@ LEVERS = (
             Setting("2:4", {"pattern": "2:4"}, unasked=zeros_in("2:4")),
         ),
         configs=(Sparsify,), build=_recovering(Sparsify), needs="training data and a loss", when=can_train, unasked=zeros_count,
-        field="sparsity", reads=zeros, promise="high", varies={"sparsity": Range(0.5, 0.98), "schedule": ("gradual", "rigl")},
+        field="sparsity", reads=zeros, promise="high", varies={"sparsity": Range(0.5, 0.98, rises=True), "schedule": ("gradual", "rigl")},
     ),
     Lever(
         "fold_batch_norm", "fold batch-norms into the layers before them",

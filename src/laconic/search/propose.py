@@ -241,6 +241,24 @@ def solved_kinds(here: Surroundings, space: SearchSpace) -> tuple[Kind, ...]:
     return tuple(kind for kind in get_args(Kind) if any(kind in kinds for kinds in wanted))
 
 
+def worthwhile(targets: Sequence[Target], around: Surroundings, records: Sequence[Record]) -> list[Target]:
+    """Return the targets among these in which something is not far behind the fastest of all, where the budget aims at time; all where nothing is known.
+
+    Args:
+        targets: some.
+        around: as of `propose`.
+        records: of what was measured.
+    """
+    best = dict[tuple[str, str], float]()
+    for record in records:
+        if record.recipe:
+            place = record.made_by.deploy.runtime, record.made_by.deploy.precision
+            best[place] = max(best.get(place, 0.0), _speed(record))
+    near = max(best.values(), default=0.0) / _NEAR
+    fast = [target for target in targets if best.get((target.runtime, target.precision), 0.0) >= near]
+    return fast if fast and around.budget.goal.timed else list(targets)
+
+
 def _speed(record: Record) -> float:
     return (record.speedup.value if record.speedup is not None else None) or 0.0
 

@@ -16,24 +16,18 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from laconic.core.choices import FLOATS, Kind, Table
+from laconic.core.choices import Kind, Table
 from laconic.core.errors import BadInput, LaconicError
 from laconic.core.program import Program
 from laconic.core.records import to_json
-from laconic.core.step import StepConfig
 from laconic.core.target import Target
-from laconic.factorize.depth import DropBlocks
-from laconic.factorize.lowrank import LowRank
-from laconic.pruning.structured import Prune
 from laconic.pruning.tables import Making
-from laconic.quantization.options import Quantize
 from laconic.run.evaluate import Evaluator
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record, opponent
 from laconic.search.solve import Allocation, solve
 
 _OF_TIME = 0.25  # of what is left of the run's time: more is not spent on a table
-_UNCUT = ("training", "folding", "rounding")  # stages of steps that leave the sizes of layers as they are
 CHANNELS: tuple[Kind, ...] = ("channels",)
 EVERY: tuple[Kind, ...] = get_args(Kind)
 _ROUNDED = "bits"  # the kind of parts that there are in integers alone
@@ -96,9 +90,9 @@ class Sizes:
         """Return the choices of a recipe: all whole where its steps leave sizes as they are; None where they are not in the table, or in no recipe of its."""
         if not self.holds_for(recipe.deploy) or recipe.numerics not in self.table.precisions:
             return None
-        values: dict[tuple[str, str], Any] = {}
+        values: dict[tuple[Kind, str], Any] = {}
         for config in recipe.steps:
-            own = _values(config)
+            own = config.choices()
             if own is None:
                 return None
             values |= own
@@ -111,19 +105,6 @@ class Sizes:
         """Return the sum of the times of a recipe's layers; None of one that the table does not know."""
         chosen = self.chosen(recipe)
         return None if chosen is None else self.table.ms(chosen, recipe.numerics)
-
-
-def _values(config: StepConfig) -> dict[tuple[str, str], Any] | None:
-    """Return what a step chooses by kind and name of the part; None where it is not said in these terms."""
-    if isinstance(config, Prune):
-        return None if config.keep is None else {("channels", name): count for name, count in config.keep.items()}
-    if isinstance(config, LowRank):
-        return None if config.ranks is None else {("rank", path): chain for path, chain in config.ranks.items()}
-    if isinstance(config, DropBlocks):
-        return {("block", path): 0 for path in config.blocks} or None
-    if isinstance(config, Quantize):
-        return {("bits", path): FLOATS for path in config.keep}
-    return {} if config.stage in _UNCUT else None
 
 
 def with_prediction(record: Record, recipe: Recipe, sizes: Sizes | None, records: Sequence[Record]) -> Record:
@@ -152,7 +133,7 @@ def with_prediction(record: Record, recipe: Recipe, sizes: Sizes | None, records
             "parts_loss": lost,
             "loss_factor": of_losses,
             "loss": lost * (of_losses or 1.0),
-            "measured_loss": rise(record) if all(isinstance(config, Prune) or config.stage in _UNCUT for config in recipe.steps) else None,
+            "measured_loss": rise(record) if all(config.stage == "pruning" or config.choices() == {} for config in recipe.steps) else None,
             "groups": list(_groups(sizes, chosen, precision)),
         }
     )

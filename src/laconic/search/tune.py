@@ -1,5 +1,6 @@
 """Recipes that a sampler proposes from what was measured: combinations, and numbers between the settings of the table (Optuna's TPE).
 
+Where the budget ends along one number is found by steps (`search.boundary`), beside which the sampler looks for what is better.
 What trains is proposed with short recoveries first. Of each round of these the best go on with whole ones (successive halving: Jamieson and Talwalkar 2016), so
 that most of the time goes where it promises something. The sampler keeps nothing of its own: it learns from records, so that a run that goes on gets the same
 proposals, and what was computed is not computed again.
@@ -7,8 +8,8 @@ proposals, and what was computed is not computed again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from laconic.core.errors import LaconicError, need
@@ -16,10 +17,11 @@ from laconic.core.step import StepConfig
 from laconic.core.target import Target
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record
+from laconic.search.boundary import Choices, boundary
 from laconic.search.epochs import epochs_of, retrained
-from laconic.search.lever import STEP_STAGES, Range, Setting, Surroundings
+from laconic.search.lever import SHARE, SHARES, STEP_STAGES, Range, Surroundings
 from laconic.search.levers import levers
-from laconic.search.propose import Chain, chains, combine, targets_of, unavailable
+from laconic.search.propose import Chain, chains, combine, targets_of, unavailable, worthwhile
 from laconic.search.space import Pick, SearchSpace
 
 if TYPE_CHECKING:
@@ -29,16 +31,17 @@ ROUND, KEPT = 8, 2  # short recoveries of a round, and how many of them go on
 SHORT = 4  # a short recovery has one of so many epochs
 _TRIES = 50  # proposals that were known already or make no sense, before the space counts as exhausted
 _DISTILL = (0.0, 0.5, 0.9)
-_TARGET, _NONE = "target", ""
+_TARGET, _NONE, _SOLVED = "target", "", "solved"
 
 
 @dataclass(frozen=True)
 class _Proposal:
-    """A recipe, the trial that it stands for (None: a whole recovery), and the same with a whole recovery, where this one is short."""
+    """A recipe, the trial that it stands for (None: a whole recovery), the same with a whole recovery, where this one is short, and what was chosen."""
 
     recipe: Recipe
     trial: optuna.Trial | None = None
     whole: Recipe | None = None
+    params: Choices = field(default_factory=dict)
 
 
 class Tuner:
@@ -55,12 +58,15 @@ class Tuner:
         optuna = need("optuna", "search")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.around, self.space = around, space
-        self.targets = {_name(target): around.quickest(target) for target in targets_of(around, space) if unavailable(target) is None}
+        ready = [target for target in targets_of(around, space) if unavailable(target) is None]
+        self.targets = {_name(target): around.quickest(target) for target in worthwhile(ready, around, records)}
         self.stages = {stage: list(self._labels(stage)) for stage in STEP_STAGES}
         self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=ROUND))
         self._known = {record.key: record for record in records}
         self._round: list[tuple[_Proposal, Record]] = []
         self._waiting: list[_Proposal] = []
+        self._whole: list[tuple[Choices, Record]] = []  # what was chosen of recipes that were measured with whole recoveries
+        self._went: set[tuple[Any, ...]] = set()
         for chain in chains(around, space):
             record = self._known.get(chain.recipe(around).key)
             if record is not None:
@@ -72,8 +78,7 @@ class Tuner:
         heres = [self.around.at(target) for target in self.targets.values()]
         for lever in levers().values():
             if lever.stage == stage:
-                picks = [p for p in self.space.picks(lever) if any(self._fits(p, here) for here in heres)]
-                yield from dict.fromkeys(lever.name if lever.varies else pick.label for pick in picks)
+                yield from dict.fromkeys(_label(p) for p in self.space.picks(lever) if any(self._fits(p, here) for here in heres))
 
     def _fits(self, pick: Pick, here: Surroundings) -> bool:
         return self.space.judged(pick, here) is None and pick.setting.solvable(here)
@@ -90,15 +95,16 @@ class Tuner:
         at = {pick.lever.stage: pick for pick in chain.picks}
         for stage, labels in self.stages.items():
             pick = at.get(stage)
-            label = _NONE if pick is None else pick.lever.name if pick.lever.varies else pick.label
+            label = _NONE if pick is None else _label(pick)
             if label not in labels:
                 return
             named[stage] = (label, CategoricalDistribution(labels))
             if pick is not None:
-                values = {name: pick.setting.options.get(name) for name in pick.lever.varies}
-                named |= {f"{label}.{name}": (value, _distribution(pick.lever.varies[name])) for name, value in values.items() if value}
+                known = {name: (pick.setting.options.get(name), varied) for name, varied in _varied(pick).items()}
+                named |= {f"{label}.{name}": (value, _distribution(varied)) for name, (value, varied) in known.items() if value}
         params, distributions = ({name: pair[i] for name, pair in named.items()} for i in (0, 1))
         self._tell(record, params=params, distributions=distributions)
+        self._whole.append((params, record))
 
     def _tell(self, record: Record, trial: optuna.Trial | None = None, **given: Any) -> None:
         """Let the sampler know what became of a proposal of its own, or of a recipe with these parameters; nothing of what was not measured."""
@@ -136,6 +142,8 @@ class Tuner:
             self._tell(record, proposal.trial)
         if proposal.whole is not None:
             self._round.append((proposal, record))
+        else:
+            self._whole.append((proposal.params, record))
 
     def _promote(self) -> None:
         """Let the best of a round of short recoveries go on."""
@@ -145,26 +153,45 @@ class Tuner:
         measured = [(p, r) for p, r in self._round if r.status in ("passed", "rejected")]
         best = sorted(measured, key=lambda pair: (budget.shortfall(pair[1]), budget.order(pair[1])))[:KEPT]
         self._round = []
-        self._waiting += [_Proposal(p.whole) for p, _ in best if p.whole is not None and p.whole.key not in self._known]
+        self._waiting += [_Proposal(p.whole, params=p.params) for p, _ in best if p.whole is not None and p.whole.key not in self._known]
 
     def _new(self) -> _Proposal | None:
         import optuna
 
         for _ in range(_TRIES):
+            if further := self._further():
+                self._study.enqueue_trial(further)
             trial = self._study.ask()
-            proposal = self._made(trial)
+            proposal = self._made(trial, whole=further is not None)
             if proposal is None:
                 self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)  # ranks behind all that were measured
             elif (known := self._known.get(proposal.recipe.key)) is not None:
                 self._tell(known, trial)
+                if further:
+                    self._whole.append((self._choices(trial), known))
             elif any(proposal.recipe.key == other.recipe.key for other in self._waiting):
                 self._study.tell(trial, state=optuna.trial.TrialState.FAIL)  # nothing is known of it yet
             else:
                 return proposal
         return None
 
-    def _made(self, trial: optuna.Trial) -> _Proposal | None:
-        """Return what a trial stands for; None where it makes no sense."""
+    def _further(self) -> dict[str, Any] | None:
+        """Return choices by which the boundary of the budget is known better; None where it is known."""
+        for choices in boundary(self._whole, self.around.budget, self._range, (_TARGET, *self.stages)):
+            place = tuple(sorted(choices.items()))
+            if place not in self._went:
+                self._went.add(place)
+                return choices
+        return None
+
+    def _range(self, name: str) -> Range | None:
+        """Return where a choice of this name lies; None of one that is no number."""
+        label, _, option = name.rpartition(".")
+        found = next((_varied(pick).get(option) for pick in self._picks(label)), None) if label else None
+        return found if isinstance(found, Range) else None
+
+    def _made(self, trial: optuna.Trial, whole: bool = False) -> _Proposal | None:
+        """Return what a trial stands for, with a short recovery unless a whole one is asked for; None where it makes no sense."""
         target = self.targets[trial.suggest_categorical(_TARGET, list(self.targets))]
         here = self.around.at(target)
         configs: list[StepConfig] = []
@@ -174,31 +201,53 @@ class Tuner:
             pick = None if label == _NONE else self._pick(label, here)
             if pick is None:
                 continue
-            options = {**pick.setting.options, **{name: self._value(trial, f"{label}.{name}", v) for name, v in pick.lever.varies.items()}}
+            setting = pick.setting.with_options(**{name: self._value(trial, f"{label}.{name}", v) for name, v in _varied(pick).items()})
             picks.append(pick)
+            if not setting.solvable(here):
+                return None
             try:
-                configs += pick.lever.steps(Setting(label, options), here)
+                configs += pick.lever.steps(setting, here)
             except LaconicError:  # options that do not go together
                 return None
         if not combine(picks):
             return None
         if not any(config.trained() for config in configs):
-            return _Proposal(Recipe(tuple(configs), target), trial)
+            return _Proposal(Recipe(tuple(configs), target), trial, params=self._choices(trial))
         taught = {"distill": trial.suggest_categorical("distill", _DISTILL)}
-        whole = tuple(retrained(config, taught) for config in configs)
-        short = tuple(retrained(config, {"epochs": max(1, epochs_of(config, here.task) // SHORT)}) for config in whole)
-        return _Proposal(Recipe(short, target), trial, Recipe(whole, target))
+        long = tuple(retrained(config, taught) for config in configs)
+        if whole:
+            return _Proposal(Recipe(long, target), trial, params=self._choices(trial))
+        short = tuple(retrained(config, {"epochs": max(1, epochs_of(config, here.task) // SHORT)}) for config in long)
+        return _Proposal(Recipe(short, target), trial, Recipe(long, target), self._choices(trial))
+
+    def _choices(self, trial: optuna.Trial) -> Choices:
+        """Return what a trial chose, at stages without a choice nothing."""
+        return {**dict.fromkeys(self.stages, _NONE), **trial.params}
 
     def _pick(self, label: str, here: Surroundings) -> Pick | None:
-        """Return the setting that a label stands for, where it makes sense; of a lever whose options vary, the first that does."""
-        name = label.partition("=")[0]
-        picks = [pick for pick in self.space.picks(levers()[name]) if label in (pick.label, pick.lever.name) and self._fits(pick, here)]
-        return picks[0] if picks else None
+        """Return the setting that a label stands for, where it makes sense; of those whose options vary, the first that does."""
+        return next((pick for pick in self._picks(label) if self._fits(pick, here)), None)
+
+    def _picks(self, label: str) -> list[Pick]:
+        """Return the settings that a label stands for."""
+        return [pick for pick in self.space.picks(levers()[label.partition("=")[0]]) if _label(pick) == label]
 
     def _value(self, trial: optuna.Trial, name: str, varied: Range | tuple[Any, ...]) -> Any:
         if isinstance(varied, Range):
             return float(f"{trial.suggest_float(name, varied.low, varied.high, log=varied.log):.3g}")
         return trial.suggest_categorical(name, varied)
+
+
+def _label(pick: Pick) -> str:
+    """Return what stands for a setting: for all whose sizes are solved one of their own, for all of a lever whose options vary the lever's name."""
+    if pick.setting.share is not None:
+        return f"{pick.lever.name}={_SOLVED}"
+    return pick.lever.name if pick.lever.varies else pick.label
+
+
+def _varied(pick: Pick) -> Mapping[str, Range | tuple[Any, ...]]:
+    """Return what varies of a setting: of sizes that are solved, the share of the time."""
+    return {SHARE: SHARES} if pick.setting.share is not None else pick.lever.varies
 
 
 def _name(target: Target) -> str:

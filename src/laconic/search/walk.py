@@ -25,7 +25,7 @@ from laconic.search.propose import (
     turn_of,
     with_fewer_threads,
 )
-from laconic.search.racing import outraced
+from laconic.search.racing import doomed, outraced
 from laconic.search.space import SearchSpace
 from laconic.search.tables import Sizes, measured, with_prediction
 from laconic.search.timeplan import TimePlan
@@ -194,7 +194,7 @@ class Walk:
         """Return the record of one that cannot become the best any more; None where it may."""
         if not self.races:
             return None
-        why = outraced(recipe, self.evaluator.best, self.records)
+        why = outraced(recipe, self.evaluator.best, self.records) or doomed(recipe, self.budget, self.records)
         return None if why is None else self._not_tried(recipe, why, OUTRACED)
 
     def _facts(self, record: Record, took_s: float) -> dict[str, Any]:
