@@ -1,6 +1,7 @@
-"""Capture, training in bf16, parity and latency on a GPU: `python benchmarks/gpu.py [--device cpu]`.
+"""Capture, training in bf16, parity and latency on a GPU or another accelerator: `python benchmarks/gpu.py [--device cpu]`.
 
-Needs torch, onnx and onnxruntime and nothing else; run it with `PYTHONPATH=src` where Laconic is not installed. Says so where no GPU is at hand;
+Runs every runtime of the table, in each precision, on each device beside the processor that it can use here. Needs torch, onnx and onnxruntime and nothing
+else; run it with `PYTHONPATH=src` where Laconic is not installed. Says so where no such device is at hand, and what each runtime would need;
 `--device cpu` takes the same way on a processor, to try the script itself.
 """
 
@@ -25,13 +26,29 @@ from laconic.core.target import Target
 from laconic.deploy.artifact import Artifact, pack, save_artifact
 from laconic.deploy.export import parity
 from laconic.deploy.process import WorkerProcess
-from laconic.deploy.runtime import runtime
+from laconic.deploy.runtime import devices, names, runtime, sights
 from laconic.measure import latency
 from laconic.run.timing import TimedWorker
 from laconic.tasks.models import DataShape, build
 
 SHAPE = DataShape("image", (3, 64, 64), 100)
-RUNTIMES = (("torch", "fp32"), ("torch", "bf16"), ("torch.compile", "fp32"), ("torch.compile", "bf16"), ("onnxruntime", "fp32"))
+# What runs, on which device, in which precision.
+Branch = tuple[str, str, str]
+
+
+def branches(only: str | None = None) -> tuple[list[Branch], list[str]]:
+    """Return what can run here on this device (None: on every one beside the processor), and why the rest cannot."""
+    able, whys = [], []
+    for name in names():
+        one = runtime(name)
+        for device in one.devices[1:] if only is None else (only,):
+            for precision in one.precisions:
+                why = one.available(precision, device)
+                if why is None:
+                    able.append((name, precision, device))
+                else:
+                    whys.append(f"{name} {precision} on {device}: not measured: {why}")
+    return able, whys
 
 
 def capture(device: str) -> tuple[nn.Module, lc.Program]:
@@ -89,7 +106,7 @@ def lowered(program: lc.Program, folder: Path, settings: Target) -> Artifact:
     return pack(file, program.interface, folder, settings, {})
 
 
-def measure(program: lc.Program, device: str, folder: Path) -> None:
+def measure(program: lc.Program, able: list[Branch], folder: Path, rounds: int = 15) -> None:
     program = copy.deepcopy(program).to("cpu")
     x = torch.randn(4, *SHAPE.shape)
     with torch.no_grad():
@@ -100,26 +117,26 @@ def measure(program: lc.Program, device: str, folder: Path) -> None:
         np.savez(inputs / f"{index:06d}.npz", **{"0": array})
     candidates: list[TimedWorker] = []
     workers: list[WorkerProcess] = []
-    for name, precision in RUNTIMES:
+    for name, precision, device in able:
         title = f"{name} {precision} on {device}"
-        why = runtime(name).available(precision, device)
-        if why is not None:
-            print(f"{title}: not measured: {why}")
-            continue
+        place = f"{name}-{precision}-{device}".replace(":", "-")
         try:
-            artifact = lowered(program, folder / f"{name}-{precision}", Target(name, precision, device=device))
+            artifact = lowered(program, folder / place, Target(name, precision, device=device))
             worker = WorkerProcess(artifact, timeout_s=600)
             workers.append(worker)
             facts = worker.start(inputs / "000001.npz")
-            worker.predict(inputs, folder / "out" / f"{name}-{precision}")
+            worker.predict(inputs, folder / "out" / place)
         except LaconicError as error:
             print(f"{title}: failed: {str(error).splitlines()[0]}")
             continue
-        with np.load(folder / "out" / f"{name}-{precision}" / "000000.npz") as found:
+        with np.load(folder / "out" / place / "000000.npz") as found:
             difference = parity([found["0"]], expected)["max_rel"]
         print(f"{title}: parity {difference:.1e}, cold start {facts['cold_start_ms']:.0f} ms")
         candidates.append(TimedWorker(title, worker))
-    run = latency.interleave(candidates, 15, 0.2)
+    if not candidates:
+        print("nothing ran: nothing was measured")
+        return
+    run = latency.interleave(candidates, rounds, 0.2)
     if run.machine["busy"]:
         print(run.machine["busy"])
     first = next(iter(run.rounds))
@@ -132,18 +149,27 @@ def measure(program: lc.Program, device: str, folder: Path) -> None:
         worker.close()
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    device = parser.parse_args().device
-    if device == "cuda" and not torch.cuda.is_available():
-        print("no GPU that PyTorch can use is at hand: nothing was measured")
+    parser.add_argument("--device", choices=("cpu", *devices()), help="only this one; cpu tries the script")
+    parser.add_argument("--rounds", type=int, default=15)
+    given = parser.parse_args(argv)
+    able, whys = branches(given.device)
+    print("\n".join(f"{title} sees {', '.join(there)}" for title, there in sights().items()))
+    print("\n".join(whys))
+    if not able:
+        print("no device beside the processor is at hand: nothing was measured")
         return 0
-    print(torch.cuda.get_device_name() if device == "cuda" else "on the processor, to try the script: these are no figures of a GPU")
-    module, program = capture(device)
-    train(module, program, device)
+    here = "cuda" if given.device != "cpu" and torch.cuda.is_available() else "cpu"
+    print(
+        torch.cuda.get_device_name()
+        if here == "cuda"
+        else "PyTorch computes on the processor: what follows of capture and training are no figures of a GPU"
+    )
+    module, program = capture(here)
+    train(module, program, here)
     with tempfile.TemporaryDirectory() as folder:
-        measure(program, device, Path(folder))
+        measure(program, able, Path(folder), given.rounds)
     return 0
 
 

@@ -26,6 +26,7 @@ SHORTER = {
     "laconic run ": " --quiet",
 }
 SET_UP = "the test has an environment and a folder of its own"
+RECORDED = "tests/run/test_hardware.py and tests/run/test_fleet.py record, tests/report/test_hardware.py shows"
 PACKED = "tests/cli/test_storage.py types them"
 # Commands that the test of the tutorial does not type, and why.
 ELSEWHERE = {
@@ -40,6 +41,10 @@ ELSEWHERE = {
     "laconic pack model.onnx -o model.lac": PACKED,
     "laconic pack ship -o model.lac": PACKED,
     "laconic unpack model.lac -o model.onnx": PACKED,
+    "laconic bench ship --record laptop.json": RECORDED,
+    "laconic hardware laptop.json board.json": RECORDED,
+    "laconic hardware laptop.json board.json --to hardware.html": RECORDED,
+    "laconic bench first --record board.json --on board --python /opt/venv/bin/python": RECORDED,
     "laconic pick first --max-drop 2": "tests/test_cli.py picks from a finished run",
     "laconic watch first": "tests/report/test_watching.py watches runs",
     "laconic compare lr digits --epochs 10": "minutes; tests/test_cli.py compares with one epoch",

@@ -13,9 +13,9 @@ from torch import nn
 
 import laconic as lc
 from laconic.core.errors import BadInput
-from laconic.core.target import DEVICES, Target
+from laconic.core.target import Target
 from laconic.deploy.export import parity, write_model
-from laconic.deploy.runtime import TABLE, matrix, runtime
+from laconic.deploy.runtime import TABLE, devices, matrix, names, runtime
 from laconic.tasks.models import DataShape, build
 from tests.core.models import ConvNet
 
@@ -125,17 +125,24 @@ def test_a_file_that_is_not_whole_is_refused(name: str, files: Any, tmp_path: Pa
 def test_it_says_why_it_cannot(name: str) -> None:
     found = runtime(name)
     assert found.name == name
-    for device in DEVICES:
+    assert found.devices[0] == "cpu"
+    assert set(found.unproven) <= set(found.devices)
+    for device in devices():
         for precision in found.precisions:
             why = found.available(precision, device)
             assert why is None or len(why) > 10
+            assert why is not None or device in found.devices
     if not torch.cuda.is_available():
         assert found.available("fp32", "cuda") is not None
 
 
 def test_the_matrix_tells_every_combination() -> None:
     rows = matrix()
-    assert len(rows) == sum(2 * len(runtime(name).precisions) for name in TABLE)
+    cells = [(row["runtime"], row["precision"], row["device"]) for row in rows]
+    assert len(set(cells)) == len(cells)
+    ready = {row["device"] for row in rows if row["ready"]}
+    expected = {(name, p, d) for name in names() for p in runtime(name).precisions for d in {*runtime(name).devices, *ready}}
+    assert set(cells) == expected
     assert all(row["ready"] == (not row["why"]) for row in rows)
     assert {row["runtime"] for row in rows if row["ready"]} >= {"torch", "onnxruntime", "openvino"}
 

@@ -122,7 +122,7 @@ def test_health_tells_what_runs_and_why_the_rest_does_not() -> None:
     assert "instructions avx2; not amx_bf16" in lines
     assert "A 1 a fp32 cpu ready" in lines
     assert "A 1 a bf16 cpu no no instructions" in lines
-    assert "nothing runs on cuda here; --json tells why" in lines
+    assert "cuda A no device" in lines
     with_gpu = [*ROWS[:2], {**ROWS[2], "ready": True, "why": ""}]
     assert "A 1 a fp32 cuda ready" in told(health({"environment": MACHINE, "runtimes": with_gpu}))
 

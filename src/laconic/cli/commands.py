@@ -191,26 +191,52 @@ def bench(
     versus: Annotated[Path | None, typer.Option("--vs", help="What it is compared with.")] = None,
     runtime: Annotated[str | None, typer.Option("--runtime", help="Run MODEL in this runtime instead of its own.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="Run MODEL in this precision instead of its own.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="Run MODEL on this device instead of its own; see optimize.")] = None,
     batch: Annotated[str, typer.Option("--batch", help="Batch sizes, separated by commas.")] = "1",
     length: Annotated[list[str] | None, typer.Option("--length", help="Size of another dynamic dimension, NAME=SIZE.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of both. [default: those of MODEL]")] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=3, help="Turns that each candidate has.")] = 15,
     trust: Annotated[bool, typer.Option("--trust", help="Run TorchScript files too, which are code: you know who made them.")] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option("--record", metavar="FILE", help="Write the times of MODEL, an artifact's or a run's folder, for `laconic hardware`."),
+    ] = None,
+    best: Annotated[int, typer.Option("--best", min=1, help="Of a run's folder: how many artifacts, what ships first.")] = 3,
+    machine: Annotated[str, typer.Option("--machine", help="A name for the machine in the record. [default: its host name]")] = "",
+    on: Annotated[
+        str | None, typer.Option("--on", metavar="HOST", help="Record on this machine, reached by your own ssh; nothing is left there.")
+    ] = None,
+    ssh: Annotated[str, typer.Option("--ssh", help="With --on: the client and its options, e.g. 'ssh -p 2222'.")] = "ssh",
+    python: Annotated[str, typer.Option("--python", help="With --on: the Python there that has the artifact's runtime.")] = "python3",
+    time_limit: Annotated[str | None, typer.Option("--time-limit", help="With --on: how long it may take.  [default: 1h]")] = None,
     wait_quiet: WaitOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Is it really faster? Latency side by side, interleaved, each in its own process, with a confidence interval."""
+    """Is it really faster? Latency side by side, interleaved, each in its own process, with a confidence interval.
+
+    With --record the times of one artifact, or of a run's best, go to a file, to be compared with those of other machines. That needs no PyTorch where the
+    artifact needs none.
+    """
+    if record is not None:
+        from laconic.cli.fleet import Recording, record_times
+
+        changes = {"runtime": runtime, "precision": precision, "device": device, "threads": threads}
+        asked = Recording(artifact, record, versus, changes, best, machine, trust, on, ssh, python, time_limit)
+        return record_times(asked, batch, length or [], rounds, wait_quiet, as_json, quiet)
 
     def work() -> Any:
         import laconic as lc
 
+        if on is not None:
+            raise lc.BadInput("--on records the times of another machine in a file: name it with --record FILE")
         with display(quiet or as_json) as progress:
             return lc.bench(
                 artifact,
                 versus,
                 runtime=runtime,
                 precision=precision,
+                device=device,
                 threads=threads,
                 batch=[count("--batch", size) for size in batch.split(",")],
                 rounds=rounds,
@@ -351,10 +377,10 @@ def doctor(as_json: JsonOption = False) -> None:
     """Say what this machine can run, and why it cannot run the rest."""
 
     def work() -> dict[str, Any]:
-        from laconic.deploy.runtime import matrix, packages
+        from laconic.deploy.runtime import matrix, packages, sights
         from laconic.measure.environment import environment, extras
 
-        return {"environment": environment(None, packages()), "runtimes": matrix(), "extras": extras()}
+        return {"environment": environment(None, packages()), "runtimes": matrix(), "devices": sights(), "extras": extras()}
 
     result = guarded(work)
 

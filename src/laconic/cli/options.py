@@ -55,7 +55,13 @@ ThreadsOption = Annotated[
 TrialOption = Annotated[
     float | None, typer.Option("--trial-timeout", help="Seconds that the trial of your task's own code may take.  [default: 900]")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="Where it runs, as the runtime calls it: cpu, cuda, tensorrt, openvino:GPU, …; `laconic doctor` lists what is here.",
+    ),
+]
 WorkersOption = Annotated[
     int,
     typer.Option(

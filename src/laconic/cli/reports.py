@@ -128,6 +128,41 @@ def watch(
 
 
 @app.command()
+def hardware(
+    records: Annotated[
+        list[Path], typer.Argument(metavar="RECORD.json…", help="What `laconic bench ARTIFACT --record` wrote on each machine.")
+    ],
+    to: Annotated[Path | None, typer.Option("--to", "--out", help="Write a page of it.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show artifacts on many machines: latency by batch, throughput, energy, money, cold start, beside what each machine is.
+
+    Example: laconic bench model --record laptop.json; laconic hardware laptop.json server.json
+    """
+
+    def work() -> Any:
+        from laconic.core.machine_record import MachineRecord
+        from laconic.report.hardware import hardware, plain, write_page
+
+        read = [MachineRecord.read(path) for path in records]
+        found = hardware(read)
+        if to is not None:
+            write_page(found, to)
+        return plain(read), found
+
+    result, found = guarded(work)
+
+    def table() -> Any:
+        from laconic.report.hardware import table as drawn
+
+        return drawn(found)
+
+    show(result, as_json, table)
+    if to is not None:
+        say(f"Page: {to}", as_json)
+
+
+@app.command()
 def runs(
     folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="Where the runs are. [default: laconic-runs]")] = None,
     as_json: JsonOption = False,

@@ -6,16 +6,22 @@ from dataclasses import dataclass
 
 from laconic.core.fields import check_types
 
-# What may stand in a target; each runtime says which of them it has.
+# What may stand in a target; each runtime says which of them it has. What it may say for devices, the runtimes know (`deploy.runtime.devices`).
 PRECISIONS = ("fp32", "bf16")
-DEVICES = ("cpu", "cuda")
 # How likely something is the best for the time that trying it takes, the likeliest first.
 PROMISES = ("high", "fair", "low")
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where the artifact will run. `threads` None means all cores that the process may use."""
+    """Where the artifact will run.
+
+    Attributes:
+        runtime: a name in the table of runtimes.
+        precision: that it computes in.
+        threads: None means all cores that the process may use.
+        device: as the runtime calls it: `cpu`, `cuda`, `tensorrt`, `openvino:GPU`, …
+    """
 
     runtime: str = "onnxruntime"
     precision: str = "fp32"

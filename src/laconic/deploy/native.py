@@ -27,16 +27,24 @@ _UNPICKLES = "PyTorch unpickles parts of this file: load only your own"
 class _Native(Runtime):
     package = "torch"
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    unproven: ClassVar[tuple[str, ...]] = ("cuda",)
     spins = True  # libgomp
     loading: ClassVar[str]  # in Python, of the model in the start script
 
     def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:
         """See `Runtime.available`."""
+        if (why := self.elsewhere(device)) is not None:
+            return why
         if device == "cuda" and not torch.cuda.is_available():
-            return "PyTorch finds no CUDA device here"
+            return f"PyTorch finds no CUDA device here. To get it: {_no_cuda()}"
         if precision == "bf16" and device == "cpu" and not _has_bf16():
             return "this processor has no bf16 instructions (avx512_bf16 or amx_bf16); PyTorch would emulate them"
         return None
+
+    def seen(self) -> list[str]:
+        """See `Runtime.seen`."""
+        gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+        return ["cpu", *(f"cuda ({torch.cuda.get_device_name(index)})" for index in gpus)]
 
     def load(self, file: Path, target: Target) -> Session:
         """See `Runtime.load`."""
@@ -103,12 +111,9 @@ class TorchScript(_Native):
     title = "TorchScript"
     format = "torchscript"
     devices = ("cpu",)
+    unproven = ()
     runs_code = "TorchScript is a programming language: the file may read, write and delete what you may"
     loading = "torch.jit.load(file, map_location={device})"
-
-    def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:
-        """See `Runtime.available`."""
-        return self.elsewhere(device) or super().available(precision, device)
 
     def forward(self, file: Path, target: Target) -> Forward:
         """See `_Native.forward`."""
@@ -135,6 +140,13 @@ class _Session(Session):
         leaves = [outputs] if isinstance(outputs, Tensor) else outputs
         # Copying to the processor waits for the device, so that what is timed is finished.
         return [(leaf.float() if leaf.dtype == torch.bfloat16 else leaf).cpu().numpy() for leaf in leaves]
+
+
+def _no_cuda() -> str:
+    """Say what PyTorch lacks: a build for GPUs, or a GPU and its driver."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"this is PyTorch {torch.__version__}, built for processors alone; install the build for CUDA (or ROCm): pytorch.org/get-started"
+    return "a GPU and its driver (nvidia-smi, or rocm-smi, lists it)"
 
 
 def _has_bf16() -> bool:

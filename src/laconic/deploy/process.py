@@ -6,13 +6,16 @@ import json
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from laconic.core.turn import Turn
-from laconic.deploy.artifact import Artifact
 from laconic.deploy.child import Child
 from laconic.deploy.hold import command
 from laconic.deploy.runtime import cores, runtime
+
+if TYPE_CHECKING:
+    from laconic.deploy.artifact import Artifact
+    from laconic.deploy.portable import Portable
 
 
 class WorkerProcess:
@@ -27,7 +30,9 @@ class WorkerProcess:
     Every method raises WorkerFailed if the process crashes, hangs, uses too much memory or meets an error.
     """
 
-    def __init__(self, artifact: Artifact, *, timeout_s: float, memory_limit_bytes: int | None = None, one_thread: bool = False) -> None:
+    def __init__(
+        self, artifact: Artifact | Portable, *, timeout_s: float, memory_limit_bytes: int | None = None, one_thread: bool = False
+    ) -> None:
         target = replace(artifact.target, threads=1) if one_thread else artifact.target
         self._artifact, self._target, self._timeout_s, self._limit = artifact, target, timeout_s, memory_limit_bytes
         self._inputs: Path | None = None

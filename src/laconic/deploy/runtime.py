@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 from abc import ABC, abstractmethod
@@ -16,7 +17,7 @@ import numpy as np
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.extensions import extended
-from laconic.core.target import DEVICES, PRECISIONS, Target
+from laconic.core.target import PRECISIONS, Target
 
 # name -> module and class; those of one promise are tried in this order.
 # Another package adds one through an entry point of the group `laconic.runtimes`.
@@ -48,7 +49,9 @@ class Runtime(ABC):
         package: that brings it.
         format: of the model file, a name in `export.FORMATS`.
         precisions: that it can compute in on some machine.
-        devices: that it can run on, on some machine.
+        devices: that it can run on, on some machine, the processor first, which all call `cpu`. A name that other runtimes have too means the same device
+            there; one that is the runtime's own begins with its name: `openvino:GPU`.
+        unproven: those of them on which nobody ran Laconic yet: written from their documentation. Told wherever they are listed.
         folds_batch_norm: it folds batch-norms when it loads or converts; where it does not, folding is worth a candidate.
         quantizes: the placement rules (`quantization.placement.TARGETS`) by which it computes in integers; empty where it does not.
         fast_zeros: patterns of zeros among the weights (as of `Sparsify.pattern`) with which it was measured to be faster, see docs/zeros.md; elsewhere zeros
@@ -66,6 +69,7 @@ class Runtime(ABC):
     format: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]] = PRECISIONS
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    unproven: ClassVar[tuple[str, ...]] = ()
     folds_batch_norm: ClassVar[bool] = True
     quantizes: ClassVar[str] = ""
     fast_zeros: ClassVar[tuple[str, ...]] = ()
@@ -78,6 +82,10 @@ class Runtime(ABC):
     @abstractmethod
     def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:
         """Return why this machine cannot run it so; None if it can."""
+
+    def seen(self) -> list[str]:
+        """Return the devices that it sees here, in its own words; none where its package is absent or has no such words."""
+        return []
 
     @abstractmethod
     def load(self, file: Path, target: Target) -> Session:
@@ -111,9 +119,42 @@ def _row(entry: EntryPoint) -> tuple[str, str]:
     return module, kind
 
 
+def devices() -> list[str]:
+    """Return the devices that runtimes have, each once, the processor first. A package's runtime that cannot be made is told where it is asked for."""
+    known: dict[str, None] = {}
+    for name in names():
+        with contextlib.suppress(BadInput, ImportError):
+            known.update(dict.fromkeys(runtime(name).devices))
+    return list(known)
+
+
+def baseline_device(device: str) -> str:
+    """Return where the baseline runs beside candidates on a device: there, where its runtime has it; else on what it sees here, at last on the processor."""
+    one = runtime(BASELINE)
+    here = [known for known in one.devices[1:] if one.available("fp32", known) is None]
+    return device if device in one.devices else next(iter(here), one.devices[0])
+
+
+def unavailable(device: str) -> str | None:
+    """Return why nothing runs on a device here, in the words of every runtime that has it; None where something does."""
+    whys: dict[str, None] = {}
+    for name in names():
+        one = runtime(name)
+        if device in one.devices:
+            why = one.available("fp32", device)
+            if why is None:
+                return None
+            whys[f"{one.title}: {why}"] = None
+    return "; ".join(whys)
+
+
 def packages() -> list[str]:
-    """Return the packages that bring the runtimes, each once."""
-    return list(dict.fromkeys(runtime(name).package for name in names()))
+    """Return the packages that bring the runtimes, each once; without those of runtimes whose files import what is not here."""
+    known: dict[str, None] = {}
+    for name in names():
+        with contextlib.suppress(ImportError):
+            known[runtime(name).package] = None
+    return list(known)
 
 
 def runtime(name: str) -> Runtime:
@@ -157,22 +198,38 @@ def installed(package: str) -> str | None:
 
 
 def matrix() -> list[dict[str, Any]]:
-    """Return every runtime × precision × device: whether this machine can run it, and if not why."""
-    rows = []
-    for name in names():
-        one = runtime(name)
-        for device in DEVICES:
-            for precision in one.precisions:
-                why = one.available(precision, device)
-                rows.append(
-                    {
-                        "runtime": name,
-                        "title": one.title,
-                        "precision": precision,
-                        "device": device,
-                        "ready": why is None,
-                        "why": why or "",
-                        "version": installed(one.package) or "",
-                    }
-                )
-    return rows
+    """Return every runtime × precision × device: whether this machine can run it, and if not why.
+
+    A device that a runtime does not have is told where another one runs on it here.
+    """
+    own = {name: [_cell(name, precision, device) for device, precision in _pairs(name, runtime(name).devices)] for name in names()}
+    used = [device for device in devices() if any(cell["ready"] and cell["device"] == device for cells in own.values() for cell in cells)]
+    return [
+        cell
+        for name, cells in own.items()
+        for cell in (*cells, *(_cell(name, *pair[::-1]) for pair in _pairs(name, [d for d in used if d not in runtime(name).devices])))
+    ]
+
+
+def _pairs(name: str, among: Sequence[str]) -> list[tuple[str, str]]:
+    return [(device, precision) for device in among for precision in runtime(name).precisions]
+
+
+def _cell(name: str, precision: str, device: str) -> dict[str, Any]:
+    one = runtime(name)
+    why = one.available(precision, device)
+    return {
+        "runtime": name,
+        "title": one.title,
+        "precision": precision,
+        "device": device,
+        "ready": why is None,
+        "why": why or "",
+        "unproven": device in one.unproven,
+        "version": installed(one.package) or "",
+    }
+
+
+def sights() -> dict[str, list[str]]:
+    """Return what each runtime sees on this machine, by its title, in its own words; those that see nothing are left out."""
+    return {one.title: told for one in map(runtime, names()) if (told := one.seen())}

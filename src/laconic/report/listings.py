@@ -121,6 +121,7 @@ def health(machine: Mapping[str, Any]) -> RenderableType:
         ("memory", memory),
         ("instructions", f"{', '.join(have) or 'none that matter'}" + (f"; not {', '.join(lack)}" if lack else "")),
         ("gpu", env["gpu"] or "none that PyTorch finds"),
+        ("seen", "; ".join(f"{title}: {', '.join(there)}" for title, there in machine.get("devices", {}).items())),
         ("load", ", ".join(map(str, env["load_average"])) + (" – busy: latencies measured now mean little" if busy(env) else "")),
         ("system", f"{env['os']}, Python {env['python']}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in env["versions"].items())),
@@ -139,10 +140,21 @@ def health(machine: Mapping[str, Any]) -> RenderableType:
         if row["device"] not in devices:
             continue
         mark = Text("ready", "green") if row["ready"] else Text("no", "dim")
+        untried = "nobody ran Laconic on it yet" if row["ready"] and row.get("unproven") else ""
         version = f"{row['title']} {row['version']}".strip()
-        table.add_row(version, row["runtime"], row["precision"], row["device"], mark, Text(row["why"], "dim"))
-    absent = sorted({row["device"] for row in rows} - devices)
-    return Group(facts, Text(), table, *(Text(f"nothing runs on {device} here; --json tells why", "dim") for device in absent))
+        table.add_row(version, row["runtime"], row["precision"], row["device"], mark, Text(row["why"] or untried, "dim"))
+    return Group(facts, Text(), table, Text(), *_absent([row for row in rows if row["device"] not in devices]))
+
+
+def _absent(rows: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    """List the devices on which nothing runs here, with how each runtime would; alike reasons once."""
+    if not rows:
+        return []
+    whys = {(row["title"], row["device"], row["why"]): "never run by us" if row.get("unproven") else "" for row in rows[::-1]}
+    table = _table("Not here", "Would run", "Why not", "")
+    for title, device, why in reversed(whys):
+        table.add_row(device, title, Text(why, "dim"), Text(whys[title, device, why], "dim"))
+    return [table]
 
 
 def comparison(compared: Mapping[str, Any]) -> RenderableType:

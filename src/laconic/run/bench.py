@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -21,7 +20,6 @@ from laconic.core.interface import argument_names
 from laconic.core.model import as_module
 from laconic.core.program import Program, TensorSpec
 from laconic.core.progress import Progress
-from laconic.core.reading import reads
 from laconic.core.records import Measurement
 from laconic.core.target import Target
 from laconic.deploy import runtime as runtimes
@@ -29,7 +27,8 @@ from laconic.deploy.artifact import Artifact, save_artifact
 from laconic.deploy.process import WorkerProcess
 from laconic.display import shown
 from laconic.measure import latency, quiet
-from laconic.run.examples import lengths_of, write_arrays
+from laconic.run.inputs import check_lengths, write_arrays
+from laconic.run.inputs import random_inputs as random_inputs
 from laconic.run.timing import TimedWorker
 
 
@@ -81,6 +80,7 @@ def bench(
     *,
     runtime: str | None = None,
     precision: str | None = None,
+    device: str | None = None,
     threads: int | None = None,
     baseline_threads: int | None = None,
     batch: int | Sequence[int] = 1,
@@ -100,6 +100,7 @@ def bench(
         baseline: what it is compared with: another artifact, or a program or module, which is run in PyTorch eager.
         runtime: run the artifact in this runtime instead of its own; the baseline keeps its own.
         precision: likewise.
+        device: likewise, as the runtime calls it (`cuda`, `openvino:GPU`, …).
         threads: for both; None means those of the artifact.
         baseline_threads: of the baseline, where it is to have others.
         batch: one batch size or several.
@@ -125,8 +126,10 @@ def bench(
         raise BadInput(
             f"bench takes an artifact, its folder or its file; it was given an object of the class {type(new).__name__}. Export it: laconic.export."
         )
-    new = new.with_target(runtime=runtime, precision=precision, threads=threads)
-    _check_lengths(new, lengths or {})
+    new = new.with_target(runtime=runtime, precision=precision, threads=threads, device=device)
+    check_lengths(new.inputs, new.file, lengths or {})
+    if device is not None and device not in (known := runtimes.devices()):
+        raise BadInput(f"'{device}' is not a device." + nearest(device, known))
     with tempfile.TemporaryDirectory(prefix="laconic-bench-") as scratch, contextlib.ExitStack() as stack:
         told = stack.enter_context(shown(progress))
         baseline = Artifact.open(Path(baseline), trust=trust) if isinstance(baseline, (str, Path)) else baseline
@@ -211,24 +214,6 @@ def _threads(item: Artifact, workers: list[tuple[Any, Artifact, Any]]) -> str:
     return ", all cores" if threads is None else f", {threads} thread{'s' * (threads != 1)}"
 
 
-def _check_lengths(artifact: Artifact, lengths: dict[str, int]) -> None:
-    """Refuse to time inputs of which a length is not known.
-
-    Raises:
-        BadInput: names every dynamic dimension beside the batch that has no size.
-    """
-    known = lengths_of(artifact.inputs)
-    if unknown := [name for name in lengths if name not in known]:
-        others = nearest(unknown[0], known) if known else "; all its sizes but the batch are fixed"
-        raise BadInput(f"{artifact.file} takes inputs of no length '{unknown[0]}'{others}")
-    missing = [name for name in known if name not in lengths]
-    if missing:
-        asked, typed = ", ".join(f"'{name}': 64" for name in missing), " ".join(f"--length {name}=64" for name in missing)
-        raise BadInput(
-            f"{artifact.file} takes inputs of any {' and '.join(missing)}, and times depend on it: say at which it is timed, lengths={{{asked}}} ({typed})"
-        )
-
-
 def _check_available(artifact: Artifact) -> None:
     target = artifact.target
     why = runtimes.runtime(target.runtime).available(target.precision, target.device)
@@ -245,7 +230,9 @@ def _baseline(baseline: Any, new: Artifact, scratch: Path, threads: int | None, 
         baseline = as_module(baseline, "bench, as the baseline,")
     if isinstance(baseline, nn.Module):
         program = baseline if isinstance(baseline, Program) else _captured(baseline, new.inputs, lengths)
-        baseline = save_artifact(program, scratch / "baseline", Target(runtimes.BASELINE, "fp32", threads, new.target.device), {})
+        baseline = save_artifact(
+            program, scratch / "baseline", Target(runtimes.BASELINE, "fp32", threads, runtimes.baseline_device(new.target.device)), {}
+        )
     else:
         baseline = replace(baseline, target=replace(baseline.target, threads=threads))
     mine, theirs = ([spec.shape for spec in item.inputs] for item in (new, baseline))
@@ -262,22 +249,3 @@ def _captured(module: nn.Module, specs: Sequence[TensorSpec], lengths: dict[str,
         for name, spec in zip(argument_names(module, example, {}), specs, strict=True)
     }
     return capture(module, example, dynamic={name: axes for name, axes in dynamic.items() if axes})
-
-
-@reads("a model's list of inputs", "Give --length NAME=SIZE where its sizes are named, or export it again.", BadInput)
-def random_inputs(specs: Sequence[TensorSpec], batch: int, lengths: dict[str, int], seed: int) -> list[np.ndarray]:
-    """Make inputs of the right shapes: normal floats; ones for integers and booleans, since any embedding has an entry 1.
-
-    Args:
-        specs: of the inputs.
-        batch: size of the dimension ``batch``.
-        lengths: sizes of other dynamic dimensions.
-        seed: of the floats.
-    """
-    rng = np.random.default_rng(seed)
-    arrays = []
-    for spec in specs:
-        shape = spec.concrete(batch=batch, **lengths)
-        kind = np.dtype(spec.dtype)
-        arrays.append(rng.standard_normal(shape).astype(kind) if kind.kind == "f" else np.ones(shape, kind))
-    return arrays

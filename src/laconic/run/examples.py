@@ -18,6 +18,9 @@ from laconic.core.files import write_json, write_whole
 from laconic.core.program import Program, TensorSpec
 from laconic.core.reader import reader_of
 from laconic.core.task import Task
+from laconic.run.inputs import lengths_of
+from laconic.run.inputs import read_arrays as read_arrays
+from laconic.run.inputs import write_arrays as write_arrays
 from laconic.tasks.data import loader
 
 _DONE = "done.json"
@@ -111,11 +114,6 @@ def typical(specs: Sequence[TensorSpec], examples: Examples) -> tuple[Path, dict
     return paths[middle], sizes[middle]
 
 
-def lengths_of(specs: Sequence[TensorSpec]) -> list[str]:
-    """Return the dynamic dimensions beside the batch, by name."""
-    return list(dict.fromkeys(dim for spec in specs for dim in spec.shape if isinstance(dim, str) and dim != "batch"))
-
-
 def _array(leaf: Tensor) -> np.ndarray:
     """Return a tensor as numpy; bfloat16, which it does not know, as float32."""
     return np.asarray((leaf.float() if leaf.dtype == torch.bfloat16 else leaf).detach().cpu().numpy())
@@ -132,22 +130,6 @@ def batches(task: Task, data: Dataset[Any]) -> Iterator[tuple[Any, Any]]:
         with reader.naming("Task(split=…) cannot split the batch"):
             parts = task.split(batch)
         yield parts
-
-
-def write_arrays(path: Path, arrays: list[np.ndarray]) -> Path:
-    """Write arrays under the names "0", "1", …; the file appears whole."""
-    return write_whole(path, lambda aside: _save_npz(aside, arrays))
-
-
-def _save_npz(path: Path, arrays: list[np.ndarray]) -> None:
-    with path.open("wb") as handle:
-        np.savez(handle, **{str(i): array for i, array in enumerate(arrays)})  # type: ignore[arg-type]
-
-
-def read_arrays(path: Path) -> list[np.ndarray]:
-    """Read what `write_arrays` wrote."""
-    with np.load(path, allow_pickle=False) as archive:
-        return [archive[str(i)] for i in range(len(archive.files))]
 
 
 def read_logits(task: Task, program: Program, folder: Path, data: Dataset[Any]) -> Tensor:

@@ -13,7 +13,7 @@ from laconic.core.errors import BadInput, Mistakes, nearest, need
 from laconic.core.reading import reads
 from laconic.core.records import to_json
 from laconic.core.step import StepConfig
-from laconic.core.target import DEVICES, PRECISIONS, Target
+from laconic.core.target import PRECISIONS, Target
 from laconic.core.wording import numerics
 from laconic.deploy import runtime
 from laconic.run.plain import from_plain, to_plain
@@ -176,7 +176,7 @@ def _deploy_mistakes(deploy: Target) -> Iterator[str]:
         yield f"deploy.runtime: {deploy.runtime!r} is not a runtime." + nearest(deploy.runtime, runtime.names())
     if deploy.precision not in PRECISIONS:
         yield f"deploy.precision: {deploy.precision!r} is not a precision." + nearest(deploy.precision, PRECISIONS)
-    if deploy.device not in DEVICES:
-        yield f"deploy.device: {deploy.device!r} is not a device." + nearest(deploy.device, DEVICES)
+    if deploy.device not in (known := runtime.devices()):
+        yield f"deploy.device: {deploy.device!r} is not a device." + nearest(deploy.device, known)
     if deploy.threads is not None and deploy.threads < 1:
         yield f"deploy.threads: {deploy.threads} must be 1 or more, or left out for all cores"

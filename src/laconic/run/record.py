@@ -10,6 +10,7 @@ from typing import Any
 from laconic.core import quantities
 from laconic.core.quantities import Quantity
 from laconic.core.records import Measurement, Outcome
+from laconic.deploy import runtime
 from laconic.run.recipe import Recipe, parse
 
 # Rules by which a candidate is not tried.
@@ -153,5 +154,5 @@ def opponent(record: Record, records: Sequence[Record]) -> Record:
 def baseline_of(recipe: Recipe, records: Sequence[Record]) -> Record:
     """Return the baseline with the recipe's threads and device; the first where there is none such. Baselines name no baseline themselves."""
     baselines = [record for record in records if record.baseline is None]
-    place = (recipe.deploy.threads, recipe.deploy.device)
+    place = (recipe.deploy.threads, runtime.baseline_device(recipe.deploy.device))
     return next((r for r in baselines if (r.recipe["deploy"]["threads"], r.recipe["deploy"]["device"]) == place), baselines[0])

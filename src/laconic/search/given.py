@@ -44,7 +44,7 @@ def as_budget(value: Any) -> Budget:
 
 
 def check_devices(recipes: Sequence[Recipe] | None, device: str) -> None:
-    """Refuse a device that this machine does not have, on which the baseline would have to run.
+    """Refuse a device on which nothing runs here.
 
     Args:
         recipes: that will be tried; None: those of a search on `device`.
@@ -54,7 +54,7 @@ def check_devices(recipes: Sequence[Recipe] | None, device: str) -> None:
         BadInput: names the device and why it cannot be used.
     """
     for name in dict.fromkeys([device] if recipes is None else [recipe.deploy.device for recipe in recipes]):
-        why = runtime.runtime(runtime.BASELINE).available("fp32", name)
+        why = runtime.unavailable(name)
         if why is not None:
             raise BadInput(
                 f"the device '{name}' cannot be used: {why}. Leave it out (--device cpu), or run this where there is one; see `laconic doctor`."

@@ -9,7 +9,7 @@ from typing import Any
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.fields import wrong_type
-from laconic.core.target import DEVICES, Target
+from laconic.core.target import Target
 from laconic.deploy import runtime
 from laconic.run.recipe import Recipe
 from laconic.search.lever import COMBINED, COSTS, TARGET_STAGES, Lever, Setting, Surroundings
@@ -135,8 +135,8 @@ class SearchSpace:
             yield f"effort: '{self.effort}'." + nearest(str(self.effort), EFFORTS)
         if (wrong := wrong_type(int | None, self.trials)) is not None or (self.trials or 0) < 0:
             yield f"trials: {wrong or f'{self.trials} must be 0 or more'}"
-        if self.device not in DEVICES:
-            yield f"device: '{self.device}'." + nearest(self.device, DEVICES)
+        if self.device not in (known := runtime.devices()):
+            yield f"device: '{self.device}'." + nearest(str(self.device), known)
 
     # What is left -------------------------------------------------------------------------------------------------------------------
 
@@ -276,10 +276,9 @@ def _unknown_item(item: str) -> Iterator[str]:
 
 def baseline_recipe(threads: int | None, device: str) -> Recipe:
     """What the candidates with these threads on this device are compared with: the model as it was given, in PyTorch eager, fp32."""
-    return Recipe((), Target(runtime.BASELINE, "fp32", threads, device))
+    return Recipe((), Target(runtime.BASELINE, "fp32", threads, runtime.baseline_device(device)))
 
 
 def baseline_recipes(recipes: Sequence[Recipe]) -> list[Recipe]:
     """Return the baselines of these recipes: one for each number of threads and device among them, in their order."""
-    settings = dict.fromkeys((recipe.deploy.threads, recipe.deploy.device) for recipe in recipes)
-    return [baseline_recipe(*setting) for setting in settings]
+    return list(dict.fromkeys(baseline_recipe(recipe.deploy.threads, recipe.deploy.device) for recipe in recipes))

@@ -1,0 +1,228 @@
+"""A second machine over loopback: a real sshd with keys, port and temporary folder of its own."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import laconic as lc
+from laconic.cli import app
+from laconic.core.errors import BadInput, WorkerFailed
+from laconic.core.machine_record import MachineRecord
+from laconic.core.target import Target
+from laconic.deploy.artifact import save_artifact
+from laconic.deploy.portable import Portable
+from laconic.run import fleet
+from laconic.run.fleet import Remote, checked, code, record_on
+from laconic.run.hardware import Timing
+
+QUICK = Timing((1,), rounds=15, turn_seconds=0.005, timeout_s=60)
+SSHD = shutil.which("sshd") or next((path for path in ("/usr/sbin/sshd", "/usr/local/sbin/sshd") if Path(path).exists()), None)
+SEPARATION = Path("/run/sshd")  # without which an sshd of root does not start
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs: how it is reached, its process, and where everything of it lies."""
+
+    remote: Remote
+    pid: int
+    scratch: Path
+    config: Path
+
+    def left(self) -> list[str]:
+        """What lies in its temporary folder, given a moment to be cleared."""
+        until = time.monotonic() + 20
+        while (names := [path.name for path in self.scratch.iterdir()]) and time.monotonic() < until:
+            time.sleep(0.05)
+        return names
+
+    def drop(self) -> None:
+        """End the connections, not the server."""
+        for line in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii").split():
+            os.kill(int(line), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    if SSHD is None or shutil.which("ssh") is None or not sys.platform.startswith("linux"):
+        pytest.skip("no sshd here: apt install openssh-server openssh-client")
+    folder = tmp_path_factory.mktemp("sshd")
+    (folder / "scratch").mkdir()
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
+    shutil.copy(folder / "user.pub", folder / "authorized")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    lines = ("ListenAddress 127.0.0.1", f"Port {port}", f"HostKey {folder}/host", f"AuthorizedKeysFile {folder}/authorized", "StrictModes no",
+             "UsePAM no", "PasswordAuthentication no", "PermitRootLogin yes", f"PidFile {folder}/pid", f"SetEnv TMPDIR={folder}/scratch")  # fmt: skip
+    (folder / "sshd_config").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    lines = ("Host board", "HostName 127.0.0.1", f"Port {port}", f"User {getpass.getuser()}", f"IdentityFile {folder}/user", "IdentitiesOnly yes",
+             f"UserKnownHostsFile {folder}/known", "StrictHostKeyChecking no", "LogLevel ERROR")  # fmt: skip
+    (folder / "ssh_config").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    made = os.geteuid() == 0 and not SEPARATION.exists()
+    if made:
+        SEPARATION.mkdir()
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], stdout=log, stderr=log)
+    try:
+        remote = Remote("board", f"ssh -F {folder}/ssh_config", sys.executable, limit_s=300)
+        until = time.monotonic() + 30
+        while subprocess.run([*remote.ssh.split(), "board", "true"], capture_output=True).returncode != 0:
+            if process.poll() is not None or time.monotonic() > until:
+                pytest.skip(f"sshd does not serve here: {(folder / 'log').read_text(encoding='utf-8')[-300:]}")
+            time.sleep(0.1)
+        yield Server(remote, process.pid, folder / "scratch", folder / "ssh_config")
+    finally:
+        process.kill()
+        process.wait()
+        if made:
+            SEPARATION.rmdir()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = lc.capture(nn.Linear(4, 3).eval(), torch.zeros(2, 4))
+    return save_artifact(program, tmp_path_factory.mktemp("fleet") / "net", Target(threads=1), {}).folder
+
+
+@pytest.fixture
+def items(folder: Path) -> dict[str, Portable]:
+    return {"net": Portable.open(folder)}
+
+
+def test_the_three_best_of_a_run_are_measured_on_another_machine(server: Server, folder: Path, tmp_path: Path) -> None:
+    rows = []
+    for ms, key in enumerate("abcd"):
+        shutil.copytree(folder, tmp_path / "run" / "candidates" / key / "artifact")
+        rows.append({"key": key, "title": f"net {key}", "status": "passed", "artifact": "there", "latency_ms": {"value": ms}})
+    (tmp_path / "run" / "run.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "run" / "result.json").write_text(json.dumps({"format": 1, "best": "c", "candidates": rows}), encoding="utf-8")
+    argv = ["bench", str(tmp_path / "run"), "--record", str(tmp_path / "board.json"), "--rounds", "3", "--batch", "1,2", "--quiet"]
+    done = CliRunner().invoke(app, [*argv, "--on", "board", "--ssh", server.remote.ssh, "--python", sys.executable])
+    assert done.exit_code == 0, done.output
+    read = MachineRecord.read(tmp_path / "board.json")
+    assert read.machine == "board"
+    assert [(one.name, [timing.batch for timing in one.timings]) for one in read.artifacts] == [(f"net {key}", [1, 2]) for key in "cab"]
+    assert all(timing.latency_ms.n >= 9 for one in read.artifacts for timing in one.timings)
+    assert read.environment["cores"] >= 1
+    assert server.left() == []
+
+
+def test_a_connection_that_breaks_is_made_again_and_what_was_measured_is_kept(
+    server: Server, items: dict[str, Portable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "_PAUSE_S", 0.01)
+    told: list[Any] = []
+
+    def heard(event: dict[str, Any]) -> None:
+        told.append(event)
+        if event["kind"] == "times" and sum(e["kind"] == "times" for e in told) == 1:
+            server.drop()
+
+    made = record_on(server.remote, items, QUICK, "twice", on_event=heard)
+    assert [event["kind"] for event in told] == ["machine", "started", "times", "times", "times", "memory"]  # 5 rounds each, none twice
+    assert made.artifacts[0].timings[0].throughput_per_s.n == 15
+    assert server.left() == []
+
+
+def test_a_connection_that_always_breaks_is_given_up(server: Server, items: dict[str, Portable], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "_PAUSE_S", 0.01)
+    with pytest.raises(WorkerFailed, match="board: the connection ended.*2 connections broke"):
+        record_on(replace(server.remote, attempts=2), items, QUICK, on_event=lambda event: server.drop())
+    assert server.left() == []
+
+
+def test_a_time_limit_ends_both_sides(server: Server, items: dict[str, Portable]) -> None:
+    with pytest.raises(WorkerFailed, match="not done within"):
+        record_on(replace(server.remote, limit_s=4), items, replace(QUICK, rounds=10_000, turn_seconds=0.5))
+    assert server.left() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"python": "no-such-python"}, "board has no Python as 'no-such-python'"),
+        ({"host": "127.0.0.2"}, "127.0.0.2 cannot be reached"),
+        ({"ssh": "no-such-ssh"}, "'no-such-ssh' cannot be started"),
+    ],
+)
+def test_what_is_missing_is_told(server: Server, items: dict[str, Portable], change: dict[str, Any], told: str) -> None:
+    if "host" in change:
+        change = {**change, "ssh": f"{server.remote.ssh} -p 1"}
+    with pytest.raises(BadInput, match=told):
+        record_on(replace(server.remote, **change), items, QUICK)
+    assert server.left() == []
+
+
+def test_a_python_without_numpy_is_told(server: Server, items: dict[str, Portable], tmp_path: Path) -> None:
+    bare = tmp_path / "bare python"  # a path with a space, and no packages
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -I "$@"\n', encoding="utf-8")
+    bare.chmod(0o755)
+    with pytest.raises(BadInput, match=r"board: '.*bare python' lacks numpy"):
+        record_on(replace(server.remote, python=str(bare)), items, QUICK)
+    assert server.left() == []
+
+
+def test_an_artifact_that_cannot_run_there_is_told(server: Server, items: dict[str, Portable]) -> None:
+    with pytest.raises(BadInput, match="nothing could be timed: net: onnxruntime with fp32 on qnn cannot run"):
+        record_on(server.remote, {"net": items["net"].with_target(device="qnn")}, QUICK)
+    assert server.left() == []
+
+
+# Without a server ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_few_files_travel_and_none_needs_pytorch() -> None:
+    files = code(["laconic.run.afar", "laconic.deploy.hold", "laconic.deploy.worker", "laconic.deploy.ort"])
+    assert {"laconic/__init__.py", "laconic/run/afar.py", "laconic/deploy/worker.py", "laconic/deploy/ort.py"} <= set(files)
+    assert len(files) < 60
+    for name, content in files.items():
+        assert not any(module.partition(".")[0] in ("torch", "onnx") for module in fleet._imported(content)), name
+
+
+@pytest.mark.parametrize("host", ["", "-oProxyCommand=touch /tmp/x"])
+def test_a_host_is_no_option(host: str) -> None:
+    with pytest.raises(BadInput, match="is not a host"):
+        Remote(host)
+
+
+def test_the_command_is_quoted_for_the_shell_there() -> None:
+    assert Remote("a", python="~/my env/bin/python").argv[-1].startswith("exec ~/'my env/bin/python' -c '")
+    assert Remote("a", "ssh -p 22").argv[:3] == ["ssh", "-p", "22"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"kind": "other"},
+        {"kind": "machine", "name": "m", "environment": []},
+        {"kind": "started", "name": "stranger", "cold_start_ms": 1.0},
+        {"kind": "started", "name": "net", "cold_start_ms": -1},
+        {"kind": "memory", "name": "net", "peak_bytes": "much"},
+        {"kind": "times", "batch": 1, "rounds": 1, "busy": "", "times_ns": {"net": [[0]]}},
+        {"kind": "times", "batch": 1, "rounds": 1, "busy": "", "times_ns": {"net": [[]]}},
+        {"kind": "times", "batch": True, "rounds": 1, "busy": "", "times_ns": {}},
+        {"kind": "times", "batch": 1, "rounds": 1, "busy": None, "times_ns": {}},
+    ],
+)
+def test_what_another_machine_tells_is_checked(event: dict[str, Any], items: dict[str, Portable]) -> None:
+    with pytest.raises(WorkerFailed, match="no event"):
+        checked(event, items)

@@ -1,0 +1,233 @@
+"""Times of artifacts on a machine: without PyTorch, going on where they were broken off, written as a record that is checked when it is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import laconic as lc
+from laconic.core.errors import BadInput, CorruptFile, Mistakes
+from laconic.core.machine_record import MachineRecord, from_plain
+from laconic.core.records import to_json
+from laconic.core.target import Target
+from laconic.deploy.artifact import save_artifact
+from laconic.deploy.portable import Portable
+from laconic.run import hardware
+from laconic.run.hardware import Timing, folded, items_of, measure, record
+
+QUICK = Timing((1, 4), rounds=3, turn_seconds=0.01, timeout_s=60)
+# Nothing but what an ONNX artifact needs: imports of these fail.
+WITHOUT_TORCH = """\
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in ('torch', 'onnx', 'onnxscript', 'openvino', 'transformers'):
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+sys.meta_path.insert(0, Absent())
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = lc.capture(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval(), torch.zeros(2, 4))
+    return save_artifact(program, tmp_path_factory.mktemp("hardware") / "net", Target(threads=1), {}).folder
+
+
+@pytest.fixture(scope="module")
+def events(folder: Path) -> list[dict[str, Any]]:
+    return list(measure({"net": Portable.open(folder)}, QUICK))
+
+
+def test_a_portable_is_the_artifact(folder: Path) -> None:
+    whole, light = lc.Artifact.open(folder), Portable.open(folder)
+    for name in ("file", "target", "inputs", "size_bytes", "sha256", "numerics"):
+        assert getattr(light, name) == getattr(whole, name)
+    assert [path.name for path in light.files] == ["artifact.json", "model.onnx"]
+    assert light.refusal() is None
+    assert "no QNNExecutionProvider" in (light.with_target(device="qnn").refusal() or "it is here: no QNNExecutionProvider")
+    with pytest.raises(BadInput, match="torch reads pt2 files"):
+        light.with_target(runtime="torch")
+
+
+def test_weights_beside_the_file_travel_too(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "big")
+    card = json.loads((tmp_path / "big" / "artifact.json").read_text(encoding="utf-8"))
+    (tmp_path / "big" / "model.onnx.data").write_bytes(b"weights")
+    assert [path.name for path in Portable.open(tmp_path / "big").files] == ["artifact.json", "model.onnx"]  # not the card's: left here
+    card["sha256"] = _both(tmp_path / "big" / "model.onnx", tmp_path / "big" / "model.onnx.data")
+    (tmp_path / "big" / "artifact.json").write_text(json.dumps(card), encoding="utf-8")
+    assert [path.name for path in Portable.open(tmp_path / "big").files] == ["artifact.json", "model.onnx", "model.onnx.data"]
+
+
+def _both(*files: Path) -> str:
+    from hashlib import sha256
+
+    return sha256("".join(sha256(file.read_bytes()).hexdigest() for file in files).encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"file": "../net/model.onnx"}, "not a model file beside it"),
+        ({"file": "run.py"}, "not a model file beside it"),
+        ({"file": "gone.onnx"}, "is missing"),
+        ({"sha256": "0" * 64}, "SHA-256 is another"),
+        ({"inputs": [{"name": 1, "shape": [1], "dtype": "float32"}]}, "no tensor"),
+        ({"target": {"runtime": 3}}, "the target makes no sense"),
+    ],
+)
+def test_a_card_that_lies_is_refused(folder: Path, tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    shutil.copytree(folder, tmp_path / "net")
+    card = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
+    (tmp_path / "net" / "artifact.json").write_text(json.dumps({**card, **change}), encoding="utf-8")
+    with pytest.raises((BadInput, CorruptFile), match=told):
+        Portable.open(tmp_path / "net")
+    with pytest.raises(BadInput, match=r"has no artifact\.json"):
+        Portable.open(tmp_path)
+
+
+def test_the_record_tells_what_was_measured(folder: Path, events: list[dict[str, Any]]) -> None:
+    made = folded(events, {"net": Portable.open(folder)}, QUICK, "bench 1")
+    (one,) = made.artifacts
+    assert made.machine == "bench 1"
+    assert made.environment["cores"] >= 1
+    assert [timing.batch for timing in one.timings] == [1, 4]
+    for timing in one.timings:
+        turns = [e["times_ns"]["net"] for e in events if e["kind"] == "times" and e["batch"] == timing.batch]
+        rounds = [turn for chunk in turns for turn in chunk]
+        assert len(rounds) == 3
+        assert timing.latency_ms.value == pytest.approx(statistics.median(1e-6 * ns for turn in rounds for ns in turn))
+        expected = statistics.median(timing.batch * 1e9 / statistics.median(turn) for turn in rounds)
+        assert timing.throughput_per_s.value == pytest.approx(expected)
+    assert one.cold_start_ms is not None
+    assert one.cold_start_ms > 0
+    assert one.energy_mj.value is None
+    assert "unknown" in one.energy_mj.note
+
+
+def test_what_is_known_is_not_measured_again(folder: Path, events: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    items = {"net": Portable.open(folder)}
+    first = next(i for i, event in enumerate(events) if event["kind"] == "times")
+    asked: list[int] = []
+    real = hardware.latency.interleave
+    monkeypatch.setattr(
+        hardware.latency, "interleave", lambda candidates, rounds, *a, **k: asked.append(rounds) or real(candidates, rounds, *a, **k)
+    )
+    rest = list(measure(items, QUICK, events[: first + 1]))
+    assert asked == [3]  # batch 1 was there
+    assert [event["kind"] for event in rest] == ["times", "memory"]
+    whole = folded([*events[: first + 1], *rest], items, QUICK)
+    assert whole.artifacts[0].timings[0] == folded(events, items, QUICK).artifacts[0].timings[0]
+    assert [timing.throughput_per_s.n for timing in whole.artifacts[0].timings] == [3, 3]
+
+
+def test_one_that_fails_is_told_and_the_others_go_on(folder: Path, tmp_path: Path) -> None:
+    items = {"net": Portable.open(folder), "far": Portable.open(folder).with_target(device="qnn")}
+    made = record(items, Timing(rounds=3, turn_seconds=0.01, timeout_s=60))
+    good, bad = made.artifacts
+    assert good.timings
+    assert not good.failed
+    assert "QNNExecutionProvider" in bad.failed
+    assert bad.timings == ()
+    with pytest.raises(BadInput, match="nothing could be timed: far: "):
+        record({"far": items["far"]}, QUICK)
+
+
+@pytest.mark.parametrize("wrong", [{"batches": ()}, {"batches": (0,)}, {"rounds": 2}, {"turn_seconds": float("nan")}, {"timeout_s": 0.0}])
+def test_what_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(Mistakes, match=next(iter(wrong))):
+        Timing(**wrong)
+
+
+def test_no_pytorch_is_needed_to_record_an_onnx_artifact(folder: Path, tmp_path: Path) -> None:
+    """On a machine that lacks it: imports of PyTorch and of onnx fail, in this process and in the worker's."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_TORCH, encoding="utf-8")
+    paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")]), str(Path(lc.__file__).parents[1])])
+    argv = ["-m", "laconic", "bench", str(folder), "--record", str(tmp_path / "a.json"), "--rounds", "3", "--batch", "1,2", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, *argv, "--machine", "board"], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Record: " in done.stdout
+    read = MachineRecord.read(tmp_path / "a.json")
+    assert read.machine == "board"
+    assert read.artifacts[0].name == folder.name
+    assert [timing.batch for timing in read.artifacts[0].timings] == [1, 2]
+
+
+def test_a_runs_folder_gives_what_ships_and_the_fastest(folder: Path, tmp_path: Path) -> None:
+    rows = []
+    for key, ms, status in (("a", 3.0, "passed"), ("b", 1.0, "passed"), ("c", 2.0, "passed"), ("d", 0.5, "rejected"), ("e", 4.0, "passed")):
+        shutil.copytree(folder, tmp_path / "candidates" / key / "artifact")
+        rows.append({"key": key, "title": f"net {key}", "status": status, "artifact": "there", "latency_ms": {"value": ms}})
+    (tmp_path / "run.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "result.json").write_text(json.dumps({"format": 1, "best": "e", "candidates": rows}), encoding="utf-8")
+    assert list(items_of(tmp_path)) == ["net e", "net b", "net c"]
+    assert list(items_of(tmp_path, best=1)) == ["net e"]
+    assert items_of(tmp_path, threads=2)["net b"].target.threads == 2
+
+
+# Records are read by others -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path, events: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    file = tmp_path_factory.mktemp("record") / "a.json"
+    made = folded(events, {"net": Portable.open(folder)}, QUICK)
+    made.write(file)
+    assert MachineRecord.read(file) == from_plain(to_json(made))
+    assert to_json(MachineRecord.read(file)) == to_json(made)
+    return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        (("kind",), "another", "is no machine's record"),
+        (("format",), 99, "Install a newer Laconic"),
+        (("format",), True, "Install a newer Laconic"),
+        (("machine",), 3, "machine is no text"),
+        (("machine",), "x" * 5000, "machine is no text"),
+        (("environment",), [], "environment is no mapping"),
+        (("environment",), {"a": {"b": {"c": {"d": {"e": {"f": 1}}}}}}, "is no plain value"),
+        (("artifacts",), {}, "artifacts is no list"),
+        (("artifacts", 0), 3, "artifacts: an entry is int"),
+        (("artifacts", 0, "size_bytes"), -1, "size_bytes: -1 is no number"),
+        (("artifacts", 0, "cold_start_ms"), "1", "cold_start_ms: 1 is no number"),
+        (("artifacts", 0, "timings", 0, "batch"), 0, "no batch size"),
+        (("artifacts", 0, "timings", 0, "latency_ms"), 3, "latency_ms is no mapping"),
+        (("artifacts", 0, "timings", 0, "latency_ms", "value"), True, "latency_ms.value: True is no number"),
+        (("artifacts", 0, "timings", 0, "latency_ms", "n"), -2, "latency_ms.n is no count"),
+    ],
+)
+def test_a_record_that_is_none_is_told_with_its_file(
+    plain: dict[str, Any], tmp_path: Path, path: tuple[Any, ...], value: Any, told: str
+) -> None:
+    broken = json.loads(json.dumps(plain))
+    place = broken
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    (tmp_path / "b.json").write_text(json.dumps(broken), encoding="utf-8")
+    with pytest.raises(CorruptFile, match=rf"b\.json.*{told}"):
+        MachineRecord.read(tmp_path / "b.json")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04", b"[" * 100_000, b'{"kind": NaN}', np.arange(9).tobytes()])
+def test_no_json_no_record(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "b.json").write_bytes(content)
+    with pytest.raises(CorruptFile, match=r"b\.json"):
+        MachineRecord.read(tmp_path / "b.json")
+    with pytest.raises(BadInput, match="there is no record"):
+        MachineRecord.read(tmp_path / "none.json")
