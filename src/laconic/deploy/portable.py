@@ -69,7 +69,7 @@ class Portable:
         beside = next((parts for parts in ((), tuple(others)) if _digest((file, *parts)) == told["sha256"]), None)
         if beside is None:
             raise CorruptFile(f"{file} is not the file that was exported: its SHA-256 is another. Export it again.")
-        target, inputs = Target(**told["target"]), tuple(_spec(item) for item in told["inputs"])
+        target, inputs = Target(**told["target" if "target" in told else "settings"]), tuple(_spec(item) for item in told["inputs"])
         size = sum(path.stat().st_size for path in (file, *beside))
         return cls(file, beside, target, inputs, size, str(told["sha256"]), str(told.get("numerics") or target.precision), trust)
 

@@ -48,7 +48,8 @@ def started(folder: Path, module: str) -> tuple:
     """Start the module with its plan and a descriptor for what it tells; everything that it writes lies in the folder."""
     scratch = folder / "scratch"
     scratch.mkdir()
-    environment = dict(os.environ, PYTHONPATH=str(folder / "code"), PYTHONDONTWRITEBYTECODE="1", TMPDIR=str(scratch))
+    paths = os.pathsep.join(filter(None, [str(folder / "code"), os.environ.get("PYTHONPATH")]))
+    environment = dict(os.environ, PYTHONPATH=paths, PYTHONDONTWRITEBYTECODE="1", TMPDIR=str(scratch))
     mine, its = os.pipe()
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(
