@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import laconic as lc
-from laconic.core.errors import BadInput, Mistakes
+from laconic.core.errors import BadInput
 from laconic.core.target import Target
 from laconic.deploy import ort, ov
 from laconic.deploy import runtime as runtimes
@@ -102,7 +102,7 @@ class FakeCore:
     def compile_model(self, model: Any, device: str, told: dict[str, Any]) -> Any:
         shape = None if isinstance(model, str) else str(model.inputs[0].partial_shape)
         self.compiled.append((device, told, shape))
-        return self.real.compile_model(model, "CPU", {})
+        return self.real.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 def test_openvino_runs_on_what_it_sees(artifact: lc.Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_every_device_is_known_once_and_asked_of_who_has_it() -> None:
     assert unavailable("cpu") is None
     if (why := unavailable("qnn")) is not None:
         assert why.startswith("ONNX Runtime: ")
-        assert "; " not in why.partition("it has")[0]
+        assert "OpenVINO" not in why
 
 
 def test_a_device_that_is_not_here_is_refused_at_once(artifact: lc.Artifact) -> None:
@@ -156,7 +156,7 @@ def test_recipes_and_searches_know_the_same_devices() -> None:
     assert parse({"deploy": {"runtime": "openvino", "device": "openvino:GPU"}}, "here").recipe.deploy.device == "openvino:GPU"
     assert lc.SearchSpace(device="tensorrt").device == "tensorrt"
     for wrong in (lambda: parse({"deploy": {"device": "openvino:TPU"}}, "here"), lambda: lc.SearchSpace(device="openvino:TPU")):
-        with pytest.raises(Mistakes, match=r"openvino:TPU.*Did you mean"):
+        with pytest.raises(BadInput, match=r"openvino:TPU'.*Did you mean"):
             wrong()
 
 
