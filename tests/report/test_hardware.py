@@ -24,7 +24,7 @@ ENVIRONMENT = {
 
 def timing(batch: int, ms: float, busy: str = "") -> BatchTiming:
     p95, p99 = Measurement(2 * ms, "ms", 9), Measurement(3 * ms, "ms", 9)
-    return BatchTiming(batch, Measurement(ms, "ms", 9, 0.9 * ms, 1.1 * ms), p95, p99, Measurement(1e3 * batch / ms, "1/s", 9), busy)
+    return BatchTiming(batch, Measurement(ms, "ms", 9, 0.9 * ms, 1.1 * ms), p95, p99, Measurement(1e3 * batch / ms, "1/s", 9), busy=busy)
 
 
 def artifact(name: str, sha: str, *timings: BatchTiming, **more: Any) -> ArtifactTimes:

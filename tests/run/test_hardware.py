@@ -112,8 +112,8 @@ def test_the_record_tells_what_was_measured(folder: Path, events: list[dict[str,
         assert timing.throughput_per_s.value == pytest.approx(expected)
     assert one.cold_start_ms is not None
     assert one.cold_start_ms > 0
-    assert one.energy_mj.value is None
-    assert "unknown" in one.energy_mj.note
+    assert one.timings[0].energy_mj.value is None
+    assert "unknown" in one.timings[0].energy_mj.note
 
 
 def test_what_is_known_is_not_measured_again(folder: Path, events: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,13 +21,14 @@ _MEND = "Make it again on its machine: laconic bench ARTIFACT --record FILE."
 
 @dataclass(frozen=True)
 class BatchTiming:
-    """Times at one batch size: the median with the interval of medians of rounds, further percentiles, examples a second; `busy` says what disturbed them."""
+    """Times at one batch size: the median with the interval of medians of rounds, percentiles, examples a second, energy of one; `busy` says what disturbed."""
 
     batch: int
     latency_ms: Measurement
     latency_p95_ms: Measurement
     latency_p99_ms: Measurement
     throughput_per_s: Measurement
+    energy_mj: Measurement = field(default_factory=lambda: Measurement.missing("mJ", "unknown: it was not asked for"))
     busy: str = ""
 
 
@@ -44,7 +45,6 @@ class ArtifactTimes:
         cold_start_ms: from the start of a process to the first answer; None where it did not start.
         peak_memory_bytes: of that process; None where the system does not tell.
         timings: by batch size.
-        energy_mj: of one inference.
         failed: why it has no times; empty where it has.
     """
 
@@ -56,7 +56,6 @@ class ArtifactTimes:
     cold_start_ms: float | None = None
     peak_memory_bytes: int | None = None
     timings: tuple[BatchTiming, ...] = ()
-    energy_mj: Measurement = field(default_factory=lambda: Measurement.missing("mJ", "unknown: it was not asked for"))
     failed: str = ""
 
 
@@ -127,7 +126,6 @@ def artifact_from_plain(data: Any) -> ArtifactTimes:
         cold_start_ms=cold,
         peak_memory_bytes=None if peak is None else int(peak),
         timings=tuple(_timing(item) for item in _list(data.get("timings"), "timings")),
-        energy_mj=_measurement(data, "energy_mj"),
         failed=_text(data, "failed"),
     )
 
@@ -135,7 +133,9 @@ def artifact_from_plain(data: Any) -> ArtifactTimes:
 def _timing(data: Any) -> BatchTiming:
     if not isinstance(data, Mapping) or type(data.get("batch")) is not int or data["batch"] < 1:
         raise ValueError("timings: an entry has no batch size")
-    figures = {name: _measurement(data, name) for name in ("latency_ms", "latency_p95_ms", "latency_p99_ms", "throughput_per_s")}
+    figures = {
+        name: _measurement(data, name) for name in ("latency_ms", "latency_p95_ms", "latency_p99_ms", "throughput_per_s", "energy_mj")
+    }
     return BatchTiming(batch=data["batch"], busy=_text(data, "busy"), **figures)
 
 

@@ -109,7 +109,7 @@ def _lines(one: ArtifactTimes, title: str, machine: str, priced: str, costs: Cos
             _told(timing.latency_ms, time=True),
             _told(timing.latency_p95_ms, time=True),
             _told(timing.throughput_per_s),
-            _told(one.energy_mj),
+            _told(timing.energy_mj),
             _told(cost),
             scaled(None if one.cold_start_ms is None else 1e-3 * one.cold_start_ms, TIME, "it did not start").text,
         )
@@ -181,10 +181,11 @@ def _notes(records: Sequence[MachineRecord], names: Sequence[str], titles: Mappi
         if len(settings) > 1:
             yield f"{title} was run in different ways: {'; '.join(settings)}."
     unknown = dict.fromkeys(
-        f"energy on {name}: {one.energy_mj.note}"
+        f"energy on {name}: {timing.energy_mj.note}"
         for name, record in zip(names, records, strict=True)
         for one in record.artifacts
-        if one.energy_mj.value is None and one.energy_mj.note and not one.failed
+        for timing in one.timings
+        if timing.energy_mj.note
     )
     yield from unknown
     yield (
