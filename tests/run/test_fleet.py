@@ -105,7 +105,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def items(folder: Path) -> dict[str, Portable]:
-    return {"net": Portable.open(folder)}
+    return {"net": Portable.of(folder)}
 
 
 def test_the_three_best_of_a_run_are_measured_on_another_machine(server: Server, folder: Path, tmp_path: Path) -> None:

@@ -46,11 +46,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def events(folder: Path) -> list[dict[str, Any]]:
-    return list(measure({"net": Portable.open(folder)}, QUICK))
+    return list(measure({"net": Portable.of(folder)}, QUICK))
 
 
 def test_a_portable_is_the_artifact(folder: Path) -> None:
-    whole, light = lc.Artifact.open(folder), Portable.open(folder)
+    whole, light = lc.Artifact.open(folder), Portable.of(folder)
     for name in ("file", "target", "inputs", "size_bytes", "sha256", "numerics"):
         assert getattr(light, name) == getattr(whole, name)
     assert [path.name for path in light.files] == ["artifact.json", "model.onnx"]
@@ -64,10 +64,10 @@ def test_weights_beside_the_file_travel_too(folder: Path, tmp_path: Path) -> Non
     shutil.copytree(folder, tmp_path / "big")
     card = json.loads((tmp_path / "big" / "artifact.json").read_text(encoding="utf-8"))
     (tmp_path / "big" / "model.onnx.data").write_bytes(b"weights")
-    assert [path.name for path in Portable.open(tmp_path / "big").files] == ["artifact.json", "model.onnx"]  # not the card's: left here
+    assert [path.name for path in Portable.of(tmp_path / "big").files] == ["artifact.json", "model.onnx"]  # not the card's: left here
     card["sha256"] = _both(tmp_path / "big" / "model.onnx", tmp_path / "big" / "model.onnx.data")
     (tmp_path / "big" / "artifact.json").write_text(json.dumps(card), encoding="utf-8")
-    assert [path.name for path in Portable.open(tmp_path / "big").files] == ["artifact.json", "model.onnx", "model.onnx.data"]
+    assert [path.name for path in Portable.of(tmp_path / "big").files] == ["artifact.json", "model.onnx", "model.onnx.data"]
 
 
 def _both(*files: Path) -> str:
@@ -92,13 +92,13 @@ def test_a_card_that_lies_is_refused(folder: Path, tmp_path: Path, change: dict[
     card = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
     (tmp_path / "net" / "artifact.json").write_text(json.dumps({**card, **change}), encoding="utf-8")
     with pytest.raises((BadInput, CorruptFile), match=told):
-        Portable.open(tmp_path / "net")
+        Portable.of(tmp_path / "net")
     with pytest.raises(BadInput, match=r"has no artifact\.json"):
-        Portable.open(tmp_path)
+        Portable.of(tmp_path)
 
 
 def test_the_record_tells_what_was_measured(folder: Path, events: list[dict[str, Any]]) -> None:
-    made = folded(events, {"net": Portable.open(folder)}, QUICK, "bench 1")
+    made = folded(events, {"net": Portable.of(folder)}, QUICK, "bench 1")
     (one,) = made.artifacts
     assert made.machine == "bench 1"
     assert made.environment["cores"] >= 1
@@ -117,7 +117,7 @@ def test_the_record_tells_what_was_measured(folder: Path, events: list[dict[str,
 
 
 def test_what_is_known_is_not_measured_again(folder: Path, events: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    items = {"net": Portable.open(folder)}
+    items = {"net": Portable.of(folder)}
     first = next(i for i, event in enumerate(events) if event["kind"] == "times")
     asked: list[int] = []
     real = hardware.latency.interleave
@@ -133,7 +133,7 @@ def test_what_is_known_is_not_measured_again(folder: Path, events: list[dict[str
 
 
 def test_one_that_fails_is_told_and_the_others_go_on(folder: Path, tmp_path: Path) -> None:
-    items = {"net": Portable.open(folder), "far": Portable.open(folder).with_target(device="qnn")}
+    items = {"net": Portable.of(folder), "far": Portable.of(folder).with_target(device="qnn")}
     made = record(items, Timing(rounds=3, turn_seconds=0.01, timeout_s=60))
     good, bad = made.artifacts
     assert good.timings
@@ -184,7 +184,7 @@ def test_a_runs_folder_gives_what_ships_and_the_fastest(folder: Path, tmp_path: 
 @pytest.fixture(scope="module")
 def plain(folder: Path, events: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     file = tmp_path_factory.mktemp("record") / "a.json"
-    made = folded(events, {"net": Portable.open(folder)}, QUICK)
+    made = folded(events, {"net": Portable.of(folder)}, QUICK)
     made.write(file)
     assert MachineRecord.read(file) == from_plain(to_json(made))
     assert to_json(MachineRecord.read(file)) == to_json(made)

@@ -47,7 +47,7 @@ class Portable:
 
     @classmethod
     @reads("an artifact", "Export it again.")
-    def open(cls, folder: Path, *, trust: bool = False) -> Portable:
+    def of(cls, folder: Path, *, trust: bool = False) -> Portable:
         """Read an artifact's folder.
 
         Raises:

@@ -17,7 +17,7 @@ def main() -> None:
     plan = Path(sys.argv[1])
     told = read_json(plan)
     items = {
-        one["name"]: Portable.open(plan.parent / "artifacts" / str(index), trust=one["trusted"]).with_target(**one["target"])
+        one["name"]: Portable.of(plan.parent / "artifacts" / str(index), trust=one["trusted"]).with_target(**one["target"])
         for index, one in enumerate(told["items"])
     }
     timing = Timing(**{**told["timing"], "batches": tuple(told["timing"]["batches"])})

@@ -214,7 +214,7 @@ def items_of(path: Path, best: int = 3, trust: bool = False, **changes: Any) -> 
     from laconic.run.store import MANIFEST, read_result
 
     if not (path / MANIFEST).exists():
-        one = Portable.open(path, trust=trust).with_target(**changes)
+        one = Portable.of(path, trust=trust).with_target(**changes)
         return {path.resolve().name: one}
     result = read_result(path)
     passed = [row for row in result["candidates"] if row.get("status") == "passed" and row.get("artifact")]
@@ -222,7 +222,7 @@ def items_of(path: Path, best: int = 3, trust: bool = False, **changes: Any) -> 
     if not passed:
         raise BadInput(f"the run in {path} delivered nothing that passed: there is nothing to time")
     return {
-        row["title"]: Portable.open(path / "candidates" / row["key"] / "artifact", trust=trust).with_target(**changes)
+        row["title"]: Portable.of(path / "candidates" / row["key"] / "artifact", trust=trust).with_target(**changes)
         for row in passed[:best]
     }
 
