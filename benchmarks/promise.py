@@ -5,6 +5,7 @@
   and how many by their whole interval. Test data is read by the search itself, once, after the choice.
 - `several [TASK] [rounds=2]`: seconds of a search for one budget (0.5 points) and for the five, in turns, each from nothing, `digits` unless another is named.
   Wanted: at most 1.3 times as long.
+- `margin [pruned] [run=FOLDER …] [draws=300]`: by which rule to choose among many that held the budget on the valid data, simulated; see `benchmarks.margin`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import laconic as lc
 from benchmarks import trained
 from benchmarks.command import command
+from benchmarks.margin import margin
 from laconic.measure.quiet import others_share
 
 DROPS = (0.1, 0.5, 1.0, 2.0, 5.0)
@@ -90,7 +92,7 @@ def several(names: list[str]) -> None:
     print(f"{five / one:.2f} times as long")
 
 
-COMMANDS = {"held": held, "several": several}
+COMMANDS = {"held": held, "several": several, "margin": margin}
 
 if __name__ == "__main__":
     command(__doc__, COMMANDS)

@@ -64,6 +64,7 @@ class Setting:
     counts: list[list[int]]
     prices: dict[str, Any]
     costs: list[Cost]
+    call_ms: float
 
     @classmethod
     def of(cls, runtime: str, net: str = "resnet20") -> Setting:
@@ -81,14 +82,16 @@ class Setting:
 
         sizes, prices = Sizes(couple(program)), {"fp32": floats, "int8": rounded}
         counts, start = choices(sizes, Making()), time.perf_counter()
-        costs = layer_costs(sizes, counts, prices, lc.Context(task))
+        costs = [*layer_costs(sizes, counts, prices, lc.Context(task)), price.call_cost(list(prices))]
         price.keep()
-        print(f"{price.measured} layers timed in {time.perf_counter() - start:.0f} s", flush=True)
-        return cls(task, program, sizes, counts, prices, costs)
+        print(
+            f"{price.measured} layers timed in {time.perf_counter() - start:.0f} s, a call takes {1e3 * price.call_ms:.1f} µs", flush=True
+        )
+        return cls(task, program, sizes, counts, prices, costs, price.call_ms)
 
     def ms(self, counts: Sequence[int], precision: str) -> float:
-        """The time of the layers with these counts."""
-        return float(sum(self.prices[precision](self.sizes.layer(node, counts)) for node in self.sizes.layers))
+        """The time of the layers with these counts, and of the call."""
+        return self.call_ms + float(sum(self.prices[precision](self.sizes.layer(node, counts)) for node in self.sizes.layers))
 
 
 class Judged:
@@ -256,6 +259,7 @@ def _table(setting: Setting, net: str, runtime: str, seed: int) -> Table:
         start = time.perf_counter()
         more = LayerParts(setting.program, context, setting.prices, making, runtime).every()
         table = size_table(setting.program, context, setting.prices, making, more=more)
+        table = replace(table, costs=(*table.costs, setting.costs[-1]))
         counted = {kind: sum(part.kind == kind for part in table.parts) for kind in making.kinds}
         print(f"{net}, seed {seed}: {counted} parts in {time.perf_counter() - start:.0f} s", flush=True)
         file.write_text(json.dumps(table.to_json()), encoding="utf-8")
@@ -415,7 +419,9 @@ def predicted(names: list[str]) -> None:
             whole, own = times[f"{precision} whole"].p50_ms, times[f"{precision} {name}"].p50_ms
             full_ms, ms = setting.ms(setting.sizes.full, precision), setting.ms(counts, precision)
             told = f"predicted {ms / full_ms:.3f}, measured {own / whole:.3f}, off by {100 * (ms / full_ms * whole / own - 1):+.1f} %"
-            print(f"{net} {runtime} {precision} {name:12}: {1e3 * own:7.1f} µs, model over layers {own / ms:.2f}; {told}", flush=True)
+            print(
+                f"{net} {runtime} {precision} {name:12}: {1e3 * own:7.1f} µs, model over layers and call {own / ms:.2f}; {told}", flush=True
+            )
 
 
 def _sized(setting: Setting, precision: str) -> Iterator[tuple[str, list[int]]]:

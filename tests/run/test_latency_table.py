@@ -181,3 +181,28 @@ def test_tables_are_kept_apart_by_runtime_and_precision(monkeypatch: pytest.Monk
     }
     assert len(names) == 4
     assert room.folder() == tmp_path / "laconic"
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_what_a_call_costs_is_told_beside_the_reference_layer_and_kept(
+    runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine is twice as slow when the call is timed as when the table began: it is told as it would have been then."""
+    monkeypatch.setattr(room._Timed, "copy_ms", lambda self: 0.1)
+    price = latency_table(Target(runtime, threads=1), tmp_path / "table.json")
+    assert price.reference_ms == 0.1
+    monkeypatch.setattr(room._Timed, "copy_ms", lambda self: 0.2)
+    calls: list[object] = []
+
+    def turn(session: room.Session, inputs: list[np.ndarray]) -> float:
+        calls.append(session)
+        assert np.array_equal(session.run(inputs)[0], np.ones((1, 8)))
+        return 0.12
+
+    monkeypatch.setattr(room, "_turn", turn)
+    assert price.call_ms == pytest.approx(0.06)
+    cost = price.call_cost(("fp32", "int8"))
+    assert (cost.parts, {name: float(ms) for name, ms in cost.ms.items()}) == ((), {"fp32": price.call_ms, "int8": price.call_ms})
+    price.keep()
+    assert json.loads((tmp_path / "table.json").read_text())["call"] == price.call_ms
+    assert len(set(calls)) == 1

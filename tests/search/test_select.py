@@ -13,7 +13,8 @@ from laconic.measure.stats import ratio_of_rounds
 from laconic.run.record import Reason, Record
 from laconic.search.budget import Budget
 from laconic.search.select import FASTEST, LEAST_LOSS, Selection, choose, confirm, finalists, frontier, neighbors, ranking
-from tests.search.records import BASE, judged, record
+from tests.search.records import BASE, judged
+from tests.search.records import of_many as record
 
 
 class Anew:

@@ -17,7 +17,8 @@ from laconic.search.select import choose, judged_by
 from laconic.search.several import answers, budgets, choose_all, handed, loosest
 from laconic.search.stopped import Stopped
 from laconic.search.verdict import Scale
-from tests.search.records import BASE, judged, record
+from tests.search.records import BASE, judged
+from tests.search.records import of_many as record
 from tests.search.test_select import Anew
 
 LOSSY, MIDDLE, SAFE = record("lossy", 9.0, 3.0, 100), record("middle", 5.0, 0.8, 300), record("safe", 2.0, 0.0, 900)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import laconic as lc
@@ -220,6 +221,21 @@ def test_only_the_kinds_that_would_be_tried_are_measured() -> None:
     assert kinds() == ()
 
 
+def test_a_call_does_not_shrink_with_the_layers(sizes: Sizes) -> None:
+    """One factor then tells the time of a small net as well as that of a large one: here a call takes as long as all the layers of the model as it is."""
+    call = {name: np.array(KNOWN.ms(KNOWN.whole, name)) for name in KNOWN.precisions}
+    with_call = Sizes(dataclasses.replace(KNOWN, costs=(*KNOWN.costs, Cost(("the call",), (), call))), sizes.target, "int8", "l2")
+    found, recipe = sizes.allocation(0.6), cut(sizes, 0.6, ROUNDED)
+    assert found is not None
+    records = [base(), timed(lc.Recipe((ROUNDED,), lc.Target("onnxruntime")), 2 * 2.0 * KNOWN.ms(KNOWN.whole, "int8"))]
+    told = with_prediction(timed(recipe, 3.2), recipe, with_call, records).predicted
+    assert told is not None
+    assert (told["factor"], told["share"]) == (pytest.approx(1.0), pytest.approx((1 + found.share) / 2))
+    assert told["latency_ms"] == pytest.approx(found.ms + float(call["int8"]))
+    least = with_call.allocation(0.6)
+    assert least is None or least.ms <= 0.6 * 2 * KNOWN.ms(KNOWN.whole, "int8")
+
+
 def test_tables_of_other_models_runtimes_and_ways_to_measure_are_others() -> None:
     ways = [("openvino", 1, 8, 0), ("openvino", 2, 8, 0), ("onnxruntime", 1, 8, 0), ("openvino", 1, 9, 0), ("openvino", 1, 8, 1)]
     names = [digest(CONV, lc.Target(runtime, threads=threads), Making(examples=n), seed) for runtime, threads, n, seed in ways]
@@ -256,7 +272,9 @@ def test_a_run_makes_a_table_and_tells_predicted_and_measured(tmp_path: Path, mo
         assert min(told["latency_ms"], told["measured_ms"], told["factor"]) > 0
         assert told["measured_loss"] == pytest.approx(outcome["changed"]["loss"][1] - outcome["changed"]["loss"][0])
     (file,) = (folder / "tables").glob("*.json")
-    assert Table.from_json(json.loads(file.read_text(encoding="utf-8"))).runtime == "onnxruntime"
+    made = Table.from_json(json.loads(file.read_text(encoding="utf-8")))
+    assert made.runtime == "onnxruntime"
+    assert [cost.parts for cost in made.costs if cost.layers == ("the call",)] == [()]
     assert result.data["spent"]["tables"] > 0
 
 

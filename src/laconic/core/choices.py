@@ -70,7 +70,7 @@ class Table:
 
     Attributes:
         parts: what is chosen.
-        costs: their sum is the time of the layers.
+        costs: their sum is the time of the layers, and of the call where that was timed.
         runtime: on which layers were timed.
         made: how it was made, for the reader: the criterion, examples, the mean loss of the whole model.
     """

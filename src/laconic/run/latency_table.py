@@ -11,6 +11,7 @@ import math
 import os
 import tempfile
 import time
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import astuple
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from laconic.core.choices import FLOATS
+from laconic.core.choices import FLOATS, Cost
 from laconic.core.errors import CorruptFile, need
 from laconic.core.fields import typed
 from laconic.core.files import alone, read_json, write_whole
@@ -30,9 +31,11 @@ from laconic.measure.environment import environment
 EDITION = 3  # of the models of layers: tables of others are left alone
 _COPIES = (2, 10)  # of a layer in the two models whose difference is its time: what a call costs by itself is in both
 _LEAST = 1e-3  # of the reference's time: a layer that vanishes in the noise takes so much
+_REFERENCE_KEY, _CALL_KEY = "reference", "call"  # what is in a table beside layers
 _TURNS, _TURN_SECONDS = 5, 0.004
 _SQUARE = (1, 64, 16, 16)
 _REFERENCE = LayerShape("convolution", (_SQUARE, (64, 64, 3, 3)), _SQUARE, 64 * 64 * 9 * 16 * 16, ((1, 1), (1, 1), (1, 1)), (1,))
+_IDLE = [np.ones((1, 8), np.float32)]  # what the model reads by which a call is timed
 _ONNX: dict[str, str] = {"convolution": "Conv", "transposed convolution": "ConvTranspose", "linear": "MatMul"}
 
 
@@ -107,18 +110,31 @@ class LayerLatencyTable:
             return
         with alone(self.path):
             there = self._read()
-            scale = there.get("reference", self.reference_ms) / self.reference_ms
+            scale = there.get(_REFERENCE_KEY, self.reference_ms) / self.reference_ms
             self.known = {**{key: scale * ms for key, ms in self.known.items()}, **there}
             write_whole(self.path, json.dumps(self.known, indent=0))
 
     @property
     def reference_ms(self) -> float:
         """The reference layer's time on this machine, as it was when the table began."""
-        if "reference" not in self.known:
+        if _REFERENCE_KEY not in self.known:
             pinned = self._pinned()
             with self._in_turn():
-                self.known["reference"] = max(1e-9, float(np.median([pinned.copy_ms() for _ in range(3 * _TURNS)])))
-        return self.known["reference"]
+                self.known[_REFERENCE_KEY] = max(1e-9, float(np.median([pinned.copy_ms() for _ in range(3 * _TURNS)])))
+        return self.known[_REFERENCE_KEY]
+
+    @property
+    def call_ms(self) -> float:
+        """What a call costs beside the layers: the time of one of a model that does nearly nothing."""
+        if _CALL_KEY not in self.known:
+            idle = _loaded(_idle_model(), self.target)
+            self.known[_CALL_KEY] = self._beside(lambda: _turn(idle, _IDLE))
+            self.measured += 1
+        return self.known[_CALL_KEY]
+
+    def call_cost(self, precisions: Collection[str]) -> Cost:
+        """Return what a call costs as a part of a table of costs: the same in each precision, whatever is chosen."""
+        return Cost(("the call",), (), {precision: np.array(self.call_ms) for precision in precisions})
 
     def _pinned(self) -> _Timed:
         if self._reference is None:
@@ -126,9 +142,13 @@ class LayerLatencyTable:
         return self._reference
 
     def _measure(self, layer: LayerShape) -> float:
-        timed, pinned, reference_ms = _Timed(layer, self.target), self._pinned(), self.reference_ms
+        return self._beside(_Timed(layer, self.target).copy_ms)
+
+    def _beside(self, turn_ms: Callable[[], float]) -> float:
+        """Return the milliseconds of something that is timed beside the reference layer."""
+        pinned, reference_ms = self._pinned(), self.reference_ms
         with self._in_turn():
-            pairs = [(timed.copy_ms(), pinned.copy_ms()) for _ in range(_TURNS)]
+            pairs = [(turn_ms(), pinned.copy_ms()) for _ in range(_TURNS)]
         ratios = [own / reference for own, reference in pairs if reference > 0]
         return max(_LEAST, float(np.median(ratios or [1.0]))) * reference_ms
 
@@ -141,20 +161,21 @@ class _Timed:
 
     def __init__(self, layer: LayerShape, target: Target) -> None:
         self.inputs = [np.random.default_rng(0).standard_normal(layer.inputs[0]).astype(np.float32)]
-        self.sessions = [self._session(layer, copies, target) for copies in _COPIES]
+        self.sessions = [_loaded(_model(layer, copies), target) for copies in _COPIES]
+        for session in self.sessions:
+            _turn(session, self.inputs)
 
     def copy_ms(self) -> float:
         """Milliseconds that one more copy takes: of two times the difference, which may be any number where the machine is busy."""
         few, many = (_turn(session, self.inputs) for session in self.sessions)
         return (many - few) / (_COPIES[1] - _COPIES[0])
 
-    def _session(self, layer: LayerShape, copies: int, target: Target) -> Session:
-        with tempfile.TemporaryDirectory() as place:
-            file = Path(place) / "layer.onnx"
-            file.write_bytes(_model(layer, copies).SerializeToString())
-            session = runtime(target.runtime).load(file, target)
-        _turn(session, self.inputs)
-        return session
+
+def _loaded(model: Any, target: Target) -> Session:
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "layer.onnx"
+        file.write_bytes(model.SerializeToString())
+        return runtime(target.runtime).load(file, target)
 
 
 def _key(target: Target) -> str:
@@ -200,6 +221,14 @@ def _model(layer: LayerShape, copies: int) -> Any:
     shape = (*layer.output[:-1], copies * layer.output[-1]) if linear else (layer.output[0], copies * layer.output[1], *(1 for _ in places))
     given = make.make_tensor_value_info("x", onnx.TensorProto.FLOAT, layer.inputs[0])
     graph = make.make_graph(parts.nodes, "layer", [given], [make.make_tensor_value_info("y", kind, shape)], parts.constants)
+    return make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
+
+
+def _idle_model() -> Any:
+    """An ONNX model of one small node, which no runtime leaves out."""
+    make, kind = need("onnx").helper, need("onnx").TensorProto.FLOAT
+    ends = [make.make_tensor_value_info(name, kind, _IDLE[0].shape) for name in ("x", "y")]
+    graph = make.make_graph([make.make_node("Relu", ["x"], ["y"])], "call", ends[:1], ends[1:])
     return make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
 
 

@@ -56,6 +56,7 @@ def write_table(request: Mapping[str, Any], task: Task | None, progress: Progres
             rules = runtime(target.runtime).quantizes
             more = LayerParts(program, context, prices, making, rules, known, keep).every() if len(making.kinds) > 1 else []
             table = size_table(program, context, prices, making, known, keep, more)
+            table = replace(table, costs=(*table.costs, price.call_cost(table.precisions)))
         finally:
             price.keep()
         write_json(file, table.to_json())

@@ -2,7 +2,8 @@
 
 The best of many candidates looks faster than it is in the comparison that chose it. So each candidate is first timed with its baseline alone; the few that
 might be the best are timed together, which gives their order; and what is published comes from a comparison of the first in that order with its baseline,
-made afterwards, which knows of no choice. Whoever no longer holds the budget in one of them is out, and the next of that same order follows: the figures
+made afterwards, which knows of no choice. Likewise the best of many that hold the limit of the drop holds it by luck more often than one does: see
+`search.chance`. Whoever no longer holds the budget in one of them is out, and the next of that same order follows: the figures
 of the last comparison never move anybody up.
 """
 
@@ -20,6 +21,7 @@ from laconic.run.gate import BETTER, Condition, gate
 from laconic.run.record import Reason, Record, opponent
 from laconic.run.timing import ALONE, PUBLISHED
 from laconic.search.budget import Budget
+from laconic.search.chance import dependable
 
 # Of those that cannot be told from the fastest so many are timed together: the fastest of them, and those that lose least; beside neighbors on the frontier.
 FASTEST, LEAST_LOSS = 4, 2
@@ -81,20 +83,22 @@ def _level(best: Record, other: Record, budget: Budget, rounds: Rounds) -> bool:
 def finalists(records: Sequence[Record], budget: Budget) -> list[Record]:
     """Return those of which one will be delivered if it holds, with the neighbors of the best on the frontier; nothing where nobody is left to be timed anew.
 
-    These are the best by the objective and those that cannot be told from it or are near it (`NEAR`): the fastest few, and the few that lose least. Where speed
-    does not decide, the order is known: all.
+    Of those that are likely enough to hold the limit of the drop on other examples too (`search.chance`), these are the best by the objective and those that
+    cannot be told from it or are near it (`NEAR`): the fastest few, and the few that lose least. Where speed does not decide, the order is known: all.
 
     Args:
         records: all, the baseline first.
         budget: its objective.
     """
-    left = [record for record in records if record.status == "passed" and record.comparison == ALONE]
+    passed = [record for record in records if record.status == "passed" and record.comparison == ALONE]
+    left = dependable(passed, budget)
     if not left or not budget.goal.timed:
         return left
     best, *others = sorted(left, key=budget.order)
     level = [record for record in others if _overlap(budget.goal, best, record) or _near(budget.goal, best, record)]
     few = [best, *level[: FASTEST - 1], *sorted(level[FASTEST - 1 :], key=_drop)[:LEAST_LOSS]]
-    around = [record for record in neighbors(best, records, budget) if record.comparison == ALONE]
+    waiting = {record.key for record in passed} - {record.key for record in left}  # their turn may come
+    around = [record for record in neighbors(best, records, budget) if record.comparison == ALONE and record.key not in waiting]
     return list({record.key: record for record in (*few, *around)}.values())
 
 
@@ -155,7 +159,7 @@ def choose(records: Sequence[Record], budget: Budget, compare: Compare, publish:
 
 def so_far(records: Sequence[Record], budget: Budget) -> Selection:
     """Return the choice of a run that was interrupted: the best of those that passed when they were timed alone, or the nearest miss; nothing is timed anew."""
-    for record, _ in ranking(records, budget, {}):
+    for record, _ in ranking(dependable([record for record in records if record.status == "passed"], budget), budget, {}):
         return Selection(record)
     near = nearest(records, budget)
     if near is None:

@@ -1,8 +1,9 @@
 """The table of sizes of a run: measured once for the runtime that ships, what is solved and predicted from it, and by what predictions are corrected.
 
-A layer that is timed alone, on one thread, takes another time than in its model. One factor for each precision of the runtime brings the sum of the layers to
-what candidates were measured to take: that of the model as it is, and with each candidate whose sizes were solved for it is known better. So it is with losses:
-what groups lose alone adds up to less than what they lose together, and one factor is learned from the candidates whose loss before recovery was measured.
+A layer that is timed alone, on one thread, takes another time than in its model. One factor for each precision of the runtime brings the sum of the layers, and
+of what a call costs beside them, to what candidates were measured to take: that of the model as it is, and with each candidate whose sizes were solved for it is
+known better. So it is with losses: what groups lose alone adds up to less than what they lose together, and one factor is learned from the candidates whose loss
+before recovery was measured.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ def loss_factor(records: Sequence[Record]) -> float | None:
 
 
 def factor(sizes: Sizes, precision: str, records: Sequence[Record]) -> float | None:
-    """Return how many times as long a model takes as its layers alone, the geometric mean of what was measured; None where nothing comparable was.
+    """Return how many times as long a model takes as its layers and a call alone, the geometric mean of what was measured; None where nothing comparable was.
 
     Of the models as they are, the fastest counts: another may be rounded without computing in integers.
     """

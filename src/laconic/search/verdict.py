@@ -13,6 +13,7 @@ from laconic.run import repeats
 from laconic.run.record import Record, opponent
 from laconic.run.timing import PUBLISHED
 from laconic.search.budget import Budget
+from laconic.search.chance import SHARE, by_luck, chance, dependable, wanted
 from laconic.search.relax import relaxations, told_relaxed
 from laconic.search.select import Selection, candidates, untried
 from laconic.search.stopped import INTERRUPT, Stopped
@@ -225,43 +226,47 @@ def _end(value: float, scale: Scale) -> str:
 
 
 def _luck(record: Record, others: Sequence[Record], budget: Budget, scale: Scale) -> Iterator[str]:
-    """Return how likely one of many passes without deserving it, computed from the widths of this one's intervals."""
+    """Return how likely the limit holds again, who was passed over for that, and how likely one of many is chosen without deserving it.
+
+    The last is computed from the widths of this one's intervals.
+    """
     limit, tried = budget.drop_limit, sum(r.drop is not None and r.drop.value is not None for r in others)
     if limit is None or tried < 2 or record.drop is None:
         return
-    one = pass_by_luck(record.drop, limit, budget.confident)
+    passed = [r for r in others if r.status == "passed"]
+    least = wanted((r.drop for r in passed), limit, budget.confident)
+    one = by_luck(record.drop, limit, least, budget.confident)
     if one is None:
         yield f"{tried} candidates were judged on the same valid examples: the more there are, the likelier one passes by luck."
         return
+    yield f"{tried} candidates were judged on the same valid examples{_likelier(record, passed, least, limit, budget)}."
     by = "just more than the limit" if budget.confident or not limit else f"twice the limit ({_much(2 * limit, scale)})"
     some = any_of(tried, one)
-    tested = None if record.test_drop is None else pass_by_luck(record.test_drop, limit, budget.confident)
-    more = "" if tested is None else f", and on the test data too in up to {percent(some * tested)}"
-    yield (
-        f"{tried} candidates were judged on the same valid examples; had each truly lost {by}, one would pass there by luck in up to {percent(some)} of runs"
-        f"{more}."
-    )
+    tested = None if record.test_drop is None else by_luck(record.test_drop, limit, 0.0, budget.confident)
+    more = "" if tested is None else f", and hold it on the test data too in up to {percent(some * tested)}"
+    yield f"Had each truly lost {by}, one would be chosen by luck in up to {percent(some)} of runs{more}."
 
 
-def pass_by_luck(drop: Measurement, limit: float, confident: bool) -> float | None:
-    """Return the chance that a candidate whose true drop is twice the limit is measured within it: Φ(−limit / s), where the interval is ±1.96 s.
+def _likelier(record: Record, passed: Sequence[Record], least: float, limit: float, budget: Budget) -> str:
+    """Return the chance that the chosen one holds the limit again, and who would be better and is not likely enough to; empty where none was chosen from."""
+    own = chance(record.drop, limit, budget.confident)
+    if own is None or all(other.key != record.key for other in passed):
+        return ""
+    may = {one.key for one in dependable(passed, budget)}
+    over = sorted((r for r in passed if r.key not in may and budget.order(r) < budget.order(record)), key=budget.order)
+    asked = f"had to be {percent(least)} ({percent(SHARE)} of the best one's)"
+    told = f"; the chance to hold the limit on as many others {asked}, and is {percent(own)} for this one"
+    if not over:
+        return told
+    first = chance(over[0].drop, limit, budget.confident)
+    assert first is not None
+    what = f"{counted(len(over), 'candidate')} that {'is' if len(over) == 1 else 'are'} {budget.goal.better or 'better'}"
+    return f"{told}. {what} held it here and fell short of that, {over[0].title} with {percent(first)}"
 
-    With `confident`, that of one whose true drop is just more than the limit: the share of intervals that miss the truth on that side, 2.5 %.
 
-    Returns:
-        None where no interval is known.
-    """
-    if confident:
-        return 0.025
-    if drop.low is None or drop.high is None or drop.high <= drop.low:
-        return None
-    deviation = (drop.high - drop.low) / (2 * 1.959964)
-    return 0.5 * math.erfc(limit / deviation / math.sqrt(2))
-
-
-def any_of(n: int, chance: float) -> float:
+def any_of(n: int, one: float) -> float:
     """Return the chance of at least one of n, each with this chance: the most where they go together, as candidates judged on the same examples do."""
-    return -math.expm1(n * math.log1p(-chance)) if chance < 1 else 1.0
+    return -math.expm1(n * math.log1p(-one)) if one < 1 else 1.0
 
 
 def _anew(record: Record, choice: Selection) -> Iterator[str]:

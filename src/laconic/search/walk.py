@@ -13,6 +13,7 @@ from laconic.run.evaluate import Evaluator
 from laconic.run.recipe import Recipe
 from laconic.run.record import OUTRACED, TIME_LIMIT, Record, baseline_of
 from laconic.search.budget import Budget
+from laconic.search.chance import dependable
 from laconic.search.epochs import recipe_epochs
 from laconic.search.lever import Surroundings
 from laconic.search.propose import (
@@ -199,7 +200,7 @@ class Walk:
 
     def _facts(self, record: Record, took_s: float) -> dict[str, Any]:
         """Return what is told of a candidate as soon as it is known; see `core.progress.Progress.advance`."""
-        best, end = self.evaluator.best, self.plan.ends_at
+        best, end = self._best(), self.plan.ends_at
         drop = (
             None if record.drop is None or record.drop.value is None else quantities.row("drop").told(record.drop.value, record.drop.unit)
         )
@@ -216,6 +217,11 @@ class Walk:
             "left_s": None if end is None else max(0.0, end - time.monotonic()),
         }
         return {name: value for name, value in told.items() if value not in (None, "")}
+
+    def _best(self) -> Record | None:
+        """Return what would be chosen now."""
+        passed = dependable([record for record in self.records if record.status == "passed"], self.budget)
+        return min(passed, key=self.budget.order, default=None)
 
     def _worth(self, record: Record) -> str:
         """Return what it has of the objective."""
