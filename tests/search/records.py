@@ -33,6 +33,8 @@ def judged(budget: Budget, *records: Record) -> list[Record]:
     return [BASE, *(gate(r, budget.rules(BASE)) for r in records)]
 
 
-def of_many(key: str, speed: float = 2.0, drop: float = 0.0, **more: Any) -> Record:
+def of_many(key: str, speed: float = 2.0, drop: float = 0.0, size: int = 1_000_000, **more: Any) -> Record:
     """A record whose drop is of so many examples that it would be the same again."""
-    return record(key, speed, drop, **more).with_measured(drop=Measurement(drop, "points", n=40_000, low=drop - 0.05, high=drop + 0.05))
+    return record(key, speed, drop, size, **more).with_measured(
+        drop=Measurement(drop, "points", n=40_000, low=drop - 0.05, high=drop + 0.05)
+    )

@@ -1,9 +1,9 @@
 """The table of sizes of a run: measured once for the runtime that ships, what is solved and predicted from it, and by what predictions are corrected.
 
-A layer that is timed alone, on one thread, takes another time than in its model. One factor for each precision of the runtime brings the sum of the layers, and
-of what a call costs beside them, to what candidates were measured to take: that of the model as it is, and with each candidate whose sizes were solved for it is
-known better. So it is with losses: what groups lose alone adds up to less than what they lose together, and one factor is learned from the candidates whose loss
-before recovery was measured.
+A layer that is timed alone, on one thread, takes another time than in its model. One factor for each precision of the runtime brings the sum of the layers,
+and of what a call costs beside them, to what candidates were measured to take: that of the model as it is, and with each candidate whose sizes were solved for
+it is known better. So it is with losses: what groups lose alone adds up to less than what they lose together, and one factor is learned from the candidates
+whose loss before recovery was measured.
 """
 
 from __future__ import annotations
