@@ -134,7 +134,7 @@ def test_luck_among_many_is_said_with_its_chance() -> None:
     some = 1 - (1 - valid) ** 22
     assert [round(100 * share) for share in (own, 0.9 * own, some, some * test)] == [71, 64, 77, 8]
     assert (
-        "22 candidates were judged on the same valid examples; the chance to hold the limit on as many others had to be 64 % (90 % of the best one's), and is "
+        "22 candidates were judged on the same valid examples; the chance to hold the limit on as many others had to be 64 % (90 % of the best chance), and is "
         "71 % for this one."
     ) in found.certainty
     assert (
