@@ -79,12 +79,12 @@ def _broken(rule: Callable[[list[Measurement]], list[bool]]) -> float:
     """Return how often the fastest that may be chosen loses more than 0.5 points on 2,000 test examples: of twenty candidates, each faster one loses more."""
     rng, n, broken = np.random.default_rng(0), 2000, 0
     worse = np.linspace(0.005, 0.018, 20)  # shares of the examples; as many as 0.5 points of these are better
-    for _ in range(300):
+    for _ in range(100):
         valid, test = ([rng.multinomial(n, (share, 0.005, 1 - share - 0.005)) for share in worse] for _ in range(2))
         drops = [_paired(int(a), int(b), n) for a, b, _ in valid]
         chosen = max(i for i, yes in enumerate(rule(drops)) if yes)
         broken += 100 * (test[chosen][0] - test[chosen][1]) / n > 0.5
-    return broken / 300
+    return broken / 100
 
 
 def _paired(worse: int, better: int, n: int) -> Measurement:

@@ -102,7 +102,7 @@ def test_records_are_judged_by_another_budget_as_if_they_had_met_it_first() -> N
         (Budget(max_drop=0.5, min_speedup=3), ["max_drop", "min_speedup"]),
         (Budget(max_drop=0.5, max_size_mb=0.0005), ["max_drop", "max_size_mb"]),
         (Budget(max_drop=0.5, min_speedup=100, max_size_mb=0.0001), []),
-        (Budget(max_drop=0.7, min_speedup=4, confident=True), ["max_drop"]),
+        (Budget(max_drop=0.04, min_speedup=4, confident=True), ["max_drop"]),  # measured, one would hold it
     ],
 )
 def test_a_relaxed_limit_is_the_nearest_at_which_the_gate_lets_one_pass(budget: Budget, limits: list[str]) -> None:
