@@ -31,6 +31,7 @@ from laconic.core.records import Measurement
 from laconic.deploy.artifact import Artifact
 from laconic.measure.paired import paired_difference
 from laconic.pruning.inputs import renew_statistics
+from laconic.run.store import read_result
 from laconic.search.chance import chance, likely
 
 BUDGETS = (0.1, 0.5, 1.0, 2.0)
@@ -96,7 +97,7 @@ def _pruned(task: lc.Task, images: np.ndarray, labels: np.ndarray) -> list[tuple
 
 def _of_run(folder: Path, images: np.ndarray, labels: np.ndarray) -> list[tuple[float, np.ndarray]]:
     made = []
-    for row in lc.Result.open(folder).data["candidates"]:
+    for row in read_result(folder)["candidates"]:
         if row["status"] in ("passed", "rejected") and row["measured"]["speedup"]["value"] > 1:
             session = Artifact.open(folder / row["artifact"], trust=True).session
             made.append((row["measured"]["speedup"]["value"], _right(lambda x, one=session: one.run([x])[0], images, labels)))
