@@ -167,6 +167,9 @@ def test_the_baseline_runs_on_the_device_or_on_what_pytorch_has(monkeypatch: pyt
     one = runtime(runtimes.BASELINE)
     monkeypatch.setattr(type(one), "available", lambda self, precision, device: here[device])
     assert baseline_device("tensorrt") == "cpu"
+    with monkeypatch.context() as context:  # a build of PyTorch without CUDA beside one of ONNX Runtime with it
+        context.setattr(runtimes, "unavailable", lambda device: None)
+        assert baseline_device("cuda") == "cpu"
     here["cuda"] = None
     assert baseline_device("tensorrt") == "cuda"
 

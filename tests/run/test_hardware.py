@@ -30,9 +30,10 @@ QUICK = Timing((1, 4), rounds=3, turn_seconds=0.01, timeout_s=60)
 # Nothing but what an ONNX artifact needs: imports of these fail.
 WITHOUT_TORCH = """\
 import sys
+ABSENT = 'torch torchvision onnx onnxscript openvino transformers accelerate torchmetrics optuna scipy sklearn jinja2 plotly yaml safetensors jax'.split()
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] in ('torch', 'onnx', 'onnxscript', 'openvino', 'transformers'):
+        if name.partition('.')[0] in ABSENT:
             raise ModuleNotFoundError(f'No module named {name!r}', name=name)
 sys.meta_path.insert(0, Absent())
 """

@@ -129,10 +129,15 @@ def devices() -> list[str]:
 
 
 def baseline_device(device: str) -> str:
-    """Return where the baseline runs beside candidates on a device: there, where its runtime has it; else on what it sees here, at last on the processor."""
+    """Return where the baseline runs beside candidates on a device: there, where its runtime can; else on what it sees here, at last on the processor.
+
+    A device of its runtime on which nothing at all runs here stays: whoever asks for it is told why (`unavailable`).
+    """
     one = runtime(BASELINE)
     here = [known for known in one.devices[1:] if one.available("fp32", known) is None]
-    return device if device in one.devices else next(iter(here), one.devices[0])
+    if device in (one.devices[0], *here) or (device in one.devices and unavailable(device) is not None):
+        return device
+    return next(iter(here), one.devices[0])
 
 
 def unavailable(device: str) -> str | None:

@@ -15,6 +15,7 @@ import select
 import shlex
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -102,6 +103,8 @@ def record_on(
         BadInput: it cannot be reached, or lacks something; an artifact that cannot travel.
         WorkerFailed: it took too long, or its end failed.
     """
+    if sys.platform == "win32":
+        raise BadInput("--on needs Linux, macOS or another POSIX system on both sides; record on that machine itself with --record")
     payload, deadline, events = _payload(items), time.monotonic() + remote.limit_s, list[Event]()
     progress.start(f"timing on {remote.host}", timing.rounds * len(timing.batches))
     for attempt in range(1, remote.attempts + 1):
