@@ -66,3 +66,14 @@ def test_one_round_has_no_interval() -> None:
 def test_rounds_must_pair(base: list[list[float]], other: list[list[float]]) -> None:
     with pytest.raises(BadInput, match="same number of rounds"):
         ratio_of_rounds(base, other)
+
+
+@pytest.mark.parametrize("n", [6, 15, 60, 2000])
+def test_coins_are_counted_as_scipy_does(n: int) -> None:
+    from scipy.stats import binom
+
+    from laconic.measure import stats
+
+    for k in {0, 1, n // 3, n // 2, n}:
+        assert stats._cdf(k, n) == pytest.approx(binom.cdf(k, n, 0.5), rel=1e-9)
+    assert stats._pair(n)[0] == binom.ppf(0.025, n, 0.5)

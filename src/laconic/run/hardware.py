@@ -24,6 +24,7 @@ from laconic.deploy.process import WorkerProcess
 from laconic.deploy.runtime import packages
 from laconic.measure import latency
 from laconic.measure.environment import environment
+from laconic.measure.stats import FEWEST_FOR_ORDER
 from laconic.run.inputs import check_lengths, random_inputs, write_arrays
 from laconic.run.timed import TimedWorker
 
@@ -37,7 +38,7 @@ class Timing:
 
     Args:
         batches: sizes of batches.
-        rounds: turns of each artifact at each.
+        rounds: turns of each artifact at each, six at least: fewer have no interval by order, and another one takes SciPy.
         turn_seconds: length of a turn.
         lengths: sizes of further dynamic dimensions.
         seed: of the random inputs.
@@ -56,7 +57,11 @@ class Timing:
 
     def __post_init__(self) -> None:
         check_types(self, "artifacts cannot be timed so:")
-        least = {"batches": (min(self.batches, default=0), 1), "rounds": (self.rounds, 3), "turn_seconds": (self.turn_seconds, 0.0)}
+        least = {
+            "batches": (min(self.batches, default=0), 1),
+            "rounds": (self.rounds, FEWEST_FOR_ORDER),
+            "turn_seconds": (self.turn_seconds, 0.0),
+        }
         small = [f"{name}: {value:g} must be {limit:g} or more" for name, (value, limit) in least.items() if not value >= limit]
         if not self.timeout_s > 0:
             small.append(f"timeout_s: {self.timeout_s:g} must be above 0")
