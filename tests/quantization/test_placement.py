@@ -437,3 +437,58 @@ def test_an_unknown_target_is_refused_with_the_nearest() -> None:
         target_rules("openvin")
     with pytest.raises(BadInput, match="placement rules for 'tensorrt'"):
         place(prepared(shared_relu(), images()), "tensorrt")
+
+
+PHONES = {
+    # XNNPACK: an operator between pairs, also where the program ends; its averages are in floats
+    "executorch": """
+        flat_0 > conv2d
+        relu > conv2d_1 add
+        relu_1 > conv2d_2
+        conv2d_2 > add
+        relu_2 > adaptive_avg_pool2d
+        adaptive_avg_pool2d > flatten
+        flatten > linear
+        linear > output""",
+    # ncnn: what a kernel reads, and nothing behind it
+    "ncnn": """
+        flat_0 > conv2d
+        relu > conv2d_1
+        relu_1 > conv2d_2
+        flatten > linear""",
+}
+
+
+@pytest.mark.parametrize("target", PHONES)
+def test_phones_round_where_their_kernels_take_it(target: str) -> None:
+    plan = place(of_the_table("residual"), target)
+    assert sorted(sites(plan)) == lines(PHONES[target])
+    assert plan.signed is (target == "ncnn")
+
+
+class Odd(nn.Module):
+    """Operators of families that phones compute in integers, each with a trait for which there is no kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grouped = nn.Conv2d(4, 8, 1, groups=2)
+        self.up = nn.ConvTranspose2d(8, 4, 2, groups=2)
+        self.flat = nn.Conv1d(4, 4, 1)
+        self.many = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.many(self.flat(self.up(self.grouped(x)).flatten(2)).transpose(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("executorch", {"up": "transposed convolutions with groups"}),
+        ("ncnn", {"grouped": "one scale for each group", "up": "transposed", "flat": "two dimensions", "many": "one vector"}),
+    ],
+)
+def test_phones_lack_kernels_and_say_which(target: str, expected: dict[str, str]) -> None:
+    plan = place(prepared(Odd(), (torch.randn(2, 4, 4, 4),)), target)
+    assert [row.name for row in plan.skipped] == list(expected)
+    for row, words in zip(plan.skipped, expected.values(), strict=True):
+        assert words in row.reason

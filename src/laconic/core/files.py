@@ -17,6 +17,20 @@ from laconic.core.records import to_json
 _JSON_LIMIT = 1 << 30
 
 
+# Ending of a model file -> the name of the second file that may hold its weights.
+_BESIDE: dict[str, Callable[[Path], str]] = {".onnx": lambda file: f"{file.name}.data", ".param": lambda file: f"{file.stem}.bin"}
+
+
+def weights_beside(file: Path) -> Path | None:
+    """Return where the weights of a model file lie if they lie in a second one; None of a format that has one file.
+
+    >>> weights_beside(Path("model.param")), weights_beside(Path("model.pte"))
+    (PosixPath('model.bin'), None)
+    """
+    name = _BESIDE.get(file.suffix)
+    return None if name is None else file.with_name(name(file))
+
+
 def write_whole(path: Path, write: bytes | str | Callable[[Path], object]) -> Path:
     """Write a file so that a reader sees the old one or the whole new one, also after a kill or a power cut.
 

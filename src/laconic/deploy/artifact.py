@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from laconic.core import packed, structure
 from laconic.core.errors import BadInput, CorruptFile, need
 from laconic.core.fields import typed
-from laconic.core.files import read_json, sha256, write_json, write_whole
+from laconic.core.files import read_json, sha256, weights_beside, write_json, write_whole
 from laconic.core.graph import without_unused
 from laconic.core.program import Interface, Program, TensorSpec, as_program
 from laconic.core.reading import reads
@@ -26,6 +26,7 @@ from laconic.core.records import to_json
 from laconic.core.target import Target
 from laconic.deploy.answer import answer, interface_of
 from laconic.deploy.export import FORMATS, check_shippable, write_model
+from laconic.deploy.ncnn.param import MAGIC
 from laconic.deploy.numerics import of_file
 from laconic.deploy.onnx_file import check_claims
 from laconic.deploy.runtime import Session, default_for, runtime
@@ -37,6 +38,8 @@ SCRIPT = "run.py"
 # The format of a model file by its ending. A bare one is run with the first runtime that reads it until somebody says otherwise.
 SUFFIXES = {Path(name).suffix: kind for kind, (name, _) in FORMATS.items()}
 
+# How files begin that are neither ONNX nor zip archives.
+_HEADS: dict[str, Callable[[bytes], bool]] = {".pte": lambda head: head[4:6] == b"ET", ".param": lambda head: head[:7] == MAGIC.encode()}
 _TELLING = ("onnx", "pt2")  # formats whose files tell their inputs and outputs
 
 
@@ -50,7 +53,7 @@ class Artifact:
         inputs: its flat inputs; empty where a bare file does not say.
         outputs: its flat outputs.
         lineage: where it came from: recipe, digests, outcomes of the steps.
-        size_bytes: of the model file (and its weights, where ONNX keeps them in a second file).
+        size_bytes: of the model file (and its weights, where they lie in a second file).
         sha256: of the model file.
         input_structure: how its inputs are nested in a call (see `core.structure`); None where a bare file does not say.
         output_structure: likewise its answer.
@@ -106,7 +109,7 @@ class Artifact:
 
     @property
     def format(self) -> str:
-        """``onnx``, ``pt2`` or ``torchscript``."""
+        """Of the model file, a name in `export.FORMATS`."""
         return SUFFIXES[self.file.suffix]
 
     @property
@@ -222,7 +225,7 @@ def pack(file: Path, interface: Interface, folder: Path, target: Target, lineage
 def export(
     program: Program, path: str | Path, *, runtime: str | None = None, precision: str = "fp32", threads: int | None = None
 ) -> Artifact:
-    """Write a program as a model file of the kind that `path` ends in (.onnx, .pt2, .ts), with its card and its script beside it.
+    """Write a program as a model file of the kind that `path` ends in (.onnx, .pt2, .ts, .pte, .param), with its card and its script beside it.
 
     Parameters that no output depends on, such as those of an auxiliary head in evaluation, are left out.
 
@@ -331,14 +334,14 @@ def check_kind(file: Path) -> None:
         CorruptFile: empty, truncated, a pickle, or another kind of file.
     """
     with file.open("rb") as handle:
-        head = handle.read(4)
-    zipped = head == b"PK\x03\x04"
+        head = handle.read(8)
+    zipped = head[:4] == b"PK\x03\x04"
     if not head or head[:1] == b"\x80" or (zipped and file.suffix == ".onnx"):
         what = "empty" if not head else "a pickle or another archive, not a model file"
         raise CorruptFile(f"{file} is {what}. It is not opened; export the model again.")
     if file.suffix == ".onnx":
         _onnx_specs(file)
-    elif not zipped:
+    elif not (_HEADS[file.suffix](head) if file.suffix in _HEADS else zipped):
         raise CorruptFile(f"{file} is not a {file.suffix} file. Export the model again.")
 
 
@@ -367,9 +370,9 @@ def _pt2_specs(file: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ..
 
 
 def _external(file: Path) -> list[Path]:
-    """Return the weights that ONNX keeps in a second file, if there is one."""
-    beside = file.with_name(file.name + ".data")
-    return [beside] if file.suffix == ".onnx" and beside.exists() else []
+    """Return the second file, in which ONNX keeps large weights and ncnn all of them, if there is one."""
+    beside = weights_beside(file)
+    return [beside] if beside is not None and beside.exists() else []
 
 
 def _copy_weights(file: Path, to: Path) -> None:
@@ -380,7 +383,11 @@ def _copy_weights(file: Path, to: Path) -> None:
     for source in _external(file):
         if not (to.exists() and to.samefile(file)):
             to.unlink(missing_ok=True)
-            write_whole(to.parent / source.name, lambda aside, source=source: shutil.copyfile(source, aside))  # type: ignore[misc]
+            target = (
+                weights_beside(to) if file.suffix == ".param" else to.parent / source.name
+            )  # an ONNX file tells the name of its weights
+            assert target is not None
+            write_whole(target, lambda aside, source=source: shutil.copyfile(source, aside))  # type: ignore[misc]
 
 
 def _digest(file: Path) -> str:

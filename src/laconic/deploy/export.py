@@ -27,6 +27,8 @@ from laconic.core.precision import check_float32
 from laconic.core.program import Program
 from laconic.core.recurrent import traced_by_shape
 from laconic.deploy import qdq, recurrent
+from laconic.deploy.executorch.write import write_pte
+from laconic.deploy.ncnn.write import write_ncnn
 from laconic.deploy.parity import parity as parity
 from laconic.deploy.simplify import simplified
 
@@ -241,6 +243,8 @@ FORMATS: dict[str, tuple[str, Callable[[Program, Path, str], None]]] = {
     "onnx": ("model.onnx", write_onnx),
     "pt2": ("model.pt2", write_pt2),
     "torchscript": ("model.ts", write_torchscript),
+    "executorch": ("model.pte", write_pte),
+    "ncnn": ("model.param", write_ncnn),
 }
 
 

@@ -27,6 +27,8 @@ TABLE: dict[str, tuple[str, str]] = {
     "torchscript": ("laconic.deploy.native", "TorchScript"),
     "torch": ("laconic.deploy.native", "Eager"),
     "torch.compile": ("laconic.deploy.native", "Compiled"),
+    "executorch": ("laconic.deploy.executorch.runtime", "ExecuTorch"),
+    "ncnn": ("laconic.deploy.ncnn.runtime", "Ncnn"),
 }
 # What candidates are compared with: the model as it was given, operator by operator.
 BASELINE = "torch"
@@ -58,6 +60,7 @@ class Runtime(ABC):
             are for smaller packed files, and nobody tries them for speed unasked.
         promise: how likely it is the fastest for the time that trying it takes, of `core.target.PROMISES`: `optimize` tries the likeliest first.
         promises: the same by device, where it is another one there.
+        aside: why `optimize` tries it only where it is asked for by name; empty where it tries it unasked.
         kin: the runtime whose kernels it calls too, on processors, so that it is not many times as fast; empty where there is none.
         runs_code: why its files are code, which loading or running them runs; empty where they are data.
         spins: its threads wait for each other by computing nothing, without end; their processor time then says nothing on a busy machine.
@@ -75,6 +78,7 @@ class Runtime(ABC):
     fast_zeros: ClassVar[tuple[str, ...]] = ()
     promise: ClassVar[str] = "fair"
     promises: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    aside: ClassVar[str] = ""
     kin: ClassVar[str] = ""
     runs_code: ClassVar[str] = ""
     spins: ClassVar[bool] = False

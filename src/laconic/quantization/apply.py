@@ -25,7 +25,7 @@ def activation_grids(plan: Plan, observers: Mapping[fx.Node, Observer]) -> Grids
             continue  # nothing was seen: not a float, or never computed
         # OpenVINO (2026.4) loses the negatives of signed codes in a concatenation
         symmetric = plan.symmetric and not (family in plan.joined and observer.lowest < 0)
-        codes = activation_scheme(symmetric, observer.lowest, observer.highest)
+        codes = activation_scheme(symmetric, observer.lowest, observer.highest, plan.signed)
         low, high = observer.finish(codes)
         result[family] = grid(torch.tensor(low), torch.tensor(high), codes)
     return result

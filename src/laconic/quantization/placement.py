@@ -70,6 +70,7 @@ class Plan:
     skipped: list[Skipped]
     symmetric: bool
     joined: set[fx.Node] = field(default_factory=set)  # families with a concatenation in them
+    signed: bool = False
 
 
 _RECTIFIERS = (aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default, aten.relu6.default, aten.clamp.default)
@@ -135,9 +136,13 @@ class TargetRules:
         integers: families whose operators it computes in integers.
         integer_outputs: those of them whose output must be an integer too.
         symmetric: signed activations are put around 0, not onto u8 with a zero point.
+        signed: all activations are, those too of which none is negative.
         around_moves: operators that only move numbers need a pair on both sides.
         products: it multiplies integers with ranges that are taken at run time (mode ``dynamic``); elsewhere weights are turned into floats first.
         affine: it computes with weights that are not around 0 (mode ``static``, one scale a tensor).
+        direct: a kernel rounds its own input: demands do not travel up through operators that only move numbers.
+        results: an operator of `integer_outputs` puts out integers where the program ends, too.
+        unfit: tells why it has no integer kernel for an operator of a family that it computes in integers; None where it has one.
         refused: families that could be expected to be computed in integers and are not, with the reason.
     """
 
@@ -148,6 +153,38 @@ class TargetRules:
     refused: Mapping[Family, str]
     products: bool = False
     affine: bool = False
+    signed: bool = False
+    direct: bool = False
+    results: bool = False
+    unfit: Callable[[fx.Node], str | None] = lambda node: None
+
+
+def _rank(node: Any) -> int:
+    """Return the number of dimensions of a value; 0 where it is not known."""
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return value.dim() if isinstance(value, Tensor) else 0
+
+
+def _xnnpack_lacks(node: fx.Node) -> str | None:
+    """XNNPACK's partitioner: `ConvolutionConfig`, `AddConfig` (executorch 1.5, backends/xnnpack/partition/config)."""
+    row = row_of(node)
+    if row.family == "sum":
+        return "XNNPACK adds without a factor" if argument(node, 2) not in (None, 1) or node.kwargs.get("alpha", 1) != 1 else None
+    if row.family in CONVOLUTIONS and _rank(node) > 4:
+        return "XNNPACK has no convolution in three dimensions"
+    return "XNNPACK has no int8 kernel for transposed convolutions with groups" if row.transposed and groups_of(node) > 1 else None
+
+
+def _ncnn_lacks(node: fx.Node) -> str | None:
+    """ncnn's int8 kernels: `Convolution`, `ConvolutionDepthWise`, `InnerProduct`."""
+    row = row_of(node)
+    if row.family == "linear":
+        return None if _rank(node) in (0, 2) else "ncnn has int8 linear layers for one vector an example"
+    if _rank(node) not in (0, 4):
+        return "ncnn has int8 convolutions in two dimensions only"
+    value = node.meta.get("val")
+    channels = value.shape[1] if isinstance(value, Tensor) else groups_of(node)
+    return None if groups_of(node) in (1, channels) else "ncnn has one scale for each group of a convolution"
 
 
 _COMMON: tuple[Family, ...] = ("convolution", "linear", "matrix product", "sum", "average pool")
@@ -163,6 +200,30 @@ TARGETS: dict[str, TargetRules] = {
         {"transposed convolution": "ONNX Runtime has no int8 kernel for transposed convolutions"},
         products=True,
         affine=True,
+    ),
+    # XNNPACK computes what stands between pairs on all sides, in s8 with a zero point; a rectifier before the last pair becomes part of the kernel
+    "executorch": TargetRules(
+        frozenset(("convolution", "transposed convolution", "linear", "sum")),
+        frozenset(("convolution", "transposed convolution", "linear", "sum")),
+        False,
+        True,
+        {"matrix product": "XNNPACK multiplies two activations in floats", "average pool": "XNNPACK averages in floats"},
+        results=True,
+        unfit=_xnnpack_lacks,
+    ),
+    # rounds the input of a kernel that puts out floats
+    "ncnn": TargetRules(
+        frozenset(("convolution", "linear")),
+        frozenset(),
+        True,
+        False,
+        {
+            "transposed convolution": "ncnn has no int8 kernel for transposed convolutions",
+            "matrix product": "ncnn multiplies two activations in floats",
+        },
+        signed=True,
+        direct=True,
+        unfit=_ncnn_lacks,
     ),
 }
 
@@ -235,7 +296,7 @@ class _Placement:
         self.families: dict[fx.Node, fx.Node] = {}
         check_paths(graph, keep)
         self.operators = [node for node in graph.nodes if self._quantized(node)]
-        self.open = self._moves_that_are_only_read_rounded()
+        self.open = set() if target.direct else self._moves_that_are_only_read_rounded()
 
     def plan(self) -> Plan:
         """Lift every demand to where the numbers are made."""
@@ -249,7 +310,7 @@ class _Placement:
         for site in sites:
             site.family = self._family(site.source)
         joined = {self._family(node) for node in self.open if node.target is aten.cat.default}
-        return Plan(self.operators, sites, list(self._weights()), self.skipped, self.target.symmetric, joined)
+        return Plan(self.operators, sites, list(self._weights()), self.skipped, self.target.symmetric, joined, self.target.signed)
 
     def _quantized(self, node: fx.Node) -> bool:
         """Return whether the target computes this operator in integers; where it could be expected to and does not, the reason is written down."""
@@ -274,7 +335,7 @@ class _Placement:
             return ""
         if row.is_layer and not is_stored(argument(node, row.weight)):
             return "its weight is computed, not stored"
-        return COMPLEX if is_complex(node) else None
+        return COMPLEX if is_complex(node) else self.target.unfit(node)
 
     def _activations(self, node: fx.Node) -> list[fx.Node]:
         return [source for source in self._inputs(node).values() if source.op != "get_attr"]
@@ -325,7 +386,7 @@ class _Placement:
         for fused in (overloads("batch norm"), _RECTIFIERS):
             if len(last.users) == 1 and (reader := next(iter(last.users))).target in fused:
                 last = reader
-        readers = [user for user in last.users if user.op != "output"]
+        readers = [user for user in last.users if user.op != "output" or self.target.results]
         if readers:
             self.sites.setdefault(last, Site(last, last)).readers = readers
 

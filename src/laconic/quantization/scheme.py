@@ -36,6 +36,7 @@ WEIGHT_INT4 = Scheme(-7, 7, axis=0)
 WEIGHT_AFFINE_INT8 = Scheme(0, 255, symmetric=False, axis=0)
 WEIGHT_AFFINE_INT4 = Scheme(0, 15, symmetric=False, axis=0)
 ACTIVATION_SYMMETRIC = Scheme(-128, 127)
+ACTIVATION_SIGNED = Scheme(-127, 127)
 ACTIVATION_UNSIGNED = Scheme(0, 255)
 ACTIVATION_AFFINE = Scheme(0, 255, symmetric=False)
 
@@ -52,8 +53,13 @@ def full_range() -> bool:
 _SKEWED = 0.25
 
 
-def activation_scheme(symmetric: bool, lowest: float, highest: float) -> Scheme:
-    """Where nothing is negative, all codes are for what is not; a skewed range gets a zero point of its own; else around 0, if the target likes that best."""
+def activation_scheme(symmetric: bool, lowest: float, highest: float, signed: bool = False) -> Scheme:
+    """Where nothing is negative, all codes are for what is not; a skewed range gets a zero point of its own; else around 0, if the target likes that best.
+
+    Of a target that has signed codes around 0 and no others (`signed`), all ranges get these.
+    """
+    if signed:
+        return ACTIVATION_SIGNED
     if symmetric and lowest >= 0:
         return ACTIVATION_UNSIGNED
     skewed = min(-lowest, highest) < _SKEWED * max(-lowest, highest)

@@ -154,6 +154,7 @@ class Lever:
         needs: when it makes sense, in words for a table; empty where it always does.
         when: None where it makes sense, else the reason why not.
         unasked: None where it is tried without being asked for, else the reason why not.
+        aside: why it is not tried unless it is asked for, whatever the surroundings; of a lever without steps, for which nobody asks `unasked`.
         family: the levers whose settings are asked for under one name; None: its own.
         field: the option that a value of the user's own becomes, ``LEVER=VALUE``; None: there are no settings but `choices`.
         promise: how likely it is the best for the time that it takes, of `core.target.PROMISES`; the likeliest are tried first.
@@ -175,6 +176,7 @@ class Lever:
     needs: str = ""
     when: Condition = always
     unasked: Condition = always
+    aside: str = ""
     family: str | None = None
     field: str | None = None
     reads: Callable[[Any], Any] = str

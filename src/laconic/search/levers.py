@@ -351,7 +351,7 @@ def levers() -> dict[str, Lever]:
     rows = [
         *LEVERS,
         *(_deploying(name, "precision", *told) for name, told in _PRECISIONS.items() if name in PRECISIONS),
-        *(_deploying(name, "runtime", f"run it in {one.title}", one.promise, one.promises) for name, one in _runtimes()),
+        *(_deploying(name, "runtime", f"run it in {one.title}", one.promise, one.promises, one.aside) for name, one in _runtimes()),
         _threads(),
     ]
     return extended(_by_name(rows), "laconic.levers", _read)
@@ -391,6 +391,7 @@ def _read(entry: EntryPoint) -> Lever:
     return row
 
 
-def _deploying(name: str, stage: str, about: str, promise: str, promises: Mapping[str, str]) -> Lever:
+def _deploying(name: str, stage: str, about: str, promise: str, promises: Mapping[str, str], aside: str = "") -> Lever:
     """A lever that sets the field of the target that is called like its stage."""
-    return Lever(name, about, (Setting(name, {stage: name}),), stage=stage, family=f"{stage}s", promise=promise, promises=promises)
+    setting = Setting(name, {stage: name})
+    return Lever(name, about, (setting,), stage=stage, family=f"{stage}s", promise=promise, promises=promises, aside=aside)

@@ -171,6 +171,8 @@ class SearchSpace:
         only = self.choices.get(lever.group)
         if only is not None and not pick.named:
             return "not asked for"
+        if lever.aside and not pick.asked:
+            return lever.aside
         if self.levers is None or only is not None:
             return None
         values = [item for item in self.levers if item.partition("=")[0] == lever.name]

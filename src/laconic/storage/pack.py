@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from laconic.core.errors import BadInput
-from laconic.core.files import write_whole
+from laconic.core.files import weights_beside, write_whole
 from laconic.core.reading import reading, reads
 from laconic.storage import codings, lac, locate
 from laconic.storage.distinct import entropy_bits
@@ -21,7 +21,6 @@ from laconic.storage.lac import SUFFIX, File, Front, Stored
 if TYPE_CHECKING:
     from laconic.core.program import Program
 
-_BESIDE = ".data"
 _RATIO, _ALLOWED = 500, 1 << 28  # what an archive may unpack to unasked: times its own size, and in any case
 
 
@@ -109,8 +108,8 @@ def pack(
         raise BadInput(f"{out}: an archive ends in {SUFFIX}")
     if model.suffix == SUFFIX:
         raise BadInput(f"{model} is an archive already")
-    extra = model.with_name(model.name + _BESIDE)
-    sources = {f"model{model.suffix}": model, **({extra.name: extra} if model.suffix == ".onnx" and extra.exists() else {})}
+    extra = weights_beside(model)
+    sources = {f"model{model.suffix}": model, **({extra.name: extra} if extra is not None and extra.exists() else {})}
     payload = io.BytesIO()
     files: list[File] = []
     others: list[bytes] = []
@@ -256,9 +255,11 @@ def _restore(files: Iterator[tuple[File, Iterator[bytes | memoryview]]], target:
     def write(aside: Path) -> None:
         _copy(pieces, aside)
         for other, content in files:
-            if not other.name.endswith(_BESIDE):
-                raise ValueError(f"it holds a file '{other.name}' that is no weights of ONNX")
-            write_whole(target.with_name(other.name), lambda place, content=content: _copy(content, place))  # type: ignore[misc]
+            beside = weights_beside(target)
+            if beside is None or not other.name.endswith(beside.suffix):
+                raise ValueError(f"it holds a file '{other.name}' that is no weights of a {target.suffix} file")
+            named = beside if target.suffix == ".param" else target.with_name(other.name)  # an ONNX file tells the name of its weights
+            write_whole(named, lambda place, content=content: _copy(content, place))  # type: ignore[misc]
 
     _, pieces = next(files)
     write_whole(target, write)

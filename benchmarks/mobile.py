@@ -1,0 +1,135 @@
+"""ExecuTorch and ncnn: `python -m benchmarks.mobile {covered,accuracy,speed} [NAME …]`.
+
+- covered: which of the architectures of `benchmarks/zoo.py` convert and agree with their program at another batch size, by the gate's rule; writes
+  docs/mobile.md where no name is given.
+- accuracy: MobileNetV2 on Fashion-MNIST (`benchmarks/trained.py`): drop of the int8 files themselves on test data, and their sizes; a name is a number of
+  test examples.
+- speed: the same files beside ONNX Runtime's, on this processor, interleaved; one example, one thread. Of an Arm processor it says nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import laconic as lc
+from benchmarks import architectures, trained
+from benchmarks.command import command
+from benchmarks.contest import Entry, against, take_turns
+from laconic.core.errors import LaconicError
+from laconic.core.files import weights_beside
+from laconic.core.target import Target
+from laconic.deploy.export import write_model
+from laconic.deploy.parity import parity
+from laconic.deploy.runtime import runtime
+from laconic.run import gate
+
+DOCS = Path(__file__).parents[1] / "docs" / "mobile.md"
+RUNTIMES = ("executorch", "ncnn")
+NET, TEST_EXAMPLES = "mobilenet_v2", 2000
+_HEAD = """# ExecuTorch and ncnn: which architectures
+
+Lowered to ExecuTorch (XNNPACK) and ncnn and run here with another batch size, held to the gate's parity rule ([budget](budget.md)). Written by
+`python -m benchmarks.mobile covered`. A difference is relative to the largest output; where there is none, the reason is told.
+"""
+
+
+def check(name: str, folder: Path) -> dict[str, str]:
+    """Return by runtime the difference, or why there is none, which begins with `no: `."""
+    found = architectures.ARCHITECTURES[name]
+    model = architectures.settled(found.make(), found.inputs)
+    program = lc.capture(model, found.inputs(2), dynamic=found.dynamic)
+    leaves = program.flatten_inputs(found.inputs(3))
+    with torch.no_grad():
+        expected = [leaf.numpy() for leaf in program.graph_module(*leaves)]
+    cells = {}
+    for kind in RUNTIMES:
+        try:
+            session = runtime(kind).load(write_model(program, folder, runtime(kind).format), Target(kind))
+            evidence, reason = gate.parity(parity(session.run([leaf.numpy() for leaf in leaves]), expected), "fp32")
+            cells[kind] = f"{evidence['max_rel']:.0e}" if reason is None else f"no: {reason.text}"
+        except (LaconicError, RuntimeError, ValueError, TypeError) as error:
+            cells[kind] = f"no: {architectures.told(error)[:160]}"
+    return cells
+
+
+def covered(names: Sequence[str]) -> None:
+    """Print a row for each architecture; all of them are written to the docs."""
+    rows, held = [], dict.fromkeys(RUNTIMES, 0)
+    for name in names or architectures.ARCHITECTURES:
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                cells = check(name, Path(folder))
+            except LaconicError as error:
+                cells = dict.fromkeys(RUNTIMES, f"no: {architectures.told(error)[:160]}")
+        rows.append(f"| {name} | {' | '.join(cells[kind] for kind in RUNTIMES)} |")
+        held = {kind: count + (not cells[kind].startswith("no")) for kind, count in held.items()}
+        print(rows[-1], f"{time.perf_counter() - start:.0f} s", flush=True)
+    told = f"**Of {len(rows)}: {', '.join(f'{count} hold in {runtime(kind).title}' for kind, count in held.items())}.**\n"
+    print(told)
+    if not names:
+        DOCS.write_text(
+            "\n".join([_HEAD, told, "| architecture | ExecuTorch | ncnn |", "| --- | --- | --- |", *rows]) + "\n", encoding="utf-8"
+        )
+
+
+def files(folder: Path) -> tuple[lc.Program, lc.Task, dict[str, Entry]]:
+    """Return the trained net, its task, and its files: fp32 and int8 for each runtime."""
+    task = trained.task(NET)
+    program = lc.capture(task.build(), torch.utils.data.default_collate([task.test[i][0] for i in range(2)]))  # type: ignore[index]
+    entries = {}
+    for kind in ("onnxruntime", *RUNTIMES):
+        rounded, _ = lc.quantize(program, lc.Quantize(target=kind), task)
+        for label, one in (("fp32", program), ("int8", rounded)):
+            file = write_model(one, folder / f"{kind}-{label}", runtime(kind).format)
+            entries[f"{label} {kind}"] = Entry(file, Target(kind, threads=1))
+    return program, task, entries
+
+
+def size_kb(file: Path) -> float:
+    """Return the size of a model file and its weights."""
+    beside = weights_beside(file)
+    return (file.stat().st_size + (beside.stat().st_size if beside is not None and beside.exists() else 0)) / 1e3
+
+
+def accuracy(names: Sequence[str]) -> None:
+    """Print accuracy, drop against fp32 of the same runtime, and size."""
+    examples = int(names[0]) if names else TEST_EXAMPLES
+    with tempfile.TemporaryDirectory() as place:
+        program, task, entries = files(Path(place))
+        data: Any = task.test
+        batches = [
+            (program.flatten_inputs(x), y.numpy())
+            for x, y in torch.utils.data.DataLoader(data.take(np.arange(min(examples, len(data)))), 50)
+        ]
+        base = {}
+        for label, entry in entries.items():
+            session = runtime(entry.target.runtime).load(entry.file, entry.target)
+            right = [session.run([leaf.numpy() for leaf in leaves])[0].argmax(1) == y for leaves, y in batches]
+            percent = 100 * float(np.concatenate(right).mean())
+            plain = base.setdefault(entry.target.runtime, percent)
+            print(f"{label:20s} {percent:.2f} %  drop {plain - percent:+.2f}  {size_kb(entry.file):,.0f} kB", flush=True)
+
+
+def speed(names: Sequence[str]) -> None:
+    """Print latencies, interleaved, and the ratio of ONNX Runtime's int8 over each."""
+    with tempfile.TemporaryDirectory() as place:
+        _, task, entries = files(Path(place))
+        data: Any = task.test
+        rounds = take_turns(entries, [data[0][0].numpy()[None]], Path(place))
+        print("one example, one thread: median ms; latency of ONNX Runtime's int8 over this one's with its 95 % interval")
+        for label, row in sorted(against(rounds, "int8 onnxruntime").items(), key=lambda pair: pair[1].p50_ms):
+            print(
+                f"{label:20s} {row.p50_ms:8.3f}  {row.ratio:6.3f} [{row.low:.3f}, {row.high:.3f}]  {size_kb(entries[label].file):,.0f} kB"
+            )
+
+
+if __name__ == "__main__":
+    command(__doc__, {"covered": covered, "accuracy": accuracy, "speed": speed})
