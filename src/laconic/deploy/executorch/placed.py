@@ -23,7 +23,7 @@ def signed(program: Program) -> Program:
     for node in list(program.graph.nodes):
         if node.target in _PAIR and node.args[-1] == torch.uint8:
             source, scale, zero, low, high, _ = node.args
-            node.args = (source, scale, zero - _HALF, low - _HALF, high - _HALF, torch.int8)  # type: ignore[operator]
+            node.args = (source, scale, zero - _HALF, low - _HALF, high - _HALF, torch.int8)
     for node in list(program.graph.nodes):
         if node.target is qd.dequantize_per_tensor.default and len(node.users) > 1:
             _one_each(program.graph, node)
@@ -34,6 +34,6 @@ def signed(program: Program) -> Program:
 def _one_each(graph: fx.Graph, node: fx.Node) -> None:
     for reader in list(node.users)[1:]:
         with graph.inserting_after(node):
-            twin: Any = graph.call_function(node.target, node.args, node.kwargs)
+            twin: Any = graph.call_function(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
         twin.meta = dict(node.meta)
         reader.replace_input_with(node, twin)
