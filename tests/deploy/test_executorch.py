@@ -25,7 +25,8 @@ DATA = torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 def rounded(net: nn.Module, target: str) -> lc.Program:
     torch.manual_seed(0)
-    task = lc.Task(net.eval(), ArrayDataset(DATA.numpy(), np.zeros(len(DATA), np.int64)))
+    data = ArrayDataset(DATA.numpy(), np.zeros(len(DATA), np.int64))
+    task = lc.Task(net.eval(), data, data)
     return lc.quantize(lc.capture(net, (DATA[:2],)), lc.Quantize(target=target), task)[0]
 
 
