@@ -70,8 +70,11 @@ def _converter() -> Path:
 
 
 def _last(text: str) -> str:
-    """Return what a converter said last."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("####")]
+    """Return what a converter said last, without colors and the chatter of its parts."""
+    plain = re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()
+    lines = [
+        line.strip() for line in plain if line.strip() and not line.startswith("####") and not re.search(r" \.\.\. |EarlyWarning", line)
+    ]
     return "; ".join(lines[-3:])[:400]
 
 
