@@ -82,7 +82,7 @@ def main() -> None:
         sys.exit(
             "no time is printed: this is an emulator, whose time says nothing of an Arm processor. Measure on one: laconic bench ARTIFACT"
         )
-    artifact = lc.Artifact.open(given.artifact)
+    artifact = lc.Artifact.load(given.artifact)
     given.folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as place:
