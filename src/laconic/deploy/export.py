@@ -28,7 +28,7 @@ from laconic.core.program import Program
 from laconic.core.recurrent import traced_by_shape
 from laconic.deploy import qdq, recurrent
 from laconic.deploy.executorch.write import write_pte
-from laconic.deploy.ncnn.write import write_ncnn
+from laconic.deploy.ncnn.write import write_param
 from laconic.deploy.parity import parity as parity
 from laconic.deploy.simplify import simplified
 
@@ -236,6 +236,11 @@ def _without_traces(name: str, content: bytes) -> tuple[str, bytes] | None:
     if name.endswith(".debug_pkl"):
         return None
     return re.sub(r"___torch_mangle_\d+", "___torch_mangle_0", name), re.sub(rb"___torch_mangle_\d+", b"___torch_mangle_0", content)
+
+
+def write_ncnn(program: Program, path: Path, name: str) -> None:
+    """Write an ncnn model, see `ncnn.write`."""
+    write_param(program, path, name, {"model.onnx": write_onnx, "model.ts": write_torchscript})
 
 
 # format -> file name and the function that writes it to a path, under the name that it will have in the end

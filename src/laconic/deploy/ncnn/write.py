@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +18,19 @@ from laconic.deploy.hold import command
 from laconic.deploy.ncnn import int8
 
 TIMEOUT_S = 600.0
-_SOURCES = (("onnx", "model.onnx"), ("torchscript", "model.ts"))
+Writer = Callable[[Program, Path, str], None]
 _OFF = 1e-2  # of an output's largest number; another order of sums is far below
 _SIZES = (16, 24)  # of other dynamic sizes than the batch: two examples of each, from which pnnx learns that they differ
 
 
-def write_ncnn(program: Program, path: Path, name: str) -> None:
+def write_param(program: Program, path: Path, name: str, sources: Mapping[str, Writer]) -> None:
     """Write a `.param`; its weights appear whole beside it, under its final name, before it does.
 
     Args:
         program: in eval mode; each input and output is a batch.
         path: of the `.param`.
         name: that it will have in the end.
+        sources: what writes the files from which pnnx converts, by their names, in the order in which they are tried.
 
     Raises:
         ExportError: an input or output without a batch, an operator that ncnn has no layer for (by name), integers that it cannot compute with.
@@ -42,7 +43,7 @@ def write_ncnn(program: Program, path: Path, name: str) -> None:
     floats, rounded = int8.taken_apart(program)
     with tempfile.TemporaryDirectory(prefix="laconic-ncnn-") as place:
         folder = Path(place)
-        _convert(floats, folder)
+        _convert(floats, folder, sources)
         param, weights = (folder / f"model.{end}" for end in ("param", "bin"))
         text, content = int8.put_in(param, weights.read_bytes(), rounded)
         beside = weights_beside(path.with_name(name))
@@ -52,7 +53,7 @@ def write_ncnn(program: Program, path: Path, name: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _convert(program: Program, folder: Path) -> None:
+def _convert(program: Program, folder: Path, sources: Mapping[str, Writer]) -> None:
     """Leave `model.param` and `model.bin` in a folder, which answer as the program does.
 
     pnnx reads ONNX and TorchScript, and knows other operators of each (recurrent layers, embeddings): where the first does not serve, the second may.
@@ -63,9 +64,9 @@ def _convert(program: Program, folder: Path) -> None:
     child = Child(command("laconic.deploy.ncnn.convert"), timeout_s=TIMEOUT_S)
     first: ExportError | None = None
     try:
-        for kind, file in _SOURCES:
+        for file, write in sources.items():
             try:
-                _convert_from(kind, folder / file, program, child)
+                _convert_from(write, folder / file, program, child)
                 return
             except ExportError as error:
                 first = first or error
@@ -75,11 +76,9 @@ def _convert(program: Program, folder: Path) -> None:
     raise first
 
 
-def _convert_from(kind: str, source: Path, program: Program, child: Child) -> None:
-    from laconic.deploy import export  # whose table names this file
-
+def _convert_from(write: Writer, source: Path, program: Program, child: Child) -> None:
     asked, answers = source.with_name("asked.npz"), source.with_name("answers.npz")
-    export.FORMATS[kind][1](program, source, source.name)
+    write(program, source, source.name)
     example = program.example_inputs()
     np.savez(asked, **{str(index): tensor.numpy() for index, tensor in enumerate(example)})  # type: ignore[arg-type]
     inputs = [([_sizes(spec, length) for length in _SIZES], spec.dtype) for spec in program.inputs]
