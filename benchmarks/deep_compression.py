@@ -4,7 +4,7 @@ LeNet-300-100 (`lenet300`) and LeNet-5 (`lenet5`) on MNIST (Han et al. 2016, tab
 
 - best: pruned gradually, values chosen by loss and bits, ties fine-tuned; on digits turned and shifted a little, the trained net as teacher.
 - published: as in the paper: magnitude pruning with retraining, k-means of 5 bits (8 in convolutions) from linear starts, centroids fine-tuned.
-- fewer: as many weights as dynamic network surgery leaves (Guo et al. 2016, table 1), pruned gradually as in `best`; values neither shared nor chosen.
+- fewer: as many weights as dynamic network surgery leaves (Guo et al. 2016, table 1), pruned gradually by curvature; values neither shared nor chosen.
 - surgery: the same by the schedule `surgery`.
 - control: nothing pruned, trained on as in `fewer`, so that what pruning costs is told apart from what more training gives.
 
@@ -61,8 +61,8 @@ class Net:
         published: the share of zeros in the paper.
         fewer: the share of zeros at which about as many weights and biases stay as in the paper of surgery.
         wider: layers whose values have 8 bits in the paper, instead of 5.
-        criterion: which weights stay, in the ways `fewer` and `best`.
         plan: options of all trainings behind the first.
+        criterion: which weights stay, in the way `fewer`.
     """
 
     base: int
@@ -74,8 +74,8 @@ class Net:
     published: float
     fewer: float
     wider: tuple[tuple[str, int], ...] = ()
-    criterion: str = "curvature"
     plan: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    criterion: str = "curvature"
 
     def rests(self, seed: int, epochs: int | None = None, **options: Any) -> lc.FitPlan:
         """Return how it is trained while it is pruned."""
@@ -93,7 +93,7 @@ NETS = {
 
 
 def _best(net: Net, seed: int) -> tuple[lc.StepConfig, ...]:
-    prune = lc.Sparsify(net.zeros, criterion=net.criterion, until=0.5, updates=40, recovery=net.rests(seed, **TURNED))
+    prune = lc.Sparsify(net.zeros, until=0.5, updates=40, recovery=net.rests(seed, **TURNED))
     return prune, lc.RateDistortion(bits_per_weight=net.bits, biases=True, recovery=net.tunes(seed, **TURNED))
 
 

@@ -137,7 +137,7 @@ def test_a_grid_of_the_slopes_steps_loses_less_at_the_same_bits(program: lc.Prog
         uneven.get_parameter("0.bias")[:8] *= 30
         weights[1][:, :8] /= 30
     even, told = rate_distortion(uneven, RateDistortion(bits_per_weight=2.5, **UNTUNED), context())
-    for slope in 4.0 ** np.arange(-18, 0):
+    for slope in np.geomspace(1e-3, 0.1, 24):
         result, outcome = rate_distortion(uneven, RateDistortion(slope=float(slope), grid="stepped", bits=8, **UNTUNED), context())
         if outcome.changed["entropy_bits"] <= told.changed["entropy_bits"]:
             break

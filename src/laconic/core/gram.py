@@ -13,6 +13,7 @@ from laconic.core.operators import argument, family_of, groups_of, outputs_first
 # Larger Gram matrices cost more memory than they are worth here: 4,096² floats are 64 MB.
 LARGEST = 4096
 _ROWS = 4096
+_DAMP = 0.01  # of the mean of a Gram matrix's diagonal is added to it before it is inverted
 _SPLIT = 512  # smaller matrices are multiplied at once
 
 
@@ -46,6 +47,16 @@ def squares(rows: Tensor) -> Tensor:
     left, right = rows[..., : size // 2], rows[..., size // 2 :]
     across = left.mT @ right
     return torch.cat([torch.cat([squares(left), across], -1), torch.cat([across.mT, squares(right)], -1)], -2)
+
+
+def inverse_factor(gram: Tensor, damp: float = _DAMP) -> Tensor:
+    """Return the upper factor U (C, C), float64, of the damped inverse: H⁻¹ = Uᵀ · U. A column that no input reaches counts as one of the mean power."""
+    h = gram.double().clone()
+    dead = h.diagonal() == 0
+    level = h.diagonal().mean() if bool((~dead).any()) else torch.ones((), dtype=h.dtype)
+    h.diagonal().add_(damp * level + dead * level)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(h))
+    return torch.linalg.cholesky(inverse, upper=True)
 
 
 def step_of(count: int, most: int) -> int:

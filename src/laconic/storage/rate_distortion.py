@@ -19,6 +19,7 @@ from torch import Tensor
 
 from laconic.core.context import Context
 from laconic.core.errors import BadInput
+from laconic.core.operators import outputs_first
 from laconic.core.plan import FitPlan, frozen_plan, out_of_range, with_plan
 from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
@@ -26,6 +27,7 @@ from laconic.core.step import Stage, StepConfig, step
 from laconic.core.task import Task
 from laconic.core.weights import StoredWeight
 from laconic.storage.codebook import codebook
+from laconic.storage.compensate import compensated, grams
 from laconic.storage.curvature import curvature, mean_loss
 from laconic.storage.figures import coded_bits, row, totals
 from laconic.storage.share import Tuning, array, chosen_weights
@@ -156,7 +158,7 @@ def stepped(values: Tensor, importance: float, slope: float, most: int) -> Tenso
     Where numbers are many to a step, a step of Δ costs h Δ² / 24 of loss, h the importance, and one twice as wide saves a bit: the least loss for the bits is
     where the loss of a bit is the slope, Δ² = 12 slope / (h ln 2) (Gish and Pierce 1968). So weights that matter have fine steps, and others coarse ones.
     Each number then takes the nearest multiple: to choose by bits moves all numbers of a filter toward 0 together, which without training costs far more than
-    a sum over single numbers tells.
+    a sum over single numbers tells. Where the layer's inputs are known, later numbers make up for what earlier ones err (`storage.compensate`).
 
     Args:
         values: (n,).
@@ -263,8 +265,10 @@ def rate_distortion(
             f"no weight can be chosen: {_UNFELT}. Look at the loss, and give the task examples on which the model errs or is unsure."
         )
     mean = float(sum(bend.double().sum() for _, bend in felt)) / sum(bend.numel() for _, bend in felt)
-    plan = _Plan([_Site.of(weight, bend, config, mean) for weight, bend in felt], config.grid == "codebook")
     weights = [weight for weight, _ in felt]
+    inputs = grams(result, weights, context, config.examples) if config.grid == "stepped" else [None] * len(felt)
+    sites = [_Site.of(weight, bend, gram, config, mean) for (weight, bend), gram in zip(felt, inputs, strict=True)]
+    plan = _Plan(sites, config.grid == "codebook")
     context.progress.start("choosing values by loss and bits", 1)
     slope = config.slope if config.slope is not None else _slope(plan, config, result, context)
     bits = plan.spent(slope)
@@ -278,7 +282,7 @@ def rate_distortion(
 
 @dataclass(frozen=True)
 class _Site:
-    """A weight with its numbers before (as it was, and flat), what they may become, and how much each matters."""
+    """A weight with its numbers before (as it was, and flat), what they may become, how much each matters, and what its layer's inputs look like together."""
 
     weight: StoredWeight
     before: Tensor
@@ -286,25 +290,42 @@ class _Site:
     importance: Tensor
     most: int  # levels on each side of a grid whose step the slope tells; 0 of others
     matters: float  # for that step
+    gram: Tensor | None  # None: numbers are rounded one by one
 
     @classmethod
-    def of(cls, weight: StoredWeight, bend: Tensor, config: RateDistortion, mean: float) -> _Site:
+    def of(cls, weight: StoredWeight, bend: Tensor, gram: Tensor | None, config: RateDistortion, mean: float) -> _Site:
         """Return a weight with what it may become; the curvature of few examples tells too well apart what matters, so steps take its mean with that of all."""
         before, matters = weight.parameter.detach().clone(), math.sqrt(float(bend.mean()) * mean)
         if config.grid == "stepped":
-            return cls(weight, before, torch.zeros(1), bend.flatten(), 2 ** (config.bits - 1) - 1, matters)
-        return cls(weight, before, grid(before.flatten(), config.bits, config.grid, bend.flatten()), bend.flatten(), 0, matters)
+            return cls(weight, before, torch.zeros(1), bend.flatten(), 2 ** (config.bits - 1) - 1, matters, gram)
+        return cls(weight, before, grid(before.flatten(), config.bits, config.grid, bend.flatten()), bend.flatten(), 0, matters, gram)
 
     @torch.no_grad()
-    def put(self, slope: float, moving: bool) -> float:
-        """Give the weight the values that this slope chooses; return their bits."""
+    def put(self, slope: float, moving: bool, settled: bool = False) -> float:
+        """Give the weight the values that this slope chooses; return their bits.
+
+        Args:
+            slope: how much loss a bit is worth.
+            moving: whether levels go to the means of their numbers.
+            settled: whether the slope stands: then numbers make up for each other's errors, where that is known how. It takes its time, and bits hardly change.
+        """
         flat, shape = self.before.flatten(), self.before.shape
         levels = stepped(flat, self.matters, slope, self.most) if self.most else self.levels
+        if settled and self.gram is not None:
+            flat = self._compensated(levels)
         codes, bits = choose(flat, levels, self.importance, 0.0 if self.most else slope, shape)
         if moving:
             levels = _centered(flat, codes, levels, self.importance)
         self.weight.parameter.copy_(levels[codes].view(shape))
         return bits
+
+    def _compensated(self, levels: Tensor) -> Tensor:
+        """Return the numbers (n,) at levels that make up for each other's errors; what is 0 stays 0."""
+        assert self.gram is not None
+        matrix = outputs_first(self.before, self.weight.reader)
+        alive, edges, wide = matrix.flatten(1) != 0, ((levels[1:] + levels[:-1]) / 2).double(), levels.double()
+        done = compensated(matrix.flatten(1), self.gram, lambda values, j: wide[torch.bucketize(values, edges)] * alive[:, j])
+        return outputs_first(done.view(matrix.shape), self.weight.reader).flatten()
 
 
 def _centered(values: Tensor, codes: Tensor, levels: Tensor, importance: Tensor) -> Tensor:
@@ -336,7 +357,7 @@ class _Plan:
 
     def spent(self, slope: float) -> float:
         """Do the same, and return the bits that the archive's coder spends, at their prices for weights that it cannot be asked about."""
-        priced = [site.put(slope, self.moving) for site in self.sites]
+        priced = [site.put(slope, self.moving, settled=True) for site in self.sites]
         coded = [coded_bits(site.weight.parameter) for site in self.sites]
         return sum(price if bits is None else bits for price, bits in zip(priced, coded, strict=True))
 

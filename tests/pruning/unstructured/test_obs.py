@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from laconic.pruning.unstructured.obs import inverse_factor, solve
+from laconic.core.gram import inverse_factor
+from laconic.pruning.unstructured.obs import solve
 from laconic.pruning.unstructured.patterns import Pattern
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.extensions import extended
-from laconic.pruning.unstructured.obs import inverse_factor, solve
+from laconic.core.gram import inverse_factor
+from laconic.pruning.unstructured.obs import solve
 
 Need = Literal["", "slope", "bend", "power", "gram"]
 

@@ -12,20 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from laconic.core.gram import inverse_factor
 from laconic.pruning.unstructured.patterns import Pattern, best
 
 BLOCK = 128  # columns for which a mask is chosen at once
-_DAMP = 0.01  # of the mean of H's diagonal is added to it
-
-
-def inverse_factor(gram: Tensor, damp: float = _DAMP) -> Tensor:
-    """Return the upper factor U (C, C), float64, of the damped inverse: H⁻¹ = Uᵀ · U. A column that no input reaches counts as one of the mean power."""
-    h = gram.double().clone()
-    dead = h.diagonal() == 0
-    level = h.diagonal().mean() if bool((~dead).any()) else torch.ones((), dtype=h.dtype)
-    h.diagonal().add_(damp * level + dead * level)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(h))
-    return torch.linalg.cholesky(inverse, upper=True)
 
 
 def solve(weight: Tensor, gram: Tensor, density: float, pattern: Pattern, block: int = BLOCK) -> Tensor:
