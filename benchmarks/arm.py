@@ -66,7 +66,11 @@ def answers(artifact: lc.Artifact, data: Path, folder: Path) -> list[np.ndarray]
         "OMP_NUM_THREADS": "1",
     }
     command = ["qemu-aarch64", str(root / "usr/bin/python3.11"), str(artifact.folder / "run.py"), str(data), str(out)]
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, check=False, env=environment, stdout=subprocess.DEVNULL)
+    if done.returncode:
+        sys.exit(
+            f"{artifact.target.runtime} ended with code {done.returncode} under qemu-aarch64: nothing was compared (ONNX Runtime 1.32 does so in qemu 7.2)"
+        )
     with np.load(out) as given:
         return [given[spec.name] for spec in artifact.outputs]
 
