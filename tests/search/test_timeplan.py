@@ -94,6 +94,16 @@ def test_what_is_not_known_is_not_priced_and_begins() -> None:
     assert TimePlan(60, Spent(), TASK, clock=lambda: 0.0).price(PLAIN) is None
 
 
+def test_the_price_of_the_baseline_alone_leaves_nothing_out_that_does_not_train() -> None:
+    """Nothing was tried of a task of a minute, since the baseline had waited for the disk."""
+    made = plan(300, now_s=300 - FINISH_S - 2)
+    assert made.left_s() == pytest.approx(2)
+    assert made.price(PLAIN) == pytest.approx(5)
+    assert made.too_long(PLAIN) is None
+    made.learn(BASE.replace(key="other"), PLAIN)
+    assert "would take about 5.0 s, and 2.0 s are left" in str(made.too_long(PLAIN))
+
+
 @pytest.mark.parametrize(("now_s", "words"), [(0.0, None), (258.0, "would take about 17 s, and 13 s are left"), (299.0, None)])
 def test_what_does_not_fit_is_not_begun(now_s: float, words: str | None) -> None:
     """At the very end the time limit itself is the reason, which the evaluator tells."""

@@ -138,11 +138,13 @@ class TimePlan:
         return None if until is None else until - self.clock()
 
     def too_long(self, recipe: Recipe) -> str | None:
-        """Return why a recipe is not begun any more; None where it fits, where nothing is left at all, or where it is not known what it will take."""
-        left_s, takes_s = self.left_s(), self.price(recipe)
-        if left_s is None or left_s <= 0 or takes_s is None or takes_s <= left_s:
+        """Return why a recipe is not begun any more; None where it fits, where nothing is left at all, or where it is not known what it will take.
+
+        By the price of the baseline alone, which is the first to be built, nothing is left out that does not train: a run that tries nothing has no answer.
+        """
+        left_s, takes_s, epochs = self.left_s(), self.price(recipe), recipe_epochs(recipe, self.task)
+        if left_s is None or left_s <= 0 or takes_s is None or takes_s <= left_s or not (epochs or self._epochs):
             return None
-        epochs = recipe_epochs(recipe, self.task)
         what = f"with {counted(epochs, 'epoch')} of training it" if epochs else "it"
         return f"{what} would take about {spoken(takes_s)}, and {spoken(left_s)} are left before the finalists' turn"
 
