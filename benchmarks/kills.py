@@ -30,7 +30,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "baseline": ("laconic.deploy.worker", "candidates/torch-fp32"),
 }
 ORPHAN_S = 2.0
-FINISH_S = 300.0
+FINISH_S = 900.0
 
 
 def run(folder: Path, workers: int = 1) -> None:

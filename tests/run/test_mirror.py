@@ -15,8 +15,10 @@ from typing import Any
 
 import fsspec
 import pytest
+from typer.testing import CliRunner
 
 import laconic as lc
+from laconic.cli import app
 from laconic.core.errors import LaconicError, Locked, MissingExtra
 from laconic.core.lease import Holder
 from laconic.run import mirror as mirror_module
@@ -197,3 +199,25 @@ def test_a_run_on_s3_goes_on_on_another_machine(bucket: str, tmp_path: Path, mon
     assert (folder / "report.html").read_bytes() == (one / first.folder / "report.html").read_bytes()
     artifact = second.data["candidates"][1]["artifact"]
     assert sorted(p.name for p in (folder / artifact).iterdir()) == sorted(p.name for p in (one / first.folder / artifact).iterdir())
+    reader = tmp_path / "reader"
+    reader.mkdir()
+    monkeypatch.chdir(reader)
+    assert_read(f"{bucket}/run", first)
+
+
+def assert_read(url: str, run: lc.Result) -> None:
+    """A third machine reads the run at its URL: only what it asks for is fetched."""
+    listed = CliRunner().invoke(app, ["runs", url.rpartition("/")[0], "--json"])
+    assert [(row["folder"], row["state"]) for row in json.loads(listed.stdout)] == [(url, "finished")]
+    told = CliRunner().invoke(app, ["report", url, "--json"])
+    folder = folder_of(url)
+    assert json.loads(told.stdout)["report"] == str(folder / "report.html")
+    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "result.json", "run.json"]
+    picked = lc.pick(url, {"max_drop": 60.0})
+    assert picked.best is not None
+    assert picked.best.folder == folder / "candidates" / picked.data["best"] / "artifact"
+    opened = lc.Result.open(url)
+    assert opened.data == run.data
+    assert opened.best is not None
+    with pytest.raises(lc.BadInput, match="nothing holds no run. `laconic optimize TASK --out .* makes one there"):
+        lc.pick(f"{url}/nothing")

@@ -74,6 +74,16 @@ DriverOption = Annotated[
         "--driver", help="Where: here, in processes of this machine; or ray, on the other machines of a Ray cluster (the extra ray)."
     ),
 ]
+StudyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--study",
+        metavar="URL",
+        help="Share one Optuna study with other drivers, each on its machine: postgresql://USER@HOST/DATABASE (the extra postgres), or a journal file. "
+        "None computes what another one does.",
+    ),
+]
+StudyNameOption = Annotated[str | None, typer.Option("--study-name", help="The study's name there. [default: the task's]")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Examples per call when latency is measured.")]
 

@@ -15,10 +15,10 @@ from laconic.cli.output import EXIT_FAILED, display, finish, guarded, say, show,
 
 @app.command()
 def report(
-    folder: Annotated[Path | None, typer.Argument(metavar="RUN", help="A finished run's folder.")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="A finished run's folder, or the URL where it is mirrored.")] = None,
     to: Annotated[Path | None, typer.Option("--to", help="Where to write the page. [default: RUN/report.html]")] = None,
     both: Annotated[
-        tuple[Path, Path] | None,
+        tuple[str, str] | None,
         typer.Option("--compare", metavar="RUN RUN", help="Two finished runs side by side; --to writes a page of it."),
     ] = None,
     mlflow: MlflowOption = False,
@@ -29,17 +29,19 @@ def report(
     Example: laconic report --compare laconic-runs/A laconic-runs/B
     """
     if both is not None:
-        return _side_by_side(folder, both, to, as_json)
+        return _side_by_side(run, both, to, as_json)
 
     def work() -> tuple[dict[str, Any], Any]:
         from laconic.core.errors import BadInput
         from laconic.core.reading import reading
         from laconic.report.page import write_page
         from laconic.report.tracking import log_to_mlflow
+        from laconic.run.mirror import read_here
         from laconic.run.store import RESULT, read_result
 
-        if folder is None:
+        if run is None:
             raise BadInput("give the folder of a finished run (`laconic runs` lists them), or two of them with --compare")
+        folder = read_here(run)
         result = read_result(folder)
         with reading(folder / RESULT, "a run's result", "Delete it and give the run's command again; what was measured is kept."):
             drawn = None if as_json else summary(result)
@@ -54,14 +56,15 @@ def report(
         say(f"MLflow: {result['mlflow']}", as_json)
 
 
-def _side_by_side(folder: Path | None, both: tuple[Path, Path], to: Path | None, as_json: bool) -> None:
+def _side_by_side(third: str | None, both: tuple[str, str], to: Path | None, as_json: bool) -> None:
     def work() -> Any:
         from laconic.core.errors import BadInput
         from laconic.report.side_by_side import side_by_side, write_page
+        from laconic.run.mirror import read_here
 
-        if folder is not None:
-            raise BadInput(f"--compare takes two runs and nothing else; {folder} is a third")
-        result = side_by_side(*both)
+        if third is not None:
+            raise BadInput(f"--compare takes two runs and nothing else; {third} is a third")
+        result = side_by_side(*map(read_here, both))
         return result, None if to is None else write_page(result, to)
 
     result, page = guarded(work)
@@ -79,7 +82,7 @@ def _side_by_side(folder: Path | None, both: tuple[Path, Path], to: Path | None,
 @app.command()
 @takes_budget
 def pick(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder, or the URL where it is mirrored.")],
     budget: BudgetOptions,
     to: Annotated[Path | None, typer.Option("--to", help="Write the page of this answer.")] = None,
     as_json: JsonOption = False,
@@ -92,7 +95,7 @@ def pick(
     def work() -> tuple[Any, Path | None]:
         import laconic as lc
 
-        found = lc.pick(folder, lc.Budget.from_plain(budget))
+        found = lc.pick(run, lc.Budget.from_plain(budget))
         return found, None if to is None else found.report(to)
 
     result, page = guarded(work)
@@ -164,15 +167,23 @@ def hardware(
 
 @app.command()
 def runs(
-    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="Where the runs are. [default: laconic-runs]")] = None,
+    folder: Annotated[
+        str | None, typer.Argument(metavar="FOLDER", help="Where the runs are: a folder or a URL. [default: laconic-runs]")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the runs in a folder, the latest first: task, budget, how it ended, what won, its speed-up and drop."""
 
     def work() -> list[dict[str, Any]]:
         from laconic.report.runs import DEFAULT, runs
+        from laconic.run.mirror import Mirror, is_url, read_here
 
-        return runs(folder or DEFAULT)
+        if folder is None or not is_url(folder):
+            return runs(Path(folder or DEFAULT))
+        found = [(url, read_here(url)) for url in Mirror(folder).runs()]
+        rows = [(url, str(here), runs(here)[0]) for url, here in found]
+        there = [{**row, "folder": url, "artifact": row["artifact"].replace(here, url, 1)} for url, here, row in rows]
+        return sorted(there, key=lambda row: row["when"], reverse=True)
 
     result = guarded(work)
 

@@ -31,7 +31,7 @@ from laconic.run.ledger import Ledger
 from laconic.run.measured import CandidateEvidence, measured_by_rows
 from laconic.run.options import Options
 from laconic.run.recipe import Recipe
-from laconic.run.record import Reason, Record, baseline_of
+from laconic.run.record import Reason, Record, baseline_of, opponent
 from laconic.run.score import compare, measure
 from laconic.run.store import RunStore
 from laconic.run.timing import ALONE, FINALISTS, PUBLISHED, TimedWorker, check_timed, timed
@@ -94,6 +94,7 @@ class Evaluator:
         self.deadline: float | None = None
         self.bases: list[Record] = []
         self.best: Record | None = None
+        self.fetch: Callable[[Record], bool] = lambda record: False  # brings the files of a candidate that another driver computed
         self._spent: dict[str, list[Turn]] = {}
         self._warm: dict[str, WorkerProcess] = {}  # baselines' processes that have been timed
         self.crew = self.builder.crew = NoCrew() if crew is None else crew(self.builder)
@@ -174,7 +175,10 @@ class Evaluator:
                 record = self._with_times(record, base)
         finally:
             self.workers.drop(recipe.key)
-        record = gate.gate(record, self.judge.rules(base))
+        return self.heard(gate.gate(record, self.judge.rules(base)))
+
+    def heard(self, record: Record) -> Record:
+        """Take note of a judged candidate, for the best so far; returns it."""
         if record.status == "passed" and (self.best is None or self.judge.order(record) < self.judge.order(self.best)):
             self.best = record
         return record
@@ -350,6 +354,8 @@ class Evaluator:
         """A comparison in fresh processes, computed unless it is there. One in which something could not be timed is not kept: another try may go well."""
         if self.store.has(name):
             return dict(self.store.read(name))
+        for record in entered:
+            self._bring(record)
         with self.ledger.part("time"):
             self.workers.close()
             timings = self._persistently(entered, stop=None, progress=self.progress)
@@ -360,6 +366,15 @@ class Evaluator:
             self.store.write(name, timings)
         self.ledger.keep(self.store)
         return timings
+
+    def _bring(self, record: Record) -> None:
+        """Let a candidate's files be here that another driver computed: fetched from where it did, or built."""
+        if self._is_checked(record.made_by) or self.fetch(record):
+            return
+        self.progress.log(f"{record.title} was computed by another driver; its files are not seen here, so it is built once more")
+        self.deadline = None
+        self._checked(record.made_by, opponent(record, self.bases))
+        self.workers.drop(record.key)
 
     def _persistently(self, entered: Sequence[Record], stop: latency.Stop | None, progress: Progress) -> dict[str, Any]:
         """A comparison, made once more where something else ended a process in it, or where a baseline that could be timed before could not."""

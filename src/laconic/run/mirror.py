@@ -14,7 +14,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,6 +23,7 @@ from laconic.core.errors import BadInput, LaconicError, Locked, MissingExtra
 from laconic.core.files import write_whole
 from laconic.core.lease import Holder
 from laconic.core.progress import Progress, silent
+from laconic.run.store import MANIFEST, RESULT
 
 LEASE = "lease.json"
 RENEWED_S = 15.0  # how often whoever works there says so
@@ -49,6 +50,28 @@ def folder_of(url: str) -> Path:
     return Path("laconic-runs") / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
 
 
+def read_here(place: str | Path, artifact: str | None = None) -> Path:
+    """Return a run's folder here: the one that was given; of a URL, one with what the run says of itself, which is read from there.
+
+    Args:
+        place: a folder or a URL.
+        artifact: the key of a candidate whose artifact is wanted too.
+
+    Raises:
+        BadInput: the URL holds no run.
+        LaconicError: it cannot be read.
+    """
+    if not is_url(place):
+        return Path(place)
+    mirror, files = Mirror(str(place)), f"candidates/{artifact}/artifact/"
+    mirror.fetch(lambda name: name in (MANIFEST, RESULT) or (artifact is not None and name.startswith(files)))
+    if mirror.runs() != [mirror.url]:
+        raise BadInput(
+            f"{place} holds no run. `laconic optimize TASK --out {place}` makes one there; `laconic runs URL` lists those of a place."
+        )
+    return mirror.folder
+
+
 class Mirror:
     """A folder here and its copy at a URL.
 
@@ -70,7 +93,7 @@ class Mirror:
         except ImportError as error:
             raise MissingExtra(f"{url} needs a package that is not installed: {error}. For S3: pip install 'laconic[s3]'") from error
         except ValueError as error:
-            raise BadInput(f"{url}: {error}. Give --out a folder, or a URL that fsspec knows, such as s3://bucket/run.") from error
+            raise BadInput(f"{url}: {error}. Give a folder, or a URL that fsspec knows, such as s3://bucket/run.") from error
         self.url, self.folder = url, folder or folder_of(url)
         self._root, self._progress = str(root).rstrip("/"), progress
         self._there: dict[str, tuple[int, int]] = {}  # size and time of change of what was fetched or put
@@ -100,11 +123,11 @@ class Mirror:
             with self._told("give back"):
                 self._fs.rm_file(self._at(LEASE))
 
-    def fetch(self) -> list[str]:
-        """Fetch what is there and not here, or not of its size; returns the names."""
+    def fetch(self, wanted: Callable[[str], bool] = lambda name: True) -> list[str]:
+        """Fetch what is there, wanted by its name, and not here, or not of its size; returns the names."""
         fetched = []
         with self._told("read"):
-            for name, size in sorted(self._listed().items()):
+            for name, size in sorted((name, size) for name, size in self._listed().items() if wanted(name)):
                 file = self.folder / name
                 if not file.is_file() or file.stat().st_size != size:
                     write_whole(file, lambda aside, name=name: self._fs.get_file(self._at(name), str(aside)))  # type: ignore[misc]
@@ -154,6 +177,18 @@ class Mirror:
                     with (self.folder / name).open("rb") as of:
                         shutil.copyfileobj(of, to, 1 << 20)
             to.commit()
+
+    def runs(self) -> list[str]:
+        """Return the URLs of the runs there: of itself, where it is one, else of those one level below."""
+        with self._told("read"):
+            names = self._listed()
+        if MANIFEST in names:
+            return [self.url]
+        return [
+            f"{self.url.rstrip('/')}/{name.partition('/')[0]}"
+            for name in sorted(names)
+            if name.count("/") == 1 and name.endswith(f"/{MANIFEST}")
+        ]
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}"

@@ -44,6 +44,8 @@ from laconic.search.select import frontier as marked
 from laconic.search.sofar import SoFar
 from laconic.search.space import SearchSpace, baseline_recipe, baseline_recipes
 from laconic.search.stopped import INTERRUPT, LIMIT, stopped
+from laconic.search.study import NoStudy, SharedStudy, this_machine
+from laconic.search.study_place import hidden
 from laconic.search.timeplan import TimePlan
 from laconic.search.tune import Tuner
 from laconic.search.verdict import Scale
@@ -64,6 +66,8 @@ def optimize(
     options: Options | None = None,
     workers: int = 1,
     driver: str = "here",
+    study: str | None = None,
+    study_name: str | None = None,
     progress: Progress | bool = False,
     command: str = "",
 ) -> Result:
@@ -83,6 +87,8 @@ def optimize(
         options: how evidence is gathered.
         workers: candidates that are built at once, ahead of their turns; nobody of them computes while something is timed.
         driver: where: ``here``, in processes of this machine; or another row of `search.drivers`.
+        study: shared with other drivers: ``postgresql://USER@HOST/DATABASE``, or the path of Optuna's journal file; see `search.study`.
+        study_name: its name there; by default that of the task.
         progress: True shows every stage live; or what is told of it (`core.progress.Progress`). The logger `laconic` is told in any case.
         command: how the run can be repeated, for the report.
 
@@ -101,15 +107,23 @@ def optimize(
     crew = drivers.driver(driver, workers)
     check_devices(recipes, space.device)
     options = options or Options()
+    if study is None and study_name is not None:
+        raise BadInput(
+            f"study name '{study_name}': there is no study without a place. Say where: --study postgresql://USER@HOST/DATABASE, or a file."
+        )
     with shown(progress) as told, contextlib.closing(trial):  # what waits for its builder waits no longer
         if isinstance(task, str):
             prepare.try_ref(task, options)
         task = as_task(task)
+        others = NoStudy() if study is None else SharedStudy(study, study_name or task.name)
+        command = command if study is None else command.replace(study, hidden(study))
         mirror = Mirror(str(out), progress=told) if is_url(out) else None
         folder = mirror.folder if mirror is not None else Path(out) if out is not None else new_folder(task.name)
-        with contextlib.nullcontext() if mirror is None else mirror.held():
+        if mirror is not None:
+            crew.sees(folder)
+        with contextlib.closing(others), contextlib.nullcontext() if mirror is None else mirror.held():
             push = None if mirror is None else mirror.push
-            data = search(task, budget, frontier, folder, deadline, space, recipes, options, told, command, crew, push)
+            data = search(task, budget, frontier, folder, deadline, space, recipes, options, told, command, crew, push, others)
             result = Result(folder, data)
             if not (folder / REPORT).exists():
                 result.report()
@@ -129,6 +143,7 @@ def search(
     command: str,
     crew: Driver,
     push: Callable[[], object] | None = None,
+    study: NoStudy = NoStudy(),  # noqa: B008 - it has no state
 ) -> dict[str, Any]:
     """Search; see `laconic.optimize`. `deadline` is one of `time.monotonic`. Returns the content of the run's `result.json`."""
     ledger = Ledger()
@@ -144,19 +159,32 @@ def search(
             progress.log(f"{folder} is finished, but something else ended processes of it; tried again: {', '.join(lost)}")
         if store.resumed:
             progress.log(f"continuing the run in {folder}; what is finished is kept")
+        if isinstance(study, SharedStudy):
+            study.join({**store.manifest, **this_machine()}, budget, folder)
         ledger.resume(store)
         progress = live = Live(progress, store)
         program, training = prepare.program(task, store, options, ledger, progress)
         store.push()
+        if isinstance(study, SharedStudy):
+            study.agree({"trained model": program.fingerprint()})
         around = Surroundings(program, task.of_part(), budget)
         chosen = list(recipes) if recipes is not None else propose(around, space)
         evaluator = Evaluator(
             store, task, metric, program, Judge(several.loosest(asked), len(asked) > 1), options, ledger, progress, crew.man
         )
         evaluator.deadline = deadline
+        evaluator.fetch = lambda record: study.fetch(record, folder)
         named = recipes is not None or space.names_targets  # whoever names something wants to see it
         plan = TimePlan(deadline, ledger, task, training, len(asked), progress.log)
-        walk = Walk(evaluator, budget, options.early_stop and budget.goal.name == "speedup" and len(asked) == 1 and not named, plan)
+        walk = Walk(
+            evaluator,
+            budget,
+            options.early_stop and budget.goal.name == "speedup" and len(asked) == 1 and not named,
+            plan,
+            study,
+            space,
+            crew.workers,
+        )
         context = Facts(task, metric, budget, program, training, command, ledger, options)
         live.after = SoFar(store, context, walk).write
         try:
@@ -164,6 +192,7 @@ def search(
                 tried(walk, chosen, around, space, follow=recipes is None)
                 if recipes is None and (trials := plan.trials(space.trials, space.effort)):
                     walk.tuned(Tuner(walk.around or around, space, walk.records, options.seed), trials, crew.workers)
+                walk.together()
                 evaluator.crew.close()  # what nobody waits for any more
                 records, choices = several.choose_all(walk.records, asked, evaluator)
                 handed = several.handed(choices)
@@ -179,9 +208,11 @@ def search(
                 Result(folder, write(store, context, records, so_far(records, budget), INTERRUPT, {"plan": plan.said})).report()
                 live.end()
             raise
-        records = marked(list(_replaced(records, tested)), budget)
+        records = marked([_placed(record, store) for record in _replaced(records, tested)], budget)
         ended = stopped(records, LIMIT, ledger.spent()["total"])
         told["plan"] = plan.said
+        if (shared := study.facts()) is not None:
+            told["study"] = shared
         told["budgets"] = several.answers(records, asked, choices, Scale.of(metric), to_json(program.inputs), ended)
         data = write(store, context, records, confirm(choices[0], records, budget), LIMIT, told)
         live.end()
@@ -262,6 +293,11 @@ def _manifest(
         "data": identity.data_of(task),
         "code": identity.code_of(task),
     }
+
+
+def _placed(record: Record, store: RunStore) -> Record:
+    """Return a record with its artifact, where that is in this run's folder: another driver of a study may have it."""
+    return record if record.artifact is None or store.has(record.artifact) else record.replace(artifact=None)
 
 
 def _replaced(records: Sequence[Record], tested: Sequence[Record]) -> Iterator[Record]:

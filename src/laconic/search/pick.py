@@ -10,6 +10,7 @@ from laconic.core.errors import BadInput
 from laconic.core.fields import typed
 from laconic.core.reading import reading
 from laconic.core.records import to_json
+from laconic.run.mirror import read_here
 from laconic.run.record import Record
 from laconic.run.store import RESULT, read_result
 from laconic.run.timing import PUBLISHED
@@ -29,7 +30,7 @@ def pick(run: str | Path | Result, budget: Budget | Mapping[str, Any] | None = N
     """Answer another budget from a finished run, without computing.
 
     Args:
-        run: the folder of a finished run, or its result.
+        run: the folder of a finished run, the URL where it is mirrored, or its result.
         budget: what is asked now; limits that it leaves out are not set, but for the drop, whose default is that of `optimize`.
 
     Returns:
@@ -39,7 +40,7 @@ def pick(run: str | Path | Result, budget: Budget | Mapping[str, Any] | None = N
     Raises:
         BadInput: the folder has no finished run, or the budget makes no sense or asks for what was not measured in it.
     """
-    folder = run.folder if isinstance(run, Result) else Path(run)
+    folder = run.folder if isinstance(run, Result) else read_here(run)
     data = dict(run.data if isinstance(run, Result) else read_result(folder))
     with reading(folder / RESULT, "a run's result", "Delete it and give the run's command again; what was measured is kept."):
         records = [Record.from_json(row) for row in _rows(data)]
@@ -52,6 +53,8 @@ def pick(run: str | Path | Result, budget: Budget | Mapping[str, Any] | None = N
         choice = confirm(choice, records, wanted)
     found = answer(records, choice, wanted, scale, data["task"]["inputs"])
     told = tuple(_told(choice.best, data))
+    if not isinstance(run, Result) and found["best"] is not None:
+        read_here(run, found["best"])
     same = (found["best"] or found["nearest"]) == (data.get("best") or data.get("nearest"))
     kept = {name: value for name, value in data.items() if same or name not in _OF_CHOICE}
     again = {"recipe_yaml": recipe_yaml(choice.best or choice.nearest, data["task"]["ref"], wanted)}

@@ -13,6 +13,7 @@ from typing import Any
 from laconic.core.console import for_console
 from laconic.core.reading import reading
 from laconic.deploy.artifact import Artifact
+from laconic.run.mirror import read_here
 from laconic.run.store import RESULT, read_result
 
 REPORT = "report.html"
@@ -28,12 +29,15 @@ class Result:
 
     @staticmethod
     def open(folder: str | Path) -> Result:
-        """Open a finished run's folder.
+        """Open a finished run's folder; of a URL where it is mirrored, what ships and the nearest miss are fetched too.
 
         Raises:
             BadInput: there is no run in it, or it is not finished.
         """
-        return Result(Path(folder), read_result(Path(folder)))
+        place = read_here(folder)
+        result = read_result(place)
+        read_here(folder, result.get("best") or result.get("nearest"))
+        return Result(place, result)
 
     @property
     def met(self) -> bool:

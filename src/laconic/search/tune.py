@@ -8,21 +8,21 @@ proposals, and what was computed is not computed again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from laconic.core.errors import LaconicError, need
 from laconic.core.step import StepConfig
-from laconic.core.target import Target
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record
 from laconic.search.boundary import Choices, boundary
 from laconic.search.epochs import epochs_of, retrained
-from laconic.search.lever import SHARE, SHARES, STEP_STAGES, Range, Surroundings
+from laconic.search.lever import STEP_STAGES, Range, Surroundings
 from laconic.search.levers import levers
-from laconic.search.propose import Chain, chains, combine, targets_of, unavailable, worthwhile
+from laconic.search.propose import chains, combine, targets_of, unavailable, worthwhile
 from laconic.search.space import Pick, SearchSpace
+from laconic.search.terms import DISTILL, DISTILLED, NONE, TARGET, distributions_of, label_of, name_of, params_of, picks_of, varied_of
 
 if TYPE_CHECKING:
     import optuna
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 ROUND, KEPT = 8, 2  # short recoveries of a round, and how many of them go on
 SHORT = 4  # a short recovery has one of so many epochs
 _TRIES = 50  # proposals that were known already or make no sense, before the space counts as exhausted
-_DISTILL = (0.0, 0.5, 0.9)
-_TARGET, _NONE, _SOLVED = "target", "", "solved"
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class Tuner:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.around, self.space = around, space
         ready = [target for target in targets_of(around, space) if unavailable(target) is None]
-        self.targets = {_name(target): around.quickest(target) for target in worthwhile(ready, around, records)}
+        self.targets = {name_of(target): around.quickest(target) for target in worthwhile(ready, around, records)}
         self.stages = {stage: list(self._labels(stage)) for stage in STEP_STAGES}
         self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=ROUND))
         self._known = {record.key: record for record in records}
@@ -67,44 +65,39 @@ class Tuner:
         self._waiting: list[_Proposal] = []
         self._whole: list[tuple[Choices, Record]] = []  # what was chosen of recipes that were measured with whole recoveries
         self._went: set[tuple[Any, ...]] = set()
+        self.busy: set[str] = set()  # keys of what others compute now
         for chain in chains(around, space):
             record = self._known.get(chain.recipe(around).key)
             if record is not None:
-                self._seed(chain, record)
+                self._seed(params_of(chain), record)
 
     def _labels(self, stage: str) -> Iterator[str]:
         """Yield what may be chosen at a stage: nothing, levers whose options vary, and settings of the others."""
-        yield _NONE
+        yield NONE
         heres = [self.around.at(target) for target in self.targets.values()]
         for lever in levers().values():
             if lever.stage == stage:
-                yield from dict.fromkeys(_label(p) for p in self.space.picks(lever) if any(self._fits(p, here) for here in heres))
+                yield from dict.fromkeys(label_of(p) for p in self.space.picks(lever) if any(self._fits(p, here) for here in heres))
 
     def _fits(self, pick: Pick, here: Surroundings) -> bool:
         return self.space.judged(pick, here) is None and pick.setting.solvable(here)
 
     # What is known ------------------------------------------------------------------------------------------------------------------
 
-    def _seed(self, chain: Chain, record: Record) -> None:
-        """Let the sampler know a recipe of the table, in its own terms."""
-        from optuna.distributions import CategoricalDistribution
+    def _seed(self, params: Choices, record: Record, whole: bool = True) -> None:
+        """Let the sampler know a recipe that it did not propose, where its settings are among those that it chooses from."""
+        distributions = distributions_of(params, self.space, list(self.targets), self.stages)
+        if distributions is not None:
+            self._tell(record, params=dict(params), distributions=distributions)
+            if whole:
+                self._whole.append((params, record))
 
-        named: dict[str, Any] = {_TARGET: (_name(chain.target), CategoricalDistribution(list(self.targets)))}
-        if named[_TARGET][0] not in self.targets:
-            return
-        at = {pick.lever.stage: pick for pick in chain.picks}
-        for stage, labels in self.stages.items():
-            pick = at.get(stage)
-            label = _NONE if pick is None else _label(pick)
-            if label not in labels:
-                return
-            named[stage] = (label, CategoricalDistribution(labels))
-            if pick is not None:
-                known = {name: (pick.setting.options.get(name), varied) for name, varied in _varied(pick).items()}
-                named |= {f"{label}.{name}": (value, _distribution(varied)) for name, (value, varied) in known.items() if value}
-        params, distributions = ({name: pair[i] for name, pair in named.items()} for i in (0, 1))
-        self._tell(record, params=params, distributions=distributions)
-        self._whole.append((params, record))
+    def hear(self, record: Record, params: Choices) -> None:
+        """Learn of what another driver computed, with the parameters of its trial; once."""
+        if record.key not in self._known:
+            self._known[record.key] = record
+            if params:
+                self._seed(params, record, whole=False)
 
     def _tell(self, record: Record, trial: optuna.Trial | None = None, **given: Any) -> None:
         """Let the sampler know what became of a proposal of its own, or of a recipe with these parameters; nothing of what was not measured."""
@@ -145,6 +138,19 @@ class Tuner:
         else:
             self._whole.append((proposal.params, record))
 
+    def forget(self) -> None:
+        """Let go of the first of those that were proposed and not learned of: another driver computes it."""
+        import optuna
+
+        proposal = self._waiting.pop(0)
+        self.busy.add(proposal.recipe.key)
+        if proposal.trial is not None:
+            self._study.tell(proposal.trial, state=optuna.trial.TrialState.FAIL)
+
+    def params(self, recipe: Recipe) -> Choices | None:
+        """Return the parameters of a proposal that waits; None of another recipe."""
+        return next((one.params for one in self._waiting if one.recipe.key == recipe.key), None)
+
     def _promote(self) -> None:
         """Let the best of a round of short recoveries go on."""
         if len(self._round) < ROUND:
@@ -153,7 +159,9 @@ class Tuner:
         measured = [(p, r) for p, r in self._round if r.status in ("passed", "rejected")]
         best = sorted(measured, key=lambda pair: (budget.shortfall(pair[1]), budget.order(pair[1])))[:KEPT]
         self._round = []
-        self._waiting += [_Proposal(p.whole, params=p.params) for p, _ in best if p.whole is not None and p.whole.key not in self._known]
+        self._waiting += [
+            _Proposal(p.whole, params=p.params) for p, _ in best if p.whole is not None and p.whole.key not in {*self._known, *self.busy}
+        ]
 
     def _new(self) -> _Proposal | None:
         import optuna
@@ -169,7 +177,7 @@ class Tuner:
                 self._tell(known, trial)
                 if further:
                     self._whole.append((self._choices(trial), known))
-            elif any(proposal.recipe.key == other.recipe.key for other in self._waiting):
+            elif proposal.recipe.key in self.busy or any(proposal.recipe.key == other.recipe.key for other in self._waiting):
                 self._study.tell(trial, state=optuna.trial.TrialState.FAIL)  # nothing is known of it yet
             else:
                 return proposal
@@ -177,7 +185,7 @@ class Tuner:
 
     def _further(self) -> dict[str, Any] | None:
         """Return choices by which the boundary of the budget is known better; None where it is known."""
-        for choices in boundary(self._whole, self.around.budget, self._range, (_TARGET, *self.stages)):
+        for choices in boundary(self._whole, self.around.budget, self._range, (TARGET, *self.stages)):
             place = tuple(sorted(choices.items()))
             if place not in self._went:
                 self._went.add(place)
@@ -187,21 +195,21 @@ class Tuner:
     def _range(self, name: str) -> Range | None:
         """Return where a choice of this name lies; None of one that is no number."""
         label, _, option = name.rpartition(".")
-        found = next((_varied(pick).get(option) for pick in self._picks(label)), None) if label else None
+        found = next((varied_of(pick).get(option) for pick in picks_of(label, self.space)), None)
         return found if isinstance(found, Range) else None
 
     def _made(self, trial: optuna.Trial, whole: bool = False) -> _Proposal | None:
         """Return what a trial stands for, with a short recovery unless a whole one is asked for; None where it makes no sense."""
-        target = self.targets[trial.suggest_categorical(_TARGET, list(self.targets))]
+        target = self.targets[trial.suggest_categorical(TARGET, list(self.targets))]
         here = self.around.at(target)
         configs: list[StepConfig] = []
         picks: list[Pick] = []
         for stage, labels in self.stages.items():
-            label = trial.suggest_categorical(stage, labels) if len(labels) > 1 else _NONE
-            pick = None if label == _NONE else self._pick(label, here)
+            label = trial.suggest_categorical(stage, labels) if len(labels) > 1 else NONE
+            pick = None if label == NONE else self._pick(label, here)
             if pick is None:
                 continue
-            setting = pick.setting.with_options(**{name: self._value(trial, f"{label}.{name}", v) for name, v in _varied(pick).items()})
+            setting = pick.setting.with_options(**{name: self._value(trial, f"{label}.{name}", v) for name, v in varied_of(pick).items()})
             picks.append(pick)
             if not setting.solvable(here):
                 return None
@@ -213,7 +221,7 @@ class Tuner:
             return None
         if not any(config.trained() for config in configs):
             return _Proposal(Recipe(tuple(configs), target), trial, params=self._choices(trial))
-        taught = {"distill": trial.suggest_categorical("distill", _DISTILL)}
+        taught = {"distill": trial.suggest_categorical(DISTILLED, DISTILL)}
         long = tuple(retrained(config, taught) for config in configs)
         if whole:
             return _Proposal(Recipe(long, target), trial, params=self._choices(trial))
@@ -222,39 +230,13 @@ class Tuner:
 
     def _choices(self, trial: optuna.Trial) -> Choices:
         """Return what a trial chose, at stages without a choice nothing."""
-        return {**dict.fromkeys(self.stages, _NONE), **trial.params}
+        return {**dict.fromkeys(self.stages, NONE), **trial.params}
 
     def _pick(self, label: str, here: Surroundings) -> Pick | None:
         """Return the setting that a label stands for, where it makes sense; of those whose options vary, the first that does."""
-        return next((pick for pick in self._picks(label) if self._fits(pick, here)), None)
-
-    def _picks(self, label: str) -> list[Pick]:
-        """Return the settings that a label stands for."""
-        return [pick for pick in self.space.picks(levers()[label.partition("=")[0]]) if _label(pick) == label]
+        return next((pick for pick in picks_of(label, self.space) if self._fits(pick, here)), None)
 
     def _value(self, trial: optuna.Trial, name: str, varied: Range | tuple[Any, ...]) -> Any:
         if isinstance(varied, Range):
             return float(f"{trial.suggest_float(name, varied.low, varied.high, log=varied.log):.3g}")
         return trial.suggest_categorical(name, varied)
-
-
-def _label(pick: Pick) -> str:
-    """Return what stands for a setting: for all whose sizes are solved one of their own, for all of a lever whose options vary the lever's name."""
-    if pick.setting.share is not None:
-        return f"{pick.lever.name}={_SOLVED}"
-    return pick.lever.name if pick.lever.varies else pick.label
-
-
-def _varied(pick: Pick) -> Mapping[str, Range | tuple[Any, ...]]:
-    """Return what varies of a setting: of sizes that are solved, the share of the time."""
-    return {SHARE: SHARES} if pick.setting.share is not None else pick.lever.varies
-
-
-def _name(target: Target) -> str:
-    return f"{target.runtime} {target.precision}"
-
-
-def _distribution(varied: Range | tuple[Any, ...]) -> Any:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    return FloatDistribution(varied.low, varied.high, log=varied.log) if isinstance(varied, Range) else CategoricalDistribution(varied)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -24,11 +25,14 @@ from laconic.search.propose import (
     shipping,
     solved_kinds,
     turn_of,
+    unavailable,
     with_fewer_threads,
 )
 from laconic.search.racing import doomed, outraced
 from laconic.search.space import SearchSpace
+from laconic.search.study import POLL_S, NoStudy, Told
 from laconic.search.tables import Sizes, measured, with_prediction
+from laconic.search.terms import Terms
 from laconic.search.timeplan import TimePlan
 from laconic.search.tune import Tuner
 
@@ -43,28 +47,45 @@ class Walk:
         budget: which of them is the best so far.
         races: leave out what cannot become the fastest any more, see `search.racing`.
         plan: what is done with the time; without one there is no limit.
+        study: shared with other drivers; None: this run is on its own.
+        space: in whose terms the study knows candidates.
+        ahead: so many candidates are built at once, and claimed for that in a shared study.
 
     Attributes:
         records: what is known so far, the baselines first.
         waiting: recipes whose turn has not come, by key.
+        elsewhere: recipes that another driver computes now, by key.
         around: the surroundings, with what was found out about threads and sizes; None before.
     """
 
-    def __init__(self, evaluator: Evaluator, budget: Budget, races: bool = False, plan: TimePlan | None = None) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        budget: Budget,
+        races: bool = False,
+        plan: TimePlan | None = None,
+        study: NoStudy | None = None,
+        space: SearchSpace | None = None,
+        ahead: int = 1,
+    ) -> None:
         self.evaluator, self.budget, self.races = evaluator, budget, races
+        self.study, self.ahead = study or NoStudy(), ahead
         self.plan = plan or TimePlan(None, evaluator.ledger, evaluator.task)
         self.records: list[Record] = []
         self.waiting: dict[str, Recipe] = {}
+        self.elsewhere: dict[str, Recipe] = {}
         self.around: Surroundings | None = None
         self._asked = 0
         self._by_turn = False
         self._sizes: Sizes | None = None
+        self._terms = Terms(space or SearchSpace())
 
     def in_order(self, recipes: Sequence[Recipe]) -> None:
         """Evaluate these recipes as they stand."""
         self._expect(recipes)
         self.evaluator.progress.start("candidates", self._asked)
         self._evaluate(recipes)
+        self._settle()
         self.evaluator.progress.finish()
 
     def likeliest_first(self, recipes: Sequence[Recipe], around: Surroundings, space: SearchSpace) -> None:
@@ -75,12 +96,17 @@ class Walk:
         done: set[str] = set()
         threaded = sized = False
         self._by_turn = True
-        while self.waiting or not sized:
+        self._terms.know(around, self.study)
+        while self.waiting or self.elsewhere or not sized:
             turn = min(map(turn_of, self.waiting.values()), default=None)
             if turn is None or (not sized and is_training(turn)):  # what needs no training has shown by now which runtime will ship
-                if threaded:
+                if self.elsewhere:
+                    self._settle()
+                    self._expect(recipe for recipe in follow_up(around, space, self.records) if recipe.key not in done)
+                elif threaded:
                     sized = True
                     around = self.around = self._known_more(around, space, done)
+                    self._terms.know(around, self.study)
                     self._plan()
                 else:
                     threaded = True
@@ -112,14 +138,30 @@ class Walk:
             at_once: so many are built at once, and proposed before anything is known of the first of them.
         """
         self.evaluator.progress.start("proposals", trials)
-        for n in range(trials):
-            recipes = tuner.upcoming(min(at_once, trials - n))
+        self._terms.proposed, made = tuner.params, 0
+        while True:
+            self._hear(tuner)
+            asked = max(made, self.study.proposed())
+            recipes = tuner.upcoming(min(at_once, trials - asked)) if asked < trials else []
             if not recipes or self._over() or (not self._kept(recipes[0]) and self.plan.too_long(recipes[0])):
                 break
             self._expect(recipes)
             self._evaluate(recipes[:1])
-            tuner.learn(self.records[-1])
+            if recipes[0].key in self.elsewhere:
+                tuner.forget()
+            else:
+                tuner.learn(self.records[-1])
+                made += 1
         self.evaluator.progress.finish()
+
+    def together(self) -> None:
+        """Wait for what other drivers of a shared study still compute, and take what they found, so that all choose among the same candidates."""
+        while True:
+            self._settle()
+            self._hear()
+            if not self.study.elsewhere() or self._over():
+                return
+            time.sleep(POLL_S)
 
     def _with_sizes(self, around: Surroundings, space: SearchSpace) -> Surroundings:
         """Return the surroundings with the table of sizes, where something is to be solved from one."""
@@ -136,31 +178,55 @@ class Walk:
 
     def _evaluate(self, recipes: Sequence[Recipe]) -> None:
         for n, recipe in enumerate(recipes):
-            start = time.monotonic()
+            self._collect()
             self.evaluator.deadline = self.plan.until()
             self.evaluator.expect(self._next(recipes[n:]))
-            self.evaluator.progress.advance(0, now=recipe.title)
-            record = self._outraced(recipe) or self._in_time(recipe)
-            record = with_prediction(record, recipe, self._sizes, self.records)
-            self.records.append(record)
-            self.evaluator.store.push()
+            if not self._tried(recipe):
+                self.elsewhere[recipe.key] = recipe
             del self.waiting[recipe.key]
-            self.evaluator.progress.advance(**self._facts(record, time.monotonic() - start))
+
+    def _tried(self, recipe: Recipe) -> bool:
+        """Append the record of a recipe, computed here or by another driver; returns whether it is known, or still computed elsewhere."""
+        start = time.monotonic()
+        self.evaluator.progress.advance(0, now=recipe.title)
+        record = self._outraced(recipe) or self._in_time(recipe)
+        if record is None:
+            return False
+        record = with_prediction(record, recipe, self._sizes, self.records)
+        self.records.append(record)
+        self.evaluator.store.push()
+        self.evaluator.progress.advance(**self._facts(record, time.monotonic() - start))
+        return True
 
     def _next(self, recipes: Sequence[Recipe]) -> Iterator[Recipe]:
-        """Yield what will be evaluated as far as that is known now, beginning with these, without what cannot become the best any more."""
+        """Yield what will be evaluated as far as that is known now, beginning with these, without what cannot become the best any more; in a shared study,
+        the next few of these that this driver could claim."""
         now = {recipe.key for recipe in recipes}
         later = [recipe for recipe in self.waiting.values() if recipe.key not in now]
         later = sorted(later, key=turn_of) if self._by_turn else later
-        yield from (self._taken(recipe) for recipe in (*recipes, *later) if self._outraced(recipe) is None)
+        coming = (self._taken(recipe) for recipe in (*recipes, *later) if self._outraced(recipe) is None)
+        if self.study.shared:
+            free = (recipe for recipe in coming if not self._kept(recipe) and unavailable(recipe.deploy) is None)
+            yield from itertools.islice((recipe for recipe in free if self.study.claim(recipe, self._terms.of(recipe))), self.ahead)
+        else:
+            yield from coming
 
-    def _in_time(self, recipe: Recipe) -> Record:
-        """Return the record of a recipe where there is time; where its recovery is shortened, that of the shortened one, beside which it is not tried."""
+    def _in_time(self, recipe: Recipe) -> Record | None:
+        """Return the record of a recipe where there is time; where its recovery is shortened, that of the shortened one, beside which it is not tried.
+
+        None: another driver computes it.
+        """
         taken = self._taken(recipe)
-        if not self._kept(recipe) and (why := self.plan.too_long(taken)) is not None:
+        told = None if self._kept(taken) else self.study.result(taken.key)
+        if told is not None:
+            record = self._adopted(told)
+        elif not self._kept(recipe) and (why := self.plan.too_long(taken)) is not None:
             return self._not_tried(recipe, why)
-        record = self.evaluator.evaluate(taken)
-        self.plan.learn(record, taken)
+        elif (computed := self._computed(taken)) is None:
+            return None
+        else:
+            record = computed
+            self.plan.learn(record, taken)
         if taken.key != recipe.key and record.status == "not_tried":
             return self._not_tried(recipe, record.reasons[-1].text)
         if taken.key != recipe.key:
@@ -169,6 +235,60 @@ class Walk:
                 self._not_tried(recipe, f"for want of time it was trained for {epochs[1]} of its {epochs[0]} epochs, as another candidate")
             )
         return record
+
+    # Shared with other drivers ------------------------------------------------------------------------------------------------------
+
+    def _computed(self, recipe: Recipe) -> Record | None:
+        """Return the record of a recipe that this driver could claim, and let the others know it; None where another one has it."""
+        if unavailable(recipe.deploy) is not None:
+            return self.evaluator.evaluate(recipe)
+        if not self.study.claim(recipe, self._terms.of(recipe)) and not self._kept(recipe):
+            return None
+        try:
+            record = self.evaluator.evaluate(recipe)
+        except BaseException:
+            self.study.give_up(recipe.key)
+            raise
+        self.study.tell(recipe.key, record)
+        return record
+
+    def _adopted(self, told: Told) -> Record:
+        """Return what another driver found of a candidate, as a record of this run."""
+        record = told.record.replace(notes=(*told.record.notes, f"computed by {told.by}, another driver of the study"))
+        return self.evaluator.heard(record)
+
+    def _collect(self) -> None:
+        """Take what became of recipes that others computed; what their drivers left behind is computed here."""
+        busy = self.study.elsewhere() if self.elsewhere else set()
+        for key, recipe in [*self.elsewhere.items()]:
+            if self._taken(recipe).key not in busy and self._tried(recipe):
+                self.elsewhere.pop(key)
+
+    def _settle(self) -> None:
+        """Wait until nothing is computed elsewhere that this run asked for, as long as there is time; what was claimed ahead is given up meanwhile."""
+        self.study.give_up()
+        while True:
+            self._collect()
+            if not self.elsewhere or self._over():
+                break
+            time.sleep(POLL_S)
+        for recipe in self.elsewhere.values():
+            self.records.append(self._not_tried(recipe, "the time limit was reached while another driver computed it"))
+        self.elsewhere.clear()
+
+    def _hear(self, tuner: Tuner | None = None) -> None:
+        """Take what others found of recipes that this run did not ask for, such as proposals of their samplers; `tuner` learns of it."""
+        if not self.study.shared:
+            return
+        known = {*(record.key for record in self.records), *self.waiting, *self.elsewhere}
+        for told in self.study.news():
+            if told.record.key not in known:
+                recipe = told.record.made_by
+                self.records.append(self.evaluator.evaluate(recipe) if self._kept(recipe) else self._adopted(told))
+            if tuner is not None:
+                tuner.hear(told.record, told.params)
+        if tuner is not None:
+            tuner.busy = self.study.elsewhere()
 
     def _plan(self) -> None:
         """Plan the time for what is left to do."""
@@ -231,4 +351,5 @@ class Walk:
     def untried(self, why: str = INTERRUPTED) -> list[Record]:
         """Return records of those whose turn has not come, with the reason: for a run that was interrupted, or that goes on."""
         bases = [record for record in self.records if record.baseline is None]
-        return [Record.of(recipe, baseline=baseline_of(recipe, bases).key).not_tried(why) for recipe in self.waiting.values()]
+        recipes = (*self.waiting.values(), *self.elsewhere.values())
+        return [Record.of(recipe, baseline=baseline_of(recipe, bases).key).not_tried(why) for recipe in recipes]

@@ -15,6 +15,7 @@ import pytest
 
 import laconic as lc
 from laconic.search.drivers import driver
+from laconic.search.drivers import ray as ray_driver
 from laconic.search.drivers.ray import build_there, versions
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
@@ -48,6 +49,15 @@ def test_a_machine_that_is_lost_in_the_middle_costs_no_candidate(cluster: Any, t
         driver("ray", 2)
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=80_000_000) for _ in range(2)]
     cluster.wait_for_nodes()
+    crew = driver("ray", 2)
+    crew.sees(tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_driver, "_seen", lambda place: False)
+        with pytest.raises(
+            lc.BadInput, match="does not see .*, where the work for the URL is done here. Start the command in a folder on a mount"
+        ):
+            crew.sees(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
     out = tmp_path / "run"
     lost: list[str] = []
 

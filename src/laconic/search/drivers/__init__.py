@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from laconic.core.errors import BadInput, nearest
-from laconic.run.build import Builder
-from laconic.run.crew import NoCrew
 from laconic.search.drivers import here, ray
+from laconic.search.drivers.driver import Driver
+
+__all__ = ["DRIVERS", "Driver", "driver"]
 
 
-@dataclass(frozen=True)
-class Driver:
-    """Who builds candidates.
-
-    Attributes:
-        man: makes the crew of a run, of the run's own builder.
-        workers: candidates that are built at once.
-    """
-
-    man: Callable[[Builder], NoCrew]
-    workers: int
-
-
-# name -> what makes the crew for so many workers
-DRIVERS: dict[str, Callable[[int], Callable[[Builder], NoCrew]]] = {"here": here.driver, "ray": ray.driver}
+# name -> what makes a driver of so many workers
+DRIVERS: dict[str, Callable[[int], Driver]] = {"here": here.driver, "ray": ray.driver}
 
 
 def driver(name: str, workers: int) -> Driver:
@@ -43,4 +30,4 @@ def driver(name: str, workers: int) -> Driver:
         raise BadInput(f"driver '{name}': there is none of that name." + nearest(name, DRIVERS))
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise BadInput(f"workers: {workers!r} must be a whole number of 1 or more")
-    return Driver(DRIVERS[name](workers), workers)
+    return DRIVERS[name](workers)

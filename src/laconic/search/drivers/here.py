@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 
 from laconic.deploy.runtime import cores
 from laconic.run.build import Beside, Builder
 from laconic.run.crew import Crew, NoCrew
+from laconic.search.drivers.driver import Driver
 
 
-def driver(workers: int) -> Callable[[Builder], NoCrew]:
-    """Return what makes a crew of so many builders, each with its share of the cores; nobody for one, which is the run itself."""
+def driver(workers: int) -> Driver:
+    """Return so many builders, each with its share of the cores; nobody for one, which is the run itself."""
 
     def crew(builder: Builder) -> NoCrew:
         if workers == 1:
@@ -20,4 +20,4 @@ def driver(workers: int) -> Callable[[Builder], NoCrew]:
         beside = Beside(max(1, cores() // workers), gate)
         return Crew([lambda: builder.another(beside)] * workers, builder.folder, builder.turn, gate, builder.progress.log)
 
-    return crew
+    return Driver(crew, workers)

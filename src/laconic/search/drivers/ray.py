@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,15 @@ from laconic.run.crew import UNSENDABLE, Crew, NoCrew
 from laconic.run.isolation import import_like
 from laconic.run.recipe import Recipe, parse
 from laconic.run.stepwise import DONE
+from laconic.search.drivers.driver import Driver
 
 TIMING = "timing"  # the resource of nodes that time
 _POLL_S = 0.5
 _SEEN_S = 30.0  # so long a file may take to appear on a shared mount
 
 
-def driver(workers: int) -> Callable[[Builder], NoCrew]:
-    """Return what makes a crew of so many tasks at once.
+def driver(workers: int) -> Driver:
+    """Return so many tasks at once.
 
     Raises:
         MissingExtra: Ray is not installed.
@@ -50,7 +52,7 @@ def driver(workers: int) -> Callable[[Builder], NoCrew]:
         members = [lambda: _Member(cluster, builder.folder.parent, given)] * workers
         return Crew(members, builder.folder, builder.turn, threading.RLock(), builder.progress.log)
 
-    return crew
+    return Driver(crew, workers, cluster.sees)
 
 
 class _Cluster:
@@ -75,12 +77,35 @@ class _Cluster:
                 f"driver ray: this machine is none of those that time ({', '.join(sorted(set(timing)))}). Start the command there: ray job submit "
                 f"--entrypoint-resources '{{\"{TIMING}\": 1}}' -- laconic optimize …"
             )
-        cpus = [node["Resources"].get("CPU", 0.0) for key, node in nodes.items() if key != self.here]
+        self.others = {key: node["NodeManagerHostname"] for key, node in nodes.items() if key != self.here and node["Resources"].get("CPU")}
+        cpus = [nodes[key]["Resources"]["CPU"] for key in self.others]
         if not any(cpus):
             raise BadInput(
                 "driver ray: the cluster has no other machine with processors to build on. Join one, or use --workers without a driver."
             )
         self.cpus = int(max(1, min(sum(cpus) // workers, max(cpus))))
+
+    def sees(self, folder: Path) -> None:
+        """Ask the other machines whether a folder of this one is theirs too.
+
+        Raises:
+            BadInput: it is not; names one that does not see it.
+        """
+        import ray
+
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=folder.parent, prefix=".seen-", encoding="utf-8") as file:
+            place = str(Path(file.name).resolve())
+            looks = {
+                name: ray.remote(_seen).options(num_cpus=0, label_selector={"ray.io/node-id": key}).remote(place)
+                for key, name in self.others.items()
+            }
+            blind = [name for name, look in looks.items() if not ray.get(look)]
+        if blind:
+            raise BadInput(
+                f"driver ray: {', '.join(blind)} does not see {folder.parent.resolve()}, where the work for the URL is done here. Start the command in a "
+                "folder on a mount that all machines share, or give --out a folder on it."
+            )
 
     def submit(self, request: Mapping[str, Any]) -> Any:
         """Begin a task on another machine; Ray does it once more where its machine or its process is lost."""
@@ -187,6 +212,17 @@ def _see(file: Path, digest: str) -> None:
 
 
 # On the other machine -----------------------------------------------------------------------------------------------------------------------
+
+
+def _seen(place: str) -> bool:
+    """Return whether a file of the run's machine is seen here, in the time that a shared mount may take."""
+    until = time.monotonic() + _SEEN_S
+    while not Path(place).exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
 
 _builders: dict[
     str, Builder
