@@ -260,5 +260,5 @@ def test_proposals_are_not_shortened_and_end_with_the_time() -> None:
         now[0] += 14.0
         return [left.pop(0)]
 
-    walk.tuned(SimpleNamespace(upcoming=upcoming, learn=lambda record: None), 4)  # type: ignore[arg-type]
+    walk.tuned(SimpleNamespace(upcoming=upcoming, learn=lambda record: None, params=lambda recipe: None), 4)  # type: ignore[arg-type]
     assert [recipe_epochs(recipe, TASK) for recipe in evaluator.evaluated] == [8]  # of 44 s 30 are left, then 16, and it takes 17

@@ -191,7 +191,12 @@ def search(
             with contextlib.closing(evaluator):
                 tried(walk, chosen, around, space, follow=recipes is None)
                 if recipes is None and (trials := plan.trials(space.trials, space.effort)):
-                    walk.tuned(Tuner(walk.around or around, space, walk.records, options.seed), trials, crew.workers)
+                    walk.tuned(
+                        Tuner(walk.around or around, space, walk.records, options.seed),
+                        trials,
+                        crew.workers,
+                        deadline is None or space.trials is not None,
+                    )
                 walk.together()
                 evaluator.crew.close()  # what nobody waits for any more
                 records, choices = several.choose_all(walk.records, asked, evaluator)

@@ -129,19 +129,20 @@ class Walk:
             self._expect(recipe for recipe in recipes if recipe.key not in done)
         return around
 
-    def tuned(self, tuner: Tuner, trials: int, at_once: int = 1) -> None:
+    def tuned(self, tuner: Tuner, trials: int, at_once: int = 1, of_all: bool = True) -> None:
         """Evaluate what a sampler proposes, so many recipes at the most, as long as there is time.
 
         Args:
             tuner: is asked, and told what became of its proposals.
             trials: at the most.
             at_once: so many are built at once, and proposed before anything is known of the first of them.
+            of_all: in a shared study, the proposals of all drivers count; else those of this run alone.
         """
         self.evaluator.progress.start("proposals", trials)
         self._terms.proposed, made = tuner.params, 0
         while True:
             self._hear(tuner)
-            asked = max(made, self.study.proposed())
+            asked = max(made, self.study.proposed() if of_all else 0)
             recipes = tuner.upcoming(min(at_once, trials - asked)) if asked < trials else []
             if not recipes or self._over() or (not self._kept(recipes[0]) and self.plan.too_long(recipes[0])):
                 break
@@ -254,7 +255,7 @@ class Walk:
 
     def _adopted(self, told: Told) -> Record:
         """Return what another driver found of a candidate, as a record of this run."""
-        record = told.record.replace(notes=(*told.record.notes, f"computed by {told.by}, another driver of the study"))
+        record = told.record.replace(notes=(*told.record.notes, f"computed by {told.by}, a driver of the study"))
         return self.evaluator.heard(record)
 
     def _collect(self) -> None:
