@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 import laconic as lc
 from laconic.core.errors import LaconicError
@@ -25,6 +27,7 @@ from laconic.search.study import Settings, SharedStudy
 from laconic.search.study_place import hidden, storage_at
 from laconic.search.terms import distributions_of, every_label
 from laconic.search.tune import Tuner
+from tests.run import tiny
 from tests.search.test_propose import TRAINABLE, around
 from tests.search.test_tune import SPACE, by_share, measured
 
@@ -318,7 +321,8 @@ CHOSEN = lc.Options(rounds=3, turn_seconds=0.01, candidate_timeout_s=300)
 
 def optimize(folder: Path, place: str) -> dict[str, Any]:
     """The smallest file wins, so that the winner does not hang on times."""
-    task = lc.load_task("tests.run.tiny:perceptron")
+    torch.manual_seed(0)
+    task = tiny.task(nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)))
     budget = lc.Budget(max_drop=100.0, objective="size")
     return dict(lc.optimize(task, budget, out=folder, recipes=PRUNED, options=CHOSEN, study=place).data)
 
