@@ -17,7 +17,6 @@ from laconic.core.progress import Progress, silent
 from laconic.core.records import Measurement, to_json
 from laconic.core.task import Task
 from laconic.core.turn import Turn
-from laconic.deploy import runtime
 from laconic.deploy.process import WorkerProcess
 from laconic.measure import latency, quiet
 from laconic.run import agreement, gate, packing, repeats
@@ -30,7 +29,7 @@ from laconic.run.judge import Judge, stop_rule
 from laconic.run.ledger import Ledger
 from laconic.run.measured import CandidateEvidence, measured_by_rows
 from laconic.run.options import Options
-from laconic.run.recipe import Recipe
+from laconic.run.recipe import Recipe, unavailable
 from laconic.run.record import Reason, Record, baseline_of, opponent
 from laconic.run.score import compare, measure
 from laconic.run.store import RunStore
@@ -193,7 +192,7 @@ class Evaluator:
                 return record.failed("key", told)
             if known.status not in ("failed", "unavailable", "not_tried"):
                 return known
-        why = _unavailable(recipe)
+        why = unavailable(recipe)
         if why is not None:
             return record.replace(status="unavailable", reasons=(Reason("available", why),))
         if baseline is not None and self.deadline is not None and time.monotonic() > self.deadline:
@@ -293,15 +292,11 @@ class Evaluator:
         return record.with_measured(**{quantity: Measurement.from_json(item) for quantity, item in timings.get("measured", {}).items()})
 
     def _alone(self, record: Record, base: Record) -> dict[str, Any]:
-        entered = list({one.key: one for one in (base, record)}.values())
-        timings = self._persistently(entered, stop=self._stop(record, base), progress=silent)
+        early = self.options.early_stop and record is not base  # nothing ends a baseline's rounds
+        stop = stop_rule(record, base, self.judge, self.best, self.options.rounds) if early else None
+        timings = self._persistently([*{one.key: one for one in (base, record)}.values()], stop, silent)
         check_timed(timings, base.key)
         return self._with_rows(record, timings)
-
-    def _stop(self, record: Record, base: Record) -> latency.Stop | None:
-        """What may end the rounds early; nothing for a baseline."""
-        early = self.options.early_stop and record is not base
-        return stop_rule(record, base, self.judge, self.best, self.options.rounds) if early else None
 
     def _with_rows(self, record: Record, timings: dict[str, Any]) -> dict[str, Any]:
         """The timings with what quantities measure by themselves; one that cannot says so in its place."""
@@ -368,13 +363,11 @@ class Evaluator:
         return timings
 
     def _bring(self, record: Record) -> None:
-        """Let a candidate's files be here that another driver computed: fetched from where it did, or built."""
-        if self._is_checked(record.made_by) or self.fetch(record):
-            return
-        self.progress.log(f"{record.title} was computed by another driver; its files are not seen here, so it is built once more")
-        self.deadline = None
-        self._checked(record.made_by, opponent(record, self.bases))
-        self.workers.drop(record.key)
+        """Let a candidate's files be here that another driver computed: fetched from where it did, or built once more."""
+        if not self._is_checked(record.made_by) and not self.fetch(record):
+            self.deadline = None
+            self._checked(record.made_by, opponent(record, self.bases))
+            self.workers.drop(record.key)
 
     def _persistently(self, entered: Sequence[Record], stop: latency.Stop | None, progress: Progress) -> dict[str, Any]:
         """A comparison, made once more where something else ended a process in it, or where a baseline that could be timed before could not."""
@@ -445,7 +438,7 @@ class Evaluator:
 
     def expect(self, recipes: Iterable[Recipe]) -> None:
         """Let the crew build what is not there of recipes that will be evaluated in this order."""
-        self.crew.expect((recipe for recipe in recipes if not self._is_checked(recipe) and not _unavailable(recipe)), self.deadline)
+        self.crew.expect((recipe for recipe in recipes if not self._is_checked(recipe) and not unavailable(recipe)), self.deadline)
 
     def _is_checked(self, recipe: Recipe) -> bool:
         return self.store.has(f"candidates/{recipe.key}/check.json")
@@ -455,8 +448,3 @@ class Evaluator:
         self.crew.close()
         self.builder.close()
         self.workers.close()
-
-
-def _unavailable(recipe: Recipe) -> str | None:
-    """Return why this machine cannot run where a recipe is deployed; None where it can."""
-    return runtime.runtime(recipe.deploy.runtime).available(recipe.deploy.precision, recipe.deploy.device)

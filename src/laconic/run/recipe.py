@@ -180,3 +180,8 @@ def _deploy_mistakes(deploy: Target) -> Iterator[str]:
         yield f"deploy.device: {deploy.device!r} is not a device." + nearest(deploy.device, known)
     if deploy.threads is not None and deploy.threads < 1:
         yield f"deploy.threads: {deploy.threads} must be 1 or more, or left out for all cores"
+
+
+def unavailable(recipe: Recipe) -> str | None:
+    """Return why this machine cannot run where a recipe is deployed; None where it can."""
+    return runtime.runtime(recipe.deploy.runtime).available(recipe.deploy.precision, recipe.deploy.device)
