@@ -11,12 +11,11 @@ from laconic.deploy.child import Child
 from laconic.deploy.hold import command
 
 TIMEOUT_S = 900.0
-# name -> module and class of its partitioner, and the name under which the runtime has it
+# name -> module and class of its partitioner, and the name under which the runtime has it. Not among them: Qualcomm's and OpenVINO's, which are made for one
+# device's specification, and of which OpenVINO's import asks for the address of an analytics service (executorch 1.5.1).
 BACKENDS = {
     "xnnpack": ("executorch.backends.xnnpack.partition.xnnpack_partitioner", "XnnpackPartitioner", "XnnpackBackend"),
     "vulkan": ("executorch.backends.vulkan.partitioner.vulkan_partitioner", "VulkanPartitioner", "VulkanBackend"),
-    "openvino": ("executorch.backends.openvino.partitioner", "OpenvinoPartitioner", "OpenvinoBackend"),
-    "qualcomm": ("executorch.backends.qualcomm.partition.qnn_partitioner", "QnnPartitioner", "QnnBackend"),
 }
 # A file keeps memory for its largest inputs: so many examples, and so long where another size is dynamic.
 MOST_EXAMPLES, MOST_LENGTH = 16, 512
