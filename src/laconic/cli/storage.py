@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 @app.command()
 def pack(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.onnx, .pt2, .ts, .safetensors), or an artifact's folder.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A model file (.onnx, .pt2, .ts, .xla, .safetensors), or an artifact's folder.")
+    ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The archive. [default: beside MODEL, ending in .lac]")] = None,
     fast: Annotated[
         bool, typer.Option("--fast", help="Leave out the codings that are slow to read: sparse and shared weights take some percent more.")

@@ -31,6 +31,7 @@ from laconic.deploy.numerics import of_file
 from laconic.deploy.onnx_file import check_claims
 from laconic.deploy.runtime import Session, default_for, runtime
 from laconic.deploy.script import script
+from laconic.deploy.xla.file import about
 
 FORMAT = 2  # 1 called the target settings
 CARD = "artifact.json"
@@ -40,7 +41,6 @@ SUFFIXES = {Path(name).suffix: kind for kind, (name, _) in FORMATS.items()}
 
 # How files begin that are neither ONNX nor zip archives.
 _HEADS: dict[str, Callable[[bytes], bool]] = {".pte": lambda head: head[4:6] == b"ET", ".param": lambda head: head[:7] == MAGIC.encode()}
-_TELLING = ("onnx", "pt2")  # formats whose files tell their inputs and outputs
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Artifact:
         """How it is run and called, in plain values, as an archive keeps it: neither what its file tells, nor where it came from."""
         target = {name: value for name, value in asdict(self.target).items() if value is not None}
         nesting = {"input_structure": self.input_structure, "output_structure": self.output_structure}
-        specs = {} if self.format in _TELLING else {"inputs": self.inputs, "outputs": self.outputs}
+        specs = {} if self.format in _SPECS else {"inputs": self.inputs, "outputs": self.outputs}
         return dict(to_json({"target": target, **{name: value for name, value in nesting.items() if value is not None}, **specs}))
 
     @classmethod
@@ -225,7 +225,7 @@ def pack(file: Path, interface: Interface, folder: Path, target: Target, lineage
 def export(
     program: Program, path: str | Path, *, runtime: str | None = None, precision: str = "fp32", threads: int | None = None
 ) -> Artifact:
-    """Write a program as a model file of the kind that `path` ends in (.onnx, .pt2, .ts, .pte, .param), with its card and its script beside it.
+    """Write a program as a model file of the kind that `path` ends in (.onnx, .pt2, .ts, .pte, .param, .xla), with its card and its script beside it.
 
     Parameters that no output depends on, such as those of an auxiliary head in evaluation, are left out.
 
@@ -323,7 +323,7 @@ def _specs(told: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
 def _open_bare(file: Path) -> Artifact:
     check_kind(file)
     kind = SUFFIXES[file.suffix]
-    inputs, outputs = _onnx_specs(file) if kind == "onnx" else _pt2_specs(file) if kind == "pt2" else ((), ())
+    inputs, outputs = _SPECS[kind](file) if kind in _SPECS else ((), ())
     return Artifact(file, Target(default_for(kind)), inputs, outputs, _size(file), _digest(file))
 
 
@@ -367,6 +367,14 @@ def _spec(onnx: Any, value: Any) -> TensorSpec:
 def _pt2_specs(file: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     program = Program.load(file)
     return program.inputs, program.outputs
+
+
+# Formats whose files tell their inputs and outputs.
+_SPECS: dict[str, Callable[[Path], tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]] = {
+    "onnx": _onnx_specs,
+    "pt2": _pt2_specs,
+    "xla": lambda file: about(file)[:2],
+}
 
 
 def _external(file: Path) -> list[Path]:

@@ -31,6 +31,7 @@ from laconic.deploy.executorch.write import write_pte
 from laconic.deploy.ncnn.write import write_param
 from laconic.deploy.parity import parity as parity
 from laconic.deploy.simplify import simplified
+from laconic.deploy.xla.write import write_xla
 
 OPSET = 20
 # Protocol buffers hold at most 2 GiB; larger weights go into a second file.
@@ -250,6 +251,7 @@ FORMATS: dict[str, tuple[str, Callable[[Program, Path, str], None]]] = {
     "torchscript": ("model.ts", write_torchscript),
     "executorch": ("model.pte", write_pte),
     "ncnn": ("model.param", write_ncnn),
+    "xla": ("model.xla", write_xla),
 }
 
 

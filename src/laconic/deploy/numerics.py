@@ -8,6 +8,7 @@ from pathlib import Path
 
 from laconic.core.errors import need
 from laconic.core.wording import numerics
+from laconic.deploy.xla.file import about
 
 _ROUNDING = ("uantize", "QLinear", "Integer", "NBits")  # in the names of ONNX operators that round or read what was rounded
 # The name of the method by which an ExecuTorch file that Laconic wrote says so.
@@ -52,4 +53,4 @@ def _param(file: Path) -> int | None:
     return 8 if _NCNN_INT8.search(file.read_text(encoding="utf-8", errors="replace")) else None
 
 
-_BITS: dict[str, Callable[[Path], int | None]] = {".onnx": _onnx, ".pte": _pte, ".param": _param}
+_BITS: dict[str, Callable[[Path], int | None]] = {".onnx": _onnx, ".pte": _pte, ".param": _param, ".xla": lambda file: about(file)[2]}

@@ -29,6 +29,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "torch.compile": ("laconic.deploy.native", "Compiled"),
     "executorch": ("laconic.deploy.executorch.runtime", "ExecuTorch"),
     "ncnn": ("laconic.deploy.ncnn.runtime", "Ncnn"),
+    "xla": ("laconic.deploy.xla.runtime", "Xla"),
 }
 # What candidates are compared with: the model as it was given, operator by operator.
 BASELINE = "torch"

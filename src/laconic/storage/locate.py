@@ -10,7 +10,7 @@ import json
 import math
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from laconic.storage.kinds import BYTES, KINDS, Kind
@@ -188,6 +188,8 @@ def _zip(data: memoryview) -> Iterator[Place]:
             yield _placed(start, item.file_size, *told[item.filename])
         elif item.filename.rpartition("/")[2].isdigit():  # a tensor of TorchScript
             yield _placed(start, item.file_size, KINDS["float32"], (item.file_size // 4,), item.filename.partition("/")[2])
+        elif item.filename.endswith(".safetensors"):  # the weights of a program for XLA
+            yield from (replace(place, start=place.start + start) for place in _safetensors(data[start : start + item.file_size]))
 
 
 def _told(folder: str, config: dict) -> Iterator[tuple[str, tuple[Kind | None, tuple[int, ...], str]]]:
@@ -219,6 +221,7 @@ _FORMATS: dict[str, Callable[[memoryview], Iterator[Place]]] = {
     ".onnx": _onnx,
     ".pt2": _zip,
     ".ts": _zip,
+    ".xla": _zip,
     ".safetensors": _safetensors,
 }
 SUFFIXES = tuple(_FORMATS)
