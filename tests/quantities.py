@@ -1,4 +1,4 @@
-"""Quantities that another package would bring: energy, which somebody writes into records, and money, which its row works out from the evidence."""
+"""Quantities that another package would bring: carbon, which somebody writes into records, and money, which its row works out from the evidence."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def money(evidence: Evidence) -> Measurement | None:
     return Measurement(million / rate.value, "ct", rate.n, million / rate.high, million / rate.low)
 
 
-ENERGY = Quantity(
-    "energy_mj",
-    "Energy of an inference",
-    "mJ",
-    show=Show("Energy", "millijoules of one call, by a counter"),
-    limit=Limit("max_energy_mj", "mJ", words="at most {limit} mJ"),
-    objective=Objective("energy", "of one energy"),
+CARBON = Quantity(
+    "carbon_mg",
+    "Carbon of an inference",
+    "mg",
+    show=Show("Carbon", "milligrams of one call, by a counter"),
+    limit=Limit("max_carbon_mg", "mg", words="at most {limit} mg"),
+    objective=Objective("carbon", "of one carbon"),
 )
 MONEY = Quantity(
-    "cost_ct", "Cost of a million", "ct", timed=True, limit=Limit("max_cost_ct", "ct"), objective=Objective("cost"), measure=money
+    "bill_ct", "Bill of a million", "ct", timed=True, limit=Limit("max_bill_ct", "ct"), objective=Objective("bill"), measure=money
 )
 YIELD = Quantity("answers_per_ct", "Answers for a cent", "1/ct", "max", limit=Limit("min_answers", "1/ct"), objective=Objective("yield"))
-OUTSIDE = (ENERGY, MONEY, YIELD)
+OUTSIDE = (CARBON, MONEY, YIELD)

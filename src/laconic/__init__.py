@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from laconic.factorize.depth import DropBlocks
     from laconic.factorize.lowrank import LowRank, low_rank
     from laconic.factorize.separable import Separable, separable
+    from laconic.measure.cost import Price
     from laconic.measure.counts import count
+    from laconic.measure.energy import Metering
     from laconic.pruning.coupling import couple
     from laconic.pruning.structured import Prune, prune
     from laconic.pruning.unstructured.masks import Masks
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from laconic.run.bench import bench
     from laconic.run.latency_table import latency_table
     from laconic.run.options import Options
+    from laconic.run.prices import read_prices
     from laconic.run.recipe import Recipe, read_recipe
     from laconic.run.runner import apply
     from laconic.run.training import fit
@@ -89,7 +92,9 @@ _HOME = {
     "laconic.factorize.depth": "DropBlocks",
     "laconic.factorize.lowrank": "LowRank low_rank",
     "laconic.factorize.separable": "Separable separable",
+    "laconic.measure.cost": "Price",
     "laconic.measure.counts": "count",
+    "laconic.measure.energy": "Metering",
     "laconic.pruning.coupling": "couple",
     "laconic.pruning.structured": "Prune prune",
     "laconic.pruning.unstructured.masks": "Masks",
@@ -107,6 +112,7 @@ _HOME = {
     "laconic.run.recipe": "Recipe read_recipe",
     "laconic.run.runner": "apply",
     "laconic.run.options": "Options",
+    "laconic.run.prices": "read_prices",
     "laconic.run.training": "fit",
     "laconic.run.whole": "load_whole",
     "laconic.deploy.whole": "place",
@@ -141,11 +147,13 @@ __all__ = [
     "LowRank",
     "Masks",
     "Measurement",
+    "Metering",
     "MissingExtra",
     "Mixed",
     "Options",
     "Outcome",
     "Packed",
+    "Price",
     "Program",
     "Prune",
     "Qat",
@@ -189,6 +197,7 @@ __all__ = [
     "quantize",
     "quantize_mixed",
     "rate_distortion",
+    "read_prices",
     "read_recipe",
     "sensitivity",
     "separable",

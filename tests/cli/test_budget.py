@@ -13,7 +13,7 @@ from laconic.cli.budget import BudgetOptions, takes_budget
 from laconic.core import quantities
 from laconic.core.quantities import QUANTITIES
 from laconic.search.budget import Budget
-from tests.quantities import ENERGY
+from tests.quantities import CARBON
 
 
 def typed(*arguments: str) -> tuple[dict[str, Any], int]:
@@ -55,8 +55,8 @@ def test_every_limit_of_the_table_has_its_option_in_every_command_that_takes_a_b
                 "seed": 0,
             },
         ),
-        (("--limit", "max_energy_mj=5", "--limit", "max_size_mb = 1"), {"max_energy_mj": 5.0, "max_size_mb": 1.0, "seed": 0}),
-        (("--limit", "max_energy_mj"), {"max_energy_mj": "", "seed": 0}),
+        (("--limit", "max_carbon_mg=5", "--limit", "max_size_mb = 1"), {"max_carbon_mg": 5.0, "max_size_mb": 1.0, "seed": 0}),
+        (("--limit", "max_carbon_mg"), {"max_carbon_mg": "", "seed": 0}),
         (("--max-size", "small"), {"max_size_mb": "small", "seed": 0}),
     ],
     ids=["nothing", "any", "all", "by name", "no number", "a word"],
@@ -66,16 +66,16 @@ def test_what_is_typed_reaches_the_command(arguments: tuple[str, ...], received:
 
 
 def test_a_limit_of_another_package_reaches_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(quantities.QUANTITIES, ENERGY.name, ENERGY)
-    received, _ = typed("--limit", "max_energy_mj=5", "--objective", "energy", "--max-drop", "1")
+    monkeypatch.setitem(quantities.QUANTITIES, CARBON.name, CARBON)
+    received, _ = typed("--limit", "max_carbon_mg=5", "--objective", "carbon", "--max-drop", "1")
     received.pop("seed")
-    assert Budget.from_plain(received) == Budget(max_drop=1, objective="energy", limits={"max_energy_mj": 5})
+    assert Budget.from_plain(received) == Budget(max_drop=1, objective="carbon", limits={"max_carbon_mg": 5})
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--limit", "max_enery_mj=5"), "budget.max_enery_mj: unknown limit"),
+        (("--limit", "max_carbn_mg=5"), "budget.max_carbn_mg: unknown limit"),
         (("--limit", "max_size_mb"), "max_size_mb: '' is not a number"),
         (("--max-size", "small"), "max_size_mb: 'small' is not a number"),
         (("--objective", "beauty"), "objective: 'beauty'; choose from latency, p95, size, memory, macs, throughput"),

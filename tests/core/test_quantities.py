@@ -10,7 +10,7 @@ from laconic.core import quantities
 from laconic.core.errors import BadInput
 from laconic.core.quantities import QUANTITIES, Limit, Objective, Quantity
 from laconic.core.records import Measurement
-from tests.quantities import ENERGY
+from tests.quantities import CARBON
 
 
 def test_every_row_stands_under_its_name_and_names_rows_that_are_there() -> None:
@@ -23,7 +23,7 @@ def test_every_row_stands_under_its_name_and_names_rows_that_are_there() -> None
 def test_limits_and_objectives_are_those_of_the_rows() -> None:
     assert list(quantities.limits()) == [
         "min_speedup", "max_latency_ms", "max_latency_p95_ms", "max_drop", "max_size_mb", "max_packed_mb", "max_memory_mb", "max_mmacs",
-        "min_throughput_per_s",
+        "min_throughput_per_s", "max_energy_mj", "max_cost",
     ]  # fmt: skip
     assert {name: row.name for name, row in quantities.objectives().items()} == {
         "latency": "speedup",
@@ -32,6 +32,8 @@ def test_limits_and_objectives_are_those_of_the_rows() -> None:
         "memory": "peak_memory_bytes",
         "macs": "macs",
         "throughput": "throughput_per_s",
+        "energy": "energy_mj",
+        "cost": "cost_per_million",
     }
     assert [row.name for row in quantities.limited("max_drop")] == ["drop", "test_drop"]
 
@@ -59,7 +61,7 @@ def test_the_bad_end_is_the_worse_one(row: Quantity, found: Measurement, bad: fl
         (QUANTITIES["latency_ms"], Measurement(0.351, "ms", 100, 0.340, 0.362), "351 µs (95 % interval 340 to 362)"),
         (QUANTITIES["speedup"], Measurement(2.0, "x", 15, 1.8, 2.25), "2.00× (95 % interval 1.80 to 2.25)"),
         (QUANTITIES["drop"], Measurement(0.5, "kg", 15), "0.500 kg"),
-        (ENERGY, Measurement.missing("mJ", "no counter"), "not measured: no counter"),
+        (CARBON, Measurement.missing("mg", "no counter"), "not measured: no counter"),
     ],
     ids=["scaled", "whole", "scaled with an interval", "ratio", "its own unit", "missing"],
 )
@@ -68,10 +70,10 @@ def test_a_measurement_in_words(row: Quantity, found: Measurement, text: str) ->
 
 
 def test_words_for_better_follow_the_direction() -> None:
-    assert (ENERGY.better, ENERGY.worse) == ("less", "more")
+    assert (CARBON.better, CARBON.worse) == ("less", "more")
     more = Quantity("rate_per_s", "Rate", "1/s", "max")
     assert (more.better, more.worse, more.cost(2.0) < more.cost(1.0)) == ("more", "less", True)
-    assert (QUANTITIES["size_bytes"].better, ENERGY.noun, Quantity("a", "CO2", "g").noun) == ("smaller", "energy of an inference", "CO2")
+    assert (QUANTITIES["size_bytes"].better, CARBON.noun, Quantity("a", "CO2", "g").noun) == ("smaller", "carbon of an inference", "CO2")
 
 
 def test_what_nobody_knows_gets_a_plain_row() -> None:
@@ -105,16 +107,16 @@ class Entry:
 @pytest.mark.parametrize(
     ("name", "row", "words"),
     [
-        ("size_bytes", ENERGY, "'size_bytes' .* taken"),
-        ("energy", ENERGY, "must name a laconic.Quantity called 'energy'"),
-        ("energy_mj", "text", "must name a laconic.Quantity called 'energy_mj'; it names 'text'"),
+        ("size_bytes", CARBON, "'size_bytes' .* taken"),
+        ("carbon", CARBON, "must name a laconic.Quantity called 'carbon'"),
+        ("carbon_mg", "text", "must name a laconic.Quantity called 'carbon_mg'; it names 'text'"),
         (
             "other_mj",
-            Quantity("other_mj", "Other", "mJ", limit=Limit("max_size_mb")),
+            Quantity("other_mj", "Other", "mg", limit=Limit("max_size_mb")),
             "the limit 'max_size_mb' of 'other_mj' .*is that of 'size_bytes'",
         ),
-        ("other_mj", Quantity("other_mj", "Other", "mJ", objective=Objective("size")), "the objective 'size' of 'other_mj'"),
-        ("other_mj", Quantity("other_mj", "Other", "mJ", limit=Limit("confident")), "the limit 'confident' of 'other_mj'"),
+        ("other_mj", Quantity("other_mj", "Other", "mg", objective=Objective("size")), "the objective 'size' of 'other_mj'"),
+        ("other_mj", Quantity("other_mj", "Other", "mg", limit=Limit("confident")), "the limit 'confident' of 'other_mj'"),
     ],
     ids=["taken", "another name", "no row", "taken limit", "taken objective", "a word of the budget"],
 )
@@ -130,11 +132,11 @@ def test_a_row_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, name: 
 
 
 def test_a_row_of_another_package_stands_behind_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("laconic.core.extensions.entry_points", lambda group: [Entry("energy_mj", ENERGY)])
+    monkeypatch.setattr("laconic.core.extensions.entry_points", lambda group: [Entry("carbon_mg", CARBON)])
     quantities._outside.cache_clear()
     try:
-        assert list(quantities.rows())[-1] == "energy_mj"
-        assert "max_energy_mj" in quantities.limits()
+        assert list(quantities.rows())[-1] == "carbon_mg"
+        assert "max_carbon_mg" in quantities.limits()
     finally:
         monkeypatch.undo()
         quantities._outside.cache_clear()

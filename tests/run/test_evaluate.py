@@ -328,20 +328,20 @@ def test_what_a_quantity_measures_of_the_process_is_kept(folder: Path, processes
 
     asked: list[str] = []
 
-    def energy(evidence: quantities.Evidence) -> Measurement:
+    def carbon(evidence: quantities.Evidence) -> Measurement:
         asked.append(str(evidence.recipe["deploy"]["runtime"]))
         assert (evidence.folder / "lineage.json").parent.exists()
         assert len(evidence.rounds_ns) > 0
-        return Measurement(evidence.measured["latency_ms"].value, "mJ", n=len(evidence.run(0.0).times_ns))
+        return Measurement(evidence.measured["latency_ms"].value, "mg", n=len(evidence.run(0.0).times_ns))
 
-    monkeypatch.setitem(quantities.QUANTITIES, "energy_mj", quantities.Quantity("energy_mj", "Energy", "mJ", measure=energy))
+    monkeypatch.setitem(quantities.QUANTITIES, "carbon_mg", quantities.Quantity("carbon_mg", "Carbon", "mg", measure=carbon))
     with evaluator(folder) as one:
         records = [*one.bases, one.evaluate(recipe("onnxruntime"))]
         assert asked == ["torch", "onnxruntime"]
-        assert records[1].value("energy_mj") == pytest.approx(1.0, rel=0.01)
-        assert one.evaluate(recipe("onnxruntime")).value("energy_mj") == records[1].value("energy_mj")
+        assert records[1].value("carbon_mg") == pytest.approx(1.0, rel=0.01)
+        assert one.evaluate(recipe("onnxruntime")).value("carbon_mg") == records[1].value("carbon_mg")
         assert asked == ["torch", "onnxruntime"]
-        assert one.publish(records, records[1].key)[1].value("energy_mj") is not None
+        assert one.publish(records, records[1].key)[1].value("carbon_mg") is not None
         assert sorted(asked[2:]) == ["onnxruntime", "torch"]
 
 

@@ -34,10 +34,10 @@ class Known:
 KNOWN = Known({"throughput_per_s": Measurement(1000.0, "1/s", 9, 800.0, 1250.0)})
 
 
-def joules(evidence: Evidence) -> Measurement:
-    """A counter that rises by 2 mJ a call."""
+def grams(evidence: Evidence) -> Measurement:
+    """A counter that rises by 2 mg a call."""
     turn = evidence.run(0.1)
-    return Measurement(2.0 * len(turn.times_ns) / len(turn.times_ns), "mJ", len(turn.times_ns))
+    return Measurement(2.0 * len(turn.times_ns) / len(turn.times_ns), "mg", len(turn.times_ns))
 
 
 def broken(evidence: Evidence) -> Measurement:
@@ -56,12 +56,12 @@ def test_rows_without_a_measure_are_not_asked() -> None:
 
 def test_money_from_the_throughput(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand a second are 3.6 million an hour, which costs 36 cents."""
-    found = added(monkeypatch, MONEY)["cost_ct"]
+    found = added(monkeypatch, MONEY)["bill_ct"]
     assert (found.value, found.low, found.high) == (pytest.approx(10.0), pytest.approx(8.0), pytest.approx(12.5))
 
 
 def test_a_counter_is_read_while_the_process_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert added(monkeypatch, Quantity("energy_mj", "Energy", "mJ", measure=joules)) == {"energy_mj": Measurement(2.0, "mJ", 100)}
+    assert added(monkeypatch, Quantity("carbon_mg", "Carbon", "mg", measure=grams)) == {"carbon_mg": Measurement(2.0, "mg", 100)}
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,6 @@ def test_a_counter_is_read_while_the_process_works(monkeypatch: pytest.MonkeyPat
     ids=["raises", "no measurement", "nothing"],
 )
 def test_what_a_row_cannot_measure_is_unknown_with_the_reason(monkeypatch: pytest.MonkeyPatch, measure: Any, note: str | None) -> None:
-    found = added(monkeypatch, Quantity("energy_mj", "Energy", "mJ", measure=measure), MONEY)
-    assert "cost_ct" in found
-    assert found.get("energy_mj") == (None if note is None else Measurement.missing("mJ", note))
+    found = added(monkeypatch, Quantity("carbon_mg", "Carbon", "mg", measure=measure), MONEY)
+    assert "bill_ct" in found
+    assert found.get("carbon_mg") == (None if note is None else Measurement.missing("mg", note))

@@ -9,7 +9,7 @@ import typer
 
 from laconic.cli.app import app
 from laconic.cli.budget import BudgetOptions, takes_budget
-from laconic.cli.inputs import Until, count, giga, loaded, named_size, numbers, split
+from laconic.cli.inputs import Until, consumption, count, giga, loaded, named_size, numbers, split
 from laconic.cli.interrupt import command, resumable
 from laconic.cli.options import (
     BatchOption,
@@ -19,8 +19,11 @@ from laconic.cli.options import (
     FolderOption,
     JsonOption,
     LimitOption,
+    MeterOption,
     MlflowOption,
     OutOption,
+    PriceOption,
+    PricesOption,
     QuietOption,
     SeedOption,
     StepsOption,
@@ -90,6 +93,9 @@ def optimize(
     study_name: StudyNameOption = None,
     by_step: StepsOption = False,
     wait_quiet: WaitOption = False,
+    meter: MeterOption = None,
+    prices: PricesOption = None,
+    price: PriceOption = None,
     mlflow: MlflowOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -111,6 +117,7 @@ def optimize(
             seed=seed,
             by_step=by_step,
             wait_quiet=wait_quiet,
+            **consumption(prices, price, meter),
         )
         space = lc.SearchSpace(
             split(runtimes),
@@ -159,6 +166,9 @@ def run(
     seed: SeedOption = 0,
     by_step: StepsOption = False,
     wait_quiet: WaitOption = False,
+    meter: MeterOption = None,
+    prices: PricesOption = None,
+    price: PriceOption = None,
     mlflow: MlflowOption = False,
     trial_timeout: TrialOption = None,
     as_json: JsonOption = False,
@@ -182,7 +192,7 @@ def run(
                 out=out or folder,
                 recipes=[file.recipe],
                 space=lc.SearchSpace(threads=file.recipe.deploy.threads, device=file.recipe.deploy.device),
-                options=lc.Options(batch=batch, seed=seed, by_step=by_step, wait_quiet=wait_quiet),
+                options=lc.Options(batch=batch, seed=seed, by_step=by_step, wait_quiet=wait_quiet, **consumption(prices, price, meter)),
                 progress=progress,
                 command=command(),
             )
@@ -215,6 +225,12 @@ def bench(
     ssh: Annotated[str, typer.Option("--ssh", help="With --on: the client and its options, e.g. 'ssh -p 2222'.")] = "ssh",
     python: Annotated[str, typer.Option("--python", help="With --on: the Python there that has the artifact's runtime.")] = "python3",
     time_limit: Annotated[str | None, typer.Option("--time-limit", help="With --on: how long it may take.  [default: 1h]")] = None,
+    energy: Annotated[
+        bool, typer.Option("--energy", help="Measure joules of an inference too: a minute or more for each candidate and batch size.")
+    ] = False,
+    meter: MeterOption = None,
+    prices: PricesOption = None,
+    price: PriceOption = None,
     wait_quiet: WaitOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -250,6 +266,8 @@ def bench(
                 progress=progress,
                 wait_quiet=wait_quiet,
                 trust=trust,
+                energy=energy or meter is not None,
+                **consumption(prices, price, meter),
             )
 
     result = guarded(work)

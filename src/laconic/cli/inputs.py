@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from laconic.core.errors import BadInput
 
@@ -128,3 +128,26 @@ def numbers(option: str, text: str | None) -> tuple[float, ...]:
         return tuple(float(part) for part in split(text) or ())
     except ValueError:
         raise BadInput(f"{option}: {text!r} must be numbers separated by commas, such as 0.1,0.5,1") from None
+
+
+def consumption(prices: Path | None, price: str | None, meter: Path | None) -> dict[str, Any]:
+    """Return the options `price` and `metering` of `laconic.Options` and `laconic.bench`; those that were not typed are not there.
+
+    Args:
+        prices: file of prices.
+        price: which of them; without a file, one of the examples.
+        meter: file that the user's meter writes.
+
+    Raises:
+        BadInput: a file cannot be read, or there is no such price.
+    """
+    from laconic.measure.cost import EXAMPLES, choose
+    from laconic.measure.energy import Metering
+    from laconic.run.prices import read_prices
+
+    given: dict[str, Any] = {}
+    if prices is not None or price is not None:
+        given["price"] = choose(EXAMPLES if prices is None else read_prices(prices), price)
+    if meter is not None:
+        given["metering"] = Metering(meter=str(meter), rest_s=Metering().window_s)  # meters write a few rows a second
+    return given

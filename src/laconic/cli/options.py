@@ -103,6 +103,21 @@ MlflowOption = Annotated[
         help="Log parameters, metrics, artifact and page to MLflow, where MLFLOW_TRACKING_URI says; needs the extra mlflow.",
     ),
 ]
+MeterOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--meter",
+        help="CSV file that a meter of yours writes meanwhile: time and power_w, or energy_j. Energy is then read there, not from the machine's counters.",
+    ),
+]
+PricesOption = Annotated[
+    Path | None,
+    typer.Option("--prices", help="TOML file with prices of machines, per_hour or per_kwh; money is then told, see docs/cost.md."),
+]
+PriceOption = Annotated[
+    str | None,
+    typer.Option("--price", metavar="NAME", help="Which of the prices; without --prices, of the dated examples in docs/cost.md."),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
 TryOption = Annotated[
     str | None,

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from functools import cache
 
+from laconic.core import consumption
 from laconic.core.errors import BadInput, nearest
 from laconic.core.extensions import extended
 from laconic.core.quantity import BYTES as BYTES
@@ -296,7 +297,7 @@ _ROWS = (
         objective=Objective("throughput", "of one throughput"),
     ),
 )
-QUANTITIES: dict[str, Quantity] = {row.name: row for row in _ROWS}
+QUANTITIES: dict[str, Quantity] = {row.name: row for row in (*_ROWS, *consumption.ROWS)}
 
 
 @cache

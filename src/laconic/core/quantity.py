@@ -17,6 +17,7 @@ Place = Literal["figures", "candidates", "final", "terminal", "points"]
 
 MILLISECONDS: Scale = ((1e-6, "ns"), (1e-3, "µs"), (1.0, "ms"), (1e3, "s"))
 BYTES: Scale = ((1, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB"))  # decimal, as budgets count
+MILLIJOULES: Scale = ((1e-3, "µJ"), (1.0, "mJ"), (1e3, "J"))
 COUNTS: Scale = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"))
 # Decimals of what is told in these units, whatever the width of its interval; and how a unit is written.
 PLACES = {"%": 2, "points": 2, "×": 2}

@@ -51,7 +51,8 @@ Stop = Callable[[Nanoseconds], "str | None"]
 
 @dataclass(frozen=True)
 class Rounds:
-    """Nanoseconds per candidate, per round; the candidates that failed, with the reason; what the machine did meanwhile; and why no more rounds were needed.
+    """Nanoseconds per candidate, per round; the candidates that failed, with the reason; what the machine did meanwhile; why no more rounds were needed; and
+    the median processor time of a run, in nanoseconds, per candidate, per round, of those that tell it.
 
     `machine` has the keys of `busy.summarize`, and on a busy machine `cpu_ns`: per candidate the processor time of each run in some turns.
     """
@@ -60,6 +61,7 @@ class Rounds:
     dropped: dict[str, str] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
     settled: str = ""
+    cpu_ns: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,8 @@ class _Table:
         machine = busy.summarize(left, self._repeated, stolen_share(self._start, Ticks.now()))
         if machine["busy"]:
             machine["cpu_ns"] = self._work()
-        return Rounds(self.times(), self._dropped, machine)
+        spent = {name: _spent(turns) for name, turns in left.items()}
+        return Rounds(self.times(), self._dropped, machine, cpu_ns={name: each for name, each in spent.items() if each})
 
     def _work(self) -> dict[str, list[list[int]]]:
         """Return processor time per contender, turn and run; none of one that fails at it: its times stand."""
@@ -172,6 +175,12 @@ class _Table:
                 with contextlib.suppress(WorkerFailed):
                     result[candidate.name] = [list(turn.cpu_ns) for turn in candidate.work(self._work_turns, WORK_SECONDS, MIN_RUNS)]
         return result
+
+
+def _spent(turns: Sequence[Turn]) -> list[float]:
+    """Return the median processor time of a run in each turn; nothing where one turn does not tell it, or it tells none."""
+    medians = [float(np.median(turn.cpu_ns)) if len(turn.cpu_ns) else 0.0 for turn in turns]
+    return medians if all(medians) else []
 
 
 def _disturbance(turn: Turn) -> float:
@@ -203,6 +212,16 @@ def measured(rounds: Sequence[Sequence[int]], batch: int) -> dict[str, Measureme
         "latency_p99_ms": Measurement(times.p99_ms, "ms", times.n),
         "throughput_per_s": rate,
     }
+
+
+def processor(cpu_ns: Sequence[float], batch: int) -> Measurement | None:
+    """Return the processor time of an example in milliseconds, from the medians of the rounds; None where it was not told.
+
+    Args:
+        cpu_ns: processor time of a run, by round.
+        batch: examples per run.
+    """
+    return median_of_rounds([each / batch / 1e6 for each in cpu_ns], "ms") if cpu_ns else None
 
 
 def ratio(base: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> Measurement:

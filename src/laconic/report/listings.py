@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -11,6 +12,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from laconic.core import quantities
+from laconic.core.consumption import COST, ENERGY
+from laconic.core.records import Measurement
 from laconic.report.candidates import grouped
 from laconic.report.units import BYTES, TIME, number, scaled
 
@@ -180,7 +184,23 @@ def comparison(compared: Mapping[str, Any]) -> RenderableType:
         if row["speedup"] and row.get("busy")
     ]
     alone = [Text(compared["busy"], "yellow")] if compared.get("busy") and not marks else []
-    return Group(table, Text(), *about.values(), note, *marks, *alone)
+    return Group(table, Text(), *about.values(), *_consumed(compared), note, *marks, *alone)
+
+
+def _consumed(compared: Mapping[str, Any]) -> list[Text]:
+    """Return a line for the energy and the money of each candidate and batch size, where they were asked for; of several sizes the cheapest is told."""
+    lines, timings = [], compared["timings"]
+    for row, name in product(timings, (ENERGY, COST)):
+        if (known := row.get(name)) is not None:
+            one = Measurement.from_json(known)
+            note = f"; {one.note}" if one.value is not None and one.note else ""
+            lines.append(Text(f"{row['name']}, batch {row['batch']}: {_PER[name]} {quantities.row(name).described(one)}{note}"))
+    several = len({row["batch"] for row in timings}) > 1
+    cheapest = (compared.get("cheapest") or {}) if several else {}
+    return lines + [Text(f"{name}: a million inferences cost least at batch {size}") for name, size in cheapest.items()]
+
+
+_PER = {ENERGY: "an inference takes", COST: "a million inferences cost"}
 
 
 def _faster(ratio: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from laconic.deploy.artifact import Artifact, save_artifact
 from laconic.deploy.process import WorkerProcess
 from laconic.display import shown
 from laconic.measure import latency, quiet
+from laconic.measure.cost import Price, best, cost
+from laconic.measure.energy import Metering, source
+from laconic.run.consumed import joules
 from laconic.run.inputs import check_lengths, write_arrays
 from laconic.run.inputs import random_inputs as random_inputs
 from laconic.run.timing import TimedWorker
@@ -51,6 +54,9 @@ class Timing:
     device: str = "cpu"
     busy: str = ""
     speedup_cpu: Measurement | None = None
+    cpu_ms: Measurement | None = None
+    energy_mj: Measurement | None = None
+    cost_per_million: Measurement | None = None
 
 
 @dataclass(frozen=True)
@@ -58,15 +64,18 @@ class Comparison:
     """Timings of all candidates at all batch sizes; the first candidate is what the others are compared with.
 
     `busy` marks the figures where something else used the processors so much that they do not hold; `Timing.speedup_cpu` is then the ratio of processor times.
+    `cheapest` is the batch size at which each candidate takes least money, where there is a price.
     """
 
     timings: tuple[Timing, ...]
     busy: str = ""
+    cheapest: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         rows = [
             f"{t.name}, batch {t.batch}: {t.p50_ms:.3g} ms (p95 {t.p95_ms:.3g}, p99 {t.p99_ms:.3g}, n {t.n}), {t.throughput_per_s}"
             + (f", {latency.times(t.speedup, ' as fast')}" if t.speedup else "")
+            + "".join(f", {known}" for known in (t.energy_mj, t.cost_per_million) if known is not None)
             + (f" ({t.busy})" if t.busy else "")
             for t in self.timings
         ]
@@ -90,6 +99,9 @@ def bench(
     seed: int = 0,
     timeout_s: float = 900.0,
     wait_quiet: bool = False,
+    energy: bool = False,
+    metering: Metering | None = None,
+    price: Price | None = None,
     trust: bool = False,
     progress: Progress | bool = False,
 ) -> Comparison:
@@ -110,6 +122,9 @@ def bench(
         seed: of the random inputs.
         timeout_s: for loading, and for each turn.
         wait_quiet: wait, ten minutes at most, until other work on the machine is little before anything is timed.
+        energy: measure joules of an inference too, a minute or more for each candidate and batch size.
+        metering: how; None: as `Metering` has it.
+        price: of the machine, for the money that a million inferences take; the batch size at which it is least is marked.
         trust: run files that are code (TorchScript) from a path too: whoever made them may do here what you may.
         progress: True shows every round live; or what is told of it (`core.progress.Progress`). The logger `laconic` is told in any case.
 
@@ -130,6 +145,7 @@ def bench(
     check_lengths(new.inputs, new.file, lengths or {})
     if device is not None and device not in (known := runtimes.devices()):
         raise BadInput(f"'{device}' is not a device." + nearest(device, known))
+    metering = (metering or Metering()) if energy or (price is not None and price.per_kwh is not None) else None
     with tempfile.TemporaryDirectory(prefix="laconic-bench-") as scratch, contextlib.ExitStack() as stack:
         told = stack.enter_context(shown(progress))
         baseline = Artifact.open(Path(baseline), trust=trust) if isinstance(baseline, (str, Path)) else baseline
@@ -139,6 +155,8 @@ def bench(
         for name, item in candidates:
             item.check_trusted()
             _check_available(item)
+            if metering is not None:
+                source(metering, item.target.device)
             worker = WorkerProcess(item, timeout_s=timeout_s)
             stack.callback(worker.close)
             facts = worker.start()
@@ -148,8 +166,17 @@ def bench(
             inputs = write_arrays(Path(scratch) / f"{size}.npz", random_inputs(new.inputs, size, lengths or {}, seed))
             if wait_quiet:
                 quiet.wait_quiet(progress=told)
-            timings += _timed(workers, inputs, size, rounds, turn_seconds, told)
-    return Comparison(tuple(timings), next((timing.busy for timing in timings if timing.busy), ""))
+            timings += _timed(workers, inputs, size, rounds, turn_seconds, told, metering, price)
+    return Comparison(tuple(timings), next((timing.busy for timing in timings if timing.busy), ""), _cheapest(timings))
+
+
+def _cheapest(timings: Sequence[Timing]) -> dict[str, int]:
+    """Return of each candidate the batch size at which a million inferences cost least; nothing of those whose cost is not known."""
+    costs: dict[str, dict[int, Measurement]] = {}
+    for timing in timings:
+        if timing.cost_per_million is not None:
+            costs.setdefault(timing.name, {})[timing.batch] = timing.cost_per_million
+    return {name: size for name, known in costs.items() if (size := best(known)) is not None}
 
 
 _LEAST = {"batch": 1, "rounds": 1, "turn_seconds": 0.0, "timeout_s": 1e-3, "threads": 1}
@@ -164,7 +191,14 @@ def _check_numbers(given: Mapping[str, float | None]) -> None:
 
 
 def _timed(
-    workers: list[tuple[Any, Artifact, Any]], inputs: Path, size: int, rounds: int, seconds: float, progress: Progress
+    workers: list[tuple[Any, Artifact, Any]],
+    inputs: Path,
+    size: int,
+    rounds: int,
+    seconds: float,
+    progress: Progress,
+    metering: Metering | None = None,
+    price: Price | None = None,
 ) -> list[Timing]:
     for candidate, _, _ in workers:
         candidate.worker.use_inputs(inputs)
@@ -179,7 +213,8 @@ def _timed(
         title = f"{candidate.name} ({item.target.runtime}, {item.numerics}{_threads(item, workers)})"
         ratio = None if times is first else latency.ratio(first, times)
         memory = candidate.worker.memory().get("peak_bytes")
-        timings.append(_timing(title, item, times, size, ratio, facts["cold_start_ms"], memory))
+        timing = _timing(title, item, times, size, ratio, facts["cold_start_ms"], memory)
+        timings.append(_with_consumption(timing, candidate.worker, run.cpu_ns.get(candidate.name, ()), metering, price))
     base = workers[0][0].name
     marks = [latency.mark(run.machine, base, candidate.name) for candidate, _, _ in workers]
     return [replace(timing, busy=mark, speedup_cpu=ratio) for timing, (mark, ratio) in zip(timings, marks, strict=True)]
@@ -204,6 +239,15 @@ def _timing(
         threads=item.target.threads,
         device=item.target.device,
     )
+
+
+def _with_consumption(
+    timing: Timing, worker: WorkerProcess, cpu_ns: Sequence[float], metering: Metering | None, price: Price | None
+) -> Timing:
+    """Return a timing with processor time, and with energy and money where they are asked for."""
+    used = None if metering is None else joules(lambda seconds: worker.time(seconds, 1), metering, timing.device, timing.batch)
+    money = None if price is None else cost(price, timing.throughput_per_s, used)
+    return replace(timing, cpu_ms=latency.processor(cpu_ns, timing.batch), energy_mj=used, cost_per_million=money)
 
 
 def _threads(item: Artifact, workers: list[tuple[Any, Artifact, Any]]) -> str:

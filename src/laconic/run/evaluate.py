@@ -14,7 +14,7 @@ from laconic.core.axes import resize
 from laconic.core.errors import TIME_LIMIT, LaconicError, WorkerFailed
 from laconic.core.program import Program
 from laconic.core.progress import Progress, silent
-from laconic.core.records import Measurement, to_json
+from laconic.core.records import to_json
 from laconic.core.task import Task
 from laconic.core.turn import Turn
 from laconic.deploy.process import WorkerProcess
@@ -22,6 +22,7 @@ from laconic.measure import latency, quiet
 from laconic.run import agreement, gate, packing, repeats
 from laconic.run.blind import probed
 from laconic.run.build import Builder
+from laconic.run.consumed import energy_beside
 from laconic.run.crew import NoCrew
 from laconic.run.examples import Examples, read_arrays, read_logits, typical, write_arrays, write_examples
 from laconic.run.isolation import contained, persistent
@@ -145,7 +146,7 @@ class Evaluator:
         try:
             with self.ledger.part("export", record.key):
                 record = record.with_measured(onnx_size_bytes=self.builder.size(recipe, "onnx"))
-                packs = self.judge.packs
+                packs = self.judge.asks("packed_size_bytes")
                 return (
                     record.with_measured(onnx_packed_size_bytes=packing.packed_size(self.builder.file(recipe, "onnx"))) if packs else record
                 )
@@ -241,7 +242,7 @@ class Evaluator:
         evidence, reason = agreement.compare(self.parity, folder, built.expected, artifact.outputs, recipe.deploy.precision, rounded)
         record = record.replace(parity=evidence)
         record = record.with_measured(cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory.get("peak_bytes"))
-        if self.judge.packs:
+        if self.judge.asks("packed_size_bytes"):
             with self.crew.paused():
                 record = packing.with_packed(record, artifact, self.workers)
         if reason is not None and not repeats.steady(self.program, read_arrays(self.valid.first)):
@@ -288,29 +289,31 @@ class Evaluator:
             if record.key in timings["rounds"]:
                 self.store.write(name, timings)
             self.ledger.keep(self.store)
-        record = timed(record.replace(seconds=record.seconds + timings.get("seconds", 0.0)), timings, ALONE)
-        return record.with_measured(**{quantity: Measurement.from_json(item) for quantity, item in timings.get("measured", {}).items()})
+        return self._timed(record.replace(seconds=record.seconds + timings.get("seconds", 0.0)), timings, ALONE)
 
     def _alone(self, record: Record, base: Record) -> dict[str, Any]:
         early = self.options.early_stop and record is not base  # nothing ends a baseline's rounds
         stop = stop_rule(record, base, self.judge, self.best, self.options.rounds) if early else None
         timings = self._persistently([*{one.key: one for one in (base, record)}.values()], stop, silent)
         check_timed(timings, base.key)
-        return self._with_rows(record, timings)
+        return {**timings, "measured": {record.key: self._beside(record, timings)}}
 
-    def _with_rows(self, record: Record, timings: dict[str, Any]) -> dict[str, Any]:
-        """The timings with what quantities measure by themselves; one that cannot says so in its place."""
+    def _timed(self, record: Record, timings: dict[str, Any], comparison: str) -> Record:
+        return timed(record, timings, comparison, self.options.price)
+
+    def _beside(self, record: Record, timings: dict[str, Any]) -> dict[str, Any]:
+        """What quantities measure by themselves, and the energy where it is asked for, in plain values; one that cannot says so in its place."""
         if record.key not in timings["rounds"]:
-            return timings
+            return {}
         evidence = CandidateEvidence(
-            timed(record, timings, ALONE),
+            self._timed(record, timings, ALONE),
             self._artifact(record.key),
             self.options.batch,
             timings["rounds"][record.key],
             self.workers.get(record.key, self._artifact(record.key)),
         )
         with self.crew.paused():
-            return {**timings, "measured": to_json(measured_by_rows(evidence))}
+            return dict(to_json({**measured_by_rows(evidence), **energy_beside(evidence, self.judge, self.options, self.bases)}))
 
     def compare(self, records: Sequence[Record], keys: Collection[str]) -> tuple[list[Record], latency.Nanoseconds]:
         """Time these finalists and their baselines together, interleaved, in fresh processes: for the ranking.
@@ -320,9 +323,9 @@ class Evaluator:
         """
         entered = self._with_baselines(records, keys)
         digest = hashlib.sha256(" ".join(sorted(record.key for record in entered)).encode()).hexdigest()[:16]
-        timings = self._kept(f"timing/finalists-{digest}.json", entered)
+        timings = self._kept(f"timing/finalists-{digest}.json", entered, beside=False)
         self.workers.close()
-        return [timed(record, timings, FINALISTS) if record in entered else record for record in records], timings["rounds"]
+        return [self._timed(record, timings, FINALISTS) if record in entered else record for record in records], timings["rounds"]
 
     def publish(self, records: Sequence[Record], key: str) -> list[Record]:
         """Time a chosen one and its baseline alone once more, in fresh processes: what is published comes from here, since this comparison knows of no choice.
@@ -330,23 +333,15 @@ class Evaluator:
         Their processes stay, for the final table.
         """
         entered = self._with_baselines(records, [key])
-        timings = self._kept(f"timing/published-{key}.json", entered)
-        done = []
-        for record in records:
-            if record in entered:
-                record = timed(record, timings, PUBLISHED)
-                record = record.with_measured(
-                    **{name: Measurement.from_json(item) for name, item in timings["rows"].get(record.key, {}).items()}
-                )
-            done.append(record)
-        return done
+        timings = self._kept(f"timing/published-{key}.json", entered, beside=True)
+        return [self._timed(record, timings, PUBLISHED) if record in entered else record for record in records]
 
     def _with_baselines(self, records: Sequence[Record], keys: Collection[str]) -> list[Record]:
         baselines = {record.baseline for record in records if record.key in keys}
         return [record for record in records if record.key in keys or record.key in baselines]
 
-    def _kept(self, name: str, entered: Sequence[Record]) -> dict[str, Any]:
-        """A comparison in fresh processes, computed unless it is there. One in which something could not be timed is not kept: another try may go well."""
+    def _kept(self, name: str, entered: Sequence[Record], beside: bool) -> dict[str, Any]:
+        """A comparison in fresh processes, computed unless it is there, with what is measured beside. One in which something could not be timed is not kept."""
         if self.store.has(name):
             return dict(self.store.read(name))
         for record in entered:
@@ -356,7 +351,7 @@ class Evaluator:
             timings = self._persistently(entered, stop=None, progress=self.progress)
             for record in entered:
                 check_timed(timings, record.baseline or record.key)
-            timings["rows"] = {record.key: self._with_rows(record, timings).get("measured", {}) for record in entered}
+            timings["measured"] = {record.key: self._beside(record, timings) for record in entered if beside}
         if not timings["failed"]:
             self.store.write(name, timings)
         self.ledger.keep(self.store)
@@ -403,7 +398,7 @@ class Evaluator:
         told = f"settled after {taken} of {self.options.rounds} rounds: {run.settled}" if run.settled else ""
         failed |= run.dropped
         killed = [key for key in failed if self.workers.killed(key)]
-        known = {"rounds": run.rounds, "failed": failed, "killed": killed}
+        known = {"rounds": run.rounds, "cpu_ns": run.cpu_ns, "failed": failed, "killed": killed}
         return {**known, "batch": self.options.batch, "machine": run.machine, "settled": told}
 
     def _timing_inputs(self) -> Path:

@@ -13,9 +13,8 @@ from laconic.run.record import Record
 class Judge(Protocol):
     """What is asked of a candidate. A budget is behind it, which this room does not know."""
 
-    @property
-    def packs(self) -> bool:
-        """Whether the bytes of an archive are asked for, or aimed at."""
+    def asks(self, quantity: str) -> bool:
+        """Whether a quantity, by its name, is limited or aimed at."""
 
     def rules(self, baseline: Record) -> list[gate.Condition]:
         """The rules that it must hold."""

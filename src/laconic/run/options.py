@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from laconic.core.errors import BadInput
 from laconic.core.fields import check_types
+from laconic.measure.cost import Price
+from laconic.measure.energy import Metering
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Options:
         seed: of every random choice.
         by_step: measure the beginnings of the chosen recipe too, so that the report tells what each step gave; they are not offered.
         wait_quiet: wait, a bounded while, until other work on the machine is little before anything is timed.
+        price: of the machine, by the hour or by the kilowatt-hour; a mapping of its options too. None: money is unknown.
+        metering: how energy is measured, where a budget asks for it; likewise.
 
     Raises:
         BadInput: every option that makes no sense.
@@ -37,9 +42,17 @@ class Options:
     seed: int = 0
     by_step: bool = False
     wait_quiet: bool = False
+    price: Price | None = None
+    metering: Metering = field(default_factory=Metering)
 
     def __post_init__(self) -> None:
         check_types(self, "the options make no sense:")
+        for name, kind in (("price", Price), ("metering", Metering)):
+            if isinstance(given := getattr(self, name), Mapping):
+                try:
+                    object.__setattr__(self, name, kind(**given))
+                except TypeError as error:
+                    raise BadInput(f"the options make no sense: {name}: {error}") from error
         least = {"batch": 1, "rounds": 1, "turn_seconds": 0.0, "candidate_timeout_s": 1e-3, "memory_limit_bytes": 1, "seed": 0}
         mistakes = [
             f"{name}: {value} must be {low:g} or more"

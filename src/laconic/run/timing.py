@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from laconic.core.errors import LaconicError
+from laconic.core.records import Measurement
 from laconic.measure import latency
+from laconic.measure.cost import Price
+from laconic.run.consumed import priced
 from laconic.run.record import Record
 from laconic.run.timed import TimedWorker as TimedWorker
 
@@ -14,13 +17,15 @@ from laconic.run.timed import TimedWorker as TimedWorker
 ALONE, FINALISTS, PUBLISHED = "alone", "finalists", "published"
 
 
-def timed(record: Record, timings: Mapping[str, Any], comparison: str) -> Record:
+def timed(record: Record, timings: Mapping[str, Any], comparison: str, price: Price | None = None) -> Record:
     """Return the record with the figures of a comparison; failed where it was not timed.
 
     Args:
         record: a baseline, or one that names its baseline.
-        timings: what was kept of the comparison: `rounds`, `failed`, `killed`, `batch`, `machine`, `settled`.
+        timings: what was kept of the comparison: `rounds`, `failed`, `killed`, `batch`, `machine`, `settled`, `cpu_ns`, and `measured`: what was measured
+            beside, in plain values, by key and quantity.
         comparison: `ALONE`, `FINALISTS` or `PUBLISHED`.
+        price: of the machine, where there is one.
 
     Raises:
         LaconicError: the baseline is not among those that were timed.
@@ -33,11 +38,15 @@ def timed(record: Record, timings: Mapping[str, Any], comparison: str) -> Record
     rounds = timings["rounds"][record.key]
     busy, speedup_cpu = latency.mark(timings.get("machine", {}), baseline, record.key)
     ratio = latency.ratio(timings["rounds"][baseline], rounds)
+    spent = latency.processor(timings.get("cpu_ns", {}).get(record.key, ()), timings.get("batch", 1))
     before = record.speedup if comparison != ALONE and record.baseline is not None else None
     record = record.replace(comparison=comparison, settled=timings.get("settled", ""), busy=busy)
-    return record.with_measured(
-        first_speedup=before, speedup=ratio, speedup_cpu=speedup_cpu, **latency.measured(rounds, timings.get("batch", 1))
+    record = record.with_measured(
+        first_speedup=before, speedup=ratio, speedup_cpu=speedup_cpu, cpu_ms=spent, **latency.measured(rounds, timings.get("batch", 1))
     )
+    beside = timings.get("measured", {}).get(record.key, {})
+    record = record.with_measured(**{name: Measurement.from_json(item) for name, item in beside.items()})
+    return priced(record, price)
 
 
 def check_timed(timings: Mapping[str, Any], baseline: str) -> None:

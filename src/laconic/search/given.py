@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from laconic.core.consumption import COST
 from laconic.core.errors import BadInput
 from laconic.core.task import Task
 from laconic.deploy import runtime
+from laconic.measure import energy
+from laconic.run.consumed import needs_energy
+from laconic.run.options import Options
 from laconic.run.recipe import Recipe
 from laconic.search.budget import Budget
 from laconic.tasks.catalog import load
@@ -59,3 +63,24 @@ def check_devices(recipes: Sequence[Recipe] | None, device: str) -> None:
             raise BadInput(
                 f"the device '{name}' cannot be used: {why}. Leave it out (--device cpu), or run this where there is one; see `laconic doctor`."
             )
+
+
+def check_told(budget: Budget, options: Options, devices: Iterable[str]) -> None:
+    """Refuse a budget about what nothing here tells: money without a price, energy without a counter or a meter.
+
+    Args:
+        budget: what is asked.
+        options: with the price and how energy is measured.
+        devices: on which candidates will run.
+
+    Raises:
+        BadInput: says what is missing.
+    """
+    if budget.names(COST) and options.price is None:
+        raise BadInput(
+            "the budget asks about money, and no price is known. Give one: --prices FILE.toml, or Options(price=laconic.Price(per_hour=…)); "
+            "docs/cost.md shows both."
+        )
+    if needs_energy(budget.names, options.price):
+        for device in dict.fromkeys(devices):
+            energy.source(options.metering, device)

@@ -23,10 +23,9 @@ class Judge:
     budget: Budget
     several: bool = False
 
-    @property
-    def packs(self) -> bool:
+    def asks(self, quantity: str) -> bool:
         """See `run.judge.Judge`."""
-        return self.budget.names("packed_size_bytes")
+        return self.budget.names(quantity)
 
     def rules(self, baseline: Record) -> list[Condition]:
         """See `run.judge.Judge`."""

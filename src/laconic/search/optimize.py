@@ -34,7 +34,7 @@ from laconic.search.beside import beside
 from laconic.search.budget import Budget
 from laconic.search.content import Facts, content
 from laconic.search.drivers import Driver
-from laconic.search.given import as_budget, as_task, check_devices
+from laconic.search.given import as_budget, as_task, check_devices, check_told
 from laconic.search.judge import Judge
 from laconic.search.lever import Surroundings
 from laconic.search.propose import propose
@@ -111,6 +111,7 @@ def optimize(
         raise BadInput(
             f"study name '{study_name}': there is no study without a place. Say where: --study postgresql://USER@HOST/DATABASE, or a file."
         )
+    check_told(budget, options, [space.device] if recipes is None else [recipe.deploy.device for recipe in recipes])
     with shown(progress) as told, contextlib.closing(trial):  # what waits for its builder waits no longer
         if isinstance(task, str):
             prepare.try_ref(task, options)
