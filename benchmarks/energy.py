@@ -27,7 +27,7 @@ IDLE_W, CORE_W = 10.0, 25.0
 
 def processor_s(pid: int) -> float:
     """Return the seconds of processor time of all threads of a process (Linux, /proc/PID/task/*/schedstat)."""
-    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+    return sum(int(path.read_text(encoding="utf-8").split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 def main(windows: int = 10) -> None:
