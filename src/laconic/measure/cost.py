@@ -53,8 +53,8 @@ class Price:
         return " and ".join(parts) + f" of {self.name}" * bool(self.name) + f" ({self.source})" * bool(self.source)
 
 
-# Examples, as listed by the provider for Linux on demand in us-east-1 in June 2026, without storage and traffic. Prices change: give your own.
-_LISTED = "https://aws.amazon.com/ec2/pricing/on-demand/, us-east-1, June 2026; an example"
+# Examples, as third pages told the list prices for Linux on demand in us-east-1 in June 2026, without storage and traffic. Not checked with the provider.
+_LISTED = "AWS on demand, us-east-1, as told by third pages in June 2026; an example that was not checked"
 EXAMPLES: Mapping[str, Price] = {
     name: Price(per_hour, name=name, source=_LISTED)
     for name, per_hour in (("m7g.large", 0.0816), ("t3.large", 0.0832), ("g5.xlarge", 1.006))
