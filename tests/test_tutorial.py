@@ -27,6 +27,7 @@ SHORTER = {
 }
 SET_UP = "the test has an environment and a folder of its own"
 RECORDED = "tests/run/test_hardware.py and tests/run/test_fleet.py record, tests/report/test_hardware.py shows"
+SHARED = "a database and a shared mount; tests/search/test_study.py has both"
 PACKED = "tests/cli/test_storage.py types them"
 # Commands that the test of the tutorial does not type, and why.
 ELSEWHERE = {
@@ -45,6 +46,8 @@ ELSEWHERE = {
     "laconic hardware laptop.json board.json": RECORDED,
     "laconic hardware laptop.json board.json --to hardware.html": RECORDED,
     "laconic bench first --record board.json --on board --python /opt/venv/bin/python": RECORDED,
+    "laconic optimize digits --effort high --study postgresql://me@server/laconic": SHARED,
+    "laconic optimize digits --effort high --study /mnt/shared/digits.log": SHARED,
     "laconic pick first --max-drop 2": "tests/test_cli.py picks from a finished run",
     "laconic watch first": "tests/report/test_watching.py watches runs",
     "laconic compare lr digits --epochs 10": "minutes; tests/test_cli.py compares with one epoch",

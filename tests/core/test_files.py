@@ -9,6 +9,7 @@ import pytest
 
 from laconic.core.errors import CorruptFile, LaconicError
 from laconic.core.files import read_json, sha256, write_json, write_whole
+from laconic.deploy.export import FORMATS
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> None:
@@ -99,4 +100,4 @@ for name, write in writers.items():
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of files there")
 def test_no_writer_ends_the_process_where_the_disk_is_full(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", WRITERS, tmp_path], check=True, capture_output=True, text=True)
-    assert done.stdout.splitlines() == [f"{name} True True []" for name in ("onnx", "pt2", "torchscript", "checkpoint", "json")]
+    assert done.stdout.splitlines() == [f"{name} True True []" for name in (*FORMATS, "checkpoint", "json")]

@@ -22,9 +22,10 @@ import laconic as lc
 from laconic.core.errors import BadInput, CorruptFile, ExportError
 from laconic.core.target import Target
 from laconic.deploy.artifact import Artifact, pack, save_artifact
-from laconic.deploy.export import FORMATS, parity, write_model
+from laconic.deploy.export import parity, write_model
 from laconic.deploy.runtime import TABLE, runtime
 from tests.core.models import ConvNet
+from tests.deploy.formats import WRITABLE
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +149,7 @@ def test_packing_shares_the_file_and_tells_its_lineage(program: lc.Program, tmp_
     assert Artifact.open(tmp_path / "packed") == found
 
 
-@pytest.mark.parametrize("suffix", [Path(name).suffix for name, _ in FORMATS.values()])
+@pytest.mark.parametrize("suffix", [Path(name).suffix for name, _ in WRITABLE.values()])
 def test_export_writes_by_its_ending(program: lc.Program, tmp_path: Path, suffix: str) -> None:
     found = lc.export(program, tmp_path / f"m{suffix}")
     assert found.lineage["program"] == program.fingerprint()

@@ -11,11 +11,11 @@ import torch
 
 from laconic.core.capture import capture
 from laconic.core.target import Target
-from laconic.deploy.export import FORMATS
 from laconic.deploy.runtime import runtime
 from tests.core.models import ConvNet
+from tests.deploy.formats import WRITABLE
 
-NAMES = [name for name, _ in FORMATS.values()]
+NAMES = [name for name, _ in WRITABLE.values()]
 ELSEWHERE = "import sys; from pathlib import Path; from tests.deploy.test_same_bytes import write; write(Path(sys.argv[1]))"
 
 
@@ -23,7 +23,7 @@ def write(folder: Path) -> Path:
     torch.manual_seed(0)
     program = capture(ConvNet(), torch.randn(2, 1, 12, 12))
     folder.mkdir()
-    for name, save in FORMATS.values():
+    for name, save in WRITABLE.values():
         save(program, folder / name, name)
     return folder
 

@@ -11,8 +11,8 @@ import laconic as lc
 from laconic.core.graph import unused_parameters
 from laconic.core.target import Target
 from laconic.deploy.artifact import save_artifact
-from laconic.deploy.export import FORMATS
 from laconic.deploy.runtime import default_for, runtime
+from tests.deploy.formats import WRITABLE
 
 
 class WithAuxiliaryHead(nn.Module):
@@ -47,7 +47,7 @@ def test_what_reaches_no_output_is_counted_apart(program: lc.Program) -> None:
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", WRITABLE)
 def test_no_file_holds_it(program: lc.Program, kind: str, training: bool, tmp_path: Path) -> None:
     x = torch.randn(3, 1, 8, 8)
     with torch.no_grad():

@@ -64,6 +64,7 @@ def without_times(value: Any) -> Any:
             "load_average",
             "first_speedup",
             "speedup_cpu",
+            "cpu_ms",
             "comparison",
             "settled",
             "busy",

@@ -335,7 +335,8 @@ def _borrowed(model: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 
 def _export(model: nn.Module, forward: Callable[..., Any], leaves: Sequence[Tensor], specs: Sequence[TensorSpec]) -> ExportedProgram:
-    with _borrowed(model, forward), quiet_export(), traced_by_shape():
+    # where opt_einsum is installed, PyTorch asks it for the order of an einsum of several, which fixes the batch size
+    with _borrowed(model, forward), quiet_export(), traced_by_shape(), torch.backends.opt_einsum.flags(enabled=False):
         try:
             return torch.export.export(model, tuple(leaves), dynamic_shapes=(tuple(dynamic_shape(spec) for spec in specs),), strict=False)
         except BadInput:

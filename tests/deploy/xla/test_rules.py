@@ -260,7 +260,7 @@ def test_every_core_operator_has_a_row_but_those_that_are_named() -> None:
     random = {"rand", "randn", "randperm"}
     sizes = {name for name in missing if name.startswith("sym_")}
     unknown_size = {"nonzero", "masked_scatter", "_local_scalar_dense"}
-    strides = {"as_strided"}
+    strides = {"as_strided", "resize_"}
     rare = {"_cdist_forward", "_pdist_forward", "_embedding_bag", "col2im", "_native_batch_norm_legit", "var"}
     assert missing - gradients - random - sizes - unknown_size - strides <= rare
     assert not rare & set(ROWS)
