@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -188,16 +189,19 @@ def test_two_that_claim_at_the_same_moment_do_not_both_have_it(driver: Callable[
 
 def test_what_a_driver_left_behind_is_reaped(driver: Callable[..., SharedStudy], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of this machine, once its process is gone; of another, once it has been silent for a while."""
-    monkeypatch.setattr(study_module, "STALE_S", 0.3)
+    now = 0.0
+    monkeypatch.setattr(study_module, "time", SimpleNamespace(monotonic=lambda: now, sleep=time.sleep))
     gone, away, here = driver(started=1), driver(host="elsewhere"), driver()
     assert gone.claim(RECIPE, PLAIN)
     assert away.claim(OTHER, PLAIN)
     assert here.claim(RECIPE, PLAIN)
     assert not here.claim(OTHER, PLAIN)
+    now = study_module.STALE_S - 1
     away._say(1)
-    time.sleep(0.2)
     assert not here.claim(OTHER, PLAIN), "it has said that it lives"
-    time.sleep(0.4)
+    now += study_module.STALE_S - 1
+    assert not here.claim(OTHER, PLAIN), "not yet for so long"
+    now += 2
     assert here.claim(OTHER, PLAIN)
     away.tell(OTHER.key, record(OTHER))
     assert here.result(OTHER.key) is None, "it was taken for gone; whoever has it now tells"
