@@ -1,4 +1,4 @@
-"""Everything together against the peers: `python -m benchmarks.compound [NAME …] [minutes=40] [trials=24] [seed=0] [out=FOLDER]`.
+"""Everything together against the peers: `python -m benchmarks.compound [NAME …] [minutes=40] [trials=N] [seed=0] [out=FOLDER]`.
 
 `optimize` searches for so many minutes with the effort high; the budgets: resnet20 (Fashion-MNIST) at most 0.5 points of accuracy, minilm (SST-2) 1 point, lstm
 (JapaneseVowels) no example. Then what it delivers, the fastest candidate of one technique within the budget, and the peers are timed in one interleaved run,
@@ -156,7 +156,7 @@ def _techniques(record: Mapping[str, Any]) -> list[str]:
     return [name for name in names if name not in ("fold_batch_norm", "fit")]
 
 
-def run(name: str, minutes: float, trials: int, seed: int, out: Path) -> None:
+def run(name: str, minutes: float, trials: int | None, seed: int, out: Path) -> None:
     """Search, and hold the result against the peers."""
     case = CASES[name]
     task = replace(trained.task(name), recovery=replace(case.recovery, seed=seed))
@@ -187,7 +187,7 @@ def main() -> None:
         run(
             name,
             float(options.get("minutes", 40)),
-            int(options.get("trials", 24)),
+            int(options["trials"]) if "trials" in options else None,  # as many as fit into the time
             int(options.get("seed", 0)),
             Path(options.get("out", trained.FOLDER)),
         )

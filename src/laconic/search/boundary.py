@@ -66,11 +66,11 @@ def boundary(
         same: names of choices in which candidates of one line agree; in others they may differ.
     """
     known = [(choices, record) for choices, record in points if record.status in ("passed", "rejected")]
-    held = [(choices, record) for choices, record in known if record.status == "passed" and budget.shortfall(record) == 0]
-    best = min((budget.order(record) for _, record in held), default=float("inf"))
+    fitting = {record.key for _, record in known if record.status == "passed" and budget.shortfall(record) == 0}
+    best = min((budget.order(record) for _, record in known if record.key in fitting), default=float("inf"))
     lines = dict[tuple[Any, ...], _Line]()
     for choices, record in known:
-        fits = record.status == "passed" and budget.shortfall(record) == 0
+        fits = record.key in fitting
         if not fits and budget.drop_reason(record, "valid") is None:
             continue
         for name in choices:
