@@ -138,8 +138,7 @@ def test_bits_that_a_user_gives_are_those_of_the_step(name: str, value: str, rea
         return
     setting = lever.setting(value)
     assert setting is not None
-    fold, config = lever.steps(setting, Surroundings(CONV, tiny.task(), lc.Budget(max_drop=0.5)))
-    assert fold == lc.FoldBatchNorm()  # what folds them behind it would scale each channel's values apart
+    (config,) = lever.steps(setting, Surroundings(CONV, tiny.task(), lc.Budget(max_drop=0.5)))
     assert {option: getattr(config, option) for option in read} == read
     assert config.recovery["epochs"] > 1
 
@@ -274,15 +273,13 @@ def test_values_are_chosen_before_anything_trains_and_behind_what_trains() -> No
     titles = [recipe.title for recipe in recipes if any(isinstance(step, lc.RateDistortion) for step in recipe.steps)]
     trains = [any(step.trained() for step in recipe.steps) for recipe in recipes]
     assert trains == sorted(trains)
-    assert titles[0] == "fold batch norm · rate distortion to 3 bits a weight, untrained · ONNX Runtime · fp32"
+    assert titles[0] == "rate distortion to 3 bits a weight, untrained · ONNX Runtime · fp32"
     chosen = [step for recipe in recipes for step in recipe.steps if isinstance(step, lc.RateDistortion) and not step.trained()]
     assert {(step.grid, step.bits) for step in chosen} == {
         ("stepped", 8)
     }  # of which the step depends on the curvature: without training far better
-    assert "sparsify to 90 % zeros · fold batch norm · rate distortion to 0.7 bits a weight, untrained · ONNX Runtime · fp32" in titles
-    assert (
-        "sparsify to 90 % zeros · fold batch norm · rate distortion to 1 bit a weight · ONNX Runtime · fp32" not in titles
-    )  # two trainings
+    assert "sparsify to 90 % zeros · rate distortion to 0.7 bits a weight, untrained · ONNX Runtime · fp32" in titles
+    assert "sparsify to 90 % zeros · rate distortion to 1 bit a weight · ONNX Runtime · fp32" not in titles  # two trainings
     assert not any("TorchScript" in title for title in titles)  # its values would be the same ones
 
 

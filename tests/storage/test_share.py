@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import nn
 
 import laconic as lc
 from laconic.core.weights import stored_weights
+from laconic.deploy.export import write_onnx
 from laconic.storage.share import ShareWeights, share_weights
 from laconic.tasks.data import ArrayDataset
 
@@ -71,7 +73,7 @@ def test_the_weights_of_a_program_stand_there_once_with_what_reads_them(program:
 def test_each_weight_has_the_values_of_k_means_and_its_zeros(program: lc.Program) -> None:
     config = ShareWeights(bits=3, layers=(("rnn", 2), ("head.weight", 1)), keep=("conv",), start="density", **UNTUNED)
     result, outcome = share_weights(program, config)
-    before, after = (dict(each.named_parameters()) for each in (program, result))
+    before, after = (dict(each.named_parameters()) for each in (lc.fold_batch_norm(program)[0], result))
     for name, k in {"one.weight": 8, "twice.weight": 8, "rnn.weight_ih_l0": 4, "rnn.weight_hh_l0": 4, "head.weight": 2}.items():
         old, new = before[name].detach(), after[name].detach()
         assert torch.equal(old == 0, new == 0)
@@ -80,13 +82,28 @@ def test_each_weight_has_the_values_of_k_means_and_its_zeros(program: lc.Program
         peer = KMeans(k, init=centers[:, None], n_init=1, tol=0, max_iter=500).fit(kept[:, None])
         np.testing.assert_allclose(new[new != 0].numpy(), peer.cluster_centers_[peer.labels_, 0], rtol=1e-6, atol=1e-7)
     unchanged = [name for name in before if torch.equal(before[name], after[name])]
-    assert {"conv.weight", "one.bias", "norm.weight"} <= set(unchanged)
+    assert {"conv.weight", "conv.bias", "one.bias"} <= set(unchanged)
     rows = {row["name"]: row for row in outcome.changed["weights"]}
     assert "conv.weight" not in rows
     assert {item.name: item.reason for item in outcome.skipped}["conv"] == "asked to be kept"
     one = rows["one.weight"]
     assert (one["numbers"], one["values"], one["nonzero"]) == (16 * 96, 8, int((before["one.weight"] != 0).sum()))
     assert outcome.changed["numbers"] == sum(row["numbers"] for row in rows.values())
+
+
+@pytest.mark.parametrize("config", [ShareWeights(bits=2, **UNTUNED), lc.RateDistortion(bits=2, **UNTUNED)], ids=["share", "rate"])
+def test_batch_norms_are_folded_before_so_that_what_ships_has_few_values(tmp_path: Path, config: lc.StepConfig) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3)).eval()
+    for value in net[1].state_dict().values():
+        value.copy_(torch.rand(value.shape) + 0.5)  # what each channel is scaled by is its own
+    result, outcomes = lc.apply(lc.capture(net, torch.randn(2, 1, 6, 6)), [config], context())
+    assert outcomes[0].notes == ("1 batch-norm folded first: folded later, each channel's few values would be scaled apart",)
+    write_onnx(result, tmp_path / "model.onnx", "model.onnx")
+    kernel = next(onnx.numpy_helper.to_array(item) for item in onnx.load(tmp_path / "model.onnx").graph.initializer if len(item.dims) == 4)
+    assert len(np.unique(kernel)) <= 4
+    _, outcomes = lc.apply(result, [config], context())
+    assert outcomes[0].notes == ()
 
 
 def test_nothing_changes_where_there_are_no_more_values_than_the_codebook_holds(program: lc.Program) -> None:

@@ -28,7 +28,7 @@ def can_train(around: Surroundings) -> str | None:
 
 def has_batch_norm(around: Surroundings) -> str | None:
     """Batch-norms, and a runtime that does not fold them itself."""
-    if not count_of(around, "batch norm"):
+    if not _count(around, "batch norm"):
         return "the model has no batch-norm"
     here = runtime.runtime(around.target.runtime)
     return f"{here.title} folds batch-norms itself" if here.folds_batch_norm else None
@@ -45,14 +45,14 @@ def has_integers(around: Surroundings) -> str | None:
 def is_dynamic(around: Surroundings) -> str | None:
     """A recurrent layer or several linear ones, whose inputs are rounded one by one."""
     recurrent = any(plain_name(node) in _RECURRENT for node in around.program.graph.nodes)
-    if recurrent or count_of(around, "linear") > _FEW_LINEAR:
+    if recurrent or _count(around, "linear") > _FEW_LINEAR:
         return None
     return f"the model has no recurrent layer and no more than {_FEW_LINEAR} linear layers"
 
 
 def has_linear(around: Surroundings) -> str | None:
     """Several linear layers."""
-    if count_of(around, "linear") > _FEW_LINEAR:
+    if _count(around, "linear") > _FEW_LINEAR:
         return None
     return f"4 bits are for linear layers, of which the model has no more than {_FEW_LINEAR}"
 
@@ -131,6 +131,5 @@ def threads_wait(around: Surroundings) -> str | None:
     return None if runtime.cores() > 1 else "there is one core"
 
 
-def count_of(around: Surroundings, family: Family) -> int:
-    """Return how many operators of a family the model has."""
+def _count(around: Surroundings, family: Family) -> int:
     return sum(family_of(node) == family for node in around.program.graph.nodes)

@@ -30,7 +30,6 @@ from laconic.search.conditions import (
     because,
     can_round_in_training,
     can_train,
-    count_of,
     has_batch_norm,
     has_blocks,
     has_integers,
@@ -89,12 +88,6 @@ def _recovering(kind: type[Prune] | type[Sparsify] | type[ShareWeights] | type[R
         return (kind(**{"recovery": recovery, **options}),)
 
     return build
-
-
-def _of_few_values(kind: type[ShareWeights] | type[RateDistortion]) -> Build:
-    """Build a step that leaves weights few values: behind batch-norms that are folded, for whoever folds them later scales each channel's values apart."""
-    build = _recovering(kind)
-    return lambda around, options: (*([] if count_of(around, "batch norm") == 0 else [FoldBatchNorm()]), *build(around, options))
 
 
 def _pruned(around: Surroundings, options: Options) -> tuple[Any, ...]:
@@ -332,14 +325,14 @@ LEVERS = (
     ),
     Lever(
         "share_weights", "let weights take few values, which are then fine-tuned; a setting is the bits of a value's number",
-        (Setting("5", {"bits": 5}), Setting("4", {"bits": 4})), configs=(ShareWeights,), build=_of_few_values(ShareWeights),
+        (Setting("5", {"bits": 5}), Setting("4", {"bits": 4})), configs=(ShareWeights,), build=_recovering(ShareWeights),
         needs="training data and a loss", when=can_train, unasked=packing_counts, field="bits", reads=bits, varies={"bits": (2, 3, 4, 5, 6)},
     ),
     Lever(
         "rate_distortion", "choose the value of each weight by the loss and the bits that it costs; a setting is bits a weight",
         (Setting("2", {"bits_per_weight": 2.0}), Setting("1", {"bits_per_weight": 1.0}),
          *(Setting(f"{bits:g}-untrained", {"bits_per_weight": bits, **_UNTRAINED}, cost="calibration") for bits in (3.0, 2.0, 0.7))),
-        configs=(RateDistortion,), build=_of_few_values(RateDistortion),
+        configs=(RateDistortion,), build=_recovering(RateDistortion),
         needs="training data and a loss", when=can_train, unasked=packing_counts, field="bits_per_weight", reads=rate, promise="high",
         varies={"bits_per_weight": Range(0.3, 4.0, log=True)},
     ),

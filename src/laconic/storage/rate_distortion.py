@@ -8,7 +8,6 @@ Shapes: n numbers of a weight, k levels that they may take, level 0 at `zero` am
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from laconic.storage.codebook import codebook
 from laconic.storage.compensate import compensated, grams
 from laconic.storage.curvature import curvature, mean_loss
 from laconic.storage.figures import coded_bits, row, totals
-from laconic.storage.share import Tuning, array, chosen_weights
+from laconic.storage.share import Tuning, array, chosen_weights, folded
 
 _TURNS = 20
 _CHUNK = 1 << 22  # numbers times levels that are compared at once
@@ -177,6 +176,8 @@ def stepped(values: Tensor, importance: float, slope: float, most: int) -> Tenso
 class RateDistortion(StepConfig):
     """Rate–distortion quantization. At most one of the next three says how far it goes; without any it goes to two bits a weight.
 
+    Batch-norms are folded before, as by `ShareWeights`.
+
     Args:
         bits_per_weight: that a coder with context is expected to spend on a number, zeros included, on average over all weights.
         loss_rise: how much the mean loss on the valid data (where there are none: the train data's examples) may rise before the rest is fine-tuned.
@@ -242,12 +243,12 @@ def rate_distortion(
     """Choose the values of a copy's weights by loss and bits, and fine-tune those that are left.
 
     Args:
-        program: best pruned, and with batch-norms folded, before.
+        program: best pruned before.
         config: how.
         context: with a task that has train data and a loss, and with `fit`, unless nothing is fine-tuned.
 
     Returns:
-        A program of the same operators, the weights of which have few different values, many of them 0, and what each became.
+        A program with batch-norms folded and else of the same operators, the weights of which have few different values, many of them 0, and what each became.
 
     Raises:
         BadInput: it has no stored weight, a path names none, there is no data or loss, or a loss that cannot be kept.
@@ -255,7 +256,7 @@ def rate_distortion(
     """
     config, context = config or RateDistortion(), context if isinstance(context, Context) else Context(task=context)
     tuning = Tuning("rate_distortion", config.recovery, context)
-    result = copy.deepcopy(program).eval()
+    result, notes = folded(program)
     weights, skipped = chosen_weights(result, config.keep, config.biases)
     bends = curvature(result, [weight.parameter for weight in weights], context, config.examples)
     felt = [(weight, bend) for weight, bend in zip(weights, bends, strict=True) if bool(bend.any())]
@@ -277,7 +278,7 @@ def rate_distortion(
     expected = bits / plan.numbers
     epochs = tuning.run(result, weights, program)
     changed = {"grid": config.grid, "slope": slope, "bits_per_weight": expected, **totals(rows), "weights": rows, "epochs": epochs}
-    return result, Outcome("rate_distortion", changed, tuple(skipped))
+    return result, Outcome("rate_distortion", changed, tuple(skipped), notes)
 
 
 @dataclass(frozen=True)

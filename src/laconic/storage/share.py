@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from laconic.core.context import Context
 from laconic.core.errors import BadInput
+from laconic.core.folding import fold_batch_norm
 from laconic.core.plan import FitPlan, frozen_plan, out_of_range, with_plan
 from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
@@ -34,6 +34,8 @@ LayerBits = tuple[tuple[str, int], ...]
 @dataclass(frozen=True)
 class ShareWeights(StepConfig):
     """Weight sharing (palettization): of each weight's numbers, those that are not zero take 2^bits values. What is zero, because it was pruned, stays zero.
+
+    Batch-norms are folded before: whoever folds them later scales each channel's values apart, and they are few no more.
 
     Args:
         bits: of the number of a shared value, 1 to 8.
@@ -89,12 +91,12 @@ def share_weights(program: Program, config: ShareWeights | None = None, context:
     """Share the weights of a copy of a program, and fine-tune the shared values.
 
     Args:
-        program: best pruned, and with batch-norms folded, before.
+        program: best pruned before.
         config: how.
         context: with a task that has train data and a loss, and with `fit`, unless nothing is fine-tuned.
 
     Returns:
-        A program of the same operators, the weights of which have few different values, and what each became.
+        A program with batch-norms folded and else of the same operators, the weights of which have few different values, and what each became.
 
     Raises:
         BadInput: it has no stored weight, a path names none, or there is no data, loss or `fit` to fine-tune with.
@@ -102,7 +104,7 @@ def share_weights(program: Program, config: ShareWeights | None = None, context:
     """
     config, context = config or ShareWeights(), context if isinstance(context, Context) else Context(task=context)
     tuning = Tuning("share_weights", config.recovery, context)
-    result = copy.deepcopy(program).eval()
+    result, notes = folded(program)
     weights, skipped = chosen_weights(result, config.keep, config.biases, [path for path, _ in config.layers])
     curved = curvature(result, [w.parameter for w in weights], context, config.examples) if config.weighting == "curvature" else None
     context.progress.start("sharing weights", len(weights))
@@ -114,7 +116,7 @@ def share_weights(program: Program, config: ShareWeights | None = None, context:
     shared = [row(weight, old) for weight, old in zip(weights, before, strict=True)]
     epochs = tuning.run(result, weights, program)
     changed = {"start": config.start, "weighting": config.weighting, **totals(shared), "weights": shared, "epochs": epochs}
-    return result, Outcome("share_weights", changed, tuple(skipped))
+    return result, Outcome("share_weights", changed, tuple(skipped), notes)
 
 
 @torch.no_grad()
@@ -136,6 +138,14 @@ def array(values: Tensor) -> Array:
 
 
 # What steps share that leave few values -----------------------------------------------------------------------------------------------
+
+
+def folded(program: Program) -> tuple[Program, tuple[str, ...]]:
+    """Return a copy with batch-norms folded into the weights before them, and a note if there were any."""
+    result, outcome = fold_batch_norm(program)
+    count = outcome.changed["folded"]
+    told = f"{count} batch-norm{'s' * (count > 1)} folded first: folded later, each channel's few values would be scaled apart"
+    return result, (told,) * (count > 0)
 
 
 def chosen_weights(
