@@ -105,13 +105,13 @@ def test_two_processes_do_not_work_there_at_once(tmp_path: Path, url: str, monke
         pass
     leave(Holder(1, 1, "elsewhere"))
     beats = iter(range(2, 99))
-    lease = Mirror._lease
+    lease = Mirror.lease
 
     def renewed(self: Mirror) -> Any:
         leave(Holder(1, 1, "elsewhere"), next(beats))
         return lease(self)
 
-    monkeypatch.setattr(Mirror, "_lease", renewed)
+    monkeypatch.setattr(Mirror, "lease", renewed)
     with pytest.raises(Locked, match="is in use by process 1 on elsewhere"), place.held():
         pass
 

@@ -104,7 +104,9 @@ def pick(
 
 @app.command()
 def watch(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that goes on in another process.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="The folder of a run that goes on in another process, or the URL where it is mirrored.")
+    ],
     to: Annotated[Path | None, typer.Option("--to", help="Where to write the page. [default: RUN/watch.html]")] = None,
     every: Annotated[int, typer.Option("--every", min=1, help="Seconds between two looks at the folder.")] = 10,
     as_json: JsonOption = False,
@@ -116,12 +118,12 @@ def watch(
     """
 
     def work() -> dict[str, Any]:
-        from laconic.report.watching import PAGE, state, watch
+        from laconic.report.watching import page_of, state, watch
 
-        state(folder)
-        say(f"Page:   {to or folder / PAGE}", True)
+        state(run)
+        say(f"Page:   {page_of(run, to)}", True)
         with display(quiet or as_json) as progress:
-            return watch(folder, to, progress, every)
+            return watch(run, to, progress, every)
 
     result = guarded(work)
     known = result["result"]

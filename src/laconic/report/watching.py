@@ -1,4 +1,5 @@
-"""A run looked at while it goes on: from its folder alone, what it does, and a page of what is known so far that reads itself again. No server is needed.
+"""A run looked at while it goes on: from its folder alone, or the URL where it is mirrored, what it does, and a page of what is known so far that reads itself
+again. No server is needed.
 
 The run itself writes `live.json` and `so_far.json` (`run.live`, `search.sofar`); whether a process still works in the folder is told by its lock.
 """
@@ -18,7 +19,8 @@ from laconic.report.facts import facts
 from laconic.report.page import draw, render
 from laconic.report.steps import mapping, mappings
 from laconic.report.units import clock, finite, fixed
-from laconic.run.store import LIVE, MANIFEST, RESULT, SO_FAR, in_use
+from laconic.run.following import Look, following
+from laconic.run.store import LIVE, MANIFEST, RESULT, SO_FAR
 
 PAGE, EVERY_S = "watch.html", 10
 _REST = 20  # times as long as a page took to make passes before the next: the run is measured on the same machine
@@ -99,16 +101,19 @@ def _told(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def state(folder: Path, every_s: int = EVERY_S, now_s: float | None = None) -> State:
-    """Return what the run in a folder does.
+def state(place: str | Path, every_s: int = EVERY_S, now_s: float | None = None) -> State:
+    """Return what the run in a folder or at a URL does.
 
     Raises:
-        BadInput: the folder holds no run.
+        BadInput: no run is there.
     """
-    folder = Path(folder)
+    return _state(place, *following(place), every_s, now_s)
+
+
+def _state(place: str | Path, folder: Path, look: Look, every_s: int, now_s: float | None = None) -> State:
+    busy = look()
     if not (folder / MANIFEST).exists():
-        raise BadInput(f"{folder} holds no run. `laconic optimize TASK --out {folder}` makes one there.")
-    busy = in_use(folder)
+        raise BadInput(f"{place} holds no run. `laconic optimize TASK --out {place}` makes one there.")
     live = _read(folder / LIVE) or {}
     # A run that goes on has the result of an earlier call until it has its own; one that has its own takes the other two away.
     so_far, result = _read(folder / SO_FAR), _read(folder / RESULT)
@@ -120,7 +125,7 @@ def state(folder: Path, every_s: int = EVERY_S, now_s: float | None = None) -> S
     else:
         kind = STOPPED if result.get("stopped") else FINISHED
     shown = result if kind in (FINISHED, STOPPED) else so_far or result
-    return State(kind, folder.name, live, shown, every_s, time.time() if now_s is None else now_s)
+    return State(kind, Path(place).name or folder.name, live, shown, every_s, time.time() if now_s is None else now_s)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -139,14 +144,23 @@ def page(now: State) -> str:
     return render("waiting.html", None, live=now)
 
 
+def page_of(place: str | Path, to: Path | None = None) -> Path:
+    """Return where the page of a run is written, unless `to` says so."""
+    return Path(to) if to is not None else following(place)[0] / PAGE
+
+
 def watch(
-    folder: Path, to: Path | None = None, progress: Progress = silent, every_s: int = EVERY_S, sleep: Callable[[float], None] = time.sleep
+    place: str | Path,
+    to: Path | None = None,
+    progress: Progress = silent,
+    every_s: int = EVERY_S,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
     """Follow a run until it ends: tell its candidates and stages, and write its page whenever something changed.
 
     Args:
-        folder: of the run, which another process carries out; one that has ended is told and drawn once.
-        to: the page; `watch.html` in the run's folder by default.
+        place: the folder of the run, which another process carries out, or the URL where it is mirrored; one that has ended is told and drawn once.
+        to: the page; `watch.html` in the run's folder by default, of a URL in the folder here that follows it.
         progress: is told what the run tells.
         every_s: seconds between two looks; more where making the page takes long, for the run is measured on the same machine.
         sleep: waits.
@@ -155,13 +169,14 @@ def watch(
         ``kind`` (``finished``, ``stopped`` by a time limit or Ctrl-C, ``ended`` without a result), ``page``, and ``result``: the last that is known.
 
     Raises:
-        BadInput: the folder holds no run.
+        BadInput: no run is there.
     """
-    target = Path(to) if to is not None else Path(folder) / PAGE
+    folder, look = following(place)
+    target = page_of(place, to)
     told, drawn = _Told(progress), ""
     while True:
         start = time.perf_counter()
-        now = state(folder, every_s)
+        now = _state(place, folder, look, every_s)
         told.tell(now)
         text = page(now)
         if text != drawn:

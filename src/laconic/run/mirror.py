@@ -23,7 +23,7 @@ from laconic.core.errors import BadInput, LaconicError, Locked, MissingExtra
 from laconic.core.files import write_whole
 from laconic.core.lease import Holder
 from laconic.core.progress import Progress, silent
-from laconic.run.store import MANIFEST, RESULT
+from laconic.run.store import LIVE, MANIFEST, RESULT, SO_FAR
 
 LEASE = "lease.json"
 RENEWED_S = 15.0  # how often whoever works there says so
@@ -33,6 +33,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # What is of one machine, or made anew where it is missing: locks, leases, files that are being written, batches of data.
 _OURS = re.compile(r"lock|.*\.lock|.*\.lease|turn|\.writing-.*")
 _ANEW = "examples"
+_PASSING = (LIVE, SO_FAR)  # there while a run goes on, for those who watch it
 
 
 def is_url(place: Any) -> bool:
@@ -112,11 +113,12 @@ class Mirror:
         renewing = threading.Thread(target=self._renew, args=(over,), daemon=True)
         renewing.start()
         try:
-            self.fetch()
+            self.fetch(lambda name: name not in _PASSING)
             try:
                 yield self
             finally:
                 self.push()
+                self._take_away()
         finally:
             over.set()
             renewing.join()
@@ -137,6 +139,14 @@ class Mirror:
             self._progress.log(f"{len(fetched)} files were fetched from {self.url}")
         return fetched
 
+    def fetch_now(self, name: str) -> None:
+        """Fetch a file that changes as the run goes on; take it away here where it is not there any more."""
+        with self._told("read"):
+            try:
+                write_whole(self.folder / name, self._fs.cat_file(self._at(name)))
+            except FileNotFoundError:
+                (self.folder / name).unlink(missing_ok=True)
+
     def push(self) -> list[str]:
         """Put what is finished here and not there, in the order in which it was finished; returns the names."""
         new = [(state[1], name, state) for name, state in self._here() if self._there.get(name) != state]
@@ -145,6 +155,13 @@ class Mirror:
                 self._put(name)
                 self._there[name] = state
         return [name for _, name, _ in sorted(new)]
+
+    def _take_away(self) -> None:
+        """Take away there what a run with a result has no more."""
+        with self._told("write"):
+            for name in _PASSING:
+                if not (self.folder / name).exists() and self._fs.exists(self._at(name)):
+                    self._fs.rm_file(self._at(name))
 
     # Files --------------------------------------------------------------------------------------------------------------------------
 
@@ -209,12 +226,12 @@ class Mirror:
     def _take(self) -> None:
         """Write the lease, unless another one works there: a process of this machine that lives, or one elsewhere that renews it."""
         with self._told("read"):
-            known, since = self._lease(), time.monotonic()
+            known, since = self.lease(), time.monotonic()
             if known is not None and known[0].host == Holder.here().host and not known[0].gone():
                 self._refuse(known[0])
             if known is not None and known[0].host != Holder.here().host:
                 self._progress.log(f"{self.url}: waiting to see whether process {known[0].pid} on {known[0].host} still works there")
-                while time.monotonic() < since + STALE_S and (now := self._lease()) is not None:
+                while time.monotonic() < since + STALE_S and (now := self.lease()) is not None:
                     if now != known:
                         self._refuse(now[0])
                     time.sleep(_POLL_S)
@@ -224,7 +241,7 @@ class Mirror:
     def _refuse(self, other: Holder) -> None:
         raise Locked(f"{self.url} is in use by process {other.pid} on {other.host}. Wait for it, or choose another place with --out.")
 
-    def _lease(self) -> tuple[Holder, int] | None:
+    def lease(self) -> tuple[Holder, int] | None:
         """Return who works there, and how often he has said so; None where nobody does."""
         try:
             self._fs.invalidate_cache()
