@@ -21,7 +21,7 @@ ALLOWED = {
     **{room: {"core", room} for room in LOW},
     "run": {"core", "run", "display", *LOW},
     "search": {"core", "run", "search", "display", "report.page", "report.facts", "report.text", *LOW},
-    "report": {"core", "run.store", "report"},
+    "report": {"core", "run.store", "run.following", "report"},
     "studies": {"core", "run", "search", "studies", *LOW},
 }
 # Third-party packages that core may import beside the standard library.

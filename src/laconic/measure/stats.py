@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from statistics import median
 
@@ -33,13 +34,17 @@ __all__ = [
 LEVEL = 0.95
 # With fewer rounds even their least and greatest value hold the median in less than 95 % of cases.
 FEWEST_FOR_ORDER = 6
+# Rounds whose quartiles lie so many times apart are not those of one state of the machine. Quiet ones lie within a few percent, busy ones within a half.
+APART = 2.0
+FIRST_QUARTILES = 4
 
 
 def ratio_of_rounds(base: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> Measurement:
     """Return how many times faster `other` is than `base`, from interleaved rounds.
 
     Each round yields one ratio, of the two medians; the value is the median of these. Rounds are the unit, not single runs, because runs within a round
-    share the machine's state. One round has no interval.
+    share the machine's state. One round has no interval. On a machine so busy that the rounds fall apart (a call on all cores waits for one that another
+    process has) the median is that of the disturbance: the lower end of the interval stands for the value then, and the note says so.
 
     Args:
         base: times per round.
@@ -50,7 +55,14 @@ def ratio_of_rounds(base: Sequence[Sequence[float]], other: Sequence[Sequence[fl
     """
     if len(base) != len(other) or not base:
         raise BadInput(f"the ratio needs the same number of rounds of both, at least one; there are {len(base)} and {len(other)}")
-    return median_of_rounds([float(median(a) / median(b)) for a, b in zip(base, other, strict=True)], "x")
+    ratios = [float(median(a) / median(b)) for a, b in zip(base, other, strict=True)]
+    found = median_of_rounds(ratios, "x")
+    lower, upper = np.quantile(ratios, (0.25, 0.75))
+    if found.low is None or len(ratios) < FIRST_QUARTILES or upper <= APART * lower:
+        return found
+    return replace(
+        found, value=found.low, note=f"the rounds fall apart, half of them lie outside {lower:,.2f} to {upper:,.2f}: the lower end"
+    )
 
 
 def median_of_rounds(values: Sequence[float], unit: str) -> Measurement:
