@@ -200,6 +200,25 @@ def test_what_is_to_be_read_fast_has_no_slow_way_and_comes_back(kind: str, densi
 encode = streams.encode
 
 
+@pytest.mark.parametrize(("book", "coding"), [(True, "codebook"), (False, "mask")], ids=["few values", "many values"])
+def test_a_mask_that_hardly_saves_is_left_out_of_what_is_to_be_read_fast(book: bool, coding: str) -> None:
+    """Of few values it is two thousandths shorter than the codes; where there are many, a third."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal(100_000).astype(np.float32)
+    values = np.rint(values * 1.6) if book else values
+    values[rng.random(len(values)) < 0.3] = 0
+    about = Values(KINDS["float32"], len(values), 100).filled(values.view(np.uint32), fast=True)
+    sizes = {row.name: len(coded.data) for row in codings.TABLE if (coded := row.encode(about)) is not None}
+    assert min(sizes, key=sizes.__getitem__) == "mask"
+    assert codings.encode(about)[0] == coding
+
+
+def test_what_is_read_is_not_copied() -> None:
+    data = np.arange(100, dtype=np.uint8)
+    reader = Reader(data.data)
+    assert all(np.shares_memory(np.frombuffer(piece, np.uint8), data) for piece in (reader.take(3), reader.counted(), reader.rest()))
+
+
 def test_matches_pay_where_one_symbol_is_most_of_them() -> None:
     """zlib's own default finds them, and no code of a bit a symbol does."""
     mask = (np.random.default_rng(0).random(40_000) < 0.01).astype(np.uint8)

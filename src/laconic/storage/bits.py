@@ -20,7 +20,7 @@ def packed(values: np.ndarray, width: int) -> bytes:
     return np.packbits(bits.astype(np.uint8).reshape(-1)).tobytes()
 
 
-def unpacked(data: bytes, count: int, width: int) -> np.ndarray:
+def unpacked(data: bytes | memoryview, count: int, width: int) -> np.ndarray:
     """Return what `packed` was given, as uint32 of shape (count,).
 
     Raises:
@@ -60,15 +60,20 @@ class Reader:
     def __init__(self, data: bytes | memoryview) -> None:
         self._data, self._place = memoryview(data), 0
 
-    def take(self, count: int) -> bytes:
-        """Return the next bytes."""
-        if count < 0 or self._place + count > len(self._data):
-            raise ValueError(f"it ends {self._place + count - len(self._data)} bytes early")
-        self._place += count
-        return bytes(self._data[self._place - count : self._place])
+    def take(self, count: int) -> memoryview:
+        """Return the next bytes, which are not copied."""
+        start, end = self._place, self._place + count
+        if count < 0 or end > len(self._data):
+            raise ValueError(f"it ends {end - len(self._data)} bytes early")
+        self._place = end
+        return self._data[start:end]
 
     def varint(self, most: int = 1 << 62) -> int:
         """Return the next number, at most `most`."""
+        value = self._data[self._place] if self._place < len(self._data) else 0x80
+        if value < 0x80 and value <= most:  # as nearly all are: one byte
+            self._place += 1
+            return value
         value = 0
         for shift, byte in enumerate(self._data[self._place : self._place + _LONGEST]):
             value |= (byte & 0x7F) << 7 * shift
@@ -79,11 +84,11 @@ class Reader:
                 return value
         raise ValueError("a number has no end")
 
-    def counted(self) -> bytes:
+    def counted(self) -> memoryview:
         """Return the next bytes, whose number stands before them."""
         return self.take(self.varint())
 
-    def rest(self) -> bytes:
+    def rest(self) -> memoryview:
         """Return all that is left."""
         return self.take(len(self._data) - self._place)
 

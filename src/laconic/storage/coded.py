@@ -17,6 +17,7 @@ from laconic.storage.layout import Layout
 
 Part = Literal["mask", "codebook", "codes", "tables", "rest"]
 _SAMPLE = 4096
+_NONE = np.zeros(0, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Values:
     count: int
     columns: int = 1
     inner: int = 1
-    patterns: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
+    patterns: np.ndarray = field(default_factory=lambda: _NONE)
     fast: bool = False
 
     @cached_property

@@ -23,11 +23,13 @@ class Coding:
         name: in the size breakdown.
         encode: from values to bytes; None where it is of no use for them.
         decode: from a reader and what the values are to their bits, (N,).
+        price: what a byte of it counts for where values are to be read fast.
     """
 
     name: str
     encode: Callable[[Values], Coded | None]
     decode: Callable[[Reader, Values], np.ndarray]
+    price: float = 1.0
 
 
 def _raw(values: Values) -> Coded:
@@ -44,7 +46,7 @@ TABLE = (
     Coding("byte planes", planes.encode, planes.decode),
     Coding("codebook", palette.encode, palette.decode),
     Coding("relative index", sparse.encode_relative, sparse.decode_relative),
-    Coding("mask", sparse.encode_masked, sparse.decode_masked),
+    Coding("mask", sparse.encode_masked, sparse.decode_masked, price=1.02),  # two streams and a step that writes by places
 )
 
 
@@ -54,8 +56,9 @@ def encode(values: Values) -> tuple[str, Coded]:
     Args:
         values: at least one.
     """
-    tried = [(coding.name, place, coded) for place, coding in enumerate(TABLE[1:], 1) if (coded := coding.encode(values)) is not None]
-    name, place, best = min(tried, key=lambda item: len(item[2].data))
+    tried = [(coding, place, coded) for place, coding in enumerate(TABLE[1:], 1) if (coded := coding.encode(values)) is not None]
+    coding, place, best = min(tried, key=lambda item: len(item[2].data) * (item[0].price if values.fast else 1.0))
+    name = coding.name
     if len(best.data) >= values.patterns.nbytes:
         name, place, best = TABLE[0].name, 0, _raw(values)
     return name, Coded(varint(place) + best.data, best.parts)

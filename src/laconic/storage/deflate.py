@@ -43,10 +43,9 @@ def decode(reader: Reader, count: int) -> np.ndarray:
     """
     coder = zlib.decompressobj(_RAW)
     try:
-        data = coder.decompress(reader.rest(), count)
-        more = coder.decompress(coder.unconsumed_tail, 1)
+        data = coder.decompress(reader.rest(), count + 1)  # the one more shows both the end and a stream that goes on
     except zlib.error as error:
         raise ValueError(f"its blocks are none of DEFLATE: {error}") from error
-    if len(data) != count or more or not coder.eof or coder.unused_data:
+    if len(data) != count or not coder.eof or coder.unused_data:
         raise ValueError("its blocks do not end where the symbols do")
     return np.frombuffer(data, np.uint8)

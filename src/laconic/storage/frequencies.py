@@ -46,7 +46,7 @@ def table(shares: np.ndarray) -> bytes:
     return varint(last) + bytes([_LIST]) + packed(shares[:last] > 0, 1) + packed(widths, 4) + np.packbits(bits[kept]).tobytes()
 
 
-def read_table(data: bytes, alphabet: int) -> np.ndarray:
+def read_table(data: bytes | memoryview, alphabet: int) -> np.ndarray:
     """Return frequencies of shape (alphabet,).
 
     Raises:

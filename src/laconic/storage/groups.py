@@ -157,9 +157,9 @@ def decode(reader: Reader, count: int, alphabet: int, book: np.ndarray) -> np.nd
     others = _others(reader, window, count) if window.others else None
     groups = deflate.decode(reader, -(-count // size))
     _, digits, holding = _bytes(window.different, size)
-    if int(groups.max()) >= len(digits):
+    if len(digits) < ALPHABET and int(groups.max()) >= len(digits):
         raise ValueError("a group in it is none")
-    table = np.append(book[first : first + width], book[:1])[digits]
+    table = np.concatenate((book[first : first + width], book[:1])).take(digits)
     values = np.empty((len(groups), size), book.dtype)
     for start in range(0, len(groups), _BLOCK):
         table.take(groups[start : start + _BLOCK], 0, values[start : start + _BLOCK], "clip")

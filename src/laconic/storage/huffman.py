@@ -91,7 +91,7 @@ def decode(reader: Reader, count: int, alphabet: int) -> np.ndarray:
     last = reader.varint(alphabet)
     bits = unpacked(reader.counted(), last, 4).astype(np.int64)
     symbol_of, length_of = _lookup(bits)
-    data = np.frombuffer(reader.rest() + b"\x00\x00", np.uint8).astype(np.uint32)
+    data = np.frombuffer(bytes(reader.rest()) + b"\x00\x00", np.uint8).astype(np.uint32)
     symbols, done, place = np.empty(count, np.uint16), 0, 0
     for first in range(0, len(data) - 2, _PIECE):
         piece = data[first : first + _PIECE + 2]

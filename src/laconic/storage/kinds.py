@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -23,12 +24,12 @@ class Kind:
     mantissa: int | None = None
     signed: bool = True
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Bytes of one value."""
         return self.bits // 8
 
-    @property
+    @cached_property
     def pattern(self) -> np.dtype:
         """The unsigned integers in which its bits are held."""
         return np.dtype(f"<u{self.width}")

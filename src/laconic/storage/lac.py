@@ -14,6 +14,7 @@ encoded. Archives of version 1, which have a digest of each tensor's bytes in pl
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import lzma
 import math
@@ -36,7 +37,7 @@ PIECE = 1 << 22  # values
 _MAGIC = b"\x89LAC"
 _HEAD = struct.Struct("<4sBIIQQ")
 _DIGEST, _SUM = 8, 4
-_BLOCK = 1 << 20  # bytes that are digested at once
+_BLOCK = 1 << 18  # bytes that are digested at once: what a cache holds
 _FRONT_MOST, _TEXT_MOST = 1 << 28, 1 << 23  # bytes of the front, and of what it says of files and settings
 _DICTIONARY_MOST = 1 << 24
 # Bytes that reading takes: of each value of the largest piece, of each letter of what the front says, and in any case.
@@ -294,12 +295,13 @@ def read_files(handle: IO[bytes], front: Front) -> Iterator[tuple[File, Iterator
 
 def _check_payload(handle: IO[bytes], end: int) -> None:
     """Compare the digest that stands at the end with the bytes before it, and go back to their beginning."""
-    start, made, told = handle.tell(), hashlib.sha256(), b""
-    while block := handle.read(_BLOCK):
-        block = told + block
-        told = block[-end:]
-        made.update(memoryview(block)[:-end])
-    if made.digest()[:end] != told:
+    start, made = handle.tell(), hashlib.sha256()
+    left = handle.seek(0, io.SEEK_END) - end - start
+    handle.seek(start)
+    while left > 0 and (block := handle.read(min(_BLOCK, left))):
+        made.update(block)
+        left -= len(block)
+    if made.digest()[:end] != handle.read(end):
         raise ValueError("its payload is not what was written")
     handle.seek(start)
 

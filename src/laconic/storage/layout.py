@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class Layout:
         """Bits of a symbol that is written as it is."""
         return (self.alphabet - 1).bit_length()
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype:
         """The unsigned integers in which symbols are held."""
         return np.dtype(np.uint8 if self.alphabet <= 256 else np.uint16)

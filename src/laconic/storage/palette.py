@@ -134,7 +134,7 @@ def read(reader: Reader, kind: Kind) -> np.ndarray:
     if not count or way not in (_AS_IT_IS, _STEPS, _GRID):
         raise ValueError("its codebook is none")
     if way == _AS_IT_IS:
-        return kind.patterns(inside.take(count * kind.width))
+        return kind.patterns(bytes(inside.take(count * kind.width)))
     if way == _STEPS:
         first, above = _read_ascending(inside, count)
         return (above + np.uint64(first & _WORD)).astype(kind.pattern)

@@ -41,11 +41,10 @@ def decode(reader: Reader, about: Values) -> np.ndarray:
     Raises:
         ValueError: the bytes are not those of `encode`.
     """
-    wide = np.zeros(about.count, about.kind.pattern)
-    for _ in range(about.kind.width):
-        if about.kind.width > 1:
-            wide <<= 8
-        wide |= streams.decode(reader.counted(), about.count, _BYTE).astype(about.kind.pattern, copy=False)
+    wide = np.empty(about.count, about.kind.pattern)
+    planes = wide.view(np.uint8).reshape(about.count, about.kind.width)
+    for place in range(about.kind.width - 1, -1, -1):
+        planes[:, place] = streams.decode(reader.counted(), about.count, _BYTE)
     if about.kind.mantissa is None:
         return wide
     return (wide >> 1) | (wide << (about.kind.bits - 1))

@@ -140,7 +140,7 @@ def encode(symbols: np.ndarray, layout: Layout, only: str = "", fast: bool = Fal
     return best
 
 
-def decode(data: bytes, count: int, layout: Layout) -> np.ndarray:
+def decode(data: bytes | memoryview, count: int, layout: Layout) -> np.ndarray:
     """Return the symbols, (count,).
 
     Raises:
@@ -150,7 +150,7 @@ def decode(data: bytes, count: int, layout: Layout) -> np.ndarray:
     return _checked(coder.decode(reader, count, layout), layout) if count else np.zeros(0, layout.dtype)
 
 
-def decode_values(data: bytes, count: int, layout: Layout, book: np.ndarray) -> np.ndarray:
+def decode_values(data: bytes | memoryview, count: int, layout: Layout, book: np.ndarray) -> np.ndarray:
     """Return what a book has for each symbol, (count,).
 
     Args:
@@ -174,7 +174,7 @@ def decode_values(data: bytes, count: int, layout: Layout, book: np.ndarray) -> 
     return values
 
 
-def _begun(data: bytes, layout: Layout) -> tuple[Coder, Reader]:
+def _begun(data: bytes | memoryview, layout: Layout) -> tuple[Coder, Reader]:
     reader = Reader(data)
     coder = TABLE[reader.varint(len(TABLE) - 1)]
     if not 1 <= layout.alphabet <= ALPHABET:
@@ -183,12 +183,14 @@ def _begun(data: bytes, layout: Layout) -> tuple[Coder, Reader]:
 
 
 def _checked(symbols: np.ndarray, layout: Layout) -> np.ndarray:
+    if layout.alphabet > np.iinfo(symbols.dtype).max:  # nothing else can stand there
+        return symbols
     if int(symbols.max()) >= layout.alphabet:
         raise ValueError(f"a symbol is {int(symbols.max())} and must be below {layout.alphabet}")
     return symbols
 
 
-def told(data: bytes) -> tuple[str, int]:
+def told(data: bytes | memoryview) -> tuple[str, int]:
     """Return the name of the way in which a stream is written, and how many of its bytes are its table."""
     reader = Reader(data)
     coder = TABLE[reader.varint(len(TABLE) - 1)]
