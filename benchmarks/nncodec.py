@@ -20,30 +20,53 @@ import numpy as np
 
 from benchmarks import trained
 
-_DRIVER = """
+_DECODED = """
 import contextlib, io, json, sys, time
 import numpy as np
 import torch
 torch.set_num_threads(1)
 from nncodec import nnc
-given = dict(np.load(sys.argv[1]))
-for number, options in enumerate(map(json.loads, sys.argv[3:])):
-    with contextlib.redirect_stdout(io.StringIO()):
-        data = nnc.compress({name: array.copy() for name, array in given.items()}, return_bitstream=True, bitstream_path=sys.argv[2] + "/x.nnc", **options)
+def decoded(data):
     seconds = []
     for _ in range(5):
         start = time.process_time()
         back = nnc.decompress(data)
         seconds.append(time.process_time() - start)
-    np.savez(f"{sys.argv[2]}/back{number}.npz", **{name: np.asarray(array) for name, array in back.items()})
-    print("> " + json.dumps({"bytes": len(data), "seconds": min(seconds)}), flush=True)
+    return min(seconds), back
 """
+_DRIVER = (
+    _DECODED
+    + """
+given = dict(np.load(sys.argv[1]))
+for number, options in enumerate(map(json.loads, sys.argv[3:])):
+    with contextlib.redirect_stdout(io.StringIO()):
+        data = nnc.compress({name: array.copy() for name, array in given.items()}, return_bitstream=True, bitstream_path=sys.argv[2] + "/x.nnc", **options)
+    seconds, back = decoded(data)
+    with open(f"{sys.argv[2]}/{number}.nnc", "wb") as file:
+        file.write(data)
+    np.savez(f"{sys.argv[2]}/back{number}.npz", **{name: np.asarray(array) for name, array in back.items()})
+    print("> " + json.dumps({"bytes": len(data), "seconds": seconds}), flush=True)
+"""
+)
+_AGAIN = (
+    _DECODED
+    + """
+with open(sys.argv[1], "rb") as file:
+    data = bytearray(file.read())
+with contextlib.redirect_stdout(io.StringIO()):
+    seconds, _ = decoded(data)
+print("> " + json.dumps(seconds), flush=True)
+"""
+)
 
 
 def coded(
     python: str, arrays: Mapping[str, np.ndarray], options: Sequence[Mapping[str, Any]], scratch: Path
 ) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-    """Yield for each set of options of `nnc.compress` the bytes and the least processor seconds to decode them from memory, and what comes back."""
+    """Yield for each set of options of `nnc.compress` the bytes and the least processor seconds to decode them from memory, and what comes back.
+
+    The bytes themselves lie in `scratch` as `0.nnc`, `1.nnc`, ….
+    """
     np.savez(scratch / "given.npz", **arrays)
     call = [python, "-c", _DRIVER, str(scratch / "given.npz"), str(scratch), *map(json.dumps, options)]
     with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
@@ -54,6 +77,15 @@ def coded(
     for number, line in enumerate(told):
         with np.load(scratch / f"back{number}.npz") as back:
             yield json.loads(line), dict(back)
+
+
+def seconds(python: str, archive: Path) -> float:
+    """Return the least processor seconds to decode one of those archives from memory."""
+    done = subprocess.run([python, "-c", _AGAIN, str(archive)], capture_output=True, text=True, check=False)
+    told = [line[2:] for line in done.stdout.splitlines() if line.startswith("> ")]
+    if not told:
+        raise SystemExit(f"NNCodec cannot decode {archive.name}: {done.stderr.strip().splitlines()[-1:]}")
+    return float(json.loads(told[0]))
 
 
 def python() -> str | None:

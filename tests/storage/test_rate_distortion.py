@@ -19,7 +19,7 @@ from laconic.storage.context import encode
 from laconic.storage.curvature import curvature, mean_loss
 from laconic.storage.figures import coded_bits
 from laconic.storage.layout import Layout
-from laconic.storage.rate_distortion import RateDistortion, _turning_point, choose, grid, prices, rate_distortion, stepped
+from laconic.storage.rate_distortion import RateDistortion, _Plan, _turning_point, choose, grid, prices, rate_distortion, stepped
 from laconic.tasks.data import ArrayDataset
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -168,6 +168,19 @@ def test_bits_a_weight_are_reached_and_zeros_stay(program: lc.Program) -> None:
         for weight, old in zip(stored_weights(result)[0], before, strict=True):
             assert bool((weight.parameter[old.parameter == 0] == 0).all())
             assert len(weight.parameter.unique()) <= 31
+
+
+def test_no_slope_is_tried_twice_however_often_the_aim_is_corrected(program: lc.Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The codes at the slope that is chosen are settled once for each aim, and not once more."""
+    tried: list[float] = []
+    settled: list[float] = []
+    put, spent = _Plan.put, _Plan.spent
+    monkeypatch.setattr(_Plan, "put", lambda self, slope: tried.append(slope) or put(self, slope))
+    monkeypatch.setattr(_Plan, "spent", lambda self, slope: settled.append(slope) or spent(self, slope))
+    rate_distortion(program, RateDistortion(bits_per_weight=2.5, grid="stepped", bits=8, **UNTUNED), context())
+    assert len(settled) > 1
+    assert len(set(tried)) == len(tried)
+    assert len(set(settled)) == len(settled)
 
 
 def test_slopes_far_below_the_mean_loss_are_found() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -271,8 +272,7 @@ def rate_distortion(
     sites = [_Site.of(weight, bend, gram, config, mean) for (weight, bend), gram in zip(felt, inputs, strict=True)]
     plan = _Plan(sites, config.grid == "codebook")
     context.progress.start("choosing values by loss and bits", 1)
-    slope = config.slope if config.slope is not None else _slope(plan, config, result, context)
-    bits = plan.spent(slope)
+    slope, bits = _settled(plan, config, result, context)
     context.progress.finish()
     rows = [row(site.weight, site.before) for site in plan.sites]
     expected = bits / plan.numbers
@@ -363,9 +363,11 @@ class _Plan:
         return sum(price if bits is None else bits for price, bits in zip(priced, coded, strict=True))
 
 
-def _slope(plan: _Plan, config: RateDistortion, program: Program, context: Context) -> float:
-    """Search the largest slope that keeps the loss, or the least one that reaches the bits."""
+def _settled(plan: _Plan, config: RateDistortion, program: Program, context: Context) -> tuple[float, float]:
+    """Settle the weights at the slope that is given, the largest that keeps the loss, or the least that reaches the bits; return it and the bits spent."""
     rise = config.loss_rise
+    if config.slope is not None:
+        return config.slope, plan.spent(config.slope)
     if rise is None:
         return _reaching((config.bits_per_weight or _BITS_PER_WEIGHT) * plan.numbers, plan)
     before = mean_loss(program, context, config.examples)
@@ -374,19 +376,20 @@ def _slope(plan: _Plan, config: RateDistortion, program: Program, context: Conte
         plan.put(slope)
         return mean_loss(program, context, config.examples) > before + rise
 
-    return _turning_point(lost, plan.scale)[0]
+    slope = _turning_point(lost, plan.scale)[0]
+    return slope, plan.spent(slope)
 
 
-def _reaching(bits: float, plan: _Plan) -> float:
-    """Return the least slope at which all weights take so many bits, which are those of the coder itself where it can be asked."""
-    aim = bits
+def _reaching(bits: float, plan: _Plan) -> tuple[float, float]:
+    """Settle the weights at the least slope at which they take so many bits, of the coder itself where it can be asked; return it and the bits spent."""
+    aim, priced = bits, cache(plan.put)  # searches for aims close to each other pass the same slopes
     for _ in range(_CORRECTIONS):
-        slope = _turning_point(lambda slope, aim=aim: plan.put(slope) <= aim, plan.scale)[1]  # type: ignore[misc]
+        slope = _turning_point(lambda slope, aim=aim: priced(slope) <= aim, plan.scale)[1]  # type: ignore[misc]
         spent = plan.spent(slope)
         if _CLOSE * bits <= spent <= bits or not slope:
             break
         aim *= bits / max(spent, 1.0)
-    return slope
+    return slope, spent
 
 
 def _turning_point(far_enough: Callable[[float], bool], scale: float) -> tuple[float, float]:
