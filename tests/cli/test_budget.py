@@ -78,7 +78,7 @@ def test_a_limit_of_another_package_reaches_the_budget(monkeypatch: pytest.Monke
         (("--limit", "max_carbn_mg=5"), "budget.max_carbn_mg: unknown limit"),
         (("--limit", "max_size_mb"), "max_size_mb: '' is not a number"),
         (("--max-size", "small"), "max_size_mb: 'small' is not a number"),
-        (("--objective", "beauty"), "objective: 'beauty'; choose from latency, p95, size, memory, macs, throughput"),
+        (("--objective", "beauty"), "objective: 'beauty'; choose from latency, p95, size, memory, macs, flash, ram, throughput"),
     ],
     ids=["unknown", "no number", "a word", "objective"],
 )

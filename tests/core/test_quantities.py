@@ -23,6 +23,7 @@ def test_every_row_stands_under_its_name_and_names_rows_that_are_there() -> None
 def test_limits_and_objectives_are_those_of_the_rows() -> None:
     assert list(quantities.limits()) == [
         "min_speedup", "max_latency_ms", "max_latency_p95_ms", "max_drop", "max_size_mb", "max_packed_mb", "max_memory_mb", "max_mmacs",
+        "max_flash_kb", "max_ram_kb",
         "min_throughput_per_s", "max_energy_mj", "max_cost",
     ]  # fmt: skip
     assert {name: row.name for name, row in quantities.objectives().items()} == {
@@ -31,6 +32,8 @@ def test_limits_and_objectives_are_those_of_the_rows() -> None:
         "size": "packed_size_bytes",
         "memory": "peak_memory_bytes",
         "macs": "macs",
+        "flash": "flash_bytes",
+        "ram": "ram_bytes",
         "throughput": "throughput_per_s",
         "energy": "energy_mj",
         "cost": "cost_per_million",

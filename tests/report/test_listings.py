@@ -161,7 +161,7 @@ def test_a_comparison_on_a_busy_machine_is_marked() -> None:
         "cold_start_ms": 1500.0,
         "size_bytes": 1,
     }
-    row |= {"throughput_per_s": {"value": 500.0}, "peak_memory_bytes": None, "busy": "machine busy: much"}
+    row |= {"throughput_per_s": {"value": 500.0}, "peak_memory_bytes": None, "ram": {"value": None}, "busy": "machine busy: much"}
     other = {
         **row,
         "name": "artifact",
@@ -186,11 +186,11 @@ def test_a_comparison_fits_the_terminal(width: int) -> None:
         "speedup": None,
         "cold_start_ms": 1500.0,
     }
-    row |= {"throughput_per_s": {"value": 500.0}, "peak_memory_bytes": 3e8, "size_bytes": 1200}
+    row |= {"throughput_per_s": {"value": 500.0}, "peak_memory_bytes": 3e8, "size_bytes": 1200, "ram": {"value": 5400}}
     found = {"timings": [row, {**row, "name": "artifact (openvino, fp32)", "p50_ms": 1.0, "speedup": ratio, "peak_memory_bytes": None}]}
     lines = told(comparison(found), width)
     assert any(line.endswith("2.00 ms 3.00 ms 4.00 ms reference 500") for line in lines)
     assert any("2.00×" in line for line in lines)
     assert any("1.90 to 2.10" in line for line in lines)
-    assert "cold start 1.50 s, peak memory 300 MB, file 1.20 kB" in " ".join(lines)
+    assert "cold start 1.50 s, peak memory 300 MB, file 1.20 kB, static RAM 5.40 kB" in " ".join(lines)
     assert max(map(len, lines)) <= width

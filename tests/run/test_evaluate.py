@@ -32,6 +32,7 @@ from laconic.run.store import RunStore
 from laconic.run.timing import TimedWorker
 from laconic.search.judge import Judge
 from laconic.tasks import metrics
+from tests.reference.arena import most_alive
 from tests.run import tiny
 
 ROUNDS = 9
@@ -146,6 +147,9 @@ def test_one_call_gathers_everything_and_leaves_no_process(tmp_path: Path, loade
         with FlopCounterMode(display=False) as counted:  # one multiply-add is two of its operations
             one.task.build()(torch.zeros(1, 1, 8, 8))
         assert record.value("macs") == counted.get_total_flops() / 2
+        assert record.value("flash_bytes") == record.value("size_bytes")
+        program = lc.capture(one.task.build().eval(), torch.zeros(2, 1, 8, 8))
+        assert record.value("ram_bytes") == most_alive(program, [torch.zeros(1, 1, 8, 8)])
     assert loaded.live == set()
 
 

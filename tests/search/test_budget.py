@@ -51,6 +51,8 @@ def test_unknown_limits_name_the_nearest() -> None:
         (Budget(objective="memory"), record("a", size=999_999), record("a"), "better"),
         (Budget(limits={"max_memory_mb": 2}), record("a"), record("a", size=1_100_000), "budget:max_memory_mb"),
         (Budget(limits={"max_mmacs": 3}), record("a", macs=3e6), record("a", macs=3e6 + 1), "budget:max_mmacs"),
+        (Budget(limits={"max_flash_kb": 3}), record("a", flash_bytes=3000), record("a", flash_bytes=3001), "budget:max_flash_kb"),
+        (Budget(limits={"max_ram_kb": 3}), record("a", ram_bytes=3000), record("a", ram_bytes=3001), "budget:max_ram_kb"),
         (
             Budget(limits={"max_latency_p95_ms": 3}),
             record("a", latency_p95_ms=3.0),
@@ -64,7 +66,21 @@ def test_unknown_limits_name_the_nearest() -> None:
             "budget:min_throughput_per_s",
         ),
     ],
-    ids=["drop", "speedup", "latency", "size", "not-faster", "not-smaller", "not-leaner", "memory", "macs", "p95", "throughput"],
+    ids=[
+        "drop",
+        "speedup",
+        "latency",
+        "size",
+        "not-faster",
+        "not-smaller",
+        "not-leaner",
+        "memory",
+        "macs",
+        "flash",
+        "ram",
+        "p95",
+        "throughput",
+    ],
 )
 def test_each_limit_alone(budget: Budget, good: Record, bad: Record, rule: str) -> None:
     found = judged(budget, good, bad)

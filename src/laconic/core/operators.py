@@ -140,6 +140,8 @@ OPERATORS: dict[Any, Operator] = {
     **dict.fromkeys((aten.unsafe_chunk.default, aten.unsafe_split.Tensor, aten.unsafe_split_with_sizes.default), Operator("pieces")),
 }
 
+# Activations that runtimes fuse into the operator before them, in integers too.
+RECTIFIERS = (aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default, aten.relu6.default, aten.clamp.default)
 CONVOLUTIONS: tuple[Family, ...] = ("convolution", "transposed convolution")
 PRODUCTS: tuple[Family, ...] = ("matrix product", "vector product", "einsum", "attention")
 NORMS: tuple[Family, ...] = ("batch norm", "native batch norm", "instance norm", "layer norm", "group norm", "rms norm")

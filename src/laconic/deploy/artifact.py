@@ -16,19 +16,21 @@ from typing import Any
 import torch
 
 from laconic.core import packed, structure
+from laconic.core.arena import arenas
 from laconic.core.errors import BadInput, CorruptFile, need
 from laconic.core.fields import typed
 from laconic.core.files import read_json, sha256, weights_beside, write_json, write_whole
 from laconic.core.graph import without_unused
 from laconic.core.program import Interface, Program, TensorSpec, as_program
 from laconic.core.reading import reads
-from laconic.core.records import to_json
+from laconic.core.records import Measurement, to_json
 from laconic.core.target import Target
 from laconic.deploy.answer import answer, interface_of
 from laconic.deploy.export import FORMATS, check_shippable, write_model
 from laconic.deploy.ncnn.param import MAGIC
 from laconic.deploy.numerics import of_file
 from laconic.deploy.onnx_file import check_claims
+from laconic.deploy.portable import arena_of, ram_of
 from laconic.deploy.runtime import Session, default_for, runtime
 from laconic.deploy.script import script
 from laconic.deploy.xla.file import about
@@ -59,6 +61,7 @@ class Artifact:
         output_structure: likewise its answer.
         packed: the archive that ships in place of the file, from which it was restored here; None where the file itself ships. A process that runs it restores
             it too, within its cold start.
+        arena: bytes of static memory for one example by precision (`core.arena`); empty where a bare file or an older card does not say.
         trusted: whether whoever made it is trusted: it was exported by this process, or opened with `trust=True`. Of no matter where files are data.
     """
 
@@ -72,6 +75,7 @@ class Artifact:
     input_structure: structure.Spec | None = None
     output_structure: structure.Spec | None = None
     packed: Path | None = field(default=None, kw_only=True)
+    arena: Mapping[str, Measurement] = field(default_factory=dict, compare=False, kw_only=True)
     trusted: bool = field(default=True, compare=False, kw_only=True)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -116,6 +120,11 @@ class Artifact:
     def numerics(self) -> str:
         """What it computes with, as its file shows: ``int8`` where it rounds to integers, else the precision of its target."""
         return of_file(self.file, self.target.precision)
+
+    @property
+    def ram(self) -> Measurement:
+        """Bytes of static memory for one example, as its graph needs them in its precision; unknown, and why."""
+        return ram_of(self.arena, self.target.precision)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -211,14 +220,16 @@ def save_artifact(program: Program, folder: str | Path, target: Target, lineage:
     """Lower a program to the format of the target's runtime and write the artifact's folder."""
     folder = Path(folder)
     file = write_model(program, folder, runtime(target.runtime).format)
-    return _finish(file, program.interface, target, lineage)
+    return _finish(file, program.interface, target, lineage, arenas(program))
 
 
-def pack(file: Path, interface: Interface, folder: Path, target: Target, lineage: Mapping[str, Any]) -> Artifact:
+def pack(
+    file: Path, interface: Interface, folder: Path, target: Target, lineage: Mapping[str, Any], arena: Mapping[str, Measurement]
+) -> Artifact:
     """Write the artifact's folder around a model file that exists; where the disk allows it the file is linked, not copied."""
     _copy_weights(file, folder / file.name)
     write_whole(folder / file.name, lambda aside: _link(file, aside))
-    return _finish(folder / file.name, interface, target, lineage)
+    return _finish(folder / file.name, interface, target, lineage, arena)
 
 
 @typed("program")
@@ -241,12 +252,12 @@ def export(
     shipped = without_unused(program)
     write_whole(path, lambda aside: FORMATS[kind][1](shipped, aside, path.name))
     lineage = {"program": program.fingerprint()}
-    return _finish(path, program.interface, Target(runtime or default_for(kind), precision, threads), lineage)
+    return _finish(path, program.interface, Target(runtime or default_for(kind), precision, threads), lineage, arenas(shipped))
 
 
-def _finish(file: Path, interface: Interface, target: Target, lineage: Mapping[str, Any]) -> Artifact:
+def _finish(file: Path, interface: Interface, target: Target, lineage: Mapping[str, Any], arena: Mapping[str, Measurement]) -> Artifact:
     nesting = (interface.input_structure, interface.output_structure)
-    artifact = Artifact(file, target, interface.inputs, interface.outputs, _size(file), _digest(file), dict(lineage), *nesting)
+    artifact = Artifact(file, target, interface.inputs, interface.outputs, _size(file), _digest(file), dict(lineage), *nesting, arena=arena)
     write_whole(file.parent / SCRIPT, script(file.name, target, interface.inputs, interface.outputs))
     card = {
         "format": FORMAT,
@@ -259,6 +270,7 @@ def _finish(file: Path, interface: Interface, target: Target, lineage: Mapping[s
         "outputs": artifact.outputs,
         "input_structure": interface.input_structure,
         "output_structure": interface.output_structure,
+        "arena": arena,
         "lineage": to_json(lineage),
     }
     write_json(file.parent / CARD, card)
@@ -285,7 +297,7 @@ def _open_card(card: Path) -> Artifact:
     inputs, outputs = _specs(told["inputs"]), _specs(told["outputs"])
     target = Target(**told["target" if "target" in told else "settings"])
     nesting = (_nesting(card, told, "input_structure", inputs), _nesting(card, told, "output_structure", outputs))
-    return Artifact(file, target, inputs, outputs, told["size_bytes"], digest, told["lineage"], *nesting)
+    return Artifact(file, target, inputs, outputs, told["size_bytes"], digest, told["lineage"], *nesting, arena=arena_of(told))
 
 
 def _nesting(card: Path, told: Mapping[str, Any], key: str, specs: Sequence[TensorSpec]) -> structure.Spec | None:

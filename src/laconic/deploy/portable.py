@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 
 from laconic.core.errors import BadInput, CorruptFile
 from laconic.core.files import read_json, sha256
+from laconic.core.machine_record import measurement_from_plain
 from laconic.core.reading import reads
+from laconic.core.records import Measurement
 from laconic.core.spec import TensorSpec
 from laconic.core.target import Target
 from laconic.deploy.runtime import runtime
@@ -32,6 +34,7 @@ class Portable:
         size_bytes: of the file and those beside.
         sha256: as the card has it, checked against the files.
         numerics: what it computes with, as its card says: `int8`, `fp32`, …
+        arena: bytes of static memory for one example by precision, as the card has them.
         trusted: whoever made it may run code here; see `Artifact.check_trusted`.
     """
 
@@ -44,6 +47,7 @@ class Portable:
     numerics: str
     trusted: bool = False
     packed: Path | None = None
+    arena: Mapping[str, Measurement] = field(default_factory=dict)
 
     @classmethod
     @reads("an artifact", "Export it again.")
@@ -71,7 +75,13 @@ class Portable:
             raise CorruptFile(f"{file} is not the file that was exported: its SHA-256 is another. Export it again.")
         target, inputs = Target(**told["target" if "target" in told else "settings"]), tuple(_spec(item) for item in told["inputs"])
         size = sum(path.stat().st_size for path in (file, *beside))
-        return cls(file, beside, target, inputs, size, str(told["sha256"]), str(told.get("numerics") or target.precision), trust)
+        numerics = str(told.get("numerics") or target.precision)
+        return cls(file, beside, target, inputs, size, str(told["sha256"]), numerics, trust, arena=arena_of(told))
+
+    @property
+    def ram(self) -> Measurement:
+        """Bytes of static memory for one example, as its graph needs them in its precision; unknown, and why."""
+        return ram_of(self.arena, self.target.precision)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -97,6 +107,21 @@ class Portable:
             return f"{one.runs_code}. If you made it or trust who did, say so with --trust"
         why = one.available(self.target.precision, self.target.device)
         return None if why is None else f"{self.target.runtime} with {self.target.precision} on {self.target.device} cannot run: {why}"
+
+
+def ram_of(arena: Mapping[str, Measurement], precision: str) -> Measurement:
+    """Return bytes of static memory in a precision; unknown where a card does not say."""
+    return arena.get(precision) or Measurement.missing("B", "unknown: the graph is not known, only its file; an artifact's card tells it")
+
+
+def arena_of(card: Mapping[str, Any]) -> dict[str, Measurement]:
+    """Read what a card tells of static memory, by precision; nothing of an older card.
+
+    Raises:
+        ValueError: it is no figure.
+    """
+    told = card.get("arena") or {}
+    return {str(precision)[:20]: measurement_from_plain(told, precision) for precision in told}
 
 
 def _digest(parts: tuple[Path, ...]) -> str:

@@ -16,6 +16,7 @@ from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import module_path
 from laconic.core.operators import (
     CONVOLUTIONS,
+    RECTIFIERS,
     Family,
     argument,
     family_of,
@@ -74,7 +75,6 @@ class Plan:
     signed: bool = False
 
 
-_RECTIFIERS = (aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default, aten.relu6.default, aten.clamp.default)
 # Operators that move numbers or pick some of them: what is on a grid before is on it after.
 MOVES = {
     *(aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default),
@@ -101,7 +101,7 @@ MOVES = {
 }
 # What a value may pass through and still count as coming from a convolution.
 _PASSING = {
-    *_RECTIFIERS,
+    *RECTIFIERS,
     *MOVES,
     *overloads("average pool", "batch norm"),
     aten.leaky_relu.default,
@@ -356,7 +356,7 @@ class _Placement:
     def _round_output(self, node: fx.Node) -> None:
         """Return a pair after an operator that must put out integers, behind the activation that is fused into it; all readers get it."""
         last = node
-        for fused in (overloads("batch norm"), _RECTIFIERS):
+        for fused in (overloads("batch norm"), RECTIFIERS):
             if len(last.users) == 1 and (reader := next(iter(last.users))).target in fused:
                 last = reader
         readers = [user for user in last.users if user.op != "output" or self.target.results]

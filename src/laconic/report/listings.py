@@ -175,6 +175,7 @@ def comparison(compared: Mapping[str, Any]) -> RenderableType:
             f"cold start {scaled(1e-3 * row['cold_start_ms'], TIME).text}",
             f"peak memory {scaled(row['peak_memory_bytes'], BYTES, 'unknown').text}",
             f"file {scaled(row['size_bytes'], BYTES).text}",
+            f"static RAM {scaled(row['ram']['value'], BYTES, 'unknown').text}",
         )
         about[row["name"]] = Text(f"{row['name']}: {', '.join(facts)}")
     note = Text("Speed-up: the first one's latency over this one's, with the 95 % interval; they took turns.", "dim")

@@ -18,7 +18,7 @@ from laconic.core.errors import NAMED, TIME_LIMIT, BadInput, WorkerFailed
 from laconic.core.files import read_json
 from laconic.core.program import Interface
 from laconic.core.progress import Progress, Said
-from laconic.core.records import Outcome, to_json
+from laconic.core.records import Measurement, Outcome, to_json
 from laconic.core.target import Target
 from laconic.core.task import Task
 from laconic.deploy.artifact import Artifact, pack
@@ -133,7 +133,8 @@ class Builder:
             "program": built["program"],
             "outcomes": built["outcomes"],
         }
-        artifact = pack(place / built["file"], Interface.from_json(built["interface"]), folder, recipe.deploy, lineage)
+        arena = {precision: Measurement.from_json(item) for precision, item in built.get("arena", {}).items()}
+        artifact = pack(place / built["file"], Interface.from_json(built["interface"]), folder, recipe.deploy, lineage, arena)
         outcomes = tuple(Outcome.from_json(item) for item in built["outcomes"])
         return Built(artifact, outcomes, place.parent / "expected", tuple(built.get("notes", ())), fit_s, built.get("macs"))
 

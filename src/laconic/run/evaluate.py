@@ -229,7 +229,7 @@ class Evaluator:
             part.also("recover", built.fit_s)
         artifact, outcomes, notes = built.artifact, built.outcomes, (*record.notes, *built.notes)
         record = record.replace(artifact=f"candidates/{recipe.key}/artifact", outcomes=outcomes, notes=notes).with_measured(
-            size_bytes=artifact.size_bytes, macs=built.macs
+            size_bytes=artifact.size_bytes, macs=built.macs, flash_bytes=artifact.size_bytes, ram_bytes=artifact.ram
         )
         with self.ledger.part("check", recipe.key):
             with self.crew.paused():  # how long it takes to start is a figure, too

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from laconic.core.arena import arenas
 from laconic.core.context import Context
 from laconic.core.errors import LaconicError
 from laconic.core.files import read_json, write_json
@@ -108,6 +109,7 @@ def _build_model(request: Mapping[str, Any], steps: Path, task: Task | None, pro
         "program": program.fingerprint(),
         "fit_s": sum(stepper.took_s),
         "macs": count(program).macs,
+        "arena": to_json(arenas(program)),
     }
     write_json(place / DONE, built)
 
