@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from laconic.cli import app
 from laconic.core.machine_record import ArtifactTimes, BatchTiming, MachineRecord
 from laconic.core.records import Measurement
+from laconic.report.drawing import spread_chart
 from laconic.report.hardware import hardware, table, write_page
 
 ENVIRONMENT = {
@@ -59,6 +61,38 @@ def test_each_artifact_stands_with_its_machines() -> None:
     assert "two (SHA-256 bbbbbbbbbbbb) was not measured on b" in " ".join(found.notes)
     assert list(found.curves) == ["one · onnxruntime int8, 1 thread · a"]
     assert found.curves["one · onnxruntime int8, 1 thread · a"] == ([1.0, 8.0], [2.0, 10.0])
+
+
+def test_energy_and_money_stand_with_their_intervals_and_are_drawn(tmp_path: Path) -> None:
+    energy, money = Measurement(3.0, "mJ", 10, 2.5, 3.5, note="measured by made"), Measurement(0.2, "EUR", 9, 0.1, 0.4, note="at 1 EUR")
+    full = dataclasses.replace(timing(1, 2.0), energy_mj=energy, cost_per_million=money)
+    dear = dataclasses.replace(timing(8, 9.0), cost_per_million=Measurement(5.0, "USD", 9))
+    found = hardware([machine("a", artifact("one", "aa" * 32, full, dear)), machine("b", artifact("one", "aa" * 32, timing(1, 1.0)))])
+    assert [line.cells[6:8] for line in found.lines] == [
+        ("3.00\u00a0mJ (2.50 to 3.50)", "0.20\u00a0EUR (0.10 to 0.40)"),
+        ("unknown", "5.00\u00a0USD"),
+        ("unknown", "unknown"),
+    ]
+    notes = " ".join(found.notes)
+    assert "energy on a: measured by made" in notes
+    assert "money on a: at 1 EUR" in notes
+    assert "money on b: unknown: no price of this machine was given" in notes
+    assert [(spread.title, list(spread.figures.values())) for spread in found.spreads] == [
+        ("Energy of an inference", [energy]), ("A million inferences, EUR", [money]), ("A million inferences, USD", [dear.cost_per_million]),
+    ]  # fmt: skip
+    (trace,) = spread_chart(found.spreads[1].figures, found.spreads[1].axis)["data"]
+    assert (trace["x"], trace["error_x"]["array"], trace["error_x"]["arrayminus"]) == ([0.2], [0.2], [0.1])
+    page = write_page(found, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert all(f'data-figure="spread-{i}"' in page for i in range(3))
+
+
+def test_prices_of_the_records_machines_are_put_in(tmp_path: Path) -> None:
+    machine("board", artifact("one", "aa" * 32, timing(1, 2.0))).write(tmp_path / "a.json")
+    (tmp_path / "p.yaml").write_text("currency: EUR\nboard: {per_hour: 1.8}\n", encoding="utf-8")
+    told = CliRunner().invoke(app, ["hardware", str(tmp_path / "a.json"), "--prices", str(tmp_path / "p.yaml"), "--json"])
+    assert told.exit_code == 0, told.output
+    cost = json.loads(told.stdout)[0]["artifacts"][0]["timings"][0]["cost_per_million"]
+    assert (cost["value"], cost["unit"]) == (1.0, "EUR")  # 500 in a second, 0.0005 EUR a second
 
 
 def test_what_is_not_the_same_is_said() -> None:

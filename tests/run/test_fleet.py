@@ -28,6 +28,7 @@ from laconic.core.machine_record import MachineRecord
 from laconic.core.target import Target
 from laconic.deploy.artifact import save_artifact
 from laconic.deploy.portable import Portable
+from laconic.measure.energy import Metering
 from laconic.run import fleet
 from laconic.run.fleet import Remote, checked, code, record_on
 from laconic.run.hardware import Timing
@@ -126,6 +127,16 @@ def test_the_three_best_of_a_run_are_measured_on_another_machine(server: Server,
     assert server.left() == []
 
 
+def test_energy_is_measured_there_or_unknown_with_the_reason(server: Server, items: dict[str, Portable]) -> None:
+    told: list[Any] = []
+    made = record_on(server.remote, items, replace(QUICK, rounds=6, metering=Metering(windows=11)), on_event=told.append)
+    (event,) = (event for event in told if event["kind"] == "energy")
+    assert (event["name"], event["batch"]) == ("net", 1)
+    energy = made.artifacts[0].timings[0].energy_mj
+    assert (energy.value is None) == energy.note.startswith("unknown: "), energy  # a machine with counters measures
+    assert "it was not asked for" not in energy.note
+
+
 def test_a_connection_that_breaks_is_made_again_and_what_was_measured_is_kept(
     server: Server, items: dict[str, Portable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +209,11 @@ def test_few_files_travel_and_none_needs_pytorch() -> None:
         assert not any(module.partition(".")[0] in ("torch", "onnx") for module in fleet._imported(content)), name
 
 
+def test_a_meter_here_says_nothing_of_a_machine_there(items: dict[str, Portable]) -> None:
+    with pytest.raises(BadInput, match=r"--meter m\.csv cannot be read with --on board: .*by its own counters: --energy"):
+        record_on(Remote("board"), items, replace(QUICK, metering=Metering(meter="m.csv")))
+
+
 @pytest.mark.parametrize("host", ["", "-oProxyCommand=touch /tmp/x"])
 def test_a_host_is_no_option(host: str) -> None:
     with pytest.raises(BadInput, match="is not a host"):
@@ -221,6 +237,9 @@ def test_the_command_is_quoted_for_the_shell_there() -> None:
         {"kind": "times", "batch": 1, "rounds": 1, "busy": "", "times_ns": {"net": [[]]}},
         {"kind": "times", "batch": True, "rounds": 1, "busy": "", "times_ns": {}},
         {"kind": "times", "batch": 1, "rounds": 1, "busy": None, "times_ns": {}},
+        {"kind": "energy", "name": "net", "batch": 1, "energy_mj": {"value": "much", "unit": "mJ", "n": 1, "device": "", "note": ""}},
+        {"kind": "energy", "name": "stranger", "batch": 1, "energy_mj": {"value": 1.0, "unit": "mJ", "n": 1, "device": "", "note": ""}},
+        {"kind": "energy", "name": "net", "batch": True, "energy_mj": {"value": 1.0, "unit": "mJ", "n": 1, "device": "", "note": ""}},
     ],
 )
 def test_what_another_machine_tells_is_checked(event: dict[str, Any], items: dict[str, Portable]) -> None:

@@ -8,6 +8,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,21 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import laconic as lc
+from laconic.cli import app
 from laconic.core.errors import BadInput, CorruptFile, Mistakes
-from laconic.core.machine_record import MachineRecord, from_plain
-from laconic.core.records import to_json
+from laconic.core.machine_record import BatchTiming, MachineRecord, from_plain
+from laconic.core.records import Measurement, to_json
 from laconic.core.target import Target
 from laconic.deploy.artifact import save_artifact
 from laconic.deploy.portable import Portable
+from laconic.measure import counters
+from laconic.measure.cost import Price
+from laconic.measure.energy import Metering
 from laconic.run import hardware
-from laconic.run.hardware import Timing, folded, items_of, measure, record
+from laconic.run.hardware import Timing, folded, items_of, measure, priced, priced_by_name, record
 
 QUICK = Timing((1, 4), rounds=6, turn_seconds=0.01, timeout_s=60)
 # Nothing but what an ONNX artifact needs: imports of these fail.
@@ -145,6 +151,83 @@ def test_one_that_fails_is_told_and_the_others_go_on(folder: Path, tmp_path: Pat
         record({"far": items["far"]}, QUICK)
 
 
+METERED = Timing((1, 4), rounds=6, turn_seconds=0.01, timeout_s=60, metering=Metering())
+USED = Measurement(3.0, "mJ", 10, 2.5, 3.5, "made", "measured by made")
+
+
+def test_energy_goes_into_the_record_and_is_not_measured_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int, int]] = []
+
+    def joules(run: Any, metering: Metering, device: str, batch: int) -> Measurement:
+        asked.append((device, batch, len(run(0.01).times_ns)))
+        return replace(USED, value=3.0 + batch)
+
+    monkeypatch.setattr(hardware, "joules", joules)
+    items = {"net": Portable.of(folder)}
+    events = list(measure(items, METERED))
+    assert [(device, batch) for device, batch, _ in asked] == [("cpu", 1), ("cpu", 4)]
+    assert all(calls >= 1 for *_, calls in asked)
+    made = folded(events, items, METERED)
+    assert [timing.energy_mj for timing in made.artifacts[0].timings] == [replace(USED, value=4.0), replace(USED, value=7.0)]
+    first = next(i for i, event in enumerate(events) if event["kind"] == "energy")
+    rest = list(measure(items, METERED, events[: first + 1]))
+    assert [event["batch"] for event in rest if event["kind"] == "energy"] == [4]
+    assert folded([*events[: first + 1], *rest], items, METERED).artifacts[0].timings[0].energy_mj.value == 4.0
+
+
+def test_energy_that_nothing_counts_is_unknown_in_the_record(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "POWERCAP", tmp_path / "none")
+    made = record({"net": Portable.of(folder)}, replace(METERED, batches=(1,)))
+    (timing,) = made.artifacts[0].timings
+    assert timing.latency_ms.value is not None
+    assert timing.energy_mj.value is None
+    assert timing.energy_mj.note.startswith("unknown: energy is unknown here: there is no counter of the processor's energy")
+
+
+def test_money_is_the_price_of_the_measured_time_and_energy(folder: Path, events: list[dict[str, Any]]) -> None:
+    items = {"net": Portable.of(folder)}
+    plain = folded(events, items, QUICK, "server")
+    made = priced(plain, Price(per_hour=3.6, currency="EUR", name="server"))
+    for timing in made.artifacts[0].timings:
+        rate = timing.throughput_per_s
+        assert (timing.cost_per_million.value, timing.cost_per_million.unit) == (pytest.approx(1e3 / rate.value), "EUR")
+        assert timing.cost_per_million.low == pytest.approx(1e3 / rate.high)
+        assert timing.cost_per_million.high == pytest.approx(1e3 / rate.low)
+    unknown = priced(plain, Price(per_kwh=0.3)).artifacts[0].timings[0].cost_per_million
+    assert (unknown.value, unknown.note) == (None, "energy has a price and was not measured: unknown: it was not asked for")
+    other = replace(plain, machine="board")
+    by_name = priced_by_name([plain, other], {"board": Price(per_hour=1.0), "third": Price(per_hour=2.0)})
+    assert by_name[0] == plain
+    assert by_name[1].artifacts[0].timings[0].cost_per_million.note == "at 1 USD an hour"
+    with pytest.raises(BadInput, match="no price is called as a machine of these records: prices of third, records of server"):
+        priced_by_name([plain], {"third": Price(per_hour=2.0)})
+
+
+def test_the_command_records_energy_and_money(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each option changes what is recorded: none, --energy, --meter, --prices by the hour and by the kilowatt-hour."""
+    asked: list[Metering] = []
+    monkeypatch.setattr(hardware, "joules", lambda run, metering, device, batch: asked.append(metering) or USED)
+    (tmp_path / "prices.yaml").write_text("currency: EUR\nhour: {per_hour: 0.36}\nrack: {per_kwh: 0.36}\n", encoding="utf-8")
+    base = ["bench", str(folder), "--record", str(tmp_path / "a.json"), "--rounds", "6", "--quiet"]
+
+    def timed(*more: str) -> BatchTiming:
+        done = CliRunner().invoke(app, [*base, *more])
+        assert done.exit_code == 0, done.output
+        return MachineRecord.read(tmp_path / "a.json").artifacts[0].timings[0]
+
+    bare = timed()
+    assert (bare.energy_mj.value, bare.cost_per_million.value, asked) == (None, None, [])
+    assert timed("--energy").energy_mj == USED
+    assert timed("--meter", str(tmp_path / "m.csv")).energy_mj == USED
+    assert [metering.meter for metering in asked] == [None, str(tmp_path / "m.csv")]
+    hour = timed("--prices", str(tmp_path / "prices.yaml"), "--price", "hour")
+    assert len(asked) == 2
+    assert (hour.cost_per_million.unit, hour.cost_per_million.device) == ("EUR", "hour")
+    assert hour.cost_per_million.value == pytest.approx(100 / hour.throughput_per_s.value)
+    rack = timed("--prices", str(tmp_path / "prices.yaml"), "--price", "rack")  # energy has the price, so that it is measured
+    assert (rack.energy_mj, rack.cost_per_million.value) == (USED, pytest.approx(1e6 * 3e-3 / 3.6e6 * 0.36))
+
+
 @pytest.mark.parametrize("wrong", [{"batches": ()}, {"batches": (0,)}, {"rounds": 5}, {"turn_seconds": float("nan")}, {"timeout_s": 0.0}])
 def test_what_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(Mistakes, match=next(iter(wrong))):
@@ -210,6 +293,8 @@ def plain(folder: Path, events: list[dict[str, Any]], tmp_path_factory: pytest.T
         (("artifacts", 0, "timings", 0, "latency_ms"), 3, "latency_ms is no mapping"),
         (("artifacts", 0, "timings", 0, "latency_ms", "value"), True, "latency_ms.value: True is no number"),
         (("artifacts", 0, "timings", 0, "latency_ms", "n"), -2, "latency_ms.n is no count"),
+        (("artifacts", 0, "timings", 0, "energy_mj", "value"), "3", "energy_mj.value: 3 is no number"),
+        (("artifacts", 0, "timings", 0, "cost_per_million"), [], "cost_per_million is no mapping"),
     ],
 )
 def test_a_record_that_is_none_is_told_with_its_file(
@@ -223,6 +308,14 @@ def test_a_record_that_is_none_is_told_with_its_file(
     (tmp_path / "b.json").write_text(json.dumps(broken), encoding="utf-8")
     with pytest.raises(CorruptFile, match=rf"b\.json.*{told}"):
         MachineRecord.read(tmp_path / "b.json")
+
+
+def test_a_record_without_money_is_an_older_one(plain: dict[str, Any], tmp_path: Path) -> None:
+    older = json.loads(json.dumps(plain))
+    del older["artifacts"][0]["timings"][0]["cost_per_million"]
+    (tmp_path / "b.json").write_text(json.dumps(older), encoding="utf-8")
+    read = MachineRecord.read(tmp_path / "b.json").artifacts[0].timings[0].cost_per_million
+    assert (read.value, read.note) == (None, "unknown: no price of this machine was given")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04", b"[" * 100_000, b'{"kind": NaN}', np.arange(9).tobytes()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -237,14 +238,15 @@ def bench(
 ) -> None:
     """Is it really faster? Latency side by side, interleaved, each in its own process, with a confidence interval.
 
-    With --record the times of one artifact, or of a run's best, go to a file, to be compared with those of other machines. That needs no PyTorch where the
-    artifact needs none.
+    With --record the times of one artifact, or of a run's best, go to a file, to be compared with those of other machines; so do energy (--energy, --meter)
+    and money (--prices). That needs no PyTorch where the artifact needs none.
     """
     if record is not None:
         from laconic.cli.fleet import Recording, record_times
 
         changes = {"runtime": runtime, "precision": precision, "device": device, "threads": threads}
-        asked = Recording(artifact, record, versus, changes, best, machine, trust, on, ssh, python, time_limit)
+        taken = partial(consumption, prices, price, meter)
+        asked = Recording(artifact, record, versus, changes, best, machine, trust, on, ssh, python, time_limit, energy, taken)
         return record_times(asked, batch, length or [], rounds, wait_quiet, as_json, quiet)
 
     def work() -> Any:

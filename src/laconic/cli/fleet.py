@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recording:
-    """What is to be recorded, as typed: the path of an artifact or a run, the file, what of it, and where."""
+    """What is to be recorded, as typed: the path of an artifact or a run, the file, what of it, where, and what it takes.
+
+    `consumption` are the options `metering` and `price` as `cli.inputs.consumption` reads them.
+    """
 
     path: Path
     record: Path
@@ -32,6 +35,8 @@ class Recording:
     ssh: str
     python: str
     time_limit: str | None
+    energy: bool
+    consumption: Callable[[], Mapping[str, Any]]
 
 
 def record_times(asked: Recording, batch: str, length: Sequence[str], rounds: int, wait_quiet: bool, as_json: bool, quiet: bool) -> None:
@@ -39,20 +44,26 @@ def record_times(asked: Recording, batch: str, length: Sequence[str], rounds: in
 
     def work() -> Any:
         from laconic.core.errors import BadInput
+        from laconic.measure.energy import Metering
         from laconic.measure.quiet import wait_quiet as waited
-        from laconic.run.hardware import Timing, items_of
+        from laconic.run.hardware import Timing, items_of, priced
 
         if asked.versus is not None:
             raise BadInput(
                 "--record keeps the times of MODEL alone, for `laconic hardware`: leave out --vs, or give it a record of its own"
             )
         items = items_of(asked.path, asked.best, asked.trust, **asked.changes)
+        told = asked.consumption()
+        price, metering = told.get("price"), told.get("metering")
+        if metering is None and (asked.energy or (price is not None and price.per_kwh is not None)):
+            metering = Metering()
         sizes = tuple(count("--batch", size) for size in batch.split(","))
-        timing = Timing(sizes, rounds, lengths=dict(named_size(item) for item in length))
+        timing = Timing(sizes, rounds, lengths=dict(named_size(item) for item in length), metering=metering)
         with display(quiet or as_json) as progress:
             if wait_quiet and asked.on is None:
                 waited(progress=progress)
             made = _recorded(asked, items, timing, progress)
+        made = made if price is None else priced(made, price)
         made.write(asked.record)
         return made
 

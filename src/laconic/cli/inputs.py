@@ -143,10 +143,11 @@ def consumption(prices: Path | None, price: str | None, meter: Path | None) -> d
     """
     from laconic.measure.cost import EXAMPLES, choose
     from laconic.measure.energy import Metering
-    from laconic.run.prices import read_prices
 
     given: dict[str, Any] = {}
     if prices is not None or price is not None:
+        from laconic.run.prices import read_prices
+
         given["price"] = choose(EXAMPLES if prices is None else read_prices(prices), price)
     if meter is not None:
         given["metering"] = Metering(meter=str(meter), rest_s=Metering().window_s)  # meters write a few rows a second

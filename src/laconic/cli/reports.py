@@ -138,6 +138,10 @@ def hardware(
         list[Path], typer.Argument(metavar="RECORD.json…", help="What `laconic bench ARTIFACT --record` wrote on each machine.")
     ],
     to: Annotated[Path | None, typer.Option("--to", "--out", help="Write a page of it.")] = None,
+    prices: Annotated[
+        Path | None,
+        typer.Option("--prices", help="TOML file with prices, a table for each machine by its name in the records; see docs/cost.md."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show artifacts on many machines: latency by batch, throughput, energy, money, cold start, beside what each machine is.
@@ -147,13 +151,19 @@ def hardware(
 
     def work() -> Any:
         from laconic.core.machine_record import MachineRecord
-        from laconic.report.hardware import hardware, plain, write_page
+        from laconic.core.records import to_json
+        from laconic.report.hardware import hardware, write_page
 
         read = [MachineRecord.read(path) for path in records]
+        if prices is not None:
+            from laconic.run.hardware import priced_by_name
+            from laconic.run.prices import read_prices
+
+            read = priced_by_name(read, read_prices(prices))
         found = hardware(read)
         if to is not None:
             write_page(found, to)
-        return plain(read), found
+        return to_json(read), found
 
     result, found = guarded(work)
 

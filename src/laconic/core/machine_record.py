@@ -21,7 +21,9 @@ _MEND = "Make it again on its machine: laconic bench ARTIFACT --record FILE."
 
 @dataclass(frozen=True)
 class BatchTiming:
-    """Times at one batch size: the median with the interval of medians of rounds, percentiles, examples a second, energy of one; `busy` says what disturbed."""
+    """Times at one batch size: the median with the interval of medians of rounds, percentiles, examples a second; what one takes of energy and a million of
+    money, or why that is not known; `busy` says what disturbed.
+    """
 
     batch: int
     latency_ms: Measurement
@@ -29,6 +31,7 @@ class BatchTiming:
     latency_p99_ms: Measurement
     throughput_per_s: Measurement
     energy_mj: Measurement = field(default_factory=lambda: Measurement.missing("mJ", "unknown: it was not asked for"))
+    cost_per_million: Measurement = field(default_factory=lambda: Measurement.missing("", "unknown: no price of this machine was given"))
     busy: str = ""
 
 
@@ -44,6 +47,7 @@ class ArtifactTimes:
         target: runtime, precision, threads, device, as plain values.
         cold_start_ms: from the start of a process to the first answer; None where it did not start.
         peak_memory_bytes: of that process; None where the system does not tell.
+        ram: bytes of static memory for one example, computed from its graph; unknown, and why, where its card does not tell.
         timings: by batch size.
         failed: why it has no times; empty where it has.
     """
@@ -57,6 +61,7 @@ class ArtifactTimes:
     peak_memory_bytes: int | None = None
     timings: tuple[BatchTiming, ...] = ()
     failed: str = ""
+    ram: Measurement = field(default_factory=lambda: Measurement.missing("B", "unknown: the record does not tell"))
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,7 @@ def artifact_from_plain(data: Any) -> ArtifactTimes:
         peak_memory_bytes=None if peak is None else int(peak),
         timings=tuple(_timing(item) for item in _list(data.get("timings"), "timings")),
         failed=_text(data, "failed"),
+        **({"ram": measurement_from_plain(data, "ram")} if "ram" in data else {}),
     )
 
 
@@ -134,12 +140,16 @@ def _timing(data: Any) -> BatchTiming:
     if not isinstance(data, Mapping) or type(data.get("batch")) is not int or data["batch"] < 1:
         raise ValueError("timings: an entry has no batch size")
     figures = {
-        name: _measurement(data, name) for name in ("latency_ms", "latency_p95_ms", "latency_p99_ms", "throughput_per_s", "energy_mj")
+        name: measurement_from_plain(data, name)
+        for name in ("latency_ms", "latency_p95_ms", "latency_p99_ms", "throughput_per_s", "energy_mj")
     }
+    if "cost_per_million" in data:  # older records have none
+        figures["cost_per_million"] = measurement_from_plain(data, "cost_per_million")
     return BatchTiming(batch=data["batch"], busy=_text(data, "busy"), **figures)
 
 
-def _measurement(data: Mapping[str, Any], name: str) -> Measurement:
+def measurement_from_plain(data: Mapping[str, Any], name: str) -> Measurement:
+    """Make a measurement of the plain values that stand under a name; see `from_plain`."""
     one = _mapping(data, name)
     numbers = {key: _number(one.get(key), f"{name}.{key}") for key in ("value", "low", "high")}
     count = one.get("n", 0)

@@ -158,6 +158,22 @@ class Window:
         return 1e3 * (self.joules - self.idle_j) / self.inferences
 
 
+def joules(run: Callable[[float], Turn], metering: Metering, device: str, batch: int) -> Measurement:
+    """Return millijoules of an inference; unknown, with the reason, where nothing here tells them. Takes a minute or more.
+
+    Args:
+        run: lets the model answer for at least so many seconds.
+        metering: how it is measured.
+        device: of the model.
+        batch: examples of a run.
+    """
+    try:
+        told_by = source(metering, device)
+    except BadInput as error:
+        return Measurement.missing(UNIT, f"unknown: {error}")
+    return measure(run, told_by, metering, batch)
+
+
 def measure(
     run: Callable[[float], Turn],
     told_by: Source,

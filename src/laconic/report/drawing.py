@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
+
+from laconic.core.records import Measurement
 
 Json = dict[str, Any]
 escape = partial(html.escape, quote=False)  # Plotly shows &quot; as it is written
@@ -45,6 +48,30 @@ def named_axis(names: list[str], what: str, most: int = LONG, letters: int = 22)
     if len(names) > most:
         made.update(showticklabels=False, ticks="", title=titled(f"{len(names)} {what}, in the order of the table"))
     return made
+
+
+def spread_chart(figures: Mapping[str, Measurement], what: str) -> Json:
+    """Draw figures that lie below each other as points with their intervals, from zero.
+
+    Args:
+        figures: by name; each has a value.
+        what: stands along, with its unit.
+    """
+    names, known = list(figures), list(figures.values())
+    values = [one.value or 0.0 for one in known]
+    ends = [(v if one.low is None else one.low, v if one.high is None else one.high) for v, one in zip(values, known, strict=True)]
+    points: Json = {
+        "type": "scatter", "mode": "markers", "x": values, "y": list(range(len(names))), "marker": {"color": LINES[0], "size": 9},
+        "text": [f"<b>{escape(name)}</b><br>{v:.4g} ({low:.4g} to {high:.4g})" for name, v, (low, high) in zip(names, values, ends, strict=True)],
+        "hovertemplate": "%{text}<extra></extra>",
+        "error_x": {
+            "type": "data", "symmetric": False, "color": LINES[0], "thickness": 1.5, "width": 4,
+            "array": [high - v for v, (_, high) in zip(values, ends, strict=True)],
+            "arrayminus": [v - low for v, (low, _) in zip(values, ends, strict=True)],
+        },
+    }  # fmt: skip
+    across: Json = {**PLAIN_AXIS, "title": titled(what), "rangemode": "tozero", "nticks": 6}
+    return {"data": [points], "layout": {**layout_of(across, named_axis(names, "figures", letters=64)), "showlegend": False}}
 
 
 def tail(name: str, most: int) -> str:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -17,14 +16,12 @@ from laconic.core.files import write_whole
 from laconic.core.machine_record import ArtifactTimes, MachineRecord
 from laconic.core.records import Measurement
 from laconic.report.charts import lines_chart
+from laconic.report.drawing import spread_chart
 from laconic.report.page import render
 from laconic.report.units import BYTES, TIME, in_unit, scaled
 
-# Money for a million inferences: by machine, artifact's digest and batch.
-Costs = Mapping[tuple[str, str, int], Measurement]
 COLUMNS = ("Artifact", "Machine", "Batch", "Median", "p95", "Per second", "Energy", "Per million", "Cold start")
 NUMBERS = COLUMNS[2:]
-_UNPRICED = "unknown: no price of this machine was given"
 
 
 @dataclass(frozen=True)
@@ -36,21 +33,30 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Figures with their intervals in one unit: what they are of, what stands along, and by name the figure."""
+
+    title: str
+    axis: str
+    figures: Mapping[str, Measurement]
+
+
+@dataclass(frozen=True)
 class Hardware:
-    """Machines with what they are, lines, curves of latency by batch (name -> places, heights), and notes on what may mislead."""
+    """Machines with what they are, lines, curves of latency by batch (name -> places, heights), spreads of energy and money, and notes on what may mislead."""
 
     machines: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
     lines: tuple[Line, ...]
     curves: Mapping[str, tuple[list[float], list[float | None]]]
+    spreads: tuple[Spread, ...]
     notes: tuple[str, ...]
 
 
-def hardware(records: Sequence[MachineRecord], costs: Costs | None = None) -> Hardware:
+def hardware(records: Sequence[MachineRecord]) -> Hardware:
     """Put records of machines side by side.
 
     Args:
         records: as `MachineRecord.read` gives them.
-        costs: of a million inferences, where prices are known.
 
     Raises:
         BadInput: there is none.
@@ -66,10 +72,12 @@ def hardware(records: Sequence[MachineRecord], costs: Costs | None = None) -> Ha
         for name, record in zip(names, records, strict=True)
         for one in record.artifacts
         if one.sha256 == sha
-        for line in _lines(one, titles[sha], name, record.machine, costs or {})
+        for line in _lines(one, titles[sha], name)
     ]
     machines = tuple((name, tuple(_environment(record))) for name, record in zip(names, records, strict=True))
-    return Hardware(machines, tuple(lines), _curves(records, names, titles), tuple(_notes(records, names, titles)))
+    return Hardware(
+        machines, tuple(lines), _curves(records, names, titles), _spreads(records, names, titles), tuple(_notes(records, names, titles))
+    )
 
 
 def _apart(names: Sequence[str]) -> list[str]:
@@ -96,12 +104,11 @@ def _titles(records: Sequence[MachineRecord]) -> dict[str, str]:
     return {sha: name if shared[name] == 1 else f"{name} ({sha[:8]})" for sha, name in first.items()}
 
 
-def _lines(one: ArtifactTimes, title: str, machine: str, priced: str, costs: Costs) -> Iterator[Line]:
+def _lines(one: ArtifactTimes, title: str, machine: str) -> Iterator[Line]:
     name = f"{title} · {_setting(one)}"
     if one.failed or not one.timings:
         yield Line((name, machine, *[""] * (len(COLUMNS) - 2)), f"not measured: {one.failed or 'no times'}")
     for timing in () if one.failed else one.timings:
-        cost = costs.get((priced, one.sha256, timing.batch), Measurement.missing("", _UNPRICED))
         cells = (
             name,
             machine,
@@ -110,7 +117,7 @@ def _lines(one: ArtifactTimes, title: str, machine: str, priced: str, costs: Cos
             _told(timing.latency_p95_ms, time=True),
             _told(timing.throughput_per_s),
             _told(timing.energy_mj),
-            _told(cost),
+            _told(timing.cost_per_million),
             scaled(None if one.cold_start_ms is None else 1e-3 * one.cold_start_ms, TIME, "it did not start").text,
         )
         yield Line(cells, timing.busy)
@@ -172,6 +179,21 @@ def _curves(
     }
 
 
+def _spreads(records: Sequence[MachineRecord], names: Sequence[str], titles: Mapping[str, str]) -> tuple[Spread, ...]:
+    """Return what is known of energy, and of money in each currency."""
+    energies, moneys = dict[str, Measurement](), dict[str, dict[str, Measurement]]()
+    for name, record in zip(names, records, strict=True):
+        for one in record.artifacts:
+            for timing in () if one.failed else one.timings:
+                title = f"{titles[one.sha256]} · {_setting(one)} · {name} · batch {timing.batch}"
+                if timing.energy_mj.value is not None:
+                    energies[title] = timing.energy_mj
+                if timing.cost_per_million.value is not None:
+                    moneys.setdefault(timing.cost_per_million.unit, {})[title] = timing.cost_per_million
+    made = [Spread("Energy of an inference", "mJ of one example, above idle", energies)] if energies else []
+    return (*made, *(Spread(f"A million inferences, {unit}", f"{unit} for a million", figures) for unit, figures in moneys.items()))
+
+
 def _notes(records: Sequence[MachineRecord], names: Sequence[str], titles: Mapping[str, str]) -> Iterator[str]:
     for sha, title in titles.items():
         without = [name for name, record in zip(names, records, strict=True) if all(one.sha256 != sha for one in record.artifacts)]
@@ -180,14 +202,17 @@ def _notes(records: Sequence[MachineRecord], names: Sequence[str], titles: Mappi
         settings = dict.fromkeys(_setting(one) for record in records for one in record.artifacts if one.sha256 == sha)
         if len(settings) > 1:
             yield f"{title} was run in different ways: {'; '.join(settings)}."
-    unknown = dict.fromkeys(
-        f"energy on {name}: {timing.energy_mj.note}"
+    for one in {one.sha256: one for record in records for one in record.artifacts}.values():
+        flash, ram = (scaled(size, BYTES, "an unknown amount").text for size in (float(one.size_bytes), one.ram.value))
+        yield f"{titles[one.sha256]}: {flash} of flash, {ram} of static RAM for one example ({one.ram.note})."
+    yield from dict.fromkeys(
+        f"{what} on {name}: {figure.note}"
         for name, record in zip(names, records, strict=True)
         for one in record.artifacts
         for timing in one.timings
-        if timing.energy_mj.note
+        for what, figure in (("energy", timing.energy_mj), ("money", timing.cost_per_million))
+        if figure.note
     )
-    yield from unknown
     yield (
         "Artifacts took turns on each machine; the machines did not with each other: a ratio of two of them holds for them as they were and are told below. "
         "Intervals are of medians, 95 %."
@@ -213,18 +238,6 @@ def table(found: Hardware) -> RenderableType:
 
 def write_page(found: Hardware, path: Path) -> Path:
     """Write the table as one self-contained HTML file; returns its path."""
-    figures = {"latency": lines_chart(found.curves, "Batch", "Median latency, ms", log=True)} if found.curves else None
-    return write_whole(path, render("hardware.html", figures, found=found, columns=COLUMNS, numbers=NUMBERS))
-
-
-def plain(records: Sequence[MachineRecord], costs: Costs | None = None) -> list[dict[str, Any]]:
-    """Return the records as plain values, with the money where prices are known."""
-    from laconic.core.records import to_json
-
-    made: list[dict[str, Any]] = to_json(records)
-    for record, given in zip(made, records, strict=True):
-        for one in record["artifacts"]:
-            for timing in one["timings"]:
-                cost = (costs or {}).get((given.machine, one["sha256"], timing["batch"]), Measurement.missing("", _UNPRICED))
-                timing["cost_per_million"] = to_json(cost)
-    return made
+    figures = {"latency": lines_chart(found.curves, "Batch", "Median latency, ms", log=True)} if found.curves else {}
+    figures |= {f"spread-{i}": spread_chart(spread.figures, spread.axis) for i, spread in enumerate(found.spreads)}
+    return write_whole(path, render("hardware.html", figures or None, found=found, columns=COLUMNS, numbers=NUMBERS))

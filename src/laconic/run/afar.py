@@ -9,6 +9,7 @@ from pathlib import Path
 
 from laconic.core.files import read_json
 from laconic.deploy.portable import Portable
+from laconic.measure.energy import Metering
 from laconic.run.hardware import Timing, measure
 
 
@@ -20,7 +21,9 @@ def main() -> None:
         one["name"]: Portable.of(plan.parent / "artifacts" / str(index), trust=one["trusted"]).with_target(**one["target"])
         for index, one in enumerate(told["items"])
     }
-    timing = Timing(**{**told["timing"], "batches": tuple(told["timing"]["batches"])})
+    plain = told["timing"]
+    metering = None if plain["metering"] is None else Metering(**plain["metering"])
+    timing = Timing(**{**plain, "batches": tuple(plain["batches"]), "metering": metering})
     with os.fdopen(int(sys.argv[2]), "w", encoding="utf-8") as out:
         for event in measure(items, timing, told["known"]):
             out.write(json.dumps(event) + "\n")

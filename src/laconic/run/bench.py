@@ -28,8 +28,7 @@ from laconic.deploy.process import WorkerProcess
 from laconic.display import shown
 from laconic.measure import latency, quiet
 from laconic.measure.cost import Price, best, cost
-from laconic.measure.energy import Metering, source
-from laconic.run.consumed import joules
+from laconic.measure.energy import Metering, joules, source
 from laconic.run.inputs import check_lengths, write_arrays
 from laconic.run.inputs import random_inputs as random_inputs
 from laconic.run.timing import TimedWorker
@@ -50,6 +49,7 @@ class Timing:
     cold_start_ms: float
     peak_memory_bytes: int | None
     size_bytes: int
+    ram: Measurement
     threads: int | None = None
     device: str = "cpu"
     busy: str = ""
@@ -236,6 +236,7 @@ def _timing(
         cold_start_ms=cold_start_ms,
         peak_memory_bytes=peak_bytes,
         size_bytes=item.size_bytes,
+        ram=item.ram,
         threads=item.target.threads,
         device=item.target.device,
     )

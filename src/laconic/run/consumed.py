@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from laconic.core.consumption import COST, ENERGY
-from laconic.core.errors import BadInput
 from laconic.core.records import Measurement
-from laconic.core.turn import Turn
 from laconic.measure import cost, energy
 from laconic.measure.cost import Price
-from laconic.measure.energy import Metering
 from laconic.run.judge import Judge
 from laconic.run.measured import CandidateEvidence
 from laconic.run.options import Options
@@ -44,23 +41,7 @@ def energy_beside(evidence: CandidateEvidence, judge: Judge, options: Options, b
     without = record.replace(measured={name: known for name, known in record.measured.items() if name != ENERGY})
     if record.baseline is not None and judge.hopeless(without, opponent(record, bases)):
         return {ENERGY: Measurement.missing(energy.UNIT, "unknown: it was rejected before its energy was measured")}
-    return {ENERGY: joules(evidence.run, options.metering, record.recipe["deploy"]["device"], options.batch)}
-
-
-def joules(run: Callable[[float], Turn], metering: Metering, device: str, batch: int) -> Measurement:
-    """Return millijoules of an inference; unknown, with the reason, where nothing here tells them. Takes a minute or more.
-
-    Args:
-        run: lets the model answer for at least so many seconds.
-        metering: how it is measured.
-        device: of the model.
-        batch: examples of a run.
-    """
-    try:
-        told_by = energy.source(metering, device)
-    except BadInput as error:
-        return Measurement.missing(energy.UNIT, f"unknown: {error}")
-    return energy.measure(run, told_by, metering, batch)
+    return {ENERGY: energy.joules(evidence.run, options.metering, record.recipe["deploy"]["device"], options.batch)}
 
 
 def priced(record: Record, price: Price | None) -> Record:

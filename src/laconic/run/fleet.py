@@ -25,7 +25,7 @@ from typing import Any
 
 from laconic.core.errors import BadInput, LaconicError, WorkerFailed
 from laconic.core.fields import check_types
-from laconic.core.machine_record import MachineRecord
+from laconic.core.machine_record import MachineRecord, measurement_from_plain
 from laconic.core.progress import Progress, silent
 from laconic.core.records import to_json
 from laconic.deploy import runtime as runtimes
@@ -105,6 +105,11 @@ def record_on(
     """
     if sys.platform == "win32":
         raise BadInput("--on needs Linux, macOS or another POSIX system on both sides; record on that machine itself with --record")
+    if timing.metering is not None and timing.metering.meter is not None:
+        raise BadInput(
+            f"--meter {timing.metering.meter} cannot be read with --on {remote.host}: a meter's file is read where the artifact runs, by the clock there. "
+            "Record on that machine itself, --record FILE --meter FILE.csv, or by its own counters: --energy"
+        )
     payload, deadline, events = _payload(items), time.monotonic() + remote.limit_s, list[Event]()
     progress.start(f"timing on {remote.host}", timing.rounds * len(timing.batches))
     for attempt in range(1, remote.attempts + 1):
@@ -287,12 +292,21 @@ def _are_times(event: Event, items: Mapping[str, Portable]) -> bool:
     )
 
 
+def _is_energy(event: Event, items: Mapping[str, Portable]) -> bool:
+    try:
+        measurement_from_plain(event, "energy_mj")
+    except ValueError:
+        return False
+    return event.get("name") in items and type(event.get("batch")) is int
+
+
 _SHAPES: Mapping[str, Callable[[Event, Mapping[str, Portable]], bool]] = {
     "machine": lambda event, items: isinstance(event.get("name"), str) and isinstance(event.get("environment"), dict),
     "failed": lambda event, items: event.get("name") in items and isinstance(event.get("why"), str),
     "started": lambda event, items: event.get("name") in items and _is_number(event.get("cold_start_ms")),
     "memory": lambda event, items: event.get("name") in items and (event.get("peak_bytes") is None or _is_number(event["peak_bytes"])),
     "times": _are_times,
+    "energy": _is_energy,
 }
 
 

@@ -10,7 +10,7 @@ import datetime
 import platform
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from laconic.core.errors import BadInput, Mistakes, WorkerFailed
 from laconic.core.fields import check_types
 from laconic.core.machine_record import ArtifactTimes, BatchTiming, MachineRecord
 from laconic.core.progress import Progress, silent
-from laconic.core.records import to_json
+from laconic.core.records import Measurement, to_json
 from laconic.deploy.portable import Portable
 from laconic.deploy.process import WorkerProcess
 from laconic.deploy.runtime import packages
 from laconic.measure import latency
+from laconic.measure.cost import Price, cost
+from laconic.measure.energy import Metering, joules
 from laconic.measure.environment import environment
 from laconic.measure.stats import FEWEST_FOR_ORDER
 from laconic.run.inputs import check_lengths, random_inputs, write_arrays
@@ -43,6 +45,7 @@ class Timing:
         lengths: sizes of further dynamic dimensions.
         seed: of the random inputs.
         timeout_s: for loading, and for each turn.
+        metering: how energy is measured too, a minute or more for each artifact and batch; None: it is not.
 
     Raises:
         BadInput: names what makes no sense.
@@ -54,6 +57,7 @@ class Timing:
     lengths: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
     timeout_s: float = 900.0
+    metering: Metering | None = None
 
     def __post_init__(self) -> None:
         check_types(self, "artifacts cannot be timed so:")
@@ -90,7 +94,8 @@ def record(
 
 
 def measure(items: Mapping[str, Portable], timing: Timing, known: Sequence[Event] = (), progress: Progress = silent) -> Iterator[Event]:
-    """Yield what is measured as it is known: the environment, how each artifact started or why not, rounds of turns by batch size, memory in the end.
+    """Yield what is measured as it is known: the environment, how each artifact started or why not, rounds of turns by batch size and
+    then energy where it is asked for, memory in the end.
 
     What stands in `known` is not measured again, except that processes are started anew.
     """
@@ -113,6 +118,8 @@ def measure(items: Mapping[str, Portable], timing: Timing, known: Sequence[Event
                 yield {"kind": "started", "name": name, **facts}
         for batch in timing.batches:
             yield from _rounds(workers, items, batch, timing, known, Path(scratch), progress)
+            if timing.metering is not None:
+                yield from _energies(workers, items, batch, timing, timing.metering, known, Path(scratch), progress)
         for name, worker in workers.items():
             with contextlib.suppress(WorkerFailed):
                 yield {"kind": "memory", "name": name, "peak_bytes": worker.memory().get("peak_bytes")}
@@ -168,6 +175,31 @@ def _rounds(
         done, warm = done + count, tuple(workers)
 
 
+def _energies(
+    workers: dict[str, WorkerProcess],
+    items: Mapping[str, Portable],
+    batch: int,
+    timing: Timing,
+    metering: Metering,
+    known: Sequence[Event],
+    scratch: Path,
+    progress: Progress,
+) -> Iterator[Event]:
+    """Yield the energy of each artifact at one batch size, known or unknown and why; one after the other, for a counter tells of the whole machine."""
+    told = {(event["name"], event["batch"]) for event in known if event["kind"] == "energy"}
+    for name in [name for name in workers if (name, batch) not in told]:
+        worker = workers[name]
+        progress.log(f"energy of {name} at batch {batch}")
+        try:
+            worker.use_inputs(write_arrays(scratch / "inputs.npz", _inputs(items[name], batch, timing)))
+            found = joules(lambda seconds, w=worker: w.time(seconds, 1), metering, items[name].target.device, batch)  # type: ignore[misc]
+        except (BadInput, WorkerFailed) as error:
+            workers.pop(name)
+            yield {"kind": "failed", "name": name, "why": f"batch {batch}: {error}"}
+        else:
+            yield {"kind": "energy", "name": name, "batch": batch, "energy_mj": to_json(found)}
+
+
 def folded(events: Sequence[Event], items: Mapping[str, Portable], timing: Timing, machine: str = "") -> MachineRecord:
     """Make a record of events.
 
@@ -192,6 +224,7 @@ def folded(events: Sequence[Event], items: Mapping[str, Portable], timing: Timin
             peak_memory_bytes=peaks.get(name),
             timings=() if name in whys else tuple(_timing(name, batch, events) for batch in timing.batches),
             failed=whys.get(name, ""),
+            ram=item.ram,
         )
         for name, item in items.items()
     )
@@ -201,7 +234,37 @@ def folded(events: Sequence[Event], items: Mapping[str, Portable], timing: Timin
 def _timing(name: str, batch: int, events: Sequence[Event]) -> BatchTiming:
     chunks = [event for event in events if event["kind"] == "times" and event["batch"] == batch and name in event["times_ns"]]
     rounds = [turn for chunk in chunks for turn in chunk["times_ns"][name]]
-    return BatchTiming(batch, **latency.measured(rounds, batch), busy=next((chunk["busy"] for chunk in chunks if chunk["busy"]), ""))
+    busy = next((chunk["busy"] for chunk in chunks if chunk["busy"]), "")
+    made = BatchTiming(batch, **latency.measured(rounds, batch), busy=busy)
+    used = (event for event in events if event["kind"] == "energy" and (event["name"], event["batch"]) == (name, batch))
+    return next((replace(made, energy_mj=Measurement.from_json(event["energy_mj"])) for event in used), made)
+
+
+def priced(record: MachineRecord, price: Price) -> MachineRecord:
+    """Return a record with the money for a million inferences at each batch size, by the price of its machine; unknown, and why, where energy has a price and
+    was not measured.
+    """
+
+    def paid(one: ArtifactTimes) -> ArtifactTimes:
+        timings = (replace(t, cost_per_million=cost(price, t.throughput_per_s, t.energy_mj)) for t in one.timings)
+        return replace(one, timings=tuple(timings))
+
+    return replace(record, artifacts=tuple(map(paid, record.artifacts)))
+
+
+def priced_by_name(records: Sequence[MachineRecord], prices: Mapping[str, Price]) -> list[MachineRecord]:
+    """Return records with the money by the prices that bear their machines' names; those of other machines as they are.
+
+    Raises:
+        BadInput: no price is called as a machine is.
+    """
+    names = dict.fromkeys(record.machine for record in records)
+    if not set(names) & set(prices):
+        raise BadInput(
+            f"no price is called as a machine of these records: prices of {', '.join(prices)}, records of {', '.join(names)}. Call its table "
+            f'["{next(iter(names), "")}"], or name the machine when it is recorded: --machine NAME'
+        )
+    return [priced(record, prices[record.machine]) if record.machine in prices else record for record in records]
 
 
 def items_of(path: Path, best: int = 3, trust: bool = False, **changes: Any) -> dict[str, Portable]:
