@@ -230,6 +230,7 @@ def test_inspect_doctor_and_tasks() -> None:
     health = answer(here("doctor", "--json"))
     assert {row["runtime"] for row in health["runtimes"]} >= {"torch", "torch.compile", "torchscript", "onnxruntime", "openvino"}
     assert health["extras"]["search"] == []
+    assert bool(health["energy"]["cpu"]["counters"]) != bool(health["energy"]["cpu"]["why"])
     assert "processor" in here("doctor").stdout
     assert "digits" in {row["name"] for row in answer(here("tasks", "--json"))}
     assert "resnet8" in here("tasks").stdout

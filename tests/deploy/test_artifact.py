@@ -20,6 +20,7 @@ from hypothesis.extra import numpy as hnp
 
 import laconic as lc
 from laconic.core.errors import BadInput, CorruptFile, ExportError
+from laconic.core.records import Measurement
 from laconic.core.target import Target
 from laconic.deploy.artifact import Artifact, pack, save_artifact
 from laconic.deploy.export import parity, write_model
@@ -143,8 +144,9 @@ def test_a_card_of_the_first_format_is_read(artifact: Artifact) -> None:
 
 def test_packing_shares_the_file_and_tells_its_lineage(program: lc.Program, tmp_path: Path) -> None:
     file = write_model(program, tmp_path / "models", "onnx")
-    found = pack(file, program.interface, tmp_path / "packed", Target("openvino"), {"recipe": "r"})
+    found = pack(file, program.interface, tmp_path / "packed", Target("openvino"), {"recipe": "r"}, {"fp32": Measurement(48, "B")})
     assert found.lineage == {"recipe": "r"}
+    assert found.ram == Artifact.open(tmp_path / "packed").ram == Measurement(48, "B")
     assert found.file.stat().st_ino == file.stat().st_ino
     assert Artifact.open(tmp_path / "packed") == found
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from benchmarks import loopback
+from benchmarks.loopback import Server
 from torch import nn
 from typer.testing import CliRunner
 
@@ -34,68 +30,15 @@ from laconic.run.fleet import Remote, checked, code, record_on
 from laconic.run.hardware import Timing
 
 QUICK = Timing((1,), rounds=15, turn_seconds=0.005, timeout_s=60)
-SSHD = shutil.which("sshd") or next((path for path in ("/usr/sbin/sshd", "/usr/local/sbin/sshd") if Path(path).exists()), None)
-SEPARATION = Path("/run/sshd")  # without which an sshd of root does not start
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server that runs: how it is reached, its process, and where everything of it lies."""
-
-    remote: Remote
-    pid: int
-    scratch: Path
-    config: Path
-
-    def left(self) -> list[str]:
-        """What lies in its temporary folder, given a moment to be cleared."""
-        until = time.monotonic() + 20
-        while (names := [path.name for path in self.scratch.iterdir()]) and time.monotonic() < until:
-            time.sleep(0.05)
-        return names
-
-    def drop(self) -> None:
-        """End the connections, not the server."""
-        for line in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii").split():
-            os.kill(int(line), signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if SSHD is None or shutil.which("ssh") is None or not sys.platform.startswith("linux"):
-        pytest.skip("no sshd here: apt install openssh-server openssh-client")
-    folder = tmp_path_factory.mktemp("sshd")
-    (folder / "scratch").mkdir()
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
-    shutil.copy(folder / "user.pub", folder / "authorized")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    lines = ("ListenAddress 127.0.0.1", f"Port {port}", f"HostKey {folder}/host", f"AuthorizedKeysFile {folder}/authorized", "StrictModes no",
-             "UsePAM no", "PasswordAuthentication no", "PermitRootLogin yes", f"PidFile {folder}/pid", f"SetEnv TMPDIR={folder}/scratch")  # fmt: skip
-    (folder / "sshd_config").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    lines = ("Host board", "HostName 127.0.0.1", f"Port {port}", f"User {getpass.getuser()}", f"IdentityFile {folder}/user", "IdentitiesOnly yes",
-             f"UserKnownHostsFile {folder}/known", "StrictHostKeyChecking no", "LogLevel ERROR")  # fmt: skip
-    (folder / "ssh_config").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    made = os.geteuid() == 0 and not SEPARATION.exists()
-    if made:
-        SEPARATION.mkdir()
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], stdout=log, stderr=log)
     try:
-        remote = Remote("board", f"ssh -F {folder}/ssh_config", sys.executable, limit_s=300)
-        until = time.monotonic() + 30
-        while subprocess.run([*remote.ssh.split(), "board", "true"], capture_output=True).returncode != 0:
-            if process.poll() is not None or time.monotonic() > until:
-                pytest.skip(f"sshd does not serve here: {(folder / 'log').read_text(encoding='utf-8')[-300:]}")
-            time.sleep(0.1)
-        yield Server(remote, process.pid, folder / "scratch", folder / "ssh_config")
-    finally:
-        process.kill()
-        process.wait()
-        if made:
-            SEPARATION.rmdir()
+        with loopback.server(tmp_path_factory.mktemp("sshd")) as one:
+            yield one
+    except loopback.NoServer as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -404,9 +404,12 @@ def doctor(as_json: JsonOption = False) -> None:
 
     def work() -> dict[str, Any]:
         from laconic.deploy.runtime import matrix, packages, sights
+        from laconic.measure.energy import told_of
         from laconic.measure.environment import environment, extras
 
-        return {"environment": environment(None, packages()), "runtimes": matrix(), "devices": sights(), "extras": extras()}
+        env, runtimes = environment(None, packages()), matrix()
+        there = dict.fromkeys(row["device"] for row in runtimes if row["ready"] and row["device"] in ("cpu", "cuda"))
+        return {"environment": env, "runtimes": runtimes, "devices": sights(), "energy": told_of(list(there)), "extras": extras()}
 
     result = guarded(work)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -224,7 +225,12 @@ def save_artifact(program: Program, folder: str | Path, target: Target, lineage:
 
 
 def pack(
-    file: Path, interface: Interface, folder: Path, target: Target, lineage: Mapping[str, Any], arena: Mapping[str, Measurement]
+    file: Path,
+    interface: Interface,
+    folder: Path,
+    target: Target,
+    lineage: Mapping[str, Any],
+    arena: Mapping[str, Measurement] = MappingProxyType({}),
 ) -> Artifact:
     """Write the artifact's folder around a model file that exists; where the disk allows it the file is linked, not copied."""
     _copy_weights(file, folder / file.name)

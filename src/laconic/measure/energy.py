@@ -136,6 +136,17 @@ def source(metering: Metering, device: str = "cpu") -> Source:
         raise BadInput(f"energy is unknown here: {error}. A meter of your own can be read instead: --meter FILE.csv") from error
 
 
+def told_of(devices: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return what counts joules of models on each device of this machine: `counters` by name, or `why` there are none; a second goes where one stands still."""
+    found: dict[str, dict[str, str]] = {}
+    for device in devices:
+        try:
+            found[device] = {"counters": Counted(counters.counters(device)).name, "why": ""}
+        except counters.NoCounter as error:
+            found[device] = {"counters": "", "why": str(error)}
+    return found
+
+
 @dataclass(frozen=True)
 class Window:
     """One window of work.

@@ -126,6 +126,10 @@ def health(machine: Mapping[str, Any]) -> RenderableType:
         ("instructions", f"{', '.join(have) or 'none that matter'}" + (f"; not {', '.join(lack)}" if lack else "")),
         ("gpu", env["gpu"] or "none that PyTorch finds"),
         ("seen", "; ".join(f"{title}: {', '.join(there)}" for title, there in machine.get("devices", {}).items())),
+        (
+            "energy",
+            "; ".join(f"{device}: {one['counters'] or 'unknown: ' + one['why']}" for device, one in machine.get("energy", {}).items()),
+        ),
         ("load", ", ".join(map(str, env["load_average"])) + (" – busy: latencies measured now mean little" if busy(env) else "")),
         ("system", f"{env['os']}, Python {env['python']}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in env["versions"].items())),
