@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
+import onnxruntime as ort
 import torch
 from torch import Tensor, fx
 
@@ -54,6 +58,36 @@ def most_alive(program: Program, inputs: Sequence[Tensor]) -> int:
         most = max(most, sum(held.values()))
         held = {address: size for address, size in held.items() if address in later}
     return most
+
+
+def alive_in_onnx_runtime(file: Path, x: np.ndarray) -> int:
+    """Return the most bytes of the values of the graph that ONNX Runtime made of a file, each alive from its operator to its last reader; of one input."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath, options.log_severity_level = str(file.with_suffix(".fused.onnx")), 3
+    ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    model = onnx.load(options.optimized_model_filepath)
+    nodes, outputs = list(model.graph.node), [one.name for one in model.graph.output]
+    made = [name for node in nodes for name in node.output if name]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made if name not in outputs)
+    plain = ort.SessionOptions()
+    plain.graph_optimization_level, plain.log_severity_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL, 3
+    session = ort.InferenceSession(model.SerializeToString(), plain, providers=["CPUExecutionProvider"])
+    given = session.get_inputs()[0].name
+    values = dict(zip([one.name for one in session.get_outputs()], session.run(None, {given: x}), strict=True)) | {given: x}
+    known = {one.name for one in model.graph.initializer}
+    most, written = 0, {given}
+    for i, node in enumerate(nodes):
+        needed = {name for later in nodes[i:] for name in later.input} | {*outputs, *node.output}
+        written |= set(node.output)
+        alive = [name for name in written & needed - known if name and not _is_renamed(name, nodes, i)]
+        most = max(most, sum(values[name].nbytes for name in alive))
+    return most
+
+
+def _is_renamed(name: str, nodes: Sequence[Any], step: int) -> bool:
+    """Return whether a value is the input of a reshape that shares its memory and is counted under the other name."""
+    return any(node.op_type in ("Reshape", "Flatten") and node.input[0] == name for node in nodes[: step + 1])
 
 
 def smallest_arena(buffers: Sequence[Buffer]) -> int:

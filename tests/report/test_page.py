@@ -90,6 +90,30 @@ def test_a_missed_budget_is_told_plainly(missed: Json) -> None:
     assert "The fastest candidate reaches 6.93×" in text
 
 
+def test_what_a_figure_comes_from_is_told(met: Json) -> None:
+    """The counter, the meter or the price, by name."""
+    known = met["candidates"][0]["measured"]
+    known["energy_mj"] = {
+        "value": 3.0,
+        "low": 2.5,
+        "high": 3.5,
+        "unit": "mJ",
+        "n": 10,
+        "note": "measured by powercap package-0; 10 windows of 5 s",
+    }
+    known["cost_per_million"] = {
+        "value": 0.2,
+        "low": None,
+        "high": None,
+        "unit": "EUR",
+        "n": 9,
+        "note": "at 0.34 EUR an hour of server (<b>contract</b>)",
+    }
+    made = page(met)
+    assert "measured by powercap package-0; 10 windows of 5 s" in made
+    assert "at 0.34 EUR an hour of server (&lt;b&gt;contract&lt;/b&gt;)" in made
+
+
 def test_nothing_is_blank_or_zero_where_nothing_was_measured() -> None:
     read = Reader(page(named("all-failed")))
     assert "Not measured: crash: killed by signal 11" in words(read.seen)

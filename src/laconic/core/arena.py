@@ -6,7 +6,8 @@ activation write over an input of the same size that nobody reads any more, as r
 alone, lie in flash. Scratch of kernels (`im2col`, sums in int32) is the runtime's own and is not counted.
 
 Bytes of an element: floats have the runtime's width. Where an operator reads grids alone and its output goes to a grid it computes in integers, and its output
-has a code's width. Dynamic quantization needs the float and the rounded copy beside each other. Inputs and outputs have their own types.
+has a code's width; so does a layer or product that puts out floats. Whatever else reads a grid is given floats, unpacked a moment before. Dynamic quantization
+needs the float and the rounded copy beside each other. Inputs and outputs have their own types.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from laconic.core.fake_quant import FAKE_QUANTIZE, is_dynamic, is_fake_quant
 from laconic.core.graph import live_nodes
-from laconic.core.operators import RECTIFIERS, family_of
+from laconic.core.operators import PRODUCTS, RECTIFIERS, family_of, is_layer
 from laconic.core.program import Program, as_program
 from laconic.core.records import Measurement
 
@@ -134,7 +135,7 @@ class _Liveness:
         self.float_bytes = float_bytes
         live = live_nodes(program.graph)
         self.nodes = [node for node in program.graph.nodes if node in live or node.op == "placeholder"]
-        self.step = {node: i for i, node in enumerate(self.nodes)}
+        self.step = {node: 2 * i for i, node in enumerate(self.nodes)}  # grids are unpacked in between
         self.made = _made(program, batch, lengths)
         self.stored: set[fx.Node] = set()
         for node in self.nodes:
@@ -153,16 +154,34 @@ class _Liveness:
                 key = _storage(tensor)
                 if key in found or key in into:
                     continue
-                one = Buffer(
-                    node.name, self._bytes(node, tensor), self.step[node], self.last[key], is_fake_quant(node) and is_dynamic(node)
-                )
+                first = self.step[node] - (
+                    _is_pointwise(node) and bool(self._unpacked(node))
+                )  # computed in the place where it was unpacked
+                one = Buffer(node.name, self._bytes(node, tensor), first, self.last[key], is_fake_quant(node) and is_dynamic(node))
                 over = next((home for home in self._written_over(node, one, found, into)), None)
                 if over is None:
                     found[key] = one
                 else:
                     into[key] = over
                     found[over] = replace(found[over], last=max(found[over].last, one.last))
-        return [one for one in found.values() if one.size_bytes]
+        return [one for one in (*found.values(), *self._floats()) if one.size_bytes]
+
+    def _floats(self) -> Iterator[Buffer]:
+        """Yield the floats into which grids are unpacked for operators that do not compute in integers."""
+        readers: dict[fx.Node, list[int]] = {}
+        for node in self.nodes:
+            for grid in () if _is_pointwise(node) else self._unpacked(node):
+                readers.setdefault(grid, []).append(self.step[node])
+        for grid, steps in readers.items():
+            yield Buffer(f"{grid.name} in float", self.made[grid][0].numel() * self.float_bytes, min(steps) - 1, max(steps))
+
+    def _unpacked(self, node: fx.Node) -> list[fx.Node]:
+        """Return the grids that an operator reads as floats."""
+        if node.op != "call_function" or node in self.stored or is_fake_quant(node) or _is_view(node) or self._is_integer(node):
+            return []
+        if (is_layer(node) or family_of(node) in PRODUCTS) and self._reads_grids(node):
+            return []
+        return [_viewed(one) for one in node.all_input_nodes if one not in self.stored and _is_grid(one)]
 
     @cached_property
     def last(self) -> dict[int, int]:
@@ -170,8 +189,9 @@ class _Liveness:
         last: dict[int, int] = {}
         for node in self.nodes:
             for source in (node, *node.all_input_nodes):
+                early = source is not node and _is_grid(source) and _viewed(source) in self._unpacked(node)
                 for tensor in self.made.get(source, ()):
-                    last[_storage(tensor)] = self.step[node]
+                    last[_storage(tensor)] = max(last.get(_storage(tensor), 0), self.step[node] - early)
         return last
 
     def _written_over(self, node: fx.Node, one: Buffer, found: Mapping[int, Buffer], into: Mapping[int, int]) -> Iterator[int]:
@@ -256,9 +276,15 @@ def _storage(tensor: Tensor) -> int:
 
 def _is_grid(node: fx.Node) -> bool:
     """Return whether a node puts out what lies on a fixed grid: a rounding, or a view of one."""
+    node = _viewed(node)
+    return is_fake_quant(node) and not is_dynamic(node)
+
+
+def _viewed(node: fx.Node) -> fx.Node:
+    """Return what a chain of views looks at; the node itself where it is none."""
     while not is_fake_quant(node) and node.op == "call_function" and _is_view(node):
         node = node.all_input_nodes[0]
-    return is_fake_quant(node) and not is_dynamic(node)
+    return node
 
 
 def _is_view(node: fx.Node) -> bool:
