@@ -95,6 +95,14 @@ def test_prices_of_the_records_machines_are_put_in(tmp_path: Path) -> None:
     assert (cost["value"], cost["unit"]) == (1.0, "EUR")  # 500 in a second, 0.0005 EUR a second
 
 
+def test_flash_and_static_ram_of_each_artifact_are_told_from_whichever_record_knows_them() -> None:
+    known = Measurement(12288, "B", note="computed from the graph")
+    one, two = artifact("one", "aa" * 32, timing(1, 2.0), ram=known), artifact("two", "bb" * 32, timing(1, 2.0))
+    notes = hardware([machine("a", one, two), machine("b", dataclasses.replace(one, ram=two.ram))]).notes
+    assert "one: 1.00\u00a0kB of flash; 12.3\u00a0kB of static RAM, computed from the graph." in notes
+    assert "two: 1.00\u00a0kB of flash; static RAM unknown: the record does not tell." in notes
+
+
 def test_what_is_not_the_same_is_said() -> None:
     one, other = artifact("net", "aa" * 32, timing(1, 2.0)), artifact("net", "bb" * 32, timing(1, 3.0))
     threads = ArtifactTimes("net", "aa" * 32, 1000, "int8", {**one.target, "threads": None}, timings=(timing(1, 1.0),))

@@ -202,9 +202,15 @@ def _notes(records: Sequence[MachineRecord], names: Sequence[str], titles: Mappi
         settings = dict.fromkeys(_setting(one) for record in records for one in record.artifacts if one.sha256 == sha)
         if len(settings) > 1:
             yield f"{title} was run in different ways: {'; '.join(settings)}."
-    for one in {one.sha256: one for record in records for one in record.artifacts}.values():
-        flash, ram = (scaled(size, BYTES, "an unknown amount").text for size in (float(one.size_bytes), one.ram.value))
-        yield f"{titles[one.sha256]}: {flash} of flash, {ram} of static RAM for one example ({one.ram.note})."
+    for sha, title in titles.items():
+        each = [one for record in records for one in record.artifacts if one.sha256 == sha]
+        one = next((one for one in each if one.ram.value is not None), each[0])
+        ram = (
+            f"{scaled(one.ram.value, BYTES).text} of static RAM, {one.ram.note}"
+            if one.ram.value is not None
+            else f"static RAM {one.ram.note}"
+        )
+        yield f"{title}: {scaled(float(one.size_bytes), BYTES).text} of flash; {ram}."
     yield from dict.fromkeys(
         f"{what} on {name}: {figure.note}"
         for name, record in zip(names, records, strict=True)
