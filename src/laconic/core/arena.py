@@ -110,7 +110,8 @@ def offsets(buffers: Sequence[Buffer]) -> list[int]:
 def arenas(program: Program) -> dict[str, Measurement]:
     """Return bytes of static memory for a call of one example, by precision of a target; unknown, and why, where shapes cannot be followed."""
     try:
-        each = {precision: arena(buffers_of(program, precision)) for precision in FLOAT_BYTES}
+        made = _made(program, 1, {})
+        each = {precision: arena(_Liveness(program, made, width).buffers()) for precision, width in FLOAT_BYTES.items()}
     except Exception as error:  # noqa: BLE001 (an operator without a rule for shapes raises whatever it likes, and spoils this figure alone)
         return dict.fromkeys(FLOAT_BYTES, Measurement.missing("B", f"unknown: {type(error).__name__}: {str(error)[:200]}"))
     return {precision: Measurement(one.size_bytes, "B", note=one.told) for precision, one in each.items()}
@@ -125,18 +126,18 @@ def buffers_of(program: Program, precision: str = "fp32", batch: int = 1, **leng
         batch: examples.
         lengths: sizes of other dynamic dimensions; those not given have the size of the example.
     """
-    return _Liveness(as_program(program, "buffers_of"), FLOAT_BYTES[precision], batch, lengths).buffers()
+    program = as_program(program, "buffers_of")
+    return _Liveness(program, _made(program, batch, lengths), FLOAT_BYTES[precision]).buffers()
 
 
 class _Liveness:
     """Steps of a graph's live operators, what each makes, and who reads it."""
 
-    def __init__(self, program: Program, float_bytes: int, batch: int, lengths: Mapping[str, int]) -> None:
-        self.float_bytes = float_bytes
+    def __init__(self, program: Program, made: Mapping[fx.Node, tuple[Tensor, ...]], float_bytes: int) -> None:
+        self.made, self.float_bytes = made, float_bytes
         live = live_nodes(program.graph)
         self.nodes = [node for node in program.graph.nodes if node in live or node.op == "placeholder"]
         self.step = {node: 2 * i for i, node in enumerate(self.nodes)}  # grids are unpacked in between
-        self.made = _made(program, batch, lengths)
         self.stored: set[fx.Node] = set()
         for node in self.nodes:
             sources = node.all_input_nodes
