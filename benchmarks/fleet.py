@@ -33,7 +33,7 @@ def made(folder: Path) -> Path:
     """Make a short run: digits in two runtimes, as it is and in int8."""
     places = [lc.Target(name, threads=1) for name in ("onnxruntime", "openvino")]
     recipes = [lc.Recipe(steps, place) for place in places for steps in ((), (lc.Quantize(target=place.runtime),))]
-    lc.optimize("digits", lc.Budget(max_drop=100.0, objective="size"), out=folder, recipes=recipes, options=lc.Options(rounds=6))
+    lc.optimize("digits", lc.Budget(max_drop=100.0), out=folder, recipes=recipes, options=lc.Options(rounds=6))
     return folder
 
 
