@@ -47,7 +47,10 @@ def decode(reader: Reader, about: Values) -> np.ndarray:
         planes[:, place] = streams.decode(reader.counted(), about.count, _BYTE)
     if about.kind.mantissa is None:
         return wide
-    return (wide >> 1) | (wide << (about.kind.bits - 1))
+    signs = wide << (about.kind.bits - 1)
+    wide >>= 1
+    wide |= signs
+    return wide
 
 
 def _is_noise(plane: np.ndarray) -> bool:
