@@ -57,20 +57,22 @@ class Reader:
         ValueError: from each method, where the bytes end before what is read.
     """
 
+    __slots__ = ("_data", "_end", "_place")
+
     def __init__(self, data: bytes | memoryview) -> None:
-        self._data, self._place = memoryview(data), 0
+        self._data, self._place, self._end = memoryview(data), 0, len(data)
 
     def take(self, count: int) -> memoryview:
         """Return the next bytes, which are not copied."""
         start, end = self._place, self._place + count
-        if count < 0 or end > len(self._data):
-            raise ValueError(f"it ends {end - len(self._data)} bytes early")
+        if count < 0 or end > self._end:
+            raise ValueError(f"it ends {end - self._end} bytes early")
         self._place = end
         return self._data[start:end]
 
     def varint(self, most: int = 1 << 62) -> int:
         """Return the next number, at most `most`."""
-        value = self._data[self._place] if self._place < len(self._data) else 0x80
+        value = self._data[self._place] if self._place < self._end else 0x80
         if value < 0x80 and value <= most:  # as nearly all are: one byte
             self._place += 1
             return value
@@ -90,7 +92,8 @@ class Reader:
 
     def rest(self) -> memoryview:
         """Return all that is left."""
-        return self.take(len(self._data) - self._place)
+        start, self._place = self._place, self._end
+        return self._data[start:]
 
 
 def counted(data: bytes) -> bytes:

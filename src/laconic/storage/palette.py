@@ -42,7 +42,7 @@ def decode(reader: Reader, about: Values) -> np.ndarray:
 
 def _zero(book: np.ndarray) -> int:
     """Return the code of the value 0, or else of the one in the middle."""
-    place = int((book == 0).argmax())
+    place = int(book.argmin())  # as bits nothing is less
     return place if not book[place] else len(book) // 2
 
 

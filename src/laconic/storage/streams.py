@@ -183,7 +183,7 @@ def _begun(data: bytes | memoryview, layout: Layout) -> tuple[Coder, Reader]:
 
 
 def _checked(symbols: np.ndarray, layout: Layout) -> np.ndarray:
-    if layout.alphabet > np.iinfo(symbols.dtype).max:  # nothing else can stand there
+    if symbols.itemsize == 1 and layout.alphabet > 255:  # nothing else can stand there
         return symbols
     if int(symbols.max()) >= layout.alphabet:
         raise ValueError(f"a symbol is {int(symbols.max())} and must be below {layout.alphabet}")
