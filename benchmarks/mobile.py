@@ -1,7 +1,7 @@
 """ExecuTorch and ncnn: `python -m benchmarks.mobile {covered,accuracy,speed} [NAME …]`.
 
-- covered: which of the architectures of `benchmarks/zoo.py` convert and agree with their program at another batch size, by the gate's rule; writes
-  docs/mobile.md where no name is given.
+- covered: which of the architectures of `benchmarks/zoo.py` convert and agree with their program at another batch size, by the gate's rule, each in a process
+  of its own (`benchmarks/coverage.py`); writes docs/mobile.md where no name is given.
 - accuracy: MobileNetV2 on Fashion-MNIST (`benchmarks/trained.py`): drop of the int8 files themselves on test data, and their sizes; a name is a number of
   test examples.
 - speed: the same files beside ONNX Runtime's, on this processor, interleaved; one example, one thread. Of an Arm processor it says nothing.
@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 import laconic as lc
-from benchmarks import architectures, trained
+from benchmarks import architectures, coverage, trained
 from benchmarks.command import command
 from benchmarks.contest import Entry, against, take_turns
 from laconic.core.errors import LaconicError
@@ -32,7 +31,9 @@ from laconic.run import gate
 
 DOCS = Path(__file__).parents[1] / "docs" / "mobile.md"
 RUNTIMES = ("executorch", "ncnn")
-NET, TEST_EXAMPLES = "mobilenet_v2", 2000
+NET, TEST_EXAMPLES = "mobilenet_v2", 10_000
+_LIMIT_S = 600
+_TOLD = 160  # characters of a reason
 _HEAD = """# ExecuTorch and ncnn: which architectures
 
 Lowered to ExecuTorch (XNNPACK) and ncnn and run here with another batch size, held to the gate's parity rule ([budget](budget.md)). Written by
@@ -40,44 +41,41 @@ Lowered to ExecuTorch (XNNPACK) and ncnn and run here with another batch size, h
 """
 
 
-def check(name: str, folder: Path) -> dict[str, str]:
-    """Return by runtime the difference, or why there is none, which begins with `no: `."""
+def one(name: str) -> list[str]:
+    """Return the cells of one architecture: for each runtime the difference, or why there is none."""
     found = architectures.ARCHITECTURES[name]
+    torch.manual_seed(0)
     model = architectures.settled(found.make(), found.inputs)
-    program = lc.capture(model, found.inputs(2), dynamic=found.dynamic)
+    try:
+        program = lc.capture(model, found.inputs(2), dynamic=found.dynamic)
+    except LaconicError as error:
+        return [f"{coverage.NO}{architectures.told(error)[:_TOLD]}"] * len(RUNTIMES)
     leaves = program.flatten_inputs(found.inputs(3))
     with torch.no_grad():
         expected = [leaf.numpy() for leaf in program.graph_module(*leaves)]
-    cells = {}
-    for kind in RUNTIMES:
-        try:
-            session = runtime(kind).load(write_model(program, folder, runtime(kind).format), Target(kind))
-            evidence, reason = gate.parity(parity(session.run([leaf.numpy() for leaf in leaves]), expected), "fp32")
-            cells[kind] = f"{evidence['max_rel']:.0e}" if reason is None else f"no: {reason.text}"
-        except (LaconicError, RuntimeError, ValueError, TypeError) as error:
-            cells[kind] = f"no: {architectures.told(error)[:160]}"
-    return cells
+    arrays = [leaf.numpy() for leaf in leaves]
+    return [_cell(kind, program, arrays, expected) for kind in RUNTIMES]
+
+
+def _cell(kind: str, program: lc.Program, inputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> str:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            session = runtime(kind).load(write_model(program, Path(folder), runtime(kind).format), Target(kind))
+            evidence, reason = gate.parity(parity(session.run(inputs), expected), "fp32")
+    except (LaconicError, RuntimeError, ValueError, TypeError) as error:
+        return f"{coverage.NO}{architectures.told(error)[:_TOLD]}"
+    return f"{evidence['max_rel']:.0e}" if reason is None else f"{coverage.NO}{reason.text}"
 
 
 def covered(names: Sequence[str]) -> None:
     """Print a row for each architecture; all of them are written to the docs."""
-    rows, held = [], dict.fromkeys(RUNTIMES, 0)
-    for name in names or architectures.ARCHITECTURES:
-        start = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                cells = check(name, Path(folder))
-            except LaconicError as error:
-                cells = dict.fromkeys(RUNTIMES, f"no: {architectures.told(error)[:160]}")
-        rows.append(f"| {name} | {' | '.join(cells[kind] for kind in RUNTIMES)} |")
-        held = {kind: count + (not cells[kind].startswith("no")) for kind, count in held.items()}
-        print(rows[-1], f"{time.perf_counter() - start:.0f} s", flush=True)
-    told = f"**Of {len(rows)}: {', '.join(f'{count} hold in {runtime(kind).title}' for kind, count in held.items())}.**\n"
+    rows = coverage.covered("mobile", one, len(RUNTIMES), names, _LIMIT_S)
+    held = [sum(not cells[place].startswith(coverage.NO) for cells in rows.values()) for place in range(len(RUNTIMES))]
+    titles = [runtime(kind).title for kind in RUNTIMES]
+    told = f"**Of {len(rows)}: {', '.join(f'{count} hold in {title}' for count, title in zip(held, titles, strict=True))}.**\n"
     print(told)
     if not names:
-        DOCS.write_text(
-            "\n".join([_HEAD, told, "| architecture | ExecuTorch | ncnn |", "| --- | --- | --- |", *rows]) + "\n", encoding="utf-8"
-        )
+        coverage.write_page(DOCS, f"{_HEAD}\n{told}", titles, rows)
 
 
 def files(folder: Path) -> tuple[lc.Program, lc.Task, dict[str, Entry]]:

@@ -6,8 +6,6 @@ program's; writes the table docs/xla.md. `speed`: four nets, against PyTorch eag
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import laconic as lc
-from benchmarks import architectures
+from benchmarks import architectures, coverage
 from benchmarks.command import command
 from benchmarks.coupling import large
 from laconic.core.errors import LaconicError
@@ -32,41 +30,28 @@ from laconic.tasks.models import DataShape, build
 DOCS = Path(__file__).parents[1] / "docs" / "xla.md"
 SIZES = (2, 3)
 ALLOWED = 1e-4
+_HEAD = f"""# Architectures in XLA
+
+Captured, decomposed to core ATen, lowered by the table of `deploy/xla/rules/` and compiled by XLA for a processor: the largest difference to the captured
+program, relative to the largest output, at batch sizes {SIZES[0]} and {SIZES[1]} from one file ({ALLOWED:.0e} is allowed). Written by
+`python -m benchmarks.xla covered`.
+"""
 _LIMIT_S = 600
 RIVALS = ("onnxruntime", "openvino")
 
 
 def covered(names: list[str]) -> None:
     """Print the rows; all of them are written to the docs."""
-    rows = []
-    for name in names or architectures.ARCHITECTURES:
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "benchmarks.xla", "one", name], capture_output=True, text=True, timeout=_LIMIT_S, check=False
-            )
-            last = (done.stdout.strip().splitlines() or [""])[-1]
-            rows.append(last if last.startswith("| ") else f"| {name} | – | – | no: its process ended with {done.returncode} |")
-        except subprocess.TimeoutExpired:
-            rows.append(f"| {name} | – | – | no: more than {_LIMIT_S} s |")
-        print(rows[-1], flush=True)
-    held = sum(row.endswith("| yes |") for row in rows)
+    rows = coverage.covered("xla", one, len(SIZES) + 1, names, _LIMIT_S)
+    held = sum(cells[-1] == "yes" for cells in rows.values())
     print(f"{held} of {len(rows)} hold")
-    if names:
-        return
-    head = [
-        "# Architectures in XLA\n",
-        "Captured, decomposed to core ATen, lowered by the table of `deploy/xla/rules/` and compiled by XLA for this processor: the largest difference"
-        f" to the captured program, relative to the largest output, at batch sizes {SIZES[0]} and {SIZES[1]} from one file ({ALLOWED:.0e} is allowed).",
-        f"Written by `python -m benchmarks.xla covered`. **{held} of {len(rows)} hold.**\n",
-        f"| architecture | batch {SIZES[0]} | batch {SIZES[1]} | holds |",
-        "| --- | ---: | ---: | --- |",
-    ]
-    DOCS.write_text("\n".join([*head, *rows]) + "\n", encoding="utf-8")
+    if not names:
+        titles = [*(f"batch {size}" for size in SIZES), "holds"]
+        coverage.write_page(DOCS, f"{_HEAD}**{held} of {len(rows)} hold.**\n", titles, rows)
 
 
-def one(names: list[str]) -> None:
-    """Print the row of one architecture."""
-    (name,) = names
+def one(name: str) -> list[str]:
+    """Return the cells of one architecture."""
     found = architectures.ARCHITECTURES[name]
     cells, reason = [], ""
     try:
@@ -85,7 +70,7 @@ def one(names: list[str]) -> None:
     except (LaconicError, RuntimeError, ValueError, TypeError, IndexError, KeyError, AssertionError, NotImplementedError) as error:
         reason = architectures.told(error)
     shown = (cells + ["–"] * len(SIZES))[: len(SIZES)]
-    print(f"| {name} | {' | '.join(shown)} | {'no: ' + reason if reason else 'yes'} |")
+    return [*shown, coverage.NO + reason if reason else "yes"]
 
 
 # Speed ------------------------------------------------------------------------------------------------------------------------------------
@@ -146,4 +131,4 @@ def _rounded(program: lc.Program, inputs: Tensor) -> lc.Program:
 
 
 if __name__ == "__main__":
-    command(__doc__, {"covered": covered, "one": one, "speed": speed})
+    command(__doc__, {"covered": covered, "speed": speed})

@@ -14,6 +14,7 @@ from torch import nn
 import laconic as lc
 from laconic.core.errors import BadInput, ExportError
 from laconic.core.target import Target
+from laconic.deploy import runtime as runtimes
 from laconic.deploy.export import parity, write_model
 from laconic.deploy.runtime import TABLE, devices, matrix, names, runtime
 from laconic.tasks.models import DataShape, build
@@ -142,6 +143,20 @@ def test_it_says_why_it_cannot(name: str) -> None:
             assert why is not None or device in found.devices
     if not torch.cuda.is_available():
         assert found.available("fp32", "cuda") is not None
+
+
+@pytest.mark.parametrize(("name", "package"), [("xla", "jax"), ("executorch", "executorch"), ("ncnn", "ncnn"), ("ncnn", "pnnx")])
+def test_a_package_that_is_missing_is_named_with_its_extra(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "installed", lambda asked: None if asked == package else "1.0")
+    assert runtime(name).available() == f"the package {package} is not installed: pip install 'laconic[{name}]'"
+
+
+def test_what_its_class_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "installed", lambda asked: "1.0")
+    one = runtime("ncnn")
+    assert one.lacking("fp32", "cpu", "ncnn") is None
+    assert one.lacking("bf16", "cpu", "ncnn") == "ncnn computes in fp32, not in bf16"
+    assert one.lacking("fp32", "cuda", "ncnn") == "Laconic runs ncnn on cpu only"
 
 
 def test_the_matrix_tells_every_combination() -> None:

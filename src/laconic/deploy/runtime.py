@@ -103,6 +103,20 @@ class Runtime(ABC):
         """
         return runtime(default_for(self.format)).start_script(target)
 
+    def lacking(self, precision: str, device: str, *packages: str) -> str | None:
+        """Return why it cannot run, as far as its class tells: a package is not installed, or it has no such device or precision; None where nothing is.
+
+        Args:
+            precision: to compute in.
+            device: to run on.
+            packages: those that it needs, which the extra of its name brings.
+        """
+        if (missing := next((name for name in packages if installed(name) is None), None)) is not None:
+            return f"the package {missing} is not installed: pip install 'laconic[{self.name}]'"
+        if precision not in self.precisions:
+            return f"{self.title} computes in {' and '.join(self.precisions)}, not in {precision}"
+        return self.elsewhere(device)
+
     def elsewhere(self, device: str) -> str | None:
         """Return why it cannot run on a device that it does not have; None if it has it."""
         return None if device in self.devices else f"Laconic runs {self.title} on {' and '.join(self.devices)} only"

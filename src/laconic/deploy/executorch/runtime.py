@@ -33,13 +33,7 @@ class ExecuTorch(Runtime):
 
     def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:
         """See `Runtime.available`."""
-        if installed(self.package) is None:
-            return "the package executorch is not installed: pip install 'laconic[executorch]'"
-        if (why := self.elsewhere(device)) is not None:
-            return why
-        if precision not in self.precisions:
-            return f"it computes an fp32 model in fp32, not in {precision}"
-        return _unfit()
+        return self.lacking(precision, device, "executorch") or _unfit()
 
     def load(self, file: Path, target: Target) -> Session:
         """See `Runtime.load`."""

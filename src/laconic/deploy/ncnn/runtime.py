@@ -29,13 +29,7 @@ class Ncnn(Runtime):
 
     def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:
         """See `Runtime.available`."""
-        if (missing := next((name for name in ("ncnn", "pnnx") if installed(name) is None), None)) is not None:
-            return f"the package {missing} is not installed: pip install 'laconic[ncnn]'"
-        if (why := self.elsewhere(device)) is not None:
-            return why
-        if precision not in self.precisions:
-            return f"it computes an fp32 model in fp32 on this machine, not in {precision}"
-        return _unfit()
+        return self.lacking(precision, device, "ncnn", "pnnx") or _unfit()
 
     def load(self, file: Path, target: Target) -> Session:
         """See `Runtime.load`."""

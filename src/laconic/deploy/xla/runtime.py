@@ -12,7 +12,7 @@ import numpy as np
 from laconic.core.errors import need
 from laconic.core.processor import instructions
 from laconic.core.target import Target
-from laconic.deploy.runtime import Runtime, Session, cores, installed
+from laconic.deploy.runtime import Runtime, Session, cores
 from laconic.deploy.xla import file as xla_file
 from laconic.deploy.xla.late import jax
 
@@ -33,9 +33,7 @@ class Xla(Runtime):
 
     def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:
         """See `Runtime.available`."""
-        if installed(self.package) is None:
-            return "the package jax is not installed: pip install 'laconic[xla]'"
-        if (why := self.elsewhere(device)) is not None:
+        if (why := self.lacking(precision, device, "jax")) is not None:
             return why
         if device == "cpu":
             lacking = precision == "bf16" and not _BF16 & instructions()

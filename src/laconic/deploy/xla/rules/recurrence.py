@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from laconic.deploy.xla.late import jnp, lax, nn
-from laconic.deploy.xla.rules.table import Call, lowers
+from laconic.deploy.xla.rules.table import Call, Row, lowers
 
 Step = Callable[..., Any]
 
@@ -54,61 +54,43 @@ def _direction(call: Call, step: Step, x: Any, state: tuple[Any, ...], weights: 
     return states, last
 
 
-def _run(
-    call: Call, step: Step, x: Any, states: tuple[Any, ...], params: Sequence[Any], biases: bool, layers: int, both: bool, first: bool
-) -> Any:
-    x = jnp.swapaxes(x, 0, 1) if first else x
-    directions = 2 if both else 1
-    own = len(params) // (layers * directions)
-    lasts = []
-    for layer in range(layers):
-        outputs = []
-        for direction in range(directions):
-            place = layer * directions + direction
-            given = list(params[place * own : (place + 1) * own])
-            project = given.pop() if own in (3, 5) else None
-            weights = [*given[:2], *(given[2:4] if biases else (0.0, 0.0)), project]
-            found, last = _direction(call, step, x, tuple(state[place] for state in states), weights, direction == 1)
-            outputs.append(found)
-            lasts.append(last)
-        x = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=-1)
-    return [jnp.swapaxes(x, 0, 1) if first else x, *(jnp.stack(kind) for kind in zip(*lasts, strict=True))]
+def _layer(step: Step) -> Row:
+    """Return the row of a recurrent operator of PyTorch, whose loop takes this step."""
 
-
-@lowers("lstm.input")
-def lstm(
-    call: Call,
-    x: Any,
-    states: Sequence[Any],
-    params: Sequence[Any],
-    biases: bool,
-    layers: int,
-    dropout: float,
-    train: bool,
-    both: bool,
-    first: bool,
-) -> Any:
-    """Run LSTMs: the sequence, the last hidden states, the last cells."""
-    return _run(call, _lstm_step, x, tuple(states), params, biases, layers, both, first)
-
-
-def _one(step: Step) -> Callable[..., Any]:
     def row(
-        call: Call,
-        x: Any,
-        state: Any,
-        params: Sequence[Any],
-        biases: bool,
-        layers: int,
-        dropout: float,
-        train: bool,
-        both: bool,
-        first: bool,
+        call: Call, x: Any, states: Any, params: Sequence[Any], biases: bool, layers: int, _: float, train: bool, both: bool, first: bool
     ) -> Any:
-        return _run(call, step, x, (state,), params, biases, layers, both, first)
+        """Return the sequence, and the last states of each kind."""
+        starts = states if isinstance(states, (tuple, list)) else (states,)
+        x = jnp.swapaxes(x, 0, 1) if first else x
+        directions = 2 if both else 1
+        own = len(params) // (layers * directions)
+        lasts = []
+        for layer in range(layers):
+            outputs = []
+            for place in range(layer * directions, (layer + 1) * directions):
+                weights = _weights(params[place * own : (place + 1) * own], biases)
+                found, last = _direction(call, step, x, tuple(start[place] for start in starts), weights, place % directions == 1)
+                outputs.append(found)
+                lasts.append(last)
+            x = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=-1)
+        return [jnp.swapaxes(x, 0, 1) if first else x, *(jnp.stack(kind) for kind in zip(*lasts, strict=True))]
 
     return row
 
 
-for _name, _step in (("gru.input", _gru_step), ("rnn_tanh.input", _plain_step("tanh")), ("rnn_relu.input", _plain_step("relu"))):
-    lowers(_name)(_one(_step))
+def _weights(params: Sequence[Any], biases: bool) -> list[Any]:
+    """Return kernel, recurrent kernel, both biases and the projection of one direction; zeros and None for what it has not."""
+    given = list(params)
+    project = given.pop() if len(given) in (3, 5) else None
+    return [*given[:2], *(given[2:4] if biases else (0.0, 0.0)), project]
+
+
+_STEPS = {
+    "lstm.input": _lstm_step,
+    "gru.input": _gru_step,
+    "rnn_tanh.input": _plain_step("tanh"),
+    "rnn_relu.input": _plain_step("relu"),
+}
+for _name, _step in _STEPS.items():
+    lowers(_name)(_layer(_step))
