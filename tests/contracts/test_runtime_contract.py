@@ -17,6 +17,7 @@ from laconic.core.target import Target
 from laconic.deploy import runtime as runtimes
 from laconic.deploy.export import parity, write_model
 from laconic.deploy.runtime import TABLE, devices, matrix, names, runtime
+from laconic.run.gate import TOLERANCES
 from laconic.tasks.models import DataShape, build
 from tests.core.models import ConvNet
 
@@ -119,6 +120,21 @@ def test_bf16_is_near_the_program(name: str, programs: dict[str, lc.Program], fi
     assert 0 < found["max_rel"] < 0.1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "precision"), [(name, precision) for name in TABLE for precision in runtime(name).formats])
+def test_a_precision_with_a_format_of_its_own_is_near_the_program(
+    name: str, precision: str, programs: dict[str, lc.Program], files: Any
+) -> None:
+    usable(name, precision)
+    found = runtime(name)
+    session = found.load(files("conv", found.format_in(precision)), Target(name, precision))
+    with torch.no_grad():
+        expected = [leaf.numpy() for leaf in programs["conv"].graph_module(torch.from_numpy(images(4)[0]))]
+    difference = parity(session.run(images(4)), expected)["max_rel"]
+    assert 0 < difference < (TOLERANCES[precision].max_rel or 0)
+    assert found.format_in("fp32") == found.format != found.format_in(precision)
+
+
 @pytest.mark.parametrize("name", TABLE)
 def test_a_file_that_is_not_whole_is_refused(name: str, files: Any, tmp_path: Path) -> None:
     usable(name)
@@ -155,7 +171,7 @@ def test_what_its_class_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(runtimes, "installed", lambda asked: "1.0")
     one = runtime("ncnn")
     assert one.lacking("fp32", "cpu", "ncnn") is None
-    assert one.lacking("bf16", "cpu", "ncnn") == "ncnn computes in fp32, not in bf16"
+    assert one.lacking("bf16", "cpu", "ncnn") == "ncnn computes in fp32 and fp16-weights, not in bf16"
     assert one.lacking("fp32", "cuda", "ncnn") == "Laconic runs ncnn on cpu only"
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import laconic as lc
-from laconic.core.errors import CorruptFile, ExportError
-from laconic.deploy.ncnn.int8 import Rounded, put_in
+from laconic.core.errors import BadInput, CorruptFile, ExportError
+from laconic.deploy.ncnn.int8 import Rounded, halves, put_in
 from laconic.deploy.ncnn.param import Graph, squeezed
 from laconic.deploy.parity import parity
 from laconic.deploy.runtime import runtime
@@ -116,3 +116,66 @@ def test_an_operator_without_a_layer_is_named(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"the model cannot be lowered to ncnn: .*([Ss]ort|TopK)"):
         lc.export(lc.capture(Sorts(), (torch.randn(2, 6),)), tmp_path / "model.param")
     assert not (tmp_path / "model.param").exists()
+
+
+def test_integers_find_their_place_among_weights_in_16_bits(param: Path) -> None:
+    conv, bias, fc = np.array([1, 2, 3e-6, 4], "<f4"), np.array([5, 6], "<f4"), np.array([1, -2, 3, -4], "<f4")
+    half = bytes([0x47, 0x6B, 0x30, 0x01])  # as ModelBin::load knows it
+    weights = half + np.array([1, 2, 0, 4], "<f2").tobytes() + bias.tobytes() + half + fc.astype("<f2").tobytes()
+    one = Rounded("conv", conv.reshape(2, 2, 1, 1), np.array([25, 50, 0, 100], np.int8), np.array([0.04, 0.04]), 0.5, 2)
+    _, content = put_in(param, weights, [one])
+    expected = bytes([0x38, 0x4B, 0x0D, 0x00, 25, 50, 0, 100]) + bias.tobytes() + np.array([25, 25, 2], "<f4").tobytes()
+    assert content == expected + half + fc.astype("<f2").tobytes()
+
+
+def test_16_bits_are_those_of_the_converter() -> None:
+    near = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    assert (halves(near) == near.astype(np.float16)).all()
+    # a tie, where NumPy takes the even one; and what is subnormal, by both signs: as pnnx 20261020 wrote them
+    odd = np.array([0xBD10D000, 0xB86B71C8, 0x386B71C8, 0x38800000], np.uint32).view(np.float32)
+    assert halves(odd).view(np.uint16).tolist() == [0xA887, 0x8000, 0, 0x0400]
+
+
+class Wide(nn.Module):
+    """A convolution and a linear layer with a weight each that 16 bits hold or not."""
+
+    def __init__(self, largest: float = 1.0) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 16, 3, bias=False), nn.Linear(16 * 36, 64)
+        with torch.no_grad():
+            self.conv.weight[0, 0, 0, 0] = largest
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.conv(x).relu().flatten(1))
+
+
+@pytest.mark.slow
+def test_weights_in_16_bits_are_half_of_the_file_and_near_the_program(tmp_path: Path) -> None:
+    usable()
+    torch.manual_seed(0)
+    program = lc.capture(Wide().eval(), (DATA[:2],))
+    plain = lc.export(program, tmp_path / "a" / "model.param", threads=1)
+    half = lc.export(program, tmp_path / "b" / "model.param", precision="fp16-weights", threads=1)
+    assert (half.format, half.numerics) == ("ncnn-fp16", "fp16-weights")
+    assert 0.5 < half.size_bytes / plain.size_bytes < 0.52
+    with torch.no_grad():
+        wanted = [leaf.numpy() for leaf in program.graph_module(DATA)]
+    assert 1e-6 < parity(half.session.run([DATA.numpy()]), wanted)["max_rel"] < 1e-3
+    assert lc.Artifact.open(tmp_path / "b").format == "ncnn-fp16"
+    with pytest.raises(BadInput, match="ncnn in fp32 reads ncnn files; .* is ncnn-fp16"):
+        half.with_target(precision="fp32")
+
+
+def test_weights_that_16_bits_do_not_hold_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"'conv\.weight' holds 7e\+04, and floats of 16 bits end at 65504"):
+        lc.export(lc.capture(Wide(7e4).eval(), (DATA[:2],)), tmp_path / "model.param", precision="fp16-weights")
+
+
+@pytest.mark.slow
+def test_an_int8_file_keeps_its_other_weights_in_16_bits(tmp_path: Path) -> None:
+    usable()
+    program = rounded(Wide(), "ncnn")
+    plain, half = (lc.export(program, tmp_path / name / "model.param", precision=name, threads=1) for name in ("fp32", "fp16-weights"))
+    assert half.numerics == "int8 with fp16-weights"
+    assert half.size_bytes <= plain.size_bytes
+    assert parity(half.session.run([DATA.numpy()]), plain.session.run([DATA.numpy()]))["sqnr_db"] > 40

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from laconic.core.fields import check_types
 
 # What may stand in a target; each runtime says which of them it has. What it may say for devices, the runtimes know (`deploy.runtime.devices`).
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "fp16-weights")
 # How likely something is the best for the time that trying it takes, the likeliest first.
 PROMISES = ("high", "fair", "low")
 

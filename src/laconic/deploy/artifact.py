@@ -40,7 +40,7 @@ FORMAT = 2  # 1 called the target settings
 CARD = "artifact.json"
 SCRIPT = "run.py"
 # The format of a model file by its ending. A bare one is run with the first runtime that reads it until somebody says otherwise.
-SUFFIXES = {Path(name).suffix: kind for kind, (name, _) in FORMATS.items()}
+SUFFIXES = {Path(name).suffix: kind for kind, (name, _) in reversed(FORMATS.items())}
 
 # How files begin that are neither ONNX nor zip archives.
 _HEADS: dict[str, Callable[[bytes], bool]] = {".pte": lambda head: head[4:6] == b"ET", ".param": lambda head: head[:7] == MAGIC.encode()}
@@ -115,7 +115,7 @@ class Artifact:
     @property
     def format(self) -> str:
         """Of the model file, a name in `export.FORMATS`."""
-        return SUFFIXES[self.file.suffix]
+        return _format(self.file, self.target)
 
     @property
     def numerics(self) -> str:
@@ -198,9 +198,9 @@ class Artifact:
             BadInput: the runtime reads another format.
         """
         target = replace(self.target, **{name: value for name, value in changes.items() if value is not None})
-        wanted = runtime(target.runtime).format
+        wanted = runtime(target.runtime).format_in(target.precision)
         if wanted != self.format:
-            raise BadInput(f"{target.runtime} reads {wanted} files; {self.file} is {self.format}")
+            raise BadInput(f"{target.runtime} in {target.precision} reads {wanted} files; {self.file} is {self.format}")
         return replace(self, target=target)
 
     def save(self, path: str | Path) -> Path:
@@ -220,7 +220,7 @@ class Artifact:
 def save_artifact(program: Program, folder: str | Path, target: Target, lineage: Mapping[str, Any]) -> Artifact:
     """Lower a program to the format of the target's runtime and write the artifact's folder."""
     folder = Path(folder)
-    file = write_model(program, folder, runtime(target.runtime).format)
+    file = write_model(program, folder, runtime(target.runtime).format_in(target.precision))
     return _finish(file, program.interface, target, lineage, arenas(program))
 
 
@@ -254,11 +254,16 @@ def export(
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise BadInput(f"{path}: a model file ends in {', '.join(SUFFIXES)}")
-    kind = SUFFIXES[path.suffix]
-    shipped = without_unused(program)
-    write_whole(path, lambda aside: FORMATS[kind][1](shipped, aside, path.name))
-    lineage = {"program": program.fingerprint()}
-    return _finish(path, program.interface, Target(runtime or default_for(kind), precision, threads), lineage, arenas(shipped))
+    target = Target(runtime or default_for(SUFFIXES[path.suffix]), precision, threads)
+    shipped, write = without_unused(program), FORMATS[_format(path, target)][1]
+    write_whole(path, lambda aside: write(shipped, aside, path.name))
+    return _finish(path, program.interface, target, {"program": program.fingerprint()}, arenas(shipped))
+
+
+def _format(file: Path, target: Target) -> str:
+    """Return the format of a file: that of its target's precision where files of that ending differ by it."""
+    own = runtime(target.runtime).format_in(target.precision)
+    return own if Path(FORMATS[own][0]).suffix == file.suffix else SUFFIXES[file.suffix]
 
 
 def _finish(file: Path, interface: Interface, target: Target, lineage: Mapping[str, Any], arena: Mapping[str, Measurement]) -> Artifact:

@@ -9,7 +9,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -239,9 +239,9 @@ def _without_traces(name: str, content: bytes) -> tuple[str, bytes] | None:
     return re.sub(r"___torch_mangle_\d+", "___torch_mangle_0", name), re.sub(rb"___torch_mangle_\d+", b"___torch_mangle_0", content)
 
 
-def write_ncnn(program: Program, path: Path, name: str) -> None:
+def write_ncnn(program: Program, path: Path, name: str, half: bool = False) -> None:
     """Write an ncnn model, see `ncnn.write`."""
-    write_param(program, path, name, {"model.onnx": write_onnx, "model.ts": write_torchscript})
+    write_param(program, path, name, {"model.onnx": write_onnx, "model.ts": write_torchscript}, half)
 
 
 # format -> file name and the function that writes it to a path, under the name that it will have in the end
@@ -251,6 +251,7 @@ FORMATS: dict[str, tuple[str, Callable[[Program, Path, str], None]]] = {
     "torchscript": ("model.ts", write_torchscript),
     "executorch": ("model.pte", write_pte),
     "ncnn": ("model.param", write_ncnn),
+    "ncnn-fp16": ("model-fp16.param", partial(write_ncnn, half=True)),
     "xla": ("model.xla", write_xla),
 }
 

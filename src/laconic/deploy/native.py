@@ -33,7 +33,7 @@ class _Native(Runtime):
 
     def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:
         """See `Runtime.available`."""
-        if (why := self.elsewhere(device)) is not None:
+        if (why := self.lacking(precision, device)) is not None:
             return why
         if device == "cuda" and not torch.cuda.is_available():
             return f"PyTorch finds no CUDA device here. To get it: {_no_cuda()}"

@@ -40,7 +40,7 @@ class OpenVino(Runtime):
         """See `Runtime.available`."""
         if installed(self.package) is None:
             return "the package openvino is not installed"
-        if (why := self.elsewhere(device)) is not None:
+        if (why := self.lacking(precision, device)) is not None:
             return why
         own = _own(device)
         there = _core().available_devices

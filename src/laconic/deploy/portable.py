@@ -95,9 +95,9 @@ class Portable:
             BadInput: the runtime reads another format.
         """
         target = replace(self.target, **{name: value for name, value in changes.items() if value is not None})
-        before, after = runtime(self.target.runtime).format, runtime(target.runtime).format
+        before, after = (runtime(one.runtime).format_in(one.precision) for one in (self.target, target))
         if before != after:
-            raise BadInput(f"{target.runtime} reads {after} files; {self.file} is {before}")
+            raise BadInput(f"{target.runtime} in {target.precision} reads {after} files; {self.file} is {before}")
         return replace(self, target=target)
 
     def refusal(self) -> str | None:

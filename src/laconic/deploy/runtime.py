@@ -17,7 +17,7 @@ import numpy as np
 
 from laconic.core.errors import BadInput, nearest
 from laconic.core.extensions import extended
-from laconic.core.target import PRECISIONS, Target
+from laconic.core.target import Target
 
 # name -> module and class; those of one promise are tried in this order.
 # Another package adds one through an entry point of the group `laconic.runtimes`.
@@ -51,6 +51,7 @@ class Runtime(ABC):
         title: in tables, pages and titles of candidates.
         package: that brings it.
         format: of the model file, a name in `export.FORMATS`.
+        formats: the same by precision, where that stands in the file itself.
         precisions: that it can compute in on some machine.
         devices: that it can run on, on some machine, the processor first, which all call `cpu`. A name that other runtimes have too means the same device
             there; one that is the runtime's own begins with its name: `openvino:GPU`.
@@ -71,7 +72,8 @@ class Runtime(ABC):
     title: ClassVar[str]
     package: ClassVar[str]
     format: ClassVar[str]
-    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
+    formats: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "bf16")
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     unproven: ClassVar[tuple[str, ...]] = ()
     folds_batch_norm: ClassVar[bool] = True
@@ -102,6 +104,10 @@ class Runtime(ABC):
         A runtime that has none is served by the first one in the table that reads its format.
         """
         return runtime(default_for(self.format)).start_script(target)
+
+    def format_in(self, precision: str) -> str:
+        """Return the format of the model file that computes in a precision."""
+        return self.formats.get(precision, self.format)
 
     def lacking(self, precision: str, device: str, *packages: str) -> str | None:
         """Return why it cannot run, as far as its class tells: a package is not installed, or it has no such device or precision; None where nothing is.
@@ -203,7 +209,7 @@ def default_for(model_format: str) -> str:
         BadInput: none does.
     """
     for name in names():
-        if runtime(name).format == model_format:
+        if model_format in (runtime(name).format, *runtime(name).formats.values()):
             return name
     raise BadInput(f"no runtime reads {model_format} files")
 

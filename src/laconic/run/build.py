@@ -122,7 +122,7 @@ class Builder:
         Raises:
             WorkerFailed: a step or the export failed, or the process died, hung or used too much memory; says why.
         """
-        kind = runtime(recipe.deploy.runtime).format
+        kind = runtime(recipe.deploy.runtime).format_in(recipe.deploy.precision)
         known = (self._steps_folder(recipe) / kind / DONE).exists()
         place = self._place(recipe, kind)
         built = read_json(place / DONE)

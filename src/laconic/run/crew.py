@@ -219,7 +219,7 @@ class Crew(NoCrew):
 
 
 def _kind(recipe: Recipe) -> str:
-    return runtime(recipe.deploy.runtime).format
+    return runtime(recipe.deploy.runtime).format_in(recipe.deploy.precision)
 
 
 def _name(recipe: Recipe, kind: str | None = None) -> Name:

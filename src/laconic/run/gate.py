@@ -44,6 +44,7 @@ ROUNDED = "rounded"
 TOLERANCES: dict[str, Tolerance] = {
     "fp32": Tolerance(max_rel=1e-3, sqnr_db=None, channel_db=20.0, equal=0.99),
     "bf16": Tolerance(max_rel=1e-1, sqnr_db=None, channel_db=6.0, equal=0.9, resolution=1e-4),
+    "fp16-weights": Tolerance(max_rel=2e-2, sqnr_db=None, channel_db=12.0, equal=0.95, resolution=1e-5),
     ROUNDED: Tolerance(max_rel=None, sqnr_db=12.0, channel_db=3.0, equal=0.75, grid=True),
 }
 

@@ -24,7 +24,7 @@ from laconic.core.errors import CorruptFile, need
 from laconic.core.fields import typed
 from laconic.core.files import alone, read_json, write_whole
 from laconic.core.macs import LayerShape
-from laconic.core.target import Target
+from laconic.core.target import PRECISIONS, Target
 from laconic.deploy.runtime import Session, default_for, installed, runtime
 from laconic.measure.environment import environment
 
@@ -66,7 +66,7 @@ class LayerLatencyTable:
         # layers are written as ONNX; runtimes that do not read it have the times of the first one that does: shapes compare alike
         kind = target.runtime if runtime(target.runtime).format == "onnx" else default_for("onnx")
         # on one thread: the threads of two sessions in a process fight over the cores
-        self.target = Target(kind, target.precision, 1)
+        self.target = Target(kind, target.precision if target.precision in runtime(kind).precisions else PRECISIONS[0], 1)
         self.path = table or folder() / f"{_key(self.target)}.json"
         self.known = self._read()
         self.turn: Path | None = None

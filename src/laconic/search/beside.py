@@ -59,7 +59,7 @@ def shipped(record: Record, inputs: Sequence[Mapping[str, Any]]) -> dict[str, An
     """
     target = record.made_by.deploy
     one = runtime(target.runtime)
-    file = f"{record.artifact}/{FORMATS[one.format][0]}"
+    file = f"{record.artifact}/{FORMATS[one.format_in(target.precision)][0]}"
     # Names are quoted: whatever a model calls its inputs, these lines stay a comment.
     shapes = "; ".join(f"{spec['name']!r} {spec['dtype']} {list(spec['shape'])}" for spec in inputs)
     given = f"inputs = [...]  # arrays or tensors: {shapes}\n"

@@ -338,10 +338,16 @@ LEVERS = (
     ),
 )  # fmt: skip
 
-# name -> what it does, its promise, and where that is another one
-_PRECISIONS: dict[str, tuple[str, str, Mapping[str, str]]] = {
-    "fp32": ("compute in floats of 32 bits, as the model was trained", "high", {}),
-    "bf16": ("compute in floats of 16 bits, where the processor has instructions for them", "fair", {"cuda": "high"}),
+# name -> what it does, its promise, where that is another one, and why it is tried where it is asked for only
+_PRECISIONS: dict[str, tuple[str, str, Mapping[str, str], str]] = {
+    "fp32": ("compute in floats of 32 bits, as the model was trained", "high", {}, ""),
+    "bf16": ("compute in floats of 16 bits, where the processor has instructions for them", "fair", {"cuda": "high"}, ""),
+    "fp16-weights": (
+        "keep weights in floats of 16 bits and compute in 32, for half of the file",
+        "low",
+        {},
+        "few runtimes have it; --try fp16-weights tries it",
+    ),
 }
 
 

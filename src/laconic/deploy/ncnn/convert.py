@@ -30,8 +30,8 @@ def convert(request: dict[str, Any], _: Channel) -> dict[str, Any]:
     param, weights, python = folder / "model.param", folder / "model.bin", folder / "model_ncnn.py"
     shapes = [f"inputshape{end}={_shapes(request['inputs'], place)}" for place, end in enumerate(("", "2"))]
     command = [
-        str(_converter()), request["source"], *shapes[: 1 + (shapes[0][10:] != shapes[1][11:])], "fp16=0", f"ncnnparam={param}", f"ncnnbin={weights}",
-        f"ncnnpy={python}", *(f"pnnx{kind}={folder / 'pnnx'}.{kind}" for kind in ("param", "bin", "py", "onnx")),
+        str(_converter()), request["source"], *shapes[: 1 + (shapes[0][10:] != shapes[1][11:])], f"fp16={int(request['half'])}", f"ncnnparam={param}",
+        f"ncnnbin={weights}", f"ncnnpy={python}", *(f"pnnx{kind}={folder / 'pnnx'}.{kind}" for kind in ("param", "bin", "py", "onnx")),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     if done.returncode or not param.exists():

@@ -8,7 +8,7 @@ names them anew, and what it changed is refused rather than guessed.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from laconic.core.operators import argument, family_of, operator_of
 from laconic.core.program import Program
 from laconic.deploy.ncnn.param import Graph, Layer
 
-_FLOATS, _CODES = b"\0\0\0\0", (0x000D4B38).to_bytes(4, "little")  # what stands before weights of each kind
+# what stands before weights of each kind
+_FLOATS, _HALVES, _CODES = (number.to_bytes(4, "little") for number in (0, 0x01306B47, 0x000D4B38))
 _SCALES = 8  # the option that says how the scales of a layer are stored
 # How many scales a kind of layer has: 1: one for each group, 2: one for each output channel.
 _KINDS = {"Convolution": 2, "ConvolutionDepthWise": 1, "InnerProduct": 2}
@@ -98,14 +99,16 @@ def put_in(param: Path, weights: bytes, rounded: Sequence[Rounded]) -> tuple[str
     candidates = [index for index, layer in enumerate(layers) if layer.kind in _KINDS]
     for index in candidates:
         found = [
-            (start, one)
+            (start, one, len(block))
             for one in waiting
-            if _counts(layers[index], one) and (start := weights.find(_FLOATS + one.weight.tobytes(), at)) >= 0
+            if _counts(layers[index], one)
+            for block in _stored(one.weight)
+            if (start := weights.find(block, at)) >= 0
         ]
         if not found:
             continue
-        start, one = min(found, key=lambda pair: pair[0])
-        end = start + len(_FLOATS) + one.weight.nbytes
+        start, one, length = min(found, key=lambda triple: triple[0])
+        end = start + length
         bias_end = end + 4 * one.bias
         pieces += [weights[at:start], _codes(one), weights[end:bias_end], _inverse(one.steps), _inverse(np.array([one.input_step]))]
         layers[index] = layers[index].with_option(_SCALES, _KINDS[layers[index].kind])
@@ -125,8 +128,25 @@ def _counts(layer: Layer, one: Rounded) -> bool:
 
 
 def _codes(one: Rounded) -> bytes:
-    content = one.codes.tobytes()
-    return _CODES + content + bytes(-len(content) % 4)
+    return _CODES + _padded(one.codes.tobytes())
+
+
+def _stored(weight: np.ndarray) -> Iterator[bytes]:
+    """Yield how the converter may have stored a layer's weights: in 32 bits, or in 16."""
+    yield _FLOATS + weight.tobytes()
+    yield _HALVES + _padded(halves(weight).tobytes())
+
+
+def halves(weight: np.ndarray) -> np.ndarray:
+    """Return numbers as the converter rounds them, whose bits are looked for: to the nearest, halves away from 0, and 0 below 2⁻¹⁴."""
+    bits = weight.view(np.uint32)
+    size = bits & 0x7FFFFFFF
+    found = ((size + 0x1000) >> 13) - np.uint32(112 << 10)
+    return (np.where(size < np.uint32(113 << 23), 0, found) | (bits >> 16 & 0x8000)).astype("<u2").view("<f2")
+
+
+def _padded(content: bytes) -> bytes:
+    return content + bytes(-len(content) % 4)
 
 
 def _inverse(steps: np.ndarray) -> bytes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,7 +23,8 @@ class Ncnn(Runtime):
     title = "ncnn"
     package = "ncnn"
     format = "ncnn"
-    precisions = ("fp32",)
+    precisions = ("fp32", "fp16-weights")
+    formats: ClassVar[Mapping[str, str]] = MappingProxyType({"fp16-weights": "ncnn-fp16"})
     quantizes = "ncnn"
     promise = "low"
     aside = "it is for phones and boards, where this machine's times say little; --try ncnn tries it"

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from laconic.core.errors import ExportError, need
 from laconic.core.program import Program
-from laconic.core.target import PRECISIONS
 from laconic.deploy.xla import file
 from laconic.deploy.xla.graph import Lowered, lower
 from laconic.deploy.xla.late import export, jax
@@ -29,7 +28,7 @@ def write_xla(program: Program, path: Path, name: str) -> None:
     need("jax", "xla")
     with file.wide():
         lowered = lower(program)
-        programs = {precision: _exported(lowered, precision) for precision in PRECISIONS}
+        programs = {precision: _exported(lowered, precision) for precision in ("fp32", "bf16")}
     weights = need("safetensors.torch").save({key: value.cpu().contiguous().clone() for key, value in lowered.weights.items()})
     told = {
         "inputs": [asdict(spec) for spec in program.inputs],
@@ -43,7 +42,7 @@ def _exported(lowered: Lowered, precision: str) -> bytes:
     weights = {
         name: jax.ShapeDtypeStruct(tuple(value.shape), str(value.dtype).removeprefix("torch.")) for name, value in lowered.weights.items()
     }
-    function = jax.jit(partial(lowered.function, precision != PRECISIONS[0]), keep_unused=True)
+    function = jax.jit(partial(lowered.function, precision == "bf16"), keep_unused=True)
     try:
         with _without_places():
             return bytes(export.export(function, platforms=PLATFORMS)(weights, *lowered.inputs).serialize())
