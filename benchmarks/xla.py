@@ -7,6 +7,7 @@ program's; writes the table docs/xla.md. `speed`: four nets, against PyTorch eag
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,13 @@ from torch import Tensor, nn
 import laconic as lc
 from benchmarks import architectures, coverage
 from benchmarks.command import command
+from benchmarks.contest import Entry, against, take_turns
 from benchmarks.coupling import large
 from laconic.core.errors import LaconicError
 from laconic.core.target import Target
-from laconic.deploy.artifact import Artifact
 from laconic.deploy.export import parity, write_model
 from laconic.deploy.process import WorkerProcess
 from laconic.deploy.runtime import runtime
-from laconic.run.bench import random_inputs
 from laconic.run.examples import write_arrays
 from laconic.tasks.models import DataShape, build
 
@@ -37,7 +37,7 @@ program, relative to the largest output, at batch sizes {SIZES[0]} and {SIZES[1]
 `python -m benchmarks.xla covered`.
 """
 _LIMIT_S = 600
-RIVALS = ("onnxruntime", "openvino")
+EAGER, RIVALS = "torch fp32", ("onnxruntime", "openvino")
 
 
 def covered(names: list[str]) -> None:
@@ -85,43 +85,61 @@ def _net(name: str) -> tuple[nn.Module, Any]:
     return net, torch.randn(2, 3, size, size)
 
 
-NETS = ("resnet20", "resnet50", "mobilenet_v2", "bert")
+NETS = ("resnet20", "mobilenet_v2", "bert", "resnet50")
+_ROUNDS = 8
 
 
 def speed(names: list[str]) -> None:
-    """Print milliseconds at batch 1 and the ratio to PyTorch eager, interleaved, on all cores; loading and the first run (with compiling) apart."""
-    for name in names or NETS:
+    """Print milliseconds at batch 1 on all cores, interleaved: XLA beside eager and the other runtimes, and its ratio to eager and to the best of them.
+
+    A name is a net, or a number of rounds.
+    """
+    rounds = next((int(name) for name in names if name.isdigit()), _ROUNDS)
+    for name in [name for name in names if not name.isdigit()] or NETS:
         torch.manual_seed(0)
         net, inputs = _net(name)
         program = lc.capture(net, inputs)
-        with tempfile.TemporaryDirectory() as folder:
-            files = [(f"{kind} fp32", _exported(program, Path(folder), kind)) for kind in ("xla", *RIVALS)]
-            if isinstance(inputs, Tensor):
-                files += [("xla int8", _exported(_rounded(program, inputs), Path(folder), "xla"))]
-            for title, artifact in files:
-                found = lc.bench(artifact, program, rounds=9, turn_seconds=0.3)
-                eager, mine = found.timings
-                print(
-                    f"{name}, {title}: {mine.p50_ms:.3g} ms, eager {eager.p50_ms:.3g} ms, {mine.speedup} as fast {found.busy}", flush=True
-                )
-            starts(files[0][1], Path(folder))
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            entries = _entries(program, inputs, folder)
+            one = [leaf[:1].numpy() for leaf in program.flatten_inputs(inputs)]
+            times = take_turns(entries, one, folder, rounds)
+            print(f"{name}, one example, {rounds} rounds: median ms; latency of eager over this one's with its 95 % interval", flush=True)
+            beside = against(times, EAGER)
+            for title, found in sorted(beside.items(), key=lambda pair: pair[1].p50_ms):
+                print(f"  {title:20s} {found.p50_ms:8.3f}  {found.ratio:6.3f} [{found.low:.3f}, {found.high:.3f}]", flush=True)
+            best = min((title for title in beside if not title.startswith("xla")), key=lambda title: beside[title].p50_ms)
+            for title, found in against(times, best).items():
+                if title.startswith("xla"):
+                    print(f"  {best} over {title}: {found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}]", flush=True)
+            starts(entries["xla fp32"], write_arrays(folder / "one.npz", one))
 
 
-def starts(artifact: Artifact, folder: Path) -> None:
+def _entries(program: lc.Program, inputs: Any, folder: Path) -> dict[str, Entry]:
+    """Return what is timed: each runtime in fp32, XLA in bf16 where the processor has it, and both in int8 for pictures."""
+    entries = {f"{kind} fp32": _entry(program, folder, kind) for kind in (EAGER.partition(" ")[0], *RIVALS, "xla")}
+    for kind in ("openvino", "xla"):
+        if runtime(kind).available("bf16") is None:
+            entries[f"{kind} bf16"] = replace(entries[f"{kind} fp32"], target=Target(kind, "bf16"))
+    if isinstance(inputs, Tensor):
+        rounded = _rounded(program, inputs)
+        entries |= {f"{kind} int8": _entry(rounded, folder, kind) for kind in ("openvino", "xla")}
+    return entries
+
+
+def _entry(program: lc.Program, folder: Path, kind: str) -> Entry:
+    return Entry(write_model(program, Path(tempfile.mkdtemp(dir=folder)), runtime(kind).format), Target(kind))
+
+
+def starts(entry: Entry, inputs: Path) -> None:
     """Print what a new process takes to load a file and to run it for the first time, which compiles it."""
-    inputs = write_arrays(folder / "one.npz", random_inputs(artifact.inputs, 1, {}, 0))
-    worker = WorkerProcess(artifact)
+    worker = WorkerProcess(entry, timeout_s=900)  # type: ignore[arg-type]  # it has a file and a target, as an artifact
     try:
         facts = worker.start(inputs)
     finally:
         worker.close()
     told = f"reading {facts['load_ms']:.0f} ms, compiling and the first run {facts['first_ms']:.0f} ms"
-    print(f"  cold start {facts['cold_start_ms']:.0f} ms, of that {told}", flush=True)
-
-
-def _exported(program: lc.Program, folder: Path, kind: str) -> Artifact:
-    place = Path(tempfile.mkdtemp(dir=folder))
-    return lc.export(program, place / ("model.xla" if kind == "xla" else "model.onnx"), runtime=kind)
+    print(f"  XLA's cold start {facts['cold_start_ms']:.0f} ms, of that {told}", flush=True)
 
 
 def _rounded(program: lc.Program, inputs: Tensor) -> lc.Program:

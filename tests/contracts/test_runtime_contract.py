@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import laconic as lc
-from laconic.core.errors import BadInput, ExportError
+from laconic.core.errors import BadInput
 from laconic.core.target import Target
 from laconic.deploy import runtime as runtimes
 from laconic.deploy.export import parity, write_model
@@ -75,10 +75,6 @@ def files(programs: dict[str, lc.Program], tmp_path_factory: pytest.TempPathFact
     return file
 
 
-# What a converter cannot lower, and what is said of it instead of a file that answers otherwise.
-REFUSED = {("ncnn", "gru"): "ncnn's converter lost its way: 'output' has the shape"}
-
-
 def usable(name: str, precision: str = "fp32", device: str = "cpu") -> None:
     why = runtime(name).available(precision, device)
     if why is not None:
@@ -91,10 +87,6 @@ def usable(name: str, precision: str = "fp32", device: str = "cpu") -> None:
 @pytest.mark.parametrize("name", TABLE)
 def test_it_answers_as_the_program_does_at_any_size(name: str, model: str, programs: dict[str, lc.Program], files: Any) -> None:
     usable(name)
-    if (name, model) in REFUSED:
-        with pytest.raises(ExportError, match=REFUSED[name, model]):
-            files(model, runtime(name).format)
-        return
     session = runtime(name).load(files(model, runtime(name).format), Target(name, threads=1))
     for size in (3, 1, 7):
         arrays = MODELS[model][1](size)

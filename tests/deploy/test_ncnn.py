@@ -12,7 +12,7 @@ from torch import nn
 import laconic as lc
 from laconic.core.errors import BadInput, CorruptFile, ExportError
 from laconic.deploy.ncnn.int8 import Rounded, halves, put_in
-from laconic.deploy.ncnn.param import Graph, squeezed
+from laconic.deploy.ncnn.param import Graph, squeezed, with_axes
 from laconic.deploy.parity import parity
 from laconic.deploy.runtime import runtime
 from tests.deploy.test_executorch import DATA, rounded
@@ -51,6 +51,13 @@ def test_blobs_that_kept_their_batch_lose_it(param: Path) -> None:
     kept = squeezed(Graph.read(param), "out0.numpy(batch_index=0)")
     assert [layer.kind for layer in kept.layers][:2] == ["Input", "ExpandDims"]
     assert kept.layers[2].inputs == ("in0_batch",)
+
+
+def test_a_reduction_without_axes_gets_the_first(param: Path) -> None:
+    text = PARAM.replace("ReLU                     relu                     1 1 1 2", "Reduction mean 1 1 1 2 0=3 1=0 -23303=0 4=0 5=1")
+    kept, given = Graph.read(param), with_axes(Graph.read(_written(param, text)))
+    assert given.layers[2].options == ("0=3", "1=0", "-23303=1,0", "4=0", "5=1")
+    assert with_axes(kept) == kept
 
 
 def test_integers_stand_where_the_kernels_read_them(param: Path) -> None:

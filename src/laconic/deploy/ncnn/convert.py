@@ -12,7 +12,7 @@ import numpy as np
 
 from laconic.core.errors import CorruptFile, ExportError
 from laconic.deploy.child import Channel, answer_requests
-from laconic.deploy.ncnn.param import Graph, squeezed
+from laconic.deploy.ncnn.param import Graph, squeezed, with_axes
 from laconic.deploy.ncnn.runtime import NcnnSession, opened
 
 _KINDS = {"float32": "f32", "int64": "i64", "int32": "i32", "bool": "u8"}
@@ -38,7 +38,7 @@ def convert(request: dict[str, Any], _: Channel) -> dict[str, Any]:
         raise ExportError(f"pnnx ended with code {done.returncode}: {_last(done.stdout + done.stderr)}")
     if foreign := sorted(set(_FOREIGN.findall(done.stdout + done.stderr))):
         raise ExportError(f"ncnn has no layer for {', '.join(foreign[:6])}")
-    graph = Graph.read(param)
+    graph = with_axes(Graph.read(param))
     param.write_text(squeezed(graph, python.read_text(encoding="utf-8")).text(), encoding="utf-8")
     try:
         session = NcnnSession(opened(param, 1))

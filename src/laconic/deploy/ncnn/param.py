@@ -64,6 +64,18 @@ def _layer(words: list[str]) -> Layer:
     return Layer(kind, name, tuple(rest[: int(reads)]), tuple(rest[int(reads) : last]), tuple(rest[last:]))
 
 
+def with_axes(graph: Graph) -> Graph:
+    """Return a graph of which no reduction has an empty list of axes.
+
+    pnnx leaves an axis out that it takes for the batch, and behind recurrent layers it takes the sequence for that, which is the first axis of an example.
+    """
+    layers = [
+        replace(layer, options=tuple(_FIRST if layer.kind == "Reduction" and text == _NONE else text for text in layer.options))
+        for layer in graph.layers
+    ]
+    return Graph(tuple(layers))
+
+
 def squeezed(graph: Graph, script: str) -> Graph:
     """Return a graph of which no input and no output has a batch, so that whoever runs it need not know which of them had.
 
@@ -85,7 +97,7 @@ def squeezed(graph: Graph, script: str) -> Graph:
     return Graph(tuple(layers))
 
 
-_FIRST = "-23303=1,0"  # the option `axes`: the first one
+_NONE, _FIRST = "-23303=0", "-23303=1,0"  # the option `axes`: none, and the first one
 
 
 def _batched(blob: str) -> str:
