@@ -1,7 +1,7 @@
 """What the pages of architectures share: each architecture in a process of its own, and rows that are kept, so that a run that was stopped goes on.
 
-A page's rows lie in `LACONIC_BENCH` (`benchmarks/trained.py`), in `covered-PAGE.json`: `covered` computes those that are missing and writes the page from all,
-`covered NAME …` computes these anew and writes no page. Delete the file to begin anew.
+A page's rows lie in `LACONIC_BENCH` (`benchmarks/trained.py`), in `covered-PAGE.json`: `covered` computes those that are missing, `covered NAME …` computes
+these anew, and `page` writes the page from what is there, the rest as not tried. Delete the file to begin anew.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from benchmarks import architectures, trained
 from laconic.core.files import write_whole
 
 NO = "no: "  # how a cell begins that does not hold
+UNTRIED = "not tried"
 Cells = Callable[[str], list[str]]
 
 
@@ -29,14 +30,22 @@ def covered(page: str, compute: Cells, columns: int, names: Sequence[str], limit
         names: of architectures to compute anew; none: all that are missing.
         limit_s: seconds that one may take.
     """
-    file = trained.FOLDER / f"covered-{page}.json"
-    kept: dict[str, list[str]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    for name in names or [name for name in architectures.ARCHITECTURES if name not in kept]:
-        kept[name] = apart(compute, name, columns, limit_s)
-        print(row(name, kept[name]), flush=True)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(kept, indent=1).encode())
-    return {name: kept[name] for name in names or architectures.ARCHITECTURES}
+    found = kept(page)
+    for name in names or [name for name in architectures.ARCHITECTURES if name not in found]:
+        found[name] = apart(compute, name, columns, limit_s)
+        print(row(name, found[name]), flush=True)
+        _file(page).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(_file(page), json.dumps(found, indent=1).encode())
+    return {name: found[name] for name in names or architectures.ARCHITECTURES}
+
+
+def kept(page: str) -> dict[str, list[str]]:
+    """Return the rows that were computed."""
+    return dict(json.loads(_file(page).read_text(encoding="utf-8"))) if _file(page).exists() else {}
+
+
+def _file(page: str) -> Path:
+    return trained.FOLDER / f"covered-{page}.json"
 
 
 def apart(compute: Cells, name: str, columns: int, limit_s: float) -> list[str]:
@@ -69,6 +78,7 @@ def row(name: str, cells: Sequence[str]) -> str:
 
 
 def write_page(page: Path, head: str, titles: Sequence[str], rows: dict[str, list[str]]) -> None:
-    """Write a page: its head, and a table with a line for each architecture."""
-    lines = [head, row("architecture", titles), row("---", ["---"] * len(titles)), *(row(name, cells) for name, cells in rows.items())]
+    """Write a page: its head, and a table with a line for each architecture, those without a row as not tried."""
+    table = [row(name, rows.get(name, [UNTRIED] * len(titles))) for name in architectures.ARCHITECTURES]
+    lines = [head, row("architecture", titles), row("---", ["---"] * len(titles)), *table]
     page.write_text("\n".join(lines) + "\n", encoding="utf-8")

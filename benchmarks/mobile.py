@@ -1,9 +1,9 @@
-"""ExecuTorch and ncnn: `python -m benchmarks.mobile {covered,accuracy,speed} [NAME …]`.
+"""ExecuTorch and ncnn: `python -m benchmarks.mobile {covered,page,accuracy,speed} [NAME …]`.
 
-- covered: which of the architectures of `benchmarks/zoo.py` convert and agree with their program at another batch size, by the gate's rule, each in a process
-  of its own (`benchmarks/coverage.py`); writes docs/mobile.md where no name is given.
-- accuracy: MobileNetV2 on Fashion-MNIST (`benchmarks/trained.py`): drop of the int8 files themselves on test data, and their sizes; a name is a number of
-  test examples.
+- covered, page: which of the architectures of `benchmarks/zoo.py` convert and agree with their program at another batch size, by the gate's rule, each in a
+  process of its own; the table docs/mobile.md (`benchmarks/coverage.py`).
+- accuracy: MobileNetV2 on Fashion-MNIST (`benchmarks/trained.py`): drop of the files themselves on test data, and their sizes; a name is a number of test
+  examples.
 - speed: the same files beside ONNX Runtime's, on this processor, interleaved; one example, one thread. Of an Arm processor it says nothing.
 """
 
@@ -37,7 +37,7 @@ _TOLD = 160  # characters of a reason
 _HEAD = """# ExecuTorch and ncnn: which architectures
 
 Lowered to ExecuTorch (XNNPACK) and ncnn and run here with another batch size, held to the gate's parity rule ([budget](budget.md)). Written by
-`python -m benchmarks.mobile covered`. A difference is relative to the largest output; where there is none, the reason is told.
+`python -m benchmarks.mobile page`. A difference is relative to the largest output; where there is none, the reason is told.
 """
 
 
@@ -68,18 +68,22 @@ def _cell(kind: str, program: lc.Program, inputs: Sequence[np.ndarray], expected
 
 
 def covered(names: Sequence[str]) -> None:
-    """Print a row for each architecture; all of them are written to the docs."""
-    rows = coverage.covered("mobile", one, len(RUNTIMES), names, _LIMIT_S)
+    """Print the rows of these architectures, or of all that are missing."""
+    coverage.covered("mobile", one, len(RUNTIMES), names, _LIMIT_S)
+
+
+def page(_: Sequence[str]) -> None:
+    """Write the docs from the rows that there are."""
+    rows = coverage.kept("mobile")
     held = [sum(not cells[place].startswith(coverage.NO) for cells in rows.values()) for place in range(len(RUNTIMES))]
     titles = [runtime(kind).title for kind in RUNTIMES]
     told = f"**Of {len(rows)}: {', '.join(f'{count} hold in {title}' for count, title in zip(held, titles, strict=True))}.**\n"
     print(told)
-    if not names:
-        coverage.write_page(DOCS, f"{_HEAD}\n{told}", titles, rows)
+    coverage.write_page(DOCS, f"{_HEAD}\n{told}", titles, rows)
 
 
 def files(folder: Path) -> tuple[lc.Program, lc.Task, dict[str, Entry]]:
-    """Return the trained net, its task, and its files: fp32 and int8 for each runtime."""
+    """Return the trained net, its task, and its files: fp32, int8, and what else a runtime has files for."""
     task = trained.task(NET)
     program = lc.capture(task.build(), torch.utils.data.default_collate([task.test[i][0] for i in range(2)]))  # type: ignore[index]
     entries = {}
@@ -88,6 +92,9 @@ def files(folder: Path) -> tuple[lc.Program, lc.Task, dict[str, Entry]]:
         for label, one in (("fp32", program), ("int8", rounded)):
             file = write_model(one, folder / f"{kind}-{label}", runtime(kind).format)
             entries[f"{label} {kind}"] = Entry(file, Target(kind, threads=1))
+        for precision, form in runtime(kind).formats.items():
+            file = write_model(program, folder / f"{kind}-{precision}", form)
+            entries[f"{precision} {kind}"] = Entry(file, Target(kind, precision, threads=1))
     return program, task, entries
 
 
@@ -113,7 +120,7 @@ def accuracy(names: Sequence[str]) -> None:
             right = [session.run([leaf.numpy() for leaf in leaves])[0].argmax(1) == y for leaves, y in batches]
             percent = 100 * float(np.concatenate(right).mean())
             plain = base.setdefault(entry.target.runtime, percent)
-            print(f"{label:20s} {percent:.2f} %  drop {plain - percent:+.2f}  {size_kb(entry.file):,.0f} kB", flush=True)
+            print(f"{label:22s} {percent:.2f} %  drop {plain - percent:+.2f}  {size_kb(entry.file):,.0f} kB", flush=True)
 
 
 def speed(names: Sequence[str]) -> None:
@@ -125,9 +132,9 @@ def speed(names: Sequence[str]) -> None:
         print("one example, one thread: median ms; latency of ONNX Runtime's int8 over this one's with its 95 % interval")
         for label, row in sorted(against(rounds, "int8 onnxruntime").items(), key=lambda pair: pair[1].p50_ms):
             print(
-                f"{label:20s} {row.p50_ms:8.3f}  {row.ratio:6.3f} [{row.low:.3f}, {row.high:.3f}]  {size_kb(entries[label].file):,.0f} kB"
+                f"{label:22s} {row.p50_ms:8.3f}  {row.ratio:6.3f} [{row.low:.3f}, {row.high:.3f}]  {size_kb(entries[label].file):,.0f} kB"
             )
 
 
 if __name__ == "__main__":
-    command(__doc__, {"covered": covered, "accuracy": accuracy, "speed": speed})
+    command(__doc__, {"covered": covered, "page": page, "accuracy": accuracy, "speed": speed})

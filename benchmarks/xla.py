@@ -1,7 +1,8 @@
 """The runtime `xla`: which architectures it takes, and how fast it is: `python -m benchmarks.xla PART [NAME …]`.
 
-`covered`: every architecture of `benchmarks/zoo.py`, each in a process of its own: lowered, and its answers at two batch sizes from one artifact against the
-program's; writes the table docs/xla.md. `speed`: four nets, against PyTorch eager, interleaved, beside the fastest of the other runtimes, in fp32 and int8.
+`covered`, `page`: every architecture of `benchmarks/zoo.py`, each in a process of its own: lowered, and its answers at two batch sizes from one artifact
+against the program's; the table docs/xla.md (`benchmarks/coverage.py`). `speed`: four nets, interleaved with PyTorch eager and the fastest of the other
+runtimes, in fp32, bf16 and int8.
 """
 
 from __future__ import annotations
@@ -34,20 +35,23 @@ _HEAD = f"""# Architectures in XLA
 
 Captured, decomposed to core ATen, lowered by the table of `deploy/xla/rules/` and compiled by XLA for a processor: the largest difference to the captured
 program, relative to the largest output, at batch sizes {SIZES[0]} and {SIZES[1]} from one file ({ALLOWED:.0e} is allowed). Written by
-`python -m benchmarks.xla covered`.
+`python -m benchmarks.xla page`.
 """
 _LIMIT_S = 600
 EAGER, RIVALS = "torch fp32", ("onnxruntime", "openvino")
 
 
 def covered(names: list[str]) -> None:
-    """Print the rows; all of them are written to the docs."""
-    rows = coverage.covered("xla", one, len(SIZES) + 1, names, _LIMIT_S)
-    held = sum(cells[-1] == "yes" for cells in rows.values())
-    print(f"{held} of {len(rows)} hold")
-    if not names:
-        titles = [*(f"batch {size}" for size in SIZES), "holds"]
-        coverage.write_page(DOCS, f"{_HEAD}**{held} of {len(rows)} hold.**\n", titles, rows)
+    """Print the rows of these architectures, or of all that are missing."""
+    coverage.covered("xla", one, len(SIZES) + 1, names, _LIMIT_S)
+
+
+def page(_: list[str]) -> None:
+    """Write the docs from the rows that there are."""
+    rows = coverage.kept("xla")
+    told = f"**{sum(cells[-1] == 'yes' for cells in rows.values())} of {len(rows)} hold.**"
+    print(told)
+    coverage.write_page(DOCS, f"{_HEAD}{told}\n", [*(f"batch {size}" for size in SIZES), "holds"], rows)
 
 
 def one(name: str) -> list[str]:
@@ -149,4 +153,4 @@ def _rounded(program: lc.Program, inputs: Tensor) -> lc.Program:
 
 
 if __name__ == "__main__":
-    command(__doc__, {"covered": covered, "speed": speed})
+    command(__doc__, {"covered": covered, "page": page, "speed": speed})
