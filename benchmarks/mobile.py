@@ -2,16 +2,17 @@
 
 - covered, page: which of the architectures of `benchmarks/zoo.py` convert and agree with their program at another batch size, by the gate's rule, each in a
   process of its own; the table docs/mobile.md (`benchmarks/coverage.py`).
-- accuracy: MobileNetV2 on Fashion-MNIST (`benchmarks/trained.py`): drop of the files themselves on test data, and their sizes; a name is a number of test
-  examples.
+- accuracy: MobileNetV2 on Fashion-MNIST (`benchmarks/trained.py`): drop of the files themselves on test data, and their sizes; a name is a number of
+  examples, a runtime, an option of `Quantize` (`observer=mse`), or `valid` for other data than test.
 - speed: the same files beside ONNX Runtime's, on this processor, interleaved; one example, one thread. Of an Arm processor it says nothing.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from laconic.run import gate
 
 DOCS = Path(__file__).parents[1] / "docs" / "mobile.md"
 RUNTIMES = ("executorch", "ncnn")
+ALL = ("onnxruntime", *RUNTIMES)
 NET, TEST_EXAMPLES = "mobilenet_v2", 10_000
 _LIMIT_S = 600
 _TOLD = 160  # characters of a reason
@@ -82,13 +84,15 @@ def page(_: Sequence[str]) -> None:
     coverage.write_page(DOCS, f"{_HEAD}\n{told}", titles, rows)
 
 
-def files(folder: Path) -> tuple[lc.Program, lc.Task, dict[str, Entry]]:
-    """Return the trained net, its task, and its files: fp32, int8, and what else a runtime has files for."""
+def files(
+    folder: Path, kinds: Sequence[str] = ALL, options: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[lc.Program, lc.Task, dict[str, Entry]]:
+    """Return the trained net, its task, and its files in these runtimes: fp32, int8 (with options of `Quantize`), and what else a runtime has files for."""
     task = trained.task(NET)
     program = lc.capture(task.build(), torch.utils.data.default_collate([task.test[i][0] for i in range(2)]))  # type: ignore[index]
     entries = {}
-    for kind in ("onnxruntime", *RUNTIMES):
-        rounded, _ = lc.quantize(program, lc.Quantize(target=kind), task)
+    for kind in kinds:
+        rounded, _ = lc.quantize(program, lc.Quantize(target=kind, **options), task)
         for label, one in (("fp32", program), ("int8", rounded)):
             file = write_model(one, folder / f"{kind}-{label}", runtime(kind).format)
             entries[f"{label} {kind}"] = Entry(file, Target(kind, threads=1))
@@ -106,10 +110,11 @@ def size_kb(file: Path) -> float:
 
 def accuracy(names: Sequence[str]) -> None:
     """Print accuracy, drop against fp32 of the same runtime, and size."""
-    examples = int(names[0]) if names else TEST_EXAMPLES
+    examples = next((int(name) for name in names if name.isdigit()), TEST_EXAMPLES)
+    options = {key: int(value) if value.isdigit() else value for key, _, value in (name.partition("=") for name in names) if value}
     with tempfile.TemporaryDirectory() as place:
-        program, task, entries = files(Path(place))
-        data: Any = task.test
+        program, task, entries = files(Path(place), [kind for kind in ALL if kind in names] or ALL, options)
+        data: Any = task.valid if "valid" in names else task.test
         batches = [
             (program.flatten_inputs(x), y.numpy())
             for x, y in torch.utils.data.DataLoader(data.take(np.arange(min(examples, len(data)))), 50)
