@@ -57,9 +57,7 @@ def optimize(
     ] = None,
     time_limit: LimitOption = None,
     runtimes: Annotated[str | None, typer.Option("--runtimes", help="Try only these, separated by commas.")] = None,
-    precisions: Annotated[
-        str | None, typer.Option("--precisions", help="Try only these, separated by commas: fp32, bf16, fp16-weights.")
-    ] = None,
+    precisions: Annotated[str | None, typer.Option("--precisions", help="Try only these, by commas: fp32, bf16, fp16-weights.")] = None,
     quantize: Annotated[
         str | None, typer.Option("--quantize", help="Try only these, separated by commas: static, dynamic, weights, mixed, qat; or none.")
     ] = None,
