@@ -55,6 +55,28 @@ def test_a_folder_is_packed_with_how_it_is_run(artifact: lc.Artifact, tmp_path: 
     assert (found.target, found.input_structure) == (artifact.target, artifact.input_structure)
 
 
+def test_an_archive_of_an_artifact_is_restored_into_a_folder(artifact: lc.Artifact, tmp_path: Path) -> None:
+    archive, folder = artifact.save(tmp_path / "m.lac"), tmp_path / "again"
+    done = RUN.invoke(app, ["unpack", str(archive), "-o", str(folder), "--json"])
+    assert (done.exit_code, json.loads(done.stdout)) == (0, {"folder": str(folder)})
+    again = lc.Artifact.open(folder)
+    assert sorted(file.name for file in folder.iterdir()) == ["artifact.json", "model.onnx", "run.py"]
+    assert (again.target, again.inputs, again.sha256) == (artifact.target, artifact.inputs, artifact.sha256)
+    refused = RUN.invoke(app, ["unpack", str(archive), "-o", str(folder), "--max-bytes", "100"])
+    assert refused.exit_code == 2
+    assert "--max-bytes: of a model file" in refused.output
+    (folder / "artifact.json").unlink()
+    with pytest.raises(lc.BadInput, match="is not empty and holds no artifact"):
+        artifact.save(folder)
+
+
+def test_a_folder_in_the_place_of_an_archive_is_told(artifact: lc.Artifact) -> None:
+    refused = RUN.invoke(app, ["unpack", str(artifact.folder)], env={"COLUMNS": "400"})
+    assert (refused.exit_code, "is a folder, no archive; `laconic pack" in refused.output) == (2, True), refused.output
+    with pytest.raises(lc.BadInput, match=r"is a folder\. Pack the artifact in it"):
+        lc.pack(artifact.folder)
+
+
 def test_fast_leaves_slow_codings_out(tmp_path: Path) -> None:
     weights = torch.from_numpy(np.random.default_rng(0).integers(-1, 2, (60, 80)) * (np.arange(80) % 4 == 0)).float()
     safetensors.torch.save_file({"a": weights}, tmp_path / "a.safetensors")

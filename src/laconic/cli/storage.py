@@ -54,22 +54,34 @@ def pack(
 @app.command()
 def unpack(
     archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="An archive (.lac).")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The model file. [default: beside ARCHIVE, with its own ending]")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="The model file; or a folder, for an artifact as it is run. [default: beside ARCHIVE, with its own ending]"
+        ),
+    ] = None,
     most_bytes: Annotated[
         int | None,
         typer.Option("--max-bytes", min=1, help="Refuse an archive that unpacks to more. [default: 500 times its size, at least 256 MiB]"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Restore the model file of an archive, byte by byte."""
+    """Restore the model file of an archive, byte by byte; or into a folder (OUT without ending) the artifact that was packed.
+
+    Example: laconic unpack model.lac -o model.onnx
+    """
 
     def work() -> Path:
         import laconic as lc
 
-        return lc.unpack(archive, out, most_bytes=most_bytes)
+        if out is None or not (out.is_dir() or not out.suffix):
+            return lc.unpack(archive, out, most_bytes=most_bytes)
+        if most_bytes is not None:
+            raise lc.BadInput(f"--max-bytes: of a model file; {out} is a folder. Unpack the model file alone, with its ending.")
+        return lc.Artifact.open(archive).save(out)
 
-    file = guarded(work)
+    made = guarded(work)
     if as_json:
-        show({"file": str(file)}, as_json, str)
+        show({"folder" if made.is_dir() else "file": str(made)}, as_json, str)
     else:
-        say(f"Model: {file}", as_json)
+        say(f"{'Artifact' if made.is_dir() else 'Model'}: {made}", as_json)

@@ -204,15 +204,24 @@ class Artifact:
         return replace(self, target=target)
 
     def save(self, path: str | Path) -> Path:
-        """Copy the model file (and its external weights, if any) to `path`; it appears whole. A path that ends in `.lac` gets the file in the fewest bytes."""
+        """Copy the model file (and its external weights, if any) to `path`; it appears whole. A path that ends in `.lac` gets the file in the fewest bytes.
+
+        A path without ending becomes a folder, with the card and the script that runs the file.
+
+        Raises:
+            BadInput: another ending than the file's, or a folder that holds something else.
+        """
         path = Path(path)
+        if path.is_dir() or not path.suffix:
+            if path.is_dir() and any(path.iterdir()) and not (path / CARD).exists():
+                raise BadInput(f"{path} is not empty and holds no artifact; nothing in it was changed. Choose a new folder.")
+            interface = interface_of(self.inputs, self.outputs, self.input_structure, self.output_structure)
+            return pack(self.file, interface, path, self.target, self.lineage).folder
         if path.suffix in packed.TABLE:
             packed.TABLE[path.suffix].pack(self.file, path, self.settings)
             return path
         if path.suffix != self.file.suffix:
-            raise BadInput(
-                f"the artifact is {self.file.suffix}, not {path.suffix or 'a file without ending'}: save it as {path.with_suffix(self.file.suffix)}"
-            )
+            raise BadInput(f"the artifact is {self.file.suffix}, not {path.suffix}: save it as {path.with_suffix(self.file.suffix)}")
         _copy_weights(self.file, path)
         return write_whole(path, lambda aside: shutil.copyfile(self.file, aside))
 

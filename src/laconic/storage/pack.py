@@ -102,6 +102,10 @@ def pack(
             return pack(model.save(Path(folder) / "model.pt2"), out, fast=fast, settings=settings)
     model = Path(model)
     out = model.with_suffix(SUFFIX) if out is None else Path(out)
+    if model.is_dir():
+        raise BadInput(
+            f"{model} is a folder. Pack the artifact in it: laconic pack {model}, in Python Artifact.open('{model}').save('{out}')"
+        )
     if not model.is_file():
         raise BadInput(f"there is no file {model} to pack")
     if out.suffix != SUFFIX:
@@ -215,8 +219,7 @@ def unpack(archive: str | Path, out: str | Path | None = None, *, most_bytes: in
         CorruptFile: the archive is truncated, altered, not whole, or unpacks to more.
     """
     archive = Path(archive)
-    if not archive.is_file():
-        raise BadInput(f"there is no archive {archive}")
+    _check_there(archive)
     with archive.open("rb") as handle:
         front = _front(handle, archive, most_bytes)
         name = front.files[0].name
@@ -236,12 +239,18 @@ def restore(archive: Path, folder: Path) -> tuple[Path, Mapping[str, Any]]:
         BadInput: there is none.
         CorruptFile: as of `unpack`.
     """
-    if not archive.is_file():
-        raise BadInput(f"there is no archive {archive}")
+    _check_there(archive)
     with archive.open("rb") as handle:
         front = _front(handle, archive, None)
         _restore(lac.read_files(handle, front), folder / front.files[0].name)
     return folder / front.files[0].name, front.settings
+
+
+def _check_there(archive: Path) -> None:
+    if archive.is_dir():
+        raise BadInput(f"{archive} is a folder, no archive; `laconic pack {archive}` makes one of an artifact's folder")
+    if not archive.is_file():
+        raise BadInput(f"there is no archive {archive}")
 
 
 def _front(handle: IO[bytes], archive: Path, most_bytes: int | None) -> Front:
