@@ -176,6 +176,7 @@ def test_memory_stays_within_what_the_head_says(density: float, tmp_path: Path) 
     [
         (lambda folder: lc.pack(folder / "none.onnx"), "there is no file"),
         (lambda folder: lc.pack(folder / "a.lac"), "is an archive already"),
+        (lambda folder: lc.pack(lc.FitPlan(), folder / "b.lac"), r"object of the class FitPlan\. Of an artifact: artifact\.save"),  # type: ignore[arg-type]
         (lambda folder: lc.pack(folder / "bad.onnx"), "is not a .onnx file that can be read"),
         (lambda folder: lc.pack(folder / "a.bin", folder / "a.zip"), "ends in .lac"),
         (lambda folder: lc.unpack(folder / "none.lac"), "there is no archive"),

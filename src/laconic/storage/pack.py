@@ -96,6 +96,7 @@ def pack(
         BadInput: there is no such file, it is not whole, or a program is given and no `out`.
     """
     if not isinstance(model, (str, Path)):
+        _check_program(model)
         if out is None:
             raise BadInput("say where the archive of the program goes: pack(program, 'model.lac')")
         with tempfile.TemporaryDirectory(prefix="laconic-pack-") as folder:
@@ -244,6 +245,16 @@ def restore(archive: Path, folder: Path) -> tuple[Path, Mapping[str, Any]]:
         front = _front(handle, archive, None)
         _restore(lac.read_files(handle, front), folder / front.files[0].name)
     return folder / front.files[0].name, front.settings
+
+
+def _check_program(model: object) -> None:
+    from laconic.core.program import Program
+
+    if not isinstance(model, Program):
+        raise BadInput(
+            f"pack takes a model file or a Program; it was given an object of the class {type(model).__name__}. Of an artifact: "
+            "artifact.save('model.lac'); of a module: laconic.capture(model, example)."
+        )
 
 
 def _check_there(archive: Path) -> None:
