@@ -73,12 +73,13 @@ def unpack(
 
     def work() -> Path:
         import laconic as lc
+        from laconic.deploy.artifact import Artifact
 
         if out is None or not (out.is_dir() or not out.suffix):
             return lc.unpack(archive, out, most_bytes=most_bytes)
         if most_bytes is not None:
             raise lc.BadInput(f"--max-bytes: of a model file; {out} is a folder. Unpack the model file alone, with its ending.")
-        return lc.Artifact.open(archive).save(out)
+        return Artifact.open(archive).save(out)
 
     made = guarded(work)
     if as_json:
