@@ -216,7 +216,7 @@ class Artifact:
             if path.is_dir() and any(path.iterdir()) and not (path / CARD).exists():
                 raise BadInput(f"{path} is not empty and holds no artifact; nothing in it was changed. Choose a new folder.")
             interface = interface_of(self.inputs, self.outputs, self.input_structure, self.output_structure)
-            return pack(self.file, interface, path, self.target, self.lineage).folder
+            return pack(self.file, interface, path, self.target, self.lineage, self.arena).folder
         if path.suffix in packed.TABLE:
             packed.TABLE[path.suffix].pack(self.file, path, self.settings)
             return path
