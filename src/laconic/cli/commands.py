@@ -204,9 +204,7 @@ def run(
 
 @app.command()
 def bench(
-    artifact: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="An artifact's folder, or a model file (.onnx, .pt2, .ts, .xla, .lac).")
-    ],
+    artifact: Annotated[Path, typer.Argument(metavar="MODEL", help="An artifact's folder, or a file (.onnx, .pt2, .ts, .xla, .lac).")],
     versus: Annotated[Path | None, typer.Option("--vs", help="What it is compared with.")] = None,
     runtime: Annotated[str | None, typer.Option("--runtime", help="Run MODEL in this runtime instead of its own.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="Run MODEL in this precision instead of its own.")] = None,
