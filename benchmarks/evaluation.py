@@ -18,7 +18,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +176,7 @@ def replay(folder: Path, data: Mapping[str, Any], *, early_stop: bool) -> Replay
     judge = Judge(budget)
     base = Record.from_json(data["baseline"])
     base = timed(base, read_json(folder / "candidates" / base.key / "timing.json"), ALONE)
-    result, best = Replay(budget, [base]), None
+    result = Replay(budget, [base])
     for item in data["candidates"]:
         check, times = (folder / "candidates" / item["key"] / name for name in ("check.json", "timing.json"))
         if not times.exists():
@@ -184,19 +184,18 @@ def replay(folder: Path, data: Mapping[str, Any], *, early_stop: bool) -> Replay
         record = Record.from_json(read_json(check)).replace(baseline=base.key)
         timings = read_json(times)
         if early_stop:
-            timings = shortened(timings, record, base, judge, best)
+            passed = [one for one in result.records if one.status == "passed"]
+            timings = shortened(timings, record, base, judge, passed)
         result.settled += bool(timings["settled"])
         result.turns += len(timings["rounds"][record.key])
         record = gate(timed(record, timings, ALONE), judge.rules(base))
         result.records.append(record)
-        if record.status == "passed" and (best is None or judge.order(record) < judge.order(best)):
-            best = record
     return result
 
 
-def shortened(timings: dict[str, Any], record: Record, base: Record, judge: Judge, best: Record | None) -> dict[str, Any]:
+def shortened(timings: dict[str, Any], record: Record, base: Record, judge: Judge, passed: Sequence[Record]) -> dict[str, Any]:
     """The timings up to the round after which no more would have been taken."""
-    planned, stop = len(timings["rounds"][record.key]), stop_rule(record, base, judge, best, len(timings["rounds"][record.key]))
+    planned, stop = len(timings["rounds"][record.key]), stop_rule(record, base, judge, passed, len(timings["rounds"][record.key]))
     for n in range(1, planned):
         so_far = {key: rounds[:n] for key, rounds in timings["rounds"].items()}
         if (why := stop(so_far)) is not None:

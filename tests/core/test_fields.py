@@ -11,7 +11,7 @@ import pytest
 from torch import nn
 
 import laconic as lc
-from laconic.core.fields import wrong_type
+from laconic.core.fields import hints_of, wrong_type
 from laconic.run.runner import STEPS
 from laconic.studies.compare import Comparing
 
@@ -83,3 +83,10 @@ def test_one_name_stands_for_itself_in_a_search_space() -> None:
     assert lc.SearchSpace("openvino", prune=0.5) == lc.SearchSpace(("openvino",), prune=(0.5,))  # type: ignore[arg-type]
     with pytest.raises(lc.BadInput, match="runtimes: must be a tuple of names"):
         lc.SearchSpace(3.0 > 2)  # type: ignore[arg-type]
+
+
+def test_the_types_of_a_class_are_read_once_and_cannot_be_changed() -> None:
+    known = hints_of(lc.Prune)
+    assert hints_of(lc.Prune) is known
+    with pytest.raises(TypeError, match="item assignment"):
+        known["macs"] = str  # type: ignore[index]

@@ -6,8 +6,11 @@ import pytest
 
 import laconic as lc
 from laconic.core.records import Measurement
+from laconic.run.recipe import parse
 from laconic.run.record import OUTRACED, Record
+from laconic.search.judge import Judge
 from laconic.search.racing import MOST, doomed, harsher, outraced
+from laconic.search.several import budgets, judge
 from laconic.search.stopped import LIMIT, stopped
 from laconic.search.walk import Walk
 from tests.search.test_propose import Evaluates
@@ -71,10 +74,9 @@ def test_whoever_names_a_runtime_or_a_precision_gets_it_tried(given: dict[str, t
 class Timed(Evaluates):
     """Stands in for an evaluator: every fp32 in PyTorch eager is slow, everything else fast."""
 
-    best = BEST
-
     def __init__(self) -> None:
         super().__init__(0.0)
+        self.passed = [BEST]
 
     def evaluate(self, recipe: lc.Recipe) -> Record:
         self.titles.append(recipe.title)
@@ -84,7 +86,7 @@ class Timed(Evaluates):
 @pytest.mark.parametrize("races", [True, False])
 def test_a_walk_leaves_out_who_is_outraced_and_says_why(races: bool) -> None:
     evaluator = Timed()
-    walk = Walk(evaluator, lc.Budget(max_drop=0.5), races)  # type: ignore[arg-type]
+    walk = Walk(evaluator, lc.Budget(max_drop=0.5), Judge(lc.Budget(max_drop=0.5)) if races else None)  # type: ignore[arg-type]
     walk.records.append(Record.of(lc.Recipe((), lc.Target("torch", "fp32", 1)), status="baseline"))
     walk.in_order([PLAIN, HALF])
     assert evaluator.titles == [recipe.title for recipe in ((PLAIN,) if races else (PLAIN, HALF))]
@@ -95,6 +97,16 @@ def test_a_walk_leaves_out_who_is_outraced_and_says_why(races: bool) -> None:
     ended = stopped([*walk.records, late], LIMIT, 1.0)
     assert ended is not None
     assert (ended.tried, ended.of) == ((1, 2) if races else (2, 3))
+
+
+@pytest.mark.parametrize(("drop", "tried"), [(0.1, 1), (3.0, 2)])
+def test_with_several_budgets_it_is_outraced_only_where_the_best_of_the_strictest_leaves_it_behind(drop: float, tried: int) -> None:
+    evaluator = Timed()
+    evaluator.passed = [BEST.with_measured(drop=Measurement(drop, "points"))]
+    walk = Walk(evaluator, lc.Budget(max_drop=0.5), judge(budgets(lc.Budget(max_drop=0.5), (5, 1))))  # type: ignore[arg-type]
+    walk.records.append(Record.of(lc.Recipe((), lc.Target("torch", "fp32", 1)), status="baseline"))
+    walk.in_order([PLAIN, HALF])
+    assert len(evaluator.titles) == tried
 
 
 def pruned(share: float, *then: lc.StepConfig, **options: object) -> lc.Recipe:
@@ -131,3 +143,13 @@ def test_what_is_harsher_than_one_that_lost_too_much_for_certain_is_not_tried(lo
         assert (
             told == f"{lost.title}, which leaves more of the model, loses 0.60\N{NO-BREAK SPACE}points at the least; this would lose more"
         )
+
+
+def test_a_record_is_read_back_once_however_many_candidates_are_held_against_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = list[object]()
+    monkeypatch.setattr("laconic.run.record.parse", lambda data: read.append(data) or parse(data))
+    known = [measured(pruned(share), 1.0, 1.1).replace(status="rejected") for share in (0.5, 0.4)]
+    for share in (0.3, 0.2, 0.1):
+        doomed(pruned(share), lc.Budget(max_drop=1.0), known)
+    assert len(read) == len(known)
+    assert known[0].replace(status="passed").made_by == known[0].made_by

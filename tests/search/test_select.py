@@ -24,13 +24,15 @@ class Anew:
         self.speeds, self.rounds, self.finals = speeds or {}, rounds or {}, published or {}
         self.together: list[list[str]] = []
         self.published: list[str] = []
+        self.at_once: list[list[str]] = []
 
     def compare(self, records: Sequence[Record], keys: Collection[str]) -> tuple[list[Record], Any]:
         self.together.append(sorted(keys))
         return [timed(one, self.speeds, "finalists") if one.key in keys else one for one in records], self.rounds
 
-    def publish(self, records: Sequence[Record], key: str) -> list[Record]:
+    def publish(self, records: Sequence[Record], key: str, beside: Collection[str] = ()) -> list[Record]:
         self.published.append(key)
+        self.at_once.append(sorted({key, *beside}))
         return [timed(one, {**self.speeds, **self.finals}, "published") if one.key == key else one for one in records]
 
 

@@ -11,10 +11,9 @@ from laconic.core.records import Measurement
 from laconic.run.gate import gate
 from laconic.run.record import Reason, Record
 from laconic.search.budget import Budget
-from laconic.search.judge import Judge
 from laconic.search.relax import relaxations, told_relaxed
 from laconic.search.select import choose, judged_by
-from laconic.search.several import answers, budgets, choose_all, handed, loosest
+from laconic.search.several import answers, budgets, choose_all, handed, judge, loosest
 from laconic.search.stopped import Stopped
 from laconic.search.verdict import Scale
 from tests.search.records import BASE, judged
@@ -49,6 +48,14 @@ def test_each_budget_gets_what_a_run_of_its_own_would_give_it() -> None:
     assert all(sorted(keys) == ["lossy", "middle", "safe"] for keys in anew.together), "all finalists are timed together"
 
 
+def test_the_first_of_all_budgets_are_published_together_and_who_follows_alone() -> None:
+    asked = budgets(Budget(max_drop=0.5, min_speedup=1.5), (1, 5))
+    anew: Any = Anew(published={"middle": 1.2})
+    _, choices = choose_all(judged(loosest(asked), LOSSY, MIDDLE, SAFE, record("next", 4.0, 0.7, 400)), asked, anew)
+    assert [one.best.key for one in choices if one.best] == ["safe", "next", "lossy"]
+    assert {tuple(keys) for keys in anew.at_once} == {("lossy", "middle", "safe"), ("next",)}
+
+
 def test_one_that_falls_for_a_budget_leaves_its_place_to_the_next_of_that_budget_alone() -> None:
     asked = budgets(Budget(max_drop=0.5, min_speedup=1.5), (1, 5))
     records = judged(loosest(asked), LOSSY, MIDDLE, SAFE)
@@ -79,9 +86,31 @@ def test_a_budget_that_the_test_data_break_is_not_met_and_the_others_are() -> No
     assert told[5.0]["met"]
 
 
-def test_a_slower_candidate_is_timed_to_the_end_where_a_stricter_budget_may_take_it() -> None:
-    assert Judge(ASKED[0]).marks(LOSSY).best_ratio is not None
-    assert Judge(loosest(ASKED), several=True).marks(LOSSY).best_ratio is None
+@pytest.mark.parametrize(
+    ("drop", "passed", "rival"),
+    [
+        (2.0, [LOSSY, MIDDLE, SAFE], "lossy"),  # it holds the loosest alone
+        (0.6, [LOSSY, MIDDLE, SAFE], "middle"),
+        (0.1, [LOSSY, MIDDLE, SAFE], "safe"),  # it may be what the strictest is given, though another is faster
+        (0.1, [LOSSY, MIDDLE], None),
+        (9.0, [LOSSY, MIDDLE, SAFE], "lossy"),  # it holds none
+        (None, [LOSSY, MIDDLE, SAFE], "safe"),  # nothing is known of it
+    ],
+)
+def test_a_candidate_is_held_against_the_best_of_those_that_hold_what_it_holds(
+    drop: float | None, passed: list[Record], rival: str | None
+) -> None:
+    asked = judge(ASKED)
+    one = None if drop is None else record("one", 1.0, drop)
+    found = asked.rival(one, passed)
+    assert (found and found.key) == rival
+    assert asked.marks(found).best_ratio == (None if found is None else found.speedup and found.speedup.low)
+    assert asked.marks(None).best_ratio is None
+
+
+def test_of_one_budget_the_rival_is_the_best() -> None:
+    assert judge([Budget(max_drop=5)]).rival(record("one", 1.0, 0.0), [SAFE, LOSSY, MIDDLE]) == LOSSY
+    assert judge([Budget(max_drop="any")]).rival(record("one", 1.0, 0.0), [SAFE, LOSSY, MIDDLE]) == LOSSY
 
 
 def test_records_are_judged_by_another_budget_as_if_they_had_met_it_first() -> None:

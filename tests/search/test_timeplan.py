@@ -197,7 +197,7 @@ class Evaluating:
     """Stands for an evaluator: every recipe passes at once."""
 
     def __init__(self, task: lc.Task, kept: tuple[str, ...] = ()) -> None:
-        self.task, self.ledger, self.progress, self.best, self.deadline = task, Ledger(), silent, None, None
+        self.task, self.ledger, self.progress, self.passed, self.deadline = task, Ledger(), silent, [], None
         self.store = SimpleNamespace(has=lambda name: name in [f"candidates/{key}/timing.json" for key in kept], push=lambda: None)
         self.evaluated: list[lc.Recipe] = []
         self.expected: list[list[lc.Recipe]] = []

@@ -23,6 +23,7 @@ _PLAIN: dict[type, tuple[str, Callable[[Any], bool]]] = {
     str: ("a text", lambda value: isinstance(value, str)),
 }
 _LONGEST = 60  # letters of a value
+_HINTS: dict[type, Mapping[str, Any]] = {}
 
 
 class FrozenMapping(Mapping[str, Any]):
@@ -82,9 +83,11 @@ def wrong_types(config: Any) -> Iterator[str]:
             yield f"{option.name}: {told}"
 
 
-def hints_of(kind: type) -> dict[str, Any]:
-    """Return the types of a class's fields by name."""
-    return get_type_hints(kind)
+def hints_of(kind: type) -> Mapping[str, Any]:
+    """Return the types of a class's fields by name; computed once for each class, since the texts that they stand as are compiled for it."""
+    if kind not in _HINTS:
+        _HINTS[kind] = types.MappingProxyType(get_type_hints(kind))
+    return _HINTS[kind]
 
 
 def typed(*leave: str) -> Callable[[Function], Function]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,7 +96,9 @@ def properties(target: Target) -> dict[str, Any]:
     return told if own != "CPU" else {**told, "INFERENCE_NUM_THREADS": target.threads or cores(), "NUM_STREAMS": 1}
 
 
+@functools.cache
 def _core() -> Any:
+    """Return OpenVINO's core of this process: each new one looks for devices anew."""
     os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
     return need("openvino").Core()
 

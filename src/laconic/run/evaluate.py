@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -34,7 +33,7 @@ from laconic.run.recipe import Recipe, unavailable
 from laconic.run.record import Reason, Record, baseline_of, opponent
 from laconic.run.score import compare, measure
 from laconic.run.store import RunStore
-from laconic.run.timing import ALONE, FINALISTS, PUBLISHED, TimedWorker, check_timed, timed
+from laconic.run.timing import ALONE, FINALISTS, PUBLISHED, TimedWorker, check_timed, digest, timed
 from laconic.run.whole import STATE
 from laconic.run.workers import Workers
 from laconic.tasks.metrics import MetricSpec
@@ -93,7 +92,10 @@ class Evaluator:
         self.workers = Workers(self._timing_inputs(), options.candidate_timeout_s, options.memory_limit_bytes)
         self.deadline: float | None = None
         self.bases: list[Record] = []
-        self.best: Record | None = None
+        self.passed: list[Record] = []
+        self.published: dict[
+            str, latency.Nanoseconds
+        ] = {}  # by the key of a chosen one, the rounds of the comparison that its published figures are of
         self.fetch: Callable[[Record], bool] = lambda record: False  # brings the files of a candidate that another driver computed
         self._spent: dict[str, list[Turn]] = {}
         self._warm: dict[str, WorkerProcess] = {}  # baselines' processes that have been timed
@@ -178,9 +180,9 @@ class Evaluator:
         return self.heard(gate.gate(record, self.judge.rules(base)))
 
     def heard(self, record: Record) -> Record:
-        """Take note of a judged candidate, for the best so far; returns it."""
-        if record.status == "passed" and (self.best is None or self.judge.order(record) < self.judge.order(self.best)):
-            self.best = record
+        """Take note of a judged candidate, which others are held against; returns it."""
+        if record.status == "passed":
+            self.passed.append(record)
         return record
 
     def _checked(self, recipe: Recipe, baseline: Record | None) -> Record:
@@ -293,7 +295,7 @@ class Evaluator:
 
     def _alone(self, record: Record, base: Record) -> dict[str, Any]:
         early = self.options.early_stop and record is not base  # nothing ends a baseline's rounds
-        stop = stop_rule(record, base, self.judge, self.best, self.options.rounds) if early else None
+        stop = stop_rule(record, base, self.judge, self.passed, self.options.rounds) if early else None
         timings = self._persistently([*{one.key: one for one in (base, record)}.values()], stop, silent)
         check_timed(timings, base.key)
         return {**timings, "measured": {record.key: self._beside(record, timings)}}
@@ -322,18 +324,19 @@ class Evaluator:
             All records, and the nanoseconds of these by key and round.
         """
         entered = self._with_baselines(records, keys)
-        digest = hashlib.sha256(" ".join(sorted(record.key for record in entered)).encode()).hexdigest()[:16]
-        timings = self._kept(f"timing/finalists-{digest}.json", entered, beside=False)
+        timings = self._kept(f"timing/finalists-{digest(sorted(record.key for record in entered))}.json", entered, beside=False)
         self.workers.close()
         return [self._timed(record, timings, FINALISTS) if record in entered else record for record in records], timings["rounds"]
 
-    def publish(self, records: Sequence[Record], key: str) -> list[Record]:
-        """Time a chosen one and its baseline alone once more, in fresh processes: what is published comes from here, since this comparison knows of no choice.
+    def publish(self, records: Sequence[Record], key: str, beside: Collection[str] = ()) -> list[Record]:
+        """Time a chosen one and its baseline once more, in fresh processes: what is published comes from here, since this comparison knows of no choice.
 
-        Their processes stay, for the final table.
+        Their processes stay, for the final table. `beside` are keys of what other budgets chose: all are timed in one comparison, only `key` has its figures.
         """
+        chosen = sorted({key, *beside})
+        timings = self._kept(f"timing/published-{digest(chosen)}.json", self._with_baselines(records, chosen), beside=True)
+        self.published[key] = timings["rounds"]
         entered = self._with_baselines(records, [key])
-        timings = self._kept(f"timing/published-{key}.json", entered, beside=True)
         return [self._timed(record, timings, PUBLISHED) if record in entered else record for record in records]
 
     def _with_baselines(self, records: Sequence[Record], keys: Collection[str]) -> list[Record]:

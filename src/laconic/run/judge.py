@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from laconic.measure import latency
@@ -25,21 +26,24 @@ class Judge(Protocol):
     def hopeless(self, record: Record, baseline: Record) -> bool:
         """Whether it will be rejected whatever its times are."""
 
-    def marks(self, best: Record | None) -> Marks:
-        """What its times are held against; `best` is the best so far."""
+    def rival(self, record: Record | None, passed: Iterable[Record]) -> Record | None:
+        """The best so far of what could be delivered in its place."""
+
+    def marks(self, rival: Record | None) -> Marks:
+        """What its times are held against."""
 
 
-def stop_rule(record: Record, base: Record, judge: Judge, best: Record | None, rounds: int) -> latency.Stop:
+def stop_rule(record: Record, base: Record, judge: Judge, passed: Iterable[Record], rounds: int) -> latency.Stop:
     """Return what is asked after each round of a candidate against its baseline: why no more are needed, or None.
 
     Args:
         record: scored, not timed.
         base: its baseline.
         judge: what is asked of it.
-        best: the best record so far.
+        passed: the records that hold what is asked of them.
         rounds: so many are planned.
     """
     if judge.hopeless(record, base):
         return lambda so_far: "it was rejected before it was timed" if len(so_far[record.key]) >= FIRST_LOOK else None
-    marks = judge.marks(best)
+    marks = judge.marks(judge.rival(record, passed))
     return lambda so_far: settled(so_far[base.key], so_far[record.key], marks, rounds)

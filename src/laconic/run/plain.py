@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 from laconic.core.errors import nearest, need
-from laconic.core.fields import FrozenMapping
+from laconic.core.fields import FrozenMapping, hints_of
 from laconic.core.plan import FitPlan
 from laconic.core.records import to_json
 
+_VALIDATORS: dict[type[Any], Any] = {}
 _PLAN_OPTIONS = [option.name for option in dataclasses.fields(FitPlan)]
 
 
 def to_plain(config: Any) -> dict[str, Any]:
     """Return the options of a config that are not its defaults, as plain values."""
-    hints = get_type_hints(type(config))
+    hints = hints_of(type(config))
     values = {option.name: (getattr(config, option.name), _default(option)) for option in dataclasses.fields(config)}
     # a plan that the config always has differs from its defaults in a few options; one that may be given in part says what it says
     return {
@@ -40,7 +41,7 @@ def from_plain(kind: type[Any], options: Any, place: str, mistakes: list[str]) -
         mistakes.append(f"{place}: must be a mapping of options; it is {options!r}")
         return None
     names = [option.name for option in dataclasses.fields(kind)]
-    plans = {name: hint for name, hint in get_type_hints(kind).items() if name in names and _is_plan(hint)}
+    plans = {name: hint for name, hint in hints_of(kind).items() if name in names and _is_plan(hint)}
     mistakes += [f"{place}.{key}: {_unknown(str(key), value, names, list(plans))}" for key, value in options.items() if key not in names]
     given = {key: value for key, value in options.items() if key in names}
     before = len(mistakes)
@@ -76,8 +77,15 @@ def _unknown(key: str, value: Any, names: list[str], plans: list[str]) -> str:
 def _checked(kind: type[Any], options: Mapping[str, Any], place: str, mistakes: list[str]) -> Any:
     pydantic = need("pydantic")
     try:
-        return pydantic.TypeAdapter(kind).validate_python(dict(options))
+        return _validator(kind).validate_python(dict(options))
     except pydantic.ValidationError as error:
         for item in error.errors():
             mistakes.append(f"{'.'.join([place, *map(str, item['loc'])])}: {item['input']!r}: {item['msg']}")
         return None
+
+
+def _validator(kind: type[Any]) -> Any:
+    """Return what checks the options of a config; made once for each kind, which takes a hundred times as long as a check."""
+    if kind not in _VALIDATORS:
+        _VALIDATORS[kind] = need("pydantic").TypeAdapter(kind)
+    return _VALIDATORS[kind]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -42,7 +43,7 @@ class Recipe:
         """A recipe file; `more` are its further entries (task, budget)."""
         return str(need("yaml").safe_dump({"version": VERSION, **to_json(more), **self.to_plain()}, sort_keys=False, allow_unicode=True))
 
-    @property
+    @functools.cached_property
     def steps_key(self) -> str:
         """Sixteen hexadecimal digits that tell lists of steps apart; empty where there is no step. A step without a target of its own takes the runtime's."""
         return "" if not self.steps else hashlib.sha256(json.dumps(self.steps_identity).encode()).hexdigest()[:16]
@@ -59,7 +60,7 @@ class Recipe:
         bits = [rounded for config in self.steps if (rounded := config.integer_bits()) is not None]
         return numerics(bits[-1] if bits else None, self.deploy.precision)
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """A name for files and tables, e.g. ``openvino-bf16``."""
         parts = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,9 +87,9 @@ class Record:
         values["notes"] = tuple(values.get("notes", ()))
         return cls(**values)
 
-    @property
+    @functools.cached_property
     def made_by(self) -> Recipe:
-        """The recipe, read back from its plain values."""
+        """The recipe, read back from its plain values; once, for every record is asked for it before each candidate."""
         return parse({name: self.recipe[name] for name in ("steps", "deploy")}).recipe
 
     @property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from laconic.core.errors import LaconicError
@@ -57,3 +58,8 @@ def check_timed(timings: Mapping[str, Any], baseline: str) -> None:
     """
     if baseline not in timings["rounds"]:
         raise LaconicError(f"the baseline itself could not be timed: {timings['failed'].get(baseline, 'it left no times')}")
+
+
+def digest(keys: Sequence[str]) -> str:
+    """Return the one key that is given, or what tells several from others."""
+    return keys[0] if len(keys) == 1 else hashlib.sha256(" ".join(keys).encode()).hexdigest()[:16]

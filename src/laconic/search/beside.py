@@ -23,8 +23,7 @@ def beside(evaluator: Evaluator, base: Record, chosen: Record) -> dict[str, Any]
         could not be found out is None.
     """
     store, pair = evaluator.store, (base, chosen)
-    timings = f"timing/published-{chosen.key}.json"
-    rounds = store.read(timings)["rounds"] if store.has(timings) else {}
+    rounds = evaluator.published.get(chosen.key, {})
     return {
         "answers": _answers(evaluator, pair),
         "spread": {"quantiles": QUANTILES, "ms": [spread(rounds[one.key]) for one in pair]}

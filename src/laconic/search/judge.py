@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from laconic.core import quantities
@@ -16,12 +18,12 @@ class Judge:
     """Meets `run.judge.Judge`.
 
     Args:
-        budget: what is asked; of several budgets the one that allows most.
-        several: whether stricter ones are asked too: then a candidate that is slower than the best may be another's best, and is timed to the end.
+        budget: what is asked; of several budgets, which differ in the drop that they allow, the one that allows most.
+        stricter: the others.
     """
 
     budget: Budget
-    several: bool = False
+    stricter: tuple[Budget, ...] = ()
 
     def asks(self, quantity: str) -> bool:
         """See `run.judge.Judge`."""
@@ -43,9 +45,29 @@ class Judge:
             decided.add(BETTER)
         return any(reason.rule in decided for rule in self.budget.rules(baseline) if (reason := rule(record)) is not None)
 
-    def marks(self, best: Record | None) -> Marks:
-        """Return what its speed must reach; and where speed decides which is best, the lower end of the best so far."""
+    def rival(self, record: Record | None, passed: Iterable[Record]) -> Record | None:
+        """Return the best of those that hold every budget which a record holds: where it is behind this one, it is no budget's best.
+
+        Of one budget that is the best of all. Of several, whoever is slower than the best may be the best for a stricter budget.
+
+        Args:
+            record: scored; None: of which nothing is known, so that it may hold each of them.
+            passed: what holds the budget that allows most.
+        """
+        asked = (self.budget, *self.stricter)
+        held = asked if record is None else [one for one in asked if one.drop_reason(record, "valid") is None]
+        strictest = min(held, key=_allowed, default=self.budget)
+        return min((one for one in passed if strictest.drop_reason(one, "valid") is None), key=self.order, default=None)
+
+    def marks(self, rival: Record | None) -> Marks:
+        """Return what its speed must reach; and where speed decides which is best, the lower end of its rival's."""
         fast = self.budget.goal.name == "speedup"
         least = max(self.budget.min_speedup or 0.0, 1.0 if fast else 0.0)
-        ahead = best.speedup if best is not None and fast and not self.several else None
+        ahead = rival.speedup if rival is not None and fast else None
         return Marks(least or None, self.budget.max_latency_ms, None if ahead is None else ahead.low)
+
+
+def _allowed(budget: Budget) -> float:
+    """Return the drop that a budget allows."""
+    limit = budget.drop_limit
+    return math.inf if limit is None else limit

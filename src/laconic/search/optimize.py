@@ -35,7 +35,6 @@ from laconic.search.budget import Budget
 from laconic.search.content import Facts, content
 from laconic.search.drivers import Driver
 from laconic.search.given import as_budget, as_task, check_devices, check_told
-from laconic.search.judge import Judge
 from laconic.search.lever import Surroundings
 from laconic.search.propose import propose
 from laconic.search.result import REPORT, Result
@@ -170,9 +169,8 @@ def search(
             study.agree({"trained model": program.fingerprint()})
         around = Surroundings(program, task.of_part(), budget)
         chosen = list(recipes) if recipes is not None else propose(around, space)
-        evaluator = Evaluator(
-            store, task, metric, program, Judge(several.loosest(asked), len(asked) > 1), options, ledger, progress, crew.man
-        )
+        judge = several.judge(asked)
+        evaluator = Evaluator(store, task, metric, program, judge, options, ledger, progress, crew.man)
         evaluator.deadline = deadline
         evaluator.fetch = lambda record: study.fetch(record, folder)
         named = recipes is not None or space.names_targets  # whoever names something wants to see it
@@ -180,7 +178,7 @@ def search(
         walk = Walk(
             evaluator,
             budget,
-            options.early_stop and budget.goal.name == "speedup" and len(asked) == 1 and not named,
+            judge if options.early_stop and budget.goal.name == "speedup" and not named else None,
             plan,
             study,
             space,

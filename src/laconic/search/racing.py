@@ -27,7 +27,7 @@ def outraced(recipe: Recipe, best: Record | None, records: Sequence[Record]) -> 
 
     Args:
         recipe: not tried yet.
-        best: the fastest so far of those that hold the budget.
+        best: the fastest so far of those that hold the budget; of several budgets the strictest.
         records: what was tried, the baselines among them.
     """
     theirs = _ends(best)

@@ -11,6 +11,7 @@ from laconic.run.evaluate import Evaluator
 from laconic.run.record import Record
 from laconic.search.budget import Budget
 from laconic.search.content import answer
+from laconic.search.judge import Judge
 from laconic.search.select import Rounds, Selection, choose, confirm, finalists, frontier, judged_again, judged_by
 from laconic.search.stopped import Stopped
 from laconic.search.verdict import Scale
@@ -36,10 +37,17 @@ def loosest(asked: Sequence[Budget]) -> Budget:
     return max(asked, key=lambda one: float(one.max_drop or 0.0))
 
 
+def judge(asked: Sequence[Budget]) -> Judge:
+    """Return what is asked of candidates by these budgets."""
+    most = loosest(asked)
+    return Judge(most, tuple(one for one in asked if one is not most))
+
+
 def choose_all(records: Sequence[Record], asked: Sequence[Budget], evaluator: Evaluator) -> tuple[list[Record], list[Selection]]:
     """Return the records as the first budget judges them, with the figures that are published for any of the budgets, and each budget's choice.
 
-    All that might be delivered for one of the budgets are timed together, once.
+    All that might be delivered for one of the budgets are timed together, once; so are those that are first in the order of one of them, whose figures of
+    that comparison are published. Whoever falls in it leaves its place to the next, which is timed with its baseline alone.
 
     Args:
         records: all, timed alone, the baselines first.
@@ -54,13 +62,22 @@ def choose_all(records: Sequence[Record], asked: Sequence[Budget], evaluator: Ev
         wanted = {*keys, *(record.key for record in now if record.baseline is None)}
         return [new if new.key in wanted else old for old, new in zip(now, after, strict=True)], rounds
 
-    made = [choose(judged, budget, compare, evaluator.publish) for judged, budget in zip(by_budget, asked, strict=True)]
+    pairs = [*zip(by_budget, asked, strict=True)]
+    first = {one.key for one in handed([choose(judged, budget, compare, _as_it_is)[1] for judged, budget in pairs])}
+
+    def publish(now: Sequence[Record], key: str) -> list[Record]:
+        return evaluator.publish(now, key, first if key in first else ())
+
+    made = [choose(judged, budget, compare, publish) for judged, budget in pairs]
     now, choices = made[0][0], [choice for _, choice in made]
-    for choice in choices[1:]:
-        chosen = choice.best or choice.nearest
-        if chosen is not None:
-            now = judged_again(now, evaluator.publish(now, chosen.key), asked[0])
+    for one in handed(choices[1:]):
+        now = judged_again(now, publish(now, one.key), asked[0])
     return now, choices
+
+
+def _as_it_is(records: Sequence[Record], key: str) -> list[Record]:
+    """Publish nothing: whom a budget would be given first."""
+    return list(records)
 
 
 def handed(choices: Sequence[Selection]) -> list[Record]:

@@ -16,6 +16,7 @@ from laconic.run.record import OUTRACED, TIME_LIMIT, Record, baseline_of
 from laconic.search.budget import Budget
 from laconic.search.chance import dependable
 from laconic.search.epochs import recipe_epochs
+from laconic.search.judge import Judge
 from laconic.search.lever import Surroundings
 from laconic.search.propose import (
     faster_threads,
@@ -45,7 +46,7 @@ class Walk:
     Args:
         evaluator: gathers their evidence, until its deadline.
         budget: which of them is the best so far.
-        races: leave out what cannot become the fastest any more, see `search.racing`.
+        races: what is asked of candidates, where those are left out that cannot become the fastest any more, see `search.racing`; None: all are tried.
         plan: what is done with the time; without one there is no limit.
         study: shared with other drivers; None: this run is on its own.
         space: in whose terms the study knows candidates.
@@ -62,7 +63,7 @@ class Walk:
         self,
         evaluator: Evaluator,
         budget: Budget,
-        races: bool = False,
+        races: Judge | None = None,
         plan: TimePlan | None = None,
         study: NoStudy | None = None,
         space: SearchSpace | None = None,
@@ -314,9 +315,10 @@ class Walk:
 
     def _outraced(self, recipe: Recipe) -> Record | None:
         """Return the record of one that cannot become the best any more; None where it may."""
-        if not self.races:
+        if self.races is None:
             return None
-        why = outraced(recipe, self.evaluator.best, self.records) or doomed(recipe, self.budget, self.records)
+        best = self.races.rival(None, self.evaluator.passed)
+        why = outraced(recipe, best, self.records) or doomed(recipe, self.races.budget, self.records)
         return None if why is None else self._not_tried(recipe, why, OUTRACED)
 
     def _facts(self, record: Record, took_s: float) -> dict[str, Any]:
