@@ -60,12 +60,12 @@ def one(name: str) -> list[str]:
 
 
 def _cell(kind: str, program: lc.Program, inputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> str:
-    try:
-        with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
             session = runtime(kind).load(write_model(program, Path(folder), runtime(kind).format), Target(kind))
             evidence, reason = gate.parity(parity(session.run(inputs), expected), "fp32")
-    except (LaconicError, RuntimeError, ValueError, TypeError) as error:
-        return f"{coverage.NO}{architectures.told(error)[:_TOLD]}"
+        except (LaconicError, RuntimeError, ValueError, TypeError) as error:
+            return f"{coverage.NO}{architectures.told(error).replace(f'{folder}/', '')[:_TOLD]}"
     return f"{evidence['max_rel']:.0e}" if reason is None else f"{coverage.NO}{reason.text}"
 
 

@@ -53,11 +53,13 @@ def test_blobs_that_kept_their_batch_lose_it(param: Path) -> None:
     assert kept.layers[2].inputs == ("in0_batch",)
 
 
-def test_a_reduction_without_axes_gets_the_first(param: Path) -> None:
+@pytest.mark.parametrize(("dim", "axis"), [("1", "0"), ("2", "1"), ("-1", "-1")])
+def test_an_axis_that_stands_alone_is_read_from_the_script(param: Path, dim: str, axis: str) -> None:
     text = PARAM.replace("ReLU                     relu                     1 1 1 2", "Reduction mean 1 1 1 2 0=3 1=0 -23303=0 4=0 5=1")
-    kept, given = Graph.read(param), with_axes(Graph.read(_written(param, text)))
-    assert given.layers[2].options == ("0=3", "1=0", "-23303=1,0", "4=0", "5=1")
-    assert with_axes(kept) == kept
+    graph = Graph.read(_written(param, text))
+    given = with_axes(graph, f"v_0 = torch.mean(v_9, dim=(2,3), keepdim=False)\nv_1 = torch.mean(v_0, dim={dim}, keepdim=False)")
+    assert given.layers[2].options == ("0=3", "1=0", f"-23303=1,{axis}", "4=0", "5=1")
+    assert with_axes(graph, "nothing is told") == graph
 
 
 def test_integers_stand_where_the_kernels_read_them(param: Path) -> None:

@@ -38,7 +38,7 @@ def convert(request: dict[str, Any], _: Channel) -> dict[str, Any]:
         raise ExportError(f"pnnx ended with code {done.returncode}: {_last(done.stdout + done.stderr)}")
     if foreign := sorted(set(_FOREIGN.findall(done.stdout + done.stderr))):
         raise ExportError(f"ncnn has no layer for {', '.join(foreign[:6])}")
-    graph = with_axes(Graph.read(param))
+    graph = with_axes(Graph.read(param), (folder / "pnnx.py").read_text(encoding="utf-8"))
     param.write_text(squeezed(graph, python.read_text(encoding="utf-8")).text(), encoding="utf-8")
     try:
         session = NcnnSession(opened(param, 1))

@@ -64,13 +64,22 @@ def _layer(words: list[str]) -> Layer:
     return Layer(kind, name, tuple(rest[: int(reads)]), tuple(rest[int(reads) : last]), tuple(rest[last:]))
 
 
-def with_axes(graph: Graph) -> Graph:
-    """Return a graph of which no reduction has an empty list of axes.
+def with_axes(graph: Graph, script: str) -> Graph:
+    """Return a graph of which no reduction has an empty list of axes, as pnnx writes for an axis that stands alone and in no list.
 
-    pnnx leaves an axis out that it takes for the batch, and behind recurrent layers it takes the sequence for that, which is the first axis of an example.
+    Args:
+        graph: as pnnx wrote it.
+        script: the model in Python that pnnx wrote beside it, which tells these axes in their order; its first one, the batch, is none of an example's.
     """
+    empty = [layer for layer in graph.layers if layer.kind == "Reduction" and _NO_AXES in layer.options]
+    axes = [int(axis) for axis in _ALONE.findall(script)]
+    if len(empty) != len(axes):
+        return graph
+    told = {layer.name: f"-23303=1,{axis - (axis > 0)}" for layer, axis in zip(empty, axes, strict=True)}
     layers = [
-        replace(layer, options=tuple(_FIRST if layer.kind == "Reduction" and text == _NONE else text for text in layer.options))
+        replace(layer, options=tuple(told[layer.name] if text == _NO_AXES else text for text in layer.options))
+        if layer.name in told
+        else layer
         for layer in graph.layers
     ]
     return Graph(tuple(layers))
@@ -97,7 +106,8 @@ def squeezed(graph: Graph, script: str) -> Graph:
     return Graph(tuple(layers))
 
 
-_NONE, _FIRST = "-23303=0", "-23303=1,0"  # the option `axes`: none, and the first one
+_NO_AXES, _FIRST = "-23303=0", "-23303=1,0"  # the option `axes`: none, and the first one
+_ALONE = re.compile(r"= torch\.(?:mean|sum|prod|amax|amin|logsumexp)\(\w+, dim=(-?\d+)\b")
 
 
 def _batched(blob: str) -> str:
