@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import laconic as lc
-from laconic.core.arena import Arena, Buffer, arena, arenas, buffers_of, offsets
+from laconic.core.arena import FLOAT_BYTES, Arena, Buffer, arena, arenas, buffers_of, offsets
+from laconic.core.target import PRECISIONS
 from tests.reference.arena import alive_in_onnx_runtime, most_alive, smallest_arena
 
 
@@ -179,6 +180,10 @@ def test_a_graph_that_cannot_be_followed_is_unknown(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("laconic.core.arena._made", no_rule)
     unknown = arenas(program)["bf16"]
     assert (unknown.value, unknown.note) == (None, "unknown: NotImplementedError: no rule for aten::odd")
+
+
+def test_every_precision_of_a_target_has_its_width() -> None:
+    assert set(FLOAT_BYTES) == set(PRECISIONS)
 
 
 def test_weights_and_what_follows_from_them_lie_in_flash() -> None:

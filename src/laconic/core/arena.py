@@ -27,8 +27,8 @@ from laconic.core.operators import PRODUCTS, RECTIFIERS, family_of, is_layer
 from laconic.core.program import Program, as_program
 from laconic.core.records import Measurement
 
-# Bytes of a float in each precision of a target.
-FLOAT_BYTES = {"fp32": 4, "bf16": 2}
+# Bytes of a float between operators in each precision of a target; where weights alone are halved it is computed in fp32.
+FLOAT_BYTES = {"fp32": 4, "bf16": 2, "fp16-weights": 4}
 _IN_PLACE = ("batch norm", "native batch norm", "dropout")
 
 
