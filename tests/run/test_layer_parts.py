@@ -21,7 +21,7 @@ from laconic.pruning.inputs import renew_statistics
 from laconic.pruning.loss import mean_loss, train_batches
 from laconic.pruning.sizes import Sizes
 from laconic.pruning.tables import LayerPart, Making, size_table
-from laconic.run.layer_parts import LayerParts
+from laconic.run.layer_parts import LayerParts, applied
 from laconic.tasks.data import ArrayDataset
 
 MAKING = Making(criterion="l1", examples=64, kinds=("channels", "rank", "bits", "block"))
@@ -88,7 +88,7 @@ def program(task: lc.Task) -> lc.Program:
 
 @pytest.fixture(scope="module")
 def parts(program: lc.Program, task: lc.Task) -> list[LayerPart]:
-    return LayerParts(program, lc.Context(task), PRICES, MAKING, "onnxruntime").every()
+    return applied(LayerParts(program, lc.Context(task), PRICES, MAKING, "onnxruntime").every())
 
 
 @pytest.fixture(scope="module")

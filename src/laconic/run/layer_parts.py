@@ -6,7 +6,7 @@ Each becomes a part of the table of sizes (`pruning.tables.LayerPart`), so that 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -80,10 +80,12 @@ class LayerParts:
         self.task = context.task
         self.whole = mean_loss(program, context.task, self.batches)
 
-    def every(self) -> list[LayerPart]:
-        """Return the parts of the kinds that are asked for, in the order in which their options are applied: chains, floats, blocks."""
-        makers: dict[Kind, Callable[[], Iterator[LayerPart]]] = {"rank": self.ranks, "bits": self.bits, "block": self.blocks}
-        return [part for kind, make in makers.items() if kind in self.making.kinds for part in make()]
+    def every(self, kinds: Collection[Kind] | None = None) -> Iterator[LayerPart]:
+        """Yield the parts of these kinds (None: of all) as far as they are asked for, each measured when it is: those of few passes first; see `applied`."""
+        makers: dict[Kind, Callable[[], Iterator[LayerPart]]] = {"block": self.blocks, "bits": self.bits, "rank": self.ranks}
+        for kind, make in makers.items():
+            if kind in self.making.kinds and (kinds is None or kind in kinds):
+                yield from make()
 
     def ranks(self) -> Iterator[LayerPart]:
         """Yield for each large layer up to three chains that save time, of those that no other chain beats in both time and error; of many layers fewer."""
@@ -156,6 +158,12 @@ class LayerParts:
     def _without(self, path: str) -> Program:
         """Return the program without a block."""
         return drop_blocks(self.program, DropBlocks(blocks=(path,)))[0]
+
+
+def applied(parts: Iterable[LayerPart]) -> list[LayerPart]:
+    """Return parts in the order in which their options are applied to a layer: a chain takes one layer, floats any number, and a block that goes takes all."""
+    order: tuple[Kind, ...] = ("rank", "bits", "block")
+    return sorted(parts, key=lambda one: order.index(one.part.kind))
 
 
 def spread(chains: Sequence[Option], most: int) -> list[Option]:

@@ -1,13 +1,21 @@
-"""The table of sizes of a captured model, measured in the process that builds models: layers on the target, losses on the task's train data."""
+"""The table of sizes of a captured model, measured in the process that builds models: layers on the target, losses on the task's train data.
+
+A table that is not whole when its time is over is of no use. So where there is a limit, losses are measured on as many examples as there is time for,
+and what is chosen beside channels is measured in a share of the time, after which the table goes without the rest of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from laconic.core.choices import Kind, Table
 from laconic.core.context import Context
+from laconic.core.errors import TIME_LIMIT, WorkerFailed
 from laconic.core.files import alone, read_json, write_json
 from laconic.core.macs import LayerShape
 from laconic.core.program import Program
@@ -16,11 +24,20 @@ from laconic.core.target import Target
 from laconic.core.task import Task
 from laconic.deploy.runtime import runtime
 from laconic.deploy.whole import read_state
-from laconic.pruning.tables import Known, Making, Price, size_table
+from laconic.pruning.coupling import couple
+from laconic.pruning.loss import mean_loss, train_batches
+from laconic.pruning.tables import Known, LayerPart, Making, Price, size_table
 from laconic.run.latency_table import LayerLatencyTable, latency_table
-from laconic.run.layer_parts import LayerParts
+from laconic.run.layer_parts import LayerParts, applied
 
 _BITS = 8
+_EXAMPLES = "examples\0"  # beside what is known of losses: on how many they are
+# Of the time of a table, so much may go by until what is chosen beside channels is measured; and so much is planned for losses.
+_BESIDE, _OF_LOSSES = 0.6, 0.5
+_FEW: tuple[Kind, ...] = ("block", "bits")  # kinds of parts for which few passes are made and hardly a layer is timed
+_MANY: tuple[Kind, ...] = ("rank",)
+_FEWEST, _IN_STEPS = 64, 32  # examples on which a loss is measured, at the least and in steps
+_CUTS, _PASSES_BESIDE = 5, 96  # passes that are expected for a group, and for all that is chosen beside channels
 
 
 def write_table(request: Mapping[str, Any], task: Task | None, progress: Progress) -> None:
@@ -36,8 +53,9 @@ def write_table(request: Mapping[str, Any], task: Task | None, progress: Progres
         BadInput: nothing can be removed; data or loss are missing.
         WorkerFailed: the deadline came.
     """
-    if request["deadline"] is not None:
-        progress = Until(progress, request["deadline"])
+    left_s = math.inf if request["deadline"] is None else request["deadline"] - time.monotonic()
+    among = progress if math.isinf(left_s) else Until(progress, time.monotonic() + _BESIDE * left_s)
+    progress = progress if math.isinf(left_s) else Until(progress, request["deadline"])
     if task is not None and request["state"] is not None:
         read_state(task.build(), Path(request["state"]))
     file, target = Path(request["file"]), Target(**request["deploy"])
@@ -47,20 +65,99 @@ def write_table(request: Mapping[str, Any], task: Task | None, progress: Progres
     with alone(file):
         known: Known = read_json(part) if part.exists() else {}
         program, prices, making = Program.load(request["source"]), _prices(price, target), Making(**request["making"])
+        if not known:
+            known[_EXAMPLES] = [float(fitted(making, program, context, left_s).examples)]
+        making = replace(making, examples=int(known.get(_EXAMPLES, [making.examples])[0]))
 
         def keep(losses: Known) -> None:
             known.update(losses)
             write_json(part, known)
 
         try:
-            rules = runtime(target.runtime).quantizes
-            more = LayerParts(program, context, prices, making, rules, known, keep).every() if len(making.kinds) > 1 else []
-            table = size_table(program, context, prices, making, known, keep, more)
+            table = with_choices(program, context, among, prices, making, known, keep)
             table = replace(table, costs=(*table.costs, price.call_cost(table.precisions)))
         finally:
             price.keep()
         write_json(file, table.to_json())
         part.unlink(missing_ok=True)
+
+
+def with_choices(
+    program: Program,
+    context: Context,
+    among: Progress,
+    prices: Mapping[str, Price],
+    making: Making,
+    known: Known,
+    keep: Callable[[Known], None],
+) -> Table:
+    """Return the table with as much of what is chosen beside channels as there is time for.
+
+    For chains of lower rank many layers are timed, so they come last: where their time is over, the table is the one without them.
+
+    Args:
+        program: not changed.
+        context: the task, the target, and progress that ends with the time of the table.
+        among: progress that ends with the time until which something beside channels is begun.
+        prices: as of `size_table`, as are the others.
+    """
+    if len(making.kinds) == 1:
+        return size_table(program, context, prices, making, known, keep)
+    rules = runtime(context.target.runtime).quantizes
+    beside = LayerParts(program, replace(context, progress=among), prices, making, rules, known, keep)
+    few = applied(in_time(beside.every(_FEW), context.progress))
+    table = size_table(program, context, prices, making, known, keep, few)
+    if not set(_MANY) & set(making.kinds):
+        return table
+    try:
+        return size_table(program, context, prices, making, known, keep, applied([*few, *beside.every(_MANY)]))
+    except WorkerFailed as error:
+        tell_late(error, context.progress)
+        return table
+
+
+def fitted(making: Making, program: Program, context: Context, left_s: float) -> Making:
+    """Return how a table is made whose losses take no more than a share of the time that is left, as far as fewer examples can do.
+
+    Args:
+        making: as it would be made with all the time there is.
+        program: of which the table is.
+        context: with the task.
+        left_s: seconds until the table must be whole; infinite where there is no limit.
+    """
+    batches = [] if math.isinf(left_s) else train_batches(program, context, _FEWEST)
+    if context.task is None or not batches:
+        return making
+    mean_loss(program, context.task, batches)  # the first call is slow
+    start = time.perf_counter()
+    mean_loss(program, context.task, batches)
+    each_s = (time.perf_counter() - start) / _FEWEST
+    passes = _CUTS * len(couple(program).groups) + (_PASSES_BESIDE if len(making.kinds) > 1 else 0)
+    return replace(making, examples=examples_for(_OF_LOSSES * left_s / max(1, passes), each_s, making.examples))
+
+
+def examples_for(pass_s: float, each_s: float, most: int) -> int:
+    """Return on how many examples a loss is measured that may take so many seconds.
+
+    >>> examples_for(1.0, 0.01, 256), examples_for(0.1, 0.01, 256), examples_for(60.0, 0.01, 256), examples_for(0.1, 0.01, 32)
+    (96, 64, 256, 32)
+    """
+    return min(most, max(_FEWEST, _IN_STEPS * int(pass_s / max(each_s, 1e-9) / _IN_STEPS)))
+
+
+def in_time(parts: Iterator[LayerPart], progress: Progress) -> Iterator[LayerPart]:
+    """Yield the parts that are measured before their share of the time is over; that it was is told."""
+    try:
+        yield from parts
+    except WorkerFailed as error:
+        tell_late(error, progress)
+
+
+def tell_late(error: WorkerFailed, progress: Progress) -> None:
+    """Tell that there was no time; raise anything else."""
+    if error.kind != TIME_LIMIT:
+        raise error
+    progress.log("the table of sizes goes without a part of what could be chosen of layers: there was no time to measure it")
 
 
 def _prices(price: LayerLatencyTable, target: Target) -> dict[str, Price]:

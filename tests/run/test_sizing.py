@@ -1,0 +1,72 @@
+"""A table of sizes that must be whole when its time is over: fewer examples first, then fewer choices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+import laconic as lc
+from laconic.core.choices import Part
+from laconic.core.errors import TIME_LIMIT, WorkerFailed
+from laconic.core.progress import silent
+from laconic.pruning.tables import LayerPart, Making
+from laconic.run import sizing
+from laconic.run.layer_parts import applied
+from tests.run import tiny
+
+
+def part(name: str, kind: str) -> LayerPart:
+    return LayerPart(Part(name, (1, 0), (0.0, 0.1), kind), (lambda layers: layers,) * 2, ())  # type: ignore[arg-type]
+
+
+def measured(*names: str, then: WorkerFailed | None = None) -> Iterator[LayerPart]:
+    yield from (part(name, "block") for name in names)
+    if then is not None:
+        raise then
+
+
+@pytest.mark.parametrize(("left_s", "examples"), [(math.inf, 256), (1e6, 256), (1e-6, 64)])
+def test_losses_are_on_as_many_examples_as_there_is_time_for(left_s: float, examples: int) -> None:
+    task = tiny.task()
+    program = lc.capture(task.build(), torch.randn(2, 1, 8, 8))
+    made = Making(kinds=("channels", "block"))
+    found = sizing.fitted(made, program, lc.Context(task), left_s)
+    assert (found.examples, found.kinds, found.criterion) == (examples, made.kinds, made.criterion)
+
+
+def test_what_was_measured_in_time_is_kept_and_other_faults_are_faults() -> None:
+    late, other = WorkerFailed("the time limit was reached", TIME_LIMIT), WorkerFailed("it ended", "crash")
+    assert [one.part.name for one in sizing.in_time(measured("a", "b", then=late), silent)] == ["a", "b"]
+    with pytest.raises(WorkerFailed, match="it ended"):
+        list(sizing.in_time(measured("a", then=other), silent))
+
+
+@pytest.mark.parametrize(("late", "parts"), [(False, ["c", "b", "a"]), (True, ["b", "a"])])
+def test_a_table_without_chains_is_kept_where_they_take_too_long(late: bool, parts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Beside:
+        def __init__(self, *given: object) -> None:
+            """Nothing is measured."""
+
+        def every(self, kinds: tuple[str, ...]) -> Iterator[LayerPart]:
+            yield from (part(name, kind) for name, kind in (("a", "block"), ("b", "bits"), ("c", "rank")) if kind in kinds)
+
+    def table(*given: Any) -> list[str]:
+        names = [one.part.name for one in given[-1]]
+        if late and "c" in names:
+            raise WorkerFailed("the time limit was reached", TIME_LIMIT)
+        return names
+
+    monkeypatch.setattr(sizing, "LayerParts", Beside)
+    monkeypatch.setattr(sizing, "size_table", table)
+    context = lc.Context(None, target=lc.Target("openvino"))
+    made = Making(kinds=("channels", "block", "bits", "rank"))
+    assert sizing.with_choices(None, context, silent, {}, made, {}, lambda found: None) == parts  # type: ignore[arg-type, comparison-overlap]
+
+
+def test_a_chain_is_made_before_its_layers_are_left_in_floats_and_before_their_block_goes() -> None:
+    parts = applied([part("a", "block"), part("b", "bits"), part("c", "rank"), part("d", "bits")])
+    assert [one.part.name for one in parts] == ["c", "b", "d", "a"]
