@@ -47,7 +47,7 @@ _IMAGES = lc.FitPlan(
 )  # fmt: skip
 CASES = {
     "resnet20": Case(0.5, _IMAGES),
-    "minilm": Case(1.0, lc.FitPlan(epochs=2, lr=5e-5, batch_size=32, schedule="linear", warmup=0.1, distill=0.5)),
+    "minilm": Case(1.0, lc.FitPlan(epochs=2, lr=5e-5, batch_size=32, schedule="linear", warmup=0.1, distill=0.5, precision="bf16")),
     "lstm": Case(0.0, lc.FitPlan(epochs=40, lr=3e-3, weight_decay=1e-2, batch_size=16, warmup=0.1, distill=0.5)),
 }
 
