@@ -252,7 +252,10 @@ def test_inspect_without_sensitivity_runs_nothing() -> None:
         (("optimize", "digits", "--max-drop", "-1", "--min-speedup", "0"), "(?s)max_drop: -1.0 must be.*min_speedup: 0.0 must be"),
         (("optimize", "digits", "--runtimes", "onnxruntim"), "Did you mean 'onnxruntime'"),
         (("optimize", "digits", "--time-limit", "soon"), "time limit 'soon'"),
-        (("optimize", "digits", "--objective", "beauty"), "objective: 'beauty'; choose from latency, p95, size, memory, macs, throughput"),
+        (
+            ("optimize", "digits", "--objective", "beauty"),
+            "objective: 'beauty'; choose from latency, p95, size, memory, macs, flash, ram, throughput",
+        ),
         (("optimize", "digits", "--max-drop", "much"), "max_drop: 'much' is not a number, nor 'any'"),
         (("optimize", "digits", "--threads", "many"), "should be a valid integer"),
         (("optimize",), "(?i)missing argument 'TASK'"),

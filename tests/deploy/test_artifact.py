@@ -127,7 +127,7 @@ def test_a_bare_file_opens_with_defaults(artifact: Artifact, program: lc.Program
 
 def test_a_target_changes_only_what_the_file_can_do(artifact: Artifact) -> None:
     assert artifact.with_target(runtime="openvino", threads=1, precision=None).target == Target("openvino", "fp32", 1)
-    with pytest.raises(BadInput, match="torch reads pt2 files"):
+    with pytest.raises(BadInput, match="torch in fp32 reads pt2 files"):
         artifact.with_target(runtime="torch")
 
 

@@ -146,7 +146,7 @@ def test_what_cannot_be_compared_is_refused(artifact: lc.Artifact, tmp_path: Pat
     other = lc.export(lc.capture(nn.Linear(4, 2), torch.randn(2, 4)), tmp_path / "other.onnx")
     with pytest.raises(BadInput, match="the two take different inputs"):
         lc.bench(artifact, baseline=other)
-    with pytest.raises(BadInput, match="torch reads pt2 files"):
+    with pytest.raises(BadInput, match="torch in fp32 reads pt2 files"):
         lc.bench(artifact, runtime="torch")
     with pytest.raises(BadInput, match="cannot run in onnxruntime with bf16 on cpu: its CPUExecutionProvider"):
         lc.bench(artifact, precision="bf16")

@@ -63,7 +63,7 @@ def test_a_portable_is_the_artifact(folder: Path) -> None:
     assert [path.name for path in light.files] == ["artifact.json", "model.onnx"]
     assert light.refusal() is None
     assert "no QNNExecutionProvider" in (light.with_target(device="qnn").refusal() or "it is here: no QNNExecutionProvider")
-    with pytest.raises(BadInput, match="torch reads pt2 files"):
+    with pytest.raises(BadInput, match="torch in fp32 reads pt2 files"):
         light.with_target(runtime="torch")
 
 

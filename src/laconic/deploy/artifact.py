@@ -39,8 +39,10 @@ from laconic.deploy.xla.file import about
 FORMAT = 2  # 1 called the target settings
 CARD = "artifact.json"
 SCRIPT = "run.py"
-# The format of a model file by its ending. A bare one is run with the first runtime that reads it until somebody says otherwise.
-SUFFIXES = {Path(name).suffix: kind for kind, (name, _) in reversed(FORMATS.items())}
+# The first format of a model file by its ending. A bare one is run with the first runtime that reads it until somebody says otherwise.
+SUFFIXES: dict[str, str] = {}
+for _kind, (_name, _) in FORMATS.items():
+    SUFFIXES.setdefault(Path(_name).suffix, _kind)
 
 # How files begin that are neither ONNX nor zip archives.
 _HEADS: dict[str, Callable[[bytes], bool]] = {".pte": lambda head: head[4:6] == b"ET", ".param": lambda head: head[:7] == MAGIC.encode()}
