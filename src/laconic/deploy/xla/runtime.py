@@ -29,7 +29,7 @@ class Xla(Runtime):
     devices = ("cpu", "cuda")
     folds_batch_norm = False  # weights are arguments, of which XLA knows nothing when it compiles
     promise = "low"
-    aside = "its time beside the others is not measured yet; --try xla tries it"
+    aside = "on processors ONNX Runtime and OpenVINO were faster (docs/runtimes.md); --try xla tries it"
 
     def available(self, precision: str = "fp32", device: str = "cpu") -> str | None:
         """See `Runtime.available`."""
