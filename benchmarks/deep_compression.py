@@ -92,7 +92,7 @@ class Net:
 
 NETS = {
     "lenet300": Net(20, 24, 40, 4, 0.93, 0.5, 0.92, 0.9832),
-    "lenet5": Net(12, 14, 40, 3, 0.975, 0.22, 0.92, 0.9914, (("conv1", 8), ("conv2", 8)), QUICK, tuned=AVERAGED),
+    "lenet5": Net(12, 14, 24, 3, 0.975, 0.22, 0.92, 0.9915, (("conv1", 8), ("conv2", 8)), QUICK, tuned=AVERAGED),
 }
 
 

@@ -123,7 +123,8 @@ def test_a_precision_with_a_format_of_its_own_is_near_the_program(
     with torch.no_grad():
         expected = [leaf.numpy() for leaf in programs["conv"].graph_module(torch.from_numpy(images(4)[0]))]
     difference = parity(session.run(images(4)), expected)["max_rel"]
-    assert 0 < difference < (TOLERANCES[precision].max_rel or 0)
+    # rounding to 16 bits moves a weight by up to 5e-4 of itself, another order of sums in fp32 an output by 1e-6
+    assert 1e-5 < difference < (TOLERANCES[precision].max_rel or 0)
     assert found.format_in("fp32") == found.format != found.format_in(precision)
 
 

@@ -172,7 +172,7 @@ def watch(
         BadInput: no run is there.
     """
     folder, look = following(place)
-    target = page_of(place, to)
+    target = page_of(folder, to)
     told, drawn = _Told(progress), ""
     while True:
         start = time.perf_counter()
