@@ -35,6 +35,7 @@ from benchmarks import trained
 from benchmarks.command import command
 from benchmarks.contest import Entry, contest
 from laconic.core.choices import Cost, Kind, Part, Table
+from laconic.core.loss import mean_loss, train_batches
 from laconic.core.macs import LayerShape
 from laconic.deploy.export import write_onnx
 from laconic.pruning import allocation
@@ -43,7 +44,6 @@ from laconic.pruning.collect import score
 from laconic.pruning.coupling import couple
 from laconic.pruning.criteria import named
 from laconic.pruning.inputs import renew_statistics
-from laconic.pruning.loss import mean_loss, train_batches
 from laconic.pruning.sizes import Sizes, keep_of
 from laconic.pruning.surgery import remove
 from laconic.pruning.tables import Making, choices, group_losses, layer_costs, size_table

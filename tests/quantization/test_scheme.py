@@ -19,6 +19,7 @@ from laconic.quantization.scheme import (
     WEIGHT_INT8,
     Scheme,
     activation_scheme,
+    common_step,
     grid,
     weight_grid,
 )
@@ -153,3 +154,32 @@ def test_codes_of_activations(symmetric: bool, low: float, high: float, expected
 def test_full_range_where_the_processor_sums_in_32_bits(flags: set[str], full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheme, "instructions", lambda: frozenset(flags))
     assert scheme.full_range() is full
+
+
+@pytest.mark.parametrize("most", [63, 127])
+@pytest.mark.parametrize("side", [1, 5, 63])
+def test_numbers_on_a_grid_stay_on_it(side: int, most: int) -> None:
+    """Multiples of one step, by slices that reach differently far: no number moves, and a value has one code in all slices."""
+    generator = torch.Generator().manual_seed(side)
+    multiples = torch.randint(-side, side + 1, (6, 40), generator=generator)
+    multiples[1] = multiples[1].clamp(-1, 1)
+    multiples[2] = 0
+    multiples[0, 0] = side
+    weight = multiples * 0.0371
+    quantizer = weight_grid(weight, Scheme(-most, most, axis=0))
+    assert torch.allclose(quantizer(weight), weight, rtol=1e-6, atol=0)
+    codes = (weight / quantizer.scale[:, None]).round()
+    assert torch.equal(codes, multiples * (most // side))  # as far as the codes reach: steps of biases stay small
+    assert bool((codes.abs() <= most).all())
+
+
+def test_what_is_on_no_grid_has_a_step_for_each_slice() -> None:
+    weight = torch.randn(6, 40, generator=torch.Generator().manual_seed(0))
+    assert common_step(weight, 127) is None
+    assert torch.allclose(weight_grid(weight, WEIGHT_INT8).scale, weight.abs().amax(1) / 127)
+    assert common_step(torch.arange(-100, 101) * 0.5, 63) is None  # more steps than codes
+    assert common_step(torch.zeros(3), 127) is None
+    assert common_step(torch.tensor([0.5, torch.inf]), 127) is None
+    near = torch.arange(-5, 6) * 0.5
+    near[3] += 0.01
+    assert common_step(near, 63) is None

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 import laconic as lc
 from laconic.core.choices import FLOATS, WHOLE, Table
 from laconic.core.errors import BadInput
+from laconic.core.loss import mean_loss, train_batches
 from laconic.core.macs import LayerShape
 from laconic.factorize.depth import drop_blocks
 from laconic.pruning.coupling import couple
 from laconic.pruning.inputs import renew_statistics
-from laconic.pruning.loss import mean_loss, train_batches
 from laconic.pruning.sizes import Sizes
 from laconic.pruning.tables import LayerPart, Making, size_table
 from laconic.run.layer_parts import LayerParts, applied

@@ -29,13 +29,35 @@ def measured(*names: str, then: WorkerFailed | None = None) -> Iterator[LayerPar
         raise then
 
 
-@pytest.mark.parametrize(("left_s", "examples"), [(math.inf, 256), (1e6, 256), (1e-6, 64)])
-def test_losses_are_on_as_many_examples_as_there_is_time_for(left_s: float, examples: int) -> None:
+@pytest.mark.parametrize(("left_s", "examples"), [(math.inf, 256), (1e6, 256), (30.0, 64)])
+def test_losses_are_on_as_many_examples_as_there_is_time_for(left_s: float, examples: int, monkeypatch: pytest.MonkeyPatch) -> None:
     task = tiny.task()
     program = lc.capture(task.build(), torch.randn(2, 1, 8, 8))
     made = Making(kinds=("channels", "block"))
-    found = sizing.fitted(made, program, lc.Context(task), left_s)
+    monkeypatch.setattr(sizing, "_OF_LOSSES", 1e-9 if left_s < 1e6 else 0.5)
+    found = sizing.fitted(made, program, lc.Context(task), left_s, {"fp32": lambda shape: 1.0})
     assert (found.examples, found.kinds, found.criterion) == (examples, made.kinds, made.criterion)
+
+
+@pytest.mark.parametrize("slow", ["losses", "layers"])
+def test_a_table_that_would_be_late_is_not_begun(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few of its measurements tell, of losses and of layers; each of a minute, by a clock that says so."""
+    now = [0.0]
+
+    def a_minute(*given: object) -> float:
+        now[0] += 60.0
+        return 1.0
+
+    task, priced = tiny.task(), []
+    program = lc.capture(task.build(), torch.randn(2, 1, 8, 8))
+    monkeypatch.setattr(sizing.time, "perf_counter", lambda: now[0])
+    if slow == "losses":
+        monkeypatch.setattr(sizing, "mean_loss", a_minute)
+    prices = {"fp32": (lambda shape: priced.append(shape) or 1.0) if slow == "losses" else a_minute}
+    with pytest.raises(WorkerFailed, match=r"would take \d+ s at the least, and 60 s of the time limit") as caught:
+        sizing.fitted(Making(), program, lc.Context(task), 60.0, prices)  # type: ignore[arg-type]
+    assert caught.value.kind == TIME_LIMIT
+    assert len(priced) <= 6
 
 
 def test_what_was_measured_in_time_is_kept_and_other_faults_are_faults() -> None:

@@ -67,7 +67,15 @@ def test_a_pruned_program_is_recovered_once_whatever_follows(tmp_path: Path, sou
     assert [len(outcomes) for outcomes in (first, second, alone)] == [2, 2, 1]
 
 
-def test_what_does_not_train_is_not_kept_for_its_own_sake(tmp_path: Path, source: Path, applied: list[str]) -> None:
+def test_values_that_were_chosen_are_kept_whatever_follows(tmp_path: Path, source: Path, applied: list[str]) -> None:
+    """They train nothing and take minutes all the same."""
+    chosen = lc.RateDistortion(recovery={"epochs": 0})
+    make(tmp_path, source, chosen, DYNAMIC)
+    make(tmp_path, source, chosen, WEIGHTS)
+    assert applied == ["RateDistortion", "Quantize", "Quantize"]
+
+
+def test_what_takes_no_time_is_not_kept_for_its_own_sake(tmp_path: Path, source: Path, applied: list[str]) -> None:
     make(tmp_path, source, PLAIN, DYNAMIC)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [key_of(PLAIN, DYNAMIC)]
     make(tmp_path, source, PLAIN)

@@ -283,6 +283,34 @@ def test_values_are_chosen_before_anything_trains_and_behind_what_trains() -> No
     assert not any("TorchScript" in title for title in titles)  # its values would be the same ones
 
 
+@pytest.mark.parametrize(
+    ("budget", "why"),
+    [
+        (lc.Budget(limits={"max_packed_mb": 1.0}), ""),
+        (lc.Budget(objective="size"), "tried where the budget is about time too"),
+        (lc.Budget(objective="size", min_speedup=2.0), ""),
+        (lc.Budget(), "tried where the budget is about the packed size"),
+    ],
+    ids=["small and fast", "small alone", "small, and fast enough", "fast alone"],
+)
+def test_few_values_in_integers_are_for_what_is_small_and_fast(budget: lc.Budget, why: str) -> None:
+    row = settings(tiny.task(), budget=budget)["compact=3"]
+    assert why in row["why"]
+    assert bool(why) is not row["tried"]
+
+
+@pytest.mark.parametrize("name", ["3", "3.5"])
+def test_few_values_in_integers_are_found_without_training(name: str) -> None:
+    lever = table.levers()["compact"]
+    setting = lever.setting(name)
+    assert setting is not None
+    assert setting.cost == "calibration"
+    steps = lever.steps(setting, Surroundings(CONV, tiny.task(), lc.Budget(), lc.Target("openvino")))
+    assert [type(step) for step in steps] == [lc.RateDistortion, lc.Quantize]
+    assert steps[0].bits_per_weight == float(name)
+    assert not any(step.trained() for step in steps)
+
+
 @pytest.mark.parametrize("task", [None, tiny.task()], ids=["all", "for a task"])
 def test_the_table_shows_every_lever(task: lc.Task | None) -> None:
     console = Console(width=80, record=True, file=io.StringIO())

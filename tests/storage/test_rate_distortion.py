@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
@@ -277,3 +279,21 @@ def test_a_weight_that_the_examples_do_not_feel_stays_as_it_is() -> None:
 def test_without_data_it_is_refused(program: lc.Program) -> None:
     with pytest.raises(lc.BadInput, match="measured on data"):
         rate_distortion(program, RateDistortion(**UNTUNED))
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "adaptive"])
+def test_integers_keep_the_values_that_were_chosen(rounding: Literal["nearest", "adaptive"], tmp_path: Path) -> None:
+    """Smoothing, or a step for each channel, would spread them over all codes: so the file of integers has as few different codes as there are values."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 64), nn.LayerNorm(64), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3)).eval()
+    around = lc.Context(task=lc.Task(model, DATA, DATA, loss=F.cross_entropy))
+    few = RateDistortion(bits_per_weight=3, grid="stepped", bits=7, **UNTUNED)  # ±63: on any processor
+    chosen, _ = rate_distortion(lc.capture(model, torch.randn(2, 6)), few, around)
+    rounded, outcome = lc.quantize(chosen, lc.Quantize(target="openvino", rounding=rounding), around)
+    assert outcome.changed.get("smoothed_norms", 0) == 0
+    values = chosen.state_dict()["2.weight"].numpy()
+    stored = [onnx.numpy_helper.to_array(one) for one in onnx.load(lc.export(rounded, tmp_path / "model.onnx").file).graph.initializer]
+    codes = next(one for one in stored if one.shape == (64, 64) and one.dtype == np.int8)
+    step = np.abs(values).max() / np.abs(codes).max()
+    np.testing.assert_allclose(codes * step, values, rtol=1e-5)
+    assert len(np.unique(codes)) == len(np.unique(values)) < 64

@@ -19,10 +19,12 @@ from laconic.core.choices import Kind
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import TensorMeta, shapes
+from laconic.core.loss import mean_loss, train_batches
 from laconic.core.operators import CONVOLUTIONS, PRODUCTS, Family, family_of
 from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
 from laconic.core.step import StepConfig, step
+from laconic.core.task import Task
 from laconic.factorize.sites import model_params, multiplying
 
 # Families behind which a value is no longer the one that entered, but something computed of it.
@@ -31,30 +33,44 @@ _MIXING: tuple[Family, ...] = (*CONVOLUTIONS, *PRODUCTS, "linear", "bilinear", "
 
 @dataclass(frozen=True)
 class DropBlocks(StepConfig):
-    """Drop repeated residual blocks. One of the three says which; without any it is every second.
+    """Drop repeated residual blocks. One of the first four says which; without any it is every second.
 
     Args:
         keep: so many of each run of alike blocks stay, evenly spaced, the first among them.
         every: of each run, every n-th goes: 2 drops the second, the fourth, …
         blocks: module paths of those that go.
+        least: so large a share of all these blocks goes, one at least: one after the other, each time the one without which the task's loss rises
+            least; one of each run stays.
+        examples: of the train data that are looked at, for `least`.
     """
 
+    calibrates: ClassVar[bool] = True
     section: ClassVar[str] = "factorization"
 
     keep: int | None = None
     every: int | None = None
     blocks: tuple[str, ...] = ()
+    least: float | None = None
+    examples: int = 256
 
     def __post_init__(self) -> None:
         mistakes = []
-        if sum([self.keep is not None, self.every is not None, bool(self.blocks)]) > 1:
-            mistakes.append("one of keep, every and blocks says what goes")
+        if sum([self.keep is not None, self.every is not None, bool(self.blocks), self.least is not None]) > 1:
+            mistakes.append("one of keep, every, blocks and least says what goes")
+        if self.least is not None and not 0 < self.least < 1:
+            mistakes.append(f"least: {self.least} must lie between 0 and 1: a share of the blocks")
+        if self.examples < 1:
+            mistakes.append(f"examples: {self.examples} must be 1 or more")
         if self.keep is not None and self.keep < 1:
             mistakes.append(f"keep: {self.keep} must be 1 or more: the first of a run always stays")
         if self.every is not None and self.every < 2:
             mistakes.append(f"every: {self.every} must be 2 or more: the first of a run always stays")
         if mistakes:
             raise BadInput("dropping blocks so makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
+
+    def words(self) -> str:
+        """Return the step, and how many of the blocks go where that is a share: `drop 30 % of the blocks`."""
+        return "drop blocks" if self.least is None else f"drop {100 * self.least:.3g} % of the blocks"
 
     def choices(self) -> Mapping[tuple[Kind, str], int | str] | None:
         """Return the blocks that go, where they are named."""
@@ -73,20 +89,26 @@ class Block:
 
 
 @step("drop_blocks", DropBlocks)
-def drop_blocks(program: Program, config: DropBlocks | None = None, context: Context | None = None) -> tuple[Program, Outcome]:
+def drop_blocks(program: Program, config: DropBlocks | None = None, context: Context | Task | None = None) -> tuple[Program, Outcome]:
     """Drop blocks from a copy of a program. Paths and parameters of those that stay keep their names.
+
+    Args:
+        program: not changed.
+        config: which.
+        context: or the task alone, on whose train data `least` measures the loss.
 
     Returns:
         A smaller program, and which blocks went; siblings that cannot be skipped are listed with the reason.
 
     Raises:
-        BadInput: there are no repeated residual blocks, none would go, or a named one cannot be skipped; says why.
+        BadInput: there are no repeated residual blocks, none would go, a named one cannot be skipped, or `least` has no train data or loss; says why.
     """
-    config = config or DropBlocks()
+    config, context = config or DropBlocks(), context if isinstance(context, Context) else Context(task=context)
     copied = copy.deepcopy(program).eval()
     survey = Survey(copied)
     runs = survey.runs()
-    chosen = survey.named(config.blocks) if config.blocks else [block for run in runs for block in _leaving(run, config)]
+    named = _least(program, runs, config, context) if config.least is not None else config.blocks
+    chosen = survey.named(named) if named else [block for run in runs for block in _leaving(run, config)]
     if not chosen and runs:
         raise BadInput(
             f"no block would go: the runs of alike blocks have {', '.join(str(len(run)) for run in runs)} blocks. Keep fewer, or name blocks."
@@ -118,6 +140,29 @@ def _leaving(run: Sequence[Block], config: DropBlocks) -> list[Block]:
         staying = {index * n // min(n, config.keep) for index in range(min(n, config.keep))}
         return [block for index, block in enumerate(run) if index not in staying]
     return [block for index, block in enumerate(run) if (index + 1) % (config.every or 2) == 0]
+
+
+def _least(program: Program, runs: Sequence[Sequence[Block]], config: DropBlocks, context: Context) -> tuple[str, ...]:
+    """Return the paths of those without which the loss rises least, one after the other; one of each run stays.
+
+    Raises:
+        BadInput: there are no train data or no loss.
+    """
+    assert config.least is not None
+    task, batches = context.task, train_batches(program, context, config.examples)
+    if task is None or not batches:
+        raise BadInput("which blocks do least is measured on train data with the task's loss, and one of them is missing. Name the blocks.")
+    count, gone = max(1, round(config.least * sum(map(len, runs)))), tuple[str, ...]()
+    context.progress.start("looking for the blocks that do least", count)
+    while len(gone) < count:
+        left = [[block.path for block in run if block.path not in gone] for run in runs]
+        trials = [(*gone, path) for run in left if len(run) > 1 for path in run]
+        if not trials:
+            break
+        gone = min(trials, key=lambda paths: mean_loss(drop_blocks(program, DropBlocks(blocks=paths))[0], task, batches))
+        context.progress.advance()
+    context.progress.finish()
+    return gone
 
 
 def _siblings(path: str, other: str) -> bool:

@@ -5,20 +5,19 @@ Shapes: B examples of a batch, E of all batches, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils.data import DataLoader
 
+from laconic.core.axes import batch_size
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
 from laconic.core.graph import module_path
+from laconic.core.loss import borrowed, examples_of
 from laconic.core.program import Program
-from laconic.core.reader import reader_of
-from laconic.core.task import Task, calibration_subset
+from laconic.core.task import Task
 from laconic.pruning.coupling import Coupling
 from laconic.pruning.criteria import Evidence, criteria, named, pieces
 from laconic.pruning.trace import Consumer
@@ -122,40 +121,6 @@ def task_with(context: Context, needs: Collection[str], without: Sequence[str]) 
     if "gradients" in needs and task.loss is None:
         raise BadInput(f"the criterion needs gradients, and the task '{task.name}' has no loss. {mend}")
     return task
-
-
-def examples_of(task: Task, seed: int, examples: int, loading: Mapping[str, Any]) -> DataLoader[Any]:
-    """Return a loader of examples of the train data that a seed draws; the global random state stays as it is.
-
-    Raises:
-        BadInput: there are none, or none are asked for.
-    """
-    if examples < 1 or loading["batch_size"] < 1:
-        raise BadInput(f"examples and batch_size must be 1 or more; they are {examples} and {loading['batch_size']}")
-    assert task.train is not None
-    subset = calibration_subset(task.train, examples, seed)
-    if not len(subset):
-        raise BadInput(f"the train data of the task '{task.name}' are empty: there is nothing to collect from")
-    # a generator of its own, so that the global one is not advanced
-    return reader_of(task, subset).loader(collate=task.collate, generator=torch.Generator().manual_seed(seed), **loading)
-
-
-@contextmanager
-def borrowed(program: Program, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Return the program in evaluation mode, with gradients for these parameters and no others; given back as it was."""
-    trained = [(p, p.requires_grad) for p in program.parameters()]
-    mode = program.training
-    chosen = {id(p) for p in parameters}
-    try:
-        program.eval()
-        for p, _ in trained:
-            p.requires_grad_(id(p) in chosen)
-        with torch.set_grad_enabled(bool(parameters)):
-            yield
-    finally:
-        for p, was in trained:
-            p.requires_grad_(was)
-        program.train(mode)
 
 
 # Gradients --------------------------------------------------------------------------------------------------------------------------------
@@ -294,18 +259,10 @@ class _Watched(fx.Interpreter):
     def call(self, inputs: Any) -> Any:
         """Return the program's outputs, nested as it returns them."""
         leaves = self.program.flatten_inputs(inputs)
-        self.batch = batch_size(self.program, leaves)
+        self.batch = batch_size(self.program.inputs, leaves) or int(leaves[0].shape[0])
         return self.program.unflatten_outputs(self.run(*leaves))
 
     def run_node(self, n: fx.Node) -> Any:
         for reader in self.readers.get(n, ()):
             reader.fold(self.env[reader.consumer.value], self.batch)
         return super().run_node(n)
-
-
-def batch_size(program: Program, leaves: Sequence[Tensor]) -> int:
-    """Return how many examples flat inputs hold."""
-    for spec, leaf in zip(program.inputs, leaves, strict=True):
-        if "batch" in spec.shape:
-            return int(leaf.shape[spec.shape.index("batch")])
-    return int(leaves[0].shape[0])

@@ -14,6 +14,7 @@ from laconic.core.choices import Kind
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, nearest
 from laconic.core.fields import FrozenMapping
+from laconic.core.loss import mean_loss, train_batches
 from laconic.core.plan import FitPlan, frozen_plan, out_of_range, with_plan
 from laconic.core.program import Program
 from laconic.core.records import Outcome, Skipped
@@ -27,7 +28,6 @@ from laconic.pruning.collect import score
 from laconic.pruning.coupling import Coupling, couple
 from laconic.pruning.criteria import criteria, named
 from laconic.pruning.inputs import renew_statistics, task_batches
-from laconic.pruning.loss import mean_loss, train_batches
 from laconic.pruning.proof import Proof, prove
 from laconic.pruning.sizes import Counts, Sizes, keep_of
 from laconic.pruning.surgery import Keep, remove

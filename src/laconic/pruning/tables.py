@@ -19,6 +19,7 @@ from laconic.core.choices import Cost, Kind, Part, Table
 from laconic.core.context import Context
 from laconic.core.errors import BadInput
 from laconic.core.graph import module_path
+from laconic.core.loss import mean_loss, train_batches
 from laconic.core.macs import LayerShape
 from laconic.core.program import Program
 from laconic.core.recovery import recovery
@@ -26,7 +27,6 @@ from laconic.pruning.allocation import Limits
 from laconic.pruning.collect import score
 from laconic.pruning.coupling import Coupling, Group, couple
 from laconic.pruning.inputs import renew_statistics
-from laconic.pruning.loss import mean_loss, train_batches
 from laconic.pruning.sizes import Sizes, keep_of
 from laconic.pruning.surgery import remove
 

@@ -29,8 +29,14 @@ from laconic.core.operators import (
 )
 from laconic.core.program import Program, aten
 from laconic.quantization.observers import ChannelMean, ChannelRange
+from laconic.quantization.scheme import WEIGHT_INT8, common_step
 
 _POSITIVE = (aten.relu.default, aten.relu_.default)
+
+
+def on_grid(program: Program, attribute: fx.Node) -> bool:
+    """Return whether the numbers of a weight are multiples of one step, few enough for codes of 8 bits: what scales or moves some of them destroys that."""
+    return common_step(get_tensor(program, attribute), WEIGHT_INT8.high) is not None
 
 
 def only_reader(program: Program, attribute: fx.Node) -> bool:
@@ -47,6 +53,8 @@ _CONSTANT = 100.0
 
 def equalize(program: Program) -> int:
     """Give neighboring convolutions like ranges per channel (Nagel et al. 2019, eq. 11), where only a ReLU, which scales through, is between them.
+
+    Weights that are on a grid already stay there.
 
     Returns:
         How many pairs were equalized.
@@ -69,7 +77,8 @@ def _pairs(program: Program) -> Iterator[tuple[fx.Node, fx.Node]]:
         follower = None if reader is None else operator_of(reader)
         if reader is None or follower is None or not _own_weights(program, reader) or argument(reader, follower.inputs[0]) is not last:
             continue
-        if row.channels == follower.channels:
+        kernels = [argument(layer, row_of(layer).weight) for layer in (node, reader)]
+        if row.channels == follower.channels and not any(on_grid(program, kernel) for kernel in kernels):
             yield node, reader
 
 
@@ -125,14 +134,14 @@ def smoothing_watchers(program: Program) -> dict[fx.Node, Sequence[ChannelRange]
 
 
 def _norms_before_linears(program: Program) -> Iterator[tuple[fx.Node, list[fx.Node]]]:
-    """Return norms over the last dimension with a scale of their own, and the linear layers that read them."""
+    """Return norms over the last dimension with a scale of their own, and the linear layers that read them, whose weights are on no grid yet."""
     for norm in program.graph.nodes:
         parts = _scale_and_shift(norm) if family_of(norm) in ("layer norm", "rms norm") and plain_name(norm) != "native_layer_norm" else []
         if not parts or not all(is_stored(n) and only_reader(program, n) for n in parts):
             continue
         linears = [user for user in norm.users if family_of(user) == "linear" and argument(user, row_of(user).inputs[0]) is norm]
         weights = [argument(n, row_of(n).weight) for n in linears]
-        if linears and all(is_stored(weight) and only_reader(program, weight) for weight in weights):
+        if linears and all(is_stored(weight) and only_reader(program, weight) and not on_grid(program, weight) for weight in weights):
             yield norm, linears
 
 

@@ -23,6 +23,7 @@ from laconic.quantization import correct, rounding
 from laconic.quantization.observers import ChannelMean
 from laconic.quantization.options import Quantize
 from laconic.quantization.placement import WeightSite
+from laconic.quantization.scheme import WEIGHT_INT8, common_step
 
 
 def as_context(given: Context | Task | None) -> Context:
@@ -62,7 +63,7 @@ def layer_watchers(program: Program, operators: Sequence[fx.Node], config: Quant
     grams = {}
     for n in layers if config.rounding == "adaptive" else ():
         weight = get_tensor(program, argument(n, row_of(n).weight))
-        if fits(n, weight):
+        if fits(n, weight) and common_step(weight, WEIGHT_INT8.high) is None:  # what is on a grid already stays there
             grams[n] = Gram(n, tuple(weight.shape[2:]))
     return LayerWatchers(means, grams)
 

@@ -104,4 +104,31 @@ def weight_grid(weight: Tensor, scheme: Scheme) -> Quantizer:
         flat = weight.detach().reshape(1, -1)
     else:
         flat = weight.detach().movedim(scheme.axis, 0).flatten(1) if weight.dim() > 1 else weight.detach().reshape(-1, 1)
-    return grid(flat.amin(1), flat.amax(1), scheme)
+    found = grid(flat.amin(1), flat.amax(1), scheme)
+    step = common_step(weight, scheme.high) if scheme.symmetric else None
+    return found if step is None else replace(found, scale=torch.full_like(found.scale, step))
+
+
+# Numbers that are sorted to see whether there are too many different ones.
+_FIRST = 4096
+_EXACT = 1e-3  # of a step: how far from a multiple of it a number lies that was one before it was rounded to float32
+
+
+def common_step(weight: Tensor, most: int) -> float | None:
+    """Return a step of which all numbers of a weight are multiples, at most so many times it; None where there is none.
+
+    Those are that `rate_distortion` chose. On such a grid rounding changes nothing, and the codes of all slices are as few as the values; one step for each
+    slice would err, and spread the few values over all codes. Of such steps it is the least: the codes reach as far as `most` allows.
+    """
+    values = weight.detach().flatten().double()
+    if len(values[:_FIRST].abs().unique()) > most + 1:
+        return None
+    sizes = values.abs().unique()
+    sizes = sizes[sizes > TINY]
+    if not 0 < len(sizes) <= most or not bool(sizes.isfinite().all()):
+        return None
+    step = float(torch.cat([sizes[:1], sizes.diff()]).min())
+    multiples = sizes / step
+    if float(multiples[-1].round()) > most or bool(((multiples - multiples.round()).abs() > _EXACT).any()):
+        return None
+    return float(sizes[-1]) / (most // int(multiples[-1].round()) * int(multiples[-1].round()))

@@ -14,6 +14,7 @@ from laconic.core.choices import FLOATS, WHOLE, Kind, Part
 from laconic.core.context import Context
 from laconic.core.errors import BadInput, LaconicError
 from laconic.core.graph import module_path
+from laconic.core.loss import mean_loss, train_batches
 from laconic.core.operators import is_layer
 from laconic.core.program import Program
 from laconic.core.recovery import recovery
@@ -27,7 +28,6 @@ from laconic.factorize.reached import reached
 from laconic.factorize.replacing import batches_of, moments_of, replaced
 from laconic.factorize.sites import LARGE, Site, find
 from laconic.pruning.inputs import renew_statistics
-from laconic.pruning.loss import mean_loss, train_batches
 from laconic.pruning.tables import Known, LayerPart, Layers, Making, Price
 from laconic.pruning.tables import Option as InPlace
 from laconic.quantization.mixed import rounding_losses

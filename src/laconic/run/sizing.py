@@ -1,7 +1,8 @@
 """The table of sizes of a captured model, measured in the process that builds models: layers on the target, losses on the task's train data.
 
-A table that is not whole when its time is over is of no use. So where there is a limit, losses are measured on as many examples as there is time for,
-and what is chosen beside channels is measured in a share of the time, after which the table goes without the rest of it.
+A table that is not whole when its time is over is of no use. So where there is a limit, it is not begun where a few of its measurements say that it will be
+late; losses are measured on as many examples as there is time for, and what is chosen beside channels in a share of the time, after which the table goes
+without the rest of it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from laconic.core.choices import Kind, Table
 from laconic.core.context import Context
 from laconic.core.errors import TIME_LIMIT, WorkerFailed
 from laconic.core.files import alone, read_json, write_json
+from laconic.core.loss import mean_loss, train_batches
 from laconic.core.macs import LayerShape
 from laconic.core.program import Program
 from laconic.core.progress import Progress, Until
@@ -25,8 +27,8 @@ from laconic.core.task import Task
 from laconic.deploy.runtime import runtime
 from laconic.deploy.whole import read_state
 from laconic.pruning.coupling import couple
-from laconic.pruning.loss import mean_loss, train_batches
-from laconic.pruning.tables import Known, LayerPart, Making, Price, size_table
+from laconic.pruning.sizes import Sizes
+from laconic.pruning.tables import Known, LayerPart, Making, Price, choices, distinct, size_table
 from laconic.run.latency_table import LayerLatencyTable, latency_table
 from laconic.run.layer_parts import LayerParts, applied
 
@@ -37,6 +39,7 @@ _BESIDE, _OF_LOSSES = 0.6, 0.5
 _FEW: tuple[Kind, ...] = ("block", "bits")  # kinds of parts for which few passes are made and hardly a layer is timed
 _MANY: tuple[Kind, ...] = ("rank",)
 _FEWEST, _IN_STEPS = 64, 32  # examples on which a loss is measured, at the least and in steps
+_TRIED = 4  # layers that are timed to tell what all of them will take
 _CUTS, _PASSES_BESIDE = 5, 96  # passes that are expected for a group, and for all that is chosen beside channels
 
 
@@ -51,7 +54,7 @@ def write_table(request: Mapping[str, Any], task: Task | None, progress: Progres
 
     Raises:
         BadInput: nothing can be removed; data or loss are missing.
-        WorkerFailed: the deadline came.
+        WorkerFailed: the deadline came, or it would come before the table is whole.
     """
     left_s = math.inf if request["deadline"] is None else request["deadline"] - time.monotonic()
     among = progress if math.isinf(left_s) else Until(progress, time.monotonic() + _BESIDE * left_s)
@@ -66,7 +69,7 @@ def write_table(request: Mapping[str, Any], task: Task | None, progress: Progres
         known: Known = read_json(part) if part.exists() else {}
         program, prices, making = Program.load(request["source"]), _prices(price, target), Making(**request["making"])
         if not known:
-            known[_EXAMPLES] = [float(fitted(making, program, context, left_s).examples)]
+            known[_EXAMPLES] = [float(fitted(making, program, context, left_s, prices).examples)]
         making = replace(making, examples=int(known.get(_EXAMPLES, [making.examples])[0]))
 
         def keep(losses: Known) -> None:
@@ -116,7 +119,7 @@ def with_choices(
         return table
 
 
-def fitted(making: Making, program: Program, context: Context, left_s: float) -> Making:
+def fitted(making: Making, program: Program, context: Context, left_s: float, prices: Mapping[str, Price]) -> Making:
     """Return how a table is made whose losses take no more than a share of the time that is left, as far as fewer examples can do.
 
     Args:
@@ -124,16 +127,39 @@ def fitted(making: Making, program: Program, context: Context, left_s: float) ->
         program: of which the table is.
         context: with the task.
         left_s: seconds until the table must be whole; infinite where there is no limit.
+        prices: of layers, by precision.
+
+    Raises:
+        WorkerFailed: even with the fewest examples there is no time for it: then it is not begun.
     """
     batches = [] if math.isinf(left_s) else train_batches(program, context, _FEWEST)
     if context.task is None or not batches:
         return making
     mean_loss(program, context.task, batches)  # the first call is slow
-    start = time.perf_counter()
-    mean_loss(program, context.task, batches)
-    each_s = (time.perf_counter() - start) / _FEWEST
-    passes = _CUTS * len(couple(program).groups) + (_PASSES_BESIDE if len(making.kinds) > 1 else 0)
+    each_s = _seconds(lambda: mean_loss(program, context.task, batches)) / _FEWEST  # type: ignore[arg-type]
+    coupling = couple(program)
+    passes = _CUTS * len(coupling.groups) + (_PASSES_BESIDE if len(making.kinds) > 1 else 0)
+    least_s = _pricing_s(Sizes(coupling), making, prices) + passes * _FEWEST * each_s
+    if least_s > left_s:
+        raise WorkerFailed(
+            f"it would take {least_s:.0f} s at the least, and {max(0.0, left_s):.0f} s of the time limit are for it", TIME_LIMIT
+        )
     return replace(making, examples=examples_for(_OF_LOSSES * left_s / max(1, passes), each_s, making.examples))
+
+
+def _pricing_s(sizes: Sizes, making: Making, prices: Mapping[str, Price]) -> float:
+    """Return about how many seconds it takes to time the layers, by a few of them; nearly none where they were timed before."""
+    shapes = sorted(distinct(sizes, choices(sizes, making)), key=str)
+    tried = shapes[:: -(-len(shapes) // _TRIED)]
+    for price in prices.values():  # the first call starts a process
+        price(shapes[-1])
+    return len(shapes) * _seconds(lambda: [price(shape) for price in prices.values() for shape in tried]) / len(tried)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def examples_for(pass_s: float, each_s: float, most: int) -> int:

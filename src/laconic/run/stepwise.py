@@ -1,4 +1,4 @@
-"""What a process that builds does: the steps of a recipe, each beginning that trains once, whichever recipes begin so, and the model file of their result.
+"""What a process that builds does: the steps of a recipe, each beginning that takes its time once, whichever recipes begin so, and their model files.
 
 A folder of models is named by a digest of steps (`Recipe.steps_key`), and what stands in it hangs on these alone: each step draws its random numbers from the
 seed anew, so that a program is the same whether its beginning was made a moment ago, lay in the folder, or came from another process.
@@ -21,6 +21,7 @@ from laconic.core.lease import leased
 from laconic.core.program import Program
 from laconic.core.progress import Progress, Until
 from laconic.core.records import to_json
+from laconic.core.step import StepConfig
 from laconic.core.task import Task
 from laconic.deploy.export import write_model
 from laconic.deploy.runtime import runtime
@@ -62,13 +63,17 @@ def is_made(folder: Path) -> bool:
 
 
 def beginnings_of(recipe: Recipe) -> list[Recipe]:
-    """Return the beginnings of a recipe's steps that are kept for their own sake, since they train, the longest first."""
-    return [one for one in _beginnings(recipe) if one.steps[-1].trained()]
+    """Return the beginnings of a recipe's steps that are kept for their own sake, since they take their time, the longest first."""
+    return [one for one in _beginnings(recipe) if _takes_time(one.steps[-1])]
 
 
 def beginning_of(recipe: Recipe, models: Path) -> Recipe | None:
-    """Return the longest beginning of a recipe's steps that is kept: one that trains, or that was made as a recipe of its own; None where there is none."""
-    return next((one for one in _beginnings(recipe) if one.steps[-1].trained() or is_made(models / one.steps_key)), None)
+    """Return the longest beginning of a recipe's steps that is kept: one that takes its time, or one made as a recipe of its own; None where there is none."""
+    return next((one for one in _beginnings(recipe) if _takes_time(one.steps[-1]) or is_made(models / one.steps_key)), None)
+
+
+def _takes_time(config: StepConfig) -> bool:
+    return config.trained() or config.calibrates
 
 
 def _beginnings(recipe: Recipe) -> Iterator[Recipe]:

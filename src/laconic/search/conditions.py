@@ -89,6 +89,14 @@ def packing_counts(around: Surroundings) -> str | None:
     return "it makes the packed file smaller, not the model faster or the file that runs smaller; tried where the budget is about the packed size"
 
 
+def packing_and_time_count(around: Surroundings) -> str | None:
+    """A budget about the size of archives and about time."""
+    timed = around.budget.goal.timed or any(row.timed for row in around.budget.quantities())
+    return packing_counts(around) or (
+        None if timed else "its values in floats are as small and lose less; tried where the budget is about time too"
+    )
+
+
 def can_round_in_training(around: Surroundings) -> str | None:
     """Integers, training data and a loss."""
     return has_integers(around) or can_train(around)

@@ -238,8 +238,9 @@ class Lever:
                 return setting
         if self.field is None:
             return None
-        read = self.reads(value)
-        return next((s for s in self.choices if s.options == {self.field: read}), None) or Setting(str(read), {self.field: read})
+        read, alike = self.reads(value), [setting for setting in self.choices if [*setting.options] == [self.field]]
+        known = next((setting for setting in alike if setting.options[self.field] == read), None)
+        return known or Setting(str(read), {self.field: read}, cost=alike[0].cost if alike else None)
 
     def steps(self, setting: Setting, around: Surroundings) -> tuple[Any, ...]:
         """Return the step configs of one setting; none at a stage of the target."""

@@ -38,6 +38,7 @@ from laconic.search.conditions import (
     has_linear,
     is_dynamic,
     kernels_pay,
+    packing_and_time_count,
     packing_counts,
     size_counts,
     threads_wait,
@@ -57,6 +58,8 @@ _LOW_LR = 1e-4  # for weights that know something already
 _DISTILL = 0.5
 # Without training a grid whose step the curvature tells is far ahead of one up to the largest number (docs/storage.md).
 _UNTRAINED: Options = {"grid": "stepped", "bits": 8, "recovery": {"epochs": 0}}
+# At three bits a weight the nets of docs/storage.md lost nothing that could be told.
+_FEW_BITS = 3.0
 _ONE_RANK = "of the ranks 0.3 is tried by itself; asked for by name this is too"
 _QUARTER = 4  # of the cores, one of so many is a number of threads that is tried, beside one thread
 # How long the rest recovers: epochs at least and at most, and steps that are wanted.
@@ -118,8 +121,10 @@ def _allocated(around: Surroundings, options: Options) -> tuple[Any, ...]:
     elif keep:
         steps = list(_recovering(Prune)(around, {"keep": keep, "criterion": criterion}))
     there = tuple(path for path in bits if not path.startswith(tuple(f"{block}." for block in blocks)))
-    rounded = [] if around.sizes.precision == "fp32" else [Quantize(target=_rules(around), keep=there)]
-    return (*steps, *rounded)
+    if around.sizes.precision == "fp32":
+        return tuple(steps)
+    few = [RateDistortion(bits_per_weight=_FEW_BITS, **_UNTRAINED)] if packing_counts(around) is None else []
+    return (*steps, *few, Quantize(target=_rules(around), keep=there))
 
 
 def _allocation(share: float) -> Setting:
@@ -146,6 +151,11 @@ def _further(task: Task, distill: float) -> FitPlan:
 def _aimed(kind: type[Quantize] | type[Mixed]) -> Build:
     """Build a step that needs to know the target's rules and nothing else."""
     return lambda around, options: (kind(target=_rules(around), **options),)
+
+
+def _compact(around: Surroundings, options: Options) -> tuple[Any, ...]:
+    """Build values that are few for their bits, and rounding on their own grids (`quantization.scheme.common_step`): a small file of integers."""
+    return RateDistortion(**{**_UNTRAINED, **options}), Quantize(target=_rules(around))
 
 
 def _qat(around: Surroundings, options: Options) -> tuple[Any, ...]:
@@ -322,6 +332,13 @@ LEVERS = (
         "qat", "train with the rounding in place",
         (Setting("qat"),), configs=(Qat,), build=_qat, needs="a runtime that computes with integers, training data and a loss", when=can_round_in_training,
         family="quantize", follows="quantize=static",
+    ),
+    Lever(
+        "compact", "choose weights' values by the loss and the bits that they cost, then round to integers on the same grids; a setting is bits a weight",
+        tuple(Setting(f"{bits:g}", {"bits_per_weight": bits}, cost="calibration") for bits in (4.0, 3.0, 2.5)),
+        configs=(RateDistortion, Quantize), build=_compact,
+        needs="a runtime that computes with integers, training data and a loss", when=can_round_in_training, unasked=packing_and_time_count,
+        field="bits_per_weight", reads=rate, promise="high", varies={"bits_per_weight": Range(1.5, 6.0, log=True)},
     ),
     Lever(
         "share_weights", "let weights take few values, which are then fine-tuned; a setting is the bits of a value's number",

@@ -15,9 +15,10 @@ from torch import Tensor, fx
 from laconic.core.context import Context
 from laconic.core.errors import BadInput
 from laconic.core.gram import Gram, fits, patches
+from laconic.core.loss import borrowed, examples_of
 from laconic.core.operators import argument, outputs_first, row_of
 from laconic.core.program import Program
-from laconic.pruning.collect import borrowed, examples_of, task_with
+from laconic.pruning.collect import task_with
 from laconic.pruning.unstructured.criteria import Need, Seen, weight_criteria
 from laconic.pruning.unstructured.weights import Weight
 
