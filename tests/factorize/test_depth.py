@@ -7,17 +7,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import laconic as lc
 from laconic.core.capture import capture
 from laconic.core.errors import BadInput
 from laconic.core.graph import module_outputs
 from laconic.core.program import Program
 from laconic.factorize.depth import DropBlocks, _leaving, drop_blocks
+from laconic.tasks.data import ArrayDataset
 from laconic.tasks.models import DataShape, build
 from tests.core.models import ConvNet
 
@@ -166,6 +170,42 @@ def test_what_cannot_be_named(blocks: tuple[str, ...], message: str) -> None:
         drop_blocks(program, DropBlocks(blocks=blocks))
 
 
+def task_of(n: int = 40) -> lc.Task:
+    generator = torch.Generator().manual_seed(0)
+    data = ArrayDataset(torch.randn(n, 3, 16, 16, generator=generator).numpy(), (np.arange(n) % 5))
+    return lc.Task(resnet20(), data, data, loss=F.cross_entropy)
+
+
+@pytest.mark.parametrize(("least", "count"), [(0.1, 1), (0.4, 3), (0.99, 4)])
+def test_those_go_without_which_the_loss_rises_least(least: float, count: int) -> None:
+    """Against trying all of them, by the loss on all examples in one batch; one block of each run stays."""
+    _, program = captured("resnet20")
+    task, runs = task_of(), [["layer1.0", "layer1.1", "layer1.2"], ["layer2.1", "layer2.2"], ["layer3.1", "layer3.2"]]
+    images, labels = next(iter(torch.utils.data.DataLoader(task.train, 40)))  # type: ignore[arg-type]
+
+    def loss(*paths: str) -> float:
+        with torch.no_grad():
+            return float(F.cross_entropy(drop_blocks(program, DropBlocks(blocks=paths))[0](images), labels))
+
+    gone: list[str] = []
+    for _ in range(count):
+        left = [path for run in runs for path in run if path not in gone and sum(one not in gone for one in run) > 1]
+        gone.append(min(left, key=lambda path: loss(*gone, path)))
+    _, outcome = drop_blocks(program, DropBlocks(least=least), task)
+    assert sorted(outcome.changed["blocks"]) == sorted(gone)
+    assert {run[0].split(".")[0] for run in runs} <= {path.split(".")[0] for run in runs for path in run if path not in gone}
+
+
+def test_without_a_loss_nobody_knows_which_blocks_do_least() -> None:
+    _, program = captured("resnet20")
+    with pytest.raises(BadInput, match="measured on train data with the task's loss, and one of them is missing"):
+        drop_blocks(program, DropBlocks(least=0.3))
+    with pytest.raises(BadInput, match=r"least: 1\.5 must lie between 0 and 1"):
+        DropBlocks(least=1.5)
+    with pytest.raises(BadInput, match="one of keep, every, blocks and least"):
+        DropBlocks(least=0.5, every=2)
+
+
 class Plain(nn.Module):
     """Alike layers without a sum."""
 
@@ -220,7 +260,7 @@ def test_where_nothing_repeats_it_says_so(net: nn.Module, message: str) -> None:
     [
         ({"keep": 0}, "keep: 0 must be 1 or more"),
         ({"every": 1}, "every: 1 must be 2 or more"),
-        ({"every": 2, "blocks": ("a",)}, "one of keep, every and blocks"),
+        ({"every": 2, "blocks": ("a",)}, "one of keep, every, blocks and least"),
     ],
 )
 def test_options_that_make_no_sense(config: dict[str, Any], message: str) -> None:

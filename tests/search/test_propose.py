@@ -212,10 +212,10 @@ def test_what_is_not_tried_by_itself_is_reached_by_its_name(name: str) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x + torch.relu(self.fc(x))
 
-    program = lc.capture(nn.Sequential(*(Residual() for _ in range(4)), nn.Linear(8, 2)), torch.randn(2, 8))
+    program = lc.capture(nn.Sequential(*(Residual() for _ in range(3)), nn.Linear(8, 2)), torch.randn(2, 8))
     asked = propose(around(program), lc.SearchSpace(("onnxruntime",), ("fp32",), levers=(name,)))
     step = {"fit": lc.Fit, "drop_blocks": lc.DropBlocks, "student=lenet5": lc.Student}[name]
-    assert [type(recipe.steps[0]) for recipe in asked if recipe.steps] == [step]
+    assert {type(recipe.steps[0]) for recipe in asked if recipe.steps} == {step}
     assert not any(isinstance(s, step) for r in propose(around(program), lc.SearchSpace(("onnxruntime",), ("fp32",))) for s in r.steps[:1])
 
 

@@ -12,6 +12,7 @@ from laconic.search.lever import Condition, Surroundings
 _RECURRENT = ("lstm", "gru")
 _FEW_LINEAR = 2  # linear layers, at the most, for which rounding each input's own range is not worth its time
 _MOSTLY = 0.5  # of the multiply-adds that must be where a lever acts
+_ENOUGH_BLOCKS = 4  # of a run
 
 
 def because(reason: str) -> Condition:
@@ -105,6 +106,14 @@ def can_round_in_training(around: Surroundings) -> str | None:
 def has_blocks(around: Surroundings) -> str | None:
     """Residual blocks that repeat."""
     return can_train(around) or (None if Survey(around.program).runs() else "the model has no run of alike residual blocks")
+
+
+def blocks_pay(around: Surroundings) -> str | None:
+    """Leaving blocks out was measured to pay in a Transformer, of which few blocks lose little (docs/factorization.md)."""
+    longest = max(map(len, Survey(around.program).runs()), default=0)
+    if longest >= _ENOUGH_BLOCKS:
+        return None
+    return f"no run of {_ENOUGH_BLOCKS} alike residual blocks or more, where it was measured to pay; --try drop_blocks tries it"
 
 
 def has_large_layers(around: Surroundings) -> str | None:

@@ -28,6 +28,7 @@ from laconic.quantization.options import Quantize
 from laconic.quantization.qat import Qat
 from laconic.search.conditions import (
     because,
+    blocks_pay,
     can_round_in_training,
     can_train,
     has_batch_norm,
@@ -262,9 +263,13 @@ LEVERS = (
     ),
     Lever(
         "drop_blocks", "leave out repeated residual blocks, then train the rest with the whole model as its teacher",
-        (Setting("2", {"every": 2}),), configs=(DropBlocks, Fit), build=_drop_blocks, needs="repeated residual blocks, training data and a loss",
-        when=has_blocks, unasked=because("half of the blocks is much to lose; --try drop_blocks tries it"), field="every", reads=nth,
-        varies={"every": (2, 3, 4)},
+        (
+            Setting("third", {"least": 0.33}),
+            Setting("half", {"least": 0.5}),
+            Setting("2", {"every": 2}, unasked=because("those that lose least go before every second one; asked for by name this is tried too")),
+        ),
+        configs=(DropBlocks, Fit), build=_drop_blocks, needs="repeated residual blocks, training data and a loss",
+        when=has_blocks, unasked=blocks_pay, field="every", reads=nth, varies={"least": Range(0.1, 0.8, rises=True)},
     ),
     Lever(
         "low_rank", "write large layers as chains of lower rank, then train them with the whole model as their teacher",
