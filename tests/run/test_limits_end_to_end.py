@@ -34,7 +34,9 @@ class Twice(NamedTuple):
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory: pytest.TempPathFactory) -> Twice:
     out = tmp_path_factory.mktemp("twice") / "run"
-    space = lc.SearchSpace(("onnxruntime",), ("fp32",), threads=1, quantize=(), prune=(), sparsify=(), share_weights=(), rate_distortion=())
+    space = lc.SearchSpace(
+        ("onnxruntime",), ("fp32",), threads=1, quantize=(), prune=(), sparsify=(), share_weights=(), rate_distortion=(), compact=()
+    )
     budget = lc.Budget(min_speedup=10_000, max_size_mb=1000, max_latency_ms=1e4, objective="size")
     early = lc.optimize(tiny.task(), budget, out=out, space=space, options=QUICK, time_limit=0.001)
     known = Twice(early, (out / "report.html").read_text(encoding="utf-8"), 0, early)

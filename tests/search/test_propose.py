@@ -18,6 +18,7 @@ from laconic.core.records import Measurement
 from laconic.run.ledger import Ledger
 from laconic.run.record import Record
 from laconic.search.lever import Surroundings
+from laconic.search.levers import levers
 from laconic.search.propose import follow_up, propose, turn_of, with_fewer_threads
 from laconic.search.space import baseline_recipe
 from laconic.search.walk import Walk
@@ -391,3 +392,10 @@ def test_what_promises_most_is_another_one_on_another_device() -> None:
     assert turn("torch.compile", "bf16", "cuda") <= turn("onnxruntime", "fp32", "cuda")
     with pytest.raises(lc.BadInput, match="promise: 'great'"):
         lc.Lever("mine", "does nothing", stage="runtime", promises={"cuda": "great"})
+
+
+def test_shares_of_as_many_blocks_are_one_recipe() -> None:
+    row, setting = levers()["drop_blocks"], levers()["drop_blocks"].choices[0]
+    here = around(lc.capture(models.build("resnet20", DataShape("image", (1, 16, 16), 10), 0), torch.randn(2, 1, 16, 16)))
+    shares = [row.steps(setting.with_options(least=least), here)[0].least for least in (0.26, 0.3, 0.33, 0.5)]
+    assert shares == [0.286, 0.286, 0.286, 0.571]  # two, and four, of seven

@@ -17,7 +17,7 @@ from laconic.core.target import PRECISIONS
 from laconic.core.task import Task
 from laconic.deploy import runtime
 from laconic.distill.student import Student
-from laconic.factorize.depth import DropBlocks
+from laconic.factorize.depth import DropBlocks, Survey
 from laconic.factorize.lowrank import LowRank
 from laconic.factorize.separable import Separable
 from laconic.pruning.structured import Prune
@@ -81,6 +81,9 @@ def _student(around: Surroundings, options: Options) -> tuple[Any, ...]:
 
 
 def _drop_blocks(around: Surroundings, options: Options) -> tuple[Any, ...]:
+    if "least" in options:  # shares of as many blocks are one recipe
+        count = sum(map(len, Survey(around.program).runs()))
+        options = {**options, "least": round(max(1, round(options["least"] * count)) / count, 3)}
     return DropBlocks(**options), Fit(_further(around.task, _DISTILL))
 
 
