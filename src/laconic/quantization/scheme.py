@@ -120,15 +120,17 @@ def common_step(weight: Tensor, most: int) -> float | None:
     Those are that `rate_distortion` chose. On such a grid rounding changes nothing, and the codes of all slices are as few as the values; one step for each
     slice would err, and spread the few values over all codes. Of such steps it is the least: the codes reach as far as `most` allows.
     """
-    values = weight.detach().flatten().double()
+    values = weight.detach().flatten()
     if len(values[:_FIRST].abs().unique()) > most + 1:
         return None
-    sizes = values.abs().unique()
+    sizes = values.abs().unique().double()
     sizes = sizes[sizes > TINY]
     if not 0 < len(sizes) <= most or not bool(sizes.isfinite().all()):
         return None
-    step = float(torch.cat([sizes[:1], sizes.diff()]).min())
-    multiples = sizes / step
-    if float(multiples[-1].round()) > most or bool(((multiples - multiples.round()).abs() > _EXACT).any()):
+    largest = float(sizes[-1])
+    times = round(
+        largest / float(torch.cat([sizes[:1], sizes.diff()]).min())
+    )  # the least distance tells the step, the largest number tells it exactly
+    if times > most or bool(((multiples := sizes * (times / largest)) - multiples.round()).abs().gt(_EXACT).any()):
         return None
-    return float(sizes[-1]) / (most // int(multiples[-1].round()) * int(multiples[-1].round()))
+    return largest / (times * (most // times))
