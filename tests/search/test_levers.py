@@ -294,9 +294,18 @@ def test_values_are_chosen_before_anything_trains_and_behind_what_trains() -> No
     ids=["small and fast", "small alone", "small, and fast enough", "fast alone"],
 )
 def test_few_values_in_integers_are_for_what_is_small_and_fast(budget: lc.Budget, why: str) -> None:
-    row = settings(tiny.task(), budget=budget)["compact=3"]
+    row = settings(tiny.task(), budget=budget)["compact=limit"]
     assert why in row["why"]
     assert bool(why) is not row["tried"]
+
+
+@pytest.mark.parametrize(("limit", "bits"), [(0.02, 6.0), (0.001, 5.0), (0.0005, 2.5), (1e-6, 1.0), (None, 3.0)])
+def test_a_limit_of_the_packed_size_tells_the_bits(limit: float | None, bits: float) -> None:
+    """Of 85 % of it, each of the 1,366 parameters has so many; no more than help, no fewer than can do."""
+    budget = lc.Budget() if limit is None else lc.Budget(limits={"max_packed_mb": limit})
+    row = table.levers()["compact"]
+    few, _ = row.steps(row.choices[0], Surroundings(CONV, tiny.task(), budget, lc.Target("openvino")))
+    assert few.bits_per_weight == bits
 
 
 @pytest.mark.parametrize("name", ["3", "3.5"])

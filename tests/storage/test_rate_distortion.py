@@ -13,10 +13,12 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import nn
 
 import laconic as lc
 from laconic.core.weights import stored_weights
+from laconic.storage import pack
 from laconic.storage.context import encode
 from laconic.storage.curvature import curvature, mean_loss
 from laconic.storage.figures import coded_bits
@@ -200,6 +202,27 @@ def test_the_bits_told_are_those_of_the_archives_stream(program: lc.Program) -> 
         stream = encode(places.flatten().numpy(), Layout(len(values), places.shape[1], zero))
         assert coded_bits(weight.parameter) == pytest.approx(8 * len(stream), abs=64)  # words of 32 bits
     assert coded_bits(torch.randn(200)) is None
+    assert coded_bits(torch.randn(300), fast=True) is None
+
+
+@pytest.mark.parametrize("shape", [(64, 40), (8, 4, 3, 3)])
+def test_the_bits_of_very_many_numbers_are_those_of_the_fast_archives_codes(shape: tuple[int, ...], tmp_path: Path) -> None:
+    weight = (torch.randn(shape, generator=torch.Generator().manual_seed(1)) * 3).round() * 0.1
+    save_file({"weight": weight}, tmp_path / "one.safetensors")
+    (told,) = lc.pack(tmp_path / "one.safetensors", tmp_path / "one.lac", fast=True).tensors
+    found = coded_bits(weight, fast=True)
+    assert found is not None
+    assert found / 8 == pytest.approx(told.parts["codes"] + told.parts["mask"] + told.parts["tables"], rel=0.1)
+
+
+def test_an_archive_of_very_many_numbers_is_a_fast_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(1)
+    filled = torch.rand(256, 1, generator=generator) ** 6 * 0.9  # of each row: what contexts see
+    weight = (torch.rand(256, 256, generator=generator) < filled).float() * torch.randint(1, 5, (256, 256), generator=generator)
+    save_file({"weight": weight}, tmp_path / "one.safetensors")
+    sizes = [lc.pack(tmp_path / "one.safetensors", tmp_path / "one.lac", fast=fast).packed_bytes for fast in (False, True)]
+    monkeypatch.setattr(pack, "MOST_NUMBERS", 256 * 256 - 1)
+    assert lc.pack(tmp_path / "one.safetensors", tmp_path / "one.lac").packed_bytes == sizes[1] > sizes[0]
 
 
 def test_the_loss_rises_no_further_than_allowed(program: lc.Program) -> None:

@@ -59,8 +59,11 @@ _LOW_LR = 1e-4  # for weights that know something already
 _DISTILL = 0.5
 # Without training a grid whose step the curvature tells is far ahead of one up to the largest number (docs/storage.md).
 _UNTRAINED: Options = {"grid": "stepped", "bits": 8, "recovery": {"epochs": 0}}
-# At three bits a weight the nets of docs/storage.md lost nothing that could be told.
-_FEW_BITS = 3.0
+# At three bits a weight the nets of docs/storage.md lost nothing that could be told. A limit is aimed at from below, since names, scales and biases take bytes.
+_FEW_BITS, _LEAST_BITS, _MOST_BITS, _OF_LIMIT = 3.0, 1.0, 6.0, 0.85
+_OTHER_BITS = (
+    "the bits that the limit of the packed size leaves are tried by themselves, 3 where there is none; asked for by name these are too"
+)
 _ONE_RANK = "of the ranks 0.3 is tried by itself; asked for by name this is too"
 _QUARTER = 4  # of the cores, one of so many is a number of threads that is tried, beside one thread
 # How long the rest recovers: epochs at least and at most, and steps that are wanted.
@@ -127,7 +130,7 @@ def _allocated(around: Surroundings, options: Options) -> tuple[Any, ...]:
     there = tuple(path for path in bits if not path.startswith(tuple(f"{block}." for block in blocks)))
     if around.sizes.precision == "fp32":
         return tuple(steps)
-    few = [RateDistortion(bits_per_weight=_FEW_BITS, **_UNTRAINED)] if packing_counts(around) is None else []
+    few = [RateDistortion(bits_per_weight=_allowed_bits(around), **_UNTRAINED)] if packing_counts(around) is None else []
     return (*steps, *few, Quantize(target=_rules(around), keep=there))
 
 
@@ -159,7 +162,16 @@ def _aimed(kind: type[Quantize] | type[Mixed]) -> Build:
 
 def _compact(around: Surroundings, options: Options) -> tuple[Any, ...]:
     """Build values that are few for their bits, and rounding on their own grids (`quantization.scheme.common_step`): a small file of integers."""
-    return RateDistortion(**{**_UNTRAINED, **options}), Quantize(target=_rules(around))
+    return RateDistortion(**{"bits_per_weight": _allowed_bits(around), **_UNTRAINED, **options}), Quantize(target=_rules(around))
+
+
+def _allowed_bits(around: Surroundings) -> float:
+    """Return the bits that a limit of the packed size leaves each parameter of the model as it was given, within bounds; what is smaller loses for nothing."""
+    limit = around.budget.asked.get("max_packed_mb")
+    if limit is None:
+        return _FEW_BITS
+    fitting = _OF_LIMIT * 8e6 * limit / max(1, sum(parameter.numel() for parameter in around.program.parameters()))
+    return float(f"{min(_MOST_BITS, max(_LEAST_BITS, fitting)):.2g}")
 
 
 def _qat(around: Surroundings, options: Options) -> tuple[Any, ...]:
@@ -343,10 +355,13 @@ LEVERS = (
     ),
     Lever(
         "compact", "choose weights' values by the loss and the bits that they cost, then round to integers on the same grids; a setting is bits a weight",
-        tuple(Setting(f"{bits:g}", {"bits_per_weight": bits}, cost="calibration") for bits in (4.0, 3.0, 2.5)),
+        (
+            Setting("limit", cost="calibration"),
+            *(Setting(f"{bits:g}", {"bits_per_weight": bits}, cost="calibration", unasked=because(_OTHER_BITS)) for bits in (4.0, 3.0, 2.0)),
+        ),
         configs=(RateDistortion, Quantize), build=_compact,
         needs="a runtime that computes with integers, training data and a loss", when=can_round_in_training, unasked=packing_and_time_count,
-        field="bits_per_weight", reads=rate, promise="high", varies={"bits_per_weight": Range(1.5, 6.0, log=True)},
+        field="bits_per_weight", reads=rate, promise="high",
     ),
     Lever(
         "share_weights", "let weights take few values, which are then fine-tuned; a setting is the bits of a value's number",

@@ -31,6 +31,7 @@ _WEIGHT = 1 << 16  # a weight of 1
 _STEP, _ENOUGH = _WEIGHT // 8, 32  # the most that a weight moves, and the decisions after which it does
 _FIRST_CURVATURE, _FADING = 2.0**39, 0.998  # how sure the first weights are; what is left of that, and of what was learned, after a step
 _MOST_CODES, _MOST_SYMBOLS = 1 << 19, 96  # of a stream that is worth its time
+MOST_NUMBERS = 1 << 22  # of a model: for more of them, a percent or two is not worth the half minute that restoring takes
 _REMEMBERED = 24  # rows that a running size remembers
 _LIMIT = 1 << 12  # observations that a context remembers
 _LEVELS = 12  # of a magnitude in a context

@@ -10,21 +10,25 @@ import torch
 from torch import Tensor
 
 from laconic.core.weights import StoredWeight
+from laconic.storage import streams
 from laconic.storage.context import cost, fits
 from laconic.storage.distinct import entropy_bits
+from laconic.storage.layout import Layout
+
+_BYTE = 256  # values whose codes are bytes
 
 
-def row(weight: StoredWeight, before: Tensor) -> dict[str, Any]:
+def row(weight: StoredWeight, before: Tensor, fast: bool = False) -> dict[str, Any]:
     """Return what became of a weight: how many numbers, how many of them not zero, how many values, and the signal over the noise of the change.
 
     `entropy_bits` is the entropy of order zero of a number, zeros included: what a coder without context spends on it. `coded_bits` is what the archive's coder
-    with context spends, codebook aside; None where it would not be tried.
+    spends, codebook aside, see `coded_bits`.
     """
     now = weight.parameter.detach()
     values, places = torch.unique(now, return_inverse=True)
     noise = float((now - before).double().square().sum())
     signal = float(before.double().square().sum())
-    bits = coded_bits(now)
+    bits = coded_bits(now, fast)
     return {
         "name": weight.name,
         "numbers": now.numel(),
@@ -45,9 +49,17 @@ def totals(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"numbers": numbers, "nonzero": sum(one["nonzero"] for one in rows), "entropy_bits": bits / max(1, numbers)}
 
 
-def coded_bits(tensor: Tensor) -> float | None:
-    """Return the bits that the archive's coder with context spends on the numbers of a tensor; None where it would not be tried: too many values or numbers."""
+def coded_bits(tensor: Tensor, fast: bool = False) -> float | None:
+    """Return the bits that the archive's coder spends on the numbers of a tensor; None where it would not be tried: too many values or numbers.
+
+    Args:
+        tensor: of a weight.
+        fast: it is one of so many that nothing slow is tried (`context.MOST_NUMBERS`); else the coder with context is meant.
+    """
     values, places = torch.unique(tensor.detach(), return_inverse=True)
+    if fast:
+        codes = places.flatten().cpu().numpy()
+        return None if len(values) > _BYTE else 8.0 * len(streams.encode(codes.astype(np.uint8), Layout(len(values)), fast=True))
     if not fits(tensor.numel(), len(values)):
         return None
     zeros = (values == 0).nonzero()

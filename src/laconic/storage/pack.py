@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import mmap
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from laconic.core.errors import BadInput
 from laconic.core.files import weights_beside, write_whole
 from laconic.core.reading import reading, reads
 from laconic.storage import codings, lac, locate
+from laconic.storage.context import MOST_NUMBERS
 from laconic.storage.distinct import entropy_bits
 from laconic.storage.lac import SUFFIX, File, Front, Stored
 
@@ -89,7 +91,7 @@ def pack(
         model: a file: ONNX, `.pt2`, TorchScript, safetensors; any other counts as weights in float32, exactly too. Or a program, which is packed as its `.pt2`.
         out: the archive; beside the file, with the ending `.lac`, if None.
         fast: leave out the codings that are slow to read, for a model that is loaded often: 150 MB/s and more in place of 1 to 50 for sparse and shared
-            weights, which take some percent more.
+            weights, which take some percent more. Of a file of more than four million numbers they are left out in any case.
         settings: plain values that are kept in it.
 
     Raises:
@@ -123,7 +125,8 @@ def pack(
         with _bytes(source) as data:
             with reading(source, f"a {source.suffix} file", "Export it again.", BadInput):
                 places = locate.places(source, data)
-            files.append(_file(name, data, places, payload, others, tensors, fast))
+            many = sum(math.prod(place.shape) for place in places) > MOST_NUMBERS
+            files.append(_file(name, data, places, payload, others, tensors, fast or many))
     front = Front(tuple(files), b"".join(others), settings or {})
     start = lac.head_and_front(front)
     write_whole(out, lambda aside: _write(aside, start, payload))

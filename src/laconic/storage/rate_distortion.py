@@ -28,6 +28,7 @@ from laconic.core.task import Task
 from laconic.core.weights import StoredWeight
 from laconic.storage.codebook import codebook
 from laconic.storage.compensate import compensated, grams
+from laconic.storage.context import MOST_NUMBERS
 from laconic.storage.curvature import curvature, mean_loss
 from laconic.storage.figures import coded_bits, row, totals
 from laconic.storage.share import Tuning, array, chosen_weights, folded
@@ -274,7 +275,7 @@ def rate_distortion(
     context.progress.start("choosing values by loss and bits", 1)
     slope, bits = _settled(plan, config, result, context)
     context.progress.finish()
-    rows = [row(site.weight, site.before) for site in plan.sites]
+    rows = [row(site.weight, site.before, plan.fast) for site in plan.sites]
     expected = bits / plan.numbers
     epochs = tuning.run(result, weights, program)
     changed = {"grid": config.grid, "slope": slope, "bits_per_weight": expected, **totals(rows), "weights": rows, "epochs": epochs}
@@ -348,6 +349,11 @@ class _Plan:
         return sum(len(site.importance) for site in self.sites)
 
     @property
+    def fast(self) -> bool:
+        """Whether they are so many that the archive's coder tries nothing slow."""
+        return self.numbers > MOST_NUMBERS
+
+    @property
     def scale(self) -> float:
         """Half the mean of importance times square: about what it costs to lose a number."""
         return sum(float((site.importance * site.before.flatten().square()).double().sum()) for site in self.sites) / (2 * self.numbers)
@@ -359,7 +365,7 @@ class _Plan:
     def spent(self, slope: float) -> float:
         """Do the same, and return the bits that the archive's coder spends, at their prices for weights that it cannot be asked about."""
         priced = [site.put(slope, self.moving, settled=True) for site in self.sites]
-        coded = [coded_bits(site.weight.parameter) for site in self.sites]
+        coded = [coded_bits(site.weight.parameter, self.fast) for site in self.sites]
         return sum(price if bits is None else bits for price, bits in zip(priced, coded, strict=True))
 
 

@@ -21,6 +21,7 @@ from laconic.core.step import Stage, StepConfig, step
 from laconic.core.task import Task
 from laconic.core.weights import StoredWeight, check_paths, stored_weights
 from laconic.storage.codebook import Array, Start, codebook
+from laconic.storage.context import MOST_NUMBERS
 from laconic.storage.curvature import curvature
 from laconic.storage.figures import row, totals
 from laconic.storage.ties import tied
@@ -113,7 +114,8 @@ def share_weights(program: Program, config: ShareWeights | None = None, context:
         _share(weight.parameter, 2 ** config.bits_of(weight), config, None if curved is None else curved[index])
         context.progress.advance()
     context.progress.finish()
-    shared = [row(weight, old) for weight, old in zip(weights, before, strict=True)]
+    many = sum(old.numel() for old in before) > MOST_NUMBERS
+    shared = [row(weight, old, many) for weight, old in zip(weights, before, strict=True)]
     epochs = tuning.run(result, weights, program)
     changed = {"start": config.start, "weighting": config.weighting, **totals(shared), "weights": shared, "epochs": epochs}
     return result, Outcome("share_weights", changed, tuple(skipped), notes)
