@@ -37,8 +37,8 @@ from laconic.storage import lac
 NETS = ("resnet20", "mobilenet_v2", "minilm")
 # Settings that bracket half a point, as tried before: qp of NNCodec, and bits a weight.
 POINTS: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {
-    "resnet20": ((-25, -24, -23, -22), (2.7, 2.4, 2.2, 2.0)),
-    "mobilenet_v2": ((-28, -27, -26, -25), (2.4, 2.2, 2.0, 1.8)),
+    "resnet20": ((-25, -24, -23, -22), (2.0, 1.8, 1.6, 1.4)),
+    "mobilenet_v2": ((-28, -27, -26, -25), (1.8, 1.6, 1.4, 1.2)),
     "minilm": ((-25, -24, -23), (2.8, 2.9, 3.0)),
 }
 PIECE = 16 << 20  # bytes that the slow ones are timed on

@@ -180,6 +180,7 @@ def test_what_is_on_no_grid_has_a_step_for_each_slice() -> None:
     assert common_step(torch.arange(-100, 101) * 0.5, 63) is None  # more steps than codes
     assert common_step(torch.zeros(3), 127) is None
     assert common_step(torch.tensor([0.5, torch.inf]), 127) is None
+    assert common_step(torch.tensor([0.5, torch.nan]), 127) is None
     near = torch.arange(-5, 6) * 0.5
     near[3] += 0.01
     assert common_step(near, 63) is None

@@ -124,13 +124,12 @@ def common_step(weight: Tensor, most: int) -> float | None:
     if len(values[:_FIRST].abs().unique()) > most + 1:
         return None
     sizes = values.abs().unique().double()
-    sizes = sizes[sizes > TINY]
+    sizes = sizes[~(sizes <= TINY)]  # what is no number stays
     if not 0 < len(sizes) <= most or not bool(sizes.isfinite().all()):
         return None
     largest = float(sizes[-1])
-    times = round(
-        largest / float(torch.cat([sizes[:1], sizes.diff()]).min())
-    )  # the least distance tells the step, the largest number tells it exactly
+    least = float(torch.cat([sizes[:1], sizes.diff()]).min())  # tells the step, and the largest number tells it exactly
+    times = round(largest / least)
     if times > most or bool(((multiples := sizes * (times / largest)) - multiples.round()).abs().gt(_EXACT).any()):
         return None
     return largest / (times * (most // times))
