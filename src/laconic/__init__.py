@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from laconic.quantization.mixed import Mixed, quantize_mixed, sensitivity
     from laconic.quantization.qat import Qat, qat
     from laconic.quantization.quantize import Quantize, quantize
+    from laconic.quantization.smooth import SmoothNorms, smooth_norms
     from laconic.run.bench import bench
     from laconic.run.latency_table import latency_table
     from laconic.run.options import Options
@@ -103,6 +104,7 @@ _HOME = {
     "laconic.quantization.mixed": "Mixed quantize_mixed sensitivity",
     "laconic.quantization.qat": "Qat qat",
     "laconic.quantization.quantize": "Quantize quantize",
+    "laconic.quantization.smooth": "SmoothNorms smooth_norms",
     "laconic.search.lever": "Lever Setting",
     "laconic.search.optimize": "optimize",
     "laconic.search.pick": "pick",
@@ -167,6 +169,7 @@ __all__ = [
     "Separable",
     "Setting",
     "ShareWeights",
+    "SmoothNorms",
     "Sparsify",
     "StepConfig",
     "Student",
@@ -202,6 +205,7 @@ __all__ = [
     "sensitivity",
     "separable",
     "share_weights",
+    "smooth_norms",
     "sparsify",
     "taps",
     "teach",

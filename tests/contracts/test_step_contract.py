@@ -38,6 +38,7 @@ EXAMPLES: dict[str, Any] = {
     "sparsify": lc.Sparsify(
         0.6, pattern="2x1", criterion="first_order", schedule="one_shot", examples=16, recovery={"epochs": 1, "batch_size": 8}
     ),
+    "smooth_norms": lc.SmoothNorms(alpha=0.4, examples=16, batch_size=4),
     "quantize": lc.Quantize(target="onnxruntime", observer="mse", examples=16, smooth=None, keep=("stem",)),
     "quantize_mixed": lc.Mixed(target="openvino", examples=16, float_operators=1),
     "share_weights": lc.ShareWeights(bits=3, start="density", layers=(("head", 4),), recovery={"epochs": 1, "batch_size": 8}),

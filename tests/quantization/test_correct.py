@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
+import laconic as lc
 from laconic.core.calibrate import observe
 from laconic.core.capture import capture
 from laconic.core.fake_quant import Quantizer
@@ -18,6 +19,7 @@ from laconic.core.progress import silent
 from laconic.quantization import correct
 from laconic.quantization.observers import ChannelMean
 from laconic.quantization.scheme import WEIGHT_INT4, weight_grid
+from laconic.tasks.data import ArrayDataset
 from tests.quantization.nets import Attention, Residual, with_statistics
 
 
@@ -198,6 +200,22 @@ def test_what_cannot_be_smoothed_is_left_alone(make: Callable[[], nn.Module]) ->
     before = program.fingerprint()
     assert smoothed(program, x, 0.5) == 0
     assert program.fingerprint() == before
+
+
+def test_smoothing_as_a_step_is_what_quantization_does_by_itself() -> None:
+    x = torch.randn(40, 8)
+    program = capture(spread(nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 3))), x)
+    task = lc.Task(program, ArrayDataset(x.numpy(), np.zeros(40)), ArrayDataset(x.numpy(), np.zeros(40)))
+    before = program.fingerprint()
+    found, outcome = lc.smooth_norms(program, lc.SmoothNorms(alpha=0.4, examples=40, batch_size=40), task)
+    assert outcome.changed == {"norms": 1}
+    assert program.fingerprint() == before
+    assert smoothed(program, x, 0.4) == 1
+    torch.testing.assert_close(found.state_dict(), program.state_dict())
+    plain = capture(nn.Linear(8, 3).eval(), x)
+    assert lc.smooth_norms(plain)[1].changed == {"norms": 0}  # and needs no data for that
+    with pytest.raises(lc.BadInput, match="alpha: 1 must lie between 0 and 1"):
+        lc.SmoothNorms(alpha=1)
 
 
 # Bias correction -------------------------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from laconic.quantization.scheme import (
 
 Mode = Literal["static", "dynamic", "weights"]
 _GROUP = 64
-_ALPHA = 0.5
+ALPHA = 0.5  # SmoothQuant's
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Quantize(StepConfig):
     @property
     def alpha(self) -> float | None:
         """SmoothQuant's alpha, None where nothing is smoothed."""
-        return (_ALPHA if self.mode == "static" else None) if self.smooth == "auto" else self.smooth
+        return (ALPHA if self.mode == "static" else None) if self.smooth == "auto" else self.smooth
 
 
 def _out_of_range(config: Quantize) -> Iterator[str]:

@@ -30,6 +30,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "student": ("laconic.distill.student", "Student", "student"),
     "prune": ("laconic.pruning.structured", "Prune", "prune"),
     "sparsify": ("laconic.pruning.unstructured.sparsify", "Sparsify", "sparsify"),
+    "smooth_norms": ("laconic.quantization.smooth", "SmoothNorms", "smooth_norms"),
     "quantize": ("laconic.quantization.quantize", "Quantize", "quantize"),
     "quantize_mixed": ("laconic.quantization.mixed", "Mixed", "quantize_mixed"),
     "qat": ("laconic.quantization.qat", "Qat", "qat"),

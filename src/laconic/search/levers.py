@@ -23,9 +23,11 @@ from laconic.factorize.separable import Separable
 from laconic.pruning.structured import Prune
 from laconic.pruning.unstructured.options import Sparsify
 from laconic.pruning.unstructured.patterns import FREE
+from laconic.quantization.correct import smoothing_watchers
 from laconic.quantization.mixed import Mixed
 from laconic.quantization.options import Quantize
 from laconic.quantization.qat import Qat
+from laconic.quantization.smooth import SmoothNorms
 from laconic.search.conditions import (
     because,
     blocks_pay,
@@ -162,7 +164,8 @@ def _aimed(kind: type[Quantize] | type[Mixed]) -> Build:
 
 def _compact(around: Surroundings, options: Options) -> tuple[Any, ...]:
     """Build values that are few for their bits, and rounding on their own grids (`quantization.scheme.common_step`): a small file of integers."""
-    return RateDistortion(**{"bits_per_weight": _allowed_bits(around), **_UNTRAINED, **options}), Quantize(target=_rules(around))
+    few = RateDistortion(**{"bits_per_weight": _allowed_bits(around), **_UNTRAINED, **options})
+    return *([SmoothNorms()] if smoothing_watchers(around.program) else []), few, Quantize(target=_rules(around))
 
 
 def _allowed_bits(around: Surroundings) -> float:
@@ -359,7 +362,7 @@ LEVERS = (
             Setting("limit", cost="calibration"),
             *(Setting(f"{bits:g}", {"bits_per_weight": bits}, cost="calibration", unasked=because(_OTHER_BITS)) for bits in (4.0, 3.0, 2.0)),
         ),
-        configs=(RateDistortion, Quantize), build=_compact,
+        configs=(RateDistortion, SmoothNorms, Quantize), build=_compact,
         needs="a runtime that computes with integers, training data and a loss", when=can_round_in_training, unasked=packing_and_time_count,
         field="bits_per_weight", reads=rate, promise="high",
     ),
