@@ -20,7 +20,6 @@ from laconic.deploy import runtime
 from laconic.deploy.native import Eager
 from laconic.deploy.ov import OpenVino
 from laconic.report.listings import levers as drawn
-from laconic.search import conditions
 from laconic.search import levers as table
 from laconic.search.lever import STAGES, Lever, Setting, Surroundings, cost_of_steps
 from laconic.search.propose import propose
@@ -251,20 +250,25 @@ def test_zeros_are_tried_where_they_are_bytes_or_time(
 
 
 @pytest.mark.parametrize(
-    ("budget", "tried"),
+    ("budget", "why"),
     [
-        (lc.Budget(objective="size"), True),
-        (lc.Budget(limits={"max_packed_mb": 1.0}), True),
-        (lc.Budget(), False),
-        (lc.Budget(max_size_mb=1.0), False),
+        (lc.Budget(objective="size"), ""),
+        (lc.Budget(limits={"max_packed_mb": 1.0}), "compact makes as small a file that computes in integers"),
+        (lc.Budget(), "tried where the budget is about the packed size"),
+        (lc.Budget(max_size_mb=1.0), "tried where the budget is about the packed size"),
     ],
-    ids=["packed size is the objective", "packed size is limited", "latency is the objective", "the file that runs is limited"],
+    ids=[
+        "packed size is the objective",
+        "packed size is limited, and latency the objective",
+        "latency is the objective",
+        "the file that runs is limited",
+    ],
 )
-def test_what_only_packing_sees_is_tried_where_the_packed_size_counts(budget: lc.Budget, tried: bool) -> None:
+def test_what_only_packing_sees_is_tried_where_the_packed_size_counts(budget: lc.Budget, why: str) -> None:
     told = settings(tiny.task(), budget=budget)
     rows = [told[label] for label in ("share_weights=5", "rate_distortion=2-untrained", "rate_distortion=2")]
-    assert [row["tried"] for row in rows] == [tried] * 3
-    assert {row["why"] for row in rows} == {"" if tried else conditions.packing_counts(Surroundings(CONV, tiny.task(), budget))}
+    assert [row["tried"] for row in rows] == [not why] * 3
+    assert all(why in row["why"] for row in rows)
 
 
 def test_values_are_chosen_before_anything_trains_and_behind_what_trains() -> None:

@@ -90,12 +90,21 @@ def packing_counts(around: Surroundings) -> str | None:
     return "it makes the packed file smaller, not the model faster or the file that runs smaller; tried where the budget is about the packed size"
 
 
+def packing_alone_counts(around: Surroundings) -> str | None:
+    """A budget about the size of archives and not about time, or a runtime without integers, in which as small a file is faster."""
+    if packing_counts(around) is None and _timed(around) and has_integers(around) is None:
+        return "compact makes as small a file that computes in integers; tried where the budget is not about time"
+    return packing_counts(around)
+
+
 def packing_and_time_count(around: Surroundings) -> str | None:
     """A budget about the size of archives and about time."""
-    timed = around.budget.goal.timed or any(row.timed for row in around.budget.quantities())
-    return packing_counts(around) or (
-        None if timed else "its values in floats are as small and lose less; tried where the budget is about time too"
-    )
+    slow = "its values in floats are as small and lose less; tried where the budget is about time too"
+    return packing_counts(around) or (None if _timed(around) else slow)
+
+
+def _timed(around: Surroundings) -> bool:
+    return any(row.timed for row in around.budget.quantities())
 
 
 def can_round_in_training(around: Surroundings) -> str | None:

@@ -41,6 +41,7 @@ from laconic.search.conditions import (
     has_linear,
     is_dynamic,
     kernels_pay,
+    packing_alone_counts,
     packing_and_time_count,
     packing_counts,
     size_counts,
@@ -369,14 +370,14 @@ LEVERS = (
     Lever(
         "share_weights", "let weights take few values, which are then fine-tuned; a setting is the bits of a value's number",
         (Setting("5", {"bits": 5}), Setting("4", {"bits": 4})), configs=(ShareWeights,), build=_recovering(ShareWeights),
-        needs="training data and a loss", when=can_train, unasked=packing_counts, field="bits", reads=bits, varies={"bits": (2, 3, 4, 5, 6)},
+        needs="training data and a loss", when=can_train, unasked=packing_alone_counts, field="bits", reads=bits, varies={"bits": (2, 3, 4, 5, 6)},
     ),
     Lever(
         "rate_distortion", "choose the value of each weight by the loss and the bits that it costs; a setting is bits a weight",
         (Setting("2", {"bits_per_weight": 2.0}), Setting("1", {"bits_per_weight": 1.0}),
          *(Setting(f"{bits:g}-untrained", {"bits_per_weight": bits, **_UNTRAINED}, cost="calibration") for bits in (3.0, 2.0, 0.7))),
         configs=(RateDistortion,), build=_recovering(RateDistortion),
-        needs="training data and a loss", when=can_train, unasked=packing_counts, field="bits_per_weight", reads=rate, promise="high",
+        needs="training data and a loss", when=can_train, unasked=packing_alone_counts, field="bits_per_weight", reads=rate, promise="high",
         varies={"bits_per_weight": Range(0.3, 4.0, log=True)},
     ),
 )  # fmt: skip
