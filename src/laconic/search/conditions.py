@@ -13,6 +13,7 @@ _RECURRENT = ("lstm", "gru")
 _FEW_LINEAR = 2  # linear layers, at the most, for which rounding each input's own range is not worth its time
 _MOSTLY = 0.5  # of the multiply-adds that must be where a lever acts
 _ENOUGH_BLOCKS = 4  # of a run
+_SMALLER = "it makes the file smaller, not the model faster; tried where the budget is about size"
 
 
 def because(reason: str) -> Condition:
@@ -60,15 +61,17 @@ def has_linear(around: Surroundings) -> str | None:
 
 def size_counts(around: Surroundings) -> str | None:
     """A budget about the size of files."""
-    sized = around.budget.names("size_bytes") or around.budget.names("packed_size_bytes")
-    return None if sized else "it makes the file smaller, not the model faster; tried where the budget is about size"
+    if around.budget.names("size_bytes"):
+        return None
+    why = packing_alone_counts(around)
+    return why if why is None or around.budget.names("packed_size_bytes") else _SMALLER
 
 
 def zeros_count(around: Surroundings) -> str | None:
     """Zeros are bytes of a packed file in any case, and time where the runtime says so."""
     here = runtime.runtime(around.target.runtime)
     if here.fast_zeros or around.budget.names("packed_size_bytes"):
-        return None
+        return None if here.fast_zeros else packing_alone_counts(around)
     return f"{here.title} multiplies with zeros as with other numbers; tried where the budget is about the size of packed files"
 
 
