@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from torch import fx
@@ -268,6 +269,12 @@ class Survey:
         if nested:
             raise BadInput(f"the block '{nested[1]}' lies inside '{nested[0]}', which goes as a whole. Name one of them.")
         return sorted(blocks, key=lambda block: self.order[block.exit])
+
+
+@lru_cache(maxsize=8)
+def run_lengths(program: Program) -> tuple[int, ...]:
+    """Return how many blocks each run of alike residual blocks has; of a program that does not change, looked at once."""
+    return tuple(map(len, Survey(program).runs()))
 
 
 def _shown(value: TensorMeta) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from torch import Tensor, fx
@@ -205,8 +205,11 @@ def multiplying(program: Program) -> Iterator[tuple[fx.Node, int]]:
                 continue
 
 
+@lru_cache(maxsize=16)
 def large_share(program: Program, kernels: bool) -> float:
     """Return the share of the multiply-adds in layers that are large enough to be rewritten with a gain: `LARGE` channels or more on either side.
+
+    It is looked at once for a program, which must not change.
 
     Args:
         program: in eval mode.

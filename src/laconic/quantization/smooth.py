@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 from laconic.core.calibrate import calibration_batches, observe
@@ -40,6 +41,12 @@ class SmoothNorms(StepConfig):
         mistakes += [f"{name}: {getattr(self, name)} must be 1 or more" for name in ("examples", "batch_size") if getattr(self, name) < 1]
         if mistakes:
             raise BadInput("smoothing so makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
+
+
+@lru_cache(maxsize=8)
+def can_be_smoothed(program: Program) -> bool:
+    """Return whether there is a norm to be smoothed; of a program that does not change, looked at once."""
+    return bool(correct.smoothing_watchers(program))
 
 
 @step("smooth_norms", SmoothNorms)

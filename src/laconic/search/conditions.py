@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from laconic.core.operators import Family, family_of, plain_name
 from laconic.deploy import runtime
-from laconic.factorize.depth import Survey
+from laconic.factorize.depth import run_lengths
 from laconic.factorize.sites import large_share
 from laconic.pruning.unstructured.patterns import FREE
 from laconic.search.lever import Condition, Surroundings
@@ -117,12 +117,12 @@ def can_round_in_training(around: Surroundings) -> str | None:
 
 def has_blocks(around: Surroundings) -> str | None:
     """Residual blocks that repeat."""
-    return can_train(around) or (None if Survey(around.program).runs() else "the model has no run of alike residual blocks")
+    return can_train(around) or (None if run_lengths(around.program) else "the model has no run of alike residual blocks")
 
 
 def blocks_pay(around: Surroundings) -> str | None:
     """Leaving blocks out was measured to pay in a Transformer, of which few blocks lose little (docs/factorization.md)."""
-    longest = max(map(len, Survey(around.program).runs()), default=0)
+    longest = max(run_lengths(around.program), default=0)
     if longest >= _ENOUGH_BLOCKS:
         return None
     return f"no run of {_ENOUGH_BLOCKS} alike residual blocks or more, where it was measured to pay; --try drop_blocks tries it"

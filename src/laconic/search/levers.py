@@ -17,17 +17,16 @@ from laconic.core.target import PRECISIONS
 from laconic.core.task import Task
 from laconic.deploy import runtime
 from laconic.distill.student import Student
-from laconic.factorize.depth import DropBlocks, Survey
+from laconic.factorize.depth import DropBlocks, run_lengths
 from laconic.factorize.lowrank import LowRank
 from laconic.factorize.separable import Separable
 from laconic.pruning.structured import Prune
 from laconic.pruning.unstructured.options import Sparsify
 from laconic.pruning.unstructured.patterns import FREE
-from laconic.quantization.correct import smoothing_watchers
 from laconic.quantization.mixed import Mixed
 from laconic.quantization.options import Quantize
 from laconic.quantization.qat import Qat
-from laconic.quantization.smooth import SmoothNorms
+from laconic.quantization.smooth import SmoothNorms, can_be_smoothed
 from laconic.search.conditions import (
     because,
     blocks_pay,
@@ -88,7 +87,7 @@ def _student(around: Surroundings, options: Options) -> tuple[Any, ...]:
 
 def _drop_blocks(around: Surroundings, options: Options) -> tuple[Any, ...]:
     if "least" in options:  # shares of as many blocks are one recipe
-        count = sum(map(len, Survey(around.program).runs()))
+        count = sum(run_lengths(around.program))
         options = {**options, "least": round(max(1, round(options["least"] * count)) / count, 3)}
     return DropBlocks(**options), Fit(_further(around.task, _DISTILL))
 
@@ -166,7 +165,7 @@ def _aimed(kind: type[Quantize] | type[Mixed]) -> Build:
 def _compact(around: Surroundings, options: Options) -> tuple[Any, ...]:
     """Build values that are few for their bits, and rounding on their own grids (`quantization.scheme.common_step`): a small file of integers."""
     few = RateDistortion(**{"bits_per_weight": _allowed_bits(around), **_UNTRAINED, **options})
-    return *([SmoothNorms()] if smoothing_watchers(around.program) else []), few, Quantize(target=_rules(around))
+    return *([SmoothNorms()] if can_be_smoothed(around.program) else []), few, Quantize(target=_rules(around))
 
 
 def _allowed_bits(around: Surroundings) -> float:
