@@ -216,7 +216,7 @@ def test_the_survey_reads_task_budget_and_space() -> None:
         ((), {"max_size_mb": 1}, {}, {}),  # of the file itself, which holds zeros as other numbers
         ((), {"objective": "size"}, {}, {"sparsify=0.9": ["onnxruntime"]}),
         ((), {"objective": "size", "min_speedup": 2}, {}, {"sparsify=0.9": ["onnxruntime", "openvino"]}),
-        ((), {"limits": {"max_packed_mb": 1}}, {}, {"sparsify=0.9": ["onnxruntime", "openvino"]}),
+        ((), {"limits": {"max_packed_mb": 1}}, {}, {}),  # as small in integers, and faster
         ((), {}, {"levers": ("sparsify",)}, {"sparsify=0.9": ["onnxruntime", "openvino"]}),
         ((), {}, {"levers": ("sparsify=2:4",)}, {"sparsify=2:4": ["onnxruntime", "openvino"]}),
         (("unstructured",), {}, {}, {"sparsify=0.9": ["openvino"]}),

@@ -13,7 +13,7 @@ from laconic.run.gate import gate
 from laconic.run.recipe import parse
 from laconic.run.record import Record
 from laconic.search.epochs import epochs_of, retrained
-from laconic.search.lever import STEP_STAGES
+from laconic.search.lever import STEP_STAGES, Range
 from laconic.search.propose import LONGEST, propose
 from laconic.search.space import SearchSpace
 from laconic.search.tune import KEPT, ROUND, Tuner
@@ -163,3 +163,15 @@ def test_a_low_effort_trains_nothing_that_was_not_asked_for() -> None:
     assert not any(step.trained() for recipe in packed for step in recipe.steps)
     asked = propose(around(), SearchSpace(effort="low", levers=("prune",)))
     assert any(step.trains for recipe in asked for step in recipe.steps)
+
+
+@pytest.mark.parametrize(
+    ("varied", "held", "lost", "value"),
+    [
+        (Range(0.1, 0.9), None, 0.5, 0.707), (Range(0.1, 0.9), None, 0.88, None), (Range(0.1, 0.9), 0.8, 0.4, 0.566),
+        (Range(0.1, 0.8, rises=True), None, 0.5, 0.293), (Range(0.1, 0.8, rises=True), None, 0.12, None),
+    ],
+)  # fmt: skip
+def test_what_lies_between_is_in_the_range(varied: Range, held: float | None, lost: float, value: float | None) -> None:
+    """A sampler takes no number outside: of a share that may be 0.9 at the most, nothing lies between the whole and 0.88."""
+    assert varied.between(held, lost) == value

@@ -94,20 +94,17 @@ def packing_counts(around: Surroundings) -> str | None:
 
 
 def packing_alone_counts(around: Surroundings) -> str | None:
-    """A budget about the size of archives and not about time, for which integers are as small and faster on a processor."""
-    if packing_counts(around) is None and _timed(around) and around.target.device == "cpu":
-        return "compact makes as small a file that computes in integers; tried where the budget is not about time"
+    """A budget about the size of archives that does not aim at time: for that, integers are as small and faster on a processor."""
+    if packing_counts(around) is None and around.budget.goal.timed and around.target.device == "cpu":
+        return "compact makes as small a file that computes in integers; tried where the budget does not aim at time"
     return packing_counts(around)
 
 
 def packing_and_time_count(around: Surroundings) -> str | None:
     """A budget about the size of archives and about time."""
     slow = "its values in floats are as small and lose less; tried where the budget is about time too"
-    return packing_counts(around) or (None if _timed(around) else slow)
-
-
-def _timed(around: Surroundings) -> bool:
-    return any(row.timed for row in around.budget.quantities())
+    timed = any(row.timed for row in around.budget.quantities())
+    return packing_counts(around) or (None if timed else slow)
 
 
 def can_round_in_training(around: Surroundings) -> str | None:

@@ -82,11 +82,11 @@ class Range:
             held: the smallest model that holds it; None: only the whole one does.
             lost: the largest that does not; None where none is known, then some way on. At least one of them is known.
         """
-        whole, end = max(1.0, self.high), 1 - self.high if self.rises else self.low
+        whole, end, top = max(1.0, self.high), 1 - self.high if self.rises else self.low, 1 - self.low if self.rises else self.high
         here, there = (None if one is None else 1 - one if self.rises else one for one in (held, lost))
         here = whole if here is None else here
         found = max(end, here * _ON) if there is None else math.sqrt(here * there)
-        return None if found > here * _NEAR else float(f"{1 - found if self.rises else found:.3g}")
+        return None if found > min(here * _NEAR, top) else float(f"{1 - found if self.rises else found:.3g}")
 
 
 SHARES = Range(0.1, 0.9)  # of the layers' time, for which sizes are solved
