@@ -23,7 +23,6 @@ from laconic.quantization import correct, rounding
 from laconic.quantization.observers import ChannelMean
 from laconic.quantization.options import Quantize
 from laconic.quantization.placement import WeightSite
-from laconic.quantization.scheme import WEIGHT_INT8, common_step
 
 
 def as_context(given: Context | Task | None) -> Context:
@@ -63,7 +62,7 @@ def layer_watchers(program: Program, operators: Sequence[fx.Node], config: Quant
     grams = {}
     for n in layers if config.rounding == "adaptive" else ():
         weight = get_tensor(program, argument(n, row_of(n).weight))
-        if fits(n, weight) and common_step(weight, WEIGHT_INT8.high) is None:  # what is on a grid already stays there
+        if fits(n, weight) and not correct.on_grid(program, argument(n, row_of(n).weight)):  # what is on a grid stays there
             grams[n] = Gram(n, tuple(weight.shape[2:]))
     return LayerWatchers(means, grams)
 
