@@ -1,9 +1,9 @@
 """Everything together against the peers: `python -m benchmarks.compound [NAME …] [minutes=40] [trials=N] [seed=0] [out=FOLDER]`.
 
-`optimize` searches for so many minutes with the effort high; the budgets: resnet20 (Fashion-MNIST) at most 0.5 points of accuracy and an archive a tenth of the
-model's ONNX file in fp32, minilm (SST-2) 1 point and an eighth, lstm (JapaneseVowels) no example and a quarter. Then what it delivers, the fastest candidate of
-one technique within the budget, and the peers are timed in one interleaved run, each peer on one thread and on all: the model as it is in every runtime and
-precision, ONNX Runtime's static and dynamic quantization, NNCF.
+`optimize` searches for so many minutes with the effort high; the budgets: resnet20 (Fashion-MNIST) at most 0.5 points of accuracy and an archive a tenth of
+the ONNX file in fp32, minilm (SST-2) 1 point and an eighth, lstm (JapaneseVowels) no example and a quarter, where convolutions may take its place (`student`).
+Then what it delivers, the fastest candidate of one technique within the budget, and the peers are timed in one interleaved run, each peer on one thread and on
+all: the model as it is in every runtime and precision, ONNX Runtime's static and dynamic quantization, NNCF.
 
 Printed: median milliseconds, the latency of the fastest peer over this one's with its 95 % interval, bytes (of what is ours, of the `.lac` archive), how many
 times smaller than the ONNX file in fp32, accuracy on test data, and where the search's time went. A run that is in FOLDER already is gone on with.
@@ -30,17 +30,19 @@ from laconic.deploy.artifact import Artifact
 from laconic.deploy.export import write_onnx
 from laconic.deploy.runtime import cores, runtime
 from laconic.measure.environment import environment
+from laconic.tasks.models import DataShape, build
 
 _SAMPLES = 256  # for the peers' calibration
 
 
 @dataclass(frozen=True)
 class Case:
-    """What may be lost, in points, how many times smaller than the fp32 file the archive must be, and how pruned nets recover."""
+    """What may be lost, in points, how many times smaller than the fp32 file the archive must be, how nets recover, and which may be taught in its place."""
 
     max_drop: float
     smaller: float
     recovery: lc.FitPlan
+    students: tuple[str, ...] = ()
 
 
 _IMAGES = lc.FitPlan(
@@ -49,9 +51,17 @@ _IMAGES = lc.FitPlan(
 )  # fmt: skip
 CASES = {
     "resnet20": Case(0.5, 10, _IMAGES),
-    "minilm": Case(1.0, 8, lc.FitPlan(epochs=2, lr=5e-5, batch_size=32, schedule="linear", warmup=0.1, distill=0.5, precision="bf16")),
-    "lstm": Case(0.0, 4, lc.FitPlan(epochs=40, lr=3e-3, weight_decay=1e-2, batch_size=16, warmup=0.1, distill=0.5)),
-}
+    "minilm": Case(1.0, 8, lc.FitPlan(epochs=4, lr=5e-5, batch_size=32, schedule="linear", warmup=0.1, distill=0.5, precision="bf16")),
+    "lstm": Case(
+        0.0,
+        4,
+        lc.FitPlan(
+            epochs=100, lr=3e-3, schedule="cosine", weight_decay=1e-2, batch_size=16, warmup=0.1, distill=0.5,
+            augment=(lc.Scaled("jitter"), lc.Scaled("scaling"), lc.Scaled("magnitude_warp")),
+        ),
+        ("cnn1dx0.5", "cnn1dx0.25"),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -158,6 +168,11 @@ def _techniques(record: Mapping[str, Any]) -> list[str]:
     return [name for name in names if name not in ("fold_batch_norm", "fit")]
 
 
+def _vowel_net(name: str) -> torch.nn.Module:
+    """An untrained reference net for JapaneseVowels."""
+    return build(name, DataShape("series", (12, 25), 9))
+
+
 def _program(task: lc.Task) -> lc.Program:
     return lc.capture(task.build(), next(iter(torch.utils.data.DataLoader(task.test, 2)))[0])  # type: ignore[arg-type]
 
@@ -173,14 +188,15 @@ def _file_mb(task: lc.Task) -> float:
 def run(name: str, minutes: float, trials: int | None, seed: int, out: Path) -> None:
     """Search, and hold the result against the peers."""
     case = CASES[name]
-    task = replace(trained.task(name), recovery=replace(case.recovery, seed=seed))
+    task = replace(trained.task(name), recovery=replace(case.recovery, seed=seed), nets=_vowel_net if case.students else None)
+    students = {"student": case.students} if case.students else {}
     start = time.perf_counter()
     result = lc.optimize(
         task,
         lc.Budget(max_drop=case.max_drop, limits={"max_packed_mb": _file_mb(task) / case.smaller}),
         out=out / f"compound-{name}-{seed}",
         time_limit=60 * minutes,
-        space=lc.SearchSpace(effort="high", trials=trials),
+        space=lc.SearchSpace(effort="high", trials=trials, **students),
         options=lc.Options(seed=seed),
     )
     asked, minutes_taken = f"at most {case.max_drop:g} points, {case.smaller:g} times smaller", (time.perf_counter() - start) / 60

@@ -355,6 +355,19 @@ def test_what_is_fast_is_tried_on_fewer_threads_and_trained_models_keep_what_won
     assert walk.around.threads == ({"onnxruntime": 1} if won else {})
 
 
+@pytest.mark.parametrize(("objective", "first"), [("latency", "OpenVINO"), ("size", "ONNX Runtime")])
+def test_what_trains_is_tried_in_the_fastest_runtime_first_where_speed_is_the_aim(objective: str, first: str) -> None:
+    speeds = {("onnxruntime", None): 3.0, ("openvino", None): 4.0, ("torch", 1): 1.0}
+    space = lc.SearchSpace(("onnxruntime", "openvino"), ("fp32",), quantize=(), prune=(0.5, 0.3), without=("threads",))
+    budget, evaluator = lc.Budget(max_drop=0.5, objective=objective), Speeds(speeds)
+    walk = Walk(evaluator, budget)  # type: ignore[arg-type]
+    walk.records.append(Record.of(baseline_recipe(None, "cpu"), status="baseline"))
+    walk.likeliest_first(propose(around(), space), around(), space)
+    runtimes = [title.rsplit(" · ")[-2] for title in evaluator.titles if "prune" in title]
+    other = {"OpenVINO": "ONNX Runtime", "ONNX Runtime": "OpenVINO"}[first]
+    assert runtimes == ([first] * 2 + [other] * 2 if objective == "latency" else [first, other] * 2)
+
+
 @pytest.mark.parametrize(
     ("space", "budget", "cores"),
     [({"threads": 2}, {}, 2), ({"without": ("threads",)}, {}, 2), ({}, {"objective": "size"}, 2), ({}, {}, 1), ({"device": "cuda"}, {}, 2)],
@@ -375,13 +388,13 @@ def test_what_a_walk_did_not_reach_is_known_at_any_moment() -> None:
 
     space = lc.SearchSpace(("openvino",), ("fp32",), prune=())
     walk = Walk(Stops(0.0), lc.Budget(max_drop=0.5))  # type: ignore[arg-type]
-    base = Record("base", "", {"deploy": {"threads": None, "device": "cpu"}}, status="baseline")
+    base = Record.of(baseline_recipe(None, "cpu"), status="baseline")
     walk.records.append(base)
     with pytest.raises(KeyboardInterrupt):
         walk.likeliest_first(propose(around(), space), around(), space)
     assert [record.title for record in walk.records[1:]] == ["OpenVINO · fp32"]
     (left,) = walk.untried()
-    assert (left.title, left.status, left.baseline) == ("quantize static · OpenVINO · int8", "not_tried", "base")
+    assert (left.title, left.status, left.baseline) == ("quantize static · OpenVINO · int8", "not_tried", base.key)
 
 
 def test_what_promises_most_is_another_one_on_another_device() -> None:
@@ -392,6 +405,18 @@ def test_what_promises_most_is_another_one_on_another_device() -> None:
     assert turn("torch.compile", "bf16", "cuda") <= turn("onnxruntime", "fp32", "cuda")
     with pytest.raises(lc.BadInput, match="promise: 'great'"):
         lc.Lever("mine", "does nothing", stage="runtime", promises={"cuda": "great"})
+
+
+def test_a_student_is_trained_as_the_task_says_how_nets_are() -> None:
+    def plan(**given: Any) -> lc.FitPlan:
+        row = levers()["student"]
+        setting = row.setting("lenet5")
+        assert setting is not None
+        return row.steps(setting, around(task=dataclasses.replace(TRAINABLE, **given)))[1].plan  # type: ignore[attr-defined,no-any-return]
+
+    own, recovery = lc.FitPlan(epochs=7, lr=0.3), lc.FitPlan(epochs=5, lr=0.2, distill=0.9)
+    assert plan(recovery=recovery) == recovery
+    assert (plan(plan=own, recovery=recovery).epochs, plan().batch_size) == (7, TRAINABLE.batch_size)
 
 
 def test_shares_of_as_many_blocks_are_one_recipe() -> None:

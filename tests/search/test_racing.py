@@ -9,7 +9,7 @@ from laconic.core.records import Measurement
 from laconic.run.recipe import parse
 from laconic.run.record import OUTRACED, Record
 from laconic.search.judge import Judge
-from laconic.search.racing import MOST, doomed, harsher, outraced
+from laconic.search.racing import MOST, doomed, harsher, outraced, oversized
 from laconic.search.several import budgets, judge
 from laconic.search.stopped import LIMIT, stopped
 from laconic.search.walk import Walk
@@ -143,6 +143,58 @@ def test_what_is_harsher_than_one_that_lost_too_much_for_certain_is_not_tried(lo
         assert (
             told == f"{lost.title}, which leaves more of the model, loses 0.60\N{NO-BREAK SPACE}points at the least; this would lose more"
         )
+
+
+def sized(recipe: lc.Recipe, mb: float) -> Record:
+    return Record.of(recipe, baseline="base").with_measured(packed_size_bytes=Measurement(mb * 1e6, "B"))
+
+
+def cut(*then: lc.StepConfig, runtime: str = "openvino") -> lc.Recipe:
+    return lc.Recipe((lc.Prune(macs=0.5), *then), lc.Target(runtime, "fp32", 2))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "limit", "known", "out"),
+    [
+        (cut(lc.Quantize()), 10.0, {"whole": 40, "cut": 20, "rounded": 30}, True),
+        (cut(lc.Quantize()), 10.0, {"whole": 40, "cut": 20, "rounded": 24}, False),  # 12 are expected: it may be less
+        (cut(lc.Quantize()), 20.0, {"whole": 40, "cut": 20, "rounded": 30}, False),
+        (cut(lc.Quantize()), 10.0, {"whole": 40, "rounded": 30}, False),  # nothing is known of pruning
+        (cut(lc.Quantize()), 10.0, {"cut": 20, "rounded": 30}, False),  # nor of what it left
+        (cut(lc.Quantize()), 10.0, {"whole": 40, "cut": 20}, False),  # nor of rounding
+        (cut(runtime="onnxruntime"), 10.0, {"whole": 40, "cut": 20, "there": 40}, True),  # the same steps elsewhere
+        (cut(runtime="onnxruntime"), 10.0, {"whole": 40, "cut": 20, "there": 20}, False),
+    ],
+)
+def test_what_will_be_too_large_is_not_tried(recipe: lc.Recipe, limit: float, known: dict[str, float], out: bool) -> None:
+    place = lc.Target("openvino", "fp32", 1)
+    recipes = {
+        "whole": lc.Recipe((), place),
+        "cut": lc.Recipe((lc.Prune(macs=0.5),), place),
+        "rounded": lc.Recipe((lc.Quantize(),), place),
+        "there": lc.Recipe((), lc.Target("onnxruntime", "fp32")),
+    }
+    records = [sized(recipes[name], mb) for name, mb in known.items()]
+    told = oversized(recipe, lc.Budget(max_drop=0.5, limits={"max_packed_mb": limit}), records)
+    assert bool(told) == out
+    assert oversized(recipe, lc.Budget(max_drop=0.5), records) is None, "nothing is asked of its size"
+    if out and recipe.steps[1:]:
+        assert told == (
+            "prune to 50 % of MACs leaves 50 % of the packed size where something else follows; here too, divided by 1.3, the packed size is 11.5 MB; "
+            "at most 10 MB is asked for"
+        )
+
+
+def test_a_walk_leaves_out_what_will_be_too_large() -> None:
+    evaluator = Timed()
+    budget = lc.Budget(max_drop=0.5, limits={"max_packed_mb": 10.0})
+    walk = Walk(evaluator, budget, Judge(budget))  # type: ignore[arg-type]
+    place = lc.Target("openvino", "fp32", 2)
+    walk.records.append(Record.of(lc.Recipe((), lc.Target("torch", "fp32", 2)), status="baseline"))
+    walk.records += [sized(lc.Recipe((), place), 40), sized(lc.Recipe((lc.Quantize(),), place), 30), sized(cut(), 20)]
+    walk.in_order([cut(lc.Quantize()), cut(lc.Qat())])
+    assert evaluator.titles == [cut(lc.Qat()).title], "of rounding in training nothing is known"
+    assert walk.records[4].reasons[-1].rule == OUTRACED
 
 
 def test_a_record_is_read_back_once_however_many_candidates_are_held_against_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ PHASES = {
     "export": "Building: steps and export",
     "recover": "Training candidates",
     "check": "Checks: parity and metric",
+    "pack": "Archives: packed, restored once",
     "time": "Timing",
     "tables": "Tables of sizes: layers timed, groups cut",
     "test": "Test data",

@@ -148,10 +148,10 @@ class Evaluator:
         try:
             with self.ledger.part("export", record.key):
                 record = record.with_measured(onnx_size_bytes=self.builder.size(recipe, "onnx"))
-                packs = self.judge.asks("packed_size_bytes")
-                return (
-                    record.with_measured(onnx_packed_size_bytes=packing.packed_size(self.builder.file(recipe, "onnx"))) if packs else record
-                )
+            if not self.judge.asks("packed_size_bytes"):
+                return record
+            with self.ledger.part("pack", record.key):
+                return record.with_measured(onnx_packed_size_bytes=packing.packed_size(self.builder.file(recipe, "onnx")))
         except LaconicError as error:
             return record.replace(notes=(*record.notes, f"sizes are compared with the file that runs, for there is no ONNX file: {error}"))
 
@@ -245,7 +245,7 @@ class Evaluator:
         record = record.replace(parity=evidence)
         record = record.with_measured(cold_start_ms=facts["cold_start_ms"], peak_memory_bytes=memory.get("peak_bytes"))
         if self.judge.asks("packed_size_bytes"):
-            with self.crew.paused():
+            with self.ledger.part("pack", recipe.key), self.crew.paused():
                 record = packing.with_packed(record, artifact, self.workers)
         if reason is not None and not repeats.steady(self.program, read_arrays(self.valid.first)):
             return repeats.not_compared(record, reason)

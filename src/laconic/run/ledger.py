@@ -12,8 +12,8 @@ from laconic.run.store import RunStore
 
 FILE = "spent.json"
 
-# In these parts the model is trained, captured, exported or run by PyTorch or another runtime; all else is Laconic's own cost.
-PARTS = ("train", "capture", "export", "recover", "check", "time", "tables", "test")
+# In these parts the model is trained, captured, exported, packed or run; all else is Laconic's own cost.
+PARTS = ("train", "capture", "export", "recover", "check", "pack", "time", "tables", "test")
 _BRIEF_S = 0.005  # what took less is no span of its own
 
 

@@ -117,7 +117,7 @@ class Budget:
 
     def quantities(self) -> list[Quantity]:
         """Return what this budget limits or aims at, each once."""
-        return list({row.name: row for row in (*(row for row, _ in self._rows()), self.goal)}.values())
+        return list({row.name: row for row in (*(row for row, _ in self.limited()), self.goal)}.values())
 
     def names(self, quantity: str) -> bool:
         """Return whether this budget limits a quantity, or aims at it."""
@@ -142,7 +142,7 @@ class Budget:
             )
         return dataclasses.replace(self, max_drop=DEFAULT_DROP)
 
-    def _rows(self) -> Iterator[tuple[Quantity, float]]:
+    def limited(self) -> Iterator[tuple[Quantity, float]]:
         """Return the quantities that this budget limits, each with its limit."""
         for name, asked in self.asked.items():
             for row in quantities.limited(name):
@@ -150,7 +150,7 @@ class Budget:
 
     def rules(self, baseline: Record) -> list[Condition]:
         """Return the rules of this budget, with the one that no worse artifact ships. What is scored on test data has none here: it chooses nothing."""
-        held = [partial(self._reason, row, asked) for row, asked in self._rows() if row.data != "test"]
+        held = [partial(self._reason, row, asked) for row, asked in self.limited() if row.data != "test"]
         return [*held, better(self.goal, baseline)]
 
     def _reason(self, row: Quantity, asked: float, record: Record) -> Reason | None:
@@ -158,17 +158,17 @@ class Budget:
 
     def drop_reason(self, record: Record, data: str) -> Reason | None:
         """Return why a score on these data (``valid`` or ``test``) breaks its limit, or None."""
-        scored = [(row, asked) for row, asked in self._rows() if row.data == data]
+        scored = [(row, asked) for row, asked in self.limited() if row.data == data]
         return next((reason for row, asked in scored if (reason := self._reason(row, asked, record)) is not None), None)
 
     def timed_rules(self) -> set[str]:
         """Return the rules that a comparison of times decides."""
-        rules = {row.limit.broken for row, _ in self._rows() if row.timed and row.limit is not None}
+        rules = {row.limit.broken for row, _ in self.limited() if row.timed and row.limit is not None}
         return rules | {BETTER} if self.goal.timed else rules
 
     def readings(self, record: Record) -> list[Reading]:
         """Return each limit of this budget read twice of a record: as measured, and at the bad end of the interval; nothing of what was not measured."""
-        asked = list(self._rows())
+        asked = list(self.limited())
         goal = self.goal
         if goal.reference is not None and goal.limit is not None and goal.limit.name not in self.given:
             asked.append((goal, goal.reference))
@@ -177,7 +177,7 @@ class Budget:
 
     def shortfall(self, record: Record) -> float:
         """Return how far a record is from the budget: the sum over unmet limits of the relative distance; 0 if all hold. For the nearest miss."""
-        measured = ((row, record.measured.get(row.name), asked) for row, asked in self._rows() if row.data != "test")
+        measured = ((row, record.measured.get(row.name), asked) for row, asked in self.limited() if row.data != "test")
         return sum(UNMEASURED if result is None else distance(row, result, asked, self.confident) for row, result, asked in measured)
 
     def order(self, record: Record) -> float:

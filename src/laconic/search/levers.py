@@ -81,7 +81,8 @@ def _rules(around: Surroundings) -> str:
 
 
 def _student(around: Surroundings, options: Options) -> tuple[Any, ...]:
-    plan = around.task.plan or FitPlan(batch_size=around.task.batch_size, epochs=_recovery_epochs(around.task))
+    task = around.task
+    plan = task.plan or task.recovery or FitPlan(batch_size=task.batch_size, epochs=_recovery_epochs(task))
     return Student(**options), Fit(completed({"distill": plan.distill or _DISTILL}, plan))
 
 

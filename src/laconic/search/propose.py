@@ -249,14 +249,20 @@ def worthwhile(targets: Sequence[Target], around: Surroundings, records: Sequenc
         around: as of `propose`.
         records: of what was measured.
     """
+    best = speeds(records)
+    near = max(best.values(), default=0.0) / _NEAR
+    fast = [target for target in targets if best.get((target.runtime, target.precision), 0.0) >= near]
+    return fast if fast and around.budget.goal.timed else list(targets)
+
+
+def speeds(records: Sequence[Record]) -> dict[tuple[str, str], float]:
+    """Return the greatest speed-up that was measured, by runtime and precision."""
     best = dict[tuple[str, str], float]()
     for record in records:
         if record.recipe:
             place = record.made_by.deploy.runtime, record.made_by.deploy.precision
             best[place] = max(best.get(place, 0.0), _speed(record))
-    near = max(best.values(), default=0.0) / _NEAR
-    fast = [target for target in targets if best.get((target.runtime, target.precision), 0.0) >= near]
-    return fast if fast and around.budget.goal.timed else list(targets)
+    return best
 
 
 def _speed(record: Record) -> float:

@@ -1,5 +1,5 @@
-"""Who is not tried since a near relative lost by too much: in time the same steps in fp32 in its runtime, or in the runtime whose kernels that one calls too;
-in what the model knows the same steps with more of the model left."""
+"""Who is not tried since near relatives lost by too much: in time the same steps in fp32 in its runtime, or in the runtime whose kernels that one calls too;
+in what the model knows the same steps with more of the model left; in bytes its last steps by themselves and its first steps with others behind them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from laconic.core import quantities
-from laconic.core.records import to_json
+from laconic.core.quantities import Quantity
+from laconic.core.records import Measurement, to_json
 from laconic.core.step import StepConfig
 from laconic.core.target import PRECISIONS, Target
 from laconic.deploy import runtime
@@ -16,10 +17,12 @@ from laconic.run.record import Record
 from laconic.search.budget import Budget
 from laconic.search.lever import Range
 from laconic.search.levers import levers
+from laconic.search.readings import broken
 
 # What is expected at the most of another precision in one runtime (a vector holds twice as many numbers, and tiles (AMX) do more in large products, of which
 # no net consists alone), and of calling the same kernels with less between them.
 MOST = 5.0
+SLACK = 1.3  # times what is expected of the bytes of a file, it may be less
 
 
 def outraced(recipe: Recipe, best: Record | None, records: Sequence[Record]) -> str | None:
@@ -60,6 +63,54 @@ def doomed(recipe: Recipe, budget: Budget, records: Sequence[Record]) -> str | N
                 lost = quantities.row("drop").told(drop.low, drop.unit)
                 return f"{record.title}, which leaves more of the model, loses {lost} at the least; this would lose more"
     return None
+
+
+def oversized(recipe: Recipe, budget: Budget, records: Sequence[Record]) -> str | None:
+    """Return why a recipe will break a limit of what is exact, such as the bytes of a file, in words.
+
+    Expected is what its last steps leave of the whole model, by the share that its first steps left where others followed them.
+
+    Args:
+        recipe: not tried yet.
+        budget: what must hold; of several any, since they differ in the drop alone.
+        records: what was tried.
+    """
+    for row, asked in budget.limited():
+        if not row.exact or row.direction != "min":
+            continue
+        for n in range(1, len(recipe.steps) + 1):
+            first, last = recipe.steps[:n], recipe.steps[n:]
+            share = _share_left(first, row, records)
+            rest = None if share is None else _left_by(last, recipe.deploy, row, records)
+            expected = None if share is None or rest is None else Measurement(share * rest / SLACK, row.unit)
+            if share is not None and expected is not None and (reason := broken(row, expected, asked, False)) is not None:
+                words = " · ".join(config.words() for config in first)
+                return f"{words} leaves {100 * share:.0f} % of the {row.noun} where something else follows; here too, divided by {SLACK:g}, {reason.text}"
+    return None
+
+
+def _share_left(steps: Sequence[StepConfig], row: Quantity, records: Sequence[Record]) -> float | None:
+    """Return the least share of a quantity that steps left of what the rest of a recipe leaves by itself; None where no such pair was measured."""
+    pairs = [
+        (record.value(row.name), _left_by(record.made_by.steps[len(steps) :], record.made_by.deploy, row, records))
+        for record in records
+        if record.recipe and record.made_by.steps[: len(steps)] == steps
+    ]
+    return min((own / whole for own, whole in pairs if own is not None and whole), default=None)
+
+
+def _left_by(steps: Sequence[StepConfig], target: Target, row: Quantity, records: Sequence[Record]) -> float | None:
+    """Return what steps leave of the model in a runtime and precision, on any number of threads; None where they were not measured by themselves."""
+    place = replace(target, threads=None)
+    return next(
+        (
+            value
+            for record in records
+            if record.recipe and record.made_by.steps == tuple(steps) and replace(record.made_by.deploy, threads=None) == place
+            if (value := record.value(row.name)) is not None
+        ),
+        None,
+    )
 
 
 def harsher(steps: Sequence[StepConfig], others: Sequence[StepConfig]) -> bool:

@@ -19,17 +19,19 @@ from laconic.search.epochs import recipe_epochs
 from laconic.search.judge import Judge
 from laconic.search.lever import Surroundings
 from laconic.search.propose import (
+    Turn,
     faster_threads,
     follow_up,
     is_training,
     propose,
     shipping,
     solved_kinds,
+    speeds,
     turn_of,
     unavailable,
     with_fewer_threads,
 )
-from laconic.search.racing import doomed, outraced
+from laconic.search.racing import doomed, outraced, oversized
 from laconic.search.space import SearchSpace
 from laconic.search.study import POLL_S, NoStudy, Told
 from laconic.search.tables import Sizes, measured, with_prediction
@@ -114,7 +116,7 @@ class Walk:
                     self._expect(recipe for recipe in with_fewer_threads(around, space, self.records) if recipe.key not in done)
                 continue
             now = [recipe for recipe in self.waiting.values() if turn_of(recipe) == turn]
-            self._evaluate(now)
+            self._evaluate(self._by_turns(now))
             done |= {recipe.key for recipe in now}
             self._expect(recipe for recipe in follow_up(around, space, self.records) if recipe.key not in done)
         self._by_turn = False
@@ -129,6 +131,16 @@ class Walk:
             recipes = [*propose(around, space), *follow_up(around, space, self.records)]
             self._expect(recipe for recipe in recipes if recipe.key not in done)
         return around
+
+    def _by_turns(self, recipes: Sequence[Recipe]) -> list[Recipe]:
+        """Return recipes in the order of their turns; of those that train, where speed is the aim, those of the runtime that was fastest so far first."""
+        fastest = speeds(self.records) if self.budget.goal.timed else {}
+
+        def place(recipe: Recipe) -> tuple[Turn, float]:
+            turn, target = turn_of(recipe), recipe.deploy
+            return turn, -fastest.get((target.runtime, target.precision), 0.0) if is_training(turn) else 0.0
+
+        return sorted(recipes, key=place)
 
     def tuned(self, tuner: Tuner, trials: int, at_once: int = 1, of_all: bool = True) -> None:
         """Evaluate what a sampler proposes, so many recipes at the most, as long as there is time.
@@ -205,7 +217,7 @@ class Walk:
         the next few of these that this driver could claim."""
         now = {recipe.key for recipe in recipes}
         later = [recipe for recipe in self.waiting.values() if recipe.key not in now]
-        later = sorted(later, key=turn_of) if self._by_turn else later
+        later = self._by_turns(later) if self._by_turn else later
         coming = (self._taken(recipe) for recipe in (*recipes, *later) if self._outraced(recipe) is None)
         if self.study.shared:
             free = (recipe for recipe in coming if not self._kept(recipe) and unavailable(recipe.deploy) is None)
@@ -318,7 +330,8 @@ class Walk:
         if self.races is None:
             return None
         best = self.races.rival(None, self.evaluator.passed)
-        why = outraced(recipe, best, self.records) or doomed(recipe, self.races.budget, self.records)
+        known = self.races.budget, self.records
+        why = outraced(recipe, best, self.records) or doomed(recipe, *known) or oversized(recipe, *known)
         return None if why is None else self._not_tried(recipe, why, OUTRACED)
 
     def _facts(self, record: Record, took_s: float) -> dict[str, Any]:
