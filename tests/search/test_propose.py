@@ -16,7 +16,7 @@ import laconic as lc
 from laconic.core.progress import silent
 from laconic.core.records import Measurement
 from laconic.run.ledger import Ledger
-from laconic.run.record import Record
+from laconic.run.record import Reason, Record
 from laconic.search.lever import Surroundings
 from laconic.search.levers import levers
 from laconic.search.propose import follow_up, propose, turn_of, with_fewer_threads
@@ -260,6 +260,14 @@ def test_behind_pruning_only_what_rounding_lost_is_won_back(pruned: float, both:
     space, prune = lc.SearchSpace(("openvino",), ("fp32",), prune=(0.5,)), "prune to 50 % of MACs"
     records = judged(propose(around(), space), {prune: ("passed", pruned), f"{prune} · quantize static": ("passed", both)})
     assert titles(follow_up(around(), space, records)) == [f"{prune} · quantize mixed · OpenVINO · int8"] * follows
+
+
+@pytest.mark.parametrize(("rule", "follows"), [("metric", True), ("budget:max_packed_mb", False), ("budget:max_size_mb", False)])
+def test_what_is_too_large_is_not_worth_winning_back(rule: str, follows: bool) -> None:
+    space = lc.SearchSpace(("openvino",), ("fp32",), prune=())
+    records = judged(propose(around(), space), {"quantize static": ("rejected", 3.0)})
+    records = [record.replace(reasons=(Reason(rule, "it is more than that"),)) if record.status == "rejected" else record for record in records]
+    assert bool(follow_up(around(), space, records)) == follows
 
 
 @pytest.mark.parametrize(

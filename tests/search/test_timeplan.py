@@ -113,6 +113,28 @@ def test_what_does_not_fit_is_not_begun(now_s: float, words: str | None) -> None
     assert plan(None, now_s=now_s, training=TRAINED).too_long(PRUNED[0]) is None
 
 
+def rounded(recipe: lc.Recipe) -> lc.Recipe:
+    return lc.Recipe((*recipe.steps, lc.Quantize()), TARGET)
+
+
+def test_what_begins_with_a_training_that_was_done_is_not_priced_with_it() -> None:
+    made = plan(300, training=TRAINED)
+    made.learn(Record.of(PRUNED[0]).failed("error", "it did not end"), PRUNED[0])
+    assert made.price(rounded(PRUNED[0])) == pytest.approx(5 + 12)
+    made.learn(Record.of(PRUNED[0]), PRUNED[0])
+    assert made.price(rounded(PRUNED[0])) == pytest.approx(5)
+    assert made.price(rounded(PRUNED[1])) == pytest.approx(5 + 12)
+    again = lc.Recipe((*PRUNED[0].steps, lc.Fit(lc.FitPlan(epochs=2))), TARGET)
+    assert made.price(again) == pytest.approx(5 + 3)
+
+
+def test_a_training_that_several_candidates_begin_with_is_planned_once() -> None:
+    made = plan(FINISH_S + 8 * 5 + 4 * 12, training=TRAINED)
+    made.plan([*PRUNED, *map(rounded, PRUNED)])
+    assert "8 candidates that train, about 11 s each, 88 s;" in made.said[-1]["text"]
+    assert made.shortened(PRUNED[0]) == PRUNED[0]
+
+
 @pytest.mark.parametrize(("limit_s", "epochs"), [(1000, 8), (FINISH_S + 20 + 24, 4), (FINISH_S + 20 + 3, 2)])
 def test_recoveries_are_shortened_to_what_fits_a_quarter_at_the_least(limit_s: float, epochs: int) -> None:
     """Four candidates: 20 s to build, check and time, 48 s to train whole."""

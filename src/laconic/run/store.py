@@ -98,8 +98,9 @@ class RunStore:
 
     def write(self, name: str, value: Any) -> Any:
         """Write records as JSON, whole; returns them as plain values."""
-        write_json(self.path(name), value)
-        return to_json(value)
+        plain = to_json(value)
+        write_json(self.path(name), plain)
+        return plain
 
     def push(self) -> None:
         """Put what is finished where else it is wanted; to be called while nothing is timed."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from laconic.core import quantities
 from laconic.core.choices import Kind
 from laconic.core.target import PROMISES, Target
 from laconic.deploy import runtime
@@ -288,8 +289,12 @@ def _picks(space: SearchSpace) -> list[Pick]:
 
 
 def _lost(chain: Chain, record: Record, records: Mapping[tuple[Any, ...], Record], around: Surroundings) -> bool:
-    """Return whether a chain's last lever lost a part of the metric; unknown counts as lost."""
-    if record.status not in ("passed", "rejected"):
+    """Return whether a chain's last lever lost a part of the metric, which is worth winning back; unknown counts as lost.
+
+    Nothing that follows makes a file smaller: who broke a limit of what is exact is not followed.
+    """
+    exact = {row.limit.broken for row in quantities.rows().values() if row.exact and row.limit is not None}
+    if record.status not in ("passed", "rejected") or any(reason.rule in exact for reason in record.reasons):
         return False
     drop = None if record.drop is None else record.drop.value
     if len(chain.picks) == 1:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ SHORTEST = 0.25  # of the epochs of a recovery: it is not cut further
 _TRIALS = 24  # proposals of a sampler
 _SPARE = 0.1  # of what is left: medium effort spends no more on proposals
 _MOST = 10_000
+_EACH = ("export", "check", "pack", "time")  # parts of a run that each candidate takes, trained or not
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,29 @@ class TimePlan:
         )  # fmt: skip
         self.said: list[dict[str, Any]] = []
         self._epochs: dict[str, int] = {}
+        self._made: set[str] = set()
         self._bases: list[Record] = []
         self._share, self._most_s = 1.0, float("inf")
 
     # Prices -------------------------------------------------------------------------------------------------------------------------
 
     def learn(self, record: Record, recipe: Recipe) -> None:
-        """Note how many epochs a recipe trained that was evaluated."""
-        self._epochs[record.key] = recipe_epochs(recipe, self.task)
+        """Note how many epochs were trained for a recipe that was evaluated, and that its trained beginnings need not be made again."""
+        self._epochs[record.key] = self._to_train(recipe, self._made)
+        if record.status in ("passed", "rejected"):
+            self._made |= {key for key, _ in self._trainings(recipe)}
+
+    def _trainings(self, recipe: Recipe) -> list[tuple[str, int]]:
+        """Return the key of each beginning of a recipe that ends with a training, and the epochs of that."""
+        beginnings = [(Recipe(recipe.steps[: n + 1], recipe.deploy), config) for n, config in enumerate(recipe.steps) if config.trained()]
+        return [(beginning.steps_key, epochs_of(config, self.task)) for beginning, config in beginnings]
+
+    def _to_train(self, recipe: Recipe, made: Collection[str]) -> int:
+        """Return the epochs that are left of a recipe where the beginnings of these keys are made."""
+        left = 0
+        for key, epochs in self._trainings(recipe):
+            left = 0 if key in made else left + epochs
+        return left
 
     def measured_baselines(self, records: Sequence[Record]) -> None:
         """Note the baselines, whose times say what comparisons take."""
@@ -99,8 +115,8 @@ class TimePlan:
         for span in self.ledger.spans():
             spent[span.part, span.of] = spent.get((span.part, span.of), 0.0) + span.seconds
         bases = {record.key for record in self._bases}
-        each = [sum(spent.get((part, key), 0.0) for part in ("export", "check", "time")) for key in self._epochs if ("time", key) in spent]
-        of_base = [sum(spent.get((part, key), 0.0) for part in ("export", "check", "time")) for key in bases]
+        each = [sum(spent.get((part, key), 0.0) for part in _EACH) for key in self._epochs if ("time", key) in spent]
+        of_base = [sum(spent.get((part, key), 0.0) for part in _EACH) for key in bases]
         candidate_s = statistics.median(each) if each else max(of_base, default=0.0) or None
         epochs = [spent["recover", key] / n for key, n in self._epochs.items() if n and ("recover", key) in spent]
         return Prices(candidate_s, statistics.median(epochs) if epochs else self._trained_s(), self._finish_s(spent, bases))
@@ -121,7 +137,7 @@ class TimePlan:
 
     def price(self, recipe: Recipe) -> float | None:
         """Return the seconds that a recipe will take; None where that is not known yet."""
-        known, epochs = self.prices(), recipe_epochs(recipe, self.task)
+        known, epochs = self.prices(), self._to_train(recipe, self._made)
         if known.candidate_s is None or (epochs and known.epoch_s is None):
             return None
         return known.candidate_s + epochs * (known.epoch_s or 0.0)
@@ -142,7 +158,7 @@ class TimePlan:
 
         By the price of the baseline alone, which is the first to be built, nothing is left out that does not train: a run that tries nothing has no answer.
         """
-        left_s, takes_s, epochs = self.left_s(), self.price(recipe), recipe_epochs(recipe, self.task)
+        left_s, takes_s, epochs = self.left_s(), self.price(recipe), self._to_train(recipe, self._made)
         if left_s is None or left_s <= 0 or takes_s is None or takes_s <= left_s or not (epochs or self._epochs):
             return None
         what = f"with {counted(epochs, 'epoch')} of training it" if epochs else "it"
@@ -218,13 +234,16 @@ class TimePlan:
         many = f"{counted(len(trained), 'candidate')} that train"
         if known.epoch_s is None or known.candidate_s is None:
             return f"{many}, the first of which will say what they take"
-        each = [known.candidate_s + known.epoch_s * recipe_epochs(recipe, self.task) for recipe in trained]
-        told = f"{many}, about {spoken(statistics.median(each))} each, {spoken(sum(each))}"
-        if sum(each) <= left_s:
+        made, epochs = set(self._made), list[int]()
+        for recipe in trained:
+            epochs.append(self._to_train(recipe, made))
+            made |= {key for key, _ in self._trainings(recipe)}
+        plain_s, trained_s = known.candidate_s * len(trained), known.epoch_s * sum(epochs)
+        told = f"{many}, about {spoken((plain_s + trained_s) / len(trained))} each, {spoken(plain_s + trained_s)}"
+        if plain_s + trained_s <= left_s:
             return told
-        room_s, trained_s = left_s - known.candidate_s * len(trained), sum(each) - known.candidate_s * len(trained)
-        self._share = share = min(1.0, max(SHORTEST, room_s / trained_s))
-        short = [known.candidate_s + known.epoch_s * max(1, int(share * recipe_epochs(recipe, self.task))) for recipe in trained]
+        self._share = share = min(1.0, max(SHORTEST, (left_s - plain_s) / trained_s)) if trained_s else 1.0
+        short = [known.candidate_s + known.epoch_s * (max(1, int(share * n)) if n else 0) for n in epochs]
         fitting = max(0.0, left_s) / statistics.fmean(short)
         cut = f"cut to {number(100 * share, 2)} % of their epochs, " if share < 1 else ""
         return f"{told}: more than there is, so {cut}the likeliest {given(min(len(trained), int(fitting)))} first, the others as far as time is left"
