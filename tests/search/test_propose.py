@@ -266,7 +266,9 @@ def test_behind_pruning_only_what_rounding_lost_is_won_back(pruned: float, both:
 def test_what_is_too_large_is_not_worth_winning_back(rule: str, follows: bool) -> None:
     space = lc.SearchSpace(("openvino",), ("fp32",), prune=())
     records = judged(propose(around(), space), {"quantize static": ("rejected", 3.0)})
-    records = [record.replace(reasons=(Reason(rule, "it is more than that"),)) if record.status == "rejected" else record for record in records]
+    records = [
+        record.replace(reasons=(Reason(rule, "it is more than that"),)) if record.status == "rejected" else record for record in records
+    ]
     assert bool(follow_up(around(), space, records)) == follows
 
 

@@ -9,7 +9,7 @@ from laconic.core.records import Measurement
 from laconic.run.recipe import parse
 from laconic.run.record import OUTRACED, Record
 from laconic.search.judge import Judge
-from laconic.search.racing import MOST, doomed, harsher, outraced, oversized
+from laconic.search.racing import MOST, doomed, harsher, heavy, outraced, oversized
 from laconic.search.several import budgets, judge
 from laconic.search.stopped import LIMIT, stopped
 from laconic.search.walk import Walk
@@ -195,6 +195,20 @@ def test_a_walk_leaves_out_what_will_be_too_large() -> None:
     walk.in_order([cut(lc.Quantize()), cut(lc.Qat())])
     assert evaluator.titles == [cut(lc.Qat()).title], "of rounding in training nothing is known"
     assert walk.records[4].reasons[-1].rule == OUTRACED
+
+
+def test_what_has_to_be_made_up_for_is_tried_last() -> None:
+    """Rounding alone holds the limit of the size, floats do not: all that is trained and rounded comes before what is trained alone."""
+    evaluator = Timed()
+    budget = lc.Budget(max_drop=0.5, limits={"max_packed_mb": 10.0})
+    walk = Walk(evaluator, budget)  # type: ignore[arg-type]
+    place = lc.Target("openvino", "fp32", 2)
+    walk.records += [sized(lc.Recipe((), place), 40), sized(lc.Recipe((lc.Quantize(),), place), 9)]
+    further = lc.Recipe((lc.Prune(macs=0.3), lc.Quantize()), place)
+    recipes = [cut(), cut(lc.Quantize()), further]
+    assert [heavy(recipe, budget, walk.records) for recipe in recipes] == [True, False, False]
+    assert not heavy(cut(), lc.Budget(max_drop=0.5), walk.records)
+    assert walk._by_turns(recipes) == [*recipes[1:], recipes[0]]
 
 
 def test_a_record_is_read_back_once_however_many_candidates_are_held_against_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -269,16 +269,33 @@ def test_what_is_fine_tuned_keeps_its_zeros_and_ties(program: lc.Program) -> Non
         assert len(weight.parameter.unique()) == len(old.parameter.unique())
 
 
+@pytest.mark.parametrize("each", [0.5, 2.5, 4.0, 9.0])
+def test_megabytes_are_read_as_the_bits_that_they_leave_a_number(program: lc.Program, each: float) -> None:
+    """Of what is left behind the biases, between one bit and six; more of it for a smaller net."""
+    weights = stored_weights(program)[0]
+    numbers = sum(weight.parameter.numel() for weight in weights)
+    others = sum(parameter.numel() for parameter in program.parameters()) - numbers
+    packed_mb = (each * numbers + 32 * others) / 8e6
+    _, outcome = rate_distortion(program, RateDistortion(packed_mb=packed_mb, grid="stepped", bits=8, **UNTUNED), context())
+    wanted = min(6.0, max(1.0, each))
+    assert outcome.changed["numbers"] == numbers
+    assert 0.75 * wanted < outcome.changed["bits_per_weight"] <= 1.15 * wanted
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"slope": 1.0, "loss_rise": 0.1}, "one of bits_per_weight, loss_rise, slope says how far it goes; loss_rise and slope are given"),
+        (
+            {"slope": 1.0, "loss_rise": 0.1},
+            "one of bits_per_weight, packed_mb, loss_rise, slope says how far it goes; loss_rise and slope are given",
+        ),
         ({"bits_per_weight": 0.0}, "bits_per_weight: 0.0 must be more than 0"),
+        ({"packed_mb": 0.0}, "packed_mb: 0.0 must be more than 0"),
         ({"slope": -1.0}, "slope: -1.0 must be 0 or more"),
         ({"bits": 1}, "bits: 1 must be 2 to 8"),
         ({"recovery": {"batch_size": 0}}, "recovery.batch_size"),
     ],
-    ids=["two goals", "no bits", "a falling slope", "grid", "recovery"],
+    ids=["two goals", "no bits", "no bytes", "a falling slope", "grid", "recovery"],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(lc.BadInput, match=said):

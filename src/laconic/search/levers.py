@@ -62,7 +62,7 @@ _DISTILL = 0.5
 # Without training a grid whose step the curvature tells is far ahead of one up to the largest number (docs/storage.md).
 _UNTRAINED: Options = {"grid": "stepped", "bits": 8, "recovery": {"epochs": 0}}
 # At three bits a weight the nets of docs/storage.md lost nothing that could be told. A limit is aimed at from below, since names, scales and biases take bytes.
-_FEW_BITS, _LEAST_BITS, _MOST_BITS, _OF_LIMIT = 3.0, 1.0, 6.0, 0.85
+_FEW_BITS, _OF_LIMIT = 3.0, 0.85
 _OTHER_BITS = (
     "the bits that the limit of the packed size leaves are tried by themselves, 3 where there is none; asked for by name these are too"
 )
@@ -133,7 +133,7 @@ def _allocated(around: Surroundings, options: Options) -> tuple[Any, ...]:
     there = tuple(path for path in bits if not path.startswith(tuple(f"{block}." for block in blocks)))
     if around.sizes.precision == "fp32":
         return tuple(steps)
-    few = [RateDistortion(bits_per_weight=_allowed_bits(around), **_UNTRAINED)] if packing_counts(around) is None else []
+    few = [RateDistortion(**_fitting(around), **_UNTRAINED)] if packing_counts(around) is None else []
     return (*steps, *few, Quantize(target=_rules(around), keep=there))
 
 
@@ -165,17 +165,14 @@ def _aimed(kind: type[Quantize] | type[Mixed]) -> Build:
 
 def _compact(around: Surroundings, options: Options) -> tuple[Any, ...]:
     """Build values that are few for their bits, and rounding on their own grids (`quantization.scheme.common_step`): a small file of integers."""
-    few = RateDistortion(**{"bits_per_weight": _allowed_bits(around), **_UNTRAINED, **options})
+    few = RateDistortion(**_UNTRAINED, **(options or _fitting(around)))
     return *([SmoothNorms()] if can_be_smoothed(around.program) else []), few, Quantize(target=_rules(around))
 
 
-def _allowed_bits(around: Surroundings) -> float:
-    """Return the bits that a limit of the packed size leaves each parameter of the model as it was given, within bounds; what is smaller loses for nothing."""
+def _fitting(around: Surroundings) -> Options:
+    """Return how far values are chosen: to what a limit of the packed size leaves, of whatever the model has become by then."""
     limit = around.budget.asked.get("max_packed_mb")
-    if limit is None:
-        return _FEW_BITS
-    fitting = _OF_LIMIT * 8e6 * limit / max(1, sum(parameter.numel() for parameter in around.program.parameters()))
-    return float(f"{min(_MOST_BITS, max(_LEAST_BITS, fitting)):.2g}")
+    return {"bits_per_weight": _FEW_BITS} if limit is None else {"packed_mb": float(f"{_OF_LIMIT * limit:.3g}")}
 
 
 def _qat(around: Surroundings, options: Options) -> tuple[Any, ...]:

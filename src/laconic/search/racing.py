@@ -89,6 +89,13 @@ def oversized(recipe: Recipe, budget: Budget, records: Sequence[Record]) -> str 
     return None
 
 
+def heavy(recipe: Recipe, budget: Budget, records: Sequence[Record]) -> bool:
+    """Return whether what follows a recipe's training breaks a limit of what is exact when it is done by itself: what was trained has to make up for it."""
+    last = max((n for n, config in enumerate(recipe.steps, 1) if config.trained()), default=0)
+    left = ((row, asked, _left_by(recipe.steps[last:], recipe.deploy, row, records)) for row, asked in budget.limited() if row.exact)
+    return any(value is not None and broken(row, Measurement(value, row.unit), asked, False) is not None for row, asked, value in left)
+
+
 def _share_left(steps: Sequence[StepConfig], row: Quantity, records: Sequence[Record]) -> float | None:
     """Return the least share of a quantity that steps left of what the rest of a recipe leaves by itself; None where no such pair was measured."""
     pairs = [

@@ -31,7 +31,7 @@ from laconic.search.propose import (
     unavailable,
     with_fewer_threads,
 )
-from laconic.search.racing import doomed, outraced, oversized
+from laconic.search.racing import doomed, heavy, outraced, oversized
 from laconic.search.space import SearchSpace
 from laconic.search.study import POLL_S, NoStudy, Told
 from laconic.search.tables import Sizes, measured, with_prediction
@@ -133,12 +133,14 @@ class Walk:
         return around
 
     def _by_turns(self, recipes: Sequence[Recipe]) -> list[Recipe]:
-        """Return recipes in the order of their turns; of those that train, where speed is the aim, those of the runtime that was fastest so far first."""
+        """Return recipes in the order of their turns. Of those that train come last: what is `racing.heavy`; then, where speed is the aim, slower runtimes."""
         fastest = speeds(self.records) if self.budget.goal.timed else {}
 
-        def place(recipe: Recipe) -> tuple[Turn, float]:
+        def place(recipe: Recipe) -> tuple[Turn, bool, float]:
             turn, target = turn_of(recipe), recipe.deploy
-            return turn, -fastest.get((target.runtime, target.precision), 0.0) if is_training(turn) else 0.0
+            if not is_training(turn):
+                return turn, False, 0.0
+            return turn, heavy(recipe, self.budget, self.records), -fastest.get((target.runtime, target.precision), 0.0)
 
         return sorted(recipes, key=place)
 

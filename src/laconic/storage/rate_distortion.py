@@ -36,6 +36,7 @@ from laconic.storage.share import Tuning, array, chosen_weights, folded
 _TURNS = 20
 _CHUNK = 1 << 22  # numbers times levels that are compared at once
 _BITS_PER_WEIGHT = 2.0
+_LEAST_BITS, _MOST_BITS = 1.0, 6.0  # that a limit of bytes is read as
 _CORRECTIONS, _CLOSE = 5, 0.97  # of bits at prices by those that the coder spends
 _UNFELT = "the loss on the examples does not depend on it: nothing says which values would do"
 _SLOPES, _BISECTIONS = (1e-9, 1e3), 18  # of the search, in units of a number's mean loss: a factor of 1e12 in steps of 0.01 %
@@ -176,12 +177,14 @@ def stepped(values: Tensor, importance: float, slope: float, most: int) -> Tenso
 @with_plan("recovery")
 @dataclass(frozen=True)
 class RateDistortion(StepConfig):
-    """Rate–distortion quantization. At most one of the next three says how far it goes; without any it goes to two bits a weight.
+    """Rate–distortion quantization. At most one of the next four says how far it goes; without any it goes to two bits a weight.
 
     Batch-norms are folded before, as by `ShareWeights`.
 
     Args:
         bits_per_weight: that a coder with context is expected to spend on a number, zeros included, on average over all weights.
+        packed_mb: megabytes (10^6 bytes) that all parameters may take together, of which those that stay as they are take 32 bits each: 1 to 6 bits are
+            what that leaves a number here, for more win nothing.
         loss_rise: how much the mean loss on the valid data (where there are none: the train data's examples) may rise before the rest is fine-tuned.
         slope: how much loss a bit is worth.
         bits: of the grid: 2^bits - 1 levels.
@@ -199,6 +202,7 @@ class RateDistortion(StepConfig):
     section: ClassVar[str] = "sharing"
 
     bits_per_weight: float | None = None
+    packed_mb: float | None = None
     loss_rise: float | None = None
     slope: float | None = None
     bits: int = 5
@@ -209,7 +213,7 @@ class RateDistortion(StepConfig):
     recovery: FitPlan | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        goals = {name: getattr(self, name) for name in ("bits_per_weight", "loss_rise", "slope")}
+        goals = {name: getattr(self, name) for name in ("bits_per_weight", "packed_mb", "loss_rise", "slope")}
         given = {name: value for name, value in goals.items() if value is not None}
         mistakes = [f"recovery.{mistake}" for mistake in out_of_range(self.recovery)]
         if len(given) > 1:
@@ -228,10 +232,12 @@ class RateDistortion(StepConfig):
         object.__setattr__(self, "recovery", frozen_plan(self.recovery))
 
     def words(self) -> str:
-        """Return the step and how far it goes: `rate distortion to 2 bits a weight`, and whether it leaves training out."""
+        """Return the step and how far it goes: `rate distortion to 2 bits a weight`, `… to 0.5 MB`, and whether it leaves training out."""
         bits = _BITS_PER_WEIGHT if self.bits_per_weight is None else self.bits_per_weight
         goal = f"to {bits:g} bit{'s' * (bits != 1)} a weight"
-        if self.loss_rise is not None:
+        if self.packed_mb is not None:
+            goal = f"to {self.packed_mb:g} MB"
+        elif self.loss_rise is not None:
             goal = f"to a loss {self.loss_rise:g} higher"
         elif self.slope is not None:
             goal = f"at {self.slope:g} of loss a bit"
@@ -375,7 +381,7 @@ def _settled(plan: _Plan, config: RateDistortion, program: Program, context: Con
     if config.slope is not None:
         return config.slope, plan.spent(config.slope)
     if rise is None:
-        return _reaching((config.bits_per_weight or _BITS_PER_WEIGHT) * plan.numbers, plan)
+        return _reaching(_bits_asked(plan, config, program), plan)
     before = mean_loss(program, context, config.examples)
 
     def lost(slope: float) -> bool:
@@ -384,6 +390,15 @@ def _settled(plan: _Plan, config: RateDistortion, program: Program, context: Con
 
     slope = _turning_point(lost, plan.scale)[0]
     return slope, plan.spent(slope)
+
+
+def _bits_asked(plan: _Plan, config: RateDistortion, program: Program) -> float:
+    """Return the bits that all numbers together may take."""
+    if config.packed_mb is None:
+        return (config.bits_per_weight or _BITS_PER_WEIGHT) * plan.numbers
+    others = sum(parameter.numel() for parameter in program.parameters()) - plan.numbers
+    each = (8e6 * config.packed_mb - 32 * others) / plan.numbers
+    return plan.numbers * min(_MOST_BITS, max(_LEAST_BITS, each))
 
 
 def _reaching(bits: float, plan: _Plan) -> tuple[float, float]:
