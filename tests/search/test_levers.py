@@ -156,7 +156,7 @@ def test_a_lever_of_another_package_is_tried_asked_for_and_left_out(outside: Any
     assert titles() == titles(levers=("refold",)) == titles(refold=("all",)) == ["fold batch norm · OpenVINO · fp32"]
     assert titles(without=("refold",)) == titles(levers=("quantize",), quantize=None) == titles(refold=()) == []
     row = next(row for row in survey(tiny.task())["levers"] if row["name"] == "refold")
-    assert row["settings"] == [{"label": "refold=all", "options": {}, "tried": True, "where": ["openvino"], "why": ""}]
+    assert row["settings"] == [{"label": "refold=all", "options": {}, "cost": "nothing", "tried": True, "where": ["openvino"], "why": ""}]
 
 
 def test_a_runtime_that_is_called_like_a_lever_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,6 +300,7 @@ def test_values_are_chosen_before_anything_trains_and_behind_what_trains() -> No
 def test_few_values_in_integers_are_for_what_is_small_and_fast(budget: lc.Budget, why: str) -> None:
     row = settings(tiny.task(), budget=budget)["compact=limit"]
     assert why in row["why"]
+    assert row["cost"] == "calibration"  # of rows of its kind that train, others do
     assert bool(why) is not row["tried"]
 
 

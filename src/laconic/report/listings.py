@@ -258,7 +258,7 @@ def _judged(row: Mapping[str, Any]) -> Iterator[tuple[Text, ...]]:
         verdict = Text(", ".join(setting["where"]), "green") if setting["tried"] else Text("no", "dim")
         if setting["why"]:
             verdict.append(f"{'; ' if setting['tried'] else ': '}{setting['why']}", "dim")
-        yield Text(setting["label"], "bold"), Text(row["stage"]), Text(row["cost"]), verdict
+        yield Text(setting["label"], "bold"), Text(row["stage"]), Text(setting["cost"]), verdict
 
 
 def packed(archive: Mapping[str, Any]) -> RenderableType:

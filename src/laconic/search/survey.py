@@ -30,9 +30,9 @@ def survey(task: Task | None = None, budget: Budget | None = None, space: Search
         space: what was asked for.
 
     Returns:
-        ``levers``: of each its name, stage, cost, promise, what it needs, a sentence about it, what it follows, and its settings: of each its label, and for
-        a task whether it is ``tried``, ``where`` (runtimes, or precisions of a runtime) and ``why`` not. ``candidates``: titles, in the order in which they are
-        tried; None without a task.
+        ``levers``: of each its name, stage, cost, promise, what it needs, a sentence about it, what it follows, and its settings: of each its label and
+        what it costs, and for a task whether it is ``tried``, ``where`` (runtimes, or precisions of a runtime) and ``why`` not. ``candidates``: titles, in
+        the order in which they are tried; None without a task.
 
     Raises:
         BadInput: the task cannot be used.
@@ -61,7 +61,8 @@ def _row(lever: Lever, device: str, settings: list[dict[str, Any]]) -> dict[str,
 
 
 def _setting(pick: Pick, tried: bool | None = None, where: Sequence[str] = (), why: str = "") -> dict[str, Any]:
-    return {"label": pick.label, "options": dict(pick.setting.options), "tried": tried, "where": list(where), "why": why}
+    known = {"label": pick.label, "options": dict(pick.setting.options), "cost": pick.cost}
+    return {**known, "tried": tried, "where": list(where), "why": why}
 
 
 def _judged(lever: Lever, around: Surroundings, space: SearchSpace, tried: Sequence[Chain]) -> Iterator[dict[str, Any]]:
@@ -71,6 +72,7 @@ def _judged(lever: Lever, around: Surroundings, space: SearchSpace, tried: Seque
         yield {
             "label": f"{lever.name}=…",
             "options": {},
+            "cost": lever.cost,
             "tried": False,
             "where": [],
             "why": lever.when(around) or lever.unasked(around) or "",
