@@ -140,6 +140,27 @@ def chains(around: Surroundings, space: SearchSpace) -> list[Chain]:
     return sorted(whole, key=lambda chain: (chain.turn, [pick.place for pick in chain.trained]))
 
 
+def milder(around: Surroundings, space: SearchSpace) -> dict[str, Recipe]:
+    """Return by the key of a recipe that trains the one that is the same but for the next milder setting of the lever that trains; nothing of the mildest.
+
+    A lever's settings stand in the table in this order; shares of the time that sizes are solved for are one row of settings, other numbers another.
+    Of settings that are not in the table the order is not known.
+    """
+    found = dict[str, Recipe]()
+    last = dict[tuple[Any, ...], Recipe]()
+    alone = [
+        chain for chain in chains(around, space) if len(chain.trained) == 1 and chain.trained[0].setting in chain.trained[0].lever.choices
+    ]
+    for chain in sorted(alone, key=lambda chain: chain.trained[0].place):
+        (pick,) = chain.trained
+        others = tuple(other.label for other in chain.picks if other is not pick)
+        row, recipe = (pick.lever.name, pick.setting.share is None, others, chain.target), chain.recipe(around)
+        if row in last:
+            found[recipe.key] = last[row]
+        last[row] = recipe
+    return found
+
+
 def targets_of(around: Surroundings, space: SearchSpace) -> list[Target]:
     """Return where candidates are tried: wherever they run, as the search space has it.
 

@@ -23,6 +23,7 @@ from laconic.search.propose import (
     faster_threads,
     follow_up,
     is_training,
+    milder,
     propose,
     shipping,
     solved_kinds,
@@ -81,6 +82,7 @@ class Walk:
         self._asked = 0
         self._by_turn = False
         self._sizes: Sizes | None = None
+        self._milder: dict[str, Recipe] = {}
         self._terms = Terms(space or SearchSpace())
 
     def in_order(self, recipes: Sequence[Recipe]) -> None:
@@ -110,13 +112,14 @@ class Walk:
                     sized = True
                     around = self.around = self._known_more(around, space, done)
                     self._terms.know(around, self.study)
+                    self._milder = milder(around, space)
                     self._plan()
                 else:
                     threaded = True
                     self._expect(recipe for recipe in with_fewer_threads(around, space, self.records) if recipe.key not in done)
                 continue
             now = [recipe for recipe in self.waiting.values() if turn_of(recipe) == turn]
-            self._evaluate(self._by_turns(now))
+            self._evaluate_by_turns(now)
             done |= {recipe.key for recipe in now}
             self._expect(recipe for recipe in follow_up(around, space, self.records) if recipe.key not in done)
         self._by_turn = False
@@ -133,16 +136,31 @@ class Walk:
         return around
 
     def _by_turns(self, recipes: Sequence[Recipe]) -> list[Recipe]:
-        """Return recipes in the order of their turns. Of those that train come last: what is `racing.heavy`; then, where speed is the aim, slower runtimes."""
-        fastest = speeds(self.records) if self.budget.goal.timed else {}
+        """Return recipes in the order of their turns.
 
-        def place(recipe: Recipe) -> tuple[Turn, bool, float]:
+        Of those that train come last: what is `racing.heavy`; where speed is the aim, slower runtimes; harsher settings of what lost much.
+        """
+        fastest = speeds(self.records) if self.budget.goal.timed else {}
+        by_key = {record.key: record for record in self.records}
+
+        def place(recipe: Recipe) -> tuple[Turn, bool, float, int]:
             turn, target = turn_of(recipe), recipe.deploy
             if not is_training(turn):
-                return turn, False, 0.0
-            return turn, heavy(recipe, self.budget, self.records), -fastest.get((target.runtime, target.precision), 0.0)
+                return turn, False, 0.0, 0
+            before = self._milder.get(recipe.key)
+            known = None if before is None else by_key.get(self._taken(before).key)
+            return turn, heavy(recipe, self.budget, self.records), -fastest.get((target.runtime, target.precision), 0.0), self._held(known)
 
         return sorted(recipes, key=place)
+
+    def _held(self, record: Record | None) -> int:
+        """Return how a candidate did: 0 where it passed and lost no more than half of what it may, 2 where it failed, else 1."""
+        if record is None or record.status not in ("passed", "rejected", "failed"):
+            return 1
+        limit, drop = self.budget.drop_limit, record.value("drop")
+        if record.status != "passed":
+            return 2
+        return int(limit is not None and drop is not None and drop > limit / 2)
 
     def tuned(self, tuner: Tuner, trials: int, at_once: int = 1, of_all: bool = True) -> None:
         """Evaluate what a sampler proposes, so many recipes at the most, as long as there is time.
@@ -193,13 +211,25 @@ class Walk:
         self._asked += len(new)
 
     def _evaluate(self, recipes: Sequence[Recipe]) -> None:
-        for n, recipe in enumerate(recipes):
-            self._collect()
-            self.evaluator.deadline = self.plan.until()
-            self.evaluator.expect(self._next(recipes[n:]))
-            if not self._tried(recipe):
-                self.elsewhere[recipe.key] = recipe
-            del self.waiting[recipe.key]
+        for n in range(len(recipes)):
+            self._evaluate_first(recipes[n:])
+
+    def _evaluate_by_turns(self, recipes: Sequence[Recipe]) -> None:
+        """Evaluate recipes in the order of their turns, as it is after each result."""
+        left = list(recipes)
+        while left:
+            first, *others = self._by_turns(left)
+            self._evaluate_first([first, *others])
+            left = [recipe for recipe in left if recipe is not first]
+
+    def _evaluate_first(self, recipes: Sequence[Recipe]) -> None:
+        """Evaluate the first of these recipes; the others come next."""
+        self._collect()
+        self.evaluator.deadline = self.plan.until()
+        self.evaluator.expect(self._next(recipes))
+        if not self._tried(recipes[0]):
+            self.elsewhere[recipes[0].key] = recipes[0]
+        del self.waiting[recipes[0].key]
 
     def _tried(self, recipe: Recipe) -> bool:
         """Append the record of a recipe, computed here or by another driver; returns whether it is known, or still computed elsewhere."""
