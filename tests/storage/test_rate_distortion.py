@@ -269,6 +269,20 @@ def test_what_is_fine_tuned_keeps_its_zeros_and_ties(program: lc.Program) -> Non
         assert len(weight.parameter.unique()) == len(old.parameter.unique())
 
 
+def test_a_few_large_numbers_do_not_round_the_others_away() -> None:
+    """One number in a thousand is three hundred times as large as the rest: 127 steps up to it would leave nothing of the others."""
+    values = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    values[7] = 300.0
+    slope = math.log(2) / 12 * 0.25  # of importance 1 it asks for steps of a half
+    levels = stepped(values, 1.0, slope, 127)
+    assert torch.diff(levels).median() == pytest.approx(0.5, rel=0.01)
+    assert levels[-1] == pytest.approx(300.0, abs=0.5)
+    codes, _ = choose(values, levels, torch.ones(1000), 0.0, (1000,))
+    assert float((levels[codes] - values).abs().max()) <= 0.26
+    assert len(stepped(values, 1.0, 0.0, 127)) == 255, "without a slope no step is asked for"
+    assert len(stepped(values, 1.0, 16 * slope, 127)) == 255, "steps of 2 are asked for, and 127 of 2.4 do"
+
+
 @pytest.mark.parametrize("each", [0.5, 2.5, 4.0, 9.0])
 def test_megabytes_are_read_as_the_bits_that_they_leave_a_number(program: lc.Program, each: float) -> None:
     """Of what is left behind the biases, between one bit and six; more of it for a smaller net."""

@@ -36,6 +36,7 @@ from laconic.storage.share import Tuning, array, chosen_weights, folded
 _TURNS = 20
 _CHUNK = 1 << 22  # numbers times levels that are compared at once
 _BITS_PER_WEIGHT = 2.0
+_FAR, _FINEST = 2.0, 2**15  # a step so many times what is asked for is none; levels on a side where there is no other bound
 _LEAST_BITS, _MOST_BITS = 1.0, 6.0  # that a limit of bytes is read as
 _CORRECTIONS, _CLOSE = 5, 0.97  # of bits at prices by those that the coder spends
 _UNFELT = "the loss on the examples does not depend on it: nothing says which values would do"
@@ -155,7 +156,9 @@ def grid(values: Tensor, bits: int, kind: str, importance: Tensor) -> Tensor:
 
 
 def stepped(values: Tensor, importance: float, slope: float, most: int) -> Tensor:
-    """Return multiples of the step that a slope asks for, ascending, 0 in the middle: at most `most` on each side, at least one.
+    """Return multiples of the step that a slope asks for, ascending, 0 in the middle: at least one on each side, at most `most`.
+
+    There are more where few numbers are so large that with `most` the step would be twice what is asked for: it would round the others away.
 
     Where numbers are many to a step, a step of Δ costs h Δ² / 24 of loss, h the importance, and one twice as wide saves a bit: the least loss for the bits is
     where the loss of a bit is the slope, Δ² = 12 slope / (h ln 2) (Gish and Pierce 1968). So weights that matter have fine steps, and others coarse ones.
@@ -169,7 +172,9 @@ def stepped(values: Tensor, importance: float, slope: float, most: int) -> Tenso
         most: levels on each side of 0.
     """
     largest = float(values.abs().max())
-    step_size = max(largest / most, math.sqrt(12 * slope / (importance * math.log(2)))) or 1.0
+    asked, coarsest = math.sqrt(12 * slope / (importance * math.log(2))), largest / most
+    few_are_large = 0 < asked < coarsest / _FAR
+    step_size = max(largest / _FINEST if few_are_large else coarsest, asked) or 1.0
     side = max(1, round(largest / step_size))
     return torch.arange(-side, side + 1, device=values.device) * step_size
 
