@@ -194,7 +194,8 @@ class RateDistortion(StepConfig):
         slope: how much loss a bit is worth.
         bits: of the grid: 2^bits - 1 levels.
         grid: ``uniform``, around 0, up to the largest number; ``stepped``, of a step that the slope and the weight's curvature tell, best without recovery,
-            with `bits` (best 8) as its bound; or a ``codebook`` of k-means and 0, the values of which move to the means of their numbers.
+            with `bits` (best 8) as its bound but where a few large numbers would then round the others away; or a ``codebook`` of k-means and 0, the values
+            of which move to the means of their numbers.
         keep: module paths, or names of weights, that stay as they are.
         biases: choose their values too.
         examples: of the train data, for the curvature of the loss.
