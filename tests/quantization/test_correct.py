@@ -172,6 +172,30 @@ def test_smoothing_keeps_the_function(make: Callable[[], nn.Module], shape: tupl
     assert smoothed(program, x, alpha) == norms
     assert relative(program(x), expected) < 1e-5
     assert program.fingerprint() != before
+    nodes, further = len(program.graph.nodes), 4.0 * x
+    assert smoothed(program, further, 0.7) == norms, "again, by other examples"
+    assert relative(program(x), expected) < 1e-5
+    assert len(program.graph.nodes) == nodes, "what multiplied by the first factors multiplies by both"
+
+
+def test_smoothing_again_leaves_factors_of_the_model_itself_alone() -> None:
+    """A tensor that something else reads too, and one of another shape, are not multiplied."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.fc = nn.LayerNorm(8), nn.Linear(8, 8)
+            self.scale, self.gate = nn.Parameter(torch.rand(8) + 0.5), nn.Parameter(torch.rand(1) + 0.5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.norm(x)
+            return self.fc(y) + y * self.scale + y * self.gate + x * self.scale
+
+    x = torch.randn(6, 8)
+    program = capture(spread(Net()), x)
+    expected = program(x)
+    assert smoothed(program, x, 0.5) == smoothed(program, 2 * x, 0.7) == 1
+    assert relative(program(x), expected) < 1e-5
 
 
 @pytest.mark.parametrize("alpha", [0.3, 0.5], ids=["less", "half"])

@@ -174,9 +174,9 @@ def smooth(program: Program, seen: Mapping[fx.Node, Sequence[ChannelRange]], alp
         for linear in linears:
             weight = _weight(program, linear)
             weight.copy_(inputs_first(inputs_first(weight, linear) * s[:, None], linear))
-        others = [user for user in norm.users if user not in linears]
+        others = [user for user in norm.users if user not in linears and not _takes_up(program, user, norm, s)]
         if others:
-            name = f"smoothing_{norm.name}"
+            name = free_name(program, f"smoothing_{norm.name}")
             set_parameter(program, name, s.detach().clone())
             with program.graph.inserting_after(norm):
                 attribute = program.graph.get_attr(name)
@@ -189,6 +189,17 @@ def smooth(program: Program, seen: Mapping[fx.Node, Sequence[ChannelRange]], alp
     if count:
         program.recompile()
     return count
+
+
+def _takes_up(program: Program, user: fx.Node, norm: fx.Node, s: Tensor) -> bool:
+    """Multiply by s what a reader multiplies a norm by, as an earlier smoothing left it; returns whether it does."""
+    if user.target is not aten.mul.Tensor or user.args[0] is not norm:
+        return False
+    factor: Any = user.args[1]
+    if not (is_stored(factor) and only_reader(program, factor)) or get_tensor(program, factor).shape != s.shape:
+        return False
+    get_tensor(program, factor).mul_(s)
+    return True
 
 
 # Bias correction -----------------------------------------------------------------------------------------------------------------------
