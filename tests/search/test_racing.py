@@ -162,13 +162,16 @@ def cut(*then: lc.StepConfig, runtime: str = "openvino") -> lc.Recipe:
         (cut(lc.Quantize()), 10.0, {"whole": 40, "rounded": 30}, False),  # nothing is known of pruning
         (cut(lc.Quantize()), 10.0, {"cut": 20, "rounded": 30}, False),  # nor of what it left
         (cut(lc.Quantize()), 10.0, {"whole": 40, "cut": 20}, False),  # nor of rounding
+        (cut(lc.Quantize()), 10.0, {"few": 9, "cut, few": 9, "rounded": 30}, False),  # what fills the limit does not tell what was left
         (cut(runtime="onnxruntime"), 10.0, {"whole": 40, "cut": 20, "there": 40}, True),  # the same steps elsewhere
         (cut(runtime="onnxruntime"), 10.0, {"whole": 40, "cut": 20, "there": 20}, False),
     ],
 )
 def test_what_will_be_too_large_is_not_tried(recipe: lc.Recipe, limit: float, known: dict[str, float], out: bool) -> None:
-    place = lc.Target("openvino", "fp32", 1)
+    place, few = lc.Target("openvino", "fp32", 1), lc.RateDistortion(packed_mb=9.0, recovery={"epochs": 0})
     recipes = {
+        "few": lc.Recipe((few,), place),
+        "cut, few": lc.Recipe((lc.Prune(macs=0.5), few), place),
         "whole": lc.Recipe((), place),
         "cut": lc.Recipe((lc.Prune(macs=0.5),), place),
         "rounded": lc.Recipe((lc.Quantize(),), place),

@@ -94,6 +94,10 @@ class StepConfig:
         """Return whether the result is another one for another runtime: its kernels or times are looked at."""
         return False
 
+    def fills(self) -> bool:
+        """Return whether it goes as far as a size asks that it is given: what was smaller before is as large after it."""
+        return False
+
     def integer_bits(self) -> int | None:
         """Return the bits of the integers that weights are rounded to, None where nothing is rounded."""
         return None

@@ -97,11 +97,16 @@ def heavy(recipe: Recipe, budget: Budget, records: Sequence[Record]) -> bool:
 
 
 def _share_left(steps: Sequence[StepConfig], row: Quantity, records: Sequence[Record]) -> float | None:
-    """Return the least share of a quantity that steps left of what the rest of a recipe leaves by itself; None where no such pair was measured."""
+    """Return the least share of a quantity that steps left of what the rest of a recipe leaves by itself; None where no such pair was measured.
+
+    A rest that fills a size up to its limit whatever was left tells nothing.
+    """
+    known = [record for record in records if record.recipe and record.made_by.steps[: len(steps)] == steps]
+    rests = [(record, record.made_by.steps[len(steps) :]) for record in known]
     pairs = [
-        (record.value(row.name), _left_by(record.made_by.steps[len(steps) :], record.made_by.deploy, row, records))
-        for record in records
-        if record.recipe and record.made_by.steps[: len(steps)] == steps
+        (record.value(row.name), _left_by(rest, record.made_by.deploy, row, records))
+        for record, rest in rests
+        if not any(config.fills() for config in rest)
     ]
     return min((own / whole for own, whole in pairs if own is not None and whole), default=None)
 

@@ -237,6 +237,10 @@ class RateDistortion(StepConfig):
             raise BadInput("rate–distortion quantization so makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
         object.__setattr__(self, "recovery", frozen_plan(self.recovery))
 
+    def fills(self) -> bool:
+        """Return whether megabytes say how far it goes."""
+        return self.packed_mb is not None
+
     def words(self) -> str:
         """Return the step and how far it goes: `rate distortion to 2 bits a weight`, `… to 0.5 MB`, and whether it leaves training out."""
         bits = _BITS_PER_WEIGHT if self.bits_per_weight is None else self.bits_per_weight
