@@ -388,6 +388,20 @@ def test_threads_are_as_they_are(space: dict[str, Any], budget: dict[str, Any], 
     assert with_fewer_threads(around(**budget), lc.SearchSpace(**space), records) == []
 
 
+def test_on_fewer_threads_is_tried_what_may_ship(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("laconic.deploy.runtime.cores", lambda: 2)
+    target = lc.Target("onnxruntime")
+    large, small, slow = (lc.Recipe(steps, target) for steps in ((lc.Quantize(),), (lc.Quantize(mode="dynamic"),), ()))
+    found = ((large, "rejected", 5.0), (small, "passed", 4.0), (slow, "passed", 2.0))
+    records = [
+        Record.of(recipe, baseline="base", status=status).with_measured(speedup=Measurement(speed, "x")) for recipe, status, speed in found
+    ]
+    titles = [recipe.title for recipe in with_fewer_threads(around(), lc.SearchSpace(), records)]
+    assert titles == ["PyTorch eager · fp32 · 1 thread", "quantize dynamic · ONNX Runtime · int8 · 1 thread"]
+    titles = [recipe.title for recipe in with_fewer_threads(around(), lc.SearchSpace(), [records[0].replace(status="rejected")])]
+    assert titles[1:] == ["quantize static · ONNX Runtime · int8 · 1 thread"]
+
+
 def test_what_a_walk_did_not_reach_is_known_at_any_moment() -> None:
     class Stops(Evaluates):
         def evaluate(self, recipe: lc.Recipe) -> Record:

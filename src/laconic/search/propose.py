@@ -198,7 +198,8 @@ def combine(picks: Sequence[Pick]) -> bool:
 
 
 def with_fewer_threads(around: Surroundings, space: SearchSpace, records: Sequence[Record]) -> list[Recipe]:
-    """Return the model as it is, and the fastest candidate of each runtime that is not far behind the fastest of all, on fewer threads.
+    """Return the model as it is, and the fastest candidate of each runtime that is not far behind the fastest of all, on fewer threads; of those that passed,
+    where any did: what is too large would not be tried.
 
     Args:
         around: as of `propose`.
@@ -208,7 +209,7 @@ def with_fewer_threads(around: Surroundings, space: SearchSpace, records: Sequen
     here = around.at(Target(device=space.device))
     picks = [pick for pick in space.picks(levers()["threads"]) if space.judged(pick, here) is None]
     timed = [record for record in records if record.baseline is not None and _speed(record)]
-    fastest = {record.made_by.deploy.runtime: record for record in sorted(timed, key=_speed)}
+    fastest = {record.made_by.deploy.runtime: record for record in sorted(timed, key=lambda one: (one.status == "passed", _speed(one)))}
     near = max(map(_speed, timed), default=0.0) / _NEAR
     recipes = [baseline_recipe(space.threads, space.device), *(record.made_by for record in fastest.values() if _speed(record) >= near)]
     return [_on(recipe, pick.setting.options["threads"]) for recipe in recipes for pick in picks]
