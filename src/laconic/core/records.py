@@ -95,16 +95,13 @@ class Outcome:
         return cls(data["step"], data["changed"], skipped, tuple(data["notes"]), **more)
 
 
-_PLAIN = (str, int, bool)
-
-
 def to_json(value: Any) -> Any:
     """Turn records, paths, tuples and numpy scalars into what `json.dumps` takes; NaN and infinities become None.
 
     >>> to_json(Outcome("fold", {"n": 2}))
     {'step': 'fold', 'changed': {'n': 2}, 'skipped': [], 'notes': [], 'title': '', 'section': '', 'bits': None}
     """
-    if value is None or type(value) in _PLAIN:  # most of what a run writes
+    if value is None or type(value) in (str, int, bool):  # most of what a run writes
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}

@@ -65,7 +65,7 @@ class Chain:
 def propose(around: Surroundings, space: SearchSpace) -> list[Recipe]:
     """Return the recipes of a search space, without the baseline's own, in the order in which they are tried: those that train come last.
 
-    Those without steps that the machine cannot run are among them, so that the report can say why.
+    Results change the order of these (`search.walk`). Those without steps that the machine cannot run are among them, so that the report can say why.
     """
     baseline = baseline_recipe(space.threads, space.device)
     recipes = [chain.recipe(around) for chain in chains(around, space)]

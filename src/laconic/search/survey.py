@@ -32,7 +32,7 @@ def survey(task: Task | None = None, budget: Budget | None = None, space: Search
     Returns:
         ``levers``: of each its name, stage, cost, promise, what it needs, a sentence about it, what it follows, and its settings: of each its label and
         what it costs, and for a task whether it is ``tried``, ``where`` (runtimes, or precisions of a runtime) and ``why`` not. ``candidates``: titles, in
-        the order in which they are tried; None without a task.
+        the order in which they are tried as long as no result changes it; None without a task.
 
     Raises:
         BadInput: the task cannot be used.

@@ -218,9 +218,9 @@ class Walk:
         """Evaluate recipes in the order of their turns, as it is after each result."""
         left = list(recipes)
         while left:
-            first, *others = self._by_turns(left)
-            self._evaluate_first([first, *others])
-            left = [recipe for recipe in left if recipe is not first]
+            ordered = self._by_turns(left)
+            self._evaluate_first(ordered)
+            left.remove(ordered[0])
 
     def _evaluate_first(self, recipes: Sequence[Recipe]) -> None:
         """Evaluate the first of these recipes; the others come next."""
