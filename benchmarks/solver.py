@@ -12,8 +12,9 @@ seed draws; what is compared before recovery is the loss of 2048 others and the 
   their teacher (`PLAN`): accuracy on test data in float and, behind static rounding, in int8, by seed. Each net is trained once and kept, beside those of
   `benchmarks.trained`. More names: ways, shares of the time (0.5), the precision whose time it is (int8), `epochs=N`.
 - timed: the files of those nets in float and in int8 against each other and the whole net's, interleaved. Names as of after.
-- predicted: the time of solved and uniform sizes in float and in int8, as the layers predict it from that of the whole net, beside what was measured. No
-  losses are measured for it: a group loses the square of what goes of it. Names: nets (resnet20 mobilenet_v2), runtimes (onnxruntime openvino).
+- predicted: the time of solved and uniform sizes in float and in int8, as the layers and what the whole net takes beside them predict it, against what was
+  measured; and by layers and call alone. No losses are measured for it: a group loses the square of what goes of it. Names: nets (resnet20 mobilenet_v2),
+  runtimes (onnxruntime openvino).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from laconic.pruning.inputs import renew_statistics
 from laconic.pruning.sizes import Sizes, keep_of
 from laconic.pruning.surgery import remove
 from laconic.pruning.tables import Making, choices, group_losses, layer_costs, size_table
-from laconic.run.latency_table import EDITION, latency_table
+from laconic.run.latency_table import EDITION, LayerLatencyTable, latency_table
 from laconic.run.layer_parts import LayerParts
 from laconic.search.solve import solve
 
@@ -64,7 +65,7 @@ class Setting:
     counts: list[list[int]]
     prices: dict[str, Any]
     costs: list[Cost]
-    call_ms: float
+    price: LayerLatencyTable
 
     @classmethod
     def of(cls, runtime: str, net: str = "resnet20") -> Setting:
@@ -87,11 +88,11 @@ class Setting:
         print(
             f"{price.measured} layers timed in {time.perf_counter() - start:.0f} s, a call takes {1e3 * price.call_ms:.1f} µs", flush=True
         )
-        return cls(task, program, sizes, counts, prices, costs, price.call_ms)
+        return cls(task, program, sizes, counts, prices, costs, price)
 
     def ms(self, counts: Sequence[int], precision: str) -> float:
         """The time of the layers with these counts, and of the call."""
-        return self.call_ms + float(sum(self.prices[precision](self.sizes.layer(node, counts)) for node in self.sizes.layers))
+        return self.price.call_ms + float(sum(self.prices[precision](self.sizes.layer(node, counts)) for node in self.sizes.layers))
 
 
 class Judged:
@@ -414,14 +415,23 @@ def predicted(names: list[str]) -> None:
                 write_onnx(program, file, file.name)
                 entries[f"{precision} {name}"] = Entry(file, lc.Target(runtime, threads=1))
             inputs = [np.stack([np.asarray(setting.task.valid[0][0], np.float32)])]  # type: ignore[index]
+            whole_ms = {precision: setting.price.whole_ms(entries[f"{precision} whole"].file, inputs) for precision in setting.prices}
             times = contest(entries, inputs, folder, "int8 whole", rounds=8, seconds=0.2)
         for precision, name, counts in rows:
             whole, own = times[f"{precision} whole"].p50_ms, times[f"{precision} {name}"].p50_ms
             full_ms, ms = setting.ms(setting.sizes.full, precision), setting.ms(counts, precision)
-            told = f"predicted {ms / full_ms:.3f}, measured {own / whole:.3f}, off by {100 * (ms / full_ms * whole / own - 1):+.1f} %"
+            beside_ms = max(0.0, whole_ms[precision] - full_ms)
+            share = (ms + beside_ms) / (full_ms + beside_ms)
+            told = f"predicted {share:.3f}, measured {own / whole:.3f}, off by {_off(share, own / whole)}"
+            alone = f"by layers and call alone {_off(ms / full_ms, own / whole)}"
             print(
-                f"{net} {runtime} {precision} {name:12}: {1e3 * own:7.1f} µs, model over layers and call {own / ms:.2f}; {told}", flush=True
+                f"{net} {runtime} {precision} {name:12}: {1e3 * own:7.1f} µs, {1e3 * beside_ms:.1f} beside the layers; {told}, {alone}",
+                flush=True,
             )
+
+
+def _off(predicted: float, measured: float) -> str:
+    return f"{100 * (predicted / measured - 1):+.1f} %"
 
 
 def _sized(setting: Setting, precision: str) -> Iterator[tuple[str, list[int]]]:

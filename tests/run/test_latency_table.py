@@ -206,3 +206,20 @@ def test_what_a_call_costs_is_told_beside_the_reference_layer_and_kept(
     price.keep()
     assert json.loads((tmp_path / "table.json").read_text())["call"] == price.call_ms
     assert len(set(calls)) == 1
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_whole_model_is_timed_beside_the_reference_layer(runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "whole.onnx"
+    file.write_bytes(room._idle_model().SerializeToString())
+    monkeypatch.setattr(room._Timed, "copy_ms", lambda self: 0.1)
+    price = latency_table(Target(runtime, threads=1), tmp_path / "table.json")
+    assert price.reference_ms == 0.1
+    monkeypatch.setattr(room._Timed, "copy_ms", lambda self: 0.2)
+
+    def turn(session: room.Session, inputs: list[np.ndarray]) -> float:
+        assert np.array_equal(session.run(inputs)[0], np.ones((1, 8)))
+        return 0.12
+
+    monkeypatch.setattr(room, "_turn", turn)
+    assert price.whole_ms(file, room._IDLE) == pytest.approx(0.06)

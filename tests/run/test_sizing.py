@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import laconic as lc
-from laconic.core.choices import Part
+from laconic.core.choices import Cost, Part, Table
 from laconic.core.errors import TIME_LIMIT, WorkerFailed
+from laconic.core.macs import LayerShape
 from laconic.core.progress import silent
 from laconic.pruning.tables import LayerPart, Making
 from laconic.run import sizing
@@ -37,6 +40,30 @@ def test_losses_are_on_as_many_examples_as_there_is_time_for(left_s: float, exam
     monkeypatch.setattr(sizing, "_OF_LOSSES", 1e-9 if left_s < 1e6 else 0.5)
     found = sizing.fitted(made, program, lc.Context(task), left_s, {"fp32": lambda shape: 1.0})
     assert (found.examples, found.kinds, found.criterion) == (examples, made.kinds, made.criterion)
+
+
+@pytest.mark.parametrize(("guessed", "found"), [(0.1, {"fp32": 5.0, "int8": 0.0}), (9.0, {})], ids=["timed", "mostly guessed"])
+def test_what_the_model_takes_beside_its_layers_is_told_apart(guessed: float, found: dict[str, float]) -> None:
+    """Its layers take 10 ms in floats, and in integers more than the whole; where they are mostly guesses nothing is told."""
+
+    class Price:
+        inputs: tuple[int, ...] = ()
+
+        def __call__(self, layer: object) -> float:
+            return guessed
+
+        def is_timed(self, layer: LayerShape) -> bool:
+            return layer.family != "linear"  # one of them
+
+        def whole_ms(self, file: Path, inputs: list[np.ndarray]) -> float:
+            self.inputs = inputs[0].shape
+            return {"a.onnx": 15.0, "b.onnx": 8.0}[str(file)]
+
+    program, price = lc.capture(tiny.task().build(), torch.randn(2, 1, 8, 8)), Price()
+    ms = {name: np.array(10.0) for name in ("fp32", "int8")}
+    table = Table((), (Cost(("all",), (), ms),))
+    assert sizing.beside(table, program, price, {"fp32": "a.onnx", "int8": "b.onnx", "bf16": "c.onnx"}) == found  # type: ignore[arg-type]
+    assert price.inputs == ((1, 1, 8, 8) if found else ())
 
 
 @pytest.mark.parametrize("slow", ["losses", "layers"])

@@ -25,7 +25,7 @@ from laconic.run.latency_table import latency_table
 from laconic.run.ledger import Ledger
 from laconic.run.record import Record
 from laconic.run.store import RunStore
-from laconic.search import walk
+from laconic.search import tables, walk
 from laconic.search.levers import levers
 from laconic.search.propose import propose, shipping, solved_kinds
 from laconic.search.tables import EVERY, Sizes, digest, factor, measured, with_prediction
@@ -113,10 +113,10 @@ def test_what_is_predicted_is_the_layers_time_and_loss_and_corrected_by_what_was
         timed(lc.Recipe((ROUNDED,), lc.Target("onnxruntime")), 2 * 1.5 * whole["int8"]),
         timed(lc.Recipe((lc.Quantize(mode="weights", target="onnxruntime"),), lc.Target("onnxruntime")), 2 * 9.0 * whole["int8"]),
     ]
-    assert factor(sizes, "fp32", records) == pytest.approx(3.0)
-    assert factor(sizes, "int8", records) == pytest.approx(1.5)  # weights alone do not compute in integers
-    assert factor(sizes, "int8", records[:2]) is None
-    recipe, found = cut(sizes, 0.6, ROUNDED), sizes.allocation(0.6)
+    floats, recipe, found = cut(sizes, 0.6), cut(sizes, 0.6, ROUNDED), sizes.allocation(0.6)
+    assert factor(sizes, floats, records) == pytest.approx(3.0)
+    assert factor(sizes, recipe, records) == pytest.approx(1.5)  # weights alone do not compute in integers
+    assert factor(sizes, recipe, records[:2]) is None
     assert found is not None
     changed = {"keep": sizes.keep(0.6), "loss": [0.25, 0.75]}
     record = timed(recipe, 2 * 2.4 * found.ms).replace(outcomes=(Outcome("prune", changed), Outcome("quantize", {})))
@@ -136,7 +136,7 @@ def test_what_is_predicted_is_the_layers_time_and_loss_and_corrected_by_what_was
     )
     assert told["loss_factor"] is None
     assert [(row["name"], row["after"]) for row in told["groups"] if row["after"] < row["before"]] == list(sizes.keep(0.6).items())
-    # the next one is predicted by what both took, and loses as much more than its parts as this one did
+    # the next one is predicted by what this one took, and loses as much more than its parts as this one did
     known = record.replace(predicted=told)
     other = cut(sizes, 0.4, ROUNDED)
     after = with_prediction(timed(other, 1.0), other, sizes, [*records, known]).predicted
@@ -146,7 +146,13 @@ def test_what_is_predicted_is_the_layers_time_and_loss_and_corrected_by_what_was
     assert after["loss_factor"] == pytest.approx(0.5 / found.loss)
     assert (after["parts_loss"], after["loss"]) == pytest.approx((milder.loss, milder.loss * 0.5 / found.loss))
     assert after["measured_loss"] is None
-    assert factor(sizes, "int8", [*records, record]) == pytest.approx((1.5 * 2.4) ** 0.5)
+    assert factor(sizes, other, [*records, record]) == pytest.approx(2.4)
+    # what has other threads, or ranges of each input, tells nothing of it
+    unlike = [
+        cut(sizes, 0.4, lc.Quantize(mode="dynamic", target="onnxruntime")),
+        dataclasses.replace(other, deploy=dataclasses.replace(other.deploy, threads=1)),
+    ]
+    assert [factor(sizes, one, [*records, record]) for one in unlike] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -236,6 +242,47 @@ def test_a_call_does_not_shrink_with_the_layers(sizes: Sizes) -> None:
     assert least is None or least.ms <= 0.6 * 2 * KNOWN.ms(KNOWN.whole, "int8")
 
 
+def test_what_lies_beside_the_layers_is_predicted_and_not_solved_for(sizes: Sizes) -> None:
+    """It takes as long as all the layers here; a model of layers that take 0.6 of their time takes 0.8 of its own."""
+    whole_ms = KNOWN.ms(KNOWN.whole, "int8")
+    more = Sizes(dataclasses.replace(KNOWN, beside={"int8": whole_ms}), sizes.target, "int8", "l2")
+    found, recipe = sizes.allocation(0.6), cut(sizes, 0.6, ROUNDED)
+    assert found is not None
+    assert more.allocation(0.6) == found
+    records = [base(), timed(lc.Recipe((ROUNDED,), lc.Target("onnxruntime")), 2 * 1.5 * 2 * whole_ms)]
+    told = with_prediction(timed(recipe, 3.2), recipe, more, records).predicted
+    assert told is not None
+    assert (told["factor"], told["beside_ms"]) == pytest.approx((1.5, whole_ms))
+    assert told["latency_ms"] == pytest.approx(1.5 * (found.ms + whole_ms))
+
+
+def test_what_lies_between_the_layers_of_a_block_goes_with_it() -> None:
+    known = dataclasses.replace(layered(0), beside={"fp32": 8.0})
+    (block,) = (i for i, part in enumerate(known.parts) if part.kind == "block")
+    without = tuple(int(i == block) for i in range(len(known.parts)))
+    share = known.ms(without, "fp32") / known.ms(known.whole, "fp32")
+    assert 0.1 < share < 0.9
+    assert (known.beside_ms(known.whole, "fp32"), known.beside_ms(without, "fp32")) == pytest.approx((8.0, 8.0 * share))
+    assert known.beside_ms(without, "int8") == 0.0
+    again = Table.from_json(json.loads(json.dumps(known.to_json())))
+    assert again.beside_ms(without, "fp32") == known.beside_ms(without, "fp32")
+
+
+def test_the_models_as_they_are_are_timed_beside_the_layers_of_a_runtime_that_reads_onnx() -> None:
+    slow, fast = lc.Quantize(mode="dynamic", target="onnxruntime"), ROUNDED
+    recipes = [
+        lc.Recipe((slow,)),
+        lc.Recipe(()),
+        lc.Recipe((fast,)),
+        lc.Recipe((lc.Prune(macs=0.5), fast)),
+        lc.Recipe((), lc.Target("openvino")),
+    ]
+    records = [base(), *(timed(recipe, 9.0 - n) for n, recipe in enumerate(recipes))]
+    found = tables._wholes(lc.Recipe((fast,)), records)
+    assert found == {"fp32": lc.Recipe(()), "int8": lc.Recipe((fast,))}
+    assert tables._wholes(lc.Recipe((), lc.Target("torchscript")), records) == {}
+
+
 def test_tables_of_other_models_runtimes_and_ways_to_measure_are_others() -> None:
     ways = [("openvino", 1, 8, 0), ("openvino", 2, 8, 0), ("onnxruntime", 1, 8, 0), ("openvino", 1, 9, 0), ("openvino", 1, 8, 1)]
     names = [digest(CONV, lc.Target(runtime, threads=threads), Making(examples=n), seed) for runtime, threads, n, seed in ways]
@@ -275,6 +322,7 @@ def test_a_run_makes_a_table_and_tells_predicted_and_measured(tmp_path: Path, mo
     made = Table.from_json(json.loads(file.read_text(encoding="utf-8")))
     assert made.runtime == "onnxruntime"
     assert [cost.parts for cost in made.costs if cost.layers == ("the call",)] == [()]
+    assert set(made.beside) == {"fp32", "int8"}  # both files were timed as a whole
     assert result.data["spent"]["tables"] > 0
 
 
@@ -285,7 +333,7 @@ def test_a_table_that_is_there_is_not_measured_again_and_one_that_fails_is_told(
         deadline: float | None = None
         asked = 0
 
-        def size_table(self, target: lc.Target, making: Making, file: Path) -> None:
+        def size_table(self, target: lc.Target, making: Making, file: Path, wholes: object) -> None:
             self.asked += 1
             assert self.deadline is not None
             assert 0 < self.deadline - time.monotonic() < 30
@@ -311,7 +359,7 @@ def test_a_table_that_is_there_is_not_measured_again_and_one_that_fails_is_told(
 
 def test_without_a_table_the_rest_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(walk, "measured", lambda evaluator, program, best, making: asked.append((best.title, making.kinds)))
+    monkeypatch.setattr(walk, "measured", lambda evaluator, program, best, making, records: asked.append((best.title, making.kinds)))
     monkeypatch.setattr(Evaluates, "evaluate", lambda self, recipe: timed(recipe, 5.0))
     one = walk.Walk(Evaluates(0.0), lc.Budget(max_drop=0.5))  # type: ignore[arg-type]
     one.records.append(base())

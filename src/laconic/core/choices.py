@@ -73,12 +73,15 @@ class Table:
         costs: their sum is the time of the layers, and of the call where that was timed.
         runtime: on which layers were timed.
         made: how it was made, for the reader: the criterion, examples, the mean loss of the whole model.
+        beside: by precision, the milliseconds that the model as it is takes beside all of these, as far as it was timed: norms, sums, what is rounded. They
+            are predicted, and not chosen about.
     """
 
     parts: tuple[Part, ...]
     costs: tuple[Cost, ...]
     runtime: str = ""
     made: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -93,6 +96,13 @@ class Table:
     def ms(self, chosen: Sequence[int], precision: str) -> float:
         """Return the time of the layers, with a choice (its position) for each part."""
         return float(sum(cost.ms[precision][tuple(chosen[part] for part in cost.parts)] for cost in self.costs))
+
+    def beside_ms(self, chosen: Sequence[int], precision: str) -> float:
+        """Return the time of all else with these choices: of a block that goes, the share that its layers have of the layers' time goes too."""
+        whole, whole_ms = self.whole, self.ms(self.whole, precision)
+        blocks = [i for i, part in enumerate(self.parts) if part.kind == "block" and chosen[i]]
+        left = sum(self.ms((*whole[:i], chosen[i], *whole[i + 1 :]), precision) / whole_ms for i in blocks) - len(blocks) + 1
+        return self.beside.get(precision, 0.0) * max(0.0, left)
 
     def loss(self, chosen: Sequence[int]) -> float:
         """Return the rise of the loss, as the sum of what each choice alone makes it rise."""
@@ -113,7 +123,7 @@ class Table:
             )
             for cost in self.costs
         ]
-        return Table(tuple(self.parts[i] for i in places), tuple(costs), self.runtime, self.made)
+        return Table(tuple(self.parts[i] for i in places), tuple(costs), self.runtime, self.made, self.beside)
 
     def among_all(self, chosen: Sequence[int], kinds: Collection[Kind]) -> tuple[int, ...]:
         """Return choices of `only(kinds)` as choices of this table, all others as they are."""
@@ -132,6 +142,7 @@ class Table:
         return {
             "runtime": self.runtime,
             "made": dict(self.made),
+            "beside": dict(self.beside),
             "parts": [{"name": part.name, "kind": part.kind, "values": list(part.values), "loss": list(part.loss)} for part in self.parts],
             "costs": [
                 {"layers": list(c.layers), "parts": list(c.parts), "ms": {name: ms.tolist() for name, ms in c.ms.items()}}
@@ -147,4 +158,4 @@ class Table:
             Cost(tuple(c["layers"]), tuple(c["parts"]), {name: np.asarray(ms, np.float64) for name, ms in c["ms"].items()})
             for c in data["costs"]
         )
-        return cls(parts, tuple(costs), data["runtime"], data["made"])
+        return cls(parts, tuple(costs), data["runtime"], data["made"], data.get("beside", {}))

@@ -112,7 +112,7 @@ def _kept(row: Mapping[str, Any]) -> str:
 
 
 def _factors(known: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    """Yield by runtime and precision how many times as long a model takes as its layers and a call, and how many times as much it loses as its parts.
+    """Yield by runtime and precision how many times as long a model takes as the table says, and how many times as much it loses as its parts.
 
     Each as it was first known, and by all that was measured.
     """
@@ -120,13 +120,14 @@ def _factors(known: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
         own = [told for told in known if (str(told.get("runtime")), str(told.get("precision"))) == place]
         first = finite(own[0].get("factor"))
         ratios = [
-            measured / layers for told in own if (measured := finite(told.get("measured_ms"))) and (layers := finite(told.get("layers_ms")))
+            measured / (layers + (finite(told.get("beside_ms")) or 0.0))
+            for told in own
+            if (measured := finite(told.get("measured_ms"))) and (layers := finite(told.get("layers_ms")))
         ]
-        ratios += [first] if first is not None else []
-        if ratios:
+        if ratios := ratios or ([] if first is None else [first]):
             corrected = math.exp(sum(map(math.log, ratios)) / len(ratios))
             began = "" if first is None else f"{number(first, 3)} when the first was predicted; "
-            yield f"Model over layers and call, {' '.join(place)}", f"{began}{number(corrected, 3)} by all that was measured"
+            yield f"Model over what the table says, {' '.join(place)}", f"{began}{number(corrected, 3)} by all that was measured"
     losses = [pair for told in known if all(pair := (finite(told.get("measured_loss")), finite(told.get("parts_loss"))))]
     if ratios := [after / before for after, before in losses if after is not None and before is not None and after > 0 < before]:
         yield "Loss over that of its parts", f"{number(math.exp(sum(map(math.log, ratios)) / len(ratios)), 3)} by all that was measured"

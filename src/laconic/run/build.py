@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from laconic.core.errors import NAMED, TIME_LIMIT, BadInput, WorkerFailed
@@ -266,8 +267,14 @@ class Builder:
     def _steps_folder(self, recipe: Recipe) -> Path:
         return self.folder / (recipe.steps_key or "base")
 
-    def size_table(self, target: Target, making: Making, file: Path) -> None:
+    def size_table(self, target: Target, making: Making, file: Path, wholes: Mapping[str, Recipe] = MappingProxyType({})) -> None:
         """Let the process measure the table of sizes of the source for a target (`sizing.write_table`), and write it.
+
+        Args:
+            target: where.
+            making: how.
+            file: to be written.
+            wholes: by precision, a recipe that leaves all sizes as they are, whose file is timed beside the layers; of a runtime that reads ONNX.
 
         Raises:
             WorkerFailed: it cannot be measured, or the time was over; says why.
@@ -278,6 +285,7 @@ class Builder:
             "file": str(file),
             "deploy": to_json(target),
             "making": to_json(making),
+            "wholes": {name: str(self.file(recipe, "onnx")) for name, recipe in wholes.items()},
             "task": self.task.ref,
             "data": self.task.data_dir,
             "state": None if self.state is None else str(self.state),

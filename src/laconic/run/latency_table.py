@@ -11,7 +11,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import astuple
 from pathlib import Path
@@ -75,7 +75,7 @@ class LayerLatencyTable:
 
     def __call__(self, layer: LayerShape) -> float:
         """Milliseconds for one example. A layer that is neither convolution nor linear costs as much as the reference does for each of its multiply-adds."""
-        if layer.weights[:1] != (1,) or layer.family not in _ONNX:
+        if not self.is_timed(layer):
             return self.reference_ms * layer.macs / _REFERENCE.macs
         key = self.key(layer)
         if key not in self.known:
@@ -135,6 +135,16 @@ class LayerLatencyTable:
     def call_cost(self, precisions: Collection[str]) -> Cost:
         """Return what a call costs as a part of a table of costs: the same in each precision, whatever is chosen."""
         return Cost(("the call",), (), {precision: np.array(self.call_ms) for precision in precisions})
+
+    def whole_ms(self, file: Path, inputs: Sequence[np.ndarray]) -> float:
+        """Return what a call of a whole model takes, on one thread as the layers: an ONNX file, and inputs in its order."""
+        session = runtime(self.target.runtime).load(file, self.target)
+        _turn(session, list(inputs))
+        return self._beside(lambda: _turn(session, list(inputs)))
+
+    def is_timed(self, layer: LayerShape) -> bool:
+        """Return whether a layer is timed itself."""
+        return layer.weights[:1] == (1,) and layer.family in _ONNX
 
     def _pinned(self) -> _Timed:
         if self._reference is None:

@@ -39,6 +39,7 @@ _BESIDE, _OF_LOSSES = 0.6, 0.5
 _FEW: tuple[Kind, ...] = ("block", "bits")  # kinds of parts for which few passes are made and hardly a layer is timed
 _MANY: tuple[Kind, ...] = ("rank",)
 _FEWEST, _IN_STEPS = 64, 32  # examples on which a loss is measured, at the least and in steps
+_GUESSED = 0.5  # of the time of the layers: where more is not timed, what the model takes beside them is not known
 _TRIED = 4  # layers that are timed to tell what all of them will take
 _CUTS, _PASSES_BESIDE = 5, 96  # passes that are expected for a group, and for all that is chosen beside channels
 
@@ -47,8 +48,9 @@ def write_table(request: Mapping[str, Any], task: Task | None, progress: Progres
     """Measure the table of sizes of a program and write it, as `core.choices.Table.to_json` has it. What is known when it is interrupted is kept beside it.
 
     Args:
-        request: ``source`` (the captured model), ``file`` (to be written), ``deploy`` and ``making`` (options of `Target` and `Making`), ``seed``, ``state``
-            (weights of the whole model, of a task with a part) and ``deadline`` (of `time.monotonic`, or None).
+        request: ``source`` (the captured model), ``file`` (to be written), ``deploy`` and ``making`` (options of `Target` and `Making`), ``wholes`` (ONNX
+            files of the model as it is, by precision), ``seed``, ``state`` (weights of the whole model, of a task with a part) and ``deadline`` (of
+            `time.monotonic`, or None).
         task: with train data and a loss.
         progress: of the measurements.
 
@@ -79,10 +81,33 @@ def write_table(request: Mapping[str, Any], task: Task | None, progress: Progres
         try:
             table = with_choices(program, context, among, prices, making, known, keep)
             table = replace(table, costs=(*table.costs, price.call_cost(table.precisions)))
+            table = replace(table, beside=beside(table, program, price, request["wholes"]))
         finally:
             price.keep()
         write_json(file, table.to_json())
         part.unlink(missing_ok=True)
+
+
+def beside(table: Table, program: Program, price: LayerLatencyTable, files: Mapping[str, str]) -> dict[str, float]:
+    """Return by precision the milliseconds that the model as it is takes beside its layers and a call, on one thread as they.
+
+    Where most of what they take is not timed itself, such as recurrent layers, nothing is told apart.
+
+    Args:
+        table: of the layers.
+        program: whose layers they are.
+        price: has timed them.
+        files: by precision, ONNX files of the model as it is.
+    """
+    sizes = Sizes(couple(program))
+    guessed_ms = sum(price(layer) for node in sizes.layers if not price.is_timed(layer := sizes.layer(node, sizes.full)))
+    layers = {name: table.ms(table.whole, name) for name in table.precisions if name in files}
+    inputs = [value[:1].numpy() for value in program.example_inputs()]
+    return {
+        name: max(0.0, price.whole_ms(Path(files[name]), inputs) - layers_ms)
+        for name, layers_ms in layers.items()
+        if guessed_ms < _GUESSED * layers_ms
+    }
 
 
 def with_choices(

@@ -1,9 +1,9 @@
 """The table of sizes of a run: measured once for the runtime that ships, what is solved and predicted from it, and by what predictions are corrected.
 
-A layer that is timed alone, on one thread, takes another time than in its model. One factor for each precision of the runtime brings the sum of the layers,
-and of what a call costs beside them, to what candidates were measured to take: that of the model as it is, and with each candidate whose sizes were solved for
-it is known better. So it is with losses: what groups lose alone adds up to less than what they lose together, and one factor is learned from the candidates
-whose loss before recovery was measured.
+A layer that is timed alone, on one thread, takes another time than in its model, and the model takes more than its layers. One factor for each precision of the
+runtime brings the sum of the layers, of a call and of what the model as it is takes beside them (`Table.beside`) to what candidates were measured to take:
+first the model as it is, then those whose sizes were solved for, which are more like the next one. So it is with losses: what groups lose alone adds up to less
+than what they lose together, and one factor is learned from the candidates whose loss before recovery was measured.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from laconic.core.errors import BadInput, LaconicError
 from laconic.core.program import Program
 from laconic.core.records import to_json
 from laconic.core.target import Target
+from laconic.deploy.runtime import runtime
 from laconic.pruning.tables import Making
 from laconic.run.evaluate import Evaluator
 from laconic.run.recipe import Recipe
@@ -102,10 +103,10 @@ class Sizes:
             return None
         return tuple(options.index(values.get(place, options[0])) for place, options in known.items())
 
-    def layers_ms(self, recipe: Recipe) -> float | None:
-        """Return the sum of the times of a recipe's layers; None of one that the table does not know."""
+    def ms(self, recipe: Recipe) -> float | None:
+        """Return the sum of the times of a recipe's layers and of all beside them; None of one that the table does not know."""
         chosen = self.chosen(recipe)
-        return None if chosen is None else self.table.ms(chosen, recipe.numerics)
+        return None if chosen is None else self.table.ms(chosen, recipe.numerics) + self.table.beside_ms(chosen, recipe.numerics)
 
 
 def with_prediction(record: Record, recipe: Recipe, sizes: Sizes | None, records: Sequence[Record]) -> Record:
@@ -120,16 +121,18 @@ def with_prediction(record: Record, recipe: Recipe, sizes: Sizes | None, records
     chosen = None if sizes is None else sizes.chosen(recipe)
     if sizes is None or chosen is None or chosen == sizes.table.whole:
         return record
-    layers_ms, precision = sizes.table.ms(chosen, recipe.numerics), recipe.numerics
-    known, lost, of_losses = factor(sizes, precision, records), sizes.table.loss(chosen), loss_factor(records)
+    precision = recipe.numerics
+    layers_ms, beside_ms = sizes.table.ms(chosen, precision), sizes.table.beside_ms(chosen, precision)
+    known, lost, of_losses = factor(sizes, recipe, records), sizes.table.loss(chosen), loss_factor(records)
     return record.replace(
         predicted={
             "runtime": sizes.target.runtime,
             "precision": precision,
             "share": layers_ms / sizes.table.ms(sizes.table.whole, precision),
             "layers_ms": layers_ms,
+            "beside_ms": beside_ms,
             "factor": known,
-            "latency_ms": None if known is None else known * layers_ms,
+            "latency_ms": None if known is None else known * (layers_ms + beside_ms),
             "measured_ms": paced_ms(record, records),
             "parts_loss": lost,
             "loss_factor": of_losses,
@@ -151,20 +154,26 @@ def loss_factor(records: Sequence[Record]) -> float | None:
     return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None
 
 
-def factor(sizes: Sizes, precision: str, records: Sequence[Record]) -> float | None:
-    """Return how many times as long a model takes as its layers and a call alone, the geometric mean of what was measured; None where nothing comparable was.
+def factor(sizes: Sizes, recipe: Recipe, records: Sequence[Record]) -> float | None:
+    """Return how many times as long models take as the table says, by what was measured of those that compute as a recipe does; None where nothing was.
 
-    Of the models as they are, the fastest counts: another may be rounded without computing in integers.
+    The geometric mean of those with sizes of the table; before there are any, the fastest of the models as they are.
     """
     whole, cut = list[float](), list[float]()
     for record in records:
-        recipe = record.made_by if record.recipe else None
-        if recipe is None or recipe.numerics != precision or (layers_ms := sizes.layers_ms(recipe)) is None:
+        other = record.made_by if record.recipe else None
+        if other is None or _computing(other) != _computing(recipe) or (ms := sizes.ms(other)) is None:
             continue
         if (measured_ms := paced_ms(record, records)) is not None:
-            (whole if sizes.chosen(recipe) == sizes.table.whole else cut).append(measured_ms / layers_ms)
-    ratios = [*([min(whole)] if whole else []), *cut]
+            (whole if sizes.chosen(other) == sizes.table.whole else cut).append(measured_ms / ms)
+    ratios = cut or sorted(whole)[:1]
     return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None
+
+
+def _computing(recipe: Recipe) -> tuple[str, int | None, object]:
+    """Return what a recipe computes with, on how many threads, and how what flows between layers is rounded: ranges of each input take longer."""
+    modes = [getattr(config, "mode", "static") for config in recipe.steps if config.integer_bits() is not None]
+    return recipe.numerics, recipe.deploy.threads, modes[-1:]
 
 
 def paced_ms(record: Record, records: Sequence[Record]) -> float | None:
@@ -201,7 +210,9 @@ def _groups(sizes: Sizes, chosen: Sequence[int], precision: str) -> Iterator[dic
 # Measuring ----------------------------------------------------------------------------------------------------------------------------------
 
 
-def measured(evaluator: Evaluator, program: Program, best: Recipe, making: Making | None = None) -> Sizes | None:
+def measured(
+    evaluator: Evaluator, program: Program, best: Recipe, making: Making | None = None, records: Sequence[Record] = ()
+) -> Sizes | None:
     """Return the table of sizes for the runtime of the best recipe so far, measured unless it is in the run's folder; None where it cannot be.
 
     Of a run with a time limit it takes a quarter of what is left at the most; what it knows then is kept.
@@ -211,6 +222,7 @@ def measured(evaluator: Evaluator, program: Program, best: Recipe, making: Makin
         program: the captured model.
         best: where the result will run and compute in.
         making: how.
+        records: of models as they are, among others, which are timed as a whole too.
     """
     making = making or Making()
     name = f"tables/{digest(program, best.deploy, making, evaluator.options.seed)}.json"
@@ -220,7 +232,7 @@ def measured(evaluator: Evaluator, program: Program, best: Recipe, making: Makin
         builder.deadline = None if evaluator.deadline is None else now + _OF_TIME * max(0.0, evaluator.deadline - now)
         try:
             with evaluator.ledger.part("tables"), evaluator.crew.paused():
-                builder.size_table(best.deploy, making, store.path(name))
+                builder.size_table(best.deploy, making, store.path(name), _wholes(best, records))
         except LaconicError as error:
             evaluator.progress.log(f"sizes are not solved for: {error}")
             return None
@@ -230,6 +242,17 @@ def measured(evaluator: Evaluator, program: Program, best: Recipe, making: Makin
     table = store.read_as(name, Table.from_json)
     precision = best.numerics if best.numerics in table.precisions else table.precisions[0]
     return Sizes(table, best.deploy, precision, making.criterion)
+
+
+def _wholes(best: Recipe, records: Sequence[Record]) -> dict[str, Recipe]:
+    """Return by precision the fastest recipe of the runtime that leaves all sizes as they are; none where layers are not timed in that runtime."""
+    if runtime(best.deploy.runtime).format != "onnx":
+        return {}
+    timed = sorted(
+        (record for record in records if record.recipe and record.value("speedup")), key=lambda record: record.value("speedup") or 0
+    )
+    recipes = [record.made_by for record in timed if record.made_by.deploy.runtime == best.deploy.runtime]
+    return {recipe.numerics: recipe for recipe in recipes if all(config.choices() == {} for config in recipe.steps)}
 
 
 def digest(program: Program, target: Target, making: Making, seed: int) -> str:

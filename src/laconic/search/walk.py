@@ -202,7 +202,9 @@ class Walk:
         best = shipping(around, space, self.records)
         if best is None or self._over():
             return around
-        self._sizes = measured(self.evaluator, around.program, best, Making(kinds=solved_kinds(around.at(best.deploy), space)))
+        self._sizes = measured(
+            self.evaluator, around.program, best, Making(kinds=solved_kinds(around.at(best.deploy), space)), self.records
+        )
         return replace(around, sizes=self._sizes)
 
     def _expect(self, recipes: Iterable[Recipe]) -> None:
