@@ -27,7 +27,7 @@ from laconic.run.record import Record
 from laconic.run.store import RunStore
 from laconic.search import tables, walk
 from laconic.search.levers import levers
-from laconic.search.propose import propose, shipping, solved_kinds
+from laconic.search.propose import between, propose, shipping, solved_kinds
 from laconic.search.tables import EVERY, Sizes, digest, factor, measured, with_prediction
 from tests.run import tiny
 from tests.search.test_levers import CONV
@@ -281,6 +281,62 @@ def test_the_models_as_they_are_are_timed_beside_the_layers_of_a_runtime_that_re
     found = tables._wholes(lc.Recipe((fast,)), records)
     assert found == {"fp32": lc.Recipe(()), "int8": lc.Recipe((fast,))}
     assert tables._wholes(lc.Recipe((), lc.Target("torchscript")), records) == {}
+
+
+def lost(recipe: lc.Recipe, drop: float) -> Record:
+    """A record that is the faster the less is left, of many examples."""
+    left = sum((getattr(recipe.steps[0], "keep", None) or {"all": 500}).values()) if recipe.steps else 1000
+    record = timed(recipe, 1.0 + left, status="passed" if drop <= 0.5 else "rejected")
+    return record.with_measured(drop=Measurement(drop, "points", n=40_000, low=drop - 0.05, high=drop + 0.05))
+
+
+@pytest.mark.parametrize(
+    ("drops", "found"),
+    [((0.2, 0.9), True), ((0.2, 0.49), True), ((0.2, 0.3), False), ((0.9, 1.5), False), ((0.2, None), False)],
+    ids=["too much", "just held it", "held it well", "both too much", "not tried"],
+)
+def test_between_what_held_the_limit_and_what_did_not_lies_another_share(
+    drops: tuple[float, float | None], found: bool, sizes: Sizes
+) -> None:
+    known = dataclasses.replace(around(), sizes=sizes)
+    recipes = [next(one for one in propose(known, SPACE) if _keeps(one, sizes, share)) for share in (0.6, 0.4)]
+    records = [base(), *(lost(recipe, drop) for recipe, drop in zip(recipes, drops, strict=True) if drop is not None)]
+    pair = between(known, SPACE, records)
+    if not found:
+        assert pair is None
+        return
+    assert pair is not None
+    assert pair[1] == recipes[0]
+    assert pair[0].deploy == recipes[0].deploy
+    assert pair[0].steps[0].keep == sizes.keep(0.49)  # type: ignore[attr-defined]
+    assert between(dataclasses.replace(known, budget=lc.Budget()), SPACE, records) is None
+
+
+def _keeps(recipe: lc.Recipe, sizes: Sizes, share: float) -> bool:
+    return bool(recipe.steps) and getattr(recipe.steps[0], "keep", None) == sizes.keep(share) and len(recipe.steps) == 1
+
+
+def test_it_is_tried_right_behind_the_one_that_lost_too_much(sizes: Sizes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(self: Evaluates, recipe: lc.Recipe) -> Record:
+        self.titles.append(recipe.title)
+        return lost(recipe, 0.0 if not recipe.steps or _keeps(recipe, sizes, 0.6) else 0.9)
+
+    monkeypatch.setattr(Evaluates, "evaluate", evaluate)
+    monkeypatch.setattr(walk, "measured", lambda *given: sizes)
+    space = lc.SearchSpace(
+        ("onnxruntime",), ("fp32",), quantize=(), without=("threads",), levers=("prune=solved-0.6", "prune=solved-0.4", "prune=0.5")
+    )
+    budget, evaluator = lc.Budget(max_drop=0.5), Evaluates(0.0)
+    one = walk.Walk(evaluator, budget)  # type: ignore[arg-type]
+    one.records.append(base())
+    here = around()
+    one.likeliest_first(propose(here, space), here, space)
+    left = [sum(sizes.keep(share).values()) for share in (0.6, 0.4, 0.49)]
+    assert [title for title in evaluator.titles if "groups" in title] == [
+        f"prune {len(sizes.keep(share))} groups to {n} components · ONNX Runtime · fp32"
+        for share, n in zip((0.6, 0.4, 0.49), left, strict=True)
+    ]
+    assert "50 %" in evaluator.titles[-1]
 
 
 def test_tables_of_other_models_runtimes_and_ways_to_measure_are_others() -> None:

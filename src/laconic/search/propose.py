@@ -14,7 +14,8 @@ from laconic.core.target import PROMISES, Target
 from laconic.deploy import runtime
 from laconic.run.recipe import Recipe
 from laconic.run.record import Record
-from laconic.search.lever import COSTS, STEP_STAGES, TARGET_STAGES, Lever, Surroundings, cost_of_steps
+from laconic.search.chance import dependable
+from laconic.search.lever import COSTS, SHARE, SHARES, STEP_STAGES, TARGET_STAGES, Lever, Surroundings, cost_of_steps
 from laconic.search.levers import levers
 from laconic.search.space import Pick, SearchSpace, baseline_recipe
 
@@ -55,6 +56,13 @@ class Chain:
     def trained(self) -> tuple[Pick, ...]:
         """Return the settings that train."""
         return tuple(pick for pick in self.picks if COSTS.index(pick.cost) == _TRAINING)
+
+    def solved_for(self, share: float) -> Chain:
+        """Return the same, with the sizes of the setting that trains solved for another share of the time."""
+        (trained,) = self.trained
+        setting = dataclasses.replace(trained.setting.with_options(**{SHARE: share}), name=f"{share:g}")
+        other = dataclasses.replace(trained, setting=setting)
+        return dataclasses.replace(self, picks=tuple(other if pick is trained else pick for pick in self.picks))
 
     def recipe(self, around: Surroundings) -> Recipe:
         """Return the recipe of all its steps."""
@@ -161,6 +169,41 @@ def milder(around: Surroundings, space: SearchSpace) -> dict[str, Recipe]:
     return found
 
 
+def between(around: Surroundings, space: SearchSpace, records: Sequence[Record]) -> tuple[Recipe, Recipe] | None:
+    """Return a recipe between the best so far, whose sizes were solved for a share of the time, and the next harsher share, which lost too much; and the best.
+
+    The shares are those of the table of levers, so there is one between each two. None where there is nothing between them, or the drop has no limit.
+
+    Args:
+        around: as of `propose`.
+        space: as of `propose`.
+        records: of what was tried.
+    """
+    by_key, budget = {record.key: record for record in records}, around.budget
+    sound = dependable([record for record in records if record.status == "passed"], budget)
+    best = min(sound, key=budget.order, default=None)
+    if best is None or budget.drop_limit is None:
+        return None
+    rows: dict[tuple[Any, ...], list[tuple[float, Chain]]] = {}
+    for chain in chains(around, space):
+        if len(chain.trained) == 1 and (share := chain.trained[0].setting.share) is not None:
+            others = tuple(pick.label for pick in chain.picks if pick is not chain.trained[0])
+            rows.setdefault((chain.trained[0].lever.name, others, chain.target), []).append((share, chain))
+    for row in rows.values():
+        ordered = sorted(row, key=lambda one: -one[0])
+        for (mild, one), (harsh, other) in itertools.pairwise(ordered):
+            known = by_key.get(other.recipe(around).key)
+            if one.recipe(around).key != best.key or known is None or known in sound:
+                continue
+            if known.status != "passed" and budget.drop_reason(known, "valid") is None:
+                continue
+            middle = SHARES.between(mild, harsh)
+            found = None if middle is None else one.solved_for(middle)
+            if found is not None and found.trained[0].setting.solvable(around.at(found.target)):
+                return found.recipe(around), best.made_by
+    return None
+
+
 def targets_of(around: Surroundings, space: SearchSpace) -> list[Target]:
     """Return where candidates are tried: wherever they run, as the search space has it.
 
@@ -208,7 +251,7 @@ def with_fewer_threads(around: Surroundings, space: SearchSpace, records: Sequen
     """
     here = around.at(Target(device=space.device))
     picks = [pick for pick in space.picks(levers()["threads"]) if space.judged(pick, here) is None]
-    timed = [record for record in records if record.baseline is not None and _speed(record)]
+    timed = _timed(records)
     fastest = {record.made_by.deploy.runtime: record for record in sorted(timed, key=lambda one: (one.status == "passed", _speed(one)))}
     near = max(map(_speed, timed), default=0.0) / _NEAR
     recipes = [baseline_recipe(space.threads, space.device), *(record.made_by for record in fastest.values() if _speed(record) >= near)]
@@ -245,17 +288,32 @@ def shipping(around: Surroundings, space: SearchSpace, records: Sequence[Record]
         for pick in _picks(space)
         if pick.setting.share is not None and space.judged(pick, around.at(target)) is None
     }
-    recipes = {record.key: record.made_by for record in records if record.recipe}
-    timed = [
-        record
-        for record in records
-        if record.key in recipes and record.baseline is not None and record.speedup is not None and record.speedup.value
-        if (recipes[record.key].deploy.runtime, recipes[record.key].deploy.device) in wanted
-    ]
+    timed = [record for record in _timed(records) if (record.made_by.deploy.runtime, record.made_by.deploy.device) in wanted]
     best = min(
         timed, key=lambda one: (one.status != "passed", around.budget.order(one) if one.status == "passed" else -_speed(one)), default=None
     )
-    return None if best is None else recipes[best.key]
+    return None if best is None else best.made_by
+
+
+def rivals(best: Recipe, records: Sequence[Record]) -> list[str]:
+    """Return the keys of the candidates that may be the fastest in truth: the fastest of each runtime and number of threads on the device of the best so far,
+    of those that passed where any did, that is not far behind it.
+
+    Args:
+        best: of `shipping`.
+        records: of all that needs no training.
+    """
+    there = [record for record in _timed(records) if record.made_by.deploy.device == best.deploy.device]
+    passed = [record for record in there if record.status == "passed"]
+    order = sorted(passed or there, key=_speed)
+    fastest = {(record.made_by.deploy.runtime, record.made_by.deploy.threads): record for record in order}
+    near = max(map(_speed, order), default=0.0) / _NEAR
+    return [record.key for record in fastest.values() if _speed(record) >= near]
+
+
+def _timed(records: Sequence[Record]) -> list[Record]:
+    """Return the candidates that were timed."""
+    return [record for record in records if record.recipe and record.baseline is not None and _speed(record)]
 
 
 def solved_kinds(here: Surroundings, space: SearchSpace) -> tuple[Kind, ...]:

@@ -12,12 +12,12 @@ from laconic.search.content import Facts, content
 from laconic.search.select import frontier, judged_by, so_far
 from laconic.search.walk import Walk
 
-_SHARE = 100  # times as long as the last writing took passes before the next: one hundredth of the run
+_SHARE = 300  # times as long as the last writing took passes before the next
 _WAITS = "its turn has not come"
 
 
 class SoFar:
-    """Writes it, not so often that it takes more than a hundredth of the time.
+    """Writes it, not so often that it takes more than a three-hundredth of the time.
 
     Args:
         store: the run's folder, open.

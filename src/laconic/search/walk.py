@@ -20,11 +20,13 @@ from laconic.search.judge import Judge
 from laconic.search.lever import Surroundings
 from laconic.search.propose import (
     Turn,
+    between,
     faster_threads,
     follow_up,
     is_training,
     milder,
     propose,
+    rivals,
     shipping,
     solved_kinds,
     speeds,
@@ -82,8 +84,10 @@ class Walk:
         self._asked = 0
         self._by_turn = False
         self._sizes: Sizes | None = None
+        self._retimed: list[Record] = []
         self._milder: dict[str, Recipe] = {}
-        self._terms = Terms(space or SearchSpace())
+        self._space = space or SearchSpace()
+        self._terms = Terms(self._space)
 
     def in_order(self, recipes: Sequence[Recipe]) -> None:
         """Evaluate these recipes as they stand."""
@@ -100,7 +104,7 @@ class Walk:
         self.evaluator.progress.start("candidates", self._asked)
         done: set[str] = set()
         threaded = sized = False
-        self._by_turn = True
+        self._by_turn, self._space = True, space
         self._terms.know(around, self.study)
         while self.waiting or self.elsewhere or not sized:
             turn = min(map(turn_of, self.waiting.values()), default=None)
@@ -127,7 +131,9 @@ class Walk:
 
     def _known_more(self, around: Surroundings, space: SearchSpace, done: Collection[str]) -> Surroundings:
         """Return the surroundings with threads that are faster and the table of sizes; where there is any, what waits is proposed anew."""
-        around = self._with_sizes(replace(around, threads=faster_threads(self.records)), space)
+        if (best := shipping(around, space, self.records)) is not None and not self._over():
+            self._retime(rivals(best, self.records))
+        around = self._with_sizes(replace(around, threads=faster_threads(self._latest())), space)
         if around.threads or around.sizes is not None:
             self._asked -= len(self.waiting)
             self.waiting = {}
@@ -140,7 +146,7 @@ class Walk:
 
         Of those that train come last: what is `racing.heavy`; where speed is the aim, slower runtimes; harsher settings of what lost much.
         """
-        fastest = speeds(self.records) if self.budget.goal.timed else {}
+        fastest = speeds(self._latest()) if self.budget.goal.timed else {}
         by_key = {record.key: record for record in self.records}
 
         def place(recipe: Recipe) -> tuple[Turn, bool, float, int]:
@@ -199,13 +205,24 @@ class Walk:
 
     def _with_sizes(self, around: Surroundings, space: SearchSpace) -> Surroundings:
         """Return the surroundings with the table of sizes, where something is to be solved from one."""
-        best = shipping(around, space, self.records)
+        best = shipping(around, space, self._latest())
         if best is None or self._over():
             return around
         self._sizes = measured(
             self.evaluator, around.program, best, Making(kinds=solved_kinds(around.at(best.deploy), space)), self.records
         )
         return replace(around, sizes=self._sizes)
+
+    def _retime(self, keys: Sequence[str]) -> None:
+        """Time candidates of several runtimes together: by minutes of their own, on a machine that others use too, another may look fastest, and sizes are
+        solved for one runtime alone. Their records stay as they are."""
+        if len(keys) > 1:
+            self._retimed = [record for record in self.evaluator.compare(self.records, keys)[0] if record.key in keys]
+
+    def _latest(self) -> list[Record]:
+        """Return the records, with the times of those that were timed together where there are any."""
+        known = {record.key: record for record in self._retimed if record.speedup is not None}
+        return [known.get(record.key, record) for record in self.records]
 
     def _expect(self, recipes: Iterable[Recipe]) -> None:
         new = {recipe.key: recipe for recipe in recipes if recipe.key not in self.waiting}
@@ -217,12 +234,22 @@ class Walk:
             self._evaluate_first(recipes[n:])
 
     def _evaluate_by_turns(self, recipes: Sequence[Recipe]) -> None:
-        """Evaluate recipes in the order of their turns, as it is after each result."""
+        """Evaluate recipes in the order of their turns, as it is after each result, and what lies between two of them where one lost too much."""
         left = list(recipes)
         while left:
             ordered = self._by_turns(left)
             self._evaluate_first(ordered)
             left.remove(ordered[0])
+            left = [*self._between(), *left]
+
+    def _between(self) -> list[Recipe]:
+        """Return what is between the best so far and the next harsher one, which lost too much; nothing where that was tried."""
+        pair = None if self.around is None else between(self.around, self._space, self.records)
+        if pair is None or pair[0].key in {*(record.key for record in self.records), *self.waiting, *self.elsewhere}:
+            return []
+        self._milder[pair[0].key] = pair[1]
+        self._expect(pair[:1])
+        return [pair[0]]
 
     def _evaluate_first(self, recipes: Sequence[Recipe]) -> None:
         """Evaluate the first of these recipes; the others come next."""
