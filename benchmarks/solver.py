@@ -50,6 +50,7 @@ from laconic.pruning.surgery import remove
 from laconic.pruning.tables import Making, choices, group_losses, layer_costs, size_table
 from laconic.run.latency_table import EDITION, LayerLatencyTable, latency_table
 from laconic.run.layer_parts import LayerParts
+from laconic.run.sizing import moves
 from laconic.search.solve import solve
 
 SHARES = (0.8, 0.65, 0.5)
@@ -93,6 +94,10 @@ class Setting:
     def ms(self, counts: Sequence[int], precision: str) -> float:
         """The time of the layers with these counts, and of the call."""
         return self.price.call_ms + float(sum(self.prices[precision](self.sizes.layer(node, counts)) for node in self.sizes.layers))
+
+    def moved(self, counts: Sequence[int]) -> float:
+        """How many numbers the layers read and write with these counts."""
+        return sum(moves(self.sizes.layer(node, counts)) for node in self.sizes.layers)
 
 
 class Judged:
@@ -420,8 +425,8 @@ def predicted(names: list[str]) -> None:
         for precision, name, counts in rows:
             whole, own = times[f"{precision} whole"].p50_ms, times[f"{precision} {name}"].p50_ms
             full_ms, ms = setting.ms(setting.sizes.full, precision), setting.ms(counts, precision)
-            beside_ms = max(0.0, whole_ms[precision] - full_ms)
-            share = (ms + beside_ms) / (full_ms + beside_ms)
+            beside_ms, moved = max(0.0, whole_ms[precision] - full_ms), setting.moved(counts) / setting.moved(setting.sizes.full)
+            share = (ms + moved * beside_ms) / (full_ms + beside_ms)
             told = f"predicted {share:.3f}, measured {own / whole:.3f}, off by {_off(share, own / whole)}"
             alone = f"by layers and call alone {_off(ms / full_ms, own / whole)}"
             print(

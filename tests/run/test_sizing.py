@@ -59,11 +59,22 @@ def test_what_the_model_takes_beside_its_layers_is_told_apart(guessed: float, fo
             self.inputs = inputs[0].shape
             return {"a.onnx": 15.0, "b.onnx": 8.0}[str(file)]
 
+        def call_cost(self, precisions: list[str]) -> Cost:
+            return Cost(("the call",), (), {name: np.array(1.0) for name in precisions})
+
     program, price = lc.capture(tiny.task().build(), torch.randn(2, 1, 8, 8)), Price()
-    ms = {name: np.array(10.0) for name in ("fp32", "int8")}
-    table = Table((), (Cost(("all",), (), ms),))
-    assert sizing.beside(table, program, price, {"fp32": "a.onnx", "int8": "b.onnx", "bf16": "c.onnx"}) == found  # type: ignore[arg-type]
+    ms = {"fp32": np.array([9.0, 4.0]), "int8": np.array([9.0, 3.0]), sizing.MOVED: np.array([80.0, 20.0])}
+    table = Table((Part("g", (8, 2), (0.0, 0.1)),), (Cost(("all",), (0,), ms),))
+    made = sizing.with_beside(table, program, price, {"fp32": "a.onnx", "int8": "b.onnx", "bf16": "c.onnx"})  # type: ignore[arg-type]
+    assert {name: made.beside_ms((0,), name) for cost in made.beside for name in cost.ms} == found
+    assert made.beside_ms((1,), "fp32") == found.get("fp32", 0.0) / 4  # a quarter is read and written
+    assert (made.precisions, made.ms((1,), "fp32")) == (("fp32", "int8"), 5.0)
     assert price.inputs == ((1, 1, 8, 8) if found else ())
+
+
+def test_what_a_layer_moves_is_what_it_reads_and_writes_without_its_weights() -> None:
+    layer = LayerShape("linear", ((1, 4, 6), (3, 6), (3,)), (1, 4, 3), 72, weights=(1, 2))
+    assert sizing.moves(layer) == 24 + 12
 
 
 @pytest.mark.parametrize("slow", ["losses", "layers"])

@@ -17,9 +17,10 @@ from laconic.core.progress import silent
 from laconic.core.records import Measurement
 from laconic.run.ledger import Ledger
 from laconic.run.record import Reason, Record
+from laconic.search import walk as walk_room
 from laconic.search.lever import Surroundings
 from laconic.search.levers import levers
-from laconic.search.propose import follow_up, milder, propose, turn_of, with_fewer_threads
+from laconic.search.propose import follow_up, milder, propose, rivals, turn_of, with_fewer_threads
 from laconic.search.space import baseline_recipe
 from laconic.search.walk import Walk
 from laconic.tasks import models
@@ -390,6 +391,41 @@ def test_threads_are_as_they_are(space: dict[str, Any], budget: dict[str, Any], 
     monkeypatch.setattr("laconic.deploy.runtime.cores", lambda: cores)
     records = [Record.of(baseline_recipe(None, "cpu")), Record.of(lc.Recipe(), baseline="torch-fp32").with_measured(speedup=2.0)]
     assert with_fewer_threads(around(**budget), lc.SearchSpace(**space), records) == []
+
+
+def test_who_may_be_the_fastest_in_truth_is_the_fastest_of_each_runtime_and_number_of_threads() -> None:
+    def one(runtime: str, speed: float, status: str = "passed", threads: int | None = None, steps: Sequence[Any] = ()) -> Record:
+        recipe = lc.Recipe(tuple(steps), lc.Target(runtime, threads=threads))
+        return Record.of(recipe, baseline="base", status=status).with_measured(speedup=Measurement(speed, "x"))
+
+    rounded = (lc.Quantize(),)
+    best, slower, single = one("openvino", 4.0, steps=rounded), one("openvino", 3.0), one("openvino", 2.1, threads=1)
+    large, far = one("onnxruntime", 5.0, "rejected"), one("torchscript", 1.9)
+    assert set(rivals(best.made_by, [best, slower, single, large, far])) == {best.key, single.key}
+    assert set(rivals(large.made_by, [large, one("torchscript", 2.4, "rejected"), one("torch", 2.6, "rejected")])) == {
+        large.key,
+        "torch-fp32",
+    }
+
+
+def test_sizes_are_solved_for_who_is_fastest_when_all_are_timed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In minutes of their own, OpenVINO looked faster; beside each other, ONNX Runtime is."""
+    told: list[tuple[str, list[str]]] = []
+
+    class Truly(Speeds):
+        def compare(self, records: list[Record], keys: Sequence[str]) -> tuple[list[Record], dict[str, Any]]:
+            truly = {"onnxruntime-fp32": 5.0, "openvino-fp32": 4.0}
+            told.append(("compared", sorted(keys)))
+            return [one.with_measured(speedup=Measurement(truly[one.key], "x")) if one.key in truly else one for one in records], {}
+
+    monkeypatch.setattr(walk_room, "measured", lambda evaluator, program, best, *more: told.append(("sizes", [best.title])))
+    evaluator = Truly({("onnxruntime", None): 3.0, ("openvino", None): 4.0, ("torch", 1): 1.0})
+    space = lc.SearchSpace(("onnxruntime", "openvino"), ("fp32",), quantize=(), without=("threads",), prune=("solved-0.6",))
+    walk = Walk(evaluator, lc.Budget(max_drop=0.5))  # type: ignore[arg-type]
+    walk.records.append(Record.of(baseline_recipe(None, "cpu"), status="baseline"))
+    walk.likeliest_first(propose(around(), space), around(), space)
+    assert told == [("compared", ["onnxruntime-fp32", "openvino-fp32"]), ("sizes", ["ONNX Runtime · fp32"])]
+    assert [record.value("speedup") for record in walk.records[1:]] == [3.0, 4.0]
 
 
 def test_on_fewer_threads_is_tried_what_may_ship(monkeypatch: pytest.MonkeyPatch) -> None:

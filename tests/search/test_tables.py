@@ -147,12 +147,9 @@ def test_what_is_predicted_is_the_layers_time_and_loss_and_corrected_by_what_was
     assert (after["parts_loss"], after["loss"]) == pytest.approx((milder.loss, milder.loss * 0.5 / found.loss))
     assert after["measured_loss"] is None
     assert factor(sizes, other, [*records, record]) == pytest.approx(2.4)
-    # what has other threads, or ranges of each input, tells nothing of it
-    unlike = [
-        cut(sizes, 0.4, lc.Quantize(mode="dynamic", target="onnxruntime")),
-        dataclasses.replace(other, deploy=dataclasses.replace(other.deploy, threads=1)),
-    ]
-    assert [factor(sizes, one, [*records, record]) for one in unlike] == [None, None]
+    # what has ranges of each input tells nothing of it
+    unlike = cut(sizes, 0.4, lc.Quantize(mode="dynamic", target="onnxruntime"))
+    assert factor(sizes, unlike, [*records, record]) is None
 
 
 @pytest.mark.parametrize(
@@ -245,7 +242,7 @@ def test_a_call_does_not_shrink_with_the_layers(sizes: Sizes) -> None:
 def test_what_lies_beside_the_layers_is_predicted_and_not_solved_for(sizes: Sizes) -> None:
     """It takes as long as all the layers here; a model of layers that take 0.6 of their time takes 0.8 of its own."""
     whole_ms = KNOWN.ms(KNOWN.whole, "int8")
-    more = Sizes(dataclasses.replace(KNOWN, beside={"int8": whole_ms}), sizes.target, "int8", "l2")
+    more = Sizes(dataclasses.replace(KNOWN, beside=(Cost(("all",), (), {"int8": np.array(whole_ms)}),)), sizes.target, "int8", "l2")
     found, recipe = sizes.allocation(0.6), cut(sizes, 0.6, ROUNDED)
     assert found is not None
     assert more.allocation(0.6) == found
@@ -257,13 +254,18 @@ def test_what_lies_beside_the_layers_is_predicted_and_not_solved_for(sizes: Size
 
 
 def test_what_lies_between_the_layers_of_a_block_goes_with_it() -> None:
-    known = dataclasses.replace(layered(0), beside={"fp32": 8.0})
+    known = layered(0)
+    whole_ms = known.ms(known.whole, "fp32")
+    ms = [dataclasses.replace(cost, ms={"fp32": cost.ms["fp32"] * 8.0 / whole_ms}) for cost in known.costs]
+    known = dataclasses.replace(known, beside=tuple(ms))
     (block,) = (i for i, part in enumerate(known.parts) if part.kind == "block")
     without = tuple(int(i == block) for i in range(len(known.parts)))
     share = known.ms(without, "fp32") / known.ms(known.whole, "fp32")
     assert 0.1 < share < 0.9
     assert (known.beside_ms(known.whole, "fp32"), known.beside_ms(without, "fp32")) == pytest.approx((8.0, 8.0 * share))
     assert known.beside_ms(without, "int8") == 0.0
+    channels = known.only(["channels"])
+    assert channels.beside_ms(channels.whole, "fp32") == pytest.approx(8.0)
     again = Table.from_json(json.loads(json.dumps(known.to_json())))
     assert again.beside_ms(without, "fp32") == known.beside_ms(without, "fp32")
 
@@ -378,7 +380,8 @@ def test_a_run_makes_a_table_and_tells_predicted_and_measured(tmp_path: Path, mo
     made = Table.from_json(json.loads(file.read_text(encoding="utf-8")))
     assert made.runtime == "onnxruntime"
     assert [cost.parts for cost in made.costs if cost.layers == ("the call",)] == [()]
-    assert set(made.beside) == {"fp32", "int8"}  # both files were timed as a whole
+    assert {name for cost in made.beside for name in cost.ms} == {"fp32", "int8"}  # both files were timed as a whole
+    assert "moved" not in made.precisions
     assert result.data["spent"]["tables"] > 0
 
 

@@ -53,6 +53,15 @@ class Cost:
     parts: tuple[int, ...]
     ms: Mapping[str, Milliseconds]
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"layers": list(self.layers), "parts": list(self.parts), "ms": {name: ms.tolist() for name, ms in self.ms.items()}}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Cost:
+        """Read back what `to_json` wrote."""
+        return cls(tuple(data["layers"]), tuple(data["parts"]), {name: np.asarray(ms, np.float64) for name, ms in data["ms"].items()})
+
 
 @dataclass(frozen=True)
 class Row:
@@ -73,15 +82,15 @@ class Table:
         costs: their sum is the time of the layers, and of the call where that was timed.
         runtime: on which layers were timed.
         made: how it was made, for the reader: the criterion, examples, the mean loss of the whole model.
-        beside: by precision, the milliseconds that the model as it is takes beside all of these, as far as it was timed: norms, sums, what is rounded. They
-            are predicted, and not chosen about.
+        beside: what the model takes beside all of these, in the precisions in which it was timed: norms, sums, what is rounded. It is predicted, and not
+            chosen about.
     """
 
     parts: tuple[Part, ...]
     costs: tuple[Cost, ...]
     runtime: str = ""
     made: Mapping[str, Any] = field(default_factory=dict)
-    beside: Mapping[str, float] = field(default_factory=dict)
+    beside: tuple[Cost, ...] = ()
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -95,14 +104,11 @@ class Table:
 
     def ms(self, chosen: Sequence[int], precision: str) -> float:
         """Return the time of the layers, with a choice (its position) for each part."""
-        return float(sum(cost.ms[precision][tuple(chosen[part] for part in cost.parts)] for cost in self.costs))
+        return _sum(self.costs, chosen, precision)
 
     def beside_ms(self, chosen: Sequence[int], precision: str) -> float:
-        """Return the time of all else with these choices: of a block that goes, the share that its layers have of the layers' time goes too."""
-        whole, whole_ms = self.whole, self.ms(self.whole, precision)
-        blocks = [i for i, part in enumerate(self.parts) if part.kind == "block" and chosen[i]]
-        left = sum(self.ms((*whole[:i], chosen[i], *whole[i + 1 :]), precision) / whole_ms for i in blocks) - len(blocks) + 1
-        return self.beside.get(precision, 0.0) * max(0.0, left)
+        """Return the time of all else, with a choice for each part; 0 where it is not known."""
+        return _sum([cost for cost in self.beside if precision in cost.ms], chosen, precision)
 
     def loss(self, chosen: Sequence[int]) -> float:
         """Return the rise of the loss, as the sum of what each choice alone makes it rise."""
@@ -115,15 +121,18 @@ class Table:
     def only(self, kinds: Collection[Kind]) -> Table:
         """Return the table of the parts of these kinds, all others as they are."""
         places = [i for i, part in enumerate(self.parts) if part.kind in kinds]
-        costs = [
-            Cost(
-                cost.layers,
-                tuple(places.index(i) for i in cost.parts if i in places),
-                {name: ms[tuple(slice(None) if i in places else 0 for i in cost.parts)] for name, ms in cost.ms.items()},
+        costs, beside = (
+            tuple(
+                Cost(
+                    cost.layers,
+                    tuple(places.index(i) for i in cost.parts if i in places),
+                    {name: ms[tuple(slice(None) if i in places else 0 for i in cost.parts)] for name, ms in cost.ms.items()},
+                )
+                for cost in those
             )
-            for cost in self.costs
-        ]
-        return Table(tuple(self.parts[i] for i in places), tuple(costs), self.runtime, self.made, self.beside)
+            for those in (self.costs, self.beside)
+        )
+        return Table(tuple(self.parts[i] for i in places), costs, self.runtime, self.made, beside)
 
     def among_all(self, chosen: Sequence[int], kinds: Collection[Kind]) -> tuple[int, ...]:
         """Return choices of `only(kinds)` as choices of this table, all others as they are."""
@@ -142,20 +151,18 @@ class Table:
         return {
             "runtime": self.runtime,
             "made": dict(self.made),
-            "beside": dict(self.beside),
             "parts": [{"name": part.name, "kind": part.kind, "values": list(part.values), "loss": list(part.loss)} for part in self.parts],
-            "costs": [
-                {"layers": list(c.layers), "parts": list(c.parts), "ms": {name: ms.tolist() for name, ms in c.ms.items()}}
-                for c in self.costs
-            ],
+            "costs": [cost.to_json() for cost in self.costs],
+            "beside": [cost.to_json() for cost in self.beside],
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Table:
         """Read back what `to_json` wrote."""
         parts = tuple(Part(item["name"], tuple(item["values"]), tuple(item["loss"]), item["kind"]) for item in data["parts"])
-        costs = (
-            Cost(tuple(c["layers"]), tuple(c["parts"]), {name: np.asarray(ms, np.float64) for name, ms in c["ms"].items()})
-            for c in data["costs"]
-        )
-        return cls(parts, tuple(costs), data["runtime"], data["made"], data.get("beside", {}))
+        costs, beside = (tuple(map(Cost.from_json, data.get(name, ()))) for name in ("costs", "beside"))
+        return cls(parts, costs, data["runtime"], data["made"], beside)
+
+
+def _sum(costs: Sequence[Cost], chosen: Sequence[int], precision: str) -> float:
+    return float(sum(cost.ms[precision][tuple(chosen[part] for part in cost.parts)] for cost in costs))

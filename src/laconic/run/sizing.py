@@ -39,6 +39,7 @@ _BESIDE, _OF_LOSSES = 0.6, 0.5
 _FEW: tuple[Kind, ...] = ("block", "bits")  # kinds of parts for which few passes are made and hardly a layer is timed
 _MANY: tuple[Kind, ...] = ("rank",)
 _FEWEST, _IN_STEPS = 64, 32  # examples on which a loss is measured, at the least and in steps
+MOVED = "moved"  # in place of a precision: numbers that layers read and write
 _GUESSED = 0.5  # of the time of the layers: where more is not timed, what the model takes beside them is not known
 _TRIED = 4  # layers that are timed to tell what all of them will take
 _CUTS, _PASSES_BESIDE = 5, 96  # passes that are expected for a group, and for all that is chosen beside channels
@@ -69,7 +70,8 @@ def write_table(request: Mapping[str, Any], task: Task | None, progress: Progres
     context = Context(task, None, target, request["seed"], progress, price=price)
     with alone(file):
         known: Known = read_json(part) if part.exists() else {}
-        program, prices, making = Program.load(request["source"]), _prices(price, target), Making(**request["making"])
+        program, making = Program.load(request["source"]), Making(**request["making"])
+        prices = {**_prices(price, target), MOVED: moves}
         if not known:
             known[_EXAMPLES] = [float(fitted(making, program, context, left_s, prices).examples)]
         making = replace(making, examples=int(known.get(_EXAMPLES, [making.examples])[0]))
@@ -80,34 +82,44 @@ def write_table(request: Mapping[str, Any], task: Task | None, progress: Progres
 
         try:
             table = with_choices(program, context, among, prices, making, known, keep)
-            table = replace(table, costs=(*table.costs, price.call_cost(table.precisions)))
-            table = replace(table, beside=beside(table, program, price, request["wholes"]))
+            table = with_beside(table, program, price, request["wholes"])
         finally:
             price.keep()
         write_json(file, table.to_json())
         part.unlink(missing_ok=True)
 
 
-def beside(table: Table, program: Program, price: LayerLatencyTable, files: Mapping[str, str]) -> dict[str, float]:
-    """Return by precision the milliseconds that the model as it is takes beside its layers and a call, on one thread as they.
+def with_beside(table: Table, program: Program, price: LayerLatencyTable, files: Mapping[str, str]) -> Table:
+    """Return the table with the cost of a call, and with what the model takes beside its layers and a call where it was timed, on one thread as they.
 
-    Where most of what they take is not timed itself, such as recurrent layers, nothing is told apart.
+    What lies beside the layers moves what they read and write (norms, activations, sums, rounding), so it is shared out over them by these numbers, and goes
+    with them. Where most of what layers take is not timed itself, such as recurrent ones, nothing is told apart.
 
     Args:
-        table: of the layers.
+        table: of the layers, in which `MOVED` stands beside the precisions.
         program: whose layers they are.
         price: has timed them.
         files: by precision, ONNX files of the model as it is.
     """
-    sizes = Sizes(couple(program))
+    sizes, moved = Sizes(couple(program)), table.ms(table.whole, MOVED)
     guessed_ms = sum(price(layer) for node in sizes.layers if not price.is_timed(layer := sizes.layer(node, sizes.full)))
-    layers = {name: table.ms(table.whole, name) for name in table.precisions if name in files}
+    costs = [replace(cost, ms={name: ms for name, ms in cost.ms.items() if name != MOVED}) for cost in table.costs]
+    known = replace(table, costs=(*costs, price.call_cost([name for name in table.precisions if name != MOVED])))
+    layers = {name: known.ms(known.whole, name) for name in known.precisions if name in files}
     inputs = [value[:1].numpy() for value in program.example_inputs()]
-    return {
+    beside = {
         name: max(0.0, price.whole_ms(Path(files[name]), inputs) - layers_ms)
         for name, layers_ms in layers.items()
         if guessed_ms < _GUESSED * layers_ms
     }
+    shares = [replace(cost, ms={name: cost.ms[MOVED] / moved * ms for name, ms in beside.items()}) for cost in table.costs]
+    return replace(known, beside=tuple(shares) if beside else ())
+
+
+def moves(layer: LayerShape) -> float:
+    """Return how many numbers a layer reads and writes for one example, without its weights."""
+    read = [shape for i, shape in enumerate(layer.inputs) if i not in layer.weights]
+    return float(sum(math.prod(shape) for shape in (*read, layer.output)))
 
 
 def with_choices(

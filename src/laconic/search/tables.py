@@ -170,10 +170,10 @@ def factor(sizes: Sizes, recipe: Recipe, records: Sequence[Record]) -> float | N
     return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None
 
 
-def _computing(recipe: Recipe) -> tuple[str, int | None, object]:
-    """Return what a recipe computes with, on how many threads, and how what flows between layers is rounded: ranges of each input take longer."""
+def _computing(recipe: Recipe) -> tuple[str, object]:
+    """Return what a recipe computes with, and how what flows between layers is rounded: ranges of each input take longer."""
     modes = [getattr(config, "mode", "static") for config in recipe.steps if config.integer_bits() is not None]
-    return recipe.numerics, recipe.deploy.threads, modes[-1:]
+    return recipe.numerics, modes[-1:]
 
 
 def paced_ms(record: Record, records: Sequence[Record]) -> float | None:
