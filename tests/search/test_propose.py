@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import laconic as lc
+from laconic.core.errors import WorkerFailed
 from laconic.core.progress import silent
 from laconic.core.records import Measurement
 from laconic.run.ledger import Ledger
@@ -408,7 +409,14 @@ def test_who_may_be_the_fastest_in_truth_is_the_fastest_of_each_runtime_and_numb
     }
 
 
-def test_sizes_are_solved_for_who_is_fastest_when_all_are_timed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("objective", "works", "best"),
+    [("latency", True, "ONNX Runtime · fp32"), ("latency", False, "OpenVINO · fp32"), ("size", True, None)],
+    ids=["together", "where they cannot be timed", "where time does not decide"],
+)
+def test_sizes_are_solved_for_who_is_fastest_when_all_are_timed_together(
+    objective: str, works: bool, best: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In minutes of their own, OpenVINO looked faster; beside each other, ONNX Runtime is."""
     told: list[tuple[str, list[str]]] = []
 
@@ -416,15 +424,19 @@ def test_sizes_are_solved_for_who_is_fastest_when_all_are_timed_together(monkeyp
         def compare(self, records: list[Record], keys: Sequence[str]) -> tuple[list[Record], dict[str, Any]]:
             truly = {"onnxruntime-fp32": 5.0, "openvino-fp32": 4.0}
             told.append(("compared", sorted(keys)))
+            if not works:
+                raise WorkerFailed("the baseline is gone")
             return [one.with_measured(speedup=Measurement(truly[one.key], "x")) if one.key in truly else one for one in records], {}
 
     monkeypatch.setattr(walk_room, "measured", lambda evaluator, program, best, *more: told.append(("sizes", [best.title])))
     evaluator = Truly({("onnxruntime", None): 3.0, ("openvino", None): 4.0, ("torch", 1): 1.0})
     space = lc.SearchSpace(("onnxruntime", "openvino"), ("fp32",), quantize=(), without=("threads",), prune=("solved-0.6",))
-    walk = Walk(evaluator, lc.Budget(max_drop=0.5))  # type: ignore[arg-type]
+    walk = Walk(evaluator, lc.Budget(max_drop=0.5, objective=objective))  # type: ignore[arg-type]
     walk.records.append(Record.of(baseline_recipe(None, "cpu"), status="baseline"))
     walk.likeliest_first(propose(around(), space), around(), space)
-    assert told == [("compared", ["onnxruntime-fp32", "openvino-fp32"]), ("sizes", ["ONNX Runtime · fp32"])]
+    compared = [("compared", ["onnxruntime-fp32", "openvino-fp32"])]
+    assert [one for one in told if one[0] == "compared"] == (compared if objective == "latency" else [])
+    assert best is None or told[1:] == [("sizes", [best])]
     assert [record.value("speedup") for record in walk.records[1:]] == [3.0, 4.0]
 
 
@@ -513,7 +525,7 @@ def test_the_next_harsher_setting_follows_what_lost_little(drop: float, order: l
     walk._milder = milder(around(), space)
     trained = [recipe for recipe in propose(around(), space) if recipe.title.startswith((HALF[0], THIRD[0]))]
     walk._expect(trained)
-    walk._evaluate_by_turns(trained)
+    walk._evaluate_by_turns(trained, space)
     assert [record.title for record in walk.records[1:]] == [
         f"{title} · OpenVINO · {'int8' if 'quantize' in title else 'fp32'}" for title in order
     ]

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from laconic.core.errors import NAMED, TIME_LIMIT, BadInput, WorkerFailed
@@ -267,7 +266,7 @@ class Builder:
     def _steps_folder(self, recipe: Recipe) -> Path:
         return self.folder / (recipe.steps_key or "base")
 
-    def size_table(self, target: Target, making: Making, file: Path, wholes: Mapping[str, Recipe] = MappingProxyType({})) -> None:
+    def size_table(self, target: Target, making: Making, file: Path, wholes: Mapping[str, Recipe]) -> None:
         """Let the process measure the table of sizes of the source for a target (`sizing.write_table`), and write it.
 
         Args:

@@ -154,19 +154,22 @@ def milder(around: Surroundings, space: SearchSpace) -> dict[str, Recipe]:
     A lever's settings stand in the table in this order; shares of the time that sizes are solved for are one row of settings, other numbers another.
     Of settings that are not in the table the order is not known.
     """
-    found = dict[str, Recipe]()
-    last = dict[tuple[Any, ...], Recipe]()
+    return {harsher.recipe(around).key: mild.recipe(around) for mild, harsher in _neighbors(around, space)}
+
+
+def _neighbors(around: Surroundings, space: SearchSpace) -> Iterator[tuple[Chain, Chain]]:
+    """Yield chains that differ in the setting of the lever that trains alone, a milder one and the next harsher one."""
+    last = dict[tuple[Any, ...], Chain]()
     alone = [
         chain for chain in chains(around, space) if len(chain.trained) == 1 and chain.trained[0].setting in chain.trained[0].lever.choices
     ]
     for chain in sorted(alone, key=lambda chain: chain.trained[0].place):
         (pick,) = chain.trained
         others = tuple(other.label for other in chain.picks if other is not pick)
-        row, recipe = (pick.lever.name, pick.setting.share is None, others, chain.target), chain.recipe(around)
+        row = pick.lever.name, pick.setting.share is None, others, chain.target
         if row in last:
-            found[recipe.key] = last[row]
-        last[row] = recipe
-    return found
+            yield last[row], chain
+        last[row] = chain
 
 
 def between(around: Surroundings, space: SearchSpace, records: Sequence[Record]) -> tuple[Recipe, Recipe] | None:
@@ -184,23 +187,15 @@ def between(around: Surroundings, space: SearchSpace, records: Sequence[Record])
     best = min(sound, key=budget.order, default=None)
     if best is None or budget.drop_limit is None:
         return None
-    rows: dict[tuple[Any, ...], list[tuple[float, Chain]]] = {}
-    for chain in chains(around, space):
-        if len(chain.trained) == 1 and (share := chain.trained[0].setting.share) is not None:
-            others = tuple(pick.label for pick in chain.picks if pick is not chain.trained[0])
-            rows.setdefault((chain.trained[0].lever.name, others, chain.target), []).append((share, chain))
-    for row in rows.values():
-        ordered = sorted(row, key=lambda one: -one[0])
-        for (mild, one), (harsh, other) in itertools.pairwise(ordered):
-            known = by_key.get(other.recipe(around).key)
-            if one.recipe(around).key != best.key or known is None or known in sound:
-                continue
-            if known.status != "passed" and budget.drop_reason(known, "valid") is None:
-                continue
-            middle = SHARES.between(mild, harsh)
-            found = None if middle is None else one.solved_for(middle)
-            if found is not None and found.trained[0].setting.solvable(around.at(found.target)):
-                return found.recipe(around), best.made_by
+    for mild, harsher in _neighbors(around, space):
+        shares = [chain.trained[0].setting.share for chain in (mild, harsher)]
+        known = by_key.get(harsher.recipe(around).key)
+        if None in shares or mild.recipe(around).key != best.key or known is None or known in sound:
+            continue
+        lost = known.status == "passed" or budget.drop_reason(known, "valid") is not None
+        middle = SHARES.between(*shares) if lost else None
+        if middle is not None and (found := mild.solved_for(middle)).trained[0].setting.solvable(around.at(found.target)):
+            return found.recipe(around), best.made_by
     return None
 
 

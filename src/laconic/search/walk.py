@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from laconic.core import quantities
+from laconic.core.errors import LaconicError
 from laconic.pruning.tables import Making
 from laconic.run.evaluate import Evaluator
 from laconic.run.recipe import Recipe
@@ -86,8 +87,7 @@ class Walk:
         self._sizes: Sizes | None = None
         self._retimed: list[Record] = []
         self._milder: dict[str, Recipe] = {}
-        self._space = space or SearchSpace()
-        self._terms = Terms(self._space)
+        self._terms = Terms(space or SearchSpace())
 
     def in_order(self, recipes: Sequence[Recipe]) -> None:
         """Evaluate these recipes as they stand."""
@@ -104,7 +104,7 @@ class Walk:
         self.evaluator.progress.start("candidates", self._asked)
         done: set[str] = set()
         threaded = sized = False
-        self._by_turn, self._space = True, space
+        self._by_turn = True
         self._terms.know(around, self.study)
         while self.waiting or self.elsewhere or not sized:
             turn = min(map(turn_of, self.waiting.values()), default=None)
@@ -123,7 +123,7 @@ class Walk:
                     self._expect(recipe for recipe in with_fewer_threads(around, space, self.records) if recipe.key not in done)
                 continue
             now = [recipe for recipe in self.waiting.values() if turn_of(recipe) == turn]
-            self._evaluate_by_turns(now)
+            self._evaluate_by_turns(now, space)
             done |= {recipe.key for recipe in now}
             self._expect(recipe for recipe in follow_up(around, space, self.records) if recipe.key not in done)
         self._by_turn = False
@@ -215,9 +215,14 @@ class Walk:
 
     def _retime(self, keys: Sequence[str]) -> None:
         """Time candidates of several runtimes together: by minutes of their own, on a machine that others use too, another may look fastest, and sizes are
-        solved for one runtime alone. Their records stay as they are."""
-        if len(keys) > 1:
+        solved for one runtime alone. Their records stay as they are, and where they cannot be timed that decides as it stands."""
+        if len(keys) < 2 or not self.budget.goal.timed:
+            return
+        try:
             self._retimed = [record for record in self.evaluator.compare(self.records, keys)[0] if record.key in keys]
+        except LaconicError as error:
+            self.evaluator.progress.log(f"who is fastest is told by each one's own minutes: {error}")
+        self.evaluator.deadline = self.plan.until()  # what another driver computed was built without one
 
     def _latest(self) -> list[Record]:
         """Return the records, with the times of those that were timed together where there are any."""
@@ -233,18 +238,18 @@ class Walk:
         for n in range(len(recipes)):
             self._evaluate_first(recipes[n:])
 
-    def _evaluate_by_turns(self, recipes: Sequence[Recipe]) -> None:
+    def _evaluate_by_turns(self, recipes: Sequence[Recipe], space: SearchSpace) -> None:
         """Evaluate recipes in the order of their turns, as it is after each result, and what lies between two of them where one lost too much."""
         left = list(recipes)
         while left:
             ordered = self._by_turns(left)
             self._evaluate_first(ordered)
             left.remove(ordered[0])
-            left = [*self._between(), *left]
+            left = [*self._between(space), *left]
 
-    def _between(self) -> list[Recipe]:
+    def _between(self, space: SearchSpace) -> list[Recipe]:
         """Return what is between the best so far and the next harsher one, which lost too much; nothing where that was tried."""
-        pair = None if self.around is None else between(self.around, self._space, self.records)
+        pair = None if self.around is None else between(self.around, space, self.records)
         if pair is None or pair[0].key in {*(record.key for record in self.records), *self.waiting, *self.elsewhere}:
             return []
         self._milder[pair[0].key] = pair[1]
