@@ -51,7 +51,14 @@ _IMAGES = lc.FitPlan(
 )  # fmt: skip
 CASES = {
     "resnet20": Case(0.5, 10, _IMAGES),
-    "minilm": Case(1.0, 8, lc.FitPlan(epochs=6, lr=5e-5, batch_size=32, schedule="linear", warmup=0.1, distill=0.5, precision="bf16")),
+    "minilm": Case(
+        1.0,
+        8,
+        lc.FitPlan(
+            epochs=4, lr=1.5e-4, batch_size=32, schedule="linear", warmup=0.1, distill=0.5, precision="bf16",
+            hints=(lc.Hint("hidden", "encoder.encoder.layer.*"),),
+        ),
+    ),
     "lstm": Case(
         0.0,
         4,

@@ -404,3 +404,54 @@ def test_a_deep_student_of_another_net() -> None:
     )
     first = train(distillation)
     assert train(distillation, steps=30) < first
+
+
+class Deep(nn.Module):
+    """Alike residual blocks of linear layers under one list."""
+
+    def __init__(self, names: tuple[str, ...] = ("0", "1", "2")) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleDict({name: nn.Linear(12, 12) for name in names})
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.mean(1)  # (B, L, D)
+        for block in self.blocks.values():
+            x = x + block(x).tanh()
+        return self.head(x.mean(1))
+
+
+@FORMS
+def test_a_pattern_stands_for_each_path_that_both_have(form: Form) -> None:
+    student, teacher = form(Deep(("0", "2", "own"))), form(Deep())
+    every = teach(student, teacher, FitPlan(hints=(Hint("hidden", "blocks.*", weight=0.5),)), loss=F.cross_entropy, example=X[:2])
+    named = FitPlan(hints=tuple(Hint("hidden", f"blocks.{i}", weight=0.5) for i in (0, 2)))  # 1 was dropped, own is no block of the teacher
+    alone = teach(student, teacher, named, loss=F.cross_entropy, example=X[:2])
+    every.module.train()
+    alone.module.train()
+    assert torch.equal(every.loss(every.module(X), Y), alone.loss(alone.module(X), Y))
+    assert not torch.equal(every.loss(every.module(X), Y), F.cross_entropy(student(X), Y))
+
+
+def test_the_teachers_pattern_has_the_students_names() -> None:
+    teacher = nn.Sequential()
+    teacher.add_module("inner", Deep())
+    hints = (Hint("hidden", "blocks.*", "inner.blocks.*"),)
+    found = teach(Deep(("1", "2")), teacher, FitPlan(hints=hints), loss=F.cross_entropy, example=X[:2])
+    assert [(hint.student, hint.teacher) for hint, _ in found.module.hints] == [(f"blocks.{i}", f"inner.blocks.{i}") for i in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("hint", "message"),
+    [
+        (Hint("hidden", "block.*"), r"no module path of student and teacher is like 'block\.\*'"),
+        (Hint("hidden", "blocks.*.*"), r"no module path of student and teacher is like"),
+        (
+            Hint("hidden", "blocks.*", "blocks.0"),
+            r"'blocks\.\*' of the student and 'blocks\.0' of the teacher must have '\*' equally often",
+        ),
+    ],
+)
+def test_patterns_that_stand_for_nothing(hint: Hint, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        teach(Deep(), Deep(), FitPlan(hints=(hint,)), loss=F.cross_entropy, example=X[:2])

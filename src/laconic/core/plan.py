@@ -36,8 +36,9 @@ class Hint:
 
     Args:
         loss: a name in `distill.losses.hint_losses()`.
-        student: module path in the student.
-        teacher: module path in the teacher; None: the same.
+        student: module path in the student. Where a part of it is ``*``, one hint for each path of student and teacher that has any name there
+            (``encoder.layer.*``), as far as blocks were not dropped.
+        teacher: module path in the teacher, with as many ``*``; None: the same.
         weight: of this loss beside the others.
     """
 

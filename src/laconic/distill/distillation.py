@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +26,7 @@ from laconic.distill.watch import Tap, TappedRun, Watch, paths_of, watch
 Loss = Callable[[Any, Any], Tensor]
 Logits = Callable[[Any], Tensor]
 Pair = tuple[Tensor, Tensor]
+_ANY = "*"  # a part of a hint's path: any name
 
 
 class Exchange(NamedTuple):
@@ -161,6 +162,7 @@ def teach(
     _check(plan, several, cached)
     if isinstance(student, Program):
         student.interface.limits.check_trainable("teach")
+    plan = replace(plan, hints=tuple(one for hint in plan.hints for one in _single(hint, student, several)))
     hints = [(hint, Tap(hint.student, hint_losses()[hint.loss].value)) for hint in plan.hints]
     ours = watch(student, [tap for _, tap in hints], "student")
     asked = _asked(several, hints, student) if hints or (plan.distill and not cached) else ()
@@ -194,6 +196,32 @@ def _check(plan: FitPlan, teachers: Sequence[nn.Module], cached: bool) -> None:
         mistakes.append("there is no teacher")
     if mistakes:
         raise BadInput("the distillation makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
+
+
+def _single(hint: Hint, student: nn.Module, teachers: Sequence[nn.Module]) -> Iterator[Hint]:
+    """Yield the hints that one with a pattern stands for: one for each path that the student and a teacher have.
+
+    Raises:
+        BadInput: there is none, or the patterns of student and teacher do not go together.
+    """
+    ours, theirs = hint.student.split("."), (hint.teacher or hint.student).split(".")
+    if _ANY not in (*ours, *theirs):
+        yield hint
+        return
+    if ours.count(_ANY) != theirs.count(_ANY):
+        raise BadInput(f"hints: '{hint.student}' of the student and '{hint.teacher}' of the teacher must have '{_ANY}' equally often.")
+    known = set().union(*map(paths_of, teachers))
+    found = 0
+    for path in sorted(paths_of(student)):
+        parts = path.split(".")
+        if len(parts) == len(ours) and all(want in (_ANY, part) for want, part in zip(ours, parts, strict=True)):
+            names = iter([part for want, part in zip(ours, parts, strict=True) if want == _ANY])
+            other = ".".join(next(names) if part == _ANY else part for part in theirs)
+            if other in known:
+                found += 1
+                yield replace(hint, student=path, teacher=other)
+    if not found:
+        raise BadInput(f"hints: no module path of student and teacher is like '{hint.student}'." + nearest(hint.student, paths_of(student)))
 
 
 def _asked(teachers: Sequence[nn.Module], hints: Sequence[tuple[Hint, Tap]], student: nn.Module) -> tuple[Teacher, ...]:

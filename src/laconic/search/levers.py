@@ -83,7 +83,7 @@ def _rules(around: Surroundings) -> str:
 def _student(around: Surroundings, options: Options) -> tuple[Any, ...]:
     task = around.task
     plan = task.plan or task.recovery or FitPlan(batch_size=task.batch_size, epochs=_recovery_epochs(task))
-    return Student(**options), Fit(completed({"distill": plan.distill or _DISTILL}, plan))
+    return Student(**options), Fit(completed({"distill": plan.distill or _DISTILL, "hints": ()}, plan))  # another net has other paths
 
 
 def _drop_blocks(around: Surroundings, options: Options) -> tuple[Any, ...]:

@@ -35,8 +35,8 @@ def outraced(recipe: Recipe, best: Record | None, records: Sequence[Record]) -> 
     """
     theirs = _ends(best)
     for target in _relatives(recipe.deploy):
-        plain = to_json(Recipe(recipe.steps, target).to_plain())
-        known = next((record for record in records if to_json(record.recipe) == plain), None)
+        key = Recipe(recipe.steps, target).key
+        known = next((record for record in records if record.key == key), None)
         mine = _ends(known)
         if known is not None and mine is not None and theirs is not None and mine[1] * MOST < theirs[0]:
             return (
