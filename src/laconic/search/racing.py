@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from laconic.core import quantities
 from laconic.core.quantities import Quantity
-from laconic.core.records import Measurement, to_json
+from laconic.core.records import Measurement
 from laconic.core.step import StepConfig
 from laconic.core.target import PRECISIONS, Target
 from laconic.deploy import runtime
