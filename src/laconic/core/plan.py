@@ -36,8 +36,8 @@ class Hint:
 
     Args:
         loss: a name in `distill.losses.hint_losses()`.
-        student: module path in the student. Where a part of it is ``*``, one hint for each path of student and teacher that has any name there
-            (``encoder.layer.*``), as far as blocks were not dropped.
+        student: module path in the student. ``*`` stands for any letters but a dot: one hint for each such path that student and teacher both have, so
+            ``encoder.layer.*`` for each layer that was not dropped.
         teacher: module path in the teacher, with as many ``*``; None: the same.
         weight: of this loss beside the others.
     """

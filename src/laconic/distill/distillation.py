@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from laconic.distill.watch import Tap, TappedRun, Watch, paths_of, watch
 Loss = Callable[[Any, Any], Tensor]
 Logits = Callable[[Any], Tensor]
 Pair = tuple[Tensor, Tensor]
-_ANY = "*"  # a part of a hint's path: any name
+_ANY = "*"  # in a hint's path: any letters but a dot
 
 
 class Exchange(NamedTuple):
@@ -198,30 +199,34 @@ def _check(plan: FitPlan, teachers: Sequence[nn.Module], cached: bool) -> None:
         raise BadInput("the distillation makes no sense:\n" + "\n".join(f"  {m}" for m in mistakes))
 
 
-def _single(hint: Hint, student: nn.Module, teachers: Sequence[nn.Module]) -> Iterator[Hint]:
-    """Yield the hints that one with a pattern stands for: one for each path that the student and a teacher have.
+def _single(hint: Hint, student: nn.Module, teachers: Sequence[nn.Module]) -> list[Hint]:
+    """Return the hints that one with a pattern stands for: one for each path that the student and a teacher have.
 
     Raises:
         BadInput: there is none, or the patterns of student and teacher do not go together.
     """
-    ours, theirs = hint.student.split("."), (hint.teacher or hint.student).split(".")
-    if _ANY not in (*ours, *theirs):
-        yield hint
-        return
-    if ours.count(_ANY) != theirs.count(_ANY):
-        raise BadInput(f"hints: '{hint.student}' of the student and '{hint.teacher}' of the teacher must have '{_ANY}' equally often.")
-    known = set().union(*map(paths_of, teachers))
-    found = 0
-    for path in sorted(paths_of(student)):
-        parts = path.split(".")
-        if len(parts) == len(ours) and all(want in (_ANY, part) for want, part in zip(ours, parts, strict=True)):
-            names = iter([part for want, part in zip(ours, parts, strict=True) if want == _ANY])
-            other = ".".join(next(names) if part == _ANY else part for part in theirs)
-            if other in known:
-                found += 1
-                yield replace(hint, student=path, teacher=other)
-    if not found:
-        raise BadInput(f"hints: no module path of student and teacher is like '{hint.student}'." + nearest(hint.student, paths_of(student)))
+    theirs = hint.teacher or hint.student
+    if _ANY not in hint.student + theirs:
+        return [hint]
+    if hint.student.count(_ANY) != theirs.count(_ANY):
+        raise BadInput(f"hints: '{hint.student}' of the student and '{theirs}' of the teacher must have '{_ANY}' equally often.")
+    ours, known = paths_of(student), set().union(*map(paths_of, teachers))
+    like = re.compile(re.escape(hint.student).replace(re.escape(_ANY), "([^.]+)"))
+    pairs = [(path, _filled(theirs, found.groups())) for path in sorted(ours) if (found := like.fullmatch(path))]
+    hints = [replace(hint, student=path, teacher=other) for path, other in pairs if other in known]
+    if not hints:
+        raise BadInput(f"hints: no module path of student and teacher is like '{hint.student}'." + nearest(hint.student, ours))
+    return hints
+
+
+def _filled(pattern: str, names: Sequence[str]) -> str:
+    """Return a pattern with names in place of what stands for any.
+
+    >>> _filled("decoder.*.mlp", ["3"])
+    'decoder.3.mlp'
+    """
+    left = iter(names)
+    return "".join(next(left) if letter == _ANY else letter for letter in pattern)
 
 
 def _asked(teachers: Sequence[nn.Module], hints: Sequence[tuple[Hint, Tap]], student: nn.Module) -> tuple[Teacher, ...]:
