@@ -490,7 +490,8 @@ def test_a_student_is_trained_as_the_task_says_how_nets_are() -> None:
         return row.steps(setting, around(task=dataclasses.replace(TRAINABLE, **given)))[1].plan  # type: ignore[attr-defined,no-any-return]
 
     own, recovery = lc.FitPlan(epochs=7, lr=0.3), lc.FitPlan(epochs=5, lr=0.2, distill=0.9)
-    assert plan(recovery=recovery) == recovery
+    hinted = dataclasses.replace(recovery, hints=(lc.Hint("hidden", "encoder.layer.*"),))  # of paths that the student need not have
+    assert plan(recovery=recovery) == plan(recovery=hinted) == recovery
     assert (plan(plan=own, recovery=recovery).epochs, plan().batch_size) == (7, TRAINABLE.batch_size)
 
 
