@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from laconic.run.store import read_result
 from laconic.search.chance import chance, likely
 
 BUDGETS = (0.1, 0.5, 1.0, 2.0)
-SPLITS = ((5000, 10_000), (1000, 1000), (300, 300))  # how many valid and test examples are drawn
+SPLITS = ((5000, 10_000), (1000, 2000), (1000, 1000), (300, 300))  # how many valid and test examples are drawn
 _CRITERIA, _SHARES = ("group_l2", "fpgm"), (0.98, 0.96, 0.93, 0.9, 0.85, 0.8)
 _BATCH = 50
 
@@ -187,7 +187,11 @@ def _shrunk(drawn: Drawn, limit: float) -> int | None:
         weights = 1 / (variance + between)
     share = between / (between + variance)
     mean, spread = columns @ fit + share * rest, np.sqrt(share * variance)
-    drops = [Measurement(float(m), "points", low=float(m - 1.96 * s), high=float(m + 1.96 * s)) for m, s in zip(mean, spread, strict=True)]
+    others = drawn.drops[0].others
+    drops = [
+        Measurement(float(m), "points", low=float(m - 1.96 * s), high=float(m + 1.96 * s), others=others)
+        for m, s in zip(mean, spread, strict=True)
+    ]
     return _share(0.9)(Drawn(drawn.speed, drops, drawn.halves), limit)
 
 
@@ -254,7 +258,7 @@ def _simulated(people: Population, true: np.ndarray, n_valid: int, n_test: int, 
     for _ in range(draws):
         halves = [_drawn(rng, people, n_valid // 2) for _ in range(2)]
         drops = [
-            _drop(int(worse), int(better), n_valid)
+            replace(_drop(int(worse), int(better), n_valid), others=n_test / n_valid)
             for worse, better in zip(*(sum(pair) for pair in zip(*halves, strict=True)), strict=True)
         ]
         each = tuple(200 * (worse - better) / n_valid for worse, better in halves)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -30,6 +31,15 @@ def test_the_chance_is_that_of_two_draws_to_differ_by_less_than_the_margin(value
     assert chance(points(value, s), 0.5) == pytest.approx((again <= 0.5).mean(), abs=4e-3)
     upper = np.random.default_rng(1).normal(value + 1.959964 * s, s * math.sqrt(2), 200_000)
     assert chance(points(value, s), 0.5, confident=True) == pytest.approx((upper <= 0.5).mean(), abs=4e-3)
+
+
+@pytest.mark.parametrize("others", [0.25, 2.0, 1000.0])
+def test_it_is_that_of_as_many_others_as_the_test_data_has(others: float) -> None:
+    rng, s = np.random.default_rng(0), 0.25
+    drop = dataclasses.replace(points(0.2, s), others=others)
+    again = rng.normal(rng.normal(0.2, s, 200_000), s / math.sqrt(others))
+    assert chance(drop, 0.5) == pytest.approx((again <= 0.5).mean(), abs=4e-3)
+    assert chance(drop, 0.5, confident=True) == pytest.approx((again + 1.959964 * s / math.sqrt(others) <= 0.5).mean(), abs=4e-3)
 
 
 @pytest.mark.parametrize(
@@ -106,3 +116,15 @@ def test_the_chance_to_pass_by_luck_is_that_of_a_normal(limit: float, half: floa
     margin = math.sqrt(2) * scipy.stats.norm.ppf(0.9)
     assert by_luck(drop, limit, 0.9) == pytest.approx(scipy.stats.norm.cdf(-limit / (half / 1.959964) - margin), abs=1e-9)
     assert by_luck(Measurement(0.2, "points", low=0.2, high=0.2), limit, 0.9) is None
+
+
+@pytest.mark.parametrize("others", [0.25, 1.0, 4.0, 1000.0])
+@pytest.mark.parametrize("confident", [False, True])
+def test_who_passes_by_luck_is_who_is_measured_to_have_the_chance(others: float, confident: bool) -> None:
+    """Of many that truly lose twice the limit, or just the limit where the upper end must hold it."""
+    limit, s, least = 0.5, 0.5, 0.6
+    seen = np.random.default_rng(0).normal(limit if confident else 2 * limit, s, 4000)
+    drops = [dataclasses.replace(points(value, s), others=others) for value in seen]
+    held = [drop for drop in drops if ((drop.high if confident else drop.value) or 0) <= limit]
+    share = sum((chance(drop, limit, confident) or 0) >= least for drop in held) / len(drops)
+    assert share == pytest.approx(by_luck(drops[0], limit, least, confident) or 0, abs=0.012)

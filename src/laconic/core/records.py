@@ -27,6 +27,7 @@ class Measurement:
     note: str = ""
     worse: int | None = None
     better: int | None = None
+    others: float | None = None
 
     @classmethod
     def missing(cls, unit: str, why: str) -> Measurement:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence, Sized
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,12 +173,19 @@ class Evaluator:
             told = f"the baseline with its threads on its device cannot be measured: {base.reasons[-1].text}"
             return Record.of(recipe, baseline=base.key, status=base.status, reasons=(Reason("baseline", told),))
         try:
-            record = self._checked(recipe, base).replace(baseline=base.key)
+            record = self._held_against(self._checked(recipe, base).replace(baseline=base.key))
             if record.status == "passed":
                 record = self._with_times(record, base)
         finally:
             self.workers.drop(recipe.key)
         return self.heard(gate.gate(record, self.judge.rules(base)))
+
+    def _held_against(self, record: Record) -> Record:
+        """The record whose drop knows how many test examples there are for each valid one."""
+        valid, test = self.task.valid, self.task.test
+        if record.drop is None or not isinstance(valid, Sized) or not isinstance(test, Sized):
+            return record
+        return record.with_measured(drop=replace(record.drop, others=len(test) / len(valid)))
 
     def heard(self, record: Record) -> Record:
         """Take note of a judged candidate, which others are held against; returns it."""

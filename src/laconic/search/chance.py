@@ -19,23 +19,23 @@ _Z = 1.959964  # deviations of the mean from it to the end of a 95 % interval
 
 
 def chance(drop: Measurement | None, limit: float, confident: bool = False) -> float | None:
-    """Return the chance that a limit holds on as many other examples: Φ((limit − drop) / (s √2)), where the interval's upper end is 1.96 s above the drop.
+    """Return the chance that a limit holds on other examples, r for each of these: Φ((limit − drop) / (s √(1 + 1/r))).
 
-    What was measured and what will be measured vary by s each.
+    The interval's upper end is 1.96 s above the drop. What was measured varies by s, and what will be measured by s √(1/r).
 
     Args:
-        drop: as measured.
+        drop: as measured, with r as `others`; as many where that is not known.
         limit: what may be lost.
-        confident: whether the upper end of the interval must hold it too, now and on the others.
+        confident: whether the upper end of the interval must hold it too, on the others.
 
     Returns:
         None where no interval is known.
     """
     deviation = _deviation(drop)
-    if drop is None or deviation is None:
+    if drop is None or drop.value is None or deviation is None:
         return None
-    end = drop.high if confident else drop.value
-    return NormalDist().cdf((limit - end) / (math.sqrt(2) * deviation))  # type: ignore[operator]
+    end = drop.value + (_Z * deviation / math.sqrt(drop.others or 1) if confident else 0.0)
+    return NormalDist().cdf((limit - end) / (_spread(drop) * deviation))
 
 
 def wanted(drops: Iterable[Measurement | None], limit: float, confident: bool = False, share: float = SHARE) -> float:
@@ -66,9 +66,14 @@ def by_luck(drop: Measurement, limit: float, least: float, confident: bool = Fal
     deviation = _deviation(drop)
     if deviation is None:
         return None
-    margin = max(0.0, math.sqrt(2) * NormalDist().inv_cdf(least)) if 0 < least < 1 else 0.0
-    far = _Z if confident else limit / deviation
-    return NormalDist().cdf(-far - margin)
+    margin = max(0.0, _spread(drop) * NormalDist().inv_cdf(least)) if 0 < least < 1 else 0.0
+    far = max(_Z, _Z / math.sqrt(drop.others or 1) + margin) if confident else limit / deviation + margin
+    return NormalDist().cdf(-far)
+
+
+def _spread(drop: Measurement) -> float:
+    """Return the standard deviation of what is measured on the other examples less what was measured, in deviations of the latter."""
+    return math.sqrt(1 + 1 / (drop.others or 1))
 
 
 def _deviation(drop: Measurement | None) -> float | None:

@@ -255,7 +255,8 @@ def _likelier(record: Record, passed: Sequence[Record], least: float, limit: flo
     may = {one.key for one in dependable(passed, budget)}
     over = sorted((r for r in passed if r.key not in may and budget.order(r) < budget.order(record)), key=budget.order)
     asked = f"had to be {percent(least)} ({percent(SHARE)} of the best chance)"
-    told = f"; the chance to hold the limit on as many others {asked}, and is {percent(own)} for this one"
+    where = "as many others" if record.drop is None or record.drop.others is None else "the test data"
+    told = f"; the chance to hold the limit on {where} {asked}, and is {percent(own)} for this one"
     if not over:
         return told
     first = chance(over[0].drop, limit, budget.confident)
