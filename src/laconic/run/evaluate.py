@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,10 +182,11 @@ class Evaluator:
 
     def _held_against(self, record: Record) -> Record:
         """The record whose drop knows how many test examples there are for each valid one."""
-        valid, test = self.task.valid, self.task.test
-        if record.drop is None or not isinstance(valid, Sized) or not isinstance(test, Sized):
+        parts: list[Any] = [self.task.valid, self.task.test]
+        if record.drop is None or not all(hasattr(part, "__len__") for part in parts):
             return record
-        return record.with_measured(drop=replace(record.drop, others=len(test) / len(valid)))
+        valid, test = map(len, parts)
+        return record.with_measured(drop=replace(record.drop, others=test / valid))
 
     def heard(self, record: Record) -> Record:
         """Take note of a judged candidate, which others are held against; returns it."""
