@@ -20,7 +20,7 @@ def left(space: lc.SearchSpace) -> set[str]:
 
 EVERYTHING = left(lc.SearchSpace())
 THREADS = {f"threads={setting.name}" for setting in levers()["threads"].choices}
-PRUNED = {f"prune={name}" for name in ("solved-0.6", "0.5", "solved-0.4", "0.3", "solved-0.25")}
+PRUNED = {f"prune={name}" for name in ("solved-0.6", "0.5", "solved-0.4", "0.3")}
 
 
 @pytest.mark.parametrize(

@@ -432,4 +432,4 @@ def test_without_a_table_the_rest_is_tried(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_milder_solved_share_comes_before_the_shares_of_multiply_adds() -> None:
     names = [setting.name for setting in levers()["prune"].choices]
-    assert names == ["solved-0.6", "0.5", "solved-0.4", "0.3", "solved-0.25"]
+    assert names == ["solved-0.6", "0.5", "solved-0.4", "0.3"]

@@ -311,7 +311,7 @@ LEVERS = (
     ),
     Lever(
         "prune", "remove the least important channels, heads and neurons, then train the rest; a setting is the share of multiply-adds that is kept, or solved",
-        (_solved(0.6), Setting("0.5", {"macs": 0.5}), _solved(0.4), Setting("0.3", {"macs": 0.3}), _solved(0.25)), configs=(Prune,), build=_pruned,
+        (_solved(0.6), Setting("0.5", {"macs": 0.5}), _solved(0.4), Setting("0.3", {"macs": 0.3})), configs=(Prune,), build=_pruned,
         needs="training data and a loss", when=can_train,
         field="macs", reads=share, varies={"macs": Range(0.05, 0.9), "criterion": ("group_l2", "taylor", "bn_scale"), "allocation": ("global", "uniform")},
     ),
