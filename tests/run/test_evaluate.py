@@ -143,6 +143,8 @@ def test_one_call_gathers_everything_and_leaves_no_process(tmp_path: Path, loade
         assert {"metric", "drop", "size_bytes", "latency_ms", "peak_memory_bytes", "cold_start_ms", "throughput_per_s"} <= set(
             record.measured
         )
+        assert record.drop is not None
+        assert record.drop.others == len(tiny.TEST) / len(tiny.VALID) != 1
         assert record.parity is not None
         with FlopCounterMode(display=False) as counted:  # one multiply-add is two of its operations
             one.task.build()(torch.zeros(1, 1, 8, 8))
