@@ -43,6 +43,18 @@ def test_a_continued_run_adds_to_what_was_spent_before(tmp_path: Path) -> None:
         assert store.read("spent.json")["train"] == pytest.approx(spent["train"])
 
 
+def test_it_is_kept_not_so_often_that_it_takes_long_but_at_once_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunStore(tmp_path / "run", {"task": "t"}) as store:
+        written = list[str]()
+        monkeypatch.setattr(store, "write", lambda name, value: (written.append(name), time.sleep(0.02)))
+        ledger = Ledger()
+        for _ in range(5):
+            ledger.keep(store)
+        assert written == ["spent.json"]
+        ledger.keep(store, at_once=True)
+        assert written == ["spent.json"] * 2
+
+
 def test_spans_say_when_what_was_spent_on_whom_and_go_on_with_the_run(tmp_path: Path) -> None:
     with RunStore(tmp_path / "run", {"task": "t"}) as store:
         first = Ledger()

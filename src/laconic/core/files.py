@@ -112,7 +112,12 @@ def alone(path: Path) -> Iterator[None]:
 
 def write_json(path: Path, value: Any) -> Path:
     """Write records as indented JSON, whole."""
-    return write_whole(path, json.dumps(to_json(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_plain(path, to_json(value))
+
+
+def write_plain(path: Path, value: Any) -> Path:
+    """Write plain values, as `to_json` makes them, as indented JSON, whole."""
+    return write_whole(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -366,7 +366,7 @@ class Evaluator:
             timings["measured"] = {record.key: self._beside(record, timings) for record in entered if beside}
         if not timings["failed"]:
             self.store.write(name, timings)
-        self.ledger.keep(self.store)
+        self.ledger.keep(self.store, at_once=True)
         return timings
 
     def _bring(self, record: Record) -> None:

@@ -15,6 +15,7 @@ FILE = "spent.json"
 # In these parts the model is trained, captured, exported, packed or run; all else is Laconic's own cost.
 PARTS = ("train", "capture", "export", "recover", "check", "pack", "time", "tables", "test")
 _BRIEF_S = 0.005  # what took less is no span of its own
+_SHARE = 300  # times as long as the last writing took passes before the next
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,16 @@ class Ledger:
         self._spans: list[Span] = []
         self._earlier = 0.0
         self._start = time.perf_counter()
+        self._next = self._start
 
-    def keep(self, store: RunStore) -> None:
-        """Write down what was spent so far, for a run that is continued."""
+    def keep(self, store: RunStore, at_once: bool = False) -> None:
+        """Write down what was spent so far, for a run that is continued; unless at once, not so often that it takes more than a three-hundredth of the time."""
+        start = time.perf_counter()
+        if start < self._next and not at_once:
+            return
         store.write(FILE, {**self.spent(), "spans": self._spans})
+        now = time.perf_counter()
+        self._next = now + _SHARE * (now - start)
 
     def resume(self, store: RunStore) -> None:
         """Add what was spent before an interruption."""

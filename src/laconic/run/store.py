@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from laconic.core.errors import BadInput, CorruptFile, LaconicError, Locked
-from laconic.core.files import read_json, write_json
+from laconic.core.files import read_json, write_plain
 from laconic.core.reading import reading, reads
 from laconic.core.records import to_json
 
@@ -99,7 +99,7 @@ class RunStore:
     def write(self, name: str, value: Any) -> Any:
         """Write records as JSON, whole; returns them as plain values."""
         plain = to_json(value)
-        write_json(self.path(name), plain)
+        write_plain(self.path(name), plain)
         return plain
 
     def push(self) -> None:

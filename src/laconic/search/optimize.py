@@ -246,6 +246,7 @@ def write(
     store: RunStore, known: Facts, records: Sequence[Record], choice: Selection, by: str, told: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Write the run's result, with how far it came where it ended early (`by`); a page of an earlier result goes. Returns the result."""
+    known.ledger.keep(store, at_once=True)
     ended = stopped(records, by, known.ledger.spent()["total"])
     store.path(REPORT).unlink(missing_ok=True)
     return dict(store.write(RESULT, content(known, records, choice, ended, told)))

@@ -238,7 +238,7 @@ def measured(
             return None
         finally:
             builder.deadline = None
-            evaluator.ledger.keep(store)
+            evaluator.ledger.keep(store, at_once=True)
     table = store.read_as(name, Table.from_json)
     precision = best.numerics if best.numerics in table.precisions else table.precisions[0]
     return Sizes(table, best.deploy, precision, making.criterion)
