@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from laconic.run.measured import CandidateEvidence, measured_by_rows
 from laconic.run.options import Options
 from laconic.run.recipe import Recipe, unavailable
 from laconic.run.record import Reason, Record, baseline_of, opponent
-from laconic.run.score import compare, measure
+from laconic.run.score import compare, measure, with_others
 from laconic.run.store import RunStore
 from laconic.run.timing import ALONE, FINALISTS, PUBLISHED, TimedWorker, check_timed, digest, timed
 from laconic.run.whole import STATE
@@ -173,20 +172,12 @@ class Evaluator:
             told = f"the baseline with its threads on its device cannot be measured: {base.reasons[-1].text}"
             return Record.of(recipe, baseline=base.key, status=base.status, reasons=(Reason("baseline", told),))
         try:
-            record = self._held_against(self._checked(recipe, base).replace(baseline=base.key))
+            record = with_others(self._checked(recipe, base).replace(baseline=base.key), self.task)
             if record.status == "passed":
                 record = self._with_times(record, base)
         finally:
             self.workers.drop(recipe.key)
         return self.heard(gate.gate(record, self.judge.rules(base)))
-
-    def _held_against(self, record: Record) -> Record:
-        """The record whose drop knows how many test examples there are for each valid one."""
-        parts: list[Any] = [self.task.valid, self.task.test]
-        if record.drop is None or not all(hasattr(part, "__len__") for part in parts):
-            return record
-        valid, test = map(len, parts)
-        return record.with_measured(drop=replace(record.drop, others=test / valid))
 
     def heard(self, record: Record) -> Record:
         """Take note of a judged candidate, which others are held against; returns it."""

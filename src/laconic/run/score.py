@@ -11,7 +11,9 @@ from torch import Tensor
 
 from laconic.core.batches import count
 from laconic.core.records import Measurement
+from laconic.core.task import Task
 from laconic.measure import stats
+from laconic.run.record import Record
 from laconic.tasks.metrics import MetricSpec, Undefined
 
 
@@ -49,6 +51,15 @@ def compare(metric: MetricSpec, baseline: Tensor, candidate: Tensor, target: Any
     before, after = (metric.resampler(logits, target) for logits in (baseline, candidate))
     difference = stats.paired_bootstrap(lambda index: sign * (before(index) - after(index)), count(target), seed=seed)
     return _in_unit(metric, difference)
+
+
+def with_others(record: Record, task: Task) -> Record:
+    """Return the record with a drop that knows how many test examples there are for each valid one, where both have a length."""
+    parts: list[Any] = [task.valid, task.test]
+    if record.drop is None or not all(hasattr(part, "__len__") for part in parts):
+        return record
+    valid, test = map(len, parts)
+    return record.with_measured(drop=dataclasses.replace(record.drop, others=test / valid))
 
 
 def _in_unit(metric: MetricSpec, difference: Measurement) -> Measurement:
