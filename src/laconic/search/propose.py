@@ -175,7 +175,7 @@ def _neighbors(around: Surroundings, space: SearchSpace) -> Iterator[tuple[Chain
 def between(around: Surroundings, space: SearchSpace, records: Sequence[Record]) -> tuple[Recipe, Recipe] | None:
     """Return a recipe between the best so far, whose sizes were solved for a share of the time, and the next harsher share, which lost too much; and the best.
 
-    The shares are those of the table of levers, so there is one between each two. None where there is nothing between them, or the drop has no limit.
+    Between two shares of the table of levers, and of what was found between these. None where both are near each other, or the drop has no limit.
 
     Args:
         around: as of `propose`.
@@ -187,16 +187,33 @@ def between(around: Surroundings, space: SearchSpace, records: Sequence[Record])
     best = min(sound, key=budget.order, default=None)
     if best is None or budget.drop_limit is None:
         return None
+
+    def short(record: Record | None) -> bool:
+        """Whether it lost too much, or held the limit by what may be luck."""
+        if record is None or record in sound:
+            return False
+        return record.status == "passed" or budget.drop_reason(record, "valid") is not None
+
     for mild, harsher in _neighbors(around, space):
-        shares = [chain.trained[0].setting.share for chain in (mild, harsher)]
-        known = by_key.get(harsher.recipe(around).key)
-        if None in shares or mild.recipe(around).key != best.key or known is None or known in sound:
+        held, lost = (chain.trained[0].setting.share for chain in (mild, harsher))
+        if held is None or lost is None or not short(by_key.get(harsher.recipe(around).key)):
             continue
-        lost = known.status == "passed" or budget.drop_reason(known, "valid") is not None
-        middle = SHARES.between(*shares) if lost else None
-        if middle is not None and (found := mild.solved_for(middle)).trained[0].setting.solvable(around.at(found.target)):
-            return found.recipe(around), best.made_by
+        keeps = mild
+        while (middle := SHARES.between(held, lost)) is not None and _solvable(found := mild.solved_for(middle), around):
+            known = by_key.get(found.recipe(around).key)
+            if known is None and keeps.recipe(around).key == best.key:
+                return found.recipe(around), best.made_by
+            if known in sound:
+                held, keeps = middle, found
+            elif short(known):
+                lost = middle
+            else:
+                break
     return None
+
+
+def _solvable(chain: Chain, around: Surroundings) -> bool:
+    return chain.trained[0].setting.solvable(around.at(chain.target))
 
 
 def targets_of(around: Surroundings, space: SearchSpace) -> list[Target]:
