@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from laconic.measure import stats
-from laconic.run.score import compare, measure
+from laconic.run.score import compare, measure, with_others
 from laconic.tasks.metrics import METRICS, resolve
+from tests.run import tiny
+from tests.search.records import record
 
 G = torch.Generator().manual_seed(5)
 LOGITS, TARGET = torch.randn(80, 3, generator=G), torch.randint(0, 3, (80,), generator=G)
@@ -93,3 +95,13 @@ def test_a_resample_without_a_class_is_a_difference_that_is_no_number(monkeypatc
     compare(METRICS["auroc"], LOGITS[:10, :2], LOGITS[10:20, :2], torch.tensor([0] * 9 + [1]))
     assert np.isnan(seen["without"])
     assert np.isfinite(seen["with"])
+
+
+def test_a_drop_knows_how_many_test_examples_there_are_for_each_valid_one_where_both_are_counted() -> None:
+    scored = record("a", drop=0.1)
+    known = with_others(scored, tiny.task())
+    assert known.drop is not None
+    assert known.drop.others == len(tiny.TEST) / len(tiny.VALID)
+    unknown = tiny.task()
+    unknown.test = None
+    assert with_others(scored, unknown) == scored

@@ -34,7 +34,7 @@ def chance(drop: Measurement | None, limit: float, confident: bool = False) -> f
     deviation = _deviation(drop)
     if drop is None or drop.value is None or deviation is None:
         return None
-    end = drop.value + (_Z * deviation / math.sqrt(drop.others or 1) if confident else 0.0)
+    end = drop.value + (_Z * deviation / math.sqrt(_others(drop)) if confident else 0.0)
     return NormalDist().cdf((limit - end) / (_spread(drop) * deviation))
 
 
@@ -67,13 +67,18 @@ def by_luck(drop: Measurement, limit: float, least: float, confident: bool = Fal
     if deviation is None:
         return None
     margin = max(0.0, _spread(drop) * NormalDist().inv_cdf(least)) if 0 < least < 1 else 0.0
-    far = max(_Z, _Z / math.sqrt(drop.others or 1) + margin) if confident else limit / deviation + margin
+    far = max(_Z, _Z / math.sqrt(_others(drop)) + margin) if confident else limit / deviation + margin
     return NormalDist().cdf(-far)
 
 
 def _spread(drop: Measurement) -> float:
     """Return the standard deviation of what is measured on the other examples less what was measured, in deviations of the latter."""
-    return math.sqrt(1 + 1 / (drop.others or 1))
+    return math.sqrt(1 + 1 / _others(drop))
+
+
+def _others(drop: Measurement) -> float:
+    """Return how many other examples there are for each of these; as many where that is not known."""
+    return drop.others or 1.0
 
 
 def _deviation(drop: Measurement | None) -> float | None:
