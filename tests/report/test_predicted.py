@@ -29,13 +29,14 @@ def with_predictions(*told: Json) -> Json:
 
 
 def test_latency_and_loss_stand_beside_what_was_measured() -> None:
-    made = section(with_predictions(TOLD, {**TOLD, "latency_ms": 0.42, "measured_ms": 0.4, "layers_ms": 0.25}), "predicted")
+    made = section(with_predictions(TOLD, {**TOLD, "latency_ms": 0.42, "measured_ms": 0.4, "layers_ms": 0.25, "slowed": 1.5}), "predicted")
     assert made.lead == (
         "Sizes were solved for 2 candidates from the times and losses of single groups; their latency was off by 20.0\u00a0% at most."
     )
     first, second = made.rows
     assert (first.share, first.predicted, first.measured, first.off) == ("60.0\u00a0%", "0.800\u00a0ms", "1.00\u00a0ms", "−20.0\u00a0%")
     assert (first.loss, first.measured_loss, second.off) == ("0.120", "0.300", "+5.0\u00a0%")
+    assert (first.pace, second.pace) == ("not recorded", "50.0\u00a0% slower")
     size, *others = made.sizes
     assert (size.name, size.kept, size.loss, size.saves) == ("conv1", "12 of 16", "0.0800", "4.0\u00a0%")
     assert [(one.name, one.kept) for one in others] == [("conv2", "spatial 8"), ("head", "in floats"), ("block", "left out")]

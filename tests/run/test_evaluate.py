@@ -167,6 +167,25 @@ def test_a_further_candidate_times_nobody_again_and_finds_one_other_process(fold
 
 
 @pytest.mark.slow
+def test_a_pacer_is_timed_beside_a_candidate_and_tells_the_pace(folder: Path, processes: type[Worker]) -> None:
+    with evaluator(folder, early_stop=False) as one:
+        other, _ = (one.evaluate(recipe(name)) for name in ("onnxruntime", "openvino"))
+        assert other.pace is None
+        (folder / "candidates" / recipe("openvino").key / "timing.json").unlink()
+        one.pacer = other
+        record, before = one.evaluate(recipe("openvino")), turns_of(processes, "onnxruntime")
+        assert record.pace == {"by": other.key, "speedup": pytest.approx(0.5, rel=0.01), "latency_ms": pytest.approx(1.0, rel=0.01)}
+        assert record.value("speedup") == pytest.approx(2.0, rel=0.01)
+        assert processes.live == {"torch"}
+        assert one.evaluate(recipe("onnxruntime")) == other  # of itself there is no pace
+        # what is kept tells it again, and one that is not there is not timed
+        assert one.evaluate(recipe("openvino")) == record
+        one.pacer = other.replace(key="elsewhere")
+        assert one.evaluate(recipe("torchscript")).pace is None
+        assert turns_of(processes, "onnxruntime") == before == 2 * (ROUNDS + 1)
+
+
+@pytest.mark.slow
 def test_clear_cases_end_early_and_say_so(folder: Path, processes: type[Worker]) -> None:
     with evaluator(folder) as one:
         best, behind, slower = (one.evaluate(recipe(name)) for name in RUNTIMES)

@@ -28,7 +28,7 @@ from laconic.run.store import RunStore
 from laconic.search import tables, walk
 from laconic.search.levers import levers
 from laconic.search.propose import between, propose, shipping, solved_kinds
-from laconic.search.tables import EVERY, Sizes, digest, factor, measured, with_prediction
+from laconic.search.tables import EVERY, Sizes, digest, factor, measured, paced_ms, pacer, with_prediction
 from tests.run import tiny
 from tests.search.test_levers import CONV
 from tests.search.test_propose import Evaluates, around
@@ -150,6 +150,27 @@ def test_what_is_predicted_is_the_layers_time_and_loss_and_corrected_by_what_was
     # what has ranges of each input tells nothing of it
     unlike = cut(sizes, 0.4, lc.Quantize(mode="dynamic", target="onnxruntime"))
     assert factor(sizes, unlike, [*records, record]) is None
+
+
+def test_the_pace_is_that_of_the_model_as_it_is_which_computes_alike_on_as_many_threads(sizes: Sizes) -> None:
+    """It takes three times as long as when it was first timed, PyTorch twice: what it was faster then counts."""
+    recipe, whole_ms = cut(sizes, 0.6, ROUNDED), KNOWN.ms(KNOWN.whole, "int8")
+    whole = lc.Recipe((ROUNDED,), lc.Target("onnxruntime"))
+    fewer = lc.Recipe((ROUNDED,), lc.Target("onnxruntime", threads=1))
+    floats, dynamic = lc.Recipe((), whole.deploy), lc.Recipe((lc.Quantize(mode="dynamic", target="onnxruntime"),), whole.deploy)
+    records = [base(), *(timed(one, 2 * ms * whole_ms) for one, ms in ((fewer, 0.5), (floats, 1.0), (dynamic, 1.0), (whole, 1.5)))]
+    by = pacer(sizes, recipe, records)
+    assert by is records[-1]
+    assert pacer(sizes, whole, records) is pacer(None, recipe, records) is None
+    assert pacer(sizes, cut(sizes, 0.6, ROUNDED), records[:-1]) is None
+    assert factor(sizes, recipe, records) == pytest.approx(1.5)
+    assert factor(sizes, recipe, records[:-1]) == pytest.approx(0.5)
+    then_ms = 3.0 * 2 * 1.5 * whole_ms
+    record = timed(recipe, then_ms / 1.6).replace(pace={"by": by.key, "speedup": 1.6, "latency_ms": then_ms})
+    told = with_prediction(record, recipe, sizes, records).predicted
+    assert told is not None
+    assert (told["measured_ms"], told["slowed"]) == pytest.approx((1.5 * whole_ms / 1.6, 3.0))
+    assert paced_ms(record, records[:-1]) == pytest.approx(3.0 * 1.5 * whole_ms / 1.6)  # whose pacer is not known is held against PyTorch
 
 
 @pytest.mark.parametrize(
@@ -389,7 +410,9 @@ def test_a_run_makes_a_table_and_tells_predicted_and_measured(tmp_path: Path, mo
         told, (outcome, *_) = row["predicted"], row["outcomes"]
         assert 0.2 < told["share"] <= 0.6
         assert {group["name"]: group["after"] for group in told["groups"]} == {g["name"]: g["after"] for g in outcome["changed"]["groups"]}
-        assert min(told["latency_ms"], told["measured_ms"], told["factor"]) > 0
+        assert min(told["latency_ms"], told["measured_ms"], told["factor"], told["slowed"]) > 0
+        (by,) = (record for record in result.data["candidates"] if record["key"] == row["pace"]["by"])
+        assert (by["predicted"], by["recipe"]["deploy"]) == (None, row["recipe"]["deploy"])
         assert told["measured_loss"] == pytest.approx(outcome["changed"]["loss"][1] - outcome["changed"]["loss"][0])
     (file,) = (folder / "tables").glob("*.json")
     made = Table.from_json(json.loads(file.read_text(encoding="utf-8")))

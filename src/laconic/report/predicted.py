@@ -17,13 +17,15 @@ _WORDS = {"channels": "{after} of {before}", "rank": "{after}", "bits": "in floa
 
 @dataclass(frozen=True)
 class Prediction:
-    """One candidate: the share of the layers' time, its latency and the rise of its loss before recovery, each as predicted and as measured."""
+    """One candidate: the share of the layers' time, its latency and the rise of its loss before recovery, each as predicted and as measured; and how much
+    slower or faster the machine was then."""
 
     title: str
     share: str
     predicted: str
     measured: str
     off: str
+    pace: str
     loss: str
     measured_loss: str
 
@@ -89,6 +91,7 @@ def _row(one: Candidate, told: Mapping[str, Any]) -> Prediction:
         predicted=_ms(told.get("latency_ms")),
         measured=_ms(told.get("measured_ms")),
         off=ABSENT if off is None else f"{'+' if off > 0 else '−'}{percent(abs(off))}",
+        pace=_pace(told.get("slowed")),
         loss=_rise(told.get("loss")),
         measured_loss=_rise(told.get("measured_loss")),
     )
@@ -136,6 +139,12 @@ def _factors(known: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
 def _ms(value: object) -> str:
     known = finite(value)
     return ABSENT if known is None else f"{number(known)}\u00a0ms"
+
+
+def _pace(value: object) -> str:
+    """Return how the machine was when a candidate was timed: `12 % slower`."""
+    known = finite(value)
+    return ABSENT if not known else f"{percent(abs(known - 1))} {'slower' if known > 1 else 'faster'}"
 
 
 def _rise(value: object) -> str:

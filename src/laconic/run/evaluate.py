@@ -93,10 +93,9 @@ class Evaluator:
         self.deadline: float | None = None
         self.bases: list[Record] = []
         self.passed: list[Record] = []
-        self.published: dict[
-            str, latency.Nanoseconds
-        ] = {}  # by the key of a chosen one, the rounds of the comparison that its published figures are of
+        self.published: dict[str, latency.Nanoseconds] = {}  # by the key of a chosen one, the rounds of its published figures
         self.fetch: Callable[[Record], bool] = lambda record: False  # brings the files of a candidate that another driver computed
+        self.pacer: Record | None = None  # timed beside each candidate, whose `Record.pace` it tells
         self._spent: dict[str, list[Turn]] = {}
         self._warm: dict[str, WorkerProcess] = {}  # baselines' processes that have been timed
         self.crew = self.builder.crew = NoCrew() if crew is None else crew(self.builder)
@@ -176,7 +175,8 @@ class Evaluator:
             if record.status == "passed":
                 record = self._with_times(record, base)
         finally:
-            self.workers.drop(recipe.key)
+            for key in (recipe.key, *([] if self.pacer is None else [self.pacer.key])):
+                self.workers.drop(key)
         return self.heard(gate.gate(record, self.judge.rules(base)))
 
     def heard(self, record: Record) -> Record:
@@ -296,9 +296,10 @@ class Evaluator:
     def _alone(self, record: Record, base: Record) -> dict[str, Any]:
         early = self.options.early_stop and record is not base  # nothing ends a baseline's rounds
         stop = stop_rule(record, base, self.judge, self.passed, self.options.rounds) if early else None
-        timings = self._persistently([*{one.key: one for one in (base, record)}.values()], stop, silent)
+        pacing = [self.pacer] if self.pacer is not None and self._artifact(self.pacer.key).exists() else []
+        timings = self._persistently([*{one.key: one for one in (base, record, *pacing)}.values()], stop, silent)
         check_timed(timings, base.key)
-        return {**timings, "measured": {record.key: self._beside(record, timings)}}
+        return {**timings, "pacer": pacing[0].key if pacing else None, "measured": {record.key: self._beside(record, timings)}}
 
     def _timed(self, record: Record, timings: dict[str, Any], comparison: str) -> Record:
         return timed(record, timings, comparison, self.options.price)

@@ -42,6 +42,9 @@ class Record:
     it was ended early, and why. `busy` says what else the machine did meanwhile, where that spoils the figures; ``speedup_cpu`` is then the ratio of
     processor times.
 
+    `pace` is how fast the machine was, told by the time of another candidate that runs like it and was timed in the same comparison: that one's key (`by`), how
+    many times faster than it this one was (`speedup`), and what it took then (`latency_ms`).
+
     `packed` is what the archive of its artifact holds, by tensor, where it was packed: see `storage.pack.Packed`.
 
     `predicted` is what was predicted of its time and loss before it was tried, and what they then were, where its sizes were solved for: see `search.tables`.
@@ -60,6 +63,7 @@ class Record:
     comparison: str = ""
     settled: str = ""
     busy: str = ""
+    pace: Mapping[str, Any] | None = None
     parity: Mapping[str, Any] | None = None
     probes: Mapping[str, float] | None = None
     repeats: Mapping[str, float] | None = None

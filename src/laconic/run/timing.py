@@ -24,7 +24,7 @@ def timed(record: Record, timings: Mapping[str, Any], comparison: str, price: Pr
     Args:
         record: a baseline, or one that names its baseline.
         timings: what was kept of the comparison: `rounds`, `failed`, `killed`, `batch`, `machine`, `settled`, `cpu_ns`, and `measured`: what was measured
-            beside, in plain values, by key and quantity.
+            beside, in plain values, by key and quantity; and `pacer`, the key of whoever was timed beside them for the machine's pace.
         comparison: `ALONE`, `FINALISTS` or `PUBLISHED`.
         price: of the machine, where there is one.
 
@@ -47,7 +47,15 @@ def timed(record: Record, timings: Mapping[str, Any], comparison: str, price: Pr
     )
     beside = timings.get("measured", {}).get(record.key, {})
     record = record.with_measured(**{name: Measurement.from_json(item) for name, item in beside.items()})
-    return priced(record, price)
+    return priced(_paced(record, timings), price)
+
+
+def _paced(record: Record, timings: Mapping[str, Any]) -> Record:
+    rounds, by = timings["rounds"], timings.get("pacer")
+    if by not in rounds or by == record.key:
+        return record
+    speedup, latency_ms = latency.ratio(rounds[by], rounds[record.key]), latency.measured(rounds[by], timings.get("batch", 1))["latency_ms"]
+    return record.replace(pace={"by": by, "speedup": speedup.value, "latency_ms": latency_ms.value})
 
 
 def check_timed(timings: Mapping[str, Any], baseline: str) -> None:

@@ -134,6 +134,7 @@ def with_prediction(record: Record, recipe: Recipe, sizes: Sizes | None, records
             "factor": known,
             "latency_ms": None if known is None else known * (layers_ms + beside_ms),
             "measured_ms": paced_ms(record, records),
+            "slowed": _slowed(record, records),
             "parts_loss": lost,
             "loss_factor": of_losses,
             "loss": lost * (of_losses or 1.0),
@@ -157,17 +158,33 @@ def loss_factor(records: Sequence[Record]) -> float | None:
 def factor(sizes: Sizes, recipe: Recipe, records: Sequence[Record]) -> float | None:
     """Return how many times as long models take as the table says, by what was measured of those that compute as a recipe does; None where nothing was.
 
-    The geometric mean of those with sizes of the table; before there are any, the fastest of the models as they are.
+    The geometric mean of those with sizes of the table; before there are any, the fastest of the models as they are, on as many threads where there is one.
     """
-    whole, cut = list[float](), list[float]()
+    whole, cut = _alike(sizes, recipe, records)
+    ratios = [ms / known for one, ms in cut or whole[:1] if (known := sizes.ms(one.made_by))]
+    return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None
+
+
+def pacer(sizes: Sizes | None, recipe: Recipe, records: Sequence[Record]) -> Record | None:
+    """Return beside whom a candidate with sizes of the table is timed: the model as it is that computes as it does, on as many threads, the fastest of several.
+
+    Where others use the machine, what a runtime gains over PyTorch changes within minutes, by a third and more; what sizes gain within a runtime hardly does.
+    """
+    if sizes is None or sizes.chosen(recipe) in (None, sizes.table.whole):
+        return None
+    return next((one for one, _ in _alike(sizes, recipe, records)[0] if one.made_by.deploy == recipe.deploy), None)
+
+
+def _alike(sizes: Sizes, recipe: Recipe, records: Sequence[Record]) -> tuple[list[tuple[Record, float]], list[tuple[Record, float]]]:
+    """Return those that compute as a recipe does with their milliseconds: models as they are, those on as many threads and the fastest first, and those with
+    sizes of the table."""
+    whole, cut = list[tuple[Record, float]](), list[tuple[Record, float]]()
     for record in records:
         other = record.made_by if record.recipe else None
-        if other is None or _computing(other) != _computing(recipe) or (ms := sizes.ms(other)) is None:
-            continue
-        if (measured_ms := paced_ms(record, records)) is not None:
-            (whole if sizes.chosen(other) == sizes.table.whole else cut).append(measured_ms / ms)
-    ratios = cut or sorted(whole)[:1]
-    return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None
+        chosen = None if other is None or _computing(other) != _computing(recipe) else sizes.chosen(other)
+        if chosen is not None and (ms := paced_ms(record, records)) is not None:
+            (whole if chosen == sizes.table.whole else cut).append((record, ms))
+    return sorted(whole, key=lambda pair: (pair[0].made_by.deploy.threads != recipe.deploy.threads, pair[1])), cut
 
 
 def _computing(recipe: Recipe) -> tuple[str, object]:
@@ -177,11 +194,27 @@ def _computing(recipe: Recipe) -> tuple[str, object]:
 
 
 def paced_ms(record: Record, records: Sequence[Record]) -> float | None:
-    """Return a candidate's latency at the pace that its baseline had when it was first timed, for machines drift; None where it was not timed."""
+    """Return a candidate's latency at the pace that whoever was timed beside it had when it was first timed itself, for machines drift: its pacer, where it had
+    one, else its baseline; None where it was not timed."""
+    by = _paced_by(record, records)
+    if by is not None and record.pace is not None:
+        own_ms = paced_ms(by, records)
+        return None if own_ms is None else own_ms / record.pace["speedup"]
     if record.baseline is None or record.speedup is None or not record.speedup.value:
         return None
     base_ms = opponent(record, records).value("latency_ms")
     return None if base_ms is None else base_ms / record.speedup.value
+
+
+def _slowed(record: Record, records: Sequence[Record]) -> float | None:
+    """Return how many times as long a candidate's pacer took beside it as when it was first timed itself; None where it had none."""
+    by = _paced_by(record, records)
+    first_ms = None if by is None else by.value("latency_ms")
+    return record.pace["latency_ms"] / first_ms if record.pace is not None and first_ms else None
+
+
+def _paced_by(record: Record, records: Sequence[Record]) -> Record | None:
+    return None if record.pace is None else next((other for other in records if other.key == record.pace["by"]), None)
 
 
 def rise(record: Record) -> float | None:

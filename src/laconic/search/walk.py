@@ -38,7 +38,7 @@ from laconic.search.propose import (
 from laconic.search.racing import doomed, heavy, outraced, oversized
 from laconic.search.space import SearchSpace
 from laconic.search.study import POLL_S, NoStudy, Told
-from laconic.search.tables import Sizes, measured, with_prediction
+from laconic.search.tables import Sizes, measured, pacer, with_prediction
 from laconic.search.terms import Terms
 from laconic.search.timeplan import TimePlan
 from laconic.search.tune import Tuner
@@ -324,6 +324,7 @@ class Walk:
             return self.evaluator.evaluate(recipe)
         if not self.study.claim(recipe, self._terms.of(recipe)) and not self._kept(recipe):
             return None
+        self.evaluator.pacer = pacer(self._sizes, recipe, self.records)
         try:
             record = self.evaluator.evaluate(recipe)
         except BaseException:
