@@ -6,7 +6,8 @@ Then what it delivers, the fastest candidate of one technique within the budget,
 all: the model as it is in every runtime and precision, ONNX Runtime's static and dynamic quantization, NNCF.
 
 Printed: median milliseconds, the latency of the fastest peer over this one's with its 95 % interval, bytes (of what is ours, of the `.lac` archive), how many
-times smaller than the ONNX file in fp32, accuracy on test data, and where the search's time went. A run that is in FOLDER already is gone on with.
+times smaller than the ONNX file in fp32, accuracy on test data, where the search's time went, and latencies as predicted and as measured. A run that is in
+FOLDER already is gone on with.
 """
 
 from __future__ import annotations
@@ -192,6 +193,16 @@ def _file_mb(task: lc.Task) -> float:
         return file.stat().st_size / 1e6
 
 
+def _show_predictions(result: lc.Result) -> None:
+    """Print by what share of the measured latency each prediction was off, and how much slower or faster the machine was then."""
+    for record in result.data["candidates"]:
+        told = record["predicted"] or {}
+        if told.get("latency_ms") and told.get("measured_ms"):
+            off, then = told["latency_ms"] / told["measured_ms"] - 1, told["slowed"]
+            pace = "no pacer" if then is None else f"the machine {100 * (then - 1):+.0f} %"
+            print(f"  predicted {100 * off:+6.1f} % ({pace}; {record['comparison']}): {record['title']}", flush=True)
+
+
 def run(name: str, minutes: float, trials: int | None, seed: int, out: Path) -> None:
     """Search, and hold the result against the peers."""
     case = CASES[name]
@@ -210,6 +221,7 @@ def run(name: str, minutes: float, trials: int | None, seed: int, out: Path) -> 
     print(f"\n{name}, seed {seed}, {asked}, {minutes_taken:.1f} minutes\n{result.verdict}")
     spent = result.data["spent"]
     print("  ".join(f"{part} {seconds:.0f} s" for part, seconds in sorted(spent.items(), key=lambda item: -item[1])), flush=True)
+    _show_predictions(result)
     with tempfile.TemporaryDirectory() as folder:
         Contest(name, result, task, Path(folder)).show()
 

@@ -7,6 +7,9 @@
 - `early [runs]`: `optimize digits` without early stopping, so many times (10); what is built is built once, what is timed is timed anew in each run. Then
   the rule that stops early is applied to the rounds of that same run, one by one as they came. Told: the seconds that it would have saved, and whether the
   winner of full timing is among the finalists of early stopping. Both see the same rounds, so that nothing but the rule makes a difference.
+- `pace FOLDER [times]`: of a finished run the baseline, candidates whose sizes were solved for, and the model as it is beside which they were timed
+  (`Record.pace`), so many times (8) in one interleaved comparison of 15 rounds, on random inputs. Told by comparison: milliseconds of the model as it is, how
+  many times faster than the baseline all are, and how many times faster than the model as it is the candidates are.
 """
 
 from __future__ import annotations
@@ -27,22 +30,27 @@ from benchmarks.command import command
 from laconic.core.files import read_json
 from laconic.core.progress import silent
 from laconic.core.target import Target
+from laconic.deploy.artifact import Artifact
+from laconic.deploy.process import WorkerProcess
+from laconic.measure import latency
 from laconic.measure.quiet import others_share
 from laconic.run import prepare
 from laconic.run.evaluate import Evaluator
 from laconic.run.gate import gate
+from laconic.run.inputs import lengths_of, random_inputs, write_arrays
 from laconic.run.judge import stop_rule
 from laconic.run.ledger import FILE as LEDGER
 from laconic.run.ledger import Ledger
 from laconic.run.record import Record
 from laconic.run.store import RESULT, RunStore
-from laconic.run.timing import ALONE, timed
+from laconic.run.timing import ALONE, TimedWorker, timed
 from laconic.search.judge import Judge
 from laconic.search.select import finalists
 from laconic.search.space import baseline_recipe
 from laconic.tasks import metrics
 
 LOOK_SECONDS = 0.1
+ROUNDS, TURN_SECONDS, LENGTH = 15, 0.2, 24
 STEP = 5
 RUNTIMES = ("onnxruntime", "openvino")
 BUDGET = lc.Budget(max_drop=0.5)
@@ -159,6 +167,32 @@ def early(arguments: list[str]) -> None:
     )
 
 
+def pace(arguments: list[str]) -> None:
+    """What a runtime gains over the baseline and what sizes gain within it, again and again."""
+    folder, times = Path(arguments[0]), int(arguments[1]) if arguments[1:] else 8
+    records = [Record.from_json(item) for item in read_json(folder / RESULT)["candidates"]]
+    paced = [record for record in records if record.pace and record.artifact and record.status in ("passed", "rejected")]
+    by, base = paced[0].pace["by"], paced[0].baseline  # type: ignore[index]
+    keys = [str(base), by, *(record.key for record in paced if record.pace and record.pace["by"] == by and record.baseline == base)]
+    with contextlib.ExitStack() as stack:
+        workers = []
+        for key in keys:
+            artifact = Artifact.open(folder / "candidates" / key / "artifact", trust=True)
+            arrays = random_inputs(artifact.inputs, 1, dict.fromkeys(lengths_of(artifact.inputs), LENGTH), 0)
+            worker = WorkerProcess(artifact, timeout_s=600)
+            stack.callback(worker.close)
+            worker.start(write_arrays(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "inputs.npz", arrays))
+            workers.append(TimedWorker(key, worker))
+        for number in range(1, times + 1):
+            rounds = latency.interleave(workers, ROUNDS, TURN_SECONDS).rounds
+            over_base, over_whole = ([f"{latency.ratio(rounds[one], rounds[key]).value:.2f}" for key in keys] for one in keys[:2])
+            whole_ms = latency.summarize(rounds[by]).p50_ms
+            print(
+                f"{number}: {whole_ms:.3f} ms; over the baseline {', '.join(over_base[1:])}; over the model as it is {', '.join(over_whole[2:])}",
+                flush=True,
+            )
+
+
 @dataclasses.dataclass
 class Replay:
     """What becomes of a run's rounds: its records, how many candidates settled early, and how many turns were taken."""
@@ -204,4 +238,4 @@ def shortened(timings: dict[str, Any], record: Record, base: Record, judge: Judg
 
 
 if __name__ == "__main__":
-    command(__doc__, {"memory": memory, "early": early})
+    command(__doc__, {"memory": memory, "early": early, "pace": pace})
