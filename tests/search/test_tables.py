@@ -399,7 +399,7 @@ def priced(program: lc.Program) -> None:
 def test_a_run_makes_a_table_and_tells_predicted_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     priced(CONV)
-    space = lc.SearchSpace(("onnxruntime",), ("fp32",), prune=("solved-0.6",), quantize=("static",))
+    space = lc.SearchSpace(("onnxruntime",), ("fp32",), threads=1, prune=("solved-0.6",), quantize=("static",))
     task = tiny.task()
     task.recovery = lc.FitPlan(epochs=1, batch_size=32)
     folder = tmp_path / "run"
