@@ -314,24 +314,32 @@ def lost(recipe: lc.Recipe, drop: float) -> Record:
 
 
 @pytest.mark.parametrize(
-    ("drops", "found"),
-    [((0.2, 0.9), True), ((0.2, 0.49), True), ((0.2, 0.3), False), ((0.9, 1.5), False), ((0.2, None), False)],
-    ids=["too much", "just held it", "held it well", "both too much", "not tried"],
+    ("drops", "best", "share"),
+    [
+        ((0.2, 0.9), 0, 0.49),
+        ((0.2, 0.49), 0, 0.49),
+        ((0.2, 0.3), 1, 0.327),
+        ((0.6, 0.3), 1, 0.327),
+        ((0.9, 1.5), None, None),
+        ((0.2, None), None, None),
+    ],
+    ids=["too much", "just held it", "held it well", "alone", "both too much", "not tried"],
 )
 def test_between_what_held_the_limit_and_what_did_not_lies_another_share(
-    drops: tuple[float, float | None], found: bool, sizes: Sizes
+    drops: tuple[float, float | None], best: int | None, share: float | None, sizes: Sizes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Sizes, "keep", lambda self, share: {"g0": int(1000 * share)})  # each share other sizes
     known = dataclasses.replace(around(), sizes=sizes)
     recipes = [next(one for one in propose(known, SPACE) if _keeps(one, sizes, share)) for share in (0.6, 0.4)]
     records = [base(), *(lost(recipe, drop) for recipe, drop in zip(recipes, drops, strict=True) if drop is not None)]
     pair = between(known, SPACE, records)
-    if not found:
+    if best is None or share is None:
         assert pair is None
         return
     assert pair is not None
-    assert pair[1] == recipes[0]
-    assert pair[0].deploy == recipes[0].deploy
-    assert pair[0].steps[0].keep == sizes.keep(0.49)  # type: ignore[attr-defined]
+    assert pair[1] == recipes[best]
+    assert pair[0].deploy == recipes[best].deploy
+    assert pair[0].steps[0].keep == sizes.keep(share)  # type: ignore[attr-defined]
     assert between(dataclasses.replace(known, budget=lc.Budget()), SPACE, records) is None
 
 
@@ -348,6 +356,20 @@ def test_it_is_gone_on_from_what_was_found_between(middle: float, share: float, 
     assert [one.steps[0].keep for one, _ in found[:2]] == [sizes.keep(0.49), sizes.keep(share)]
     assert found[1][1] == (found[0][0] if middle < 0.5 else recipes[0])
     assert 2 <= len(found) <= 4  # until two shares are near each other
+
+
+@pytest.mark.parametrize(("holds_until", "shares"), [(0.3, [0.327, 0.267, 0.295, 0.311]), (0.0, [0.327, 0.267])], ids=["lost", "no sizes"])
+def test_beyond_the_harshest_share_that_holds_it_is_gone_on(
+    holds_until: float, shares: list[float], sizes: Sizes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sizes, "keep", lambda self, share: {"g0": int(1000 * share)})
+    known = dataclasses.replace(around(), sizes=sizes)
+    recipes = [next(one for one in propose(known, SPACE) if _keeps(one, sizes, each)) for each in (0.6, 0.4)]
+    records, found = [base(), *(lost(recipe, 0.1) for recipe in recipes)], list[int]()
+    while (pair := between(known, SPACE, records)) is not None:
+        found.append(pair[0].steps[0].keep["g0"])  # type: ignore[attr-defined]
+        records.append(lost(pair[0], 0.1 if found[-1] >= 1000 * holds_until else 0.9))
+    assert found == [int(1000 * share) for share in shares]
 
 
 def _keeps(recipe: lc.Recipe, sizes: Sizes, share: float) -> bool:

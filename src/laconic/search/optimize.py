@@ -8,7 +8,7 @@ import itertools
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +152,8 @@ def search(
     budget = budget.filled(metric.name, metric.scale == 100)
     asked = several.budgets(budget, drops)
     with RunStore(folder, _manifest(task, asked, space, recipes, options), push) as store:
-        if store.has(RESULT) and (known := read_result(folder)).get("stopped") is None:
-            if not (lost := killed(known)):
-                progress.log(f"{folder} is finished already; nothing was computed again")
-                return known
-            progress.log(f"{folder} is finished, but something else ended processes of it; tried again: {', '.join(lost)}")
+        if (known := _finished(store, folder, progress)) is not None:
+            return known
         if store.resumed:
             progress.log(f"continuing the run in {folder}; what is finished is kept")
         if isinstance(study, SharedStudy):
@@ -198,21 +195,14 @@ def search(
                     )
                 walk.together()
                 evaluator.crew.close()  # what nobody waits for any more
-                records, choices = several.choose_all(walk.records, asked, evaluator)
-                handed = several.handed(choices)
-                if options.by_step and handed:
-                    records += measured(evaluator, handed[0], records)
-                base = opponent(handed[0], records) if handed else records[0]
-                base, *handed = with_whole(task, store, [base, *handed], options, ledger, progress)
-                tested = evaluator.test(base, handed)
-                told = beside(evaluator, base, handed[0]) if handed else {}
+                records, choices, told = _delivered(walk.records, asked, evaluator)
         except KeyboardInterrupt:
             if walk.records:
                 records = marked(judged_by([*walk.records, *walk.untried()], budget), budget)
                 Result(folder, write(store, context, records, so_far(records, budget), INTERRUPT, {"plan": plan.said})).report()
                 live.end()
             raise
-        records = marked([_placed(record, store) for record in _replaced(records, tested)], budget)
+        records = marked([_placed(record, store) for record in records], budget)
         ended = stopped(records, LIMIT, ledger.spent()["total"])
         told["plan"] = plan.said
         if (shared := study.facts()) is not None:
@@ -222,6 +212,36 @@ def search(
         live.end()
         shutil.rmtree(store.path("examples"), ignore_errors=True)
         return data
+
+
+def _finished(store: RunStore, folder: Path, progress: Progress) -> dict[str, Any] | None:
+    """Return the result of a run that is finished; None of one of which something is left to do."""
+    if not store.has(RESULT) or (known := read_result(folder)).get("stopped") is not None:
+        return None
+    if lost := killed(known):
+        progress.log(f"{folder} is finished, but something else ended processes of it; tried again: {', '.join(lost)}")
+        return None
+    progress.log(f"{folder} is finished already; nothing was computed again")
+    return known
+
+
+def _delivered(
+    records: Sequence[Record], budgets: Sequence[Budget], evaluator: Evaluator
+) -> tuple[list[Record], list[Selection], dict[str, Any]]:
+    """Choose for each budget, take apart what the first one chose, and read the test data.
+
+    Returns:
+        All records with the last of their figures, the choices by the valid data, and what is told beside.
+    """
+    known, choices = several.choose_all(records, budgets, evaluator)
+    handed = several.handed(choices)
+    if evaluator.options.by_step and handed:
+        known += measured(evaluator, handed[0], known)
+    base = opponent(handed[0], known) if handed else known[0]
+    base, *handed = with_whole(evaluator.task, evaluator.store, [base, *handed], evaluator.options, evaluator.ledger, evaluator.progress)
+    tested = {record.key: record for record in evaluator.test(base, handed)}
+    told = beside(evaluator, base, handed[0]) if handed else {}
+    return [tested.get(record.key, record) for record in known], choices, told
 
 
 def tried(walk: Walk, recipes: Sequence[Recipe], around: Surroundings, space: SearchSpace, follow: bool) -> None:
@@ -303,9 +323,3 @@ def _manifest(
 def _placed(record: Record, store: RunStore) -> Record:
     """Return a record with its artifact, where that is in this run's folder: another driver of a study may have it."""
     return record if record.artifact is None or store.has(record.artifact) else record.replace(artifact=None)
-
-
-def _replaced(records: Sequence[Record], tested: Sequence[Record]) -> Iterator[Record]:
-    result = {record.key: record for record in tested}
-    for record in records:
-        yield result.get(record.key, record)

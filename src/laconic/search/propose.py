@@ -21,6 +21,7 @@ from laconic.search.space import Pick, SearchSpace, baseline_recipe
 
 LONGEST = 3  # levers that one recipe pulls
 _NEAR = 2.0  # times as fast as a runtime, the fastest of all may be, and fewer threads are tried in that one too
+_ON = 2 / 3  # of the harshest share that the table of levers has: as if so little had lost too much, where that one holds the limit
 _TRAINING = COSTS.index("training")
 # When a candidate has its turn, the least first: whether it trains, its promise (that of the least promising of its levers), its cost (that of the dearest).
 Turn = tuple[bool, int, int]
@@ -175,7 +176,8 @@ def _neighbors(around: Surroundings, space: SearchSpace) -> Iterator[tuple[Chain
 def between(around: Surroundings, space: SearchSpace, records: Sequence[Record]) -> tuple[Recipe, Recipe] | None:
     """Return a recipe between the best so far, whose sizes were solved for a share of the time, and the next harsher share, which lost too much; and the best.
 
-    Between two shares of the table of levers, and of what was found between these. None where both are near each other, or the drop has no limit.
+    Between two shares of the table of levers, and of what was found between these; where the harshest of the table is the best, some way on. None where both
+    are near each other, or the drop has no limit.
 
     Args:
         around: as of `propose`.
@@ -194,12 +196,15 @@ def between(around: Surroundings, space: SearchSpace, records: Sequence[Record])
             return False
         return record.status == "passed" or budget.drop_reason(record, "valid") is not None
 
-    for mild, harsher in _neighbors(around, space):
-        held, lost = (chain.trained[0].setting.share for chain in (mild, harsher))
-        if held is None or lost is None or not short(by_key.get(harsher.recipe(around).key)):
+    pairs = [*_neighbors(around, space)]
+    inner = {mild.name for mild, _ in pairs}
+    for keeps, harsher in (*pairs, *((last, None) for _, last in pairs if last.name not in inner)):
+        held, lost = (None if chain is None else chain.trained[0].setting.share for chain in (keeps, harsher))
+        if held is None or (harsher is not None and (lost is None or not short(by_key.get(harsher.recipe(around).key)))):
             continue
-        keeps = mild
-        while (middle := SHARES.between(held, lost)) is not None and _solvable(found := mild.solved_for(middle), around):
+        while (middle := SHARES.between(held, lost or max(SHARES.low, held * _ON))) is not None:
+            if not _solvable(found := keeps.solved_for(middle), around):
+                break
             known = by_key.get(found.recipe(around).key)
             if known is None and keeps.recipe(around).key == best.key:
                 return found.recipe(around), best.made_by
