@@ -29,6 +29,7 @@ from laconic.search import tables, walk
 from laconic.search.levers import levers
 from laconic.search.propose import between, propose, shipping, solved_kinds
 from laconic.search.tables import EVERY, Sizes, digest, factor, measured, paced_ms, pacer, with_prediction
+from laconic.search.tune import Tuner
 from tests.run import tiny
 from tests.search.test_levers import CONV
 from tests.search.test_propose import Evaluates, around
@@ -72,6 +73,20 @@ def test_solved_settings_wait_for_the_table_and_then_stand_for_its_runtime_alone
     first = next(recipe for recipe in propose(after, SPACE) if recipe.steps and isinstance(recipe.steps[0], lc.Prune))
     assert first.steps[0].keep == sizes.keep(0.6)  # type: ignore[attr-defined]
     assert (first.steps[0].criterion, first.steps[0].recovery["epochs"] > 0) == ("l2", True)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("other", ["student=lenet5", "low_rank=0.5"])
+def test_solved_sizes_stand_behind_no_other_net(other: str, sizes: Sizes) -> None:
+    """They name groups of the model as it is."""
+    space, here = (
+        lc.SearchSpace(("onnxruntime",), ("fp32",), levers=(other, "prune=solved-0.6", "prune=0.5")),
+        dataclasses.replace(around(), sizes=sizes),
+    )
+    tuner = Tuner(here, space, [base()], 0)
+    recipes = [*propose(here, space), *tuner.upcoming(12)]
+    pruned = [(recipe.steps, step.keep) for recipe in recipes for step in recipe.steps if isinstance(step, lc.Prune)]
+    assert {len(steps) for steps, keep in pruned if keep} == {1}
+    assert {len(steps) for steps, keep in pruned if not keep} == {1, 3}
 
 
 def test_a_time_that_no_sizes_reach_is_not_proposed() -> None:
@@ -170,6 +185,10 @@ def test_the_pace_is_that_of_the_model_as_it_is_which_computes_alike_on_as_many_
     told = with_prediction(record, recipe, sizes, records).predicted
     assert told is not None
     assert (told["measured_ms"], told["slowed"]) == pytest.approx((1.5 * whole_ms / 1.6, 3.0))
+    slow, calm = (record.replace(predicted={**told, "slowed": slowed}) for slowed in (3.0, 1.1))
+    learned = 1.5 * whole_ms / 1.6 / sizes.ms(recipe)  # type: ignore[operator]
+    assert factor(sizes, recipe, [*records, slow]) == pytest.approx(1.5)  # others slowed the machine down: nothing is learned then
+    assert factor(sizes, recipe, [*records, slow, calm]) == pytest.approx(learned)
     assert paced_ms(record, records[:-1]) == pytest.approx(3.0 * 1.5 * whole_ms / 1.6)  # whose pacer is not known is held against PyTorch
 
 

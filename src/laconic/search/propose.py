@@ -253,7 +253,11 @@ def _legal(chain: Chain) -> bool:
 
 
 def combine(picks: Sequence[Pick]) -> bool:
-    """Return whether settings are tried together: no more of them than a recipe has, and none that stands alone, unless it was asked for by its name."""
+    """Return whether settings are tried together: no more of them than a recipe has, and none that stands alone, unless it was asked for by its name. Sizes are
+    solved for the model as it is, so they do not stand behind another net or one that lacks blocks."""
+    trained = [pick for pick in picks if COSTS.index(pick.cost) == _TRAINING]
+    if any(pick.setting.share is not None for pick in trained[1:]):
+        return False
     return len(picks) <= LONGEST and (len(picks) == 1 or all(pick.setting.combines or pick.named for pick in picks))
 
 

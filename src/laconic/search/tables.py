@@ -30,6 +30,7 @@ from laconic.run.record import Record, opponent
 from laconic.search.solve import Allocation, solve
 
 _OF_TIME = 0.25  # of what is left of the run's time: more is not spent on a table
+_SLOWED = 1.2  # times as long as when it was first timed, the model as it is takes where others slow the machine down
 CHANNELS: tuple[Kind, ...] = ("channels",)
 EVERY: tuple[Kind, ...] = get_args(Kind)
 _ROUNDED = "bits"  # the kind of parts that there are in integers alone
@@ -159,9 +160,11 @@ def factor(sizes: Sizes, recipe: Recipe, records: Sequence[Record]) -> float | N
     """Return how many times as long models take as the table says, by what was measured of those that compute as a recipe does; None where nothing was.
 
     The geometric mean of those with sizes of the table; before there are any, the fastest of the models as they are, on as many threads where there is one.
+    Where others slow the machine down, sizes gain less: what was timed then teaches nothing as long as anything else does.
     """
     whole, cut = _alike(sizes, recipe, records)
-    ratios = [ms / known for one, ms in cut or whole[:1] if (known := sizes.ms(one.made_by))]
+    calm = [pair for pair in cut if ((pair[0].predicted or {}).get("slowed") or 1.0) < _SLOWED]
+    ratios = [ms / known for one, ms in calm or whole[:1] or cut if (known := sizes.ms(one.made_by))]
     return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None
 
 
