@@ -75,13 +75,10 @@ def test_solved_settings_wait_for_the_table_and_then_stand_for_its_runtime_alone
     assert (first.steps[0].criterion, first.steps[0].recovery["epochs"] > 0) == ("l2", True)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("other", ["student=lenet5", "low_rank=0.5"])
-def test_solved_sizes_stand_behind_no_other_net(other: str, sizes: Sizes) -> None:
+def test_solved_sizes_stand_behind_no_other_net(sizes: Sizes) -> None:
     """They name groups of the model as it is."""
-    space, here = (
-        lc.SearchSpace(("onnxruntime",), ("fp32",), levers=(other, "prune=solved-0.6", "prune=0.5")),
-        dataclasses.replace(around(), sizes=sizes),
-    )
+    space = lc.SearchSpace(("onnxruntime",), ("fp32",), levers=("student=lenet5", "prune=solved-0.6", "prune=0.5"))
+    here = dataclasses.replace(around(), sizes=sizes)
     tuner = Tuner(here, space, [base()], 0)
     recipes = [*propose(here, space), *tuner.upcoming(12)]
     pruned = [(recipe.steps, step.keep) for recipe in recipes for step in recipe.steps if isinstance(step, lc.Prune)]
