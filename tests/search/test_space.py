@@ -75,6 +75,8 @@ def test_targets_are_every_runtime_in_every_precision() -> None:
         ({"precisions": ("fp31",)}, "precisions: 'fp31'. Did you mean 'fp32'?"),
         ({"prune": (1.5,)}, "prune: 1.5 must lie between 0 and 1: it is kept"),
         ({"prune": ("half",)}, "prune: 'half' is not a share such as 0.5"),
+        ({"levers": ("student=",)}, "levers: student: '' is no name"),
+        ({"student": (" ",)}, "student: ' ' is no name"),
         ({"levers": ("prun",)}, "levers: 'prun' is no lever. Did you mean 'prune'?"),
         ({"levers": ("quantize=statik",)}, "levers: quantize: 'statik'. Did you mean 'static'?"),
         ({"levers": ("drop_blocks=1",)}, "levers: drop_blocks: '1' must be a whole number of 2 or more"),

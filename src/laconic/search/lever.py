@@ -96,6 +96,17 @@ def always(around: Surroundings) -> None:
     """Find no reason against it."""
 
 
+def word(value: Any) -> str:
+    """Read a text.
+
+    Raises:
+        ValueError: there is nothing in it.
+    """
+    if not (text := str(value).strip()):
+        raise ValueError(f"'{value}' is no name")
+    return text
+
+
 @dataclass(frozen=True)
 class Setting:
     """One way to set a lever.
@@ -179,7 +190,7 @@ class Lever:
     aside: str = ""
     family: str | None = None
     field: str | None = None
-    reads: Callable[[Any], Any] = str
+    reads: Callable[[Any], Any] = word
     promise: str = "fair"
     promises: Mapping[str, str] = dataclasses.field(default_factory=dict)
     follows: str | None = None

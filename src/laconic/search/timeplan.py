@@ -231,7 +231,7 @@ class TimePlan:
         yield f"{spoken(known.finish_s)} kept for finalists and test data"
 
     def _recoveries(self, trained: Sequence[Recipe], known: Prices, left_s: float) -> str:
-        many = f"{counted(len(trained), 'candidate')} that train"
+        many = f"{counted(len(trained), 'candidate')} that {'trains' if len(trained) == 1 else 'train'}"
         if known.epoch_s is None or known.candidate_s is None:
             return f"{many}, the first of which will say what they take"
         made, epochs = set(self._made), list[int]()
