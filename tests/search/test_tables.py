@@ -395,8 +395,10 @@ def _keeps(recipe: lc.Recipe, sizes: Sizes, share: float) -> bool:
 def test_it_is_tried_right_behind_the_one_that_lost_too_much(sizes: Sizes, monkeypatch: pytest.MonkeyPatch) -> None:
     def evaluate(self: Evaluates, recipe: lc.Recipe) -> Record:
         self.titles.append(recipe.title)
+        paced.append((bool(recipe.steps) and getattr(recipe.steps[0], "keep", None) is not None, self.pacer and self.pacer.title))  # type: ignore[attr-defined]
         return lost(recipe, 0.0 if not recipe.steps or _keeps(recipe, sizes, 0.6) else 0.9)
 
+    paced = list[tuple[bool, str | None]]()
     monkeypatch.setattr(Evaluates, "evaluate", evaluate)
     monkeypatch.setattr(walk, "measured", lambda *given: sizes)
     space = lc.SearchSpace(
@@ -413,6 +415,10 @@ def test_it_is_tried_right_behind_the_one_that_lost_too_much(sizes: Sizes, monke
         for share, n in zip((0.6, 0.4, 0.49, 0.542), left, strict=True)
     ]
     assert "50 %" in evaluator.titles[-1]
+    # beside those with solved sizes the model as it is is timed, and beside nothing else, such as what is evaluated after the walk
+    one._computed(next(record.made_by for record in one.records if record.recipe and _keeps(record.made_by, sizes, 0.6)))
+    assert set(paced) == {(True, "ONNX Runtime · fp32"), (False, None)}
+    assert evaluator.pacer is None  # type: ignore[attr-defined]
 
 
 def test_tables_of_other_models_runtimes_and_ways_to_measure_are_others() -> None:

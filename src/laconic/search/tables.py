@@ -171,7 +171,7 @@ def factor(sizes: Sizes, recipe: Recipe, records: Sequence[Record]) -> float | N
 def pacer(sizes: Sizes | None, recipe: Recipe, records: Sequence[Record]) -> Record | None:
     """Return beside whom a candidate with sizes of the table is timed: the model as it is that computes as it does, on as many threads, the fastest of several.
 
-    Where others use the machine, what a runtime gains over PyTorch changes within minutes, by a third and more; what sizes gain within a runtime hardly does.
+    Where others use the machine, what a runtime gains over PyTorch changes within minutes, and what sizes gain within a runtime changes less.
     """
     if sizes is None or sizes.chosen(recipe) in (None, sizes.table.whole):
         return None

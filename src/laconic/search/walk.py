@@ -239,7 +239,8 @@ class Walk:
             self._evaluate_first(recipes[n:])
 
     def _evaluate_by_turns(self, recipes: Sequence[Recipe], space: SearchSpace) -> None:
-        """Evaluate recipes in the order of their turns, as it is after each result, and what lies between two of them where one lost too much."""
+        """Evaluate recipes in the order of their turns, as it is after each result, and what lies between two of them where one lost too much, or beyond the
+        harshest where that is the best."""
         left = list(recipes)
         while left:
             ordered = self._by_turns(left)
@@ -248,7 +249,7 @@ class Walk:
             left = [*self._between(space), *left]
 
     def _between(self, space: SearchSpace) -> list[Recipe]:
-        """Return what is between the best so far and the next harsher one, which lost too much; nothing where that was tried."""
+        """Return what is between the best so far and the next harsher one, which lost too much, or beyond the harshest; nothing where that was tried."""
         pair = None if self.around is None else between(self.around, space, self.records)
         if pair is None or pair[0].key in {*(record.key for record in self.records), *self.waiting, *self.elsewhere}:
             return []
@@ -330,6 +331,8 @@ class Walk:
         except BaseException:
             self.study.give_up(recipe.key)
             raise
+        finally:
+            self.evaluator.pacer = None
         self.study.tell(recipe.key, record)
         return record
 
